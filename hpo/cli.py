@@ -1,0 +1,363 @@
+"""The commands: parse, call, print. Heavy modules are imported inside the command that needs them."""
+
+import math
+import os
+import signal
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+from hpo.errors import InputError
+
+if TYPE_CHECKING:
+    import optuna
+
+    from hpo.data import Dataset
+    from hpo.study_file import StudyFile
+
+app = typer.Typer(
+    help="Hyperparameter studies of multilayer perceptrons.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+data_app = typer.Typer(help="Datasets: fetch one ahead of time, or list them.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+
+StudyArgument = Annotated[
+    str, typer.Argument(metavar="STUDY", help="A study file's name or a path to one.")
+]
+DataDirOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--data-dir",
+        envvar="HPO_DATA_DIR",
+        show_default="a per-user cache folder",
+        help="Where datasets lie or go; may be read-only if the files are there.",
+    ),
+]
+StorageOption = Annotated[
+    str, typer.Option("--storage", envvar="HPO_STORAGE", help="Any Optuna storage URL.")
+]
+OutOption = Annotated[Path, typer.Option("--out", help="Reports go to OUT/STUDY/.")]
+NameOption = Annotated[
+    str | None,
+    typer.Option(
+        "--name",
+        show_default="the file's name",
+        help="The study's name in the storage and its report folder.",
+    ),
+]
+DEFAULT_STORAGE = "sqlite:///hpo.db"
+DEFAULT_OUT = Path("reports")
+
+
+@app.command()
+def run(
+    study: StudyArgument,
+    seeds: Annotated[
+        int | None,
+        typer.Option(
+            "--seeds",
+            show_default="the study file's",
+            help="Grid: run each cell with N seeds, 0 … N-1.",
+        ),
+    ] = None,
+    timeout: Annotated[
+        float | None,
+        typer.Option(
+            "--timeout",
+            metavar="SECONDS",
+            help="Start no trial after this long, stop those under way, go on to the report.",
+        ),
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            "--workers",
+            show_default="the cores this process may use",
+            help="Training processes on this machine, one torch thread each.",
+        ),
+    ] = None,
+    dataset: Annotated[
+        str | None,
+        typer.Option(
+            "--dataset",
+            show_default="the study file's",
+            help="mnist, fashion-mnist, kmnist or mnist-5k.",
+        ),
+    ] = None,
+    data_dir: DataDirOption = None,
+    storage: StorageOption = DEFAULT_STORAGE,
+    out: OutOption = DEFAULT_OUT,
+    name: NameOption = None,
+    device: Annotated[
+        str, typer.Option("--device", help="auto, cpu, cuda or mps.")
+    ] = "auto",
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Delete the stored study of that name first (asks).")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask before deleting.")] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", help="No progress display, only the last lines.")
+    ] = False,
+) -> None:
+    """Run or resume a study, then write its report."""
+    from hpo import study_file
+
+    loaded = study_file.load(study)
+    own_name = study_file.check_name(name or loaded.name)
+    _at_least("--seeds", seeds, 1)
+    _at_least("--workers", workers, 1)
+    _at_least("--timeout", timeout, 0)
+    _one_of("--device", device, ("auto", "cpu", "cuda", "mps"))
+    _one_of("--dataset", dataset or loaded.dataset, study_file.DATASETS)
+    if isinstance(loaded, study_file.SearchStudy):
+        raise InputError(f"study {loaded.name!r}: is a search; this version runs grids alone")
+    _check_writable(out)
+
+    from hpo import pool, provenance
+    from hpo.storage import open_storage, quiet as quiet_optuna
+
+    quiet_optuna()
+    opened = open_storage(storage)
+    pool.preload()
+    images, own_name = _load_data(loaded, dataset, data_dir, own_name)
+    if fresh:
+        _delete(opened, own_name, yes)
+    import hpo.report  # while the workers' server loads torch  # noqa: F401
+    from hpo import runner
+
+    whole = runner.run_grid(
+        loaded,
+        images,
+        opened,
+        name=own_name,
+        seeds=seeds or loaded.seeds,
+        workers=workers or _cores(),
+        device=device,
+        provenance=provenance.collect(sys.argv[1:]),
+        timeout=math.inf if timeout is None else timeout,
+        quiet=quiet,
+    )
+    _write_report(opened, own_name, out)
+    if not whole and timeout is None:
+        raise KeyboardInterrupt
+
+
+def _load_data(
+    loaded: "StudyFile", asked: str | None, data_dir: Path | None, name: str
+) -> "tuple[Dataset, str]":
+    """The dataset and the study's name: another one if mnist-5k has to stand in for MNIST."""
+    from hpo import data
+
+    folder = data_dir or data.default_dir()
+    wanted = asked or loaded.dataset
+    try:
+        return data.load(wanted, folder), name
+    except data.Unavailable as error:
+        if asked or wanted != "mnist":
+            raise
+        print(
+            f"NOTE: {error}. Going on with the embedded {data.EMBEDDED} "
+            f"(5,000 images) as {name}.{data.EMBEDDED}; its figures are not MNIST's.",
+            file=sys.stderr,
+        )
+        return data.load(data.EMBEDDED, folder), f"{name}.{data.EMBEDDED}"
+
+
+def _write_report(storage: Any, name: str, out: Path) -> None:
+    from hpo import report
+
+    study = report.load_study(storage, name)
+    try:
+        written = report.write(study, out / name)
+    except OSError as error:
+        print(f"hpo: {out / name}: the report could not be written: {error}", file=sys.stderr)
+        raise typer.Exit(1) from error
+    for line in report.summary(study):
+        print(line)
+    print(f"report: {written}")
+    if not report.has_results(study):
+        print(f"hpo: study {name!r}: no trial has finished", file=sys.stderr)
+        raise typer.Exit(1)
+
+
+@app.command()
+def report(
+    study: StudyArgument,
+    storage: StorageOption = DEFAULT_STORAGE,
+    out: OutOption = DEFAULT_OUT,
+    name: NameOption = None,
+) -> None:
+    """Write a study's report again, from the storage alone."""
+    from hpo.storage import open_storage
+
+    _check_writable(out)
+    _write_report(open_storage(storage, create=False), _stored_name(study, name), out)
+
+
+@app.command()
+def show(
+    study: StudyArgument, storage: StorageOption = DEFAULT_STORAGE, name: NameOption = None
+) -> None:
+    """Show a study in the terminal: states, best trials, results."""
+    from rich.console import Console
+
+    from hpo import report
+    from hpo.storage import open_storage
+
+    found = report.load_study(open_storage(storage, create=False), _stored_name(study, name))
+    console = Console(highlight=False)
+    for part in report.terminal(found):
+        console.print(part)
+
+
+@app.command("list")
+def list_(storage: StorageOption = DEFAULT_STORAGE) -> None:
+    """List the study files that can be run, and the studies in the storage."""
+    from hpo import study_file
+
+    print("Study files:")
+    for name in study_file.shipped():
+        print(f"  {name:24}{study_file.load(name).title}")
+    from hpo.storage import open_storage, shown
+
+    try:
+        opened = open_storage(storage, create=False)
+    except InputError as error:
+        print(f"No studies: {error}")
+        return
+    import optuna
+
+    print(f"Studies in {shown(storage)}:")
+    for summary in optuna.get_all_study_summaries(storage=opened):
+        count = summary.n_trials
+        print(f"  {summary.study_name:24}{count} trial{'' if count == 1 else 's'}")
+
+
+@app.command()
+def dashboard(
+    storage: StorageOption = DEFAULT_STORAGE,
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65_535)] = 8080,
+) -> None:
+    """Serve optuna-dashboard on the storage."""
+    from hpo.storage import open_storage
+
+    opened = open_storage(storage, create=False)
+    import optuna_dashboard
+
+    if host not in ("127.0.0.1", "localhost", "::1"):
+        print(f"WARNING: the dashboard has no login; whoever reaches {host} can delete studies.")
+    print(f"optuna-dashboard on http://{host}:{port}/ (Ctrl-C ends it)", flush=True)
+    try:
+        optuna_dashboard.run_server(opened, host=host, port=port)
+    except OSError as error:
+        raise InputError(f"--port {port}: cannot listen on it ({error.strerror})") from error
+
+
+@data_app.command("get")
+def data_get(
+    name: Annotated[str, typer.Argument(metavar="NAME")], data_dir: DataDirOption = None
+) -> None:
+    """Fetch and check a dataset."""
+    from hpo import data, study_file
+
+    _one_of("NAME", name, study_file.DATASETS)
+    folder = data_dir or data.default_dir()
+    loaded = data.load(name, folder)
+    train, test = len(loaded.train_labels), len(loaded.test_labels)
+    print(f"{name}: {train} training and {test} test images, SHA-256 {loaded.checksum[:16]}…")
+
+
+@data_app.command("list")
+def data_list(data_dir: DataDirOption = None) -> None:
+    """List the datasets, and whether they are on disk."""
+    from hpo import data, study_file
+
+    folder = data_dir or data.default_dir()
+    print(f"Datasets in {folder}:")
+    for name in study_file.DATASETS:
+        missing = data.missing(name, folder)
+        state = "embedded" if name == data.EMBEDDED else "not here" if missing else "on disk"
+        print(f"  {name:16}{state}")
+
+
+def _stored_name(study: str, name: str | None) -> str:
+    """The name in the storage that STUDY and --name mean."""
+    from hpo import study_file
+
+    if name:
+        return study_file.check_name(name)
+    return study_file.check_name(Path(study).stem if study.endswith(".toml") else study)
+
+
+def _delete(storage: Any, name: str, yes: bool) -> None:
+    import optuna
+
+    if name not in optuna.get_all_study_names(storage):
+        return
+    if not yes:
+        if not sys.stdin.isatty():
+            raise InputError("--fresh: would delete a study; add --yes where nobody can be asked")
+        typer.confirm(f"Delete the stored study {name!r} with all its trials?", abort=True)
+    optuna.delete_study(study_name=name, storage=storage)
+
+
+def _at_least(option: str, value: float | None, least: int) -> None:
+    if value is not None and not value >= least:
+        raise InputError(f"{option}: must be at least {least}, got {value}")
+
+
+def _one_of(option: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise InputError(f"{option}: must be one of {', '.join(known)}, got {value!r}")
+
+
+def _check_writable(out: Path) -> None:
+    """InputError unless files can be made in `out`, or in the folder where it would be made."""
+    existing = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
+    try:
+        with tempfile.TemporaryFile(dir=existing):
+            pass
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise InputError(f"--out {out}: cannot be written ({reason}); give another") from error
+
+
+def _cores() -> int:
+    """The cores this process may use, container limits included."""
+    import joblib
+
+    return int(joblib.cpu_count())
+
+
+def main() -> NoReturn:
+    """The `hpo` command: exit code 0, 1, 2 or 130, one line an error, as the README says."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        code = app(standalone_mode=False)
+        sys.exit(code if isinstance(code, int) else 0)
+    except (KeyboardInterrupt, typer.Abort):
+        print("hpo: stopped; the same command goes on from here", file=sys.stderr)
+        sys.exit(130)
+    except typer.BadParameter.__base__ as error:  # type: ignore[misc]  # click's UsageError
+        _fail(error, error.format_message())
+    except InputError as error:
+        _fail(error, str(error))
+
+
+def _fail(error: BaseException, text: str) -> NoReturn:
+    if os.environ.get("HPO_DEBUG") == "1":
+        raise error
+    for line in text.splitlines():
+        print(f"hpo: {line}", file=sys.stderr)
+    sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

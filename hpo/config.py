@@ -1,0 +1,100 @@
+"""What one training is: its hyperparameters, their names and their bounds (no torch here)."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+# The keys of network.ACTIVATIONS and training.OPTIMIZERS, here so that a study file is checked
+# without importing torch. tests/test_training.py holds the two together.
+ACTIVATIONS = ("sigmoid", "tanh", "relu", "gelu", "silu", "elu", "leaky_relu")
+OPTIMIZERS = ("sgd", "sgd_momentum", "adam", "adamw", "rmsprop")
+
+CHOICES = {"activation": ACTIVATIONS, "optimizer": OPTIMIZERS}
+# name: (type, least, most). The upper bounds only keep a slip of the pen from taking the machine.
+BOUNDS: dict[str, tuple[type, float, float]] = {
+    "depth": (int, 1, 100),
+    "width": (int, 1, 65_536),
+    "lr": (float, 0.0, 1e6),
+    "batch_size": (int, 1, 65_536),
+    "epochs": (int, 1, 100_000),
+    "momentum": (float, 0.0, 1.0),
+    "weight_decay": (float, 0.0, 1e6),
+}
+POSITIVE = ("lr",)
+
+
+def check(name: str, value: Any) -> str | None:
+    """What is wrong with `value` for the hyperparameter `name`, in words; None if nothing is."""
+    if name in CHOICES:
+        known = ", ".join(CHOICES[name])
+        return None if value in CHOICES[name] else f"must be one of {known}, got {value!r}"
+    if name == "nesterov":
+        return None if isinstance(value, bool) else f"must be true or false, got {value!r}"
+    kind, low, high = BOUNDS[name]
+    accepted = int if kind is int else (int, float)
+    if isinstance(value, bool) or not isinstance(value, accepted) or not math.isfinite(value):
+        return f"must be {'a whole number' if kind is int else 'a number'}, got {value!r}"
+    if name in POSITIVE and value <= low:
+        return f"must be greater than {low:g}, got {value!r}"
+    if not low <= value <= high:
+        return f"must be between {low:g} and {high:g}, got {value!r}"
+    return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """The hyperparameters of one training.
+
+    depth counts hidden layers, width their units. momentum and nesterov belong to the sgd family
+    (`sgd_momentum` is SGD at momentum 0.9 unless momentum says otherwise); weight_decay to all
+    optimizers, decoupled in adamw. Raises ValueError for a value out of its bounds.
+    """
+
+    depth: int
+    width: int
+    activation: str
+    optimizer: str
+    lr: float
+    batch_size: int = 64
+    epochs: int = 10
+    momentum: float = 0.0
+    nesterov: bool = False
+    weight_decay: float = 0.0
+
+    def __post_init__(self) -> None:
+        faults = faults_in(self.as_dict())
+        if faults:
+            raise ValueError("; ".join(f"{name}: {fault}" for name, fault in faults.items()))
+
+    def as_dict(self) -> dict[str, Any]:
+        return {f.name: getattr(self, f.name) for f in fields(self)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seeds:
+    """Where a training's randomness comes from: its split, its initial weights, its batch order."""
+
+    split: int
+    weights: int
+    order: int
+
+    @classmethod
+    def of(cls, seed: int) -> "Seeds":
+        return cls(split=seed, weights=seed, order=seed)
+
+
+HYPERPARAMETERS = tuple(f.name for f in fields(Config))
+REQUIRED = ("depth", "width", "activation", "optimizer", "lr")
+
+
+def faults_in(values: Mapping[str, Any]) -> dict[str, str]:
+    """{hyperparameter: what is wrong with it}; also where two values do not go together."""
+    faults = {name: fault for name, v in values.items() if (fault := check(name, v))}
+    if not faults and values.get("nesterov"):
+        momentum = values.get("momentum") or values["optimizer"] == "sgd_momentum"
+        if not values["optimizer"].startswith("sgd") or not momentum:
+            faults["nesterov"] = "needs optimizer sgd with a momentum above 0"
+    if not faults and values.get("momentum") and values["optimizer"] in ("adam", "adamw"):
+        faults["momentum"] = f"is no hyperparameter of {values['optimizer']}"
+    return faults

@@ -1,0 +1,71 @@
+"""What the runner and its workers say to each other."""
+
+from dataclasses import dataclass
+
+from hpo.config import Config, Seeds
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """Train one network for each of the seeds, as a stack; test them at the end if test is set."""
+
+    id: int
+    config: Config
+    seeds: tuple[Seeds, ...]
+    test: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stop:
+    """End this task after the epoch under way, without a test."""
+
+    task: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ready:
+    """A worker has started and trains on this kind of device."""
+
+    device: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpochDone:
+    """See training.Epoch; a figure for each of the task's seeds."""
+
+    task: int
+    number: int
+    train_loss: list[float]
+    train_accuracy: list[float]
+    valid_loss: list[float]
+    valid_accuracy: list[float]
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Done:
+    """A task has ended; the test's figures, one a seed, where it was asked for and reached."""
+
+    task: int
+    parameters: int
+    test_loss: list[float] | None = None
+    test_accuracy: list[float] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failed:
+    """A task (or, if None, the start of a worker) failed, but the worker is well."""
+
+    task: int | None
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Died:
+    """A worker process ended; the task that it had, if any, is lost."""
+
+    task: int | None
+    exitcode: int | None
+
+
+Event = EpochDone | Done | Failed | Died

@@ -1,0 +1,181 @@
+"""The multilayer perceptron: layers, initial weights, forward and backward, over standing buffers.
+
+Every tensor has a leading replicate dimension R: R networks of one shape, with weights of their
+own, are trained at once. A network alone is R = 1. Derivatives are written out, by torch's own
+backward kernels; tests/test_training.py holds them to autograd.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+aten = torch.ops.aten
+
+
+@dataclass(frozen=True, kw_only=True)
+class Activation:
+    """forward(z, out=h) and backward(d, kept, d): d times the derivative, written back into d.
+
+    kept is the output h, or the input z where the derivative needs it (keeps_input).
+    """
+
+    forward: Callable[..., Tensor]
+    backward: Callable[[Tensor, Tensor, Tensor], Tensor]
+    keeps_input: bool = False
+
+
+ACTIVATIONS = {
+    "sigmoid": Activation(
+        forward=torch.sigmoid,
+        backward=lambda d, h, out: aten.sigmoid_backward.grad_input(d, h, grad_input=out),
+    ),
+    "tanh": Activation(
+        forward=torch.tanh,
+        backward=lambda d, h, out: aten.tanh_backward.grad_input(d, h, grad_input=out),
+    ),
+    "relu": Activation(
+        forward=lambda z, out: torch.clamp_min(z, 0, out=out),
+        backward=lambda d, h, out: aten.threshold_backward.grad_input(d, h, 0, grad_input=out),
+    ),
+    "gelu": Activation(
+        forward=aten.gelu.out,
+        backward=lambda d, z, out: aten.gelu_backward.grad_input(d, z, grad_input=out),
+        keeps_input=True,
+    ),
+    "silu": Activation(
+        forward=aten.silu.out,
+        backward=lambda d, z, out: aten.silu_backward.grad_input(d, z, grad_input=out),
+        keeps_input=True,
+    ),
+    "elu": Activation(
+        forward=aten.elu.out,
+        backward=lambda d, h, out: aten.elu_backward.grad_input(
+            d, 1.0, 1.0, 1.0, True, h, grad_input=out
+        ),
+    ),
+    "leaky_relu": Activation(
+        forward=aten.leaky_relu.out,
+        backward=lambda d, h, out: aten.leaky_relu_backward.grad_input(
+            d, h, 0.01, True, grad_input=out
+        ),
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Layers:
+    """weights[l]: (R, in, out) and biases[l]: (R, 1, out), all of them views of one flat vector."""
+
+    flat: Tensor
+    weights: tuple[Tensor, ...]
+    biases: tuple[Tensor, ...]
+
+    @classmethod
+    def zeros(cls, sizes: Sequence[int], replicates: int, device: torch.device) -> "Layers":
+        shapes = [
+            shape
+            for fan_in, fan_out in pairwise(sizes)
+            for shape in ((replicates, fan_in, fan_out), (replicates, 1, fan_out))
+        ]
+        flat = torch.zeros(sum(math.prod(shape) for shape in shapes), device=device)
+        parts = flat.split([math.prod(shape) for shape in shapes])
+        views = [part.view(shape) for part, shape in zip(parts, shapes, strict=True)]
+        return cls(flat, tuple(views[::2]), tuple(views[1::2]))
+
+
+class Network:
+    """R perceptrons of the layer sizes (inputs, hidden …, classes), initialized as nn.Linear is.
+
+    generators: one a replicate, on the CPU; each draws that replicate's weights and biases, layer
+    by layer, in the order and the shapes in which torch.nn.Linear draws them.
+    """
+
+    def __init__(
+        self,
+        sizes: Sequence[int],
+        activation: str,
+        generators: Sequence[torch.Generator],
+        device: torch.device,
+    ) -> None:
+        self.sizes = tuple(sizes)
+        self.activation = activation
+        self.replicates = len(generators)
+        self.layers = Layers.zeros(sizes, self.replicates, device)
+        for replicate, generator in enumerate(generators):
+            self._initialize(replicate, generator)
+
+    def _initialize(self, replicate: int, generator: torch.Generator) -> None:
+        for weight, bias in zip(self.layers.weights, self.layers.biases, strict=True):
+            fan_in, fan_out = weight.shape[1:]
+            bound = 1 / math.sqrt(fan_in)
+            drawn = torch.empty(fan_out, fan_in).uniform_(-bound, bound, generator=generator)
+            weight[replicate] = drawn.T
+            bias[replicate] = torch.empty(fan_out).uniform_(-bound, bound, generator=generator)
+
+    @property
+    def parameters(self) -> int:
+        """Weights and biases of one replicate."""
+        return self.layers.flat.numel() // self.replicates
+
+    def state_dict(self, replicate: int = 0) -> dict[str, Tensor]:
+        """One replicate's parameters as nn.Sequential(Linear, activation, Linear, …) names them."""
+        state = {}
+        layers = zip(self.layers.weights, self.layers.biases, strict=True)
+        for index, (weight, bias) in enumerate(layers):
+            state[f"{2 * index}.weight"] = weight[replicate].T.contiguous()
+            state[f"{2 * index}.bias"] = bias[replicate, 0].clone()
+        return state
+
+
+class Pass:
+    """Standing buffers that take batches of B rows a replicate forward and back through a network.
+
+    inputs: (R, B, features), to be filled before forward.
+    """
+
+    def __init__(self, network: Network, batch: int) -> None:
+        device = network.layers.flat.device
+        rows = (network.replicates, batch)
+        self.network = network
+        self.activation = ACTIVATIONS[network.activation]
+        self.outputs = [torch.empty(*rows, size, device=device) for size in network.sizes[:-1]]
+        self.inputs = self.outputs[0]
+        keep = self.activation.keeps_input
+        self.kept = [torch.empty_like(h) if keep and i else h for i, h in enumerate(self.outputs)]
+        self.deltas = [torch.empty(*rows, size, device=device) for size in network.sizes[1:]]
+        self._outputs_t = [h.mT for h in self.outputs]
+        self._weights_t = [w.mT for w in network.layers.weights]
+        self._ones = torch.ones(network.replicates, 1, batch, device=device)
+
+    def forward(self, logits: Tensor) -> None:
+        """Writes the network's answer to self.inputs into logits, (R, B, classes)."""
+        weights, biases = self.network.layers.weights, self.network.layers.biases
+        last = len(weights) - 1
+        for layer in range(last):
+            kept = self.kept[layer + 1]
+            torch.baddbmm(biases[layer], self.outputs[layer], weights[layer], out=kept)
+            self.activation.forward(kept, out=self.outputs[layer + 1])
+        torch.baddbmm(biases[last], self.outputs[last], weights[last], out=logits)
+
+    def backward(
+        self, logits: Tensor, targets: Tensor, into: Layers, *, step: float, keep: float
+    ) -> None:
+        """into = keep · into + step · gradient of the cross entropy summed over the batch.
+
+        targets: (R, B, classes), one-hot. Where `into` is the network's own layers and keep is 1
+        this is a step of gradient descent: each weight is used before it is changed.
+        """
+        deltas = self.deltas
+        torch.softmax(logits, 2, out=deltas[-1])
+        deltas[-1].sub_(targets)
+        for layer in range(len(deltas) - 1, -1, -1):
+            delta = deltas[layer]
+            if layer:
+                torch.bmm(delta, self._weights_t[layer], out=deltas[layer - 1])
+                self.activation.backward(deltas[layer - 1], self.kept[layer], deltas[layer - 1])
+            into.weights[layer].baddbmm_(self._outputs_t[layer], delta, beta=keep, alpha=step)
+            into.biases[layer].baddbmm_(self._ones, delta, beta=keep, alpha=step)

@@ -1,0 +1,160 @@
+"""Worker processes of this machine: start a task, wait for an event, stop a task."""
+
+import multiprocessing
+import signal
+from dataclasses import dataclass
+from multiprocessing import connection, forkserver
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from types import TracebackType
+
+from hpo.data import Dataset
+from hpo.errors import InputError
+from hpo.messages import Died, Done, Event, Failed, Ready, Stop, Task
+from hpo.shared_data import SharedDataset
+
+START_SECONDS = 120
+
+
+def preload() -> None:
+    """Starts the server that workers are forked from; it loads torch while the caller goes on.
+
+    Ctrl-C reaches the whole process group, so SIGINT is blocked for the server before it is born.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["hpo.worker"])
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _work(channel: Connection, shared: SharedDataset, device: str) -> None:
+    from hpo.worker import work
+
+    work(channel, shared, device)
+
+
+@dataclass
+class _Worker:
+    process: BaseProcess
+    channel: Connection
+    task: Task | None = None
+
+
+class Pool:
+    """`workers` processes, one torch thread each, that share one dataset in memory.
+
+    A context manager. A worker that dies is replaced; its task comes back as Died.
+    Raises InputError if the device cannot be used.
+    """
+
+    def __init__(self, workers: int, dataset: Dataset, device: str) -> None:
+        preload()
+        self._context = multiprocessing.get_context("forkserver")
+        self._shared = SharedDataset(dataset)
+        self._device = device
+        self._workers = [self._start_worker() for _ in range(workers)]
+        self.device = ""
+
+    def __enter__(self) -> "Pool":
+        try:
+            self.device = self._first_word()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _start_worker(self) -> _Worker:
+        ours, theirs = self._context.Pipe()
+        process = self._context.Process(
+            target=_work, args=(theirs, self._shared, self._device), daemon=True
+        )
+        process.start()
+        theirs.close()
+        return _Worker(process, ours)
+
+    def _first_word(self) -> str:
+        """The kind of device that the first worker reports."""
+        channel = self._workers[0].channel
+        if not channel.poll(START_SECONDS):
+            raise RuntimeError(f"no worker process started within {START_SECONDS} seconds")
+        word = channel.recv()
+        if isinstance(word, Failed):
+            raise InputError(word.reason)
+        assert isinstance(word, Ready)
+        return word.device
+
+    @property
+    def size(self) -> int:
+        return len(self._workers)
+
+    @property
+    def idle(self) -> list[int]:
+        """The numbers of the workers that have no task."""
+        return [i for i, worker in enumerate(self._workers) if worker.task is None]
+
+    def start(self, worker: int, task: Task) -> None:
+        """Hands a task to an idle worker."""
+        assert self._workers[worker].task is None
+        self._workers[worker].task = task
+        # A worker that has just died takes no task; wait() will find it and report the task lost.
+        try:
+            self._workers[worker].channel.send(task)
+        except (BrokenPipeError, ConnectionResetError):
+            pass
+
+    def stop(self, task: int) -> None:
+        """Asks for a task to end after its epoch; its Done comes all the same."""
+        for worker in self._workers:
+            if worker.task and worker.task.id == task:
+                worker.channel.send(Stop(task=task))
+
+    def wait(self, seconds: float) -> list[Event]:
+        """What happened, as soon as anything does or after so many seconds."""
+        by_channel = {worker.channel: i for i, worker in enumerate(self._workers)}
+        events = []
+        for channel in connection.wait(list(by_channel), seconds):
+            event = self._receive(by_channel[channel])  # type: ignore[index]
+            if event is not None:
+                events.append(event)
+        return events
+
+    def _receive(self, index: int) -> Event | None:
+        worker = self._workers[index]
+        try:
+            message = worker.channel.recv()
+        except (EOFError, ConnectionResetError):
+            return self._replace(index)
+        if isinstance(message, Ready):
+            return None
+        if isinstance(message, (Done, Failed)):
+            worker.task = None
+        return message  # type: ignore[no-any-return]
+
+    def _replace(self, index: int) -> Died:
+        worker = self._workers[index]
+        worker.process.join(5)
+        worker.channel.close()
+        self._workers[index] = self._start_worker()
+        return Died(
+            task=worker.task.id if worker.task else None, exitcode=worker.process.exitcode
+        )
+
+    def close(self) -> None:
+        """Ends all workers at once, whatever they do."""
+        for worker in self._workers:
+            worker.process.kill()
+        for worker in self._workers:
+            worker.process.join()
+            worker.channel.close()
+        self._shared.close()

@@ -1,0 +1,90 @@
+"""A search space's domains: fixed values, choices and ranges, in Optuna's words."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from hpo.config import BOUNDS, check
+
+RANGE_KEYS = ("low", "high", "log", "step")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fixed:
+    value: Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choices:
+    values: tuple[Any, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Range:
+    """low to high, both included; whole numbers if both are; step None means 1 or continuous."""
+
+    low: float
+    high: float
+    log: bool = False
+    step: float | None = None
+
+
+Domain = Fixed | Choices | Range
+
+
+def domain_faults(name: str, value: Any) -> list[str]:
+    """What is wrong with `value` as the domain of the hyperparameter `name`, in words."""
+    if isinstance(value, list):
+        return _choices_faults(name, value)
+    if isinstance(value, dict):
+        return _range_faults(name, value)
+    return [fault] if (fault := check(name, value)) else []
+
+
+def _choices_faults(name: str, values: list[Any]) -> list[str]:
+    if not values:
+        return ["is an empty list of choices; give at least one"]
+    faults = [fault for value in values if (fault := check(name, value))]
+    if not faults and len(set(values)) < len(values):
+        faults.append("has a choice twice")
+    return faults
+
+
+def _range_faults(name: str, table: Mapping[str, Any]) -> list[str]:
+    if name not in BOUNDS:
+        return ["has no range; give a value or a list of choices"]
+    unknown = [key for key in table if key not in RANGE_KEYS]
+    if unknown or "low" not in table or "high" not in table:
+        extra = f", not {', '.join(unknown)}" if unknown else ""
+        return [f"a range has low and high, and may have log or step{extra}"]
+    faults = [f"{key}: {f}" for key in ("low", "high") if (f := check(name, table[key]))]
+    if table.get("log") and name not in ("lr",) and not faults and table["low"] <= 0:
+        faults.append(f"low: a log range starts above 0, got {table['low']!r}")
+    if not faults and table["low"] > table["high"]:
+        faults.append(f"low {table['low']!r} is above high {table['high']!r}")
+    if not isinstance(table.get("log", False), bool):
+        faults.append(f"log: must be true or false, got {table['log']!r}")
+    return faults + _step_faults(name, table)
+
+
+def _step_faults(name: str, table: Mapping[str, Any]) -> list[str]:
+    step = table.get("step")
+    if step is None:
+        return []
+    if table.get("log"):
+        return ["step: a log range has no step"]
+    kind = BOUNDS[name][0]
+    number = isinstance(step, kind if kind is int else (int, float)) and not isinstance(step, bool)
+    if not number or not math.isfinite(step) or step <= 0:
+        return [f"step: must be a number above 0, got {step!r}"]
+    return []
+
+
+def parse_domain(value: Any) -> Domain:
+    """The domain that a sound value of a study file says: scalar, list or table."""
+    if isinstance(value, list):
+        return Choices(values=tuple(value))
+    if isinstance(value, dict):
+        return Range(**value)
+    return Fixed(value=value)

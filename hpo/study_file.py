@@ -1,0 +1,351 @@
+"""What a study file says: frozen dataclasses, the loader, and errors that name file, key, value, remedy."""
+
+import difflib
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hpo.config import HYPERPARAMETERS, REQUIRED, Config, check, faults_in
+from hpo.errors import InputError
+from hpo.space import Domain, domain_faults, parse_domain
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+DATASETS = ("mnist", "fashion-mnist", "kmnist", "mnist-5k")
+SAMPLERS = ("tpe", "random", "gp", "cmaes", "qmc")
+PRUNERS = ("none", "median", "hyperband", "sha", "percentile")
+COLUMNS = {
+    "hidden_layers": "Hidden layers",
+    "activation": "Activation",
+    "optimizer": "Optimizer",
+    "lr": "Learning rate",
+    "test_accuracy": "Test accuracy (%)",
+    "test_loss": "Test loss",
+    "train_seconds": "Training time (s)",
+}
+FIGURES = ("test_accuracy", "test_loss", "train_seconds")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reported:
+    """What a publication printed for one run: accuracy as a fraction, loss in nats, seconds."""
+
+    label: str
+    test_accuracy: float | None = None
+    test_loss: float | None = None
+    train_seconds: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """A grid's named configuration, with what was published for it (perhaps twice, perhaps not)."""
+
+    name: str
+    config: Config
+    reported: tuple[Reported, ...] = ()
+
+    @property
+    def label(self) -> str:
+        return self.reported[0].label if self.reported else self.name
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """A section of a grid's report: which cells it compares, in which table columns."""
+
+    title: str
+    cells: tuple[str, ...]
+    columns: tuple[str, ...] = tuple(COLUMNS)
+    text: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GridStudy:
+    """Cells, each trained with seeds 0 … seeds - 1."""
+
+    name: str
+    title: str
+    dataset: str
+    seeds: int
+    cells: tuple[Cell, ...]
+    experiments: tuple[Experiment, ...]
+    text: str = ""
+    source: str = ""
+    raw: Mapping[str, Any] = field(repr=False, compare=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchStudy:
+    """A search space and how it is searched."""
+
+    name: str
+    title: str
+    dataset: str
+    n_trials: int
+    sampler: str
+    pruner: str
+    space: Mapping[str, Domain]
+    text: str = ""
+    raw: Mapping[str, Any] = field(repr=False, compare=False)
+
+
+StudyFile = GridStudy | SearchStudy
+
+
+def studies_dir() -> Path:
+    """Where the study files that ship with hpo lie: inside the wheel, or beside the package."""
+    inside = Path(__file__).parent / "studies"
+    return inside if inside.is_dir() else Path(__file__).parent.parent / "studies"
+
+
+def shipped() -> dict[str, Path]:
+    """{name: path} of the study files that ship with hpo."""
+    return {path.stem: path for path in sorted(studies_dir().glob("*.toml"))}
+
+
+def load(study: str) -> StudyFile:
+    """The study of a name (`grid-report`) or of a path to a TOML file.
+
+    Raises InputError, a line a fault, for a study that is not there or a file that is wrong.
+    """
+    path = shipped().get(study, Path(study))
+    if not path.is_file():
+        known = ", ".join(shipped())
+        raise InputError(f"study {study!r}: no such study or file; there are {known}, or a path")
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise InputError(f"{path}: is not valid TOML: {error}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read: {error}") from error
+    return parse(raw, check_name(path.stem), str(path))
+
+
+def check_name(name: str) -> str:
+    """`name`, if it can name a study and its report folder; InputError if not."""
+    if NAME.fullmatch(name) and ".." not in name:
+        return name
+    raise InputError(
+        f"study name {name!r}: use 1 to 100 letters, digits, '-', '_' and single '.', "
+        "a letter or digit first"
+    )
+
+
+def parse(raw: Mapping[str, Any], name: str, where: str) -> StudyFile:
+    """The study that a TOML document says; `where` names the file in errors."""
+    reader = _Reader(where)
+    if ("cells" in raw) == ("space" in raw):
+        raise InputError(f"{where}: needs either [[cells]] (a grid) or [space] (a search)")
+    study = _grid(raw, name, reader) if "cells" in raw else _search(raw, name, reader)
+    reader.raise_faults()
+    assert study is not None
+    return study
+
+
+class _Reader:
+    """Takes typed values out of tables and collects what is wrong, to be said all at once."""
+
+    def __init__(self, where: str) -> None:
+        self.where = where
+        self.faults: list[str] = []
+
+    def fault(self, key: str, text: str) -> None:
+        self.faults.append(f"{self.where}: {key}: {text}")
+
+    def raise_faults(self) -> None:
+        if self.faults:
+            raise InputError("\n".join(self.faults))
+
+    def known(self, table: Mapping[str, Any], keys: Iterable[str], at: str = "") -> None:
+        keys = tuple(keys)
+        for key in table:
+            if key not in keys:
+                near = difflib.get_close_matches(key, keys, 1)
+                hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(keys)}"
+                self.fault(f"{at}{key}", f"unknown key; {hint}")
+
+    def text(self, table: Mapping[str, Any], key: str, default: str, at: str = "") -> str:
+        value = table.get(key, default)
+        if not isinstance(value, str):
+            self.fault(f"{at}{key}", f"must be text, got {value!r}")
+            return default
+        return value.strip()
+
+    def count(self, table: Mapping[str, Any], key: str, default: int, at: str = "") -> int:
+        value = table.get(key, default)
+        if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 1_000_000:
+            self.fault(f"{at}{key}", f"must be a whole number from 1 to 1000000, got {value!r}")
+            return default
+        return value
+
+    def choice(
+        self, table: Mapping[str, Any], key: str, default: str, known: tuple[str, ...], at: str = ""
+    ) -> str:
+        value = table.get(key, default)
+        if value not in known:
+            self.fault(f"{at}{key}", f"must be one of {', '.join(known)}, got {value!r}")
+            return default
+        return str(value)
+
+    def table(self, parent: Mapping[str, Any], key: str, at: str = "") -> Mapping[str, Any]:
+        value = parent.get(key, {})
+        if not isinstance(value, dict):
+            self.fault(f"{at}{key}", f"must be a table, got {value!r}")
+            return {}
+        return value
+
+    def tables(self, parent: Mapping[str, Any], key: str, at: str = "") -> list[Mapping[str, Any]]:
+        value = parent.get(key, [])
+        if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
+            self.fault(f"{at}{key}", f"must be a list of tables, got {value!r}")
+            return []
+        return value
+
+    def names(self, table: Mapping[str, Any], key: str, at: str) -> tuple[str, ...]:
+        value = table.get(key, [])
+        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+            self.fault(f"{at}{key}", f"must be a list of names, got {value!r}")
+            return ()
+        return tuple(value)
+
+
+def _grid(raw: Mapping[str, Any], name: str, reader: _Reader) -> GridStudy | None:
+    reader.known(
+        raw, ("title", "text", "source", "dataset", "seeds", "base", "cells", "experiments")
+    )
+    base = reader.table(raw, "base")
+    reader.known(base, HYPERPARAMETERS, "base.")
+    for key, value in base.items():
+        if key in HYPERPARAMETERS and (fault := check(key, value)):
+            reader.fault(f"base.{key}", fault)
+    sound = {k: v for k, v in base.items() if k in HYPERPARAMETERS and not check(k, v)}
+    cells = [_cell(t, i, base, sound, reader) for i, t in enumerate(reader.tables(raw, "cells"))]
+    if not cells:
+        reader.fault("cells", "needs at least one [[cells]] table")
+    experiments = _experiments(raw, [str(t.get("name")) for t in raw["cells"]], reader)
+    seeds = reader.count(raw, "seeds", 1)
+    if reader.faults:
+        return None
+    return GridStudy(
+        name=name,
+        title=reader.text(raw, "title", name),
+        text=reader.text(raw, "text", ""),
+        source=reader.text(raw, "source", ""),
+        dataset=reader.choice(raw, "dataset", "mnist", DATASETS),
+        seeds=seeds,
+        cells=tuple(cell for cell in cells if cell),
+        experiments=experiments,
+        raw=raw,
+    )
+
+
+def _cell(
+    table: Mapping[str, Any],
+    index: int,
+    base: Mapping[str, Any],
+    sound: Mapping[str, Any],
+    reader: _Reader,
+) -> Cell | None:
+    name = table.get("name")
+    at = f"cells[{index}]."
+    if not isinstance(name, str) or not NAME.fullmatch(name):
+        reader.fault(f"{at}name", f"must be letters, digits, '-', '_' and '.', got {name!r}")
+    else:
+        at = f"cells.{name}."
+    reader.known(table, ("name", "reported", *HYPERPARAMETERS), at)
+    own = {key: value for key, value in table.items() if key in HYPERPARAMETERS}
+    faults = {key: fault for key, value in own.items() if (fault := check(key, value))}
+    values = {**sound, **own}
+    for key in REQUIRED:
+        if key not in own and key not in base:
+            faults[key] = "is missing here and in [base]"
+    faults = faults or ({} if len(sound) < len(base) else faults_in(values))
+    for key, fault in faults.items():
+        reader.fault(f"{at}{key}", fault)
+    reported = tuple(_reported(t, f"{at}reported.", reader) for t in _reports(table, at, reader))
+    if reader.faults:
+        return None
+    return Cell(name=str(name), config=Config(**values), reported=reported)
+
+
+def _reports(table: Mapping[str, Any], at: str, reader: _Reader) -> list[Mapping[str, Any]]:
+    return reader.tables(table, "reported", at)
+
+
+def _reported(table: Mapping[str, Any], at: str, reader: _Reader) -> Reported:
+    reader.known(table, ("label", *FIGURES), at)
+    figures = {}
+    for key in FIGURES:
+        value = table.get(key)
+        most = 1.0 if key == "test_accuracy" else float("inf")
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if value is not None and not (number and 0 <= value <= most):
+            reader.fault(f"{at}{key}", f"must be a number from 0 to {most:g}, got {value!r}")
+        figures[key] = value
+    return Reported(label=reader.text(table, "label", "reported", at), **figures)
+
+
+def _experiments(
+    raw: Mapping[str, Any], cells: list[str], reader: _Reader
+) -> tuple[Experiment, ...]:
+    for name in {name for name in cells if cells.count(name) > 1}:
+        reader.fault(f"cells.{name}", "two cells have this name; rename one")
+    tables = reader.tables(raw, "experiments")
+    found = [_experiment(t, f"experiments[{i}].", cells, reader) for i, t in enumerate(tables)]
+    return tuple(found) or (Experiment(title="All cells", cells=tuple(cells)),)
+
+
+def _experiment(
+    table: Mapping[str, Any], at: str, cells: list[str], reader: _Reader
+) -> Experiment:
+    reader.known(table, ("title", "text", "cells", "columns"), at)
+    names = reader.names(table, "cells", at)
+    for name in names:
+        if name not in cells:
+            reader.fault(f"{at}cells", f"no cell is named {name!r}; there are {', '.join(cells)}")
+    columns = reader.names(table, "columns", at) or tuple(COLUMNS)
+    for column in columns:
+        if column not in COLUMNS:
+            reader.fault(f"{at}columns", f"unknown {column!r}; there are {', '.join(COLUMNS)}")
+    if not names:
+        reader.fault(f"{at}cells", "needs at least one cell's name")
+    return Experiment(
+        title=reader.text(table, "title", "Experiment", at),
+        text=reader.text(table, "text", "", at),
+        cells=names,
+        columns=columns,
+    )
+
+
+def _search(raw: Mapping[str, Any], name: str, reader: _Reader) -> SearchStudy | None:
+    reader.known(raw, ("title", "text", "dataset", "search", "space"))
+    search = reader.table(raw, "search")
+    reader.known(search, ("n_trials", "sampler", "pruner"), "search.")
+    space = reader.table(raw, "space")
+    reader.known(space, HYPERPARAMETERS, "space.")
+    for key in REQUIRED:
+        if key not in space:
+            reader.fault(f"space.{key}", "is missing")
+    for key, value in space.items():
+        if key in HYPERPARAMETERS:
+            for fault in domain_faults(key, value):
+                reader.fault(f"space.{key}", fault)
+    n_trials = reader.count(search, "n_trials", 100, "search.")
+    sampler = reader.choice(search, "sampler", "tpe", SAMPLERS, "search.")
+    pruner = reader.choice(search, "pruner", "median", PRUNERS, "search.")
+    dataset = reader.choice(raw, "dataset", "mnist", DATASETS)
+    if reader.faults:
+        return None
+    return SearchStudy(
+        name=name,
+        title=reader.text(raw, "title", name),
+        text=reader.text(raw, "text", ""),
+        dataset=dataset,
+        n_trials=n_trials,
+        sampler=sampler,
+        pruner=pruner,
+        space={key: parse_domain(value) for key, value in space.items()},
+        raw=raw,
+    )
