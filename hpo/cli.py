@@ -1,10 +1,12 @@
-"""The commands: parse, call, print. Heavy modules are imported inside the command that needs them."""
+"""The commands: parse, call, print. Heavy modules are imported inside the commands."""
 
 import math
 import os
 import signal
 import sys
 import tempfile
+import time
+import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -13,7 +15,9 @@ import typer
 from hpo.errors import InputError
 
 if TYPE_CHECKING:
-    import optuna
+    from collections.abc import Iterator
+
+    from rich.console import RenderableType
 
     from hpo.data import Dataset
     from hpo.study_file import StudyFile
@@ -24,7 +28,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-data_app = typer.Typer(help="Datasets: fetch one ahead of time, or list them.", no_args_is_help=True)
+data_app = typer.Typer(
+    help="Datasets: fetch one ahead of time, or list them.", no_args_is_help=True
+)
 app.add_typer(data_app, name="data")
 
 StudyArgument = Annotated[
@@ -53,6 +59,7 @@ NameOption = Annotated[
 ]
 DEFAULT_STORAGE = "sqlite:///hpo.db"
 DEFAULT_OUT = Path("reports")
+STOPPED = 130
 
 
 @app.command()
@@ -94,9 +101,7 @@ def run(
     storage: StorageOption = DEFAULT_STORAGE,
     out: OutOption = DEFAULT_OUT,
     name: NameOption = None,
-    device: Annotated[
-        str, typer.Option("--device", help="auto, cpu, cuda or mps.")
-    ] = "auto",
+    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or mps.")] = "auto",
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Delete the stored study of that name first (asks).")
     ] = False,
@@ -109,28 +114,31 @@ def run(
     from hpo import study_file
 
     loaded = study_file.load(study)
-    own_name = study_file.check_name(name or loaded.name)
+    own_name = study_file.check_name(loaded.name if name is None else name)
     _at_least("--seeds", seeds, 1)
     _at_least("--workers", workers, 1)
     _at_least("--timeout", timeout, 0)
     _one_of("--device", device, ("auto", "cpu", "cuda", "mps"))
-    _one_of("--dataset", dataset or loaded.dataset, study_file.DATASETS)
+    _one_of("--dataset", loaded.dataset if dataset is None else dataset, study_file.DATASETS)
     if isinstance(loaded, study_file.SearchStudy):
         raise InputError(f"study {loaded.name!r}: is a search; this version runs grids alone")
-    _check_writable(out)
+    _check_writable(out, own_name)
 
     from hpo import pool, provenance
-    from hpo.storage import open_storage, quiet as quiet_optuna
+    from hpo import storage as storages
 
-    quiet_optuna()
-    opened = open_storage(storage)
+    storages.quiet()
+    storages.check_storage(storage)
     pool.preload()
     images, own_name = _load_data(loaded, dataset, data_dir, own_name)
+    pool.require_device(device)
+    opened = storages.open_storage(storage)
     if fresh:
         _delete(opened, own_name, yes)
     import hpo.report  # while the workers' server loads torch  # noqa: F401
     from hpo import runner
 
+    deadline = math.inf if timeout is None else time.monotonic() + timeout
     whole = runner.run_grid(
         loaded,
         images,
@@ -143,9 +151,12 @@ def run(
         timeout=math.inf if timeout is None else timeout,
         quiet=quiet,
     )
-    _write_report(opened, own_name, out)
-    if not whole and timeout is None:
+    stopped = not whole and time.monotonic() < deadline
+    written = _write_report(opened, own_name, out)
+    if stopped:
         raise KeyboardInterrupt
+    if not written:
+        raise typer.Exit(1)
 
 
 def _load_data(
@@ -169,21 +180,22 @@ def _load_data(
         return data.load(data.EMBEDDED, folder), f"{name}.{data.EMBEDDED}"
 
 
-def _write_report(storage: Any, name: str, out: Path) -> None:
-    from hpo import report
+def _write_report(storage: Any, name: str, out: Path) -> bool:
+    """Whether there are results and a report of them."""
+    from hpo import report, results
 
-    study = report.load_study(storage, name)
+    study = results.load_study(storage, name)
     try:
         written = report.write(study, out / name)
     except OSError as error:
         print(f"hpo: {out / name}: the report could not be written: {error}", file=sys.stderr)
-        raise typer.Exit(1) from error
-    for line in report.summary(study):
-        print(line)
+        return False
+    _print_parts(report.terminal(study))
     print(f"report: {written}")
     if not report.has_results(study):
         print(f"hpo: study {name!r}: no trial has finished", file=sys.stderr)
-        raise typer.Exit(1)
+        return False
+    return True
 
 
 @app.command()
@@ -196,8 +208,10 @@ def report(
     """Write a study's report again, from the storage alone."""
     from hpo.storage import open_storage
 
-    _check_writable(out)
-    _write_report(open_storage(storage, create=False), _stored_name(study, name), out)
+    stored = _stored_name(study, name)
+    _check_writable(out, stored)
+    if not _write_report(open_storage(storage, create=False), stored, out):
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -205,15 +219,25 @@ def show(
     study: StudyArgument, storage: StorageOption = DEFAULT_STORAGE, name: NameOption = None
 ) -> None:
     """Show a study in the terminal: states, best trials, results."""
-    from rich.console import Console
-
-    from hpo import report
     from hpo.storage import open_storage
 
-    found = report.load_study(open_storage(storage, create=False), _stored_name(study, name))
+    stored = _stored_name(study, name)
+    opened = open_storage(storage, create=False)
+    from hpo import report, results
+
+    found = results.load_study(opened, stored)
+    _print_parts(report.terminal(found))
+
+
+def _print_parts(parts: "Iterator[RenderableType]") -> None:
+    """Lines and tables; a table is as wide as it is where the output is no terminal."""
+    from rich.console import Console
+
     console = Console(highlight=False)
-    for part in report.terminal(found):
-        console.print(part)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=200)
+    for part in parts:
+        console.print(part, soft_wrap=isinstance(part, str))
 
 
 @app.command("list")
@@ -224,11 +248,11 @@ def list_(storage: StorageOption = DEFAULT_STORAGE) -> None:
     print("Study files:")
     for name in study_file.shipped():
         print(f"  {name:24}{study_file.load(name).title}")
-    from hpo.storage import open_storage, shown
+    from hpo.storage import NothingStored, open_storage, shown
 
     try:
         opened = open_storage(storage, create=False)
-    except InputError as error:
+    except NothingStored as error:
         print(f"No studies: {error}")
         return
     import optuna
@@ -291,9 +315,9 @@ def _stored_name(study: str, name: str | None) -> str:
     """The name in the storage that STUDY and --name mean."""
     from hpo import study_file
 
-    if name:
-        return study_file.check_name(name)
-    return study_file.check_name(Path(study).stem if study.endswith(".toml") else study)
+    if name is None:
+        name = Path(study).stem if study.endswith(".toml") else study
+    return study_file.check_name(name)
 
 
 def _delete(storage: Any, name: str, yes: bool) -> None:
@@ -318,9 +342,10 @@ def _one_of(option: str, value: str, known: tuple[str, ...]) -> None:
         raise InputError(f"{option}: must be one of {', '.join(known)}, got {value!r}")
 
 
-def _check_writable(out: Path) -> None:
-    """InputError unless files can be made in `out`, or in the folder where it would be made."""
-    existing = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
+def _check_writable(out: Path, name: str) -> None:
+    """InputError unless files can be made in `out`/`name`, or in the folder where it would be."""
+    wanted = out.absolute() / name
+    existing = next(path for path in (wanted, *wanted.parents) if os.path.lexists(path))
     try:
         with tempfile.TemporaryFile(dir=existing):
             pass
@@ -341,19 +366,20 @@ def main() -> NoReturn:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         code = app(standalone_mode=False)
-        sys.exit(code if isinstance(code, int) else 0)
-    except (KeyboardInterrupt, typer.Abort):
-        print("hpo: stopped; the same command goes on from here", file=sys.stderr)
-        sys.exit(130)
+    except (KeyboardInterrupt, typer.Abort):  # newer versions of typer return 130 instead
+        code = STOPPED
     except typer.BadParameter.__base__ as error:  # type: ignore[misc]  # click's UsageError
         _fail(error, error.format_message())
     except InputError as error:
         _fail(error, str(error))
+    if code == STOPPED:
+        print("hpo: stopped; the same command goes on from here", file=sys.stderr)
+    sys.exit(code if isinstance(code, int) else 0)
 
 
 def _fail(error: BaseException, text: str) -> NoReturn:
     if os.environ.get("HPO_DEBUG") == "1":
-        raise error
+        traceback.print_exception(error)
     for line in text.splitlines():
         print(f"hpo: {line}", file=sys.stderr)
     sys.exit(2)

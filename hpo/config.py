@@ -1,6 +1,5 @@
 """What one training is: its hyperparameters, their names and their bounds (no torch here)."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
@@ -33,11 +32,11 @@ def check(name: str, value: Any) -> str | None:
         return None if isinstance(value, bool) else f"must be true or false, got {value!r}"
     kind, low, high = BOUNDS[name]
     accepted = int if kind is int else (int, float)
-    if isinstance(value, bool) or not isinstance(value, accepted) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, accepted):
         return f"must be {'a whole number' if kind is int else 'a number'}, got {value!r}"
     if name in POSITIVE and value <= low:
         return f"must be greater than {low:g}, got {value!r}"
-    if not low <= value <= high:
+    if not low <= value <= high:  # so is NaN
         return f"must be between {low:g} and {high:g}, got {value!r}"
     return None
 

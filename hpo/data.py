@@ -2,16 +2,20 @@
 
 import gzip
 import hashlib
+import http.client
 import importlib.resources
 import os
+import queue
 import socket
+import tempfile
 import threading
+import time
+import urllib.error
+import urllib.request
 import zlib
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import numpy as np
 from numpy.typing import NDArray
@@ -113,7 +117,7 @@ EMBEDDED_MD5 = "0cd4811c2299d4ab19eccdaa4a07fa59"  # of its rows as bytes, in th
 EMBEDDED_TEST = 1_000
 
 
-class Unavailable(InputError):
+class Unavailable(InputError):  # noqa: N818
     """The dataset is neither on disk nor can it be downloaded."""
 
 
@@ -158,7 +162,8 @@ def missing(name: str, folder: Path) -> list[str]:
         return []
     raw = _raw_folder(name, folder)
     files = [file.name for file in IDX[name].files]
-    return [f for f in files if not ((raw / f).is_file() or (raw / f"{f}.gz").is_file())]
+    # os.path's isfile, unlike Path's, says no where the folder may not be looked into.
+    return [f for f in files if not any(map(os.path.isfile, (raw / f, raw / f"{f}.gz")))]
 
 
 def _content(raw: Path, file: _File, all_files: tuple[_File, ...]) -> bytes:
@@ -245,7 +250,7 @@ def _dataset(
 ) -> Dataset:
     digest = hashlib.sha256()
     for part in (*train, *test):
-        digest.update(np.ascontiguousarray(part))
+        digest.update(np.ascontiguousarray(part).data)
     return Dataset(
         name=name,
         train_images=_normalized(train[0], *normalization),
@@ -301,37 +306,57 @@ def fetch(name: str, folder: Path) -> None:
     }
     dataset = classes[IDX[name].torchvision]
     lacking = f"{name}: {', '.join(missing(name, folder))} not in {_raw_folder(name, folder)}"
-    if not _answers(dataset.mirrors, NO_ANSWER_SECONDS):
+    answering = _first_to_answer(dataset.mirrors, NO_ANSWER_SECONDS)
+    if answering is None:
         raise Unavailable(f"{lacking}, and no server answers; give --data-dir or HPO_DATA_DIR")
+    # torchvision gives up at a mirror that keeps silent: the one that answered goes first.
+    mirrors = sorted(dataset.mirrors, key=lambda url: bool(url != answering))
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(NO_ANSWER_SECONDS)
     try:
-        dataset(str(folder), train=True, download=True)
-    except (RuntimeError, OSError) as error:
-        reason = " ".join(str(error).split())
+        _download(type(dataset.__name__, (dataset,), {"mirrors": mirrors}), folder)
+    except (RuntimeError, OSError, http.client.HTTPException) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
         raise Unavailable(f"{lacking}, and downloading failed: {reason}") from error
     finally:
         socket.setdefaulttimeout(before)
 
 
-def _answers(mirrors: list[str], seconds: float) -> bool:
-    """Whether any mirror takes a connection within so many seconds, name look-up included."""
-    answered = threading.Event()
+def _download(dataset: Any, folder: Path) -> None:
+    """Fetches beside the place and moves at the end: a download cut off leaves nothing half."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="download-", dir=folder) as temporary:
+        dataset(temporary, train=True, download=True)
+        raw = folder / dataset.__name__ / "raw"
+        raw.mkdir(parents=True, exist_ok=True)
+        for file in (Path(temporary) / dataset.__name__ / "raw").iterdir():
+            file.replace(raw / file.name)
+
+
+def _first_to_answer(mirrors: list[str], seconds: float) -> str | None:
+    """The first mirror to answer a request, be it by an error page; None if none does so within so
+    many seconds, name look-up included."""
+    answers: queue.Queue[str | None] = queue.Queue()
 
     def knock(url: str) -> None:
-        parts = urlsplit(url)
-        port = parts.port or (443 if parts.scheme == "https" else 80)
         try:
-            socket.create_connection((parts.hostname or "", port), timeout=seconds).close()
-        except OSError:
+            request = urllib.request.Request(url, method="HEAD")
+            urllib.request.urlopen(request, timeout=seconds).close()
+        except urllib.error.HTTPError as error:
+            error.close()
+        except (OSError, http.client.HTTPException):
+            answers.put(None)
             return
-        answered.set()
+        answers.put(url)
 
-    knocks = [threading.Thread(target=knock, args=(url,), daemon=True) for url in mirrors]
-    for thread in knocks:
-        thread.start()
-    waiting: Callable[[], bool] = lambda: any(t.is_alive() for t in knocks)  # noqa: E731
-    deadline = seconds
-    while deadline > 0 and waiting() and not answered.wait(0.05):
-        deadline -= 0.05
-    return answered.is_set()
+    for url in mirrors:
+        threading.Thread(target=knock, args=(url,), daemon=True).start()
+    deadline = time.monotonic() + seconds
+    for _ in mirrors:
+        try:
+            answer = answers.get(timeout=max(0.0, deadline - time.monotonic()))
+        except queue.Empty:
+            return None
+        if answer:
+            return answer
+    return None

@@ -1,4 +1,4 @@
-"""Progress in the terminal: one calm live picture, or plain lines where the output is no terminal."""
+"""Progress in the terminal: one calm live picture, or plain lines where there is no terminal."""
 
 import sys
 import time
@@ -88,7 +88,11 @@ class Display:
 
     def _left(self, before: str) -> str:
         left = self.progress.seconds_left()
-        return "" if left is None else f"{before}about {seconds_text(left)} left"
+        return (
+            ""
+            if left is None or self.progress.done >= self.progress.total
+            else f"{before}about {seconds_text(left)} left"
+        )
 
     def _picture(self) -> RenderableType:
         progress = self.progress

@@ -2,7 +2,7 @@
 
 
 class InputError(ValueError):
-    """A study file, option, dataset or storage is at fault; the text is for the user, a line a fault.
+    """A study file, option, dataset or storage is at fault; its text is for the user, a line each.
 
     `hpo` prints it without a traceback and exits with 2.
     """

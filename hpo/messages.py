@@ -54,9 +54,9 @@ class Done:
 
 @dataclass(frozen=True, kw_only=True)
 class Failed:
-    """A task (or, if None, the start of a worker) failed, but the worker is well."""
+    """A task failed, but the worker is well."""
 
-    task: int | None
+    task: int
     reason: str
 
 

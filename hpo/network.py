@@ -149,7 +149,8 @@ class Pass:
         self.deltas = [torch.empty(*rows, size, device=device) for size in network.sizes[1:]]
         self._outputs_t = [h.mT for h in self.outputs]
         self._weights_t = [w.mT for w in network.layers.weights]
-        self._ones = torch.ones(network.replicates, 1, batch, device=device)
+        self._sums = [torch.empty_like(bias) for bias in network.layers.biases]
+        self._zero = torch.zeros((), device=device)
 
     def forward(self, logits: Tensor) -> None:
         """Writes the network's answer to self.inputs into logits, (R, B, classes)."""
@@ -164,7 +165,8 @@ class Pass:
     def backward(
         self, logits: Tensor, targets: Tensor, into: Layers, *, step: float, keep: float
     ) -> None:
-        """into = keep · into + step · gradient of the cross entropy summed over the batch.
+        """into = keep · into + step · gradient of the cross entropy summed over the batch; keep is
+        0 or 1.
 
         targets: (R, B, classes), one-hot. Where `into` is the network's own layers and keep is 1
         this is a step of gradient descent: each weight is used before it is changed.
@@ -178,4 +180,8 @@ class Pass:
                 torch.bmm(delta, self._weights_t[layer], out=deltas[layer - 1])
                 self.activation.backward(deltas[layer - 1], self.kept[layer], deltas[layer - 1])
             into.weights[layer].baddbmm_(self._outputs_t[layer], delta, beta=keep, alpha=step)
-            into.biases[layer].baddbmm_(self._ones, delta, beta=keep, alpha=step)
+            # By a sum and not by a product with ones: MKL's rounding of so thin a product depends
+            # on the size of the stack, and a replicate must not feel its neighbours.
+            torch.sum(delta, 1, keepdim=True, out=self._sums[layer])
+            bias = into.biases[layer]
+            torch.add(bias if keep else self._zero, self._sums[layer], alpha=step, out=bias)

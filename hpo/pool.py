@@ -2,6 +2,7 @@
 
 import multiprocessing
 import signal
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import connection, forkserver
 from multiprocessing.connection import Connection
@@ -36,6 +37,31 @@ def _work(channel: Connection, shared: SharedDataset, device: str) -> None:
     work(channel, shared, device)
 
 
+def require_device(device: str) -> None:
+    """InputError unless a worker could train on the device; asked of a process that has torch."""
+    if device in ("auto", "cpu"):
+        return
+    preload()
+    context = multiprocessing.get_context("forkserver")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_try_device, args=(theirs, device), daemon=True)
+    process.start()
+    theirs.close()
+    if fault := ours.recv():
+        raise InputError(fault)
+
+
+def _try_device(channel: Connection, device: str) -> None:
+    from hpo.worker import choose_device
+
+    try:
+        choose_device(device)
+    except ValueError as error:
+        channel.send(str(error))
+    else:
+        channel.send("")
+
+
 @dataclass
 class _Worker:
     process: BaseProcess
@@ -47,7 +73,6 @@ class Pool:
     """`workers` processes, one torch thread each, that share one dataset in memory.
 
     A context manager. A worker that dies is replaced; its task comes back as Died.
-    Raises InputError if the device cannot be used.
     """
 
     def __init__(self, workers: int, dataset: Dataset, device: str) -> None:
@@ -89,9 +114,7 @@ class Pool:
         if not channel.poll(START_SECONDS):
             raise RuntimeError(f"no worker process started within {START_SECONDS} seconds")
         word = channel.recv()
-        if isinstance(word, Failed):
-            raise InputError(word.reason)
-        assert isinstance(word, Ready)
+        assert isinstance(word, Ready), word
         return word.device
 
     @property
@@ -108,10 +131,8 @@ class Pool:
         assert self._workers[worker].task is None
         self._workers[worker].task = task
         # A worker that has just died takes no task; wait() will find it and report the task lost.
-        try:
+        with suppress(BrokenPipeError, ConnectionResetError):
             self._workers[worker].channel.send(task)
-        except (BrokenPipeError, ConnectionResetError):
-            pass
 
     def stop(self, task: int) -> None:
         """Asks for a task to end after its epoch; its Done comes all the same."""
@@ -146,15 +167,15 @@ class Pool:
         worker.process.join(5)
         worker.channel.close()
         self._workers[index] = self._start_worker()
-        return Died(
-            task=worker.task.id if worker.task else None, exitcode=worker.process.exitcode
-        )
+        return Died(task=worker.task.id if worker.task else None, exitcode=worker.process.exitcode)
 
     def close(self) -> None:
-        """Ends all workers at once, whatever they do."""
+        """Ends all workers at once, whatever they do; a second time does nothing."""
         for worker in self._workers:
             worker.process.kill()
         for worker in self._workers:
             worker.process.join()
             worker.channel.close()
-        self._shared.close()
+        if self._workers:
+            self._shared.close()
+        self._workers = []

@@ -9,13 +9,14 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+from hpo.storage import shown
+
 PACKAGES = ("hpo", "torch", "torchvision", "optuna", "numpy", "scipy", "pandas", "matplotlib")
 
 
 def command_line(arguments: list[str]) -> str:
     """The command as it was typed, passwords in URLs blotted out."""
-    shown = [re.sub(r"(://[^:/@\s]+):[^@/\s]+@", r"\1:***@", argument) for argument in arguments]
-    return shlex.join(["hpo", *shown])
+    return shlex.join(["hpo", *map(shown, arguments)])
 
 
 def collect(arguments: list[str]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, Protocol
 
 import optuna
@@ -19,7 +20,7 @@ from optuna.storages import RDBStorage
 from optuna.trial import Trial, TrialState, create_trial
 
 from hpo.config import HYPERPARAMETERS, Config, Seeds
-from hpo.data import Dataset
+from hpo.data import Dataset, split
 from hpo.display import Display, Progress
 from hpo.errors import InputError
 from hpo.messages import Died, Done, EpochDone, Failed, Task
@@ -39,7 +40,7 @@ ALWAYS_STORED = ("depth", "width", "activation", "optimizer", "lr", "batch_size"
 def parameter_count(config: Config, features: int, classes: int) -> int:
     """Weights and biases of the configuration's network."""
     sizes = [features, *[config.width] * config.depth, classes]
-    return sum((fan_in + 1) * fan_out for fan_in, fan_out in zip(sizes, sizes[1:], strict=False))
+    return sum((fan_in + 1) * fan_out for fan_in, fan_out in pairwise(sizes))
 
 
 def stack_size(parameters: int) -> int:
@@ -73,6 +74,18 @@ def binding(study_file: GridStudy, dataset: Dataset) -> dict[str, Any]:
     }
 
 
+def describe(dataset: Dataset) -> dict[str, Any]:
+    """The dataset in numbers, for the report."""
+    train_rows, valid_rows = split(dataset, 0)
+    return {
+        "name": dataset.name,
+        "checksum": dataset.checksum,
+        "train": len(train_rows),
+        "valid": len(valid_rows),
+        "test": len(dataset.test_labels),
+    }
+
+
 def open_study(
     storage: RDBStorage, study_file: GridStudy, dataset: Dataset, name: str
 ) -> optuna.Study:
@@ -91,6 +104,7 @@ def open_study(
         raise InputError("\n".join(_differences(name, stored, bound)))
     study.set_user_attr("binding", bound)
     study.set_user_attr("kind", "grid")
+    study.set_user_attr("data", describe(dataset))
     study.set_user_attr("study_file", dict(study_file.raw))
     return study
 
@@ -302,7 +316,7 @@ class Loop:
 
     def _complete(self, job: Job, done: Done) -> None:
         for replicate, trial in enumerate(job.trials):
-            for key, value in results(job, done, replicate).items():
+            for key, value in outcome(job, done, replicate).items():
                 trial.set_user_attr(key, value)
             self.study.tell(trial, job.epochs[-1].valid_accuracy[replicate])
         del self.running[job.task.id]
@@ -346,7 +360,7 @@ class Loop:
         self.running.clear()
 
 
-def results(job: Job, done: Done, replicate: int) -> dict[str, Any]:
+def outcome(job: Job, done: Done, replicate: int) -> dict[str, Any]:
     """A trial's attributes: everything a report needs, as plain JSON (NaN and Inf as null)."""
     metrics = ("train_loss", "train_accuracy", "valid_loss", "valid_accuracy")
     curve = {metric: job.column(metric, replicate) for metric in metrics}

@@ -42,7 +42,8 @@ class SharedDataset:
 
     def open(self) -> Dataset:
         """The dataset, on the shared memory; not to be written to."""
-        return Dataset(**self._map(), **self.plain)
+        arrays: dict[str, Any] = self._map()
+        return Dataset(**arrays, **self.plain)
 
     def close(self) -> None:
         """Gives up this process's hold; the workers' mappings stay."""

@@ -59,7 +59,7 @@ def _range_faults(name: str, table: Mapping[str, Any]) -> list[str]:
         extra = f", not {', '.join(unknown)}" if unknown else ""
         return [f"a range has low and high, and may have log or step{extra}"]
     faults = [f"{key}: {f}" for key in ("low", "high") if (f := check(name, table[key]))]
-    if table.get("log") and name not in ("lr",) and not faults and table["low"] <= 0:
+    if table.get("log") and not faults and table["low"] <= 0:
         faults.append(f"low: a log range starts above 0, got {table['low']!r}")
     if not faults and table["low"] > table["high"]:
         faults.append(f"low {table['low']!r} is above high {table['high']!r}")
@@ -76,8 +76,9 @@ def _step_faults(name: str, table: Mapping[str, Any]) -> list[str]:
         return ["step: a log range has no step"]
     kind = BOUNDS[name][0]
     number = isinstance(step, kind if kind is int else (int, float)) and not isinstance(step, bool)
-    if not number or not math.isfinite(step) or step <= 0:
-        return [f"step: must be a number above 0, got {step!r}"]
+    if not number or not 0 < step < math.inf:
+        words = "a whole number" if kind is int else "a number"
+        return [f"step: must be {words} above 0, got {step!r}"]
     return []
 
 

@@ -1,10 +1,15 @@
 """Opens the Optuna storage of a URL, with SQLite set up to be read while it is written."""
 
+import re
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import optuna
 import sqlalchemy
+from optuna.exceptions import OptunaError
 from optuna.storages import RDBStorage
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
@@ -12,75 +17,106 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from hpo.errors import InputError
 
 LOCK_SECONDS = 30
+OPTUNA_TABLES = {"studies", "trials", "version_info"}
 
 
-def shown(url: str) -> str:
-    """The URL without its password, for people and logs."""
-    try:
-        return make_url(url).render_as_string(hide_password=True)
-    except ArgumentError:
-        return "the storage"
+class NothingStored(InputError):  # noqa: N818
+    """There is no storage there yet; nothing is wrong with its URL."""
+
+
+def shown(text: str) -> str:
+    """A URL, or a text with one in it, without its password: for people and logs."""
+    text = re.sub(r"(://[^:/\s]*):\S*@", r"\1:***@", text)
+    return re.sub(r"(?<=[?&]password=)[^&\s]*", "***", text)
+
+
+def check_storage(url: str, *, create: bool = True) -> None:
+    """Raises what open_storage raises, as far as it shows without making anything."""
+    with _explained(url):
+        parsed = make_url(url)
+        file = _sqlite_file(parsed)
+        if file is None or file.exists():
+            _check_tables(url, _tables(parsed), create)
+        elif not create:
+            raise NothingStored(f"storage {shown(url)}: there is no such file; `hpo run` makes it")
+        elif not file.parent.is_dir():
+            raise InputError(f"storage {shown(url)}: there is no folder {file.parent}; make it")
 
 
 def open_storage(url: str, *, create: bool = True) -> RDBStorage:
     """The storage of an SQLAlchemy URL, made where it is not there yet (unless create is False).
 
     Raises InputError for a URL that is none, a database that cannot be reached, and one that holds
-    other things than Optuna's.
+    other things than Optuna's; NothingStored for one that is not there and is not to be made.
     """
-    try:
+    check_storage(url, create=create)
+    with _explained(url):
         parsed = make_url(url)
-        sqlite = parsed.get_backend_name() == "sqlite"
-        if sqlite and not create:
-            _require_file(url, parsed.database)
-        arguments: dict[str, Any] = {"timeout": LOCK_SECONDS} if sqlite else {}
-        engine_kwargs = {"connect_args": arguments}
-        _require_optuna(url, parsed, engine_kwargs, create)
-        storage = RDBStorage(url, engine_kwargs=engine_kwargs)
+        storage = RDBStorage(url, engine_kwargs=_engine_arguments(parsed))
+        if create and _sqlite_file(parsed):
+            sqlalchemy.event.listen(storage.engine, "connect", _set_up_sqlite)
+            storage.engine.dispose()
+            storage.engine.connect().close()
+    return storage
+
+
+@contextmanager
+def _explained(url: str) -> Iterator[None]:
+    """Turns what goes wrong with a storage into InputError."""
+    try:
+        yield
+    except InputError:
+        raise
     except (ArgumentError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
         raise InputError(
             f"storage {shown(url)}: is no storage URL; write one such as sqlite:///hpo.db"
         ) from error
-    except (SQLAlchemyError, ImportError, RuntimeError) as error:
-        raise InputError(f"storage {shown(url)}: cannot be opened: {_reason(error)}") from error
-    if sqlite:
-        sqlalchemy.event.listen(storage.engine, "connect", _set_up_sqlite)
-        storage.engine.dispose()
-    return storage
+    except ImportError as error:
+        raise InputError(
+            f"storage {shown(url)}: its database driver is not installed ({error}); install it"
+        ) from error
+    except (SQLAlchemyError, OptunaError, RuntimeError) as error:
+        raise InputError(
+            f"storage {shown(url)}: cannot be opened ({_reason(error)}); give another --storage"
+        ) from error
 
 
 def _reason(error: BaseException) -> str:
     """The first line of the innermost cause: SQLAlchemy's own text runs over many."""
     cause = getattr(error, "orig", None) or error.__cause__ or error
-    return str(cause).strip().split("\n")[0]
+    return shown(str(cause).strip().split("\n")[0])
 
 
-def _require_file(url: str, database: str | None) -> None:
-    from pathlib import Path
+def _sqlite_file(url: sqlalchemy.URL) -> Path | None:
+    """The file of an SQLite URL; None for one in memory and for other databases."""
+    if url.get_backend_name() != "sqlite" or url.database in (None, "", ":memory:"):
+        return None
+    return Path(str(url.database))
 
-    if database and not Path(database).is_file():
-        raise InputError(f"storage {shown(url)}: there is no such file; `hpo run` makes it")
+
+def _engine_arguments(url: sqlalchemy.URL) -> dict[str, Any]:
+    sqlite = url.get_backend_name() == "sqlite"
+    return {"connect_args": {"timeout": LOCK_SECONDS} if sqlite else {}}
 
 
-def _require_optuna(
-    url: str, parsed: sqlalchemy.URL, engine_kwargs: dict[str, Any], create: bool
-) -> None:
-    engine = sqlalchemy.create_engine(parsed, **engine_kwargs)
+def _tables(url: sqlalchemy.URL) -> set[str]:
+    engine = sqlalchemy.create_engine(url, **_engine_arguments(url))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", sqlalchemy.exc.SAWarning)
-            tables = sqlalchemy.inspect(engine).get_table_names()
+            return set(sqlalchemy.inspect(engine).get_table_names())
     finally:
         engine.dispose()
-    if tables and "studies" not in tables:
+
+
+def _check_tables(url: str, tables: set[str], create: bool) -> None:
+    if tables and not tables >= OPTUNA_TABLES:
         raise InputError(
             f"storage {shown(url)}: is a database of something else, without Optuna's tables; "
             "give --storage another one"
         )
     if not tables and not create:
-        raise InputError(f"storage {shown(url)}: holds no studies yet; `hpo run` makes them")
+        raise NothingStored(f"storage {shown(url)}: holds no studies yet; `hpo run` makes them")
 
 
 def _set_up_sqlite(connection: Any, _record: Any) -> None:

@@ -1,4 +1,4 @@
-"""What a study file says: frozen dataclasses, the loader, and errors that name file, key, value, remedy."""
+"""What a study file says: frozen dataclasses, the loader, errors that name file, key and remedy."""
 
 import difflib
 import re
@@ -58,6 +58,7 @@ class Experiment:
     title: str
     cells: tuple[str, ...]
     columns: tuple[str, ...] = tuple(COLUMNS)
+    curves: tuple[str, ...] = ()  # none named: the cells that no experiment before this one had
     text: str = ""
 
 
@@ -111,15 +112,20 @@ def load(study: str) -> StudyFile:
     Raises InputError, a line a fault, for a study that is not there or a file that is wrong.
     """
     path = shipped().get(study, Path(study))
-    if not path.is_file():
-        known = ", ".join(shipped())
-        raise InputError(f"study {study!r}: no such study or file; there are {known}, or a path")
     try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        text = path.read_text(encoding="utf-8")
+        raw = tomllib.loads(text)
+    except FileNotFoundError as error:
+        known = ", ".join(shipped())
+        raise InputError(
+            f"study {study!r}: no such study or file; there are {known}, or a path"
+        ) from error
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); give a TOML file") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: is not UTF-8 text; save it as UTF-8 ({error})") from error
+    except (ValueError, RecursionError) as error:  # TOMLDecodeError, or a number of 4,300 digits
         raise InputError(f"{path}: is not valid TOML: {error}") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read: {error}") from error
     return parse(raw, check_name(path.stem), str(path))
 
 
@@ -211,7 +217,7 @@ class _Reader:
         return tuple(value)
 
 
-def _grid(raw: Mapping[str, Any], name: str, reader: _Reader) -> GridStudy | None:
+def _grid(raw: Mapping[str, Any], name: str, reader: _Reader) -> GridStudy:
     reader.known(
         raw, ("title", "text", "source", "dataset", "seeds", "base", "cells", "experiments")
     )
@@ -221,20 +227,19 @@ def _grid(raw: Mapping[str, Any], name: str, reader: _Reader) -> GridStudy | Non
         if key in HYPERPARAMETERS and (fault := check(key, value)):
             reader.fault(f"base.{key}", fault)
     sound = {k: v for k, v in base.items() if k in HYPERPARAMETERS and not check(k, v)}
-    cells = [_cell(t, i, base, sound, reader) for i, t in enumerate(reader.tables(raw, "cells"))]
-    if not cells:
+    tables = reader.tables(raw, "cells")
+    cells = [_cell(table, i, base, sound, reader) for i, table in enumerate(tables)]
+    if raw["cells"] == []:
         reader.fault("cells", "needs at least one [[cells]] table")
-    experiments = _experiments(raw, [str(t.get("name")) for t in raw["cells"]], reader)
-    seeds = reader.count(raw, "seeds", 1)
-    if reader.faults:
-        return None
+    names = [table["name"] for table in tables if isinstance(table.get("name"), str)]
+    experiments = _experiments(raw, names, reader)
     return GridStudy(
         name=name,
         title=reader.text(raw, "title", name),
         text=reader.text(raw, "text", ""),
         source=reader.text(raw, "source", ""),
         dataset=reader.choice(raw, "dataset", "mnist", DATASETS),
-        seeds=seeds,
+        seeds=reader.count(raw, "seeds", 1),
         cells=tuple(cell for cell in cells if cell),
         experiments=experiments,
         raw=raw,
@@ -279,7 +284,7 @@ def _reported(table: Mapping[str, Any], at: str, reader: _Reader) -> Reported:
     figures = {}
     for key in FIGURES:
         value = table.get(key)
-        most = 1.0 if key == "test_accuracy" else float("inf")
+        most = 1.0 if key == "test_accuracy" else 1e9
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
         if value is not None and not (number and 0 <= value <= most):
             reader.fault(f"{at}{key}", f"must be a number from 0 to {most:g}, got {value!r}")
@@ -290,21 +295,22 @@ def _reported(table: Mapping[str, Any], at: str, reader: _Reader) -> Reported:
 def _experiments(
     raw: Mapping[str, Any], cells: list[str], reader: _Reader
 ) -> tuple[Experiment, ...]:
-    for name in {name for name in cells if cells.count(name) > 1}:
+    for name in dict.fromkeys(name for name in cells if cells.count(name) > 1):
         reader.fault(f"cells.{name}", "two cells have this name; rename one")
     tables = reader.tables(raw, "experiments")
     found = [_experiment(t, f"experiments[{i}].", cells, reader) for i, t in enumerate(tables)]
     return tuple(found) or (Experiment(title="All cells", cells=tuple(cells)),)
 
 
-def _experiment(
-    table: Mapping[str, Any], at: str, cells: list[str], reader: _Reader
-) -> Experiment:
-    reader.known(table, ("title", "text", "cells", "columns"), at)
+def _experiment(table: Mapping[str, Any], at: str, cells: list[str], reader: _Reader) -> Experiment:
+    reader.known(table, ("title", "text", "cells", "columns", "curves"), at)
     names = reader.names(table, "cells", at)
-    for name in names:
-        if name not in cells:
-            reader.fault(f"{at}cells", f"no cell is named {name!r}; there are {', '.join(cells)}")
+    curves = reader.names(table, "curves", at)
+    for key, listed in (("cells", names), ("curves", curves)):
+        for name in listed:
+            if name not in cells:
+                known = ", ".join(cells)
+                reader.fault(f"{at}{key}", f"no cell is named {name!r}; there are {known}")
     columns = reader.names(table, "columns", at) or tuple(COLUMNS)
     for column in columns:
         if column not in COLUMNS:
@@ -316,6 +322,7 @@ def _experiment(
         text=reader.text(table, "text", "", at),
         cells=names,
         columns=columns,
+        curves=curves,
     )
 
 
@@ -326,7 +333,7 @@ def _search(raw: Mapping[str, Any], name: str, reader: _Reader) -> SearchStudy |
     space = reader.table(raw, "space")
     reader.known(space, HYPERPARAMETERS, "space.")
     for key in REQUIRED:
-        if key not in space:
+        if key not in space and isinstance(raw["space"], dict):
             reader.fault(f"space.{key}", "is missing")
     for key, value in space.items():
         if key in HYPERPARAMETERS:
@@ -336,12 +343,13 @@ def _search(raw: Mapping[str, Any], name: str, reader: _Reader) -> SearchStudy |
     sampler = reader.choice(search, "sampler", "tpe", SAMPLERS, "search.")
     pruner = reader.choice(search, "pruner", "median", PRUNERS, "search.")
     dataset = reader.choice(raw, "dataset", "mnist", DATASETS)
+    title, text = reader.text(raw, "title", name), reader.text(raw, "text", "")
     if reader.faults:
         return None
     return SearchStudy(
         name=name,
-        title=reader.text(raw, "title", name),
-        text=reader.text(raw, "text", ""),
+        title=title,
+        text=text,
         dataset=dataset,
         n_trials=n_trials,
         sampler=sampler,

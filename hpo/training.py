@@ -1,4 +1,4 @@
-"""The epoch loop, the optimizers and the evaluation of networks; knows nothing of trials or files."""
+"""The epoch loop, the optimizers, the evaluation; knows nothing of trials, Optuna or files."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -116,13 +116,15 @@ class _Trainer:
         self.gradient = network.layers
         if config.optimizer != "sgd" or config.momentum or config.weight_decay:
             layers = network.layers
-            self.gradient = type(layers).zeros(network.sizes, network.replicates, layers.flat.device)
+            self.gradient = type(layers).zeros(
+                network.sizes, network.replicates, layers.flat.device
+            )
             layers.flat.grad = self.gradient.flat
             self.optimizer = OPTIMIZERS[config.optimizer]([layers.flat], config)
         self.passes: dict[int, Pass] = {}
 
     def epoch(self, examples: Examples, order: Tensor) -> tuple[list[float], list[float]]:
-        """Trains on the rows of order, (R, n), in batches; (losses, accuracies), one a replicate."""
+        """Trains on the rows of order, (R, n), in batches; a replicate's losses and accuracies."""
         whole = order.shape[1] - order.shape[1] % self.batch_size
         parts = [rows for rows in (order[:, :whole], order[:, whole:]) if rows.numel()]
         batches = [rows.unflatten(1, (-1, min(self.batch_size, rows.shape[1]))) for rows in parts]
@@ -160,9 +162,7 @@ class _Trainer:
             self.optimizer.step()
 
 
-def evaluate(
-    network: Network, examples: Examples, rows: Tensor
-) -> tuple[list[float], list[float]]:
+def evaluate(network: Network, examples: Examples, rows: Tensor) -> tuple[list[float], list[float]]:
     """Mean cross entropy and accuracy of each replicate on its rows of the examples, (R, n)."""
     answers = []
     buffers = Pass(network, min(CHUNK, rows.shape[1]))

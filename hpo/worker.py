@@ -23,11 +23,7 @@ def work(channel: Connection, shared: SharedDataset, device_name: str) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(1)
-    try:
-        device = choose_device(device_name)
-    except ValueError as error:
-        channel.send(Failed(task=None, reason=str(error)))
-        return
+    device = choose_device(device_name)
     dataset = shared.open()
     channel.send(Ready(device=device.type))
     while True:
@@ -64,9 +60,7 @@ def choose_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def _train(
-    channel: Connection, task: Task, dataset: data.Dataset, device: torch.device
-) -> None:
+def _train(channel: Connection, task: Task, dataset: data.Dataset, device: torch.device) -> None:
     try:
         examples = _examples(dataset.train_images, dataset.train_labels, device)
         splits = [_split(dataset, seeds) for seeds in task.seeds]
@@ -106,9 +100,7 @@ def _is_stop(channel: Connection, task: Task) -> bool:
     return isinstance(message, Stop) and message.task == task.id
 
 
-def _examples(
-    images: data.Floats, labels: data.Integers, device: torch.device
-) -> Examples:
+def _examples(images: data.Floats, labels: data.Integers, device: torch.device) -> Examples:
     return Examples(torch.from_numpy(images).to(device), torch.from_numpy(labels).to(device))
 
 

@@ -1,0 +1,195 @@
+"""The report's pictures as SVG text, drawn by matplotlib in colours that the colour-blind tell."""
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+# Okabe and Ito (2008), "Color Universal Design", https://jfly.uni-koeln.de/color/
+BLUE, VERMILLION, GREY, BLACK = "#0072B2", "#D55E00", "#8A8A8A", "#222222"
+STYLE: dict[Any, Any] = {
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "#666666",
+    "axes.titlesize": 10,
+    "axes.grid": True,
+    "grid.color": "#E4E4E4",
+    "grid.linewidth": 0.7,
+    "axes.axisbelow": True,
+    "legend.frameon": False,
+    "svg.hashsalt": "hpo",
+}
+Curve = np.ndarray
+
+
+@dataclass(frozen=True, kw_only=True)
+class CellCurves:
+    """A cell's learning curves, each (seeds, epochs), NaN where a run diverged; accuracies in
+    percent."""
+
+    label: str
+    collapsed: bool
+    train_loss: Curve
+    valid_loss: Curve
+    train_accuracy: Curve
+    valid_accuracy: Curve
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dots:
+    """A row of the overview: the test accuracies of the seeds in percent, and the reported one."""
+
+    label: str
+    values: Sequence[float]
+    reported: float | None
+
+
+def _figure(height: float, *, left: float, right: float, top: float, bottom: float) -> Figure:
+    """8 inches wide, with margins in inches: a fixed layout takes half the time of a solved one."""
+    figure = Figure(figsize=(8, height))
+    figure.subplots_adjust(
+        left=left / 8, right=1 - right / 8, top=1 - top / height, bottom=bottom / height, wspace=0.2
+    )
+    return figure
+
+
+def _svg(figure: Figure) -> str:
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    text = buffer.getvalue()
+    return text[text.index("<svg") :]
+
+
+def curves(cells: Sequence[CellCurves], classes: int = 10) -> str:
+    """A row a cell: loss left, accuracy right. Cells that learn share their axes; a collapsed one
+    has axes of its own, so that it does not flatten the others."""
+    with mpl.rc_context(STYLE):
+        figure = _figure(0.45 + 2.35 * len(cells), left=0.6, right=0.1, top=0.6, bottom=0.5)
+        axes = figure.subplots(len(cells), 2, squeeze=False, gridspec_kw={"hspace": 0.36})
+        learned = [cell for cell in cells if not cell.collapsed]
+        for (left, right), cell in zip(axes, cells, strict=True):
+            _panel(left, cell.train_loss, cell.valid_loss, cell.collapsed)
+            _panel(right, cell.train_accuracy, cell.valid_accuracy, cell.collapsed)
+            left.set_ylabel("Loss")
+            right.set_ylabel("Accuracy (%)")
+            left.set_title(cell.label, loc="left", fontweight="bold")
+            if cell.collapsed:
+                _chance(left, right, cell, classes)
+            else:
+                left.set_ylim(*_limits(learned, "loss"))
+                right.set_ylim(*_limits(learned, "accuracy"))
+        for axis in axes[-1]:
+            axis.set_xlabel("Epoch")
+        handles, labels = axes[0][0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="upper right", ncols=2)
+        return _svg(figure)
+
+
+def _panel(axes: Axes, train: Curve, valid: Curve, collapsed: bool) -> None:
+    epochs = np.arange(1, train.shape[1] + 1)
+    parts = ((train, BLUE, "o", "-", "Train"), (valid, VERMILLION, "s", "--", "Validation"))
+    for values, colour, marker, line, label in parts:
+        finite = np.ma.masked_invalid(values)
+        middle = np.ma.median(finite, axis=0) if collapsed else finite.mean(axis=0)
+        low, high = (bound.filled(np.nan) for bound in (finite.min(axis=0), finite.max(axis=0)))
+        axes.fill_between(epochs, low, high, color=colour, alpha=0.18, linewidth=0)
+        axes.plot(
+            epochs, np.ma.filled(middle, np.nan), color=colour, marker=marker, linestyle=line,
+            markersize=3.5, label=label,
+        )  # fmt: skip
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+
+def _limits(cells: Sequence[CellCurves], metric: str) -> tuple[float, float]:
+    values = np.concatenate(
+        [getattr(cell, f"{part}_{metric}").ravel() for cell in cells for part in ("train", "valid")]
+    )
+    low, high = float(np.nanmin(values)), float(np.nanmax(values))
+    margin = 0.05 * (high - low) or 0.5
+    return (0.0, high + margin) if metric == "loss" else (low - margin, min(high + margin, 100.5))
+
+
+def _chance(left: Axes, right: Axes, cell: CellCurves, classes: int) -> None:
+    """Axes around chance level; a loss beyond three times chance runs out of the picture."""
+    losses = np.concatenate([cell.train_loss.ravel(), cell.valid_loss.ravel()])
+    chance = float(np.log(classes))
+    top = min(float(np.nanmax(losses)) * 1.08, 3 * chance) if np.isfinite(losses).any() else chance
+    left.set_ylim(0, max(top, 1.15 * chance))
+    left.axhline(chance, color=GREY, linewidth=1, linestyle=":")
+    _note(left, 0.04, f"dotted: chance, ln {classes} = {chance:.2f}")
+    highest = float(
+        np.nanmax(np.concatenate([cell.train_accuracy.ravel(), cell.valid_accuracy.ravel()]))
+    )
+    right.set_ylim(0, max(30.0, 1.1 * highest))
+    right.axhline(100 / classes, color=GREY, linewidth=1, linestyle=":")
+    _note(right, 0.9, f"dotted: chance, {100 / classes:g}%")
+
+
+def _note(axes: Axes, height: float, text: str) -> None:
+    axes.text(0.99, height, text, transform=axes.transAxes, ha="right", color="#555555", fontsize=8)
+
+
+def overview(rows: Sequence[Dots], threshold: float) -> str:
+    """A row a network: a dot a seed, a bar at their mean, a diamond at the reported figure. Below
+    the threshold (percent) on a scale of its own, so that the others can be told apart."""
+    with mpl.rc_context(STYLE):
+        every = [v for row in rows for v in (*row.values, row.reported) if v is not None]
+        low = [v for v in every if v < threshold]
+        high = [v for v in every if v >= threshold]
+        longest = max(len(row.label) for row in rows)
+        height = 1.2 + 0.34 * len(rows)
+        figure = _figure(height, left=0.35 + 0.075 * longest, right=0.15, top=0.65, bottom=0.5)
+        groups = [group for group in (low, high) if group]
+        ratios = [1, 2.2] if len(groups) == 2 else [1]
+        axes = figure.subplots(
+            1,
+            len(groups),
+            sharey=True,
+            squeeze=False,
+            width_ratios=ratios,
+            gridspec_kw={"wspace": 0.04},
+        )[0]
+        for axis, group in zip(axes, groups, strict=True):
+            _dots(axis, rows, group is low, threshold)
+            margin = 0.06 * (max(group) - min(group)) or 1.0
+            bounds = (0.0, max(group) + margin) if group is low else (
+                min(group) - margin, min(max(group) + margin, 100.0))  # fmt: skip
+            axis.set_xlim(*bounds)
+            axis.set_xlabel("Test accuracy (%)")
+        axes[0].set_yticks(range(len(rows)), [row.label for row in rows])
+        axes[0].invert_yaxis()
+        if len(groups) == 2:
+            axes[0].set_title("Runs that fail to learn", fontsize=9)
+            axes[1].set_title("Runs that learn (scale enlarged)", fontsize=9)
+        handles, labels = axes[-1].get_legend_handles_labels()
+        unique = dict(zip(labels, handles, strict=True))
+        figure.legend(unique.values(), unique.keys(), loc="upper center", ncols=3)
+        return _svg(figure)
+
+
+def _dots(axes: Axes, rows: Sequence[Dots], failing: bool, threshold: float) -> None:
+    for position, row in enumerate(rows):
+        values = np.array([v for v in row.values if (v < threshold) == failing])
+        spread = np.linspace(-0.2, 0.2, len(values)) if len(values) > 1 else np.zeros(len(values))
+        axes.plot(
+            values, position + spread, "o", color=BLUE, alpha=0.55, markersize=4,
+            markeredgewidth=0, label="one seed, reproduced",
+        )  # fmt: skip
+        if len(values) == len(row.values) and len(values) > 1 and not failing:
+            axes.plot(
+                [values.mean()] * 2, [position - 0.32, position + 0.32], "-", color=BLACK,
+                linewidth=1.6, label="mean of the seeds",
+            )  # fmt: skip
+        if row.reported is not None and (row.reported < threshold) == failing:
+            axes.plot(
+                [row.reported], [position], "D", markerfacecolor="none", color=VERMILLION,
+                markersize=7, markeredgewidth=1.5, label="reported, one run",
+            )  # fmt: skip

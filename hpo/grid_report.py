@@ -1,0 +1,215 @@
+"""A grid's report: overview, protocol, the experiments in their order, how it was run."""
+
+from collections.abc import Sequence
+
+from hpo import figures
+from hpo.display import seconds_text
+from hpo.findings import comparisons, finding
+from hpo.grid_tables import (
+    CLASSES,
+    FAILS_BELOW,
+    cells_table,
+    curve_cells,
+    fails,
+    overview_rows,
+    published,
+)  # fmt: skip
+from hpo.page import Block, Picture, Section, Table
+from hpo.results import METRICS, StoredStudy
+from hpo.study_file import COLUMNS, FIGURES, Cell, Experiment
+
+
+def _basis(study: StoredStudy) -> str:
+    """The data that a table stands on, in words."""
+    test = f"{study.data['test']:,} test images"
+    name = study.data_name
+    warning = "" if study.data["name"] == study.file.dataset else f", not {study.file.dataset}"
+    return f"Data: {name}{warning}; accuracy and loss on its {test}"
+
+
+def _key(study: StoredStudy, cells: Sequence[Cell]) -> str:
+    text = "Reproduced: mean ± standard deviation over the seeds"
+    if any(fails(study, cell) for cell in cells):
+        text += "; median (range) where runs fail to learn"
+    return text
+
+
+def _glance(study: StoredStudy) -> Section:
+    rows = overview_rows(study.file)
+    columns = [*(c for c in COLUMNS if c not in FIGURES), *FIGURES]
+    dots = [
+        figures.Dots(
+            label=cell.reported[which].label if which is not None else cell.label,
+            values=(100 * study.of(cell)["test_accuracy"]).dropna().to_list(),
+            reported=_reported_percent(cell, which),
+        )
+        for cell, which in rows
+    ]
+    title = "All networks at a glance"
+    blocks: list[Block] = []
+    if any(row.values for row in dots):
+        alt = "Test accuracy of every network: a dot for each seed, a bar at their mean"
+        alt += ", the reported figure as a diamond." if published(study.file) else "."
+        blocks.append(
+            Picture(
+                file="overview.svg",
+                svg=figures.overview(dots, 100 * FAILS_BELOW),
+                alt=alt,
+                caption=f"Test accuracy, a dot a seed. {_basis(study)}.",
+            )
+        )
+    caption = f"{_basis(study)}. {_key(study, study.file.cells)}."
+    blocks.append(cells_table(study, rows, columns, caption))
+    twice = [cell for cell in study.file.cells if len(cell.reported) > 1]
+    blocks += [
+        f"{' and '.join(r.label for r in cell.reported)} are one configuration, published "
+        f"{len(cell.reported)} times: its seeds were trained once and stand in each of its rows."
+        for cell in twice
+    ]
+    return Section(title=title, blocks=blocks)
+
+
+def _reported_percent(cell: Cell, which: int | None) -> float | None:
+    accuracy = cell.reported[which].test_accuracy if which is not None else None
+    return None if accuracy is None else 100 * accuracy
+
+
+def _protocol(study: StoredStudy) -> Section:
+    data, cells = study.data, study.file.cells
+    config = cells[0].config
+    batch = {cell.config.batch_size for cell in cells}
+    epochs = {cell.config.epochs for cell in cells}
+    spelled = f"for {config.epochs} epochs" if len(epochs) == 1 else "for as long as its cell says"
+    sized = f"in batches of {config.batch_size}" if len(batch) == 1 else "in its cell's batches"
+    text = (
+        f"Every training splits the {data['train'] + data['valid']:,} training images of "
+        f"{study.data_name} into {data['train']:,} to train on and {data['valid']:,} to validate "
+        f"on, starts from the weights that PyTorch's Linear layers start from, and minimizes cross "
+        f"entropy {sized}, shuffled every epoch, {spelled}. The network of the last epoch is "
+        f"tested on the {data['test']:,} test images. Seed k fixes split, initial weights and "
+        "batch order alike for every network, so networks are compared in pairs of seeds."
+    )
+    meaning = (
+        "Training loss and accuracy are running means over an epoch while the weights change, so "
+        "early in training they lag behind validation. Training time covers training and "
+        f"validation, not the test. A run fails to learn if it ends below {100 * FAILS_BELOW:g}% "
+        "test accuracy, three times chance."
+    )
+    return Section(title="How the networks were trained", blocks=[text, meaning])
+
+
+def _experiment(study: StoredStudy, number: int, experiment: Experiment) -> Section:
+    by_name = {cell.name: cell for cell in study.file.cells}
+    cells = [by_name[name] for name in experiment.cells]
+    shown = [by_name[name] for name in curve_cells(study.file, experiment)]
+    table = cells_table(
+        study,
+        [(cell, None) for cell in cells],
+        experiment.columns,
+        f"{_basis(study)}. {_key(study, cells)}.",
+    )
+    findings = [finding(study, cell) for cell in shown] + comparisons(study, cells)
+    blocks: list[Block] = [experiment.text] if experiment.text else []
+    blocks += [table, findings]
+    drawn = [c for cell in shown if (c := _cell_curves(study, cell)) is not None]
+    if drawn:
+        labels = ", ".join(curve.label for curve in drawn)
+        blocks.append(
+            Picture(
+                file=f"curves-{number}.svg",
+                svg=figures.curves(drawn, CLASSES),
+                alt=f"Learning curves of {labels}: loss on the left, accuracy on the right.",
+                caption=_curves_caption(study, drawn),
+            )
+        )
+    return Section(title=experiment.title, blocks=blocks)
+
+
+def _curves_caption(study: StoredStudy, drawn: Sequence[figures.CellCurves]) -> str:
+    middle = "mean"
+    if any(curve.collapsed for curve in drawn):
+        middle = "median" if all(curve.collapsed for curve in drawn) else "mean (median at chance)"
+    text = f"Line: {middle} of the seeds; band: their range. {study.data_name}."
+    if len({curve.collapsed for curve in drawn}) == 2:
+        text += " Networks that fail to learn have axes of their own."
+    return text
+
+
+def _cell_curves(study: StoredStudy, cell: Cell) -> figures.CellCurves | None:
+    numbers = study.of(cell)["number"]
+    rows = study.curves[study.curves["number"].isin(numbers)]
+    if rows.empty:
+        return None
+    wide = {m: rows.pivot(index="number", columns="epoch", values=m).to_numpy() for m in METRICS}
+    seeds = f"{len(numbers)} seed{'' if len(numbers) == 1 else 's'}"
+    return figures.CellCurves(
+        label=f"{cell.label} ({seeds})",
+        collapsed=fails(study, cell),
+        train_loss=wide["train_loss"],
+        valid_loss=wide["valid_loss"],
+        train_accuracy=100 * wide["train_accuracy"],
+        valid_accuracy=100 * wide["valid_accuracy"],
+    )
+
+
+def _run_section(study: StoredStudy) -> Section:
+    counts = study.trials["state"].value_counts()
+    states = ", ".join(f"{n} {state}" for state, n in counts.items()) or "none yet"
+    facts = [["Trials", states], ["Trained in", _trained_in(study)]]
+    if study.sessions:
+        last = study.sessions[-1]
+        hardware, versions = last["hardware"], last["versions"]
+        machine = f"{hardware['processor']}, {hardware['cores']} cores"
+        memory = f", {hardware['memory_gib']} GiB" if hardware["memory_gib"] else ""
+        packages = ", ".join(f"{name} {version}" for name, version in versions.items())
+        workers = f"{last['workers']} on {last['device']}, one thread each"
+        facts += [["Command", last["command"]], ["Workers", workers]]
+        facts += [["Machine", machine + memory], ["Versions", packages]]
+        facts += [["Commit", last["git_commit"]]] if last["git_commit"] else []
+    facts += [["Data checksum", f"SHA-256 {study.data['checksum']}"]]
+    facts += [["Source", study.file.source]] if study.file.source else []
+    table = Table(headers=[("What", 1), ("Value", 1)], subheaders=["", ""], rows=facts, caption="")
+    times = (
+        "Small networks are trained several seeds at a time; a seed's training time is its share."
+    )
+    if published(study.file):
+        times += " Reported times are of the report's machine and cannot be compared."
+    return Section(title="How it was run", blocks=[table, times])
+
+
+def _trained_in(study: StoredStudy) -> str:
+    seconds = sum(session.get("seconds", 0) for session in study.sessions)
+    core_seconds = study.finished["train_seconds"].sum()
+    runs = len(study.sessions)
+    parts = [f"{seconds_text(seconds)} by the clock"]
+    parts += [f"over {runs} runs"] if runs > 1 else []
+    cut = sum("seconds" not in session for session in study.sessions)
+    parts += [f"({cut} of them killed, its time unknown)"] if cut else []
+    return f"{' '.join(parts)}, {seconds_text(core_seconds)} of training time"
+
+
+def lead(study: StoredStudy) -> list[str]:
+    file = study.file
+    counts = [len(study.of(cell)) for cell in file.cells]
+    low, high = min(counts), max(counts)
+    seeds = f"{high}" if low == high else f"{low} to {high}"
+    lead = (
+        f"{len(file.cells)} configurations, {seeds} seed{'' if high == 1 else 's'} each: "
+        f"{sum(counts)} trainings on {study.data_name}, {_trained_in(study)}."
+    )
+    planned = len(file.cells) * int(study.trials["seed"].max() + 1) if len(study.trials) else 0
+    parts = [file.text, lead] if file.text else [lead]
+    if sum(counts) < planned:
+        parts.append(f"The study is not finished: {sum(counts)} of {planned} trainings are done.")
+    if study.data["name"] != file.dataset:
+        parts.append(
+            f"These figures stand on {study.data_name}, not on the study's own {file.dataset}; "
+            "they cannot be compared with figures on it."
+        )
+    return [" ".join(part.split()) for part in parts]
+
+
+def sections(study: StoredStudy) -> list[Section]:
+    """The report: overview, protocol, the experiments in their order, how it was run."""
+    experiments = [_experiment(study, n, e) for n, e in enumerate(study.file.experiments)]
+    return [_glance(study), _protocol(study), *experiments, _run_section(study)]

@@ -1,0 +1,65 @@
+"""Means, spreads and paired differences over seeds."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import stdtrit
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """n finite values: sd is the sample standard deviation (n - 1), NaN for one value."""
+
+    n: int
+    mean: float
+    sd: float
+    median: float
+    low: float
+    high: float
+
+
+def summarize(values: Sequence[float]) -> Summary | None:
+    """The finite ones of the values summed up; None if there are none."""
+    finite = np.asarray(values, float)
+    finite = finite[np.isfinite(finite)]
+    if not finite.size:
+        return None
+    return Summary(
+        n=finite.size,
+        mean=float(finite.mean()),
+        sd=float(finite.std(ddof=1)) if finite.size > 1 else float("nan"),
+        median=float(np.median(finite)),
+        low=float(finite.min()),
+        high=float(finite.max()),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Difference:
+    """A mean paired difference with its 95% interval (NaN bounds for a single pair)."""
+
+    n: int
+    mean: float
+    low: float
+    high: float
+
+    @property
+    def resolved(self) -> bool:
+        """Whether the interval leaves zero out."""
+        return self.low > 0 or self.high < 0
+
+
+def paired_difference(a: Sequence[float], b: Sequence[float]) -> Difference:
+    """a - b in pairs, with Student's t interval over the pairs.
+
+    Raises ValueError for unequal lengths or no pair.
+    """
+    if len(a) != len(b) or not len(a):
+        raise ValueError(f"pairs need equal lengths of at least 1, got {len(a)} and {len(b)}")
+    differences = np.asarray(a, float) - np.asarray(b, float)
+    n, mean = differences.size, float(differences.mean())
+    if n == 1:
+        return Difference(n=1, mean=mean, low=float("nan"), high=float("nan"))
+    half = float(stdtrit(n - 1, 0.975)) * float(differences.std(ddof=1)) / n**0.5
+    return Difference(n=n, mean=mean, low=mean - half, high=mean + half)

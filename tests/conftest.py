@@ -1,0 +1,131 @@
+"""What several test modules share: datasets on disk and the hpo command."""
+
+import gzip
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hpo import data
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a command left behind: its exit code and its two streams."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def hpo_process(tmp_path: Path, cache: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Starts the hpo command in an empty folder, `tmp_path`, with no HPO_ variables set but those
+    that are given; ends it with the test."""
+    script = Path(sys.executable).with_name("hpo")
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith("HPO_")}
+    started = []
+
+    def start(*arguments: str, env: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [script, *arguments],
+            cwd=tmp_path,
+            env={**inherited, "XDG_CACHE_HOME": str(cache), **(env or {})},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        with process:
+            process.kill()
+
+
+@pytest.fixture
+def hpo(hpo_process: Callable[..., subprocess.Popen[str]]) -> Callable[..., Answer]:
+    """As hpo_process, but waits for the command's end and returns its Answer."""
+
+    def run(*arguments: str, env: Mapping[str, str] | None = None, timeout: float = 60) -> Answer:
+        process = hpo_process(*arguments, env=env)
+        out, err = process.communicate(timeout=timeout)
+        return Answer(process.returncode, out, err)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def mnist_dir() -> Path:
+    """A folder that holds the real MNIST: HPO_DATA_DIR or the per-user cache."""
+    folder = Path(os.environ.get("HPO_DATA_DIR") or data.default_dir())
+    if data.missing("mnist", folder):
+        pytest.skip(f"no MNIST in {folder}; set HPO_DATA_DIR to a folder that holds MNIST/raw")
+    return folder
+
+
+@dataclass(frozen=True)
+class IdxFiles:
+    """Four small IDX files in MNIST's form, and the pixels and labels that they hold."""
+
+    contents: dict[str, bytes]
+    train_images: np.ndarray
+    train_labels: np.ndarray
+    test_images: np.ndarray
+    test_labels: np.ndarray
+
+    @property
+    def packed(self) -> dict[str, bytes]:
+        return {f"{name}.gz": gzip.compress(c, mtime=0) for name, c in self.contents.items()}
+
+    def write(self, raw: Path, packed: bool = False) -> Path:
+        raw.mkdir(parents=True, exist_ok=True)
+        for name, content in (self.packed if packed else self.contents).items():
+            (raw / name).write_bytes(content)
+        return raw
+
+
+@pytest.fixture(scope="session")
+def idx_files() -> IdxFiles:
+    """100 training and 20 test images of 28 by 28 random pixels, every class alike."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (120, 28, 28), dtype=np.uint8)
+    labels = np.arange(120, dtype=np.uint8) % data.CLASSES
+    arrays = (images[:100], labels[:100], images[100:], labels[100:])
+    names = [file.name for file in data.IDX["mnist"].files]
+    contents = {name: _idx(array) for name, array in zip(names, arrays, strict=True)}
+    return IdxFiles(contents, *arrays)
+
+
+def _idx(array: np.ndarray) -> bytes:
+    sizes = b"".join(size.to_bytes(4, "big") for size in array.shape)
+    return bytes((0, 0, 8, array.ndim)) + sizes + array.tobytes()
+
+
+@pytest.fixture
+def small_mnist(idx_files: IdxFiles, monkeypatch: pytest.MonkeyPatch) -> IdxFiles:
+    """The small files' checksums stand in hpo.data's table, as MNIST's and as Fashion-MNIST's."""
+    packed = " ".join(data._md5(content) for content in idx_files.packed.values())
+    plain = " ".join(data._md5(content) for content in idx_files.contents.values())
+    for name, plain_md5s in (("mnist", plain), ("fashion-mnist", None)):
+        known = data.IDX[name]
+        small = data._Idx(
+            torchvision=known.torchvision,
+            files=data._files(packed, plain_md5s),
+            mean=known.mean,
+            deviation=known.deviation,
+        )
+        monkeypatch.setitem(data.IDX, name, small)
+    return idx_files

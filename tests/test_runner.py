@@ -1,0 +1,378 @@
+"""Whole runs: trained, stored, watched, stopped, killed, resumed."""
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections import Counter
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import optuna
+import pytest
+
+from hpo import provenance, results, runner, study_file
+from hpo.config import Config
+from hpo.data import Dataset
+from hpo.errors import InputError
+from hpo.pool import Pool
+from hpo.storage import open_storage
+
+HPO = [sys.executable, "-m", "hpo.cli"]
+QUICK = """
+title = "Quick"
+dataset = "mnist-5k"
+seeds = 3
+[base]
+depth = 1
+width = 8
+activation = "relu"
+optimizer = "sgd"
+lr = 0.1
+epochs = 2
+[[cells]]
+name = "narrow"
+[[cells]]
+name = "wide"
+width = 80
+[[cells]]
+name = "hot"
+lr = 1e6
+"""
+# About 10 s on one core: long enough to be stopped and killed in the middle.
+LONG = QUICK.replace("epochs = 2", "epochs = 40").replace("width = 80", "width = 400")
+
+
+def tiny_dataset(seed: int = 0) -> Dataset:
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 10, 300)
+    images = (rng.normal(0, 1, (300, 12)) + labels[:, None] / 3).astype(np.float32)
+    return Dataset(
+        name="mnist-5k",
+        train_images=images[:250],
+        train_labels=labels[:250],
+        test_images=images[250:],
+        test_labels=labels[250:],
+        stratified=False,
+        checksum=f"tiny {seed}",
+    )
+
+
+@pytest.fixture
+def quick(tmp_path: Path) -> study_file.GridStudy:
+    return written(tmp_path, QUICK)
+
+
+def written(folder: Path, text: str) -> study_file.GridStudy:
+    (folder / "quick.toml").write_text(text)
+    loaded = study_file.load(str(folder / "quick.toml"))
+    assert isinstance(loaded, study_file.GridStudy)
+    return loaded
+
+
+def run(file: study_file.GridStudy, folder: Path, **changes) -> results.StoredStudy:
+    """Runs a grid on the tiny dataset in this process and reads it back."""
+    storage = open_storage(f"sqlite:///{folder / 'hpo.db'}")
+    settings = {"name": "quick", "seeds": file.seeds, "workers": 2, "device": "cpu"}
+    settings |= {"provenance": provenance.collect(["test"]), "quiet": True, **changes}
+    dataset = settings.pop("dataset", None) or tiny_dataset()
+    runner.run_grid(file, dataset, storage, **settings)
+    return results.load_study(storage, settings["name"])
+
+
+def states(study: results.StoredStudy) -> dict[str, int]:
+    return dict(Counter(study.trials["state"]))
+
+
+def completed(study: results.StoredStudy) -> Counter:
+    finished = study.finished
+    return Counter(zip(finished["cell"], finished["seed"].astype(int), strict=True))
+
+
+def test_a_grid_trains_every_cell_with_every_seed(quick, tmp_path):
+    study = run(quick, tmp_path)
+    cells = [cell.name for cell in quick.cells]
+    assert completed(study) == Counter({(cell, seed): 1 for cell in cells for seed in range(3)})
+    assert states(study) == {"COMPLETE": 9}
+    assert len(study.curves) == 9 * 2
+    assert study.finished["test_accuracy"].between(0, 1).all()
+    assert (study.finished["train_seconds"] > 0).all()
+
+
+def test_every_epoch_is_an_intermediate_value_and_the_last_is_the_trials_value(quick, tmp_path):
+    run(quick, tmp_path)
+    seen = optuna.load_study(study_name="quick", storage=f"sqlite:///{tmp_path / 'hpo.db'}")
+    for trial in seen.trials:
+        assert list(trial.intermediate_values) == [1, 2]
+        assert trial.value == trial.intermediate_values[2]
+        assert trial.intermediate_values[1] == trial.user_attrs["curve"]["valid_accuracy"][0]
+
+
+def test_curves_do_not_depend_on_the_number_of_workers(quick, tmp_path):
+    texts = []
+    for workers in (1, 2, 3):
+        folder = tmp_path / str(workers)
+        folder.mkdir()
+        texts.append(run(quick, folder, workers=workers).curves.to_csv())
+    assert texts[0] == texts[1] == texts[2]
+
+
+def test_a_resumed_grid_gives_what_an_uninterrupted_one_gives(quick, tmp_path):
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "parts").mkdir()
+    whole = run(quick, tmp_path / "whole", seeds=3)
+    run(quick, tmp_path / "parts", seeds=1)
+    run(quick, tmp_path / "parts", seeds=2)
+    parts = run(quick, tmp_path / "parts", seeds=3)
+    key = ["cell", "seed", "epoch"]
+    values = [*key, *results.METRICS]
+    assert states(parts) == {"COMPLETE": 9}
+    assert whole.curves.sort_values(key)[values].to_csv(index=False) == parts.curves.sort_values(
+        key
+    )[values].to_csv(index=False)
+
+
+def test_a_finished_grid_runs_nothing(quick, tmp_path):
+    first = run(quick, tmp_path)
+    second = run(quick, tmp_path)
+    assert len(second.trials) == len(first.trials)
+    assert len(second.sessions) == len(first.sessions) == 1
+
+
+def test_a_diverged_run_is_complete_and_marked(quick, tmp_path):
+    study = run(quick, tmp_path)
+    hot = study.finished[study.finished["cell"] == "hot"]
+    assert hot["diverged"].all()
+    assert not study.finished[study.finished["cell"] == "narrow"]["diverged"].any()
+
+
+def test_an_interrupted_trial_is_failed_and_run_again_on_resume(quick, tmp_path):
+    run(quick, tmp_path, seeds=1)
+    url = f"sqlite:///{tmp_path / 'hpo.db'}"
+    seen = optuna.load_study(study_name="quick", storage=url)
+    seen.ask().set_user_attr("cell", "narrow")  # what a killed run leaves behind
+    study = run(quick, tmp_path, seeds=2)
+    assert states(study) == {"COMPLETE": 6, "FAIL": 1}
+    assert set(completed(study).values()) == {1}
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "named"),
+    [
+        ("lr = 0.1", "lr = 0.2", ["cells.narrow.lr", "0.1", "0.2"]),
+        ('name = "wide"', 'name = "wider"', ["cells.wider.width", "nothing"]),
+    ],
+)
+def test_a_changed_study_file_is_refused_by_name_of_the_change(
+    quick, tmp_path, before, after, named
+):
+    run(quick, tmp_path, seeds=1)
+    with pytest.raises(InputError) as caught:
+        run(written(tmp_path, QUICK.replace(before, after)), tmp_path, seeds=1)
+    assert all(text in str(caught.value) for text in [*named, "--name", "--fresh"])
+
+
+def test_another_dataset_is_refused(quick, tmp_path):
+    run(quick, tmp_path, seeds=1)
+    with pytest.raises(InputError, match="dataset checksum"):
+        run(quick, tmp_path, seeds=1, dataset=tiny_dataset(seed=1))
+
+
+def test_a_study_of_somebody_else_is_left_alone(quick, tmp_path):
+    url = f"sqlite:///{tmp_path / 'hpo.db'}"
+    theirs = optuna.create_study(study_name="quick", storage=url)
+    theirs.ask()
+    with pytest.raises(InputError, match="not made by hpo"):
+        run(quick, tmp_path)
+    assert [t.state.name for t in theirs.trials] == ["RUNNING"]
+
+
+def test_a_device_that_is_not_there_costs_no_stored_trial(quick, tmp_path):
+    (tmp_path / "hpo.db").unlink(missing_ok=True)
+    study = run(quick, tmp_path, seeds=1)
+    command = [*HPO, "run", "quick.toml", "--fresh", "--yes", "--device", "mps"]
+    answer = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert answer.returncode == 2
+    assert answer.stderr.startswith("hpo: --device mps: not usable here; this machine has cpu")
+    storage = open_storage(f"sqlite:///{tmp_path / 'hpo.db'}")
+    assert len(results.load_study(storage, "quick").trials) == len(study.trials) == 3
+
+
+def test_a_timeout_starts_nothing_more_and_stops_what_runs(tmp_path):
+    started = time.monotonic()
+    endless = QUICK.replace("epochs = 2", "epochs = 9000")
+    study = run(written(tmp_path, endless), tmp_path, timeout=1.0)
+    assert time.monotonic() - started < 20
+    assert "RUNNING" not in states(study)
+    assert sum(states(study).values()) < 9
+
+
+@pytest.mark.parametrize(("width", "size"), [(32, runner.STACK), (64, runner.STACK), (512, 1)])
+def test_small_networks_are_stacked_and_wide_ones_are_not(width, size):
+    config = Config(depth=2, width=width, activation="relu", optimizer="sgd", lr=0.1)
+    assert runner.stack_size(runner.parameter_count(config, 784, 10)) == size
+
+
+# --- as a process of its own ---------------------------------------------------------------------
+
+
+def start(folder: Path, *arguments: str) -> subprocess.Popen:
+    (folder / "long.toml").write_text(LONG)
+    command = [*HPO, "run", "long.toml", "--storage", "sqlite:///hpo.db", *arguments]
+    return subprocess.Popen(
+        command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        start_new_session=True,
+    )  # fmt: skip
+
+
+def wait_for(condition, seconds: float = 60.0):
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if found := condition():
+            return found
+        time.sleep(0.1)
+    raise AssertionError(f"not within {seconds} s: {condition}")
+
+
+def trials_in(folder: Path) -> list[optuna.trial.FrozenTrial]:
+    """The trials as another process sees them; none while the storage is still being made."""
+    try:
+        with closing(sqlite3.connect(f"file:{folder / 'hpo.db'}?mode=ro", uri=True)) as connection:
+            connection.execute("SELECT 1 FROM study_user_attributes WHERE key = 'seeds'").fetchone()
+    except sqlite3.OperationalError:  # no file, or no tables yet: Optuna would begin to make them
+        return []
+    try:
+        study = optuna.load_study(study_name="long", storage=f"sqlite:///{folder / 'hpo.db'}")
+    except KeyError:
+        return []
+    return study.trials
+
+
+def epochs_in(folder: Path) -> int:
+    return sum(len(trial.intermediate_values) for trial in trials_in(folder))
+
+
+def children(pid: int) -> list[int]:
+    """All descendants of a process, from /proc."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = path.read_text().rsplit(")", 1)[1].split()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if int(fields[1]) == pid and fields[0] != "Z":
+            child = int(path.parent.name)
+            found += [child, *children(child)]
+    return found
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def finish(process: subprocess.Popen) -> str:
+    output, _ = process.communicate(timeout=120)
+    return output
+
+
+def resume_and_check(folder: Path) -> None:
+    """The same command to the end: everything there once, nothing left running."""
+    before = {t.number for t in trials_in(folder) if t.state.name == "COMPLETE"}
+    process = start(folder)
+    output = finish(process)
+    assert process.returncode == 0, output
+    trials = trials_in(folder)
+    complete = [t for t in trials if t.state.name == "COMPLETE"]
+    assert before <= {t.number for t in complete}
+    keys = Counter((t.user_attrs["cell"], t.user_attrs["seed"]) for t in complete)
+    assert keys == Counter({(c, s): 1 for c in ("narrow", "wide", "hot") for s in range(3)})
+    assert not [t for t in trials if t.state.name in ("RUNNING", "WAITING")]
+
+
+def test_another_process_sees_epochs_while_the_study_runs(tmp_path):
+    process = start(tmp_path)
+    try:
+        running = wait_for(
+            lambda: [
+                t
+                for t in trials_in(tmp_path)
+                if t.intermediate_values and not t.state.is_finished()
+            ]
+        )
+        assert running[0].state == optuna.trial.TrialState.RUNNING
+        first = epochs_in(tmp_path)
+        wait_for(lambda: epochs_in(tmp_path) > first)
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        finish(process)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_training_keeps_what_is_finished_and_writes_the_report(tmp_path, number):
+    process = start(tmp_path)
+    wait_for(lambda: epochs_in(tmp_path) > 3)
+    os.killpg(process.pid, number) if number == signal.SIGINT else process.send_signal(number)
+    workers_of = process.pid
+    wait_for(lambda: len(children(workers_of)) <= 2, seconds=2)  # the server and its tracker
+    output = finish(process)
+    assert process.returncode == 130, output
+    assert "Traceback" not in output
+    assert (tmp_path / "reports/long/index.html").is_file()
+    assert not [t for t in trials_in(tmp_path) if t.state.name == "RUNNING"]
+    resume_and_check(tmp_path)
+
+
+def test_after_kill_9_of_everything_the_rest_is_run_and_no_more(tmp_path):
+    for _ in range(2):
+        process = start(tmp_path)
+        done = len(trials_in(tmp_path))
+        wait_for(lambda done=done: len(trials_in(tmp_path)) > done and epochs_in(tmp_path) > 5)
+        os.killpg(process.pid, signal.SIGKILL)
+        finish(process)
+    resume_and_check(tmp_path)
+
+
+def test_workers_end_when_their_runner_is_killed(tmp_path):
+    process = start(tmp_path)
+    wait_for(lambda: epochs_in(tmp_path) > 1)
+    family = children(process.pid)
+    assert len(family) >= 3
+    process.kill()
+    finish(process)
+    wait_for(lambda: not any(map(alive, family)), seconds=5)
+
+
+def test_a_killed_worker_is_replaced_and_its_trial_runs_again(tmp_path):
+    process = start(tmp_path)
+    wait_for(lambda: epochs_in(tmp_path) > 3)
+    worker = max(children(process.pid))
+    os.kill(worker, signal.SIGKILL)
+    output = finish(process)
+    assert process.returncode == 0, output
+    assert Counter(t.state.name for t in trials_in(tmp_path)) == {"COMPLETE": 9}
+
+
+def test_a_trial_whose_worker_dies_three_times_fails_with_the_reason(quick, tmp_path, monkeypatch):
+    tasks: Counter = Counter()
+    start_task = Pool.start
+
+    def start_and_kill(self, worker, task):
+        if len(task.seeds) == 1:
+            tasks[task.id] += 1
+            self._workers[worker].process.kill()
+            self._workers[worker].process.join()
+        start_task(self, worker, task)
+
+    monkeypatch.setattr(Pool, "start", start_and_kill)
+    monkeypatch.setattr(runner, "STACKED_PARAMETERS", 1000)  # "wide" alone is not stacked
+    study = run(quick, tmp_path)
+    assert states(study) == {"COMPLETE": 6, "FAIL": 3}
+    assert set(tasks.values()) == {runner.ATTEMPTS}
+    failed = study.trials[study.trials["state"] == "FAIL"]
+    assert failed["fail_reason"].str.contains("died 3 times").all()
