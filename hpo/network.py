@@ -66,13 +66,32 @@ ACTIVATIONS = {
 }
 
 
+# Vector kernels take so many numbers at a time (or a divisor of it) and round what is left over
+# differently. Elementwise work is done on vectors padded to a multiple, so that a replicate's
+# numbers never are what is left over, whatever the size of its stack.
+LANES = 64
+
+
+def _padded_size(count: int) -> int:
+    return -(-count // LANES) * LANES
+
+
+def _padded(shape: tuple[int, ...], device: torch.device) -> tuple[Tensor, Tensor]:
+    """A tensor of zeros, and the padded vector that it is the beginning of."""
+    count = math.prod(shape)
+    vector = torch.zeros(_padded_size(count), device=device)
+    return vector[:count].view(shape), vector
+
+
 @dataclass(frozen=True)
 class Layers:
-    """weights[l]: (R, in, out) and biases[l]: (R, 1, out), all of them views of one flat vector."""
+    """weights[l]: (R, in, out) and biases[l]: (R, 1, out), all of them views of one flat vector;
+    bias_vectors[l]: the padded part of it that begins with biases[l]."""
 
     flat: Tensor
     weights: tuple[Tensor, ...]
     biases: tuple[Tensor, ...]
+    bias_vectors: tuple[Tensor, ...]
 
     @classmethod
     def zeros(cls, sizes: Sequence[int], replicates: int, device: torch.device) -> "Layers":
@@ -81,10 +100,11 @@ class Layers:
             for fan_in, fan_out in pairwise(sizes)
             for shape in ((replicates, fan_in, fan_out), (replicates, 1, fan_out))
         ]
-        flat = torch.zeros(sum(math.prod(shape) for shape in shapes), device=device)
-        parts = flat.split([math.prod(shape) for shape in shapes])
-        views = [part.view(shape) for part, shape in zip(parts, shapes, strict=True)]
-        return cls(flat, tuple(views[::2]), tuple(views[1::2]))
+        lengths = [_padded_size(math.prod(shape)) for shape in shapes]
+        flat = torch.zeros(sum(lengths), device=device)
+        parts = flat.split(lengths)
+        views = [p[: math.prod(s)].view(s) for p, s in zip(parts, shapes, strict=True)]
+        return cls(flat, tuple(views[::2]), tuple(views[1::2]), tuple(parts[1::2]))
 
 
 class Network:
@@ -119,7 +139,7 @@ class Network:
     @property
     def parameters(self) -> int:
         """Weights and biases of one replicate."""
-        return self.layers.flat.numel() // self.replicates
+        return sum((fan_in + 1) * fan_out for fan_in, fan_out in pairwise(self.sizes))
 
     def state_dict(self, replicate: int = 0) -> dict[str, Tensor]:
         """One replicate's parameters as nn.Sequential(Linear, activation, Linear, …) names them."""
@@ -142,14 +162,18 @@ class Pass:
         rows = (network.replicates, batch)
         self.network = network
         self.activation = ACTIVATIONS[network.activation]
-        self.outputs = [torch.empty(*rows, size, device=device) for size in network.sizes[:-1]]
-        self.inputs = self.outputs[0]
+        outputs = [_padded((*rows, size), device) for size in network.sizes[:-1]]
         keep = self.activation.keeps_input
-        self.kept = [torch.empty_like(h) if keep and i else h for i, h in enumerate(self.outputs)]
-        self.deltas = [torch.empty(*rows, size, device=device) for size in network.sizes[1:]]
+        kept = [_padded(view.shape, device) for view, _ in outputs] if keep else outputs
+        deltas = [_padded((*rows, size), device) for size in network.sizes[1:]]
+        self.outputs, self._output_vectors = zip(*outputs, strict=True)
+        self.kept, self._kept_vectors = zip(*kept, strict=True)
+        self.deltas, self._delta_vectors = zip(*deltas, strict=True)
+        self.inputs: Tensor = self.outputs[0]
         self._outputs_t = [h.mT for h in self.outputs]
         self._weights_t = [w.mT for w in network.layers.weights]
-        self._sums = [torch.empty_like(bias) for bias in network.layers.biases]
+        sums = [_padded(bias.shape, device) for bias in network.layers.biases]
+        self._sums, self._sum_vectors = zip(*sums, strict=True)
         self._zero = torch.zeros((), device=device)
 
     def forward(self, logits: Tensor) -> None:
@@ -157,9 +181,9 @@ class Pass:
         weights, biases = self.network.layers.weights, self.network.layers.biases
         last = len(weights) - 1
         for layer in range(last):
-            kept = self.kept[layer + 1]
+            kept, above = self.kept[layer + 1], layer + 1
             torch.baddbmm(biases[layer], self.outputs[layer], weights[layer], out=kept)
-            self.activation.forward(kept, out=self.outputs[layer + 1])
+            self.activation.forward(self._kept_vectors[above], out=self._output_vectors[above])
         torch.baddbmm(biases[last], self.outputs[last], weights[last], out=logits)
 
     def backward(
@@ -178,10 +202,11 @@ class Pass:
             delta = deltas[layer]
             if layer:
                 torch.bmm(delta, self._weights_t[layer], out=deltas[layer - 1])
-                self.activation.backward(deltas[layer - 1], self.kept[layer], deltas[layer - 1])
+                below = self._delta_vectors[layer - 1]
+                self.activation.backward(below, self._kept_vectors[layer], below)
             into.weights[layer].baddbmm_(self._outputs_t[layer], delta, beta=keep, alpha=step)
             # By a sum and not by a product with ones: MKL's rounding of so thin a product depends
             # on the size of the stack, and a replicate must not feel its neighbours.
             torch.sum(delta, 1, keepdim=True, out=self._sums[layer])
-            bias = into.biases[layer]
-            torch.add(bias if keep else self._zero, self._sums[layer], alpha=step, out=bias)
+            bias, total = into.bias_vectors[layer], self._sum_vectors[layer]
+            torch.add(bias if keep else self._zero, total, alpha=step, out=bias)

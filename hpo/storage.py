@@ -1,6 +1,7 @@
 """Opens the Optuna storage of a URL, with SQLite set up to be read while it is written."""
 
 import re
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,11 +13,18 @@ import sqlalchemy
 from optuna.exceptions import OptunaError
 from optuna.storages import RDBStorage
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.exc import (
+    ArgumentError,
+    IntegrityError,
+    OperationalError,
+    ProgrammingError,
+    SQLAlchemyError,
+)
 
 from hpo.errors import InputError
 
 LOCK_SECONDS = 30
+MAKING_ATTEMPTS = 4
 OPTUNA_TABLES = {"studies", "trials", "version_info"}
 
 
@@ -52,12 +60,23 @@ def open_storage(url: str, *, create: bool = True) -> RDBStorage:
     check_storage(url, create=create)
     with _explained(url):
         parsed = make_url(url)
-        storage = RDBStorage(url, engine_kwargs=_engine_arguments(parsed))
+        storage = _make(url, _engine_arguments(parsed))
         if create and _sqlite_file(parsed):
             sqlalchemy.event.listen(storage.engine, "connect", _set_up_sqlite)
             storage.engine.dispose()
             storage.engine.connect().close()
     return storage
+
+
+def _make(url: str, engine_arguments: dict[str, Any]) -> RDBStorage:
+    """Optuna's storage; tried again where another process (a dashboard, say) makes the same tables
+    at the same moment."""
+    for _ in range(MAKING_ATTEMPTS - 1):
+        try:
+            return RDBStorage(url, engine_kwargs=engine_arguments)
+        except (IntegrityError, OperationalError, ProgrammingError):
+            time.sleep(0.3)
+    return RDBStorage(url, engine_kwargs=engine_arguments)
 
 
 @contextmanager

@@ -14,7 +14,8 @@ from optuna.trial import TrialState, create_trial
 
 from hpo import figures, grid_report, page, report, results, study_file
 from hpo.errors import InputError
-from hpo.runner import binding, distributions
+from hpo.plan import distributions
+from hpo.runner import binding
 from hpo.storage import open_storage
 
 TRIAL_COLUMNS = (

@@ -14,7 +14,7 @@ import numpy as np
 import optuna
 import pytest
 
-from hpo import provenance, results, runner, study_file
+from hpo import plan, provenance, results, runner, study_file
 from hpo.config import Config
 from hpo.data import Dataset
 from hpo.errors import InputError
@@ -28,7 +28,7 @@ dataset = "mnist-5k"
 seeds = 3
 [base]
 depth = 1
-width = 8
+width = 16
 activation = "relu"
 optimizer = "sgd"
 lr = 0.1
@@ -210,10 +210,10 @@ def test_a_timeout_starts_nothing_more_and_stops_what_runs(tmp_path):
     assert sum(states(study).values()) < 9
 
 
-@pytest.mark.parametrize(("width", "size"), [(32, runner.STACK), (64, runner.STACK), (512, 1)])
+@pytest.mark.parametrize(("width", "size"), [(32, plan.STACK), (64, plan.STACK), (33, 1), (512, 1)])
 def test_small_networks_are_stacked_and_wide_ones_are_not(width, size):
     config = Config(depth=2, width=width, activation="relu", optimizer="sgd", lr=0.1)
-    assert runner.stack_size(runner.parameter_count(config, 784, 10)) == size
+    assert plan.stack_size(config, plan.Shape(features=784, train_rows=48_000)) == size
 
 
 # --- as a process of its own ---------------------------------------------------------------------
@@ -241,14 +241,12 @@ def trials_in(folder: Path) -> list[optuna.trial.FrozenTrial]:
     """The trials as another process sees them; none while the storage is still being made."""
     try:
         with closing(sqlite3.connect(f"file:{folder / 'hpo.db'}?mode=ro", uri=True)) as connection:
-            connection.execute("SELECT 1 FROM study_user_attributes WHERE key = 'seeds'").fetchone()
+            row = connection.execute("SELECT 1 FROM study_user_attributes WHERE key = 'seeds'")
+            made = row.fetchone() is not None
     except sqlite3.OperationalError:  # no file, or no tables yet: Optuna would begin to make them
         return []
-    try:
-        study = optuna.load_study(study_name="long", storage=f"sqlite:///{folder / 'hpo.db'}")
-    except KeyError:
-        return []
-    return study.trials
+    url = f"sqlite:///{folder / 'hpo.db'}"
+    return optuna.load_study(study_name="long", storage=url).trials if made else []
 
 
 def epochs_in(folder: Path) -> int:
@@ -370,7 +368,7 @@ def test_a_trial_whose_worker_dies_three_times_fails_with_the_reason(quick, tmp_
         start_task(self, worker, task)
 
     monkeypatch.setattr(Pool, "start", start_and_kill)
-    monkeypatch.setattr(runner, "STACKED_PARAMETERS", 1000)  # "wide" alone is not stacked
+    monkeypatch.setattr(plan, "STACKED_PARAMETERS", 1000)  # "wide" alone is not stacked
     study = run(quick, tmp_path)
     assert states(study) == {"COMPLETE": 6, "FAIL": 3}
     assert set(tasks.values()) == {runner.ATTEMPTS}

@@ -137,12 +137,19 @@ def test_a_dataset_smaller_than_a_batch_is_one_batch():
     assert_same_weights(last_epoch(settings, [0]), 0, by_autograd(settings, 0))
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
-def test_a_replicate_does_not_feel_its_stack(optimizer):
-    settings = config(optimizer=optimizer, epochs=3, lr=0.01)
-    alone, stacked = last_epoch(settings, [2]), last_epoch(settings, [0, 2, 1])
+@pytest.mark.parametrize(
+    "shape", [{}, {"width": 16, "batch_size": 24}, {"width": 48, "depth": 3, "batch_size": 56}]
+)
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("activation", ["sigmoid", "gelu", "elu"])
+def test_a_replicate_does_not_feel_its_stack(activation, optimizer, shape):
+    settings = config(activation=activation, optimizer=optimizer, epochs=2, lr=0.01, **shape)
+    alone, stacked = last_epoch(settings, [2]), last_epoch(settings, [0, 1, 3, 2, 4])
     for metric in ("train_loss", "train_accuracy", "valid_loss", "valid_accuracy"):
-        assert getattr(alone, metric)[0] == getattr(stacked, metric)[1]
+        assert getattr(alone, metric)[0] == getattr(stacked, metric)[3]
+    weights = stacked.network.state_dict(3)
+    for name, weight in alone.network.state_dict().items():
+        assert torch.equal(weight, weights[name]), name
 
 
 def test_metrics_are_running_means_in_training_and_means_in_validation():

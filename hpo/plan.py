@@ -1,0 +1,173 @@
+"""What a run has to train, in which order, and what is trained together."""
+
+import math
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Protocol
+
+import optuna
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+from optuna.storages import RDBStorage
+from optuna.trial import Trial, TrialState, create_trial
+
+from hpo.config import HYPERPARAMETERS, Config, Seeds
+from hpo.data import CLASSES, VALID_SHARE, Dataset
+from hpo.messages import EpochDone, Task
+from hpo.study_file import Cell, GridStudy
+
+# Replicates of a network trained at once. Measured on 2 cores of an AMD EPYC (Zen 4), one thread
+# each, batch 64: at 32 units a stack of 5 takes 0.85 of the time of 5 alone and larger stacks gain
+# no more; at 64 units 0.95; from 128 units on a stack is slower.
+STACK = 5
+STACKED_PARAMETERS = 60_000
+ALWAYS_STORED = ("depth", "width", "activation", "optimizer", "lr", "batch_size", "epochs")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shape:
+    """How large the data is: features of an image, and images trained on."""
+
+    features: int
+    train_rows: int
+
+    @classmethod
+    def of(cls, dataset: Dataset) -> "Shape":
+        images, features = dataset.train_images.shape
+        return cls(features=features, train_rows=images - int(images * VALID_SHARE))
+
+
+def parameter_count(config: Config, shape: Shape) -> int:
+    """Weights and biases of the configuration's network."""
+    sizes = [shape.features, *[config.width] * config.depth, CLASSES]
+    return sum((fan_in + 1) * fan_out for fan_in, fan_out in pairwise(sizes))
+
+
+def stack_size(config: Config, shape: Shape) -> int:
+    """How many replicates of a network are trained at once: a matter of network and data alone, so
+    that results never depend on the machine's size.
+
+    Where rows do not come in full cache lines MKL rounds by position, and a replicate's last bits
+    would depend on its place in the stack; such a network is trained alone.
+    """
+    batches = (config.batch_size, shape.train_rows % config.batch_size)
+    aligned = config.width % 16 == 0 and all(rows % 8 == 0 for rows in batches)
+    return STACK if aligned and parameter_count(config, shape) <= STACKED_PARAMETERS else 1
+
+
+def cost(config: Config, shape: Shape) -> float:
+    """About how many seconds of a core a training takes: only ratios matter (order, time left)."""
+    steps = math.ceil(shape.train_rows / config.batch_size)
+    arithmetic = 6 * parameter_count(config, shape) * config.batch_size / 85e9
+    return config.epochs * steps * (arithmetic + 2.5e-5 * (config.depth + 1))
+
+
+@dataclass
+class Job:
+    """A task with its trials, one a seed, and what came back of it so far."""
+
+    task: Task
+    label: str
+    trials: list[Trial]
+    cost: float
+    epochs: list[EpochDone] = field(default_factory=list)
+    attempts: int = 1
+
+    def column(self, metric: str, replicate: int) -> list[float]:
+        return [getattr(epoch, metric)[replicate] for epoch in self.epochs]
+
+
+class Plan(Protocol):
+    """Where jobs come from: None when there is nothing to start (now, or for good)."""
+
+    def next(self) -> Job | None: ...
+
+
+class GridPlan:
+    """The missing trials of a grid as stacks, the longest first."""
+
+    def __init__(
+        self,
+        study: optuna.Study,
+        storage: RDBStorage,
+        study_file: GridStudy,
+        seeds: int,
+        dataset: Dataset,
+    ) -> None:
+        self.study = study
+        self.storage = storage
+        self.study_id = storage.get_study_id_from_name(study.study_name)
+        self.distributions = distributions([cell.config for cell in study_file.cells])
+        shape = Shape.of(dataset)
+        finished = finished_seeds(study)
+        self.waiting: list[tuple[float, Cell, list[int]]] = []
+        for cell in study_file.cells:
+            missing = [s for s in range(seeds) if (cell.name, s) not in finished]
+            size, each = stack_size(cell.config, shape), cost(cell.config, shape)
+            for start in range(0, len(missing), size):
+                stack = missing[start : start + size]
+                self.waiting.append((each * len(stack), cell, stack))
+        self.waiting.sort(key=lambda entry: -entry[0])
+        self.missing = sum(len(stack) for _, _, stack in self.waiting)
+        self.cost = sum(entry[0] for entry in self.waiting)
+        self.started = 0
+
+    def next(self) -> Job | None:
+        if not self.waiting:
+            return None
+        spent, cell, seeds = self.waiting.pop(0)
+        trials = [self._create_trial(cell, seed, len(seeds)) for seed in seeds]
+        self.started += 1
+        task = Task(
+            id=self.started,
+            config=cell.config,
+            seeds=tuple(Seeds.of(seed) for seed in seeds),
+            test=True,
+        )
+        return Job(task=task, label=f"{cell.name} {_seeds_text(seeds)}", trials=trials, cost=spent)
+
+    def _create_trial(self, cell: Cell, seed: int, stack: int) -> Trial:
+        """A RUNNING trial with its parameters and its key, in one transaction."""
+        values = cell.config.as_dict()
+        template = create_trial(
+            state=TrialState.RUNNING,
+            params={name: values[name] for name in self.distributions},
+            distributions=self.distributions,
+            user_attrs={"cell": cell.name, "seed": seed, "stack": stack},
+        )
+        return Trial(self.study, self.storage.create_new_trial(self.study_id, template))
+
+
+def _seeds_text(seeds: list[int]) -> str:
+    if len(seeds) == 1:
+        return f"seed {seeds[0]}"
+    if seeds == list(range(seeds[0], seeds[-1] + 1)):
+        return f"seeds {seeds[0]}–{seeds[-1]}"
+    return "seeds " + ", ".join(map(str, seeds))
+
+
+def finished_seeds(study: optuna.Study) -> set[tuple[str, int]]:
+    """The (cell, seed) pairs that have a COMPLETE trial."""
+    complete = study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])
+    return {(trial.user_attrs["cell"], trial.user_attrs["seed"]) for trial in complete}
+
+
+def distributions(configs: list[Config]) -> dict[str, BaseDistribution]:
+    """Distributions that just hold the cells: for the dashboard and for importances."""
+    rows = [config.as_dict() for config in configs]
+    found: dict[str, BaseDistribution] = {}
+    for name in HYPERPARAMETERS:
+        values = sorted({row[name] for row in rows})
+        if name not in ALWAYS_STORED and not any(values):
+            continue
+        if isinstance(values[0], (str, bool)):
+            found[name] = CategoricalDistribution(values)
+        elif isinstance(values[0], int):
+            found[name] = IntDistribution(values[0], values[-1])
+        else:
+            found[name] = FloatDistribution(values[0], values[-1], log=name == "lr")
+    return found
