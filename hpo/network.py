@@ -154,7 +154,8 @@ class Network:
 class Pass:
     """Standing buffers that take batches of B rows a replicate forward and back through a network.
 
-    inputs: (R, B, features), to be filled before forward.
+    inputs: (R, B, features), to be filled before forward. Logits, targets and the last delta are
+    class-major, (R, classes, B): softmax over ten neighbours in memory takes six times as long.
     """
 
     def __init__(self, network: Network, batch: int) -> None:
@@ -165,26 +166,30 @@ class Pass:
         outputs = [_padded((*rows, size), device) for size in network.sizes[:-1]]
         keep = self.activation.keeps_input
         kept = [_padded(view.shape, device) for view, _ in outputs] if keep else outputs
-        deltas = [_padded((*rows, size), device) for size in network.sizes[1:]]
+        deltas = [_padded((*rows, size), device) for size in network.sizes[1:-1]]
+        self.last_delta = torch.zeros(rows[0], network.sizes[-1], batch, device=device)
         self.outputs, self._output_vectors = zip(*outputs, strict=True)
         self.kept, self._kept_vectors = zip(*kept, strict=True)
-        self.deltas, self._delta_vectors = zip(*deltas, strict=True)
+        self._delta_vectors = [vector for _, vector in deltas]
+        self.deltas = [*(view for view, _ in deltas), self.last_delta.mT]
         self.inputs: Tensor = self.outputs[0]
         self._outputs_t = [h.mT for h in self.outputs]
         self._weights_t = [w.mT for w in network.layers.weights]
         sums = [_padded(bias.shape, device) for bias in network.layers.biases]
         self._sums, self._sum_vectors = zip(*sums, strict=True)
+        self._last_bias_t = network.layers.biases[-1].mT
         self._zero = torch.zeros((), device=device)
 
     def forward(self, logits: Tensor) -> None:
-        """Writes the network's answer to self.inputs into logits, (R, B, classes)."""
+        """Writes the network's answer to self.inputs into logits, (R, classes, B)."""
         weights, biases = self.network.layers.weights, self.network.layers.biases
         last = len(weights) - 1
         for layer in range(last):
             kept, above = self.kept[layer + 1], layer + 1
             torch.baddbmm(biases[layer], self.outputs[layer], weights[layer], out=kept)
             self.activation.forward(self._kept_vectors[above], out=self._output_vectors[above])
-        torch.baddbmm(biases[last], self.outputs[last], weights[last], out=logits)
+        weight_t, output_t = self._weights_t[last], self._outputs_t[last]
+        torch.baddbmm(self._last_bias_t, weight_t, output_t, out=logits)
 
     def backward(
         self, logits: Tensor, targets: Tensor, into: Layers, *, step: float, keep: float
@@ -192,12 +197,12 @@ class Pass:
         """into = keep · into + step · gradient of the cross entropy summed over the batch; keep is
         0 or 1.
 
-        targets: (R, B, classes), one-hot. Where `into` is the network's own layers and keep is 1
+        targets: (R, classes, B), one-hot. Where `into` is the network's own layers and keep is 1
         this is a step of gradient descent: each weight is used before it is changed.
         """
         deltas = self.deltas
-        torch.softmax(logits, 2, out=deltas[-1])
-        deltas[-1].sub_(targets)
+        torch.softmax(logits, 1, out=self.last_delta)
+        self.last_delta.sub_(targets)
         for layer in range(len(deltas) - 1, -1, -1):
             delta = deltas[layer]
             if layer:

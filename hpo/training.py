@@ -49,6 +49,10 @@ class Split:
     valid: Tensor
 
 
+# Logits (steps, R, classes, B) and the labels (steps, R, B) that belong to them.
+Answers = tuple[Tensor, Tensor]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Epoch:
     """What one epoch gave, a figure a replicate; number counts from 1.
@@ -125,21 +129,15 @@ class _Trainer:
 
     def epoch(self, examples: Examples, order: Tensor) -> tuple[list[float], list[float]]:
         """Trains on the rows of order, (R, n), in batches; a replicate's losses and accuracies."""
-        whole = order.shape[1] - order.shape[1] % self.batch_size
-        parts = [rows for rows in (order[:, :whole], order[:, whole:]) if rows.numel()]
-        batches = [rows.unflatten(1, (-1, min(self.batch_size, rows.shape[1]))) for rows in parts]
-        results = [self._steps(examples, rows.transpose(0, 1).contiguous()) for rows in batches]
-        logits = torch.cat([answer.transpose(0, 1).flatten(1, 2) for answer, _ in results], 1)
-        labels = torch.cat([truth.transpose(0, 1).flatten(1, 2) for _, truth in results], 1)
-        return _metrics(logits, labels)
+        batches = _batches(order, self.batch_size)
+        return _metrics([self._steps(examples, rows) for rows in batches])
 
-    def _steps(self, examples: Examples, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """A step for each of rows, (steps, R, B); the logits (steps, R, B, classes) and labels."""
+    def _steps(self, examples: Examples, rows: Tensor) -> Answers:
+        """A step for each of rows, (steps, R, B)."""
         buffers = self._pass(rows.shape[2])
         inputs = buffers.inputs.flatten(0, 1)
         labels = examples.labels[rows]
-        targets = torch.zeros(*rows.shape, CLASSES, device=rows.device)
-        targets.scatter_(3, labels.unsqueeze(3), 1.0)
+        targets = _class_major_zeros(rows).scatter_(2, labels.unsqueeze(2), 1.0)
         logits = torch.empty_like(targets)
         for index, answer, target in zip(rows.flatten(1), logits, targets, strict=True):
             torch.index_select(examples.images, 0, index, out=inputs)
@@ -153,7 +151,7 @@ class _Trainer:
         return self.passes[batch]
 
     def _update(self, buffers: Pass, logits: Tensor, targets: Tensor) -> None:
-        batch = logits.shape[1]
+        batch = logits.shape[2]
         if self.optimizer is None:
             step = -self.lr / batch
             buffers.backward(logits, targets, self.network.layers, step=step, keep=1)
@@ -164,23 +162,53 @@ class _Trainer:
 
 def evaluate(network: Network, examples: Examples, rows: Tensor) -> tuple[list[float], list[float]]:
     """Mean cross entropy and accuracy of each replicate on its rows of the examples, (R, n)."""
-    answers = []
-    buffers = Pass(network, min(CHUNK, rows.shape[1]))
-    for index in rows.split(CHUNK, 1):
-        if index.shape[1] != buffers.inputs.shape[1]:
-            buffers = Pass(network, index.shape[1])
-        inputs = buffers.inputs.flatten(0, 1)
-        torch.index_select(examples.images, 0, index.flatten(), out=inputs)
-        answers.append(torch.empty(*index.shape, CLASSES, device=rows.device))
-        buffers.forward(answers[-1])
-    return _metrics(torch.cat(answers, 1), examples.labels[rows])
+    return _metrics([_answers(network, examples, part) for part in _batches(rows, CHUNK)])
 
 
-def _metrics(logits: Tensor, labels: Tensor) -> tuple[list[float], list[float]]:
-    """Mean cross entropy and accuracy of logits, (R, n, classes); each replicate summed by itself,
-    so that its figures do not depend on its neighbours in the stack."""
+def _answers(network: Network, examples: Examples, rows: Tensor) -> Answers:
+    buffers = Pass(network, rows.shape[2])
+    inputs = buffers.inputs.flatten(0, 1)
+    logits = _class_major_zeros(rows)
+    for index, answer in zip(rows.flatten(1), logits, strict=True):
+        torch.index_select(examples.images, 0, index, out=inputs)
+        buffers.forward(answer)
+    return logits, examples.labels[rows]
+
+
+def _batches(rows: Tensor, size: int) -> list[Tensor]:
+    """Rows (R, n) as batches: (steps, R, size), and the smaller last one as (1, R, rest)."""
+    whole = rows.shape[1] - rows.shape[1] % size
+    parts = [part for part in (rows[:, :whole], rows[:, whole:]) if part.numel()]
+    shaped = [part.unflatten(1, (-1, min(size, part.shape[1]))) for part in parts]
+    return [part.transpose(0, 1).contiguous() for part in shaped]
+
+
+def _class_major_zeros(rows: Tensor) -> Tensor:
+    steps, replicates, batch = rows.shape
+    return torch.zeros(steps, replicates, CLASSES, batch, device=rows.device)
+
+
+def _correct(logits: Tensor, labels: Tensor) -> int:
+    """How often the label's logit, of (steps, classes, B), is the greatest. (argmax would take ten
+    times as long here; where a logit is NaN it decides, as everywhere in PyTorch.)"""
+    greatest = logits.amax(1)
+    if greatest.isnan().any():
+        return int((logits.argmax(1) == labels).sum().item())
+    of_label = logits.gather(1, labels.unsqueeze(1)).squeeze(1)
+    return int((of_label == greatest).sum().item())
+
+
+def _metrics(parts: Sequence[Answers]) -> tuple[list[float], list[float]]:
+    """Mean cross entropy and accuracy over all parts; each replicate summed by itself, so that its
+    figures do not depend on its neighbours in the stack."""
     losses, accuracies = [], []
-    for answer, truth in zip(logits, labels, strict=True):
-        losses.append(cross_entropy(answer, truth, reduction="none").double().mean().item())
-        accuracies.append((answer.argmax(1) == truth).double().mean().item())
+    count = sum(labels.shape[0] * labels.shape[2] for _, labels in parts)
+    for replicate in range(parts[0][1].shape[1]):
+        loss, correct = 0.0, 0
+        for logits, labels in parts:
+            answer, truth = logits[:, replicate].contiguous(), labels[:, replicate]
+            loss += cross_entropy(answer, truth, reduction="none").double().sum().item()
+            correct += _correct(answer, truth)
+        losses.append(loss / count)
+        accuracies.append(correct / count)
     return losses, accuracies

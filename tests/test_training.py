@@ -1,6 +1,7 @@
 """Training by hand against autograd, alone and stacked."""
 
 import math
+from collections.abc import Iterator
 from itertools import pairwise
 
 import pytest
@@ -22,6 +23,15 @@ MODULES = {
     "elu": nn.ELU,
     "leaky_relu": nn.LeakyReLU,
 }
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """As in a worker: how threads share a kernel's work decides over last bits."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def config(**changes) -> Config:
