@@ -124,12 +124,14 @@ def run(
         raise InputError(f"study {loaded.name!r}: is a search; this version runs grids alone")
     _check_writable(out, own_name)
 
-    from hpo import pool, provenance
+    from hpo import pool
+
+    pool.preload()  # torch takes two seconds to load; all that follows goes on beside it
+    from hpo import provenance
     from hpo import storage as storages
 
     storages.quiet()
     storages.check_storage(storage)
-    pool.preload()
     images, own_name = _load_data(loaded, dataset, data_dir, own_name)
     pool.require_device(device)
     opened = storages.open_storage(storage)
