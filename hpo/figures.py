@@ -48,6 +48,7 @@ class Dots:
     """A row of the overview: the test accuracies of the seeds in percent, and the reported one."""
 
     label: str
+    fails: bool
     values: Sequence[float]
     reported: float | None
 
@@ -138,58 +139,71 @@ def _note(axes: Axes, height: float, text: str) -> None:
 
 
 def overview(rows: Sequence[Dots], threshold: float) -> str:
-    """A row a network: a dot a seed, a bar at their mean, a diamond at the reported figure. Below
-    the threshold (percent) on a scale of its own, so that the others can be told apart."""
+    """A row a network: a dot a seed, a bar at their mean, a diamond at the reported figure.
+
+    Networks that fail stand left, on a scale of their own, so that the others can be told apart;
+    a reported figure below the threshold (percent) stands left too.
+    """
     with mpl.rc_context(STYLE):
-        every = [v for row in rows for v in (*row.values, row.reported) if v is not None]
-        low = [v for v in every if v < threshold]
-        high = [v for v in every if v >= threshold]
-        longest = max(len(row.label) for row in rows)
-        height = 1.2 + 0.34 * len(rows)
+        left, right = _placed(rows, threshold)
+        panels = [panel for panel in (left, right) if any(values or d for values, d in panel)]
+        longest, height = max(len(row.label) for row in rows), 1.2 + 0.34 * len(rows)
         figure = _figure(height, left=0.35 + 0.075 * longest, right=0.15, top=0.65, bottom=0.5)
-        groups = [group for group in (low, high) if group]
-        ratios = [1, 2.2] if len(groups) == 2 else [1]
         axes = figure.subplots(
             1,
-            len(groups),
+            max(len(panels), 1),
             sharey=True,
             squeeze=False,
-            width_ratios=ratios,
+            width_ratios=[1, 2.2] if len(panels) == 2 else [1],
             gridspec_kw={"wspace": 0.04},
         )[0]
-        for axis, group in zip(axes, groups, strict=True):
-            _dots(axis, rows, group is low, threshold)
-            margin = 0.06 * (max(group) - min(group)) or 1.0
-            bounds = (0.0, max(group) + margin) if group is low else (
-                min(group) - margin, min(max(group) + margin, 100.0))  # fmt: skip
-            axis.set_xlim(*bounds)
+        for axis, panel in zip(axes, panels, strict=False):
+            _dots(axis, panel, mean=panel is right)
             axis.set_xlabel("Test accuracy (%)")
         axes[0].set_yticks(range(len(rows)), [row.label for row in rows])
         axes[0].invert_yaxis()
-        if len(groups) == 2:
-            axes[0].set_title("Runs that fail to learn", fontsize=9)
-            axes[1].set_title("Runs that learn (scale enlarged)", fontsize=9)
-        handles, labels = axes[-1].get_legend_handles_labels()
-        unique = dict(zip(labels, handles, strict=True))
+        if len(panels) == 2:
+            axes[0].set_title("Networks that fail to learn", fontsize=9)
+            axes[1].set_title("Networks that learn (scale enlarged)", fontsize=9)
+        parts = [axis.get_legend_handles_labels() for axis in axes]
+        unique = {text: handle for h, t in parts for handle, text in zip(h, t, strict=True)}
         figure.legend(unique.values(), unique.keys(), loc="upper center", ncols=3)
         return _svg(figure)
 
 
-def _dots(axes: Axes, rows: Sequence[Dots], failing: bool, threshold: float) -> None:
-    for position, row in enumerate(rows):
-        values = np.array([v for v in row.values if (v < threshold) == failing])
+Panel = list[tuple[Sequence[float], list[float]]]
+
+
+def _placed(rows: Sequence[Dots], threshold: float) -> tuple[Panel, Panel]:
+    """(seeds' values, reported ones) of each row, for the left and for the right panel."""
+    left: Panel = []
+    right: Panel = []
+    for row in rows:
+        reported = [] if row.reported is None else [row.reported]
+        low = [value for value in reported if row.fails or value < threshold]
+        left.append((row.values if row.fails else [], low))
+        right.append(([] if row.fails else row.values, [v for v in reported if v not in low]))
+    return left, right
+
+
+def _dots(axes: Axes, panel: Panel, *, mean: bool) -> None:
+    for position, (values, reported) in enumerate(panel):
         spread = np.linspace(-0.2, 0.2, len(values)) if len(values) > 1 else np.zeros(len(values))
         axes.plot(
             values, position + spread, "o", color=BLUE, alpha=0.55, markersize=4,
             markeredgewidth=0, label="one seed, reproduced",
         )  # fmt: skip
-        if len(values) == len(row.values) and len(values) > 1 and not failing:
+        if len(values) > 1 and mean:
             axes.plot(
-                [values.mean()] * 2, [position - 0.32, position + 0.32], "-", color=BLACK,
+                [np.mean(values)] * 2, [position - 0.32, position + 0.32], "-", color=BLACK,
                 linewidth=1.6, label="mean of the seeds",
             )  # fmt: skip
-        if row.reported is not None and (row.reported < threshold) == failing:
+        if reported:
             axes.plot(
-                [row.reported], [position], "D", markerfacecolor="none", color=VERMILLION,
+                reported, [position], "D", markerfacecolor="none", color=VERMILLION,
                 markersize=7, markeredgewidth=1.5, label="reported, one run",
             )  # fmt: skip
+    every = [value for values, reported in panel for value in (*values, *reported)]
+    margin = 0.06 * (max(every) - min(every)) or 1.0
+    low = min(every) - margin if mean else 0.0
+    axes.set_xlim(low, min(max(every) + margin, 100.0 + margin / 4))

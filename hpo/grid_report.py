@@ -15,7 +15,8 @@ from hpo.grid_tables import (
     published,
 )  # fmt: skip
 from hpo.page import Block, Picture, Section, Table
-from hpo.results import METRICS, StoredStudy
+from hpo.record import METRICS
+from hpo.results import StoredStudy
 from hpo.study_file import COLUMNS, FIGURES, Cell, Experiment
 
 
@@ -40,6 +41,7 @@ def _glance(study: StoredStudy) -> Section:
     dots = [
         figures.Dots(
             label=cell.reported[which].label if which is not None else cell.label,
+            fails=fails(study, cell),
             values=(100 * study.of(cell)["test_accuracy"]).dropna().to_list(),
             reported=_reported_percent(cell, which),
         )

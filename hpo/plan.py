@@ -21,8 +21,8 @@ from hpo.messages import EpochDone, Task
 from hpo.study_file import Cell, GridStudy
 
 # Replicates of a network trained at once. Measured on 2 cores of an AMD EPYC (Zen 4), one thread
-# each, batch 64, two hidden layers: at 32 units a stack of 5 takes 0.73 of the time of 5 alone, at 64
-# units 0.83, and stacks of 10 are no better; from 128 units on a stack gains nothing.
+# each, batch 64, two hidden layers: at 32 units a stack of 5 takes 0.73 of the time of 5 alone, at
+# 64 units 0.83, and stacks of 10 are no better; from 128 units on a stack gains nothing.
 STACK = 5
 STACKED_PARAMETERS = 60_000
 ALWAYS_STORED = ("depth", "width", "activation", "optimizer", "lr", "batch_size", "epochs")
@@ -76,9 +76,6 @@ class Job:
     cost: float
     epochs: list[EpochDone] = field(default_factory=list)
     attempts: int = 1
-
-    def column(self, metric: str, replicate: int) -> list[float]:
-        return [getattr(epoch, metric)[replicate] for epoch in self.epochs]
 
 
 class Plan(Protocol):

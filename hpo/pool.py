@@ -52,7 +52,7 @@ def require_device(device: str) -> None:
 
 
 def _try_device(channel: Connection, device: str) -> None:
-    from hpo.worker import choose_device
+    from hpo.tensors import choose_device
 
     try:
         choose_device(device)

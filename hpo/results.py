@@ -10,9 +10,9 @@ from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 
 from hpo.errors import InputError
+from hpo.record import METRICS
 from hpo.study_file import FIGURES, Cell, GridStudy, parse
 
-METRICS = ("train_loss", "train_accuracy", "valid_loss", "valid_accuracy")
 TRIAL_COLUMNS = (
     "number", "state", "cell", "seed", "depth", "width", "activation", "optimizer", "lr",
     "batch_size", "epochs", *METRICS, "test_loss", "test_accuracy", "train_seconds", "diverged",

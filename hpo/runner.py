@@ -12,6 +12,7 @@ import optuna
 from optuna.storages import RDBStorage
 from optuna.trial import Trial, TrialState
 
+from hpo import record
 from hpo.data import Dataset, split
 from hpo.display import Display, Progress
 from hpo.errors import InputError
@@ -217,24 +218,12 @@ class Loop:
 
 
 def outcome(job: Job, done: Done, replicate: int) -> dict[str, Any]:
-    """A trial's attributes: everything a report needs, as plain JSON (NaN and Inf as null)."""
-    metrics = ("train_loss", "train_accuracy", "valid_loss", "valid_accuracy")
-    curve = {metric: job.column(metric, replicate) for metric in metrics}
-    losses = curve["train_loss"] + curve["valid_loss"]
-    found: dict[str, Any] = {
-        "parameters": done.parameters,
-        "train_seconds": sum(epoch.seconds for epoch in job.epochs),
-        "diverged": not all(map(math.isfinite, losses)),
-        "curve": {metric: [_finite(v) for v in values] for metric, values in curve.items()},
-    }
+    """The attributes of one of the job's trials, with its test."""
+    found = record.attributes(job.epochs, replicate, done.parameters)
     if done.test_loss and done.test_accuracy:
-        found["test_loss"] = _finite(done.test_loss[replicate])
+        found["test_loss"] = record.finite(done.test_loss[replicate])
         found["test_accuracy"] = done.test_accuracy[replicate]
     return found
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
 
 
 @contextmanager

@@ -1,11 +1,15 @@
 """A search space's domains: fixed values, choices and ranges, in Optuna's words."""
 
+import itertools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from hpo.config import BOUNDS, check
+from hpo.config import BOUNDS, REQUIRED, check, faults_in
+
+if TYPE_CHECKING:
+    from optuna.trial import BaseTrial
 
 RANGE_KEYS = ("low", "high", "log", "step")
 
@@ -89,3 +93,46 @@ def parse_domain(value: Any) -> Domain:
     if isinstance(value, dict):
         return Range(**value)
     return Fixed(value=value)
+
+
+def space_faults(table: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """(hyperparameter, what is wrong with its domain) for a space as a study file writes it; the
+    names themselves are taken to be known."""
+    faults = [(name, "is missing") for name in REQUIRED if name not in table]
+    faults += [
+        (name, fault) for name, value in table.items() for fault in domain_faults(name, value)
+    ]
+    if faults:
+        return faults
+    return _combination_faults({name: parse_domain(value) for name, value in table.items()})
+
+
+def _combination_faults(space: Mapping[str, Domain]) -> list[tuple[str, str]]:
+    """Where values that the space may combine do not go together."""
+    names = [name for name in ("optimizer", "momentum", "nesterov") if name in space]
+    faults: dict[str, str] = {}
+    for values in itertools.product(*(_ends(space[name]) for name in names)):
+        faults |= faults_in(dict(zip(names, values, strict=True)))
+    return list(faults.items())
+
+
+def _ends(domain: Domain) -> tuple[Any, ...]:
+    if isinstance(domain, Range):
+        return (domain.low, domain.high)
+    return (domain.value,) if isinstance(domain, Fixed) else domain.values
+
+
+def suggest(trial: "BaseTrial", space: Mapping[str, Domain]) -> dict[str, Any]:
+    """A value of each domain, as the trial suggests it; fixed ones are not the trial's affair."""
+    return {name: _suggest(trial, name, domain) for name, domain in space.items()}
+
+
+def _suggest(trial: "BaseTrial", name: str, domain: Domain) -> Any:
+    if isinstance(domain, Fixed):
+        return domain.value
+    if isinstance(domain, Choices):
+        return trial.suggest_categorical(name, domain.values)
+    if BOUNDS[name][0] is int:
+        low, high, step = int(domain.low), int(domain.high), int(domain.step or 1)
+        return trial.suggest_int(name, low, high, step=step, log=domain.log)
+    return trial.suggest_float(name, domain.low, domain.high, step=domain.step, log=domain.log)

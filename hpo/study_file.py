@@ -10,7 +10,7 @@ from typing import Any
 
 from hpo.config import HYPERPARAMETERS, REQUIRED, Config, check, faults_in
 from hpo.errors import InputError
-from hpo.space import Domain, domain_faults, parse_domain
+from hpo.space import Domain, parse_domain, space_faults
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 DATASETS = ("mnist", "fashion-mnist", "kmnist", "mnist-5k")
@@ -332,13 +332,10 @@ def _search(raw: Mapping[str, Any], name: str, reader: _Reader) -> SearchStudy |
     reader.known(search, ("n_trials", "sampler", "pruner"), "search.")
     space = reader.table(raw, "space")
     reader.known(space, HYPERPARAMETERS, "space.")
-    for key in REQUIRED:
-        if key not in space and isinstance(raw["space"], dict):
-            reader.fault(f"space.{key}", "is missing")
-    for key, value in space.items():
-        if key in HYPERPARAMETERS:
-            for fault in domain_faults(key, value):
-                reader.fault(f"space.{key}", fault)
+    if isinstance(raw["space"], dict):
+        named = {key: value for key, value in space.items() if key in HYPERPARAMETERS}
+        for key, fault in space_faults(named):
+            reader.fault(f"space.{key}", fault)
     n_trials = reader.count(search, "n_trials", 100, "search.")
     sampler = reader.choice(search, "sampler", "tpe", SAMPLERS, "search.")
     pruner = reader.choice(search, "pruner", "median", PRUNERS, "search.")

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from hpo import data
-from hpo.config import Seeds
 from hpo.messages import Done, EpochDone, Failed, Ready, Stop, Task
 from hpo.network import Network
 from hpo.shared_data import SharedDataset
-from hpo.training import Examples, Split, evaluate, train
+from hpo.tensors import choose_device, examples, split_rows
+from hpo.training import evaluate, train
 
 
 def work(channel: Connection, shared: SharedDataset, device_name: str) -> None:
@@ -42,30 +42,12 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def choose_device(name: str) -> torch.device:
-    """auto is CUDA where there is one, else the CPU: networks this small gain nothing on MPS.
-
-    Raises ValueError for a device that this machine or this build of torch does not have.
-    """
-    there = {
-        "cpu": True,
-        "cuda": torch.cuda.is_available(),
-        "mps": torch.backends.mps.is_available(),
-    }
-    if name == "auto":
-        return torch.device("cuda" if there["cuda"] else "cpu")
-    if not there[name]:
-        has = ", ".join(device for device, usable in there.items() if usable)
-        raise ValueError(f"--device {name}: not usable here; this machine has {has}")
-    return torch.device(name)
-
-
 def _train(channel: Connection, task: Task, dataset: data.Dataset, device: torch.device) -> None:
     try:
-        examples = _examples(dataset.train_images, dataset.train_labels, device)
-        splits = [_split(dataset, seeds) for seeds in task.seeds]
+        images = examples(dataset.train_images, dataset.train_labels, device)
+        splits = [split_rows(dataset, seeds) for seeds in task.seeds]
         network = None
-        for epoch in train(task.config, examples, splits, task.seeds, device):
+        for epoch in train(task.config, images, splits, task.seeds, device):
             network = epoch.network
             channel.send(
                 EpochDone(
@@ -100,19 +82,10 @@ def _is_stop(channel: Connection, task: Task) -> bool:
     return isinstance(message, Stop) and message.task == task.id
 
 
-def _examples(images: data.Floats, labels: data.Integers, device: torch.device) -> Examples:
-    return Examples(torch.from_numpy(images).to(device), torch.from_numpy(labels).to(device))
-
-
-def _split(dataset: data.Dataset, seeds: Seeds) -> Split:
-    train_rows, valid_rows = data.split(dataset, seeds.split)
-    return Split(torch.from_numpy(train_rows), torch.from_numpy(valid_rows))
-
-
 def _test(
     network: Network, dataset: data.Dataset, device: torch.device
 ) -> tuple[list[float], list[float]]:
     """The trained networks on the test images: the one place that reads them."""
-    examples = _examples(dataset.test_images, dataset.test_labels, device)
-    rows: Tensor = torch.arange(len(examples.labels), device=device)
-    return evaluate(network, examples, rows.expand(network.replicates, -1))
+    images = examples(dataset.test_images, dataset.test_labels, device)
+    rows: Tensor = torch.arange(len(images.labels), device=device)
+    return evaluate(network, images, rows.expand(network.replicates, -1))

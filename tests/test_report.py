@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from optuna.trial import TrialState, create_trial
 
-from hpo import figures, grid_report, page, report, results, study_file
+from hpo import figures, grid_report, page, record, report, results, study_file
 from hpo.errors import InputError
 from hpo.plan import distributions
 from hpo.runner import binding
@@ -44,7 +44,7 @@ def store(
         for seed in range(seeds):
             accuracy = ACCURACY.get(cell.name, 0.95) + rng.normal(0, 0.001)
             lost = cell.name == "lr-1.0" and seed == 0
-            curve = {m: [1.5, None if lost else 0.5] for m in results.METRICS}
+            curve = {m: [1.5, None if lost else 0.5] for m in record.METRICS}
             curve["valid_accuracy"] = [0.5 * accuracy, accuracy]
             attributes = {
                 "cell": cell.name, "seed": seed, "stack": 1, "curve": curve, "diverged": lost,
@@ -255,6 +255,11 @@ def test_curves_of_any_value_can_be_drawn(value, collapsed):
 
 
 @pytest.mark.parametrize("values", [[], [10.0, 11.0], [96.0, 97.0], [10.0, 97.0]])
-def test_an_overview_of_any_values_can_be_drawn(values):
-    rows = [figures.Dots(label="a", values=values, reported=95.0)]
+@pytest.mark.parametrize("fails", [True, False])
+def test_an_overview_of_any_values_can_be_drawn(values, fails):
+    rows = [
+        figures.Dots(label="a", fails=fails, values=values, reported=95.0),
+        figures.Dots(label="b", fails=False, values=[96.0], reported=11.0),
+        figures.Dots(label="c", fails=False, values=[], reported=None),
+    ]
     assert ET.fromstring(figures.overview(rows, 30.0)).tag.endswith("svg")

@@ -14,7 +14,7 @@ import numpy as np
 import optuna
 import pytest
 
-from hpo import plan, provenance, results, runner, study_file
+from hpo import plan, provenance, record, results, runner, study_file
 from hpo.config import Config
 from hpo.data import Dataset
 from hpo.errors import InputError
@@ -128,7 +128,7 @@ def test_a_resumed_grid_gives_what_an_uninterrupted_one_gives(quick, tmp_path):
     run(quick, tmp_path / "parts", seeds=2)
     parts = run(quick, tmp_path / "parts", seeds=3)
     key = ["cell", "seed", "epoch"]
-    values = [*key, *results.METRICS]
+    values = [*key, *record.METRICS]
     assert states(parts) == {"COMPLETE": 9}
     assert whole.curves.sort_values(key)[values].to_csv(index=False) == parts.curves.sort_values(
         key

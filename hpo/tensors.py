@@ -1,0 +1,36 @@
+"""A dataset's arrays as tensors on a device."""
+
+import torch
+
+from hpo.config import Seeds
+from hpo.data import Dataset, Floats, Integers, split
+from hpo.training import Examples, Split
+
+
+def choose_device(name: str) -> torch.device:
+    """auto is CUDA where there is one, else the CPU: networks this small gain nothing on MPS.
+
+    Raises ValueError for a device that this machine or this build of torch does not have.
+    """
+    there = {
+        "cpu": True,
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+    }
+    if name == "auto":
+        return torch.device("cuda" if there["cuda"] else "cpu")
+    if not there.get(name):
+        has = ", ".join(device for device, usable in there.items() if usable)
+        raise ValueError(f"--device {name}: not usable here; this machine has {has}")
+    return torch.device(name)
+
+
+def examples(images: Floats, labels: Integers, device: torch.device) -> Examples:
+    """On the CPU they share the arrays' memory."""
+    return Examples(torch.from_numpy(images).to(device), torch.from_numpy(labels).to(device))
+
+
+def split_rows(dataset: Dataset, seeds: Seeds) -> Split:
+    """The rows that these seeds train on and validate on."""
+    train_rows, valid_rows = split(dataset, seeds.split)
+    return Split(torch.from_numpy(train_rows), torch.from_numpy(valid_rows))

@@ -1,0 +1,127 @@
+"""The reusable objective, as a user's own script would use it."""
+
+import math
+
+import optuna
+import pytest
+import torch
+
+import hpo
+from hpo.config import ACTIVATIONS, OPTIMIZERS
+from hpo.errors import InputError
+
+SMALL = {
+    "depth": {"low": 1, "high": 2},
+    "width": [16, 32],
+    "activation": ["relu", "tanh"],
+    "optimizer": ["sgd", "adam"],
+    "lr": {"low": 1e-3, "high": 0.3, "log": True},
+    "epochs": 3,
+}
+PARAMS = {"depth": 1, "width": 16, "activation": "relu", "optimizer": "sgd", "lr": 0.1}
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def objective() -> hpo.Objective:
+    return hpo.Objective(dataset="mnist-5k", space=SMALL)
+
+
+class Always(optuna.pruners.BasePruner):
+    """Prunes whatever has reported."""
+
+    def prune(self, study, trial) -> bool:
+        return bool(trial.intermediate_values)
+
+
+def test_a_study_optimizes_it_and_every_trial_has_its_curve(objective):
+    study = optuna.create_study(direction="maximize", pruner=optuna.pruners.NopPruner())
+    study.optimize(objective, n_trials=3)
+    assert study.best_value > 0.5
+    for trial in study.trials:
+        assert set(trial.params) == {"depth", "width", "activation", "optimizer", "lr"}
+        assert list(trial.intermediate_values) == [1, 2, 3]
+        assert trial.value == trial.user_attrs["curve"]["valid_accuracy"][-1]
+        assert trial.user_attrs["train_seconds"] > 0
+        assert trial.user_attrs["parameters"] > 16 * 784
+
+
+def test_a_fixed_trial_gives_the_same_value_every_time(objective):
+    first, second = (optuna.trial.FixedTrial(dict(PARAMS)) for _ in range(2))
+    assert objective(first) == objective(second) > 0.5
+    assert not first.user_attrs["diverged"]
+
+
+def test_a_pruned_trial_keeps_the_curve_that_it_has(objective):
+    study = optuna.create_study(direction="maximize", pruner=Always())
+    study.optimize(objective, n_trials=1)
+    trial = study.trials[0]
+    assert trial.state == optuna.trial.TrialState.PRUNED
+    assert len(trial.user_attrs["curve"]["train_loss"]) == 1
+
+
+def test_a_diverged_trial_ends_at_once_with_the_worst_value():
+    objective = hpo.Objective(dataset="mnist-5k", space={**SMALL, "lr": 1e6})
+    trial = optuna.trial.FixedTrial({**PARAMS, "lr": 1e6})
+    assert objective(trial) == 0.0
+    assert trial.user_attrs["diverged"]
+    assert len(trial.user_attrs["curve"]["train_loss"]) < 3
+    assert not any(
+        isinstance(v, float) and not math.isfinite(v)
+        for values in trial.user_attrs["curve"].values()
+        for v in values
+    )
+
+
+def test_the_default_space_is_that_of_the_search_and_trains():
+    objective = hpo.Objective(dataset="mnist-5k")
+    drawn = {
+        "depth": 4,
+        "width": 32,
+        "activation": "leaky_relu",
+        "optimizer": "rmsprop",
+        "lr": 1e-3,
+    }
+    assert objective(optuna.trial.FixedTrial(drawn)) > 0.5
+    assert set(objective.space["activation"].values) == set(ACTIVATIONS)
+    assert set(objective.space["optimizer"].values) == set(OPTIMIZERS)
+
+
+def test_the_test_images_are_never_looked_at(monkeypatch):
+    from hpo import data
+
+    loaded = data.load("mnist-5k", data.default_dir())
+    poisoned = {**vars(loaded), "test_images": None, "test_labels": None}
+    monkeypatch.setattr(data, "load", lambda *_: data.Dataset(**poisoned))
+    objective = hpo.Objective(dataset="mnist-5k", space=SMALL)
+    assert objective(optuna.trial.FixedTrial(dict(PARAMS))) > 0.5
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"lr": {"low": 0.1, "high": 0.01}}, "space.lr: low 0.1 is above high 0.01"),
+        ({"activation": []}, "space.activation: is an empty list"),
+        ({"activation": ["swish"]}, "space.activation: must be one of sigmoid"),
+        ({"heads": 8}, "space.heads: unknown; known: depth"),
+        ({"momentum": 0.9}, "space.momentum: is no hyperparameter of adam"),
+        ({"nesterov": [True, False]}, "space.nesterov: needs optimizer sgd"),
+    ],
+)
+def test_a_wrong_space_is_refused_before_any_training(changes, named):
+    with pytest.raises(InputError, match=named):
+        hpo.Objective(dataset="mnist-5k", space={**SMALL, **changes})
+
+
+def test_a_missing_hyperparameter_and_an_unknown_dataset_are_refused():
+    with pytest.raises(InputError, match=r"space\.depth: is missing"):
+        hpo.Objective(dataset="mnist-5k", space={"width": 32})
+    with pytest.raises(InputError, match="mnist, fashion-mnist"):
+        hpo.Objective(dataset="imagenet")

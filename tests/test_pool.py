@@ -1,0 +1,80 @@
+"""The pool's three verbs: start, wait, stop."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from hpo.config import Config, Seeds
+from hpo.messages import Died, Done, EpochDone, Event, Failed, Task
+from hpo.pool import Pool
+from tests.test_runner import tiny_dataset
+
+
+def task(epochs: int, number: int = 1) -> Task:
+    config = Config(depth=1, width=16, activation="relu", optimizer="sgd", lr=0.1, epochs=epochs)
+    return Task(id=number, config=config, seeds=(Seeds.of(0), Seeds.of(1)), test=True)
+
+
+@pytest.fixture
+def pool() -> Iterator[Pool]:
+    with Pool(1, tiny_dataset(), "cpu") as opened:
+        yield opened
+
+
+def until_idle(pool: Pool) -> list[Event]:
+    events: list[Event] = []
+    while not pool.idle:
+        events += pool.wait(1.0)
+    return events
+
+
+def test_a_task_yields_its_epochs_and_then_its_test(pool):
+    pool.start(0, task(epochs=3))
+    *epochs, done = until_idle(pool)
+    assert [e.number for e in epochs if isinstance(e, EpochDone)] == [1, 2, 3]
+    assert isinstance(done, Done)
+    assert done.test_accuracy is not None
+    assert len(done.test_accuracy) == 2
+
+
+def test_a_stopped_task_ends_after_its_epoch_without_a_test(pool):
+    pool.start(0, task(epochs=100_000))
+    assert pool.wait(10.0)
+    pool.stop(1)
+    *_, done = until_idle(pool)
+    assert isinstance(done, Done)
+    assert done.test_accuracy is None
+
+
+def test_a_stop_that_comes_too_late_does_not_stop_the_next_task(pool):
+    pool.start(0, task(epochs=1))
+    pool.stop(1)
+    until_idle(pool)
+    pool.start(0, task(epochs=3, number=2))
+    *epochs, done = until_idle(pool)
+    assert len(epochs) == 3
+    assert isinstance(done, Done)
+    assert done.test_accuracy is not None
+
+
+def test_a_task_that_cannot_be_trained_fails_and_leaves_the_worker_well(pool):
+    huge = Config(depth=100, width=65_536, activation="relu", optimizer="sgd", lr=0.1)
+    pool.start(0, Task(id=2, config=huge, seeds=(Seeds.of(0),), test=False))
+    events = until_idle(pool)
+    assert len(events) == 1
+    assert isinstance(events[0], Failed)
+    assert "memory" in events[0].reason
+    pool.start(0, task(epochs=1, number=3))
+    assert isinstance(until_idle(pool)[-1], Done)
+
+
+def test_a_worker_that_dies_is_said_and_replaced(pool):
+    pool.start(0, task(epochs=100_000))
+    assert pool.wait(10.0)
+    pool._workers[0].process.kill()
+    events = until_idle(pool)
+    died = events[-1]
+    assert isinstance(died, Died)
+    assert (died.task, died.exitcode) == (1, -9)
+    pool.start(0, task(epochs=1, number=2))
+    assert isinstance(until_idle(pool)[-1], Done)
