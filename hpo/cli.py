@@ -5,7 +5,6 @@ import os
 import signal
 import sys
 import tempfile
-import time
 import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -133,29 +132,30 @@ def run(
     storages.quiet()
     storages.check_storage(storage)
     images, own_name = _load_data(loaded, dataset, data_dir, own_name)
+    _check_writable(out, own_name)
     pool.require_device(device)
-    opened = storages.open_storage(storage)
-    if fresh:
-        _delete(opened, own_name, yes)
     import hpo.report  # while the workers' server loads torch  # noqa: F401
     from hpo import runner
+    from hpo.lock import only_run
 
-    deadline = math.inf if timeout is None else time.monotonic() + timeout
-    whole = runner.run_grid(
-        loaded,
-        images,
-        opened,
-        name=own_name,
-        seeds=seeds or loaded.seeds,
-        workers=workers or _cores(),
-        device=device,
-        provenance=provenance.collect(sys.argv[1:]),
-        timeout=math.inf if timeout is None else timeout,
-        quiet=quiet,
-    )
-    stopped = not whole and time.monotonic() < deadline
-    written = _write_report(opened, own_name, out)
-    if stopped:
+    opened = storages.open_storage(storage)
+    with only_run(storages.absolute(storage), own_name):
+        if fresh:
+            _delete(opened, own_name, yes)
+        end = runner.run_grid(
+            loaded,
+            images,
+            opened,
+            name=own_name,
+            seeds=seeds or loaded.seeds,
+            workers=workers or _cores(),
+            device=device,
+            provenance=provenance.collect(sys.argv[1:]),
+            timeout=math.inf if timeout is None else timeout,
+            quiet=quiet,
+        )
+        written = _write_report(opened, own_name, out)
+    if end is runner.End.STOPPED:
         raise KeyboardInterrupt
     if not written:
         raise typer.Exit(1)
@@ -249,7 +249,9 @@ def list_(storage: StorageOption = DEFAULT_STORAGE) -> None:
 
     print("Study files:")
     for name in study_file.shipped():
-        print(f"  {name:24}{study_file.load(name).title}")
+        found = study_file.load(name)
+        later = "" if isinstance(found, study_file.GridStudy) else " (cannot be run yet)"
+        print(f"  {name:24}{found.title}{later}")
     from hpo.storage import NothingStored, open_storage, shown
 
     try:
@@ -330,7 +332,8 @@ def _delete(storage: Any, name: str, yes: bool) -> None:
     if not yes:
         if not sys.stdin.isatty():
             raise InputError("--fresh: would delete a study; add --yes where nobody can be asked")
-        typer.confirm(f"Delete the stored study {name!r} with all its trials?", abort=True)
+        if not typer.confirm(f"Delete the stored study {name!r} with all its trials?"):
+            raise InputError("--fresh: nothing deleted, nothing run")
     optuna.delete_study(study_name=name, storage=storage)
 
 
@@ -347,10 +350,11 @@ def _one_of(option: str, value: str, known: tuple[str, ...]) -> None:
 def _check_writable(out: Path, name: str) -> None:
     """InputError unless files can be made in `out`/`name`, or in the folder where it would be."""
     wanted = out.absolute() / name
-    existing = next(path for path in (wanted, *wanted.parents) if os.path.lexists(path))
+    existing = [path for path in (wanted, *wanted.parents) if os.path.lexists(path)]
     try:
-        with tempfile.TemporaryFile(dir=existing):
-            pass
+        for folder in existing[: 2 if existing[0] == wanted else 1]:
+            with tempfile.TemporaryFile(dir=folder):
+                pass
     except OSError as error:
         reason = error.strerror or str(error)
         raise InputError(f"--out {out}: cannot be written ({reason}); give another") from error
@@ -371,20 +375,26 @@ def main() -> NoReturn:
     except (KeyboardInterrupt, typer.Abort):  # newer versions of typer return 130 instead
         code = STOPPED
     except typer.BadParameter.__base__ as error:  # type: ignore[misc]  # click's UsageError
-        _fail(error, error.format_message())
+        _fail(error, error.format_message(), 2)
     except InputError as error:
-        _fail(error, str(error))
+        _fail(error, str(error), 2)
+    except Exception as error:
+        _fail(error, f"{_first_line(error)}; HPO_DEBUG=1 shows where", 1)
     if code == STOPPED:
         print("hpo: stopped; the same command goes on from here", file=sys.stderr)
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def _fail(error: BaseException, text: str) -> NoReturn:
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0]
+
+
+def _fail(error: BaseException, text: str, code: int) -> NoReturn:
     if os.environ.get("HPO_DEBUG") == "1":
         traceback.print_exception(error)
     for line in text.splitlines():
         print(f"hpo: {line}", file=sys.stderr)
-    sys.exit(2)
+    sys.exit(code)
 
 
 if __name__ == "__main__":

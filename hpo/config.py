@@ -9,6 +9,7 @@ from typing import Any
 ACTIVATIONS = ("sigmoid", "tanh", "relu", "gelu", "silu", "elu", "leaky_relu")
 OPTIMIZERS = ("sgd", "sgd_momentum", "adam", "adamw", "rmsprop")
 
+CLASSES = 10  # of every dataset here
 CHOICES = {"activation": ACTIVATIONS, "optimizer": OPTIMIZERS}
 # name: (type, least, most). The upper bounds only keep a slip of the pen from taking the machine.
 BOUNDS: dict[str, tuple[type, float, float]] = {

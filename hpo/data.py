@@ -25,7 +25,6 @@ from hpo.errors import InputError
 Floats = NDArray[np.float32]
 Integers = NDArray[np.int64]
 
-CLASSES = 10
 VALID_SHARE = 0.2
 NO_ANSWER_SECONDS = 10.0
 

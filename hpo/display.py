@@ -80,11 +80,12 @@ class Display:
         self.console.print(
             f"{self.progress.done:{width}d}/{self.progress.total}  {text}{self._left(', ')}",
             soft_wrap=True,
+            markup=False,
         )
 
     def notice(self, text: str) -> None:
         """A line that must be seen, above the live picture."""
-        self.console.print(text, soft_wrap=True)
+        self.console.print(text, soft_wrap=True, markup=False)
 
     def _left(self, before: str) -> str:
         left = self.progress.seconds_left()
@@ -109,7 +110,7 @@ class Display:
         )
         rows = Table.grid(padding=(0, 2))
         for number, doing in enumerate(progress.workers, 1):
-            rows.add_row(Text(f"worker {number}", style="dim"), doing or "idle")
+            rows.add_row(Text(f"worker {number}", style="dim"), Text(doing or "idle"))
         if progress.best:
-            rows.add_row(Text("best", style="dim"), progress.best)
+            rows.add_row(Text("best", style="dim"), Text(progress.best))
         return Group(head, rows)

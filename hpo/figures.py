@@ -26,6 +26,7 @@ STYLE: dict[Any, Any] = {
     "axes.axisbelow": True,
     "legend.frameon": False,
     "svg.hashsalt": "hpo",
+    "text.parse_math": False,  # a label is text, dollars and all
 }
 Curve = np.ndarray
 
@@ -62,6 +63,10 @@ def _figure(height: float, *, left: float, right: float, top: float, bottom: flo
     return figure
 
 
+def _short(label: str) -> str:
+    return label if len(label) <= 40 else f"{label[:39]}…"
+
+
 def _svg(figure: Figure) -> str:
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
@@ -81,7 +86,7 @@ def curves(cells: Sequence[CellCurves], classes: int = 10) -> str:
             _panel(right, cell.train_accuracy, cell.valid_accuracy, cell.collapsed)
             left.set_ylabel("Loss")
             right.set_ylabel("Accuracy (%)")
-            left.set_title(cell.label, loc="left", fontweight="bold")
+            left.set_title(_short(cell.label), loc="left", fontweight="bold")
             if cell.collapsed:
                 _chance(left, right, cell, classes)
             else:
@@ -147,7 +152,7 @@ def overview(rows: Sequence[Dots], threshold: float) -> str:
     with mpl.rc_context(STYLE):
         left, right = _placed(rows, threshold)
         panels = [panel for panel in (left, right) if any(values or d for values, d in panel)]
-        longest, height = max(len(row.label) for row in rows), 1.2 + 0.34 * len(rows)
+        longest, height = max(len(_short(row.label)) for row in rows), 1.2 + 0.34 * len(rows)
         figure = _figure(height, left=0.35 + 0.075 * longest, right=0.15, top=0.65, bottom=0.5)
         axes = figure.subplots(
             1,
@@ -160,7 +165,7 @@ def overview(rows: Sequence[Dots], threshold: float) -> str:
         for axis, panel in zip(axes, panels, strict=False):
             _dots(axis, panel, mean=panel is right)
             axis.set_xlabel("Test accuracy (%)")
-        axes[0].set_yticks(range(len(rows)), [row.label for row in rows])
+        axes[0].set_yticks(range(len(rows)), [_short(row.label) for row in rows])
         axes[0].invert_yaxis()
         if len(panels) == 2:
             axes[0].set_title("Networks that fail to learn", fontsize=9)

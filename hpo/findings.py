@@ -19,13 +19,15 @@ def finding(study: StoredStudy, cell: Cell) -> str:
     published = [100 * r.test_accuracy for r in cell.reported if r.test_accuracy is not None]
     seeds = f"{summary.n} seed{'' if summary.n == 1 else 's'}"
     if fails(study, cell):
-        failing = int((rows["test_accuracy"] < FAILS_BELOW).sum())
-        diverged = int(rows["diverged"].astype(bool).sum())
-        text = (
-            f"{cell.label} fails to learn in {_share(failing, summary.n)}: median test accuracy "
-            f"{summary.median:.2f}%, range {summary.low:.2f}–{summary.high:.2f}%"
-        )
-        text += f"; in {_share(diverged, summary.n)} its loss became infinite" if diverged else ""
+        lost = rows["diverged"].astype(bool)
+        failing = int((lost | (rows["test_accuracy"] < FAILS_BELOW)).sum())
+        diverged = int(lost.sum())
+        text = f"{cell.label} fails to learn in {_share(failing, summary.n)}: "
+        text += f"test accuracy {summary.mean:.2f}%" if summary.n == 1 else (
+            f"median test accuracy {summary.median:.2f}%, "
+            f"range {summary.low:.2f}–{summary.high:.2f}%"
+        )  # fmt: skip
+        text += f"; in {_share(diverged, summary.n)} its loss was not finite" if diverged else ""
         return f"{text}. {_published_text(published)}".strip()
     if summary.n == 1:
         return (
@@ -71,6 +73,8 @@ def _comparison(study: StoredStudy, better: Cell, worse: Cell) -> str:
     if common.empty:
         return f"{better.label} and {worse.label} have no seed in common yet."
     difference = paired_difference(a[common].to_list(), b[common].to_list())
+    if difference.mean < 0:  # ranked by all seeds, compared on those in common
+        return _comparison(study, worse, better)
     published = _published_differences(better, worse)
     if difference.n == 1:
         return (

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 
 from hpo import figures
+from hpo.config import CLASSES
 from hpo.display import seconds_text
 from hpo.findings import comparisons, finding
 from hpo.grid_tables import (
-    CLASSES,
     FAILS_BELOW,
     cells_table,
     curve_cells,
@@ -29,6 +29,8 @@ def _basis(study: StoredStudy) -> str:
 
 
 def _key(study: StoredStudy, cells: Sequence[Cell]) -> str:
+    if all(len(study.of(cell)) < 2 for cell in cells):
+        return "Reproduced: a single run"
     text = "Reproduced: mean ± standard deviation over the seeds"
     if any(fails(study, cell) for cell in cells):
         text += "; median (range) where runs fail to learn"
@@ -62,12 +64,13 @@ def _glance(study: StoredStudy) -> Section:
         )
     caption = f"{_basis(study)}. {_key(study, study.file.cells)}."
     blocks.append(cells_table(study, rows, columns, caption))
-    twice = [cell for cell in study.file.cells if len(cell.reported) > 1]
-    blocks += [
-        f"{' and '.join(r.label for r in cell.reported)} are one configuration, published "
-        f"{len(cell.reported)} times: its seeds were trained once and stand in each of its rows."
-        for cell in twice
-    ]
+    for cell in study.file.cells:
+        if len(cell.reported) > 1:
+            labels = " and ".join(entry.label for entry in cell.reported)
+            blocks.append(
+                f"{labels} are one configuration, published more than once: its seeds were trained "
+                "once and stand in each of its rows."
+            )
     return Section(title=title, blocks=blocks)
 
 
@@ -131,7 +134,9 @@ def _curves_caption(study: StoredStudy, drawn: Sequence[figures.CellCurves]) -> 
     middle = "mean"
     if any(curve.collapsed for curve in drawn):
         middle = "median" if all(curve.collapsed for curve in drawn) else "mean (median at chance)"
-    text = f"Line: {middle} of the seeds; band: their range. {study.data_name}."
+    several = any(len(curve.valid_loss) > 1 for curve in drawn)
+    text = f"Line: {middle} of the seeds; band: their range." if several else "A single seed."
+    text += f" {study.data_name}."
     if len({curve.collapsed for curve in drawn}) == 2:
         text += " Networks that fail to learn have axes of their own."
     return text
@@ -199,7 +204,7 @@ def lead(study: StoredStudy) -> list[str]:
         f"{len(file.cells)} configurations, {seeds} seed{'' if high == 1 else 's'} each: "
         f"{sum(counts)} trainings on {study.data_name}, {_trained_in(study)}."
     )
-    planned = len(file.cells) * int(study.trials["seed"].max() + 1) if len(study.trials) else 0
+    planned = len(file.cells) * study.seeds
     parts = [file.text, lead] if file.text else [lead]
     if sum(counts) < planned:
         parts.append(f"The study is not finished: {sum(counts)} of {planned} trainings are done.")

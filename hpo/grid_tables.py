@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 
+from hpo.config import CLASSES
 from hpo.page import Table
 from hpo.results import StoredStudy
 from hpo.statistics import Summary, summarize
 from hpo.study_file import COLUMNS, FIGURES, Cell, Experiment, GridStudy
 
-CLASSES = 10
 # A run that stays below three times chance has learnt nothing worth the name.
 FAILS_BELOW = 3 / CLASSES
 
@@ -26,7 +26,7 @@ def reproduced(study: StoredStudy, cell: Cell, figure: str) -> str:
     values = study.of(cell)[figure] * SCALE[figure]
     summary = summarize(values.to_list())
     if summary is None:
-        return "–"
+        return f"{len(values)} diverged" if len(values) else "–"
     text = summary_text(summary, DIGITS[figure], collapsed=fails(study, cell) and _spreads(figure))
     lost = len(values) - summary.n
     return f"{text}, {lost} diverged" if lost else text

@@ -40,8 +40,9 @@ class Objective:
     cache folder, fetched if need be. space: {hyperparameter: domain} in place of that of
     studies/search.toml, domains as a study file writes them: a value is fixed, a list is choices,
     {"low": …, "high": …} with "log" or "step" is a range. seed fixes split, initial weights and
-    batch order. device: auto, cpu, cuda or mps. Raises InputError for a dataset or a space that is
-    wrong, and for a study of several objectives.
+    batch order. device: auto, cpu, cuda or mps.
+
+    Raises InputError for a dataset, a space or a device that is wrong or not there.
     """
 
     def __init__(

@@ -15,8 +15,8 @@ from optuna.distributions import (
 from optuna.storages import RDBStorage
 from optuna.trial import Trial, TrialState, create_trial
 
-from hpo.config import HYPERPARAMETERS, Config, Seeds
-from hpo.data import CLASSES, VALID_SHARE, Dataset
+from hpo.config import CLASSES, HYPERPARAMETERS, Config, Seeds
+from hpo.data import VALID_SHARE, Dataset
 from hpo.messages import EpochDone, Task
 from hpo.study_file import Cell, GridStudy
 
@@ -76,6 +76,7 @@ class Job:
     cost: float
     epochs: list[EpochDone] = field(default_factory=list)
     attempts: int = 1
+    reported: int = 0  # epochs that the storage has
 
 
 class Plan(Protocol):

@@ -4,7 +4,7 @@ import multiprocessing
 import signal
 from contextlib import suppress
 from dataclasses import dataclass
-from multiprocessing import connection, forkserver
+from multiprocessing import connection, forkserver, resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from types import TracebackType
@@ -20,11 +20,14 @@ START_SECONDS = 120
 def preload() -> None:
     """Starts the server that workers are forked from; it loads torch while the caller goes on.
 
-    Ctrl-C reaches the whole process group, so SIGINT is blocked for the server before it is born.
+    Ctrl-C reaches the whole process group, and so may SIGTERM; it is the runner that answers them,
+    so both are blocked for the server before it is born, and for the workers that it bears.
+    (multiprocessing's tracker unblocks them when it starts, so it comes first.)
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["hpo.worker"])
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT, signal.SIGTERM])
     try:
         forkserver.ensure_running()
     finally:
@@ -48,7 +51,7 @@ def require_device(device: str) -> None:
     process.start()
     theirs.close()
     if fault := ours.recv():
-        raise InputError(fault)
+        raise InputError(f"--device: {fault}")
 
 
 def _try_device(channel: Connection, device: str) -> None:
@@ -56,7 +59,7 @@ def _try_device(channel: Connection, device: str) -> None:
 
     try:
         choose_device(device)
-    except ValueError as error:
+    except InputError as error:
         channel.send(str(error))
     else:
         channel.send("")

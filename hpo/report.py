@@ -100,3 +100,6 @@ def terminal(study: StoredStudy) -> Iterator[RenderableType]:
         row += [reproduced(study, cell, figure) for figure in FIGURES]
         table.add_row(*row, *([reported(cell, "test_accuracy")] if with_reported else []))
     yield table
+    for _, best in study.finished.nlargest(1, "valid_accuracy").iterrows():
+        accuracy = f"validation accuracy {100 * best['valid_accuracy']:.2f}%"
+        yield f"best trial: {best['number']}, {best['cell']} seed {best['seed']}, {accuracy}"

@@ -28,6 +28,7 @@ class StoredStudy:
 
     name: str
     file: GridStudy
+    seeds: int
     data: dict[str, Any]
     sessions: list[dict[str, Any]]
     trials: pd.DataFrame
@@ -63,6 +64,7 @@ def load_study(storage: RDBStorage, name: str) -> StoredStudy:
     return StoredStudy(
         name=name,
         file=file,
+        seeds=attributes["seeds"],
         data=attributes["data"],
         sessions=attributes.get("sessions", []),
         trials=_trials_frame(trials),

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import Any
 
 import optuna
@@ -22,6 +23,7 @@ from hpo.pool import Pool
 from hpo.study_file import GridStudy
 
 ATTEMPTS = 3
+REPEAT_SECONDS = 1.0  # some terminals and wrappers send a signal twice
 TICK_SECONDS = 0.2
 
 
@@ -99,6 +101,14 @@ def clean_up(study: optuna.Study) -> None:
 # --- the loop ----------------------------------------------------------------------------------
 
 
+class End(Enum):
+    """How a run ended."""
+
+    WHOLE = "whole"
+    STOPPED = "stopped"
+    OUT_OF_TIME = "out of time"
+
+
 @dataclass
 class Loop:
     """Hands a plan's jobs to the pool and records what comes back, until all is done or stopped."""
@@ -113,23 +123,20 @@ class Loop:
     stopping: bool = False
     idle_deaths: int = 0
 
-    def run(self, plan: Plan) -> bool:
-        """True if the plan was worked off, False if a signal or the deadline ended it before."""
+    def run(self, plan: Plan) -> End:
+        """Until the plan is worked off, a signal comes, or the deadline passes."""
         with stop_on_signals(self._stop):
-            while not self._over():
+            while not self.stopping and time.monotonic() < self.deadline:
                 self._hand_out(plan)
                 if not self.running:
-                    return True
+                    return End.WHOLE
                 for event in self.pool.wait(TICK_SECONDS):
                     self._handle(event)
-        self._abandon("stopped" if self.stopping else "out of time")
-        return False
+            self._abandon("stopped" if self.stopping else "out of time")
+        return End.STOPPED if self.stopping else End.OUT_OF_TIME
 
     def _stop(self) -> None:
         self.stopping = True
-
-    def _over(self) -> bool:
-        return self.stopping or time.monotonic() > self.deadline
 
     def _hand_out(self, plan: Plan) -> None:
         for worker in self.pool.idle:
@@ -164,8 +171,10 @@ class Loop:
 
     def _record_epoch(self, job: Job, epoch: EpochDone) -> None:
         job.epochs.append(epoch)
-        for trial, accuracy in zip(job.trials, epoch.valid_accuracy, strict=True):
-            trial.report(accuracy, epoch.number)
+        if epoch.number > job.reported:  # not again what a lost worker reported before
+            job.reported = epoch.number
+            for trial, accuracy in zip(job.trials, epoch.valid_accuracy, strict=True):
+                trial.report(accuracy, epoch.number)
         progress = self.display.progress
         progress.spent += job.cost / job.task.config.epochs
         worker = next(w for w, other in self.by_worker.items() if other is job)
@@ -198,7 +207,7 @@ class Loop:
         self.display.notice(f"{job.label} failed: {reason}")
 
     def _retry(self, job: Job, death: Died) -> None:
-        """A lost worker's job begins anew in the same trials: their epochs are written over."""
+        """A lost worker's job begins anew in the same trials; it gives the same epochs again."""
         if job.attempts >= ATTEMPTS:
             self._fail(job, f"its worker died {ATTEMPTS} times (exit code {death.exitcode})")
             return
@@ -209,6 +218,9 @@ class Loop:
         self.again.append(job)
 
     def _abandon(self, reason: str) -> None:
+        for event in self.pool.wait(0):  # what has ended but was not yet heard of counts
+            if isinstance(event, (EpochDone, Done)):
+                self._handle(event)
         self.pool.close()
         for job in [*self.running.values(), *self.again]:
             for trial in job.trials:
@@ -228,11 +240,16 @@ def outcome(job: Job, done: Done, replicate: int) -> dict[str, Any]:
 
 @contextmanager
 def stop_on_signals(stop: Callable[[], None]) -> Iterator[None]:
-    """While it lasts, SIGINT and SIGTERM call `stop` once instead of breaking into a transaction;
-    a second one interrupts at once."""
+    """While it lasts, SIGINT and SIGTERM call `stop` instead of breaking into a transaction; one
+    that comes a second or more after the first interrupts at once."""
+
+    asked = math.inf
 
     def handle(number: int, frame: Any) -> None:
-        signal.signal(number, signal.default_int_handler)
+        nonlocal asked
+        if time.monotonic() > asked + REPEAT_SECONDS:
+            raise KeyboardInterrupt
+        asked = min(asked, time.monotonic())
         stop()
 
     before = {s: signal.signal(s, handle) for s in (signal.SIGINT, signal.SIGTERM)}
@@ -255,10 +272,10 @@ def run_grid(
     provenance: dict[str, Any],
     timeout: float = math.inf,
     quiet: bool = False,
-) -> bool:
-    """Runs what is missing of a grid; True if it is whole, False if it was stopped before.
+) -> End:
+    """Runs what is missing of a grid.
 
-    Raises InputError where the stored study is bound to other things or the device is not there.
+    Raises InputError where the stored study is bound to other things.
     """
     started, deadline = time.time(), time.monotonic() + timeout
     study = open_study(storage, study_file, dataset, name)
@@ -266,7 +283,7 @@ def run_grid(
     study.set_user_attr("seeds", max(seeds, study.user_attrs.get("seeds", 0)))
     plan = GridPlan(study, storage, study_file, seeds, dataset)
     if not plan.missing:
-        return True
+        return End.WHOLE
     total = len(study_file.cells) * seeds
     progress = Progress(title=name, total=total, done=total - plan.missing, planned=plan.cost)
     with Pool(min(workers, len(plan.waiting)), dataset, device) as pool:
@@ -275,7 +292,7 @@ def run_grid(
         sessions = [*study.user_attrs.get("sessions", []), session]
         study.set_user_attr("sessions", sessions)
         with Display(progress, quiet=quiet) as display:
-            whole = Loop(study, pool, display, deadline).run(plan)
+            end = Loop(study, pool, display, deadline).run(plan)
     session["seconds"] = time.time() - started
     study.set_user_attr("sessions", sessions)
-    return whole
+    return end

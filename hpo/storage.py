@@ -12,6 +12,7 @@ import optuna
 import sqlalchemy
 from optuna.exceptions import OptunaError
 from optuna.storages import RDBStorage
+from optuna.storages._rdb import models
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import (
     ArgumentError,
@@ -36,6 +37,12 @@ def shown(text: str) -> str:
     """A URL, or a text with one in it, without its password: for people and logs."""
     text = re.sub(r"(://[^:/\s]*):\S*@", r"\1:***@", text)
     return re.sub(r"(?<=[?&]password=)[^&\s]*", "***", text)
+
+
+def absolute(url: str) -> str:
+    """The URL with a SQLite file's whole path: the same for every folder it is named from."""
+    file = _sqlite_file(make_url(url))
+    return f"sqlite:///{file.absolute()}" if file else url
 
 
 def check_storage(url: str, *, create: bool = True) -> None:
@@ -129,13 +136,18 @@ def _tables(url: sqlalchemy.URL) -> set[str]:
 
 
 def _check_tables(url: str, tables: set[str], create: bool) -> None:
-    if tables and not tables >= OPTUNA_TABLES:
+    if not (tables >= OPTUNA_TABLES or tables <= _optunas_tables()):
         raise InputError(
             f"storage {shown(url)}: is a database of something else, without Optuna's tables; "
             "give --storage another one"
         )
     if not tables and not create:
         raise NothingStored(f"storage {shown(url)}: holds no studies yet; `hpo run` makes them")
+
+
+def _optunas_tables() -> set[str]:
+    """All of them: a process killed while it made them leaves a part, which Optuna completes."""
+    return {*models.BaseModel.metadata.tables, "alembic_version"}
 
 
 def _set_up_sqlite(connection: Any, _record: Any) -> None:

@@ -317,6 +317,8 @@ def _experiment(table: Mapping[str, Any], at: str, cells: list[str], reader: _Re
             reader.fault(f"{at}columns", f"unknown {column!r}; there are {', '.join(COLUMNS)}")
     if not names:
         reader.fault(f"{at}cells", "needs at least one cell's name")
+    if len(set(names)) < len(names):
+        reader.fault(f"{at}cells", "names a cell twice")
     return Experiment(
         title=reader.text(table, "title", "Experiment", at),
         text=reader.text(table, "text", "", at),

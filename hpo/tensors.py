@@ -4,13 +4,14 @@ import torch
 
 from hpo.config import Seeds
 from hpo.data import Dataset, Floats, Integers, split
+from hpo.errors import InputError
 from hpo.training import Examples, Split
 
 
 def choose_device(name: str) -> torch.device:
     """auto is CUDA where there is one, else the CPU: networks this small gain nothing on MPS.
 
-    Raises ValueError for a device that this machine or this build of torch does not have.
+    Raises InputError for a device that this machine or this build of torch does not have.
     """
     there = {
         "cpu": True,
@@ -21,7 +22,7 @@ def choose_device(name: str) -> torch.device:
         return torch.device("cuda" if there["cuda"] else "cpu")
     if not there.get(name):
         has = ", ".join(device for device, usable in there.items() if usable)
-        raise ValueError(f"--device {name}: not usable here; this machine has {has}")
+        raise InputError(f"device {name!r}: not usable here; this machine has {has}")
     return torch.device(name)
 
 

@@ -2,7 +2,6 @@
 in the server that workers are forked from."""
 
 import os
-import signal
 import threading
 from multiprocessing import connection, parent_process
 from multiprocessing.connection import Connection
@@ -20,7 +19,6 @@ from hpo.training import evaluate, train
 
 def work(channel: Connection, shared: SharedDataset, device_name: str) -> None:
     """Trains what comes through the channel until it closes; ends with its parent."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(1)
     device = choose_device(device_name)

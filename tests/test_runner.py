@@ -10,13 +10,12 @@ from collections import Counter
 from contextlib import closing
 from pathlib import Path
 
-import numpy as np
 import optuna
 import pytest
+from tiny import tiny_dataset
 
 from hpo import plan, provenance, record, results, runner, study_file
 from hpo.config import Config
-from hpo.data import Dataset
 from hpo.errors import InputError
 from hpo.pool import Pool
 from hpo.storage import open_storage
@@ -44,21 +43,6 @@ lr = 1e6
 """
 # About 10 s on one core: long enough to be stopped and killed in the middle.
 LONG = QUICK.replace("epochs = 2", "epochs = 40").replace("width = 80", "width = 400")
-
-
-def tiny_dataset(seed: int = 0) -> Dataset:
-    rng = np.random.default_rng(seed)
-    labels = rng.integers(0, 10, 300)
-    images = (rng.normal(0, 1, (300, 12)) + labels[:, None] / 3).astype(np.float32)
-    return Dataset(
-        name="mnist-5k",
-        train_images=images[:250],
-        train_labels=labels[:250],
-        test_images=images[250:],
-        test_labels=labels[250:],
-        stratified=False,
-        checksum=f"tiny {seed}",
-    )
 
 
 @pytest.fixture
@@ -196,7 +180,7 @@ def test_a_device_that_is_not_there_costs_no_stored_trial(quick, tmp_path):
     command = [*HPO, "run", "quick.toml", "--fresh", "--yes", "--device", "mps"]
     answer = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert answer.returncode == 2
-    assert answer.stderr.startswith("hpo: --device mps: not usable here; this machine has cpu")
+    assert answer.stderr.startswith("hpo: --device: device 'mps': not usable here; this machine")
     storage = open_storage(f"sqlite:///{tmp_path / 'hpo.db'}")
     assert len(results.load_study(storage, "quick").trials) == len(study.trials) == 3
 
@@ -249,6 +233,14 @@ def trials_in(folder: Path) -> list[optuna.trial.FrozenTrial]:
     return optuna.load_study(study_name="long", storage=url).trials if made else []
 
 
+def states_in(folder: Path) -> set[str]:
+    return {trial.state.name for trial in trials_in(folder)}
+
+
+def complete_in(folder: Path) -> set[int]:
+    return {trial.number for trial in trials_in(folder) if trial.state.name == "COMPLETE"}
+
+
 def epochs_in(folder: Path) -> int:
     return sum(len(trial.intermediate_values) for trial in trials_in(folder))
 
@@ -274,6 +266,12 @@ def alive(pid: int) -> bool:
         return False
 
 
+def works(pid: int) -> bool:
+    """Whether a process has used a second of CPU since its start: a worker in training has."""
+    ticks = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[11]
+    return int(ticks) / os.sysconf("SC_CLK_TCK") > 0.2
+
+
 def finish(process: subprocess.Popen) -> str:
     output, _ = process.communicate(timeout=120)
     return output
@@ -281,13 +279,14 @@ def finish(process: subprocess.Popen) -> str:
 
 def resume_and_check(folder: Path) -> None:
     """The same command to the end: everything there once, nothing left running."""
-    before = {t.number for t in trials_in(folder) if t.state.name == "COMPLETE"}
+    before, there = complete_in(folder), len(trials_in(folder))
     process = start(folder)
     output = finish(process)
     assert process.returncode == 0, output
     trials = trials_in(folder)
     complete = [t for t in trials if t.state.name == "COMPLETE"]
     assert before <= {t.number for t in complete}
+    assert len(trials) - there == 9 - len(before), "what was missing, and nothing else"
     keys = Counter((t.user_attrs["cell"], t.user_attrs["seed"]) for t in complete)
     assert keys == Counter({(c, s): 1 for c in ("narrow", "wide", "hot") for s in range(3)})
     assert not [t for t in trials if t.state.name in ("RUNNING", "WAITING")]
@@ -314,11 +313,14 @@ def test_another_process_sees_epochs_while_the_study_runs(tmp_path):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_stops_training_keeps_what_is_finished_and_writes_the_report(tmp_path, number):
     process = start(tmp_path)
-    wait_for(lambda: epochs_in(tmp_path) > 3)
-    os.killpg(process.pid, number) if number == signal.SIGINT else process.send_signal(number)
-    workers_of = process.pid
-    wait_for(lambda: len(children(workers_of)) <= 2, seconds=2)  # the server and its tracker
+    wait_for(lambda: {"COMPLETE", "RUNNING"} <= states_in(tmp_path))
+    finished = complete_in(tmp_path)
+    family = children(process.pid)
+    workers = [pid for pid in family if not children(pid)]
+    os.killpg(process.pid, number)
+    wait_for(lambda: sum(map(alive, workers)) <= 1, seconds=2)  # multiprocessing's tracker stays
     output = finish(process)
+    assert finished <= complete_in(tmp_path)
     assert process.returncode == 130, output
     assert "Traceback" not in output
     assert (tmp_path / "reports/long/index.html").is_file()
@@ -328,12 +330,27 @@ def test_a_signal_stops_training_keeps_what_is_finished_and_writes_the_report(tm
 
 def test_after_kill_9_of_everything_the_rest_is_run_and_no_more(tmp_path):
     for _ in range(2):
+        before = complete_in(tmp_path)
         process = start(tmp_path)
-        done = len(trials_in(tmp_path))
-        wait_for(lambda done=done: len(trials_in(tmp_path)) > done and epochs_in(tmp_path) > 5)
+        wait_for(
+            lambda old=before: complete_in(tmp_path) > old and "RUNNING" in states_in(tmp_path)
+        )
         os.killpg(process.pid, signal.SIGKILL)
         finish(process)
+    assert complete_in(tmp_path)
     resume_and_check(tmp_path)
+
+
+def test_a_second_run_of_the_same_study_is_refused_and_harms_nothing(tmp_path):
+    process = start(tmp_path)
+    wait_for(lambda: epochs_in(tmp_path) > 1)
+    second = start(tmp_path)
+    output = finish(second)
+    assert second.returncode == 2, output
+    assert f"study 'long': is being run by process {process.pid}" in output
+    assert "FAIL" not in states_in(tmp_path)
+    os.killpg(process.pid, signal.SIGKILL)
+    finish(process)
 
 
 def test_workers_end_when_their_runner_is_killed(tmp_path):
@@ -349,10 +366,11 @@ def test_workers_end_when_their_runner_is_killed(tmp_path):
 def test_a_killed_worker_is_replaced_and_its_trial_runs_again(tmp_path):
     process = start(tmp_path)
     wait_for(lambda: epochs_in(tmp_path) > 3)
-    worker = max(children(process.pid))
+    worker = next(pid for pid in children(process.pid) if children(pid) == [] and works(pid))
     os.kill(worker, signal.SIGKILL)
     output = finish(process)
     assert process.returncode == 0, output
+    assert "Warning" not in output
     assert Counter(t.state.name for t in trials_in(tmp_path)) == {"COMPLETE": 9}
 
 

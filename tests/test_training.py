@@ -11,7 +11,7 @@ from torch import nn
 from hpo.config import ACTIVATIONS, OPTIMIZERS, Config, Seeds
 from hpo.network import ACTIVATIONS as ACTIVATION_CODE
 from hpo.training import OPTIMIZERS as OPTIMIZER_CODE
-from hpo.training import Epoch, Examples, Split, evaluate, train
+from hpo.training import Epoch, Examples, Split, _correct, evaluate, train
 
 FEATURES = 20
 MODULES = {
@@ -160,6 +160,32 @@ def test_a_replicate_does_not_feel_its_stack(activation, optimizer, shape):
     weights = stacked.network.state_dict(3)
     for name, weight in alone.network.state_dict().items():
         assert torch.equal(weight, weights[name]), name
+
+
+def test_validation_in_several_chunks_does_not_feel_the_stack_either():
+    generator = torch.Generator().manual_seed(0)
+    data = Examples(
+        torch.randn(1800, FEATURES, generator=generator),
+        torch.randint(0, 10, (1800,), generator=generator),
+    )
+    splits = [split(seed, train_rows=800, n=1800) for seed in range(5)]
+    seeds = [Seeds.of(seed) for seed in range(5)]
+    stacked = list(train(config(), data, splits, seeds))[-1]
+    for replicate in range(5):
+        alone = list(train(config(), data, [splits[replicate]], [seeds[replicate]]))[-1]
+        assert alone.valid_loss[0] == stacked.valid_loss[replicate]
+
+
+def test_accuracy_is_argmaxs_where_logits_tie_or_overflow():
+    labels = torch.tensor([[0, 1, 2]])
+    logits = torch.zeros(1, 10, 3)
+    logits[0, :, 1] = math.inf
+    logits[0, 2, 2] = math.nan
+    expected = int((logits.argmax(1) == labels).sum())
+    assert _correct(logits, labels) == expected
+    clear = torch.randn(4, 10, 64, generator=torch.Generator().manual_seed(0))
+    truth = torch.randint(0, 10, (4, 64), generator=torch.Generator().manual_seed(1))
+    assert _correct(clear, truth) == int((clear.argmax(1) == truth).sum())
 
 
 def test_metrics_are_running_means_in_training_and_means_in_validation():
