@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from hpo import data
+from hpo.config import CLASSES
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ def idx_files() -> IdxFiles:
     """100 training and 20 test images of 28 by 28 random pixels, every class alike."""
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (120, 28, 28), dtype=np.uint8)
-    labels = np.arange(120, dtype=np.uint8) % data.CLASSES
+    labels = np.arange(120, dtype=np.uint8) % CLASSES
     arrays = (images[:100], labels[:100], images[100:], labels[100:])
     names = [file.name for file in data.IDX["mnist"].files]
     contents = {name: _idx(array) for name, array in zip(names, arrays, strict=True)}

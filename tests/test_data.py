@@ -19,6 +19,7 @@ from conftest import IdxFiles
 from torchvision.transforms import Compose, Normalize, ToTensor
 
 from hpo import data
+from hpo.config import CLASSES
 from hpo.errors import InputError
 
 TRAIN_IMAGES, TRAIN_LABELS, TEST_IMAGES, TEST_LABELS = (f.name for f in data.IDX["mnist"].files)
@@ -194,7 +195,7 @@ def test_file_that_vanishes_while_loading_is_an_input_error(tmp_path: Path):
 
 
 def dataset_of(n: int) -> data.Dataset:
-    labels = np.arange(n, dtype=np.int64) % data.CLASSES
+    labels = np.arange(n, dtype=np.int64) % CLASSES
     images = np.zeros((n, 1), dtype=np.float32)
     return data.Dataset(
         name="made up",
