@@ -13,7 +13,7 @@ from hpo.grid_tables import (
     fails,
     overview_rows,
     published,
-)  # fmt: skip
+)
 from hpo.page import Block, Picture, Section, Table
 from hpo.record import METRICS
 from hpo.results import StoredStudy

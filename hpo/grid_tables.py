@@ -102,9 +102,9 @@ def overview_rows(file: GridStudy) -> list[tuple[Cell, int | None]]:
     """A row for each published network, in the order in which the experiments come to it."""
     by_name = {cell.name: cell for cell in file.cells}
     visits = [name for e in file.experiments for name in curve_cells(file, e)]
-    rest = [name for name in by_name if name not in visits]
+    rest = [cell.name for cell in file.cells for _ in range(max(len(cell.reported), 1))]
     rows: list[tuple[Cell, int | None]] = []
-    for name in [*visits, *rest]:
+    for name in [*visits, *rest]:  # the rest: what no experiment came to, or not often enough
         cell = by_name[name]
         before = sum(shown is cell for shown, _ in rows)
         if before < max(len(cell.reported), 1):

@@ -142,6 +142,14 @@ def test_the_configuration_trained_twice_stands_beside_both_figures(stored):
         assert any("96.93 and 96.45" in row for row in table.rows)
 
 
+def test_every_published_figure_has_its_row_even_where_no_section_comes_back_to_it(tmp_path):
+    stored = store(tmp_path, seeds=1, raw={"experiments": []})
+    overview = next(b for b in grid_report.sections(stored)[0].blocks if isinstance(b, page.Table))
+    labels = [row[0] for row in overview.rows]
+    assert len(labels) == 9
+    assert {"ReLU MLP", "ReLU MLP (LR=0.1)"} <= set(labels)
+
+
 def test_findings_say_who_is_better_and_who_fails(stored):
     text = " ".join(
         sentence

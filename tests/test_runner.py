@@ -267,7 +267,7 @@ def alive(pid: int) -> bool:
 
 
 def works(pid: int) -> bool:
-    """Whether a process has used a second of CPU since its start: a worker in training has."""
+    """Whether a process has used 0.2 s of CPU since its fork: a worker in training has."""
     ticks = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[11]
     return int(ticks) / os.sysconf("SC_CLK_TCK") > 0.2
 
