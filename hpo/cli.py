@@ -1,5 +1,6 @@
 """The commands: parse, call, print. Heavy modules are imported inside the commands."""
 
+import dataclasses
 import math
 import os
 import signal
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from hpo.data import Dataset
-    from hpo.study_file import StudyFile
+    from hpo.study_file import SearchStudy, StudyFile
 
 app = typer.Typer(
     help="Hyperparameter studies of multilayer perceptrons.",
@@ -72,12 +73,42 @@ def run(
             help="Grid: run each cell with N seeds, 0 … N-1.",
         ),
     ] = None,
+    trials: Annotated[
+        int | None,
+        typer.Option(
+            "--trials",
+            show_default="the study file's",
+            help="Search: go on until the study holds N finished trials in total.",
+        ),
+    ] = None,
     timeout: Annotated[
         float | None,
         typer.Option(
             "--timeout",
             metavar="SECONDS",
             help="Start no trial after this long, stop those under way, go on to the report.",
+        ),
+    ] = None,
+    sampler: Annotated[
+        str | None,
+        typer.Option(
+            "--sampler",
+            show_default="the study file's",
+            help="Search: tpe, random, gp, cmaes or qmc.",
+        ),
+    ] = None,
+    sampler_seed: Annotated[
+        int | None,
+        typer.Option(
+            "--sampler-seed", show_default="the study file's", help="Search: the sampler's seed."
+        ),
+    ] = None,
+    pruner: Annotated[
+        str | None,
+        typer.Option(
+            "--pruner",
+            show_default="the study file's",
+            help="Search: none, median, hyperband, sha or percentile.",
         ),
     ] = None,
     workers: Annotated[
@@ -114,13 +145,22 @@ def run(
 
     loaded = study_file.load(study)
     own_name = study_file.check_name(loaded.name if name is None else name)
-    _at_least("--seeds", seeds, 1)
+    options = {
+        "--trials": trials,
+        "--sampler": sampler,
+        "--sampler-seed": sampler_seed,
+        "--pruner": pruner,
+    }
+    if isinstance(loaded, study_file.SearchStudy):
+        _refuse({"--seeds": seeds}, loaded.name, "search")
+        loaded = _with_options(loaded, options)
+    else:
+        _refuse(options, loaded.name, "grid")
+        _at_least("--seeds", seeds, 1)
     _at_least("--workers", workers, 1)
     _at_least("--timeout", timeout, 0)
     _one_of("--device", device, ("auto", "cpu", "cuda", "mps"))
     _one_of("--dataset", loaded.dataset if dataset is None else dataset, study_file.DATASETS)
-    if isinstance(loaded, study_file.SearchStudy):
-        raise InputError(f"study {loaded.name!r}: is a search; this version runs grids alone")
     _check_writable(out, own_name)
 
     from hpo import pool
@@ -137,28 +177,73 @@ def run(
     import hpo.report  # while the workers' server loads torch  # noqa: F401
     from hpo import runner
     from hpo.lock import only_run
+    from hpo.loop import End
 
     opened = storages.open_storage(storage)
+    limit = math.inf if timeout is None else timeout
+    machine = runner.Machine(
+        workers=workers or _cores(),
+        device=device,
+        provenance=provenance.collect(sys.argv[1:]),
+        quiet=quiet,
+    )
     with only_run(storages.absolute(storage), own_name):
         if fresh:
             _delete(opened, own_name, yes)
-        end = runner.run_grid(
-            loaded,
-            images,
-            opened,
-            name=own_name,
-            seeds=seeds or loaded.seeds,
-            workers=workers or _cores(),
-            device=device,
-            provenance=provenance.collect(sys.argv[1:]),
-            timeout=math.inf if timeout is None else timeout,
-            quiet=quiet,
-        )
+        if isinstance(loaded, study_file.SearchStudy):
+            end = runner.run_search(
+                loaded,
+                images,
+                opened,
+                name=own_name,
+                n_trials=loaded.n_trials,
+                folder=out / own_name / "best",
+                machine=machine,
+                timeout=limit,
+            )
+        else:
+            end = runner.run_grid(
+                loaded,
+                images,
+                opened,
+                name=own_name,
+                seeds=range(seeds or loaded.seeds),
+                machine=machine,
+                timeout=limit,
+            )
         written = _write_report(opened, own_name, out)
-    if end is runner.End.STOPPED:
+    if end is End.STOPPED:
         raise KeyboardInterrupt
     if not written:
         raise typer.Exit(1)
+
+
+def _refuse(options: dict[str, Any], study: str, kind: str) -> None:
+    """InputError for an option that studies of this kind do not have."""
+    for option, value in options.items():
+        if value is not None:
+            raise InputError(f"{option}: study {study!r} is a {kind}, which has no such option")
+
+
+def _with_options(search: "SearchStudy", options: dict[str, Any]) -> "SearchStudy":
+    """The search as --trials, --sampler, --sampler-seed and --pruner change it, where given."""
+    from hpo import samplers, study_file
+
+    _at_least("--trials", options["--trials"], 1)
+    _at_least("--sampler-seed", options["--sampler-seed"], 0)
+    known = {"--sampler": study_file.SAMPLERS, "--pruner": study_file.PRUNERS}
+    for option, names in known.items():
+        if options[option] is not None:
+            _one_of(option, options[option], names)
+    keys = {"--trials": "n_trials"}
+    given = {
+        keys.get(option, option.removeprefix("--").replace("-", "_")): value
+        for option, value in options.items()
+        if value is not None
+    }
+    changed = dataclasses.replace(search, **given)
+    samplers.check_together(changed, f"study {search.name!r}")
+    return changed
 
 
 def _load_data(
@@ -250,8 +335,7 @@ def list_(storage: StorageOption = DEFAULT_STORAGE) -> None:
     print("Study files:")
     for name in study_file.shipped():
         found = study_file.load(name)
-        later = "" if isinstance(found, study_file.GridStudy) else " (cannot be run yet)"
-        print(f"  {name:24}{found.title}{later}")
+        print(f"  {name:24}{found.title}")
     from hpo.storage import NothingStored, open_storage, shown
 
     try:
@@ -286,6 +370,34 @@ def dashboard(
         optuna_dashboard.run_server(opened, host=host, port=port)
     except OSError as error:
         raise InputError(f"--port {port}: cannot listen on it ({error.strerror})") from error
+
+
+@app.command()
+def predict(
+    best: Annotated[
+        Path, typer.Argument(metavar="BEST", help="The `best` folder of a search's report.")
+    ],
+    image: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="IMAGE",
+            help="Pictures (PNG and its like), IDX files (.gz or not), .npz files of arrays.",
+        ),
+    ],
+    invert: Annotated[
+        bool, typer.Option("--invert", help="Images are dark on light, unlike MNIST's.")
+    ] = False,
+) -> None:
+    """Classify images: a line an image, its path, class and probability."""
+    from hpo import description, images
+
+    features = description.read(best).features
+    names, pixels = images.read_all(image, features, invert=invert)
+    from hpo import saved  # torch takes two seconds to load; the user's slips are found without
+
+    rows = zip(names, saved.load(best).probabilities(pixels), strict=True)
+    lines = [f"{name}\t{row.argmax()}\t{row.max():.4f}" for name, row in rows]
+    typer.echo(os.fsencode("\n".join(lines)))  # a path may hold any bytes
 
 
 @data_app.command("get")
@@ -327,14 +439,18 @@ def _stored_name(study: str, name: str | None) -> str:
 def _delete(storage: Any, name: str, yes: bool) -> None:
     import optuna
 
-    if name not in optuna.get_all_study_names(storage):
+    from hpo.finalists import name_of
+
+    there = [n for n in (name, name_of(name)) if n in optuna.get_all_study_names(storage)]
+    if not there:
         return
     if not yes:
         if not sys.stdin.isatty():
             raise InputError("--fresh: would delete a study; add --yes where nobody can be asked")
         if not typer.confirm(f"Delete the stored study {name!r} with all its trials?"):
             raise InputError("--fresh: nothing deleted, nothing run")
-    optuna.delete_study(study_name=name, storage=storage)
+    for found in there:
+        optuna.delete_study(study_name=found, storage=storage)
 
 
 def _at_least(option: str, value: float | None, least: int) -> None:

@@ -67,6 +67,12 @@ class Config:
         if faults:
             raise ValueError("; ".join(f"{name}: {fault}" for name, fault in faults.items()))
 
+    @property
+    def brief(self) -> str:
+        """3 × 512 relu, adam at 0.0012."""
+        layers = f"{self.depth} × {self.width} {self.activation}"
+        return f"{layers}, {self.optimizer} at {self.lr:.2g}"
+
     def as_dict(self) -> dict[str, Any]:
         return {f.name: getattr(self, f.name) for f in fields(self)}
 

@@ -155,6 +155,12 @@ def _raw_folder(name: str, folder: Path) -> Path:
     return folder / IDX[name].torchvision / "raw"
 
 
+def normalization(name: str) -> tuple[float, float]:
+    """Mean and deviation that the dataset's pixels, 0 … 1, are normalized by."""
+    known = IDX["mnist" if name == EMBEDDED else name]
+    return known.mean, known.deviation
+
+
 def missing(name: str, folder: Path) -> list[str]:
     """The names of the dataset's files that `folder` holds neither plain nor as .gz."""
     if name == EMBEDDED:

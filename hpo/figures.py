@@ -54,7 +54,7 @@ class Dots:
     reported: float | None
 
 
-def _figure(height: float, *, left: float, right: float, top: float, bottom: float) -> Figure:
+def blank(height: float, *, left: float, right: float, top: float, bottom: float) -> Figure:
     """8 inches wide, with margins in inches: a fixed layout takes half the time of a solved one."""
     figure = Figure(figsize=(8, height))
     figure.subplots_adjust(
@@ -63,11 +63,11 @@ def _figure(height: float, *, left: float, right: float, top: float, bottom: flo
     return figure
 
 
-def _short(label: str) -> str:
+def short(label: str) -> str:
     return label if len(label) <= 40 else f"{label[:39]}…"
 
 
-def _svg(figure: Figure) -> str:
+def svg_text(figure: Figure) -> str:
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()
@@ -78,7 +78,7 @@ def curves(cells: Sequence[CellCurves], classes: int = 10) -> str:
     """A row a cell: loss left, accuracy right. Cells that learn share their axes; a collapsed one
     has axes of its own, so that it does not flatten the others."""
     with mpl.rc_context(STYLE):
-        figure = _figure(0.45 + 2.35 * len(cells), left=0.6, right=0.1, top=0.6, bottom=0.5)
+        figure = blank(0.45 + 2.35 * len(cells), left=0.6, right=0.1, top=0.6, bottom=0.5)
         axes = figure.subplots(len(cells), 2, squeeze=False, gridspec_kw={"hspace": 0.36})
         learned = [cell for cell in cells if not cell.collapsed]
         for (left, right), cell in zip(axes, cells, strict=True):
@@ -86,7 +86,7 @@ def curves(cells: Sequence[CellCurves], classes: int = 10) -> str:
             _panel(right, cell.train_accuracy, cell.valid_accuracy, cell.collapsed)
             left.set_ylabel("Loss")
             right.set_ylabel("Accuracy (%)")
-            left.set_title(_short(cell.label), loc="left", fontweight="bold")
+            left.set_title(short(cell.label), loc="left", fontweight="bold")
             if cell.collapsed:
                 _chance(left, right, cell, classes)
             else:
@@ -96,7 +96,7 @@ def curves(cells: Sequence[CellCurves], classes: int = 10) -> str:
             axis.set_xlabel("Epoch")
         handles, labels = axes[0][0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="upper right", ncols=2)
-        return _svg(figure)
+        return svg_text(figure)
 
 
 def _panel(axes: Axes, train: Curve, valid: Curve, collapsed: bool) -> None:
@@ -152,8 +152,8 @@ def overview(rows: Sequence[Dots], threshold: float) -> str:
     with mpl.rc_context(STYLE):
         left, right = _placed(rows, threshold)
         panels = [panel for panel in (left, right) if any(values or d for values, d in panel)]
-        longest, height = max(len(_short(row.label)) for row in rows), 1.2 + 0.34 * len(rows)
-        figure = _figure(height, left=0.35 + 0.075 * longest, right=0.15, top=0.65, bottom=0.5)
+        longest, height = max(len(short(row.label)) for row in rows), 1.2 + 0.34 * len(rows)
+        figure = blank(height, left=0.35 + 0.075 * longest, right=0.15, top=0.65, bottom=0.5)
         axes = figure.subplots(
             1,
             max(len(panels), 1),
@@ -165,7 +165,7 @@ def overview(rows: Sequence[Dots], threshold: float) -> str:
         for axis, panel in zip(axes, panels, strict=False):
             _dots(axis, panel, mean=panel is right)
             axis.set_xlabel("Test accuracy (%)")
-        axes[0].set_yticks(range(len(rows)), [_short(row.label) for row in rows])
+        axes[0].set_yticks(range(len(rows)), [short(row.label) for row in rows])
         axes[0].invert_yaxis()
         if len(panels) == 2:
             axes[0].set_title("Networks that fail to learn", fontsize=9)
@@ -173,7 +173,7 @@ def overview(rows: Sequence[Dots], threshold: float) -> str:
         parts = [axis.get_legend_handles_labels() for axis in axes]
         unique = {text: handle for h, t in parts for handle, text in zip(h, t, strict=True)}
         figure.legend(unique.values(), unique.keys(), loc="upper center", ncols=3)
-        return _svg(figure)
+        return svg_text(figure)
 
 
 Panel = list[tuple[Sequence[float], list[float]]]

@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from hpo.grid_tables import FAILS_BELOW, fails
-from hpo.results import StoredStudy
+from hpo.results import StoredGrid
 from hpo.statistics import Summary, paired_difference, summarize
 from hpo.study_file import Cell
 
 
-def finding(study: StoredStudy, cell: Cell) -> str:
+def finding(study: StoredGrid, cell: Cell) -> str:
     """What came out for one cell, in a sentence or two."""
     rows = study.of(cell)
     values = (100 * rows["test_accuracy"]).to_list()
@@ -60,14 +60,14 @@ def _placed(values: Sequence[float], summary: Summary) -> str:
     return f"The report has {'; and '.join(parts)}." if parts else ""
 
 
-def comparisons(study: StoredStudy, cells: Sequence[Cell]) -> list[str]:
+def comparisons(study: StoredGrid, cells: Sequence[Cell]) -> list[str]:
     """The cells that learn, ranked by mean test accuracy, each against the next, seed by seed."""
     learned = [cell for cell in cells if len(study.of(cell)) and not fails(study, cell)]
     learned.sort(key=lambda cell: -study.of(cell)["test_accuracy"].mean())
     return [_comparison(study, a, b) for a, b in pairwise(learned)]
 
 
-def _comparison(study: StoredStudy, better: Cell, worse: Cell) -> str:
+def _comparison(study: StoredGrid, better: Cell, worse: Cell) -> str:
     a, b = (study.of(c).set_index("seed")["test_accuracy"] * 100 for c in (better, worse))
     common = a.index.intersection(b.index)
     if common.empty:

@@ -1,10 +1,12 @@
 """A grid's report: overview, protocol, the experiments in their order, how it was run."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
-from hpo import figures
+from rich.console import RenderableType
+from rich.table import Table as RichTable
+
+from hpo import figures, network_figures
 from hpo.config import CLASSES
-from hpo.display import seconds_text
 from hpo.findings import comparisons, finding
 from hpo.grid_tables import (
     FAILS_BELOW,
@@ -13,14 +15,18 @@ from hpo.grid_tables import (
     fails,
     overview_rows,
     published,
+    reported,
+    reproduced,
 )
-from hpo.page import Block, Picture, Section, Table
+from hpo.page import Block, Picture, Section
 from hpo.record import METRICS
-from hpo.results import StoredStudy
+from hpo.results import StoredGrid
+from hpo.run_facts import run_table, trained_in
+from hpo.statistics import Estimate, paired_difference
 from hpo.study_file import COLUMNS, FIGURES, Cell, Experiment
 
 
-def _basis(study: StoredStudy) -> str:
+def _basis(study: StoredGrid) -> str:
     """The data that a table stands on, in words."""
     test = f"{study.data['test']:,} test images"
     name = study.data_name
@@ -28,7 +34,7 @@ def _basis(study: StoredStudy) -> str:
     return f"Data: {name}{warning}; accuracy and loss on its {test}"
 
 
-def _key(study: StoredStudy, cells: Sequence[Cell]) -> str:
+def _key(study: StoredGrid, cells: Sequence[Cell]) -> str:
     if all(len(study.of(cell)) < 2 for cell in cells):
         return "Reproduced: a single run"
     text = "Reproduced: mean ± standard deviation over the seeds"
@@ -37,7 +43,7 @@ def _key(study: StoredStudy, cells: Sequence[Cell]) -> str:
     return text
 
 
-def _glance(study: StoredStudy) -> Section:
+def _glance(study: StoredGrid) -> Section:
     rows = overview_rows(study.file)
     columns = [*(c for c in COLUMNS if c not in FIGURES), *FIGURES]
     dots = [
@@ -79,7 +85,37 @@ def _reported_percent(cell: Cell, which: int | None) -> float | None:
     return None if accuracy is None else 100 * accuracy
 
 
-def _protocol(study: StoredStudy) -> Section:
+def _differences(study: StoredGrid) -> list[Section]:
+    """Each cell beside the first one, the baseline: what stands in a grid for importances."""
+    baseline, *others = study.file.cells
+    found = [(cell, _difference(study, cell, baseline)) for cell in others]
+    rows = [
+        network_figures.DifferenceRow(label=cell.label, mean=d.mean, low=d.low, high=d.high)
+        for cell, d in found
+        if d is not None
+    ]
+    if not rows:
+        return []
+    picture = Picture(
+        file="importance.svg",
+        svg=network_figures.differences(rows, baseline.label),
+        alt=f"Difference of each network's test accuracy from that of {baseline.label}.",
+        caption=f"Test accuracy minus that of {baseline.label}, seed by seed: mean and 95% "
+        f"interval (Student's t). {_basis(study)}.",
+    )
+    return [Section(title=f"How far each network is from {baseline.label}", blocks=[picture])]
+
+
+def _difference(study: StoredGrid, cell: Cell, baseline: Cell) -> Estimate | None:
+    """In points, over the seeds that both have; None without any."""
+    a, b = (100 * study.of(c).set_index("seed")["test_accuracy"] for c in (cell, baseline))
+    common = a.index.intersection(b.index)
+    if common.empty:
+        return None
+    return paired_difference(a[common].to_list(), b[common].to_list())
+
+
+def _protocol(study: StoredGrid) -> Section:
     data, cells = study.data, study.file.cells
     config = cells[0].config
     batch = {cell.config.batch_size for cell in cells}
@@ -103,7 +139,7 @@ def _protocol(study: StoredStudy) -> Section:
     return Section(title="How the networks were trained", blocks=[text, meaning])
 
 
-def _experiment(study: StoredStudy, number: int, experiment: Experiment) -> Section:
+def _experiment(study: StoredGrid, number: int, experiment: Experiment) -> Section:
     by_name = {cell.name: cell for cell in study.file.cells}
     cells = [by_name[name] for name in experiment.cells]
     shown = [by_name[name] for name in curve_cells(study.file, experiment)]
@@ -130,7 +166,7 @@ def _experiment(study: StoredStudy, number: int, experiment: Experiment) -> Sect
     return Section(title=experiment.title, blocks=blocks)
 
 
-def _curves_caption(study: StoredStudy, drawn: Sequence[figures.CellCurves]) -> str:
+def _curves_caption(study: StoredGrid, drawn: Sequence[figures.CellCurves]) -> str:
     middle = "mean"
     if any(curve.collapsed for curve in drawn):
         middle = "median" if all(curve.collapsed for curve in drawn) else "mean (median at chance)"
@@ -142,7 +178,7 @@ def _curves_caption(study: StoredStudy, drawn: Sequence[figures.CellCurves]) -> 
     return text
 
 
-def _cell_curves(study: StoredStudy, cell: Cell) -> figures.CellCurves | None:
+def _cell_curves(study: StoredGrid, cell: Cell) -> figures.CellCurves | None:
     numbers = study.of(cell)["number"]
     rows = study.curves[study.curves["number"].isin(numbers)]
     if rows.empty:
@@ -159,50 +195,24 @@ def _cell_curves(study: StoredStudy, cell: Cell) -> figures.CellCurves | None:
     )
 
 
-def _run_section(study: StoredStudy) -> Section:
-    counts = study.trials["state"].value_counts()
-    states = ", ".join(f"{n} {state}" for state, n in counts.items()) or "none yet"
-    facts = [["Trials", states], ["Trained in", _trained_in(study)]]
-    if study.sessions:
-        last = study.sessions[-1]
-        hardware, versions = last["hardware"], last["versions"]
-        machine = f"{hardware['processor']}, {hardware['cores']} cores"
-        memory = f", {hardware['memory_gib']} GiB" if hardware["memory_gib"] else ""
-        packages = ", ".join(f"{name} {version}" for name, version in versions.items())
-        workers = f"{last['workers']} on {last['device']}, one thread each"
-        facts += [["Command", last["command"]], ["Workers", workers]]
-        facts += [["Machine", machine + memory], ["Versions", packages]]
-        facts += [["Commit", last["git_commit"]]] if last["git_commit"] else []
-    facts += [["Data checksum", f"SHA-256 {study.data['checksum']}"]]
-    facts += [["Source", study.file.source]] if study.file.source else []
-    table = Table(headers=[("What", 1), ("Value", 1)], subheaders=["", ""], rows=facts, caption="")
+def _run_section(study: StoredGrid) -> Section:
     times = (
         "Small networks are trained several seeds at a time; a seed's training time is its share."
     )
     if published(study.file):
         times += " Reported times are of the report's machine and cannot be compared."
-    return Section(title="How it was run", blocks=[table, times])
+    facts = [["Source", study.file.source]] if study.file.source else []
+    return Section(title="How it was run", blocks=[run_table(study, facts), times])
 
 
-def _trained_in(study: StoredStudy) -> str:
-    seconds = sum(session.get("seconds", 0) for session in study.sessions)
-    core_seconds = study.finished["train_seconds"].sum()
-    runs = len(study.sessions)
-    parts = [f"{seconds_text(seconds)} by the clock"]
-    parts += [f"over {runs} runs"] if runs > 1 else []
-    cut = sum("seconds" not in session for session in study.sessions)
-    parts += [f"({cut} of them killed, its time unknown)"] if cut else []
-    return f"{' '.join(parts)}, {seconds_text(core_seconds)} of training time"
-
-
-def lead(study: StoredStudy) -> list[str]:
+def lead(study: StoredGrid) -> list[str]:
     file = study.file
     counts = [len(study.of(cell)) for cell in file.cells]
     low, high = min(counts), max(counts)
     seeds = f"{high}" if low == high else f"{low} to {high}"
     lead = (
         f"{len(file.cells)} configurations, {seeds} seed{'' if high == 1 else 's'} each: "
-        f"{sum(counts)} trainings on {study.data_name}, {_trained_in(study)}."
+        f"{sum(counts)} trainings on {study.data_name}, {trained_in(study)}."
     )
     planned = len(file.cells) * study.seeds
     parts = [file.text, lead] if file.text else [lead]
@@ -216,7 +226,32 @@ def lead(study: StoredStudy) -> list[str]:
     return [" ".join(part.split()) for part in parts]
 
 
-def sections(study: StoredStudy) -> list[Section]:
+def sections(study: StoredGrid) -> list[Section]:
     """The report: overview, protocol, the experiments in their order, how it was run."""
     experiments = [_experiment(study, n, e) for n, e in enumerate(study.file.experiments)]
-    return [_glance(study), _protocol(study), *experiments, _run_section(study)]
+    found = [_glance(study), *_differences(study), _protocol(study)]
+    return [*found, *experiments, _run_section(study)]
+
+
+def terminal(study: StoredGrid) -> Iterator[RenderableType]:
+    """The overview for a terminal: what is there of each cell, and what became of the trials."""
+    counts = study.trials["state"].value_counts()
+    states = ", ".join(f"{n} {state}" for state, n in counts.items()) or "no trials"
+    yield f"{study.name} on {study.data_name}: {states}"
+    with_reported = published(study.file)
+    table = RichTable(box=None, pad_edge=False, header_style="bold")
+    table.add_column("cell")
+    table.add_column("seeds", justify="right")
+    table.add_column("test accuracy (%)", no_wrap=True)
+    table.add_column("test loss", no_wrap=True)
+    table.add_column("seconds", no_wrap=True)
+    if with_reported:
+        table.add_column("reported (%)", no_wrap=True)
+    for cell in study.file.cells:
+        row = [cell.name, str(len(study.of(cell)))]
+        row += [reproduced(study, cell, figure) for figure in FIGURES]
+        table.add_row(*row, *([reported(cell, "test_accuracy")] if with_reported else []))
+    yield table
+    for _, best in study.finished.nlargest(1, "valid_accuracy").iterrows():
+        accuracy = f"validation accuracy {100 * best['valid_accuracy']:.2f}%"
+        yield f"best trial: {best['number']}, {best['cell']} seed {best['seed']}, {accuracy}"

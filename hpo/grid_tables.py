@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from hpo.config import CLASSES
 from hpo.page import Table
-from hpo.results import StoredStudy
+from hpo.results import StoredGrid
 from hpo.statistics import Summary, summarize
 from hpo.study_file import COLUMNS, FIGURES, Cell, Experiment, GridStudy
 
@@ -15,13 +15,13 @@ SCALE = {"test_accuracy": 100.0, "test_loss": 1.0, "train_seconds": 1.0}
 DIGITS = {"test_accuracy": 2, "test_loss": 4, "train_seconds": 2}
 
 
-def fails(study: StoredStudy, cell: Cell) -> bool:
+def fails(study: StoredGrid, cell: Cell) -> bool:
     """Whether any of the cell's runs stayed near chance or diverged."""
     rows = study.of(cell)
     return bool(((rows["test_accuracy"] < FAILS_BELOW) | rows["diverged"].astype(bool)).any())
 
 
-def reproduced(study: StoredStudy, cell: Cell, figure: str) -> str:
+def reproduced(study: StoredGrid, cell: Cell, figure: str) -> str:
     """mean ± sd, or median (range) where runs collapse; an en dash without a finished run."""
     values = study.of(cell)[figure] * SCALE[figure]
     summary = summarize(values.to_list())
@@ -52,7 +52,7 @@ def reported(cell: Cell, figure: str, which: int | None = None) -> str:
     return " and ".join(f"{v * SCALE[figure]:.{DIGITS[figure]}f}" for v in values) or "–"
 
 
-def _setting(cell: Cell, column: str) -> str:
+def setting(cell: Cell, column: str) -> str:
     config = cell.config
     if column == "hidden_layers":
         return f"{config.depth} × {config.width}"
@@ -70,7 +70,7 @@ def published(file: GridStudy) -> bool:
 
 
 def cells_table(
-    study: StoredStudy,
+    study: StoredGrid,
     rows: Sequence[tuple[Cell, int | None]],
     columns: Sequence[str],
     caption: str,
@@ -85,7 +85,7 @@ def cells_table(
     body = []
     for cell, which in rows:
         label = cell.label if which is None or not cell.reported else cell.reported[which].label
-        line = [label, *(_setting(cell, c) for c in settings)]
+        line = [label, *(setting(cell, c) for c in settings)]
         for figure in measured:
             line += [reported(cell, figure, which)] if published else []
             line.append(reproduced(study, cell, figure))

@@ -1,23 +1,30 @@
 """What the runner and its workers say to each other."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from hpo.config import Config, Seeds
 
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """Train one network for each of the seeds, as a stack; test them at the end if test is set."""
+    """Train one network for each of the seeds, as a stack; test them at the end if test is set.
+
+    inspect: the test also says which images were mistaken for what. whole: train on all training
+    images, validate on none, and send the network itself.
+    """
 
     id: int
     config: Config
     seeds: tuple[Seeds, ...]
-    test: bool
+    test: bool = False
+    inspect: bool = False
+    whole: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class Stop:
-    """End this task after the epoch under way, without a test."""
+    """End this task at once, its epoch unfinished, without a test."""
 
     task: int
 
@@ -44,12 +51,17 @@ class EpochDone:
 
 @dataclass(frozen=True, kw_only=True)
 class Done:
-    """A task has ended; the test's figures, one a seed, where it was asked for and reached."""
+    """A task has ended; the test's figures, one a seed, where it was asked for and reached.
+
+    mistakes: one a seed where the task was to inspect, see mistakes.inspect. model: the
+    trained network of a `whole` task, as the bytes of a safetensors file.
+    """
 
     task: int
-    parameters: int
     test_loss: list[float] | None = None
     test_accuracy: list[float] | None = None
+    mistakes: list[dict[str, Any]] | None = None
+    model: bytes | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

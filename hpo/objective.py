@@ -1,6 +1,5 @@
 """The reusable objective: an MLP from a trial's suggestions, trained, recorded, pruned."""
 
-import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,11 +10,11 @@ import optuna
 from hpo import data, record, tensors
 from hpo.config import HYPERPARAMETERS, Config, Seeds
 from hpo.errors import InputError
+from hpo.record import WORST
+from hpo.samplers import mark_diverged
 from hpo.space import Domain, parse_domain, space_faults, suggest
 from hpo.study_file import SearchStudy, load
 from hpo.training import Epoch, train
-
-WORST = 0.0
 
 
 def default_space() -> Mapping[str, Domain]:
@@ -72,14 +71,17 @@ class Objective:
         pruned = False
         for epoch in train(config, self.examples, [self.split], [self.seeds], self.device):
             epochs.append(epoch)
-            if not math.isfinite(epoch.train_loss[0] + epoch.valid_loss[0]):
+            if record.diverged(epoch, 0):
                 break
             trial.report(epoch.valid_accuracy[0], epoch.number)
             if pruned := epoch.number < config.epochs and trial.should_prune():
                 break
-        found = record.attributes(epochs, 0, epochs[-1].network.parameters)
+        found = record.attributes(epochs, 0)
+        found["parameters"] = epochs[-1].network.parameters
         for key, value in found.items():
             trial.set_user_attr(key, value)
+        if found["diverged"] and isinstance(trial, optuna.Trial):
+            mark_diverged(trial, trial.study.sampler)
         if pruned:
             raise optuna.TrialPruned(f"pruned after epoch {len(epochs)}")
         return WORST if found["diverged"] else epochs[-1].valid_accuracy[0]

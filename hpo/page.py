@@ -31,12 +31,19 @@ class Picture:
     caption: str
 
 
-Block = str | list[str] | Table | Picture
+@dataclass(frozen=True, kw_only=True)
+class Code:
+    """Lines to copy, word for word."""
+
+    text: str
+
+
+Block = str | list[str] | Table | Picture | Code
 
 
 @dataclass(frozen=True, kw_only=True)
 class Section:
-    """A heading with blocks below it: paragraphs (text), lists of sentences, tables, pictures."""
+    """A heading with blocks below it: paragraphs (text), lists of sentences, and the others."""
 
     title: str
     blocks: list[Block]
@@ -60,6 +67,7 @@ def _environment() -> jinja2.Environment:
     environment.filters["md"] = _markdown
     environment.tests["table"] = lambda block: isinstance(block, Table)
     environment.tests["findings"] = lambda block: isinstance(block, list)
+    environment.tests["code"] = lambda block: isinstance(block, Code)
     environment.tests["picture"] = lambda block: isinstance(block, Picture)
     return environment
 

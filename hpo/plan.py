@@ -1,7 +1,9 @@
 """What a run has to train, in which order, and what is trained together."""
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import Enum
 from itertools import pairwise
 from typing import Protocol
 
@@ -13,11 +15,12 @@ from optuna.distributions import (
     IntDistribution,
 )
 from optuna.storages import RDBStorage
-from optuna.trial import Trial, TrialState, create_trial
+from optuna.trial import TrialState, create_trial
 
 from hpo.config import CLASSES, HYPERPARAMETERS, Config, Seeds
 from hpo.data import VALID_SHARE, Dataset
 from hpo.messages import EpochDone, Task
+from hpo.record import WORST
 from hpo.study_file import Cell, GridStudy
 
 # Replicates of a network trained at once. Measured on 2 cores of an AMD EPYC (Zen 4), one thread
@@ -66,23 +69,46 @@ def cost(config: Config, shape: Shape) -> float:
     return config.epochs * steps * (arithmetic + 2.5e-5 * (config.depth + 1))
 
 
+class Early(Enum):
+    """Why a training ends before its last epoch."""
+
+    PRUNED = "pruned"
+    DIVERGED = "diverged"
+
+
 @dataclass
 class Job:
-    """A task with its trials, one a seed, and what came back of it so far."""
+    """A task with its trials (ids in the storage, and names; one a seed), and what came back."""
 
     task: Task
     label: str
-    trials: list[Trial]
+    trials: list[int]
+    names: list[str]
     cost: float
     epochs: list[EpochDone] = field(default_factory=list)
     attempts: int = 1
     reported: int = 0  # epochs that the storage has
+    early: Early | None = None
+    model: bytes | None = None
+
+    def values(self) -> list[float]:
+        """The value of each trial: its last validation accuracy, the worst if it diverged."""
+        if self.early is Early.DIVERGED:
+            return [WORST] * len(self.trials)
+        return self.epochs[-1].valid_accuracy
 
 
 class Plan(Protocol):
-    """Where jobs come from: None when there is nothing to start (now, or for good)."""
+    """Where jobs come from and who judges them on their way."""
 
-    def next(self) -> Job | None: ...
+    def next(self) -> Job | None:
+        """The next job to start; None when there is none (now, or for good)."""
+
+    def judge(self, job: Job) -> Early | None:
+        """Why the job should end after its last epoch, if it should."""
+
+    def ended(self, job: Job, state: TrialState) -> None:
+        """The job's trials have come to this end."""
 
 
 class GridPlan:
@@ -93,18 +119,23 @@ class GridPlan:
         study: optuna.Study,
         storage: RDBStorage,
         study_file: GridStudy,
-        seeds: int,
+        seeds: Sequence[int],
         dataset: Dataset,
+        *,
+        ranges: Mapping[str, BaseDistribution] | None = None,
+        inspect: bool = False,
     ) -> None:
-        self.study = study
+        """ranges: distributions in place of those that just hold the cells."""
         self.storage = storage
         self.study_id = storage.get_study_id_from_name(study.study_name)
-        self.distributions = distributions([cell.config for cell in study_file.cells])
-        shape = Shape.of(dataset)
+        self.inspect = inspect
+        own = distributions([cell.config for cell in study_file.cells])
+        self.distributions = {**own, **(ranges or {})}
+        self.shape = shape = Shape.of(dataset)
         finished = finished_seeds(study)
         self.waiting: list[tuple[float, Cell, list[int]]] = []
         for cell in study_file.cells:
-            missing = [s for s in range(seeds) if (cell.name, s) not in finished]
+            missing = [s for s in seeds if (cell.name, s) not in finished]
             size, each = stack_size(cell.config, shape), cost(cell.config, shape)
             for start in range(0, len(missing), size):
                 stack = missing[start : start + size]
@@ -125,19 +156,33 @@ class GridPlan:
             config=cell.config,
             seeds=tuple(Seeds.of(seed) for seed in seeds),
             test=True,
+            inspect=self.inspect,
         )
-        return Job(task=task, label=f"{cell.name} {_seeds_text(seeds)}", trials=trials, cost=spent)
+        label = f"{cell.name} {_seeds_text(seeds)}"
+        names = [f"{cell.name} seed {seed}" for seed in seeds]
+        return Job(task=task, label=label, trials=trials, names=names, cost=spent)
 
-    def _create_trial(self, cell: Cell, seed: int, stack: int) -> Trial:
+    def judge(self, job: Job) -> None:
+        """A grid's trainings run to their last epoch, so that their curves can be compared."""
+
+    def ended(self, job: Job, state: TrialState) -> None:
+        """What is missing was counted when the plan was made."""
+
+    def _create_trial(self, cell: Cell, seed: int, stack: int) -> int:
         """A RUNNING trial with its parameters and its key, in one transaction."""
         values = cell.config.as_dict()
         template = create_trial(
             state=TrialState.RUNNING,
             params={name: values[name] for name in self.distributions},
             distributions=self.distributions,
-            user_attrs={"cell": cell.name, "seed": seed, "stack": stack},
+            user_attrs={
+                "cell": cell.name,
+                "seed": seed,
+                "stack": stack,
+                "parameters": parameter_count(cell.config, self.shape),
+            },
         )
-        return Trial(self.study, self.storage.create_new_trial(self.study_id, template))
+        return self.storage.create_new_trial(self.study_id, template)
 
 
 def _seeds_text(seeds: list[int]) -> str:

@@ -4,6 +4,9 @@ import math
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+# A hundred times the loss of a guess among ten classes: nothing useful comes after it.
+USELESS_LOSS = 230.0
+WORST = 0.0  # a diverged trial's value: finite, so that samplers learn from it
 METRICS = ("train_loss", "train_accuracy", "valid_loss", "valid_accuracy")
 
 
@@ -22,15 +25,20 @@ class EpochFigures(Protocol):
     def seconds(self) -> float: ...
 
 
-def attributes(epochs: Sequence[EpochFigures], replicate: int, parameters: int) -> dict[str, Any]:
-    """One replicate's curve, seconds, size, and whether it diverged (NaN and Inf become null)."""
+def attributes(epochs: Sequence[EpochFigures], replicate: int) -> dict[str, Any]:
+    """One replicate's curve, seconds, and whether it diverged (NaN and Inf become null)."""
     curve = {metric: [getattr(e, metric)[replicate] for e in epochs] for metric in METRICS}
     return {
-        "parameters": parameters,
         "train_seconds": sum(epoch.seconds for epoch in epochs),
-        "diverged": not all(map(math.isfinite, curve["train_loss"] + curve["valid_loss"])),
+        "diverged": any(diverged(epoch, replicate) for epoch in epochs),
         "curve": {metric: [finite(v) for v in values] for metric, values in curve.items()},
     }
+
+
+def diverged(epoch: EpochFigures, replicate: int) -> bool:
+    """Whether an epoch's losses are NaN, infinite or beyond any use."""
+    losses = (epoch.train_loss[replicate], epoch.valid_loss[replicate])
+    return not all(loss < USELESS_LOSS for loss in losses)
 
 
 def finite(value: float) -> float | None:

@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import RenderableType
-from rich.table import Table as RichTable
 
-from hpo import grid_report, page
-from hpo.grid_tables import published, reported, reproduced
-from hpo.results import StoredStudy
-from hpo.study_file import FIGURES
+from hpo import grid_report, page, search_report
+from hpo.results import StoredGrid, StoredSearch
+from hpo.search_tables import finalists_frame
+
+Stored = StoredGrid | StoredSearch
 
 
-def write(study: StoredStudy, folder: Path) -> Path:
+def write(study: Stored, folder: Path) -> Path:
     """Writes all of the report's files to `folder`, each one whole; the path of index.html.
 
     They are made in a folder beside it first, so a full disk leaves the old report as it was.
@@ -31,19 +31,27 @@ def write(study: StoredStudy, folder: Path) -> Path:
     return folder / "index.html"
 
 
-def _write_files(study: StoredStudy, folder: Path) -> None:
-    sections = grid_report.sections(study)
+def _write_files(study: Stored, folder: Path) -> None:
+    lead, sections = _content(study)
     (folder / "figures").mkdir()
     blocks = [block for section in sections for block in section.blocks]
     for picture in (block for block in blocks if isinstance(block, page.Picture)):
         (folder / "figures" / picture.file).write_text(picture.svg, encoding="utf-8")
     for template, name in (("index.html.j2", "index.html"), ("report.md.j2", "report.md")):
-        text = page.render(template, study.file.title, grid_report.lead(study), sections)
+        text = page.render(template, study.file.title, lead, sections)
         (folder / name).write_text(text, encoding="utf-8")
     study.trials.to_csv(folder / "trials.csv", index=False)
     study.curves.to_csv(folder / "curves.csv", index=False)
+    if isinstance(study, StoredSearch):
+        finalists_frame(study).to_csv(folder / "finalists.csv", index=False)
     provenance = json.dumps(_provenance(study), indent=2, ensure_ascii=False)
     (folder / "provenance.json").write_text(provenance + "\n", encoding="utf-8")
+
+
+def _content(study: Stored) -> tuple[list[str], list[page.Section]]:
+    if isinstance(study, StoredSearch):
+        return search_report.lead(study), search_report.sections(study)
+    return grid_report.lead(study), grid_report.sections(study)
 
 
 def _move_in(source: Path, target: Path) -> None:
@@ -57,16 +65,18 @@ def _move_in(source: Path, target: Path) -> None:
     shutil.rmtree(source / "figures")
 
 
-def _provenance(study: StoredStudy) -> dict[str, Any]:
+def _provenance(study: Stored) -> dict[str, Any]:
     last = study.sessions[-1] if study.sessions else {}
-    seeds = sorted({int(seed) for seed in study.finished["seed"].dropna()})
+    seeds = {int(seed) for seed in study.finished["seed"].dropna()}
+    if isinstance(study, StoredSearch) and study.tested:
+        seeds |= {int(seed) for seed in study.tested.finished["seed"].dropna()}
     stamped = [{**s, "started": _clock(s["started"])} for s in study.sessions]
     return {
         "study": study.name,
         **{key: last.get(key) for key in ("command", "versions", "git_commit", "hardware")},
         "threads": {"workers": last.get("workers"), "torch_threads_per_worker": 1},
         "dataset": study.data,
-        "split_seeds": seeds,
+        "split_seeds": sorted(seeds),
         "started": _clock(study.sessions[0]["started"]) if study.sessions else None,
         "seconds": sum(session.get("seconds", 0) for session in study.sessions),
         "sessions": stamped,
@@ -77,29 +87,12 @@ def _clock(seconds: float) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
 
 
-def has_results(study: StoredStudy) -> bool:
+def has_results(study: Stored) -> bool:
     return not study.finished.empty
 
 
-def terminal(study: StoredStudy) -> Iterator[RenderableType]:
-    """The overview for a terminal: what is there of each cell, and what became of the trials."""
-    counts = study.trials["state"].value_counts()
-    states = ", ".join(f"{n} {state}" for state, n in counts.items()) or "no trials"
-    yield f"{study.name} on {study.data_name}: {states}"
-    with_reported = published(study.file)
-    table = RichTable(box=None, pad_edge=False, header_style="bold")
-    table.add_column("cell")
-    table.add_column("seeds", justify="right")
-    table.add_column("test accuracy (%)", no_wrap=True)
-    table.add_column("test loss", no_wrap=True)
-    table.add_column("seconds", no_wrap=True)
-    if with_reported:
-        table.add_column("reported (%)", no_wrap=True)
-    for cell in study.file.cells:
-        row = [cell.name, str(len(study.of(cell)))]
-        row += [reproduced(study, cell, figure) for figure in FIGURES]
-        table.add_row(*row, *([reported(cell, "test_accuracy")] if with_reported else []))
-    yield table
-    for _, best in study.finished.nlargest(1, "valid_accuracy").iterrows():
-        accuracy = f"validation accuracy {100 * best['valid_accuracy']:.2f}%"
-        yield f"best trial: {best['number']}, {best['cell']} seed {best['seed']}, {accuracy}"
+def terminal(study: Stored) -> Iterator[RenderableType]:
+    """The study for a terminal: what became of its trials, and what came out."""
+    if isinstance(study, StoredSearch):
+        return search_report.terminal(study)
+    return grid_report.terminal(study)

@@ -1,22 +1,26 @@
 """A study as it stands in the storage, as tables: a row a trial, a row an epoch."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any
 
 import optuna
 import pandas as pd
 from optuna.storages import RDBStorage
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
+from hpo import finalists
+from hpo.config import Config
 from hpo.errors import InputError
 from hpo.record import METRICS
-from hpo.study_file import FIGURES, Cell, GridStudy, parse
+from hpo.space import Fixed
+from hpo.study_file import FIGURES, Cell, GridStudy, SearchStudy, parse
 
 TRIAL_COLUMNS = (
     "number", "state", "cell", "seed", "depth", "width", "activation", "optimizer", "lr",
     "batch_size", "epochs", *METRICS, "test_loss", "test_accuracy", "train_seconds", "diverged",
-    "parameters", "stack", "started", "fail_reason",
+    "parameters", "stack", "started", "ended", "fail_reason",
 )  # fmt: skip
 NAMES = {"mnist": "MNIST", "fashion-mnist": "Fashion-MNIST", "kmnist": "KMNIST"}
 
@@ -24,13 +28,12 @@ NAMES = {"mnist": "MNIST", "fashion-mnist": "Fashion-MNIST", "kmnist": "KMNIST"}
 @dataclass(frozen=True, kw_only=True)
 class StoredStudy:
     """What the storage holds of a study. trials: a row a trial, curves: a row a trial and epoch,
-    with the columns that INTERFACE promises for trials.csv and curves.csv."""
+    as in trials.csv and curves.csv; frozen: the trials as Optuna has them."""
 
     name: str
-    file: GridStudy
-    seeds: int
     data: dict[str, Any]
     sessions: list[dict[str, Any]]
+    frozen: Sequence[FrozenTrial]
     trials: pd.DataFrame
     curves: pd.DataFrame
 
@@ -38,17 +41,53 @@ class StoredStudy:
     def finished(self) -> pd.DataFrame:
         return self.trials[self.trials["state"] == "COMPLETE"]
 
-    def of(self, cell: Cell) -> pd.DataFrame:
-        """The cell's finished trials, a row a seed."""
-        rows = self.finished[self.finished["cell"] == cell.name]
-        return rows.drop_duplicates("seed").sort_values("seed")
-
     @property
     def data_name(self) -> str:
         return NAMES.get(self.data["name"], str(self.data["name"]))
 
 
-def load_study(storage: RDBStorage, name: str) -> StoredStudy:
+@dataclass(frozen=True, kw_only=True)
+class StoredGrid(StoredStudy):
+    """A grid: its file, and how many seeds a cell is to have."""
+
+    file: GridStudy
+    seeds: int
+
+    def of(self, cell: Cell) -> pd.DataFrame:
+        """The cell's finished trials, a row a seed."""
+        rows = self.finished[self.finished["cell"] == cell.name]
+        return rows.drop_duplicates("seed").sort_values("seed")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredSearch(StoredStudy):
+    """A search, its finalists' grid (None before there is one), the cell that won, and another
+    search of the same space and data by the random sampler, if the storage has one."""
+
+    file: SearchStudy
+    n_trials: int
+    tested: StoredGrid | None
+    winner: Cell | None
+    random: "StoredSearch | None"
+
+    @property
+    def ended(self) -> pd.DataFrame:
+        """The trials that count: COMPLETE or PRUNED, in the order in which they ended."""
+        counted = self.trials["state"].isin(["COMPLETE", "PRUNED"])
+        return self.trials[counted].sort_values("ended")
+
+    @property
+    def ranked(self) -> pd.DataFrame:
+        """COMPLETE trials that did not diverge, the best first."""
+        sound = self.finished[~self.finished["diverged"].astype(bool)]
+        return sound.sort_values(["valid_accuracy", "number"], ascending=[False, True])
+
+    def config(self, number: int) -> Config:
+        """What a trial trained."""
+        return finalists.config_of(self.frozen[number], self.file)
+
+
+def load_study(storage: RDBStorage, name: str) -> StoredGrid | StoredSearch:
     """The study of that name; InputError, with the names that there are, if it is not stored."""
     try:
         study = optuna.load_study(study_name=name, storage=storage)
@@ -59,25 +98,63 @@ def load_study(storage: RDBStorage, name: str) -> StoredStudy:
     if "study_file" not in attributes:
         raise InputError(f"study {name!r}: was not made by hpo")
     file = parse(attributes["study_file"], name, f"stored study {name}")
-    assert isinstance(file, GridStudy)
     trials = study.get_trials(deepcopy=False)
-    return StoredStudy(
-        name=name,
+    common: dict[str, Any] = {
+        "name": name,
+        "data": attributes["data"],
+        "sessions": attributes.get("sessions", []),
+        "frozen": trials,
+        "curves": _curves_frame(trials),
+    }
+    if isinstance(file, GridStudy):
+        frame = _trials_frame(trials, {})
+        return StoredGrid(file=file, seeds=attributes["seeds"], trials=frame, **common)
+    bound = attributes["binding"]
+    file = replace(file, sampler=bound["sampler"], pruner=bound["pruner"])
+    tested = _finalists(storage, study, file)
+    return StoredSearch(
         file=file,
-        seeds=attributes["seeds"],
-        data=attributes["data"],
-        sessions=attributes.get("sessions", []),
-        trials=_trials_frame(trials),
-        curves=_curves_frame(trials),
+        n_trials=attributes["n_trials"],
+        trials=_trials_frame(trials, _fixed(file)),
+        tested=tested,
+        winner=finalists.winner(tested.finished, tested.file.cells) if tested else None,
+        random=_random_search(storage, name, bound),
+        **common,
     )
 
 
-def _trials_frame(trials: Sequence[optuna.trial.FrozenTrial]) -> pd.DataFrame:
+def _fixed(file: SearchStudy) -> dict[str, Any]:
+    return {name: d.value for name, d in file.space.items() if isinstance(d, Fixed)}
+
+
+def _finalists(storage: RDBStorage, study: optuna.Study, file: SearchStudy) -> StoredGrid | None:
+    """The finalists' grid, its cells in the order of their rank; None until one is trained."""
+    name = finalists.name_of(study.study_name)
+    if name not in optuna.get_all_study_names(storage):
+        return None
+    found = load_study(storage, name)
+    assert isinstance(found, StoredGrid)
+    return found
+
+
+def _random_search(storage: RDBStorage, name: str, bound: Mapping[str, Any]) -> StoredSearch | None:
+    """Another stored search that differs from the one so bound in its sampler alone, random."""
+    if bound["sampler"] == "random":
+        return None
+    for summary in optuna.get_all_study_summaries(storage):
+        theirs = summary.user_attrs.get("binding", {})
+        if summary.study_name != name and theirs == {**bound, "sampler": "random"}:
+            found = load_study(storage, summary.study_name)
+            return found if isinstance(found, StoredSearch) else None
+    return None
+
+
+def _trials_frame(trials: Sequence[FrozenTrial], fixed: Mapping[str, Any]) -> pd.DataFrame:
     rows = []
     for trial in trials:
         last = {m: values[-1] for m, values in trial.user_attrs.get("curve", {}).items()}
-        started = trial.datetime_start.isoformat() if trial.datetime_start else None
-        known = {**trial.params, **trial.user_attrs, **last, "started": started}
+        times = {"started": _iso(trial.datetime_start), "ended": _iso(trial.datetime_complete)}
+        known = {**fixed, **trial.params, **trial.user_attrs, **last, **times}
         rows.append({"number": trial.number, "state": trial.state.name, **known})
     frame = pd.DataFrame(rows).reindex(columns=list(TRIAL_COLUMNS))
     numeric = [*METRICS, *FIGURES]
@@ -85,7 +162,11 @@ def _trials_frame(trials: Sequence[optuna.trial.FrozenTrial]) -> pd.DataFrame:
     return frame
 
 
-def _curves_frame(trials: Sequence[optuna.trial.FrozenTrial]) -> pd.DataFrame:
+def _iso(time: datetime | None) -> str | None:
+    return time.isoformat() if time else None
+
+
+def _curves_frame(trials: Sequence[FrozenTrial]) -> pd.DataFrame:
     rows = []
     for trial in trials:
         attributes = trial.user_attrs

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import random
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -136,3 +137,52 @@ def _suggest(trial: "BaseTrial", name: str, domain: Domain) -> Any:
         low, high, step = int(domain.low), int(domain.high), int(domain.step or 1)
         return trial.suggest_int(name, low, high, step=step, log=domain.log)
     return trial.suggest_float(name, domain.low, domain.high, step=domain.step, log=domain.log)
+
+
+def spelled(domain: Domain) -> str:
+    """The domain as a person writes it: 0.0001 … 1 (log), or relu, tanh."""
+    if isinstance(domain, Fixed):
+        return str(domain.value)
+    if isinstance(domain, Choices):
+        return ", ".join(map(str, domain.values))
+    notes = ["log"] if domain.log else []
+    notes += [f"step {domain.step:g}"] if domain.step else []
+    return f"{domain.low:g} … {domain.high:g}" + (f" ({', '.join(notes)})" if notes else "")
+
+
+def _options(name: str, domain: Domain) -> list[Any] | None:
+    """All values of a domain; None where it is continuous."""
+    if isinstance(domain, Fixed):
+        return [domain.value]
+    if isinstance(domain, Choices):
+        return list(domain.values)
+    if BOUNDS[name][0] is int:
+        return list(range(int(domain.low), int(domain.high) + 1, int(domain.step or 1)))
+    if domain.low == domain.high:
+        return [domain.low]
+    if domain.step:
+        count = math.floor((domain.high - domain.low) / domain.step + 1e-8) + 1
+        return [domain.low + i * domain.step for i in range(count)]
+    return None
+
+
+def size(space: Mapping[str, Domain]) -> float:
+    """How many configurations the space has; inf where a range is continuous."""
+    options = [_options(name, domain) for name, domain in space.items()]
+    return math.prod(math.inf if found is None else len(found) for found in options)
+
+
+def draw(space: Mapping[str, Domain], rng: random.Random) -> dict[str, Any]:
+    """A configuration at random, continuous ranges uniformly on their own scale."""
+    return {name: _draw(name, domain, rng) for name, domain in space.items()}
+
+
+def _draw(name: str, domain: Domain, rng: random.Random) -> Any:
+    options = _options(name, domain)
+    if options is not None:
+        return rng.choice(options)
+    assert isinstance(domain, Range)
+    if not domain.log:
+        return rng.uniform(domain.low, domain.high)
+    drawn = math.exp(rng.uniform(math.log(domain.low), math.log(domain.high)))
+    return min(max(drawn, domain.low), domain.high)  # exp and log round

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.special import stdtrit
 
 
@@ -36,8 +37,8 @@ def summarize(values: Sequence[float]) -> Summary | None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Difference:
-    """A mean paired difference with its 95% interval (NaN bounds for a single pair)."""
+class Estimate:
+    """A mean, perhaps of paired differences, with its 95% interval (NaN bounds for one value)."""
 
     n: int
     mean: float
@@ -50,16 +51,23 @@ class Difference:
         return self.low > 0 or self.high < 0
 
 
-def paired_difference(a: Sequence[float], b: Sequence[float]) -> Difference:
+def estimate(values: Sequence[float] | NDArray[np.float64]) -> Estimate:
+    """The mean with Student's t interval. Raises ValueError where there is no value."""
+    if not len(values):
+        raise ValueError("a mean needs at least 1 value")
+    found = np.asarray(values, float)
+    n, mean = found.size, float(found.mean())
+    if n == 1:
+        return Estimate(n=1, mean=mean, low=float("nan"), high=float("nan"))
+    half = float(stdtrit(n - 1, 0.975)) * float(found.std(ddof=1)) / n**0.5
+    return Estimate(n=n, mean=mean, low=mean - half, high=mean + half)
+
+
+def paired_difference(a: Sequence[float], b: Sequence[float]) -> Estimate:
     """a - b in pairs, with Student's t interval over the pairs.
 
     Raises ValueError for unequal lengths or no pair.
     """
     if len(a) != len(b) or not len(a):
         raise ValueError(f"pairs need equal lengths of at least 1, got {len(a)} and {len(b)}")
-    differences = np.asarray(a, float) - np.asarray(b, float)
-    n, mean = differences.size, float(differences.mean())
-    if n == 1:
-        return Difference(n=1, mean=mean, low=float("nan"), high=float("nan"))
-    half = float(stdtrit(n - 1, 0.975)) * float(differences.std(ddof=1)) / n**0.5
-    return Difference(n=n, mean=mean, low=mean - half, high=mean + half)
+    return estimate(np.asarray(a, float) - np.asarray(b, float))

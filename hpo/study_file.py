@@ -79,14 +79,18 @@ class GridStudy:
 
 @dataclass(frozen=True, kw_only=True)
 class SearchStudy:
-    """A search space and how it is searched."""
+    """A search space, how it is searched, and what becomes of the best: the `finalists` best trials
+    are trained again on `finalist_seeds` fresh seeds each."""
 
     name: str
     title: str
     dataset: str
     n_trials: int
     sampler: str
+    sampler_seed: int
     pruner: str
+    finalists: int
+    finalist_seeds: int
     space: Mapping[str, Domain]
     text: str = ""
     raw: Mapping[str, Any] = field(repr=False, compare=False)
@@ -179,10 +183,13 @@ class _Reader:
             return default
         return value.strip()
 
-    def count(self, table: Mapping[str, Any], key: str, default: int, at: str = "") -> int:
+    def count(
+        self, table: Mapping[str, Any], key: str, default: int, at: str = "", *, least: int = 1
+    ) -> int:
         value = table.get(key, default)
-        if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 1_000_000:
-            self.fault(f"{at}{key}", f"must be a whole number from 1 to 1000000, got {value!r}")
+        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= 10**6:
+            words = f"a whole number from {least} to 1000000"
+            self.fault(f"{at}{key}", f"must be {words}, got {value!r}")
             return default
         return value
 
@@ -329,9 +336,10 @@ def _experiment(table: Mapping[str, Any], at: str, cells: list[str], reader: _Re
 
 
 def _search(raw: Mapping[str, Any], name: str, reader: _Reader) -> SearchStudy | None:
-    reader.known(raw, ("title", "text", "dataset", "search", "space"))
-    search = reader.table(raw, "search")
-    reader.known(search, ("n_trials", "sampler", "pruner"), "search.")
+    reader.known(raw, ("title", "text", "dataset", "search", "finalists", "space"))
+    search, finalists = reader.table(raw, "search"), reader.table(raw, "finalists")
+    reader.known(search, ("n_trials", "sampler", "sampler_seed", "pruner"), "search.")
+    reader.known(finalists, ("k", "seeds"), "finalists.")
     space = reader.table(raw, "space")
     reader.known(space, HYPERPARAMETERS, "space.")
     if isinstance(raw["space"], dict):
@@ -340,7 +348,10 @@ def _search(raw: Mapping[str, Any], name: str, reader: _Reader) -> SearchStudy |
             reader.fault(f"space.{key}", fault)
     n_trials = reader.count(search, "n_trials", 100, "search.")
     sampler = reader.choice(search, "sampler", "tpe", SAMPLERS, "search.")
+    sampler_seed = reader.count(search, "sampler_seed", 0, "search.", least=0)
     pruner = reader.choice(search, "pruner", "median", PRUNERS, "search.")
+    k = reader.count(finalists, "k", 3, "finalists.")
+    finalist_seeds = reader.count(finalists, "seeds", 5, "finalists.")
     dataset = reader.choice(raw, "dataset", "mnist", DATASETS)
     title, text = reader.text(raw, "title", name), reader.text(raw, "text", "")
     if reader.faults:
@@ -352,7 +363,10 @@ def _search(raw: Mapping[str, Any], name: str, reader: _Reader) -> SearchStudy |
         dataset=dataset,
         n_trials=n_trials,
         sampler=sampler,
+        sampler_seed=sampler_seed,
         pruner=pruner,
+        finalists=k,
+        finalist_seeds=finalist_seeds,
         space={key: parse_domain(value) for key, value in space.items()},
         raw=raw,
     )

@@ -35,3 +35,8 @@ def split_rows(dataset: Dataset, seeds: Seeds) -> Split:
     """The rows that these seeds train on and validate on."""
     train_rows, valid_rows = split(dataset, seeds.split)
     return Split(torch.from_numpy(train_rows), torch.from_numpy(valid_rows))
+
+
+def whole(dataset: Dataset) -> Split:
+    """All training images to train on, none to validate on."""
+    return Split(torch.arange(len(dataset.train_labels)), torch.arange(0))

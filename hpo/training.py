@@ -1,5 +1,6 @@
 """The epoch loop, the optimizers, the evaluation; knows nothing of trials, Optuna or files."""
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -27,6 +28,9 @@ OPTIMIZERS: dict[str, Callable[[list[Tensor], Config], Optimizer]] = {
         p, c.lr, momentum=c.momentum, weight_decay=c.weight_decay, foreach=True
     ),
 }
+
+# Steps between two looks at whether training is still wanted: milliseconds.
+STEPS_BETWEEN_LOOKS = 8
 
 # Rows evaluated at a time: 784 floats each, so 5 replicates stay within 4 MB; full cache lines.
 CHUNK = 256
@@ -69,17 +73,24 @@ class Epoch:
     network: Network
 
 
+class _Unwanted(Exception):  # noqa: N818
+    """Raised within an epoch that nobody waits for any more."""
+
+
 def train(
     config: Config,
     examples: Examples,
     splits: Sequence[Split],
     seeds: Sequence[Seeds],
     device: torch.device | None = None,
+    unwanted: Callable[[], bool] = lambda: False,
 ) -> Iterator[Epoch]:
     """Trains one network for each split and seed, all of one configuration; yields every epoch.
 
-    The splits must be equally large. Stop iterating to stop training. The network of the last
-    Epoch is the trained one; it is the same object in all of them.
+    The splits must be equally large; where they have no rows to validate on, validation figures
+    are NaN. Stop iterating to stop training; unwanted() is asked every few steps, and where it
+    says so training ends within its epoch. The network of the last Epoch is the trained one; it is
+    the same object in all of them.
     """
     device = device or torch.device("cpu")
     sizes = (examples.images.shape[1], *[config.width] * config.depth, CLASSES)
@@ -87,11 +98,14 @@ def train(
     network = Network(sizes, config.activation, generators, device)
     orders = [torch.Generator().manual_seed(seed.order) for seed in seeds]
     valid = torch.stack([split.valid for split in splits]).to(device)
-    trainer = _Trainer(config, network)
+    trainer = _Trainer(config, network, unwanted)
     for number in range(1, config.epochs + 1):
         start = time.perf_counter()
         order = torch.stack([_shuffled(s.train, g) for s, g in zip(splits, orders, strict=True)])
-        train_loss, train_accuracy = trainer.epoch(examples, order.to(device))
+        try:
+            train_loss, train_accuracy = trainer.epoch(examples, order.to(device))
+        except _Unwanted:
+            return
         valid_loss, valid_accuracy = evaluate(network, examples, valid)
         yield Epoch(
             number=number,
@@ -111,8 +125,9 @@ def _shuffled(rows: Tensor, generator: torch.Generator) -> Tensor:
 class _Trainer:
     """One optimizer's steps over a network; plain gradient descent is folded into the backward."""
 
-    def __init__(self, config: Config, network: Network) -> None:
+    def __init__(self, config: Config, network: Network, unwanted: Callable[[], bool]) -> None:
         self.network = network
+        self.unwanted = unwanted
         self.batch_size = config.batch_size
         self.lr = config.lr
         self.optimizer: Optimizer | None = None
@@ -138,7 +153,10 @@ class _Trainer:
         labels = examples.labels[rows]
         targets = _class_major_zeros(rows).scatter_(2, labels.unsqueeze(2), 1.0)
         logits = torch.empty_like(targets)
-        for index, answer, target in zip(rows.flatten(1), logits, targets, strict=True):
+        steps = zip(rows.flatten(1), logits, targets, strict=True)
+        for step, (index, answer, target) in enumerate(steps):
+            if step % STEPS_BETWEEN_LOOKS == 0 and self.unwanted():
+                raise _Unwanted
             torch.index_select(examples.images, 0, index, out=inputs)
             buffers.forward(answer)
             self._update(buffers, answer, target)
@@ -160,11 +178,15 @@ class _Trainer:
 
 
 def evaluate(network: Network, examples: Examples, rows: Tensor) -> tuple[list[float], list[float]]:
-    """Mean cross entropy and accuracy of each replicate on its rows of the examples, (R, n)."""
-    return _metrics([_answers(network, examples, part) for part in _batches(rows, CHUNK)])
+    """Mean cross entropy and accuracy of each replicate on its rows of the examples, (R, n); NaN
+    where there are none."""
+    if not rows.numel():
+        return [math.nan] * len(rows), [math.nan] * len(rows)
+    return _metrics([answers(network, examples, part) for part in _batches(rows, CHUNK)])
 
 
-def _answers(network: Network, examples: Examples, rows: Tensor) -> Answers:
+def answers(network: Network, examples: Examples, rows: Tensor) -> Answers:
+    """The network's logits for rows of the examples, (steps, R, B), and the labels."""
     buffers = Pass(network, rows.shape[2])
     inputs = buffers.inputs.flatten(0, 1)
     logits = _class_major_zeros(rows)

@@ -9,11 +9,11 @@ from multiprocessing.connection import Connection
 import torch
 from torch import Tensor
 
-from hpo import data
+from hpo import data, mistakes, saved
 from hpo.messages import Done, EpochDone, Failed, Ready, Stop, Task
 from hpo.network import Network
 from hpo.shared_data import SharedDataset
-from hpo.tensors import choose_device, examples, split_rows
+from hpo.tensors import choose_device, examples, split_rows, whole
 from hpo.training import evaluate, train
 
 
@@ -42,37 +42,41 @@ def _end_with_parent() -> None:
 
 def _train(channel: Connection, task: Task, dataset: data.Dataset, device: torch.device) -> None:
     try:
-        images = examples(dataset.train_images, dataset.train_labels, device)
-        splits = [split_rows(dataset, seeds) for seeds in task.seeds]
-        network = None
-        for epoch in train(task.config, images, splits, task.seeds, device):
-            network = epoch.network
-            channel.send(
-                EpochDone(
-                    task=task.id,
-                    number=epoch.number,
-                    train_loss=epoch.train_loss,
-                    train_accuracy=epoch.train_accuracy,
-                    valid_loss=epoch.valid_loss,
-                    valid_accuracy=epoch.valid_accuracy,
-                    seconds=epoch.seconds,
-                )
-            )
-            if channel.poll() and _is_stop(channel, task):
-                channel.send(Done(task=task.id, parameters=network.parameters))
-                return
-        assert network is not None
-        test_loss, test_accuracy = _test(network, dataset, device) if task.test else (None, None)
-        channel.send(
-            Done(
-                task=task.id,
-                parameters=network.parameters,
-                test_loss=test_loss,
-                test_accuracy=test_accuracy,
-            )
-        )
+        channel.send(_trained(channel, task, dataset, device))
     except (RuntimeError, MemoryError) as error:
         channel.send(Failed(task=task.id, reason=f"{type(error).__name__}: {error}"))
+
+
+def _trained(channel: Connection, task: Task, dataset: data.Dataset, device: torch.device) -> Done:
+    """Sends every epoch; returns the last word."""
+    images = examples(dataset.train_images, dataset.train_labels, device)
+    splits = [whole(dataset) if task.whole else split_rows(dataset, s) for s in task.seeds]
+    stopped, network = False, None
+
+    def unwanted() -> bool:
+        nonlocal stopped
+        stopped = stopped or (channel.poll() and _is_stop(channel, task))
+        return stopped
+
+    for epoch in train(task.config, images, splits, task.seeds, device, unwanted):
+        network = epoch.network
+        channel.send(
+            EpochDone(
+                task=task.id,
+                number=epoch.number,
+                train_loss=epoch.train_loss,
+                train_accuracy=epoch.train_accuracy,
+                valid_loss=epoch.valid_loss,
+                valid_accuracy=epoch.valid_accuracy,
+                seconds=epoch.seconds,
+            )
+        )
+    if stopped or network is None:
+        return Done(task=task.id)
+    model = saved.packed(network) if task.whole else None
+    if not task.test:
+        return Done(task=task.id, model=model)
+    return _tested(network, task, dataset, device)
 
 
 def _is_stop(channel: Connection, task: Task) -> bool:
@@ -80,10 +84,10 @@ def _is_stop(channel: Connection, task: Task) -> bool:
     return isinstance(message, Stop) and message.task == task.id
 
 
-def _test(
-    network: Network, dataset: data.Dataset, device: torch.device
-) -> tuple[list[float], list[float]]:
+def _tested(network: Network, task: Task, dataset: data.Dataset, device: torch.device) -> Done:
     """The trained networks on the test images: the one place that reads them."""
     images = examples(dataset.test_images, dataset.test_labels, device)
     rows: Tensor = torch.arange(len(images.labels), device=device)
-    return evaluate(network, images, rows.expand(network.replicates, -1))
+    loss, accuracy = evaluate(network, images, rows.expand(network.replicates, -1))
+    found = mistakes.inspect(network, images) if task.inspect else None
+    return Done(task=task.id, test_loss=loss, test_accuracy=accuracy, mistakes=found)

@@ -37,7 +37,7 @@ def test_a_task_yields_its_epochs_and_then_its_test(pool):
     assert len(done.test_accuracy) == 2
 
 
-def test_a_stopped_task_ends_after_its_epoch_without_a_test(pool):
+def test_a_stopped_task_ends_within_its_epoch_without_a_test(pool):
     pool.start(0, task(epochs=100_000))
     assert pool.wait(10.0)
     pool.stop(1)

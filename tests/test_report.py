@@ -27,9 +27,7 @@ CURVE_COLUMNS = "number,cell,seed,epoch,train_loss,train_accuracy,valid_loss,val
 ACCURACY = {"deeper": 0.11, "adam": 0.15, "lr-1.0": 0.1, "relu": 0.966, "wider": 0.961}
 
 
-def store(
-    folder: Path, seeds: int = 3, name: str = "grid-report", **changes
-) -> results.StoredStudy:
+def store(folder: Path, seeds: int = 3, name: str = "grid-report", **changes) -> results.StoredGrid:
     """A stored study with made-up results, as the runner would have left it."""
     file = study_file.load(changes.pop("file", "grid-report"))
     assert isinstance(file, study_file.GridStudy)
@@ -66,7 +64,7 @@ def store(
 
 
 @pytest.fixture
-def stored(tmp_path: Path) -> results.StoredStudy:
+def stored(tmp_path: Path) -> results.StoredGrid:
     return store(tmp_path)
 
 
@@ -76,7 +74,7 @@ def test_all_promised_files_are_written(stored, tmp_path):
     made = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
     curves = {f"figures/curves-{n}.svg" for n in range(6)}
     texts = {"index.html", "report.md", "trials.csv", "curves.csv", "provenance.json"}
-    assert made == {*texts, "figures/overview.svg", *curves}
+    assert made == {*texts, "figures/overview.svg", "figures/importance.svg", *curves}
     assert [p.name for p in folder.parent.iterdir()] == ["grid-report"]
 
 
@@ -116,7 +114,7 @@ def test_the_page_stands_alone_and_every_picture_has_a_text(stored, tmp_path):
     seen = Page(report.write(stored, tmp_path / "out").read_text())
     assert seen.links
     assert all(link.startswith("data:image/svg+xml;base64,") for link in seen.links)
-    assert len(seen.alts) == 7
+    assert len(seen.alts) == 8
     assert all(len(alt) > 20 for alt in seen.alts)
 
 

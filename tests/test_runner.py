@@ -57,21 +57,27 @@ def written(folder: Path, text: str) -> study_file.GridStudy:
     return loaded
 
 
-def run(file: study_file.GridStudy, folder: Path, **changes) -> results.StoredStudy:
+def run(file: study_file.GridStudy, folder: Path, **changes) -> results.StoredGrid:
     """Runs a grid on the tiny dataset in this process and reads it back."""
     storage = open_storage(f"sqlite:///{folder / 'hpo.db'}")
-    settings = {"name": "quick", "seeds": file.seeds, "workers": 2, "device": "cpu"}
-    settings |= {"provenance": provenance.collect(["test"]), "quiet": True, **changes}
+    machine = runner.Machine(
+        workers=changes.pop("workers", 2),
+        device="cpu",
+        provenance=provenance.collect(["test"]),
+        quiet=True,
+    )
+    settings = {"name": "quick", "machine": machine, **changes}
+    settings["seeds"] = range(settings.get("seeds", file.seeds))
     dataset = settings.pop("dataset", None) or tiny_dataset()
     runner.run_grid(file, dataset, storage, **settings)
     return results.load_study(storage, settings["name"])
 
 
-def states(study: results.StoredStudy) -> dict[str, int]:
+def states(study: results.StoredGrid) -> dict[str, int]:
     return dict(Counter(study.trials["state"]))
 
 
-def completed(study: results.StoredStudy) -> Counter:
+def completed(study: results.StoredGrid) -> Counter:
     finished = study.finished
     return Counter(zip(finished["cell"], finished["seed"].astype(int), strict=True))
 

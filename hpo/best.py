@@ -1,0 +1,87 @@
+"""The winner's folder: trained on all training images, saved without pickle, said in TOML."""
+
+import os
+import tempfile
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+from optuna.trial import TrialState
+
+from hpo.config import Config, Seeds
+from hpo.data import Dataset, normalization
+from hpo.description import CONFIG, MODEL
+from hpo.messages import Task
+from hpo.plan import Early, Job
+
+SEED = 0
+
+
+class BestPlan:
+    """One training on all training images; it is no trial, for nothing validates it."""
+
+    def __init__(self, config: Config, label: str) -> None:
+        task = Task(id=1, config=config, seeds=(Seeds.of(SEED),), whole=True)
+        self.job = Job(task=task, label=label, trials=[], names=[label], cost=1.0)
+        self.waiting = [self.job]
+
+    def next(self) -> Job | None:
+        return self.waiting.pop() if self.waiting else None
+
+    def judge(self, job: Job) -> Early | None:
+        return None
+
+    def ended(self, job: Job, state: TrialState) -> None:
+        """Its network is in the job."""
+
+
+def said_of(study: str, trial: int, config: Config, dataset: Dataset) -> dict[str, Any]:
+    """What config.toml says: which network this is, and what it takes."""
+    mean, deviation = normalization(dataset.name)
+    images, features = dataset.train_images.shape
+    return {
+        "study": study,
+        "trial": trial,
+        "dataset": dataset.name,
+        "dataset_checksum": dataset.checksum,
+        "trained_on": images,
+        "seed": SEED,
+        "features": features,
+        "mean": mean,
+        "deviation": deviation,
+        "config": config.as_dict(),
+    }
+
+
+def is_there(folder: Path, said: Mapping[str, Any]) -> bool:
+    """Whether the folder holds just this network already."""
+    try:
+        found = tomllib.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return found == said and (folder / MODEL).is_file()
+
+
+def write(folder: Path, model: bytes, said: Mapping[str, Any]) -> None:
+    """Model and description, each whole; config.toml last, for it says that the model is there.
+
+    Raises OSError.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / CONFIG).unlink(missing_ok=True)
+    _replace(folder / MODEL, model)
+    _replace(folder / CONFIG, tomli_w.dumps(said).encode())
+
+
+def _replace(path: Path, content: bytes) -> None:
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", delete=False) as beside:
+        try:
+            beside.write(content)
+            beside.close()
+            os.chmod(beside.name, 0o644)
+            os.replace(beside.name, path)
+        except BaseException:
+            os.unlink(beside.name)
+            raise

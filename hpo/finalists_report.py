@@ -1,0 +1,156 @@
+"""What a search's report says of its finalists, of the winner, and of what the winner mistakes."""
+
+import base64
+import math
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from hpo import network_figures, snippet
+from hpo.data import normalization
+from hpo.page import Block, Code, Picture, Section
+from hpo.results import StoredGrid, StoredSearch
+from hpo.search_tables import at_bounds, bias, finalists_table, fresh_estimate, test_estimate
+from hpo.statistics import Estimate, paired_difference
+from hpo.study_file import Cell
+
+
+def winner_sentence(tested: StoredGrid, winner: Cell | None) -> str:
+    """Who won, and its test accuracy."""
+    if winner is None:
+        return ""
+    found = test_estimate(tested, winner)
+    name = f"The winner is {winner.config.brief} (trial {winner.name[6:]})"
+    return f"{name}: test accuracy {_spelled(found)}." if found else f"{name}; it is not tested."
+
+
+def _spelled(found: Estimate) -> str:
+    if found.n == 1:
+        return f"{found.mean:.2f}% with a single seed"
+    interval = f"95% interval {found.low:.2f} to {found.high:.2f}"
+    return f"{found.mean:.2f}% ({interval}, {found.n} fresh seeds)"
+
+
+def finalists_section(study: StoredSearch) -> Section:
+    title = "The finalists, and the winner among them"
+    if study.tested is None or study.winner is None:
+        text = (
+            "No finalist has been trained on fresh seeds yet. The same command goes on from here."
+        )
+        return Section(title=title, blocks=[text])
+    tested, winner = study.tested, study.winner
+    caption = (
+        f"Data: {study.data_name}. As selected: the one validation that the search ranked by. "
+        "Fresh seeds and test: mean (95% interval) over seeds that the search never saw, each with "
+        "a split of its own. Selection bias: as selected minus fresh seeds, points."
+    )
+    blocks: list[Block] = [finalists_table(study, tested, caption)]
+    blocks.append([*_verdicts(study, tested, winner), *at_bounds(study, winner.config)])
+    blocks.append(
+        "The winner was trained once more, on all training images, and lies in best/. It "
+        "classifies images (a bright digit on black; --invert for dark on light):"
+    )
+    blocks.append(Code(text="hpo predict best IMAGE.png"))
+    blocks.append("It is a plain torch network, and needs no hpo:")
+    mean, deviation = normalization(study.data["name"])
+    blocks.append(
+        Code(text=snippet.snippet("best", winner.config, _features(study), mean, deviation))
+    )
+    return Section(title=title, blocks=blocks)
+
+
+def _features(study: StoredSearch) -> int:
+    return int(study.data["features"])
+
+
+def _verdicts(study: StoredSearch, tested: StoredGrid, winner: Cell) -> list[str]:
+    fresh = fresh_estimate(tested, winner)
+    assert fresh is not None
+    found = [
+        f"Trial {winner.name[6:]} wins: its mean validation accuracy over fresh seeds is the best, "
+        f"{_spelled(fresh)}. The test had no part in the choice."
+    ]
+    found += [_against(tested, winner, other) for other in tested.file.cells if other != winner]
+    biases = [bias(study, tested, cell) for cell in tested.file.cells]
+    known = [value for value in biases if not math.isnan(value)]
+    mean = sum(known) / len(known)
+    direction = "better" if mean >= 0 else "worse"
+    found.append(
+        f"As selected, the finalists looked {abs(mean):.2f} points {direction} on average than on "
+        "fresh seeds. The best of many single runs is partly luck; this is how much."
+    )
+    return found
+
+
+def _against(tested: StoredGrid, winner: Cell, other: Cell) -> str:
+    a, b = (100 * tested.of(c).set_index("seed")["valid_accuracy"] for c in (winner, other))
+    common = a.index.intersection(b.index)
+    name = f"trial {other.name[6:]}"
+    if len(common) < 2:
+        return f"Against {name} there are too few common seeds to tell."
+    found = paired_difference(a[common].to_list(), b[common].to_list())
+    interval = f"{found.mean:+.2f} points, 95% interval {found.low:.2f} to {found.high:.2f}"
+    if found.resolved:
+        return f"Its lead over {name} is more than the seeds' noise ({interval})."
+    return f"Whether it is better than {name} these seeds do not decide ({interval})."
+
+
+def mistakes_sections(study: StoredSearch) -> list[Section]:
+    if study.tested is None or study.winner is None:
+        return []
+    found = [
+        trial.user_attrs["mistakes"]
+        for trial in study.tested.frozen
+        if trial.user_attrs.get("cell") == study.winner.name and "mistakes" in trial.user_attrs
+    ]
+    if not found:
+        return []
+    mean = np.mean([of["confusion"] for of in found], axis=0)
+    worst = _worst([image for of in found for image in of["worst"]])
+    over = f"mean over {len(found)} seeds" if len(found) > 1 else "one seed"
+    blocks: list[Block] = [
+        Picture(
+            file="confusion.svg",
+            svg=network_figures.confusion(mean.tolist()),
+            alt="Confusion matrix of the winner on the test images.",
+            caption=f"Test images of each class and what the winner takes them for, {over}.",
+        )
+    ]
+    if worst:
+        blocks.append(
+            Picture(
+                file="worst.svg",
+                svg=network_figures.worst_images(worst),
+                alt="The test images that the winner is most wrong about.",
+                caption="The images that the winner's seeds are most wrong about: label, what it "
+                "is taken for, and the probability left for the label.",
+            )
+        )
+    return [Section(title="What the winner mistakes", blocks=blocks)]
+
+
+def _worst(images: Sequence[dict[str, Any]], most: int = 16) -> list[network_figures.WorstImage]:
+    """Those that the most seeds have among their worst, the least probable label first."""
+    by_image: dict[int, list[dict[str, Any]]] = {}
+    for image in images:
+        if image["pixels"]:
+            by_image.setdefault(image["image"], []).append(image)
+    ranked = sorted(by_image.values(), key=lambda of: (-len(of), _mean_probability(of)))
+    return [_worst_image(of) for of in ranked[:most]]
+
+
+def _mean_probability(images: Sequence[dict[str, Any]]) -> float:
+    return float(np.mean([image["probability"] for image in images]))
+
+
+def _worst_image(images: Sequence[dict[str, Any]]) -> network_figures.WorstImage:
+    pixels = np.frombuffer(base64.b64decode(images[0]["pixels"]), np.uint8)
+    side = math.isqrt(len(pixels))
+    return network_figures.WorstImage(
+        label=images[0]["label"],
+        predicted=Counter(image["predicted"] for image in images).most_common(1)[0][0],
+        probability=_mean_probability(images),
+        pixels=pixels.reshape(side, side),
+    )

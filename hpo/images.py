@@ -1,0 +1,238 @@
+"""Images in files of the user's as a network's inputs: PNG and its like, IDX, .npz; no pickle."""
+
+import gzip
+import logging
+import math
+import struct
+import warnings
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO, Any, cast
+
+import numpy as np
+from numpy.lib import format as npy
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from hpo.errors import InputError
+
+Floats = NDArray[np.float32]
+
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # its exceptions say it all
+
+# Pixels of an IDX or .npz file: 171,000 images of MNIST's size. Pillow has a limit of its own.
+LIMIT = 2**27
+GZIP, ZIP, IDX = b"\x1f\x8b", b"PK", b"\0\0\x08"
+IDX_HEADER = struct.Struct(">4x3I")  # images, rows, columns
+REMEDY = "give a PNG or other picture, an IDX file of images, or an .npz of arrays"
+VALUES = "give uint8 of 0 to 255, or floats of 0 to 1"
+
+# Of what Pillow reads; EPS, for one, it would hand to Ghostscript.
+FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
+
+
+def read_all(paths: Sequence[Path], features: int, *, invert: bool) -> tuple[list[str], Floats]:
+    """Names of all images in the files, and their pixels as by `read`.
+
+    A file's only image is named as the file, others path[0], path[1] and so on. Raises InputError,
+    a line a faulty file, once all of them are read.
+    """
+    names, parts, faults = [], [], []
+    for path in paths:
+        try:
+            pixels = read(path, features, invert=invert)
+        except InputError as error:
+            faults.append(str(error))
+            continue
+        several = len(pixels) > 1
+        names += [f"{path}[{i}]" if several else str(path) for i in range(len(pixels))]
+        parts.append(pixels)
+    if faults:
+        raise InputError("\n".join(faults))
+    return names, np.concatenate(parts)
+
+
+def read(path: Path, features: int, *, invert: bool = False) -> Floats:
+    """The images in a file, (n, features) with n of at least 1, from 0 (black) to 1 (white).
+
+    What is transparent becomes black. invert turns dark on light into light on dark; what is
+    transparent is then taken as white before. Raises InputError that names the file.
+    """
+    try:
+        with path.open("rb") as file:
+            pixels = _pixels(file, features, ground=255 if invert else 0)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    except UnidentifiedImageError as error:
+        raise InputError(f"{path}: is no file of images; {REMEDY}") from error
+    except Exception as error:  # decoders raise of every kind where a file is damaged
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+        raise InputError(
+            f"{path}: cannot be read ({reason or type(error).__name__}); {REMEDY}"
+        ) from error
+    if not len(pixels):
+        raise InputError(f"{path}: holds no images; {REMEDY}")
+    return 1 - pixels if invert else pixels
+
+
+def _pixels(file: IO[bytes], features: int, ground: int) -> Floats:
+    """What the file begins with says what it is; its name may say anything."""
+    start = file.read(4)
+    file.seek(0)
+    if start.startswith(ZIP):
+        return _npz(file, features)
+    if start.startswith(IDX):
+        return _idx(file, features)
+    if start.startswith(GZIP):
+        with gzip.open(file) as unpacked:
+            return _idx(cast(IO[bytes], unpacked), features)
+    return _picture(file, _side(features), ground).reshape(1, features)
+
+
+def _side(features: int) -> int:
+    side = math.isqrt(features)
+    if side * side != features:
+        raise InputError(
+            f"is a picture, and the network takes {features} numbers, which are no square; "
+            f"give an .npz file with an array of shape (n, {features})"
+        )
+    return side
+
+
+# --- IDX ---------------------------------------------------------------------------------------
+
+
+def _idx(stream: IO[bytes], features: int) -> Floats:
+    """An IDX file of images (http://yann.lecun.com/exdb/mnist, "file formats")."""
+    header = stream.read(IDX_HEADER.size)
+    if not header.startswith(IDX):
+        raise InputError(f"holds no IDX file of unsigned bytes; {REMEDY}")
+    if header[3:4] != b"\3":
+        raise InputError("is an IDX file, but not of images (labels?); give an idx3 file")
+    if len(header) < IDX_HEADER.size:
+        raise InputError("is cut off; give a whole IDX file")
+    count, *shape = IDX_HEADER.unpack(header)
+    side = _side(features)
+    if shape != [side, side]:
+        raise InputError(
+            f"holds images of {shape[0]} × {shape[1]} pixels, and the network takes "
+            f"{side} × {side}; give images of that size"
+        )
+    _check_count(count * features)
+    content = stream.read(count * features + 1)
+    if len(content) != count * features:
+        raise InputError(f"does not hold the {count:,} images that it announces; give a whole file")
+    return _unit(np.frombuffer(content, np.uint8)).reshape(count, features)
+
+
+def _check_count(pixels: int) -> None:
+    if pixels > LIMIT:
+        raise InputError(f"announces {pixels:,} pixels, the most is {LIMIT:,}; split it")
+
+
+def _unit(values: NDArray[Any]) -> Floats:
+    """Bytes of 0 … 255 or floats of 0 … 1 as floats of 0 … 1."""
+    if values.dtype == np.uint8:
+        return values.astype(np.float32) / np.float32(255)
+    if not ((values >= 0) & (values <= 1)).all():  # nor is NaN
+        raise InputError(f"holds values that are not between 0 and 1; {VALUES}")
+    return values.astype(np.float32)
+
+
+# --- npz ---------------------------------------------------------------------------------------
+
+
+def _npz(file: IO[bytes], features: int) -> Floats:
+    """All arrays of images in the file's order; arrays of other shapes (labels) are passed over."""
+    with zipfile.ZipFile(file) as archive:
+        members = [info for info in archive.infolist() if info.filename.endswith(".npy")]
+        shapes = {info: _announced(archive, info)[0] for info in members}
+        suitable = [info for info in members if _fits(shapes[info], features)]
+        if not suitable:
+            raise InputError(_unsuitable(list(shapes.values()), features))
+        _check_count(sum(math.prod(shapes[info]) for info in suitable))
+        return np.concatenate([_array(archive, info, features) for info in suitable])
+
+
+def _announced(
+    archive: zipfile.ZipFile, info: zipfile.ZipInfo
+) -> tuple[tuple[int, ...], np.dtype[Any], int]:
+    """The shape and dtype that an array's header announces, and the bytes that follow it."""
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise InputError("is packed as numpy packs no .npz; write it by numpy.savez")
+    with archive.open(info) as member:
+        version = npy.read_magic(member)
+        header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+        shape, _, dtype = header(member)
+        return shape, dtype, info.file_size - member.tell()
+
+
+def _fits(shape: tuple[int, ...], features: int) -> bool:
+    """Whether it is that of one image or of many, flat or square."""
+    side = math.isqrt(features)
+    flat = len(shape) in (1, 2) and shape[-1] == features
+    return flat or (len(shape) in (2, 3) and shape[-2:] == (side, side) and side**2 == features)
+
+
+def _unsuitable(shapes: list[tuple[int, ...]], features: int) -> str:
+    side = math.isqrt(features)
+    square = f" or (n, {side}, {side})" if side**2 == features else ""
+    found = ", ".join(map(str, shapes[:5])) + (" …" if len(shapes) > 5 else "")
+    return f"holds no array of shape (n, {features}){square}, but {found or 'no array'}; give one"
+
+
+def _array(archive: zipfile.ZipFile, info: zipfile.ZipInfo, features: int) -> Floats:
+    """An array as (n, features); read only where its header agrees with the archive's."""
+    name = info.filename.removesuffix(".npy")
+    shape, dtype, held = _announced(archive, info)
+    if dtype != np.uint8 and dtype.kind != "f":
+        raise InputError(f"array {name!r} is of {dtype.name}; {VALUES}")
+    if math.prod(shape) * dtype.itemsize != held:
+        raise InputError(f"array {name!r} is damaged: not as long as it announces; save it again")
+    with archive.open(info) as member:
+        array = npy.read_array(member, allow_pickle=False)
+    return _unit(array).reshape(-1, features)
+
+
+# --- pictures ----------------------------------------------------------------------------------
+
+
+def _picture(file: IO[bytes], side: int, ground: int) -> Floats:
+    """A picture in grey as (side, side), antialiased where it was of another size.
+
+    Of an animation the first frame. Where a camera noted how it was held, turned upright.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        try:
+            with Image.open(file, formats=FORMATS) as image:
+                grey = _grey(ImageOps.exif_transpose(image), ground)
+        except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+            raise InputError("is a picture of too many pixels; scale it down") from error
+    if grey.shape == (side, side):
+        return grey
+    # Bilinear keeps within the bounds; Pillow widens it to all pixels that a new one covers.
+    resized = Image.fromarray(grey).resize((side, side), Image.Resampling.BILINEAR)
+    return np.array(resized)
+
+
+def _grey(image: Image.Image, ground: int) -> Floats:
+    if image.mode == "F":
+        return _unit(np.array(image))
+    if image.mode.startswith("I"):
+        return _deep_grey(image, ground)
+    coloured = image.convert("RGBA")
+    below = Image.new("RGBA", image.size, (ground, ground, ground, 255))
+    return _unit(np.array(Image.alpha_composite(below, coloured).convert("L")))
+
+
+def _deep_grey(image: Image.Image, ground: int) -> Floats:
+    """Of 16 bits a pixel, which is what Pillow keeps in the modes I;16 and I."""
+    levels = np.array(image)
+    if levels.min() < 0 or levels.max() > 65_535:
+        raise InputError("is a picture of more than 16 bits a pixel; save it with 8 or 16")
+    grey = levels.astype(np.float32) / np.float32(65_535)
+    grey[levels == image.info.get("transparency")] = ground / 255
+    return grey

@@ -1,0 +1,374 @@
+"""Searches: asked, pruned, resumed, ended in finalists, a winner and a saved network."""
+
+import math
+import re
+import time
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import optuna
+import pandas as pd
+import pytest
+from optuna.trial import TrialState
+from tiny import tiny_dataset
+
+from hpo import finalists, messages, plan, provenance, record, results, runner, saved, study_file
+from hpo.errors import InputError
+from hpo.loop import End
+from hpo.samplers import check_together
+from hpo.search import FAILURES_IN_A_ROW, SearchPlan
+from hpo.space import draw, suggest
+from hpo.storage import open_storage
+
+SEARCH = """
+title = "Tiny"
+dataset = "mnist-5k"
+[search]
+n_trials = 12
+sampler = "random"
+pruner = "none"
+[finalists]
+k = 2
+seeds = 2
+[space]
+depth = { low = 1, high = 2 }
+width = { low = 4, high = 16, log = true }
+activation = ["relu", "tanh"]
+optimizer = ["sgd", "adam"]
+lr = { low = 1e-2, high = 1.0, log = true }
+batch_size = 16
+epochs = 3
+"""
+FINITE = SEARCH.replace("{ low = 4, high = 16, log = true }", "8").replace(
+    "{ low = 1e-2, high = 1.0, log = true }", "[0.1, 0.3]"
+)
+
+
+def written(folder: Path, text: str = SEARCH) -> study_file.SearchStudy:
+    (folder / "tiny.toml").write_text(text)
+    loaded = study_file.load(str(folder / "tiny.toml"))
+    assert isinstance(loaded, study_file.SearchStudy)
+    return loaded
+
+
+def storage_in(folder: Path):
+    return open_storage(f"sqlite:///{folder / 'hpo.db'}")
+
+
+def run(file: study_file.SearchStudy, folder: Path, **changes) -> End:
+    """Runs a search on the tiny dataset in this process."""
+    machine = runner.Machine(
+        workers=2, device="cpu", provenance=provenance.collect(["test"]), quiet=True
+    )
+    settings = {"name": "tiny", "n_trials": file.n_trials, "folder": folder / "best"}
+    settings |= {"machine": machine, **changes}
+    dataset = settings.pop("dataset", None) or tiny_dataset()
+    return runner.run_search(file, dataset, storage_in(folder), **settings)
+
+
+def stored(folder: Path, name: str = "tiny") -> results.StoredSearch:
+    found = results.load_study(storage_in(folder), name)
+    assert isinstance(found, results.StoredSearch)
+    return found
+
+
+def states(study: results.StoredStudy) -> dict[str, int]:
+    return dict(Counter(study.trials["state"]))
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a search that ran to its end."""
+    folder = tmp_path_factory.mktemp("whole")
+    assert run(written(folder), folder) is End.WHOLE
+    return folder
+
+
+def test_a_search_trains_its_trials_and_no_more(whole):
+    study = stored(whole)
+    assert states(study) == {"COMPLETE": 12}
+    assert study.trials["test_accuracy"].isna().all()
+    assert set(study.trials["seed"]) == {0}
+    for trial in study.frozen:
+        assert list(trial.intermediate_values) == [1, 2, 3]
+        assert trial.value == trial.intermediate_values[3]
+        assert trial.user_attrs["parameters"] == (13 + 10) * trial.params["width"] + 10 + (
+            (trial.params["depth"] - 1) * (trial.params["width"] + 1) * trial.params["width"]
+        )
+
+
+def test_the_best_are_trained_again_on_fresh_seeds_and_tested_once(whole):
+    study = stored(whole)
+    best = study.trials.nlargest(2, "valid_accuracy", keep="all")["number"]
+    assert study.tested is not None
+    cells = [cell.name for cell in study.tested.file.cells]
+    assert len(cells) == 2
+    assert {finalists.trial_number(name) for name in cells} <= set(best)
+    seen = study.tested.trials
+    keys = Counter(zip(seen["cell"], seen["seed"], strict=True))
+    assert keys == Counter({(cell, seed): 1 for cell in cells for seed in (1, 2)})
+    assert seen["test_accuracy"].between(0, 1).all()
+
+
+def test_the_winner_is_named_by_fresh_validation_whatever_the_test_says(whole):
+    study = stored(whole)
+    assert study.tested is not None
+    frame = study.tested.finished
+    by_hand = frame.groupby("cell")["valid_accuracy"].mean().idxmax()
+    assert study.winner.name == by_hand
+    upside_down = frame.assign(test_accuracy=1 - frame["test_accuracy"])
+    assert finalists.winner(upside_down, study.tested.file.cells) == study.winner
+
+
+def test_a_finalist_with_fewer_seeds_cannot_win():
+    cells = finalists_cells("a", "b")
+    frame = pd.DataFrame({"cell": ["a", "b", "b"], "valid_accuracy": [0.99, 0.5, 0.6]})
+    assert finalists.winner(frame, cells).name == "b"
+    assert finalists.winner(frame[:0], cells) is None
+
+
+def finalists_cells(*names: str) -> list[study_file.Cell]:
+    config = plan.Config(depth=1, width=8, activation="relu", optimizer="sgd", lr=0.1)
+    return [study_file.Cell(name=name, config=config) for name in names]
+
+
+def test_the_winner_is_saved_as_a_network_that_answers(whole):
+    study = stored(whole)
+    network = saved.load(whole / "best")
+    assert network.description.config == study.winner.config
+    dataset = tiny_dataset()
+    images = saved.torch.from_numpy(dataset.train_images)
+    with saved.torch.inference_mode():
+        predicted = network.network(images).argmax(1).numpy()
+    assert (predicted == dataset.train_labels).mean() > 0.3, "three times chance"
+
+
+def test_a_finished_search_runs_nothing_and_keeps_its_saved_network(whole):
+    before = (whole / "best/model.safetensors").stat().st_mtime_ns
+    assert run(written(whole), whole) is End.WHOLE
+    study = stored(whole)
+    assert states(study) == {"COMPLETE": 12}
+    assert len(study.sessions) == 1
+    assert (whole / "best/model.safetensors").stat().st_mtime_ns == before
+
+
+def test_more_trials_go_on_from_there_and_repeat_nothing(tmp_path):
+    file = written(tmp_path)
+    run(file, tmp_path, n_trials=4)
+    run(file, tmp_path, n_trials=9)
+    study = stored(tmp_path)
+    assert states(study) == {"COMPLETE": 9}
+    assert study.n_trials == 9
+    drawn = {tuple(sorted(trial.params.items())) for trial in study.frozen}
+    assert len(drawn) == 9, "a resumed sampler draws anew"
+
+
+def test_a_space_that_is_trained_whole_ends_the_search(tmp_path):
+    assert run(written(tmp_path, FINITE), tmp_path, n_trials=40) is End.WHOLE
+    study = stored(tmp_path)
+    assert len(study.trials) == 2 * 2 * 2 * 2
+    assert len({tuple(sorted(trial.params.items())) for trial in study.frozen}) == 16
+
+
+def test_out_of_memory_fails_a_trial_and_divergence_ends_one_and_the_search_goes_on(tmp_path):
+    text = FINITE.replace("depth = { low = 1, high = 2 }", "depth = 3")
+    text = text.replace("width = 8", "width = [8, 65536]").replace("[0.1, 0.3]", "[0.1, 1e30]")
+    text = text.replace('["relu", "tanh"]', '"relu"').replace('["sgd", "adam"]', '"sgd"')
+    assert run(written(tmp_path, text), tmp_path) is End.WHOLE
+    study = stored(tmp_path)
+    assert states(study) == {"COMPLETE": 2, "FAIL": 2}
+    failed = study.trials[study.trials["state"] == "FAIL"]
+    assert set(failed["width"]) == {65536}
+    assert failed["fail_reason"].str.contains("RuntimeError|MemoryError").all()
+    lost = study.finished[study.finished["diverged"].astype(bool)]
+    assert list(lost["lr"]) == [1e30]
+    number = int(lost["number"].iloc[0])
+    assert study.frozen[number].value == 0.0
+    assert list(study.frozen[number].intermediate_values) == [1], "it ends at once"
+    assert study.tested is not None
+    assert len(study.tested.file.cells) == 1, "a diverged trial is no finalist"
+
+
+# --- the plan, without workers -------------------------------------------------------------------
+
+
+def search_plan(folder: Path, text: str, n_trials: int = 10_000) -> SearchPlan:
+    file, storage, dataset = written(folder, text), storage_in(folder), tiny_dataset()
+    bound = runner.binding(file, dataset)
+    study = runner.open_study(storage, file, dataset, "tiny", bound)
+    runner.clean_up(study)
+    return SearchPlan(study, storage, file, n_trials, dataset)
+
+
+def epoch(job: plan.Job, accuracy: float, loss: float = 1.0) -> None:
+    """One more epoch of the job."""
+    job.epochs.append(
+        messages.EpochDone(
+            task=job.task.id, number=len(job.epochs) + 1, train_loss=[loss], seconds=0.1,
+            train_accuracy=[accuracy], valid_loss=[loss], valid_accuracy=[accuracy],
+        )
+    )  # fmt: skip
+
+
+def play(searching: SearchPlan, accuracy: float) -> plan.Job:
+    """A job asked for and trained to its end, as far as the plan can tell."""
+    job = searching.next()
+    assert job is not None
+    for _ in range(job.task.config.epochs):
+        epoch(job, accuracy)
+        job.early = searching.judge(job)
+        if job.early:
+            break
+    pruned = job.early is plan.Early.PRUNED
+    searching.ended(job, TrialState.PRUNED if pruned else TrialState.COMPLETE)
+    return job
+
+
+@pytest.mark.parametrize("sampler", study_file.SAMPLERS)
+def test_every_sampler_searches(sampler, tmp_path):
+    searching = search_plan(tmp_path, SEARCH.replace('"random"', f'"{sampler}"'))
+    jobs = [play(searching, 0.5 + 0.01 * (i % 7)) for i in range(14)]
+    assert len({job.label for job in jobs}) == 14
+    kinds = {type(searching.twin.sampler).__name__.lower()}
+    assert kinds <= {"tpesampler", "randomsampler", "gpsampler", "cmaessampler", "qmcsampler"}
+    assert sampler[:2] in kinds.pop()
+
+
+@pytest.mark.parametrize("pruner", [name for name in study_file.PRUNERS if name != "none"])
+def test_every_pruner_prunes_the_hopeless_and_keeps_the_best(pruner, tmp_path):
+    text = SEARCH.replace('"none"', f'"{pruner}"').replace("epochs = 3", "epochs = 9")
+    searching = search_plan(tmp_path, text)
+    for i in range(12):
+        play(searching, 0.9 + 0.001 * i)
+    worst = [play(searching, 0.1 - 0.001 * i) for i in range(6)]
+    best = play(searching, 0.99)
+    assert plan.Early.PRUNED in {job.early for job in worst}
+    assert best.early is None
+    assert len(best.epochs) == 9
+
+
+def test_rungs_of_successive_halving_outlive_a_resume(tmp_path):
+    text = SEARCH.replace('"none"', '"sha"').replace("epochs = 3", "epochs = 9")
+    searching = search_plan(tmp_path, text)
+    job = play(searching, 0.9)
+    searching.storage.set_trial_state_values(job.trials[0], TrialState.COMPLETE, [0.9])
+    again = search_plan(tmp_path, text)
+    kept = again.twin.get_trials(deepcopy=False)[0].system_attrs
+    assert kept["completed_rung_0"] == 0.9
+
+
+def test_tpe_takes_a_diverged_trial_for_worse_than_a_pruned_one(tmp_path):
+    text = SEARCH.replace('"random"', '"tpe"').replace('"none"', '"sha"')
+    searching = search_plan(tmp_path, text)
+    job = searching.next()
+    epoch(job, 0.1, math.nan)
+    job.early = searching.judge(job)
+    searching.ended(job, TrialState.COMPLETE)
+    (trial,) = searching.twin.trials
+    assert sum(trial.constraints.values()) > 0, "infeasible: ranked below COMPLETE and PRUNED"
+
+
+def test_running_trials_repel_the_sampler_and_count_for_the_budget(tmp_path):
+    searching = search_plan(tmp_path, SEARCH, n_trials=3)
+    jobs = [searching.next() for _ in range(4)]
+    assert [job is None for job in jobs] == [False, False, False, True]
+    running = searching.twin.get_trials(deepcopy=False, states=[TrialState.RUNNING])
+    assert len(running) == 3
+
+
+@pytest.mark.parametrize("loss", [math.nan, math.inf, record.USELESS_LOSS])
+def test_a_diverged_trial_ends_at_once_with_the_worst_value(loss, tmp_path):
+    searching = search_plan(tmp_path, SEARCH)
+    job = searching.next()
+    epoch(job, 0.1, loss)
+    job.early = searching.judge(job)
+    assert job.early is plan.Early.DIVERGED
+    searching.ended(job, TrialState.COMPLETE)
+    assert [trial.value for trial in searching.twin.trials] == [0.0]
+    assert record.attributes(job.epochs, 0)["diverged"] is True
+
+
+def test_failures_in_a_row_end_the_search_and_a_failed_one_is_replaced(tmp_path):
+    searching = search_plan(tmp_path, SEARCH, n_trials=2)
+    searching.ended(searching.next(), TrialState.FAIL)
+    play(searching, 0.5)
+    play(searching, 0.6)
+    assert searching.next() is None
+    searching.n_trials = 1000
+    for _ in range(FAILURES_IN_A_ROW):
+        searching.ended(searching.next(), TrialState.FAIL)
+    assert searching.next() is None
+
+
+def test_a_sampler_that_repeats_itself_is_helped_to_a_new_configuration(tmp_path):
+    searching = search_plan(tmp_path, FINITE)
+    searching.twin.sampler = optuna.samplers.GridSampler(
+        {"depth": [1], "activation": ["relu"], "optimizer": ["sgd"], "lr": [0.1]}
+    )
+    configs = [searching.next().task.config for _ in range(16)]
+    assert len(set(configs)) == 16
+    assert searching.exhausted
+
+
+def test_asking_stays_quick_with_a_thousand_trials_stored(tmp_path):
+    text = SEARCH.replace('"random"', '"tpe"').replace('"none"', '"median"')
+    searching = search_plan(tmp_path, text)
+    rng = np.random.default_rng(0)
+    for _ in range(1000):  # in the twin alone: filling the storage would take a minute
+        searching.twin.enqueue_trial(draw(searching.space, searching.rng))
+        trial = searching.twin.ask()
+        suggest(trial, searching.space)
+        searching.twin.tell(trial, float(rng.uniform(0.8, 0.98)))
+    times = []
+    for _ in range(15):
+        began = time.process_time()
+        job = searching.next()
+        times.append(time.process_time() - began)
+        searching.ended(job, TrialState.FAIL)
+    assert sorted(times)[7] < 0.15, "a median of 20 to 40 ms where nothing else runs"
+
+
+# --- what is refused -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "named"),
+    [
+        ("low = 4, high = 16", "low = 4, high = 32", ["space.width", "4 … 16 (log)", "4 … 32"]),
+        ('["relu", "tanh"]', '["relu"]', ["space.activation", "relu, tanh"]),
+        ('"random"', '"tpe"', ["sampler", "'random'", "'tpe'"]),
+        ('pruner = "none"', 'pruner = "sha"', ["pruner", "'none'", "'sha'"]),
+        ("batch_size = 16", "batch_size = 32", ["space.batch_size", "'16'", "'32'"]),
+    ],
+)
+def test_a_search_stored_with_another_space_is_refused_by_name(
+    before, after, named, tmp_path, whole
+):
+    with pytest.raises(InputError) as caught:
+        run(written(tmp_path, SEARCH.replace(before, after)), whole)
+    assert all(text in str(caught.value) for text in [*named, "--name", "--fresh"])
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "fault"),
+    [
+        ('"none"', '"median"', "has nothing to prune: a training is one epoch"),
+        ('"random"', '"cmaes"', "needs two ranges or more in the space, it has lr"),
+    ],
+)
+def test_what_cannot_work_together_is_an_error_that_says_so(before, after, fault, tmp_path):
+    text = SEARCH.replace(before, after).replace("epochs = 3", "epochs = 1")
+    text = text.replace("{ low = 1, high = 2 }", "[1, 2]")
+    text = text.replace("{ low = 4, high = 16, log = true }", "8")
+    with pytest.raises(InputError, match=re.escape(fault)):
+        check_together(written(tmp_path, text), "study 'tiny'")
+
+
+def test_a_space_without_a_choice_is_an_error(tmp_path):
+    fixed = re.sub(r"= (\{.*\}|\[.*\])", "= 8", SEARCH.split("[space]")[1])
+    fixed = fixed.replace("activation = 8", 'activation = "relu"')
+    fixed = fixed.replace("optimizer = 8", 'optimizer = "sgd"').replace("depth = 8", "depth = 1")
+    text = SEARCH.split("[space]")[0] + "[space]" + fixed
+    with pytest.raises(InputError, match="every value is fixed"):
+        check_together(written(tmp_path, text), "study 'tiny'")

@@ -1,0 +1,144 @@
+"""`hpo run` of a search as a user gives it: ended, stopped, timed out, resumed, refused."""
+
+import os
+import signal
+import sqlite3
+import time
+from contextlib import closing
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+SEARCH = """
+title = "Tiny <search> & more"
+dataset = "mnist-5k"
+[search]
+n_trials = 8
+pruner = "median"
+[finalists]
+k = 2
+seeds = 2
+[space]
+depth = [1, 2]
+width = 16
+activation = ["relu", "tanh"]
+optimizer = ["sgd", "adam"]
+lr = { low = 1e-3, high = 1.0, log = true }
+batch_size = 64
+epochs = 3
+"""
+FIGURES = {"progress", "curves", "importance", "slices", "contour", "confusion", "worst"}
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Path:
+    (tmp_path / "tiny.toml").write_text(SEARCH)
+    return tmp_path
+
+
+def test_a_search_ends_in_a_report_a_csv_and_a_network(hpo, tiny):
+    answer = hpo("run", "tiny.toml")
+    assert answer.code == 0, answer.err
+    assert answer.err == ""
+    assert "8/8" in answer.out
+    folder = tiny / "reports/tiny"
+    assert {p.stem for p in (folder / "figures").glob("*.svg")} == FIGURES
+    assert {p.name for p in (folder / "best").iterdir()} == {"config.toml", "model.safetensors"}
+    finalists = pd.read_csv(folder / "finalists.csv")
+    names = ["rank", "number", "seed", "valid_accuracy", "test_loss", "test_accuracy"]
+    assert list(finalists.columns) == names
+    assert sorted(finalists["rank"]) == [1, 1, 2, 2]
+    assert set(finalists["seed"]) == {1, 2}
+    trials = pd.read_csv(folder / "trials.csv")
+    assert trials["test_accuracy"].isna().all()
+    assert trials["state"].isin(["COMPLETE", "PRUNED"]).all()
+    page = (folder / "index.html").read_text()
+    assert "Tiny &lt;search&gt; &amp; more" in page
+    for words in ("selection bias", "95% interval", "hpo run tiny.toml", "load_file"):
+        assert words in page
+    shown = hpo("show", "tiny")
+    assert shown.code == 0
+    assert "the winner" in shown.out
+
+
+def ended_in(folder: Path) -> int:
+    """How many trials of the search have ended, as another process sees it."""
+    try:
+        with closing(sqlite3.connect(f"file:{folder / 'hpo.db'}?mode=ro", uri=True)) as connection:
+            query = "SELECT COUNT(*) FROM trials WHERE state IN ('COMPLETE', 'PRUNED')"
+            return connection.execute(query).fetchone()[0]
+    except sqlite3.OperationalError:
+        return 0
+
+
+def test_ctrl_c_ends_in_a_whole_report_and_the_same_command_goes_on(hpo, hpo_process, tiny):
+    process = hpo_process("run", "tiny.toml", "--trials", "100000")
+    deadline = time.monotonic() + 60
+    while ended_in(tiny) < 4 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 130, err
+    folder = tiny / "reports/tiny"
+    made = {p.stem for p in (folder / "figures").glob("*.svg")}
+    assert made >= {"progress", "curves", "importance"}
+    assert "The search is not finished" in (folder / "index.html").read_text()
+    assert not (folder / "best").exists()
+    before = ended_in(tiny)
+    answer = hpo("run", "tiny.toml", "--trials", str(before + 1))
+    assert answer.code == 0, answer.err
+    trials = pd.read_csv(folder / "trials.csv")
+    assert trials["state"].isin(["COMPLETE", "PRUNED"]).sum() == before + 1
+    assert not trials["state"].isin(["RUNNING", "WAITING"]).any()
+    assert (folder / "best/model.safetensors").is_file()
+
+
+def test_a_timeout_goes_on_to_finalists_and_report(hpo, tiny):
+    answer = hpo("run", "tiny.toml", "--trials", "100000", "--timeout", "4", "--quiet")
+    assert answer.code == 0, answer.err
+    assert len(pd.read_csv(tiny / "reports/tiny/finalists.csv")) == 4
+    assert (tiny / "reports/tiny/best/model.safetensors").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["--sampler", "grid"], "--sampler: must be one of tpe, random, gp, cmaes, qmc"),
+        (["--pruner", "magic"], "--pruner: must be one of none, median"),
+        (["--trials", "0"], "--trials: must be at least 1"),
+        (["--seeds", "3"], "--seeds: study 'tiny' is a search, which has no such option"),
+        (["--sampler", "cmaes"], "sampler cmaes needs two ranges or more in the space, it has lr"),
+    ],
+)
+def test_wrong_options_are_refused_in_a_line(arguments, line, hpo, tiny):
+    answer = hpo("run", "tiny.toml", *arguments)
+    assert answer.code == 2
+    assert answer.err.count("\n") == 1
+    assert line in answer.err
+    assert not (tiny / "hpo.db").exists()
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "line"),
+    [
+        ("[1, 2]", "[]", "space.depth: is an empty list of choices"),
+        ("low = 1e-3, high = 1.0", "low = 1.0, high = 1e-3", "low 1.0 is above high 0.001"),
+        ("low = 1e-3, high = 1.0", "low = 0.0, high = 1.0", "space.lr: low:"),
+        ("[search]", '[search]\nsampler = "best"', "search.sampler: must be one of tpe"),
+        ("k = 2", "k = 0", "finalists.k: must be a whole number from 1"),
+        ("k = 2", "k = 2\nseed = 3", "finalists.seed: unknown key; did you mean 'seeds'?"),
+    ],
+)
+def test_wrong_study_files_are_refused_in_a_line(before, after, line, hpo, tiny):
+    (tiny / "tiny.toml").write_text(SEARCH.replace(before, after))
+    answer = hpo("run", "tiny.toml")
+    assert answer.code == 2
+    assert line in answer.err
+    assert answer.err.count("\n") == 1
+
+
+def test_a_grid_has_no_options_of_a_search(hpo):
+    answer = hpo("run", "grid-report", "--trials", "5")
+    assert answer.code == 2
+    assert "--trials: study 'grid-report' is a grid, which has no such option" in answer.err

@@ -1,0 +1,423 @@
+"""The pictures of searches and networks: they say what they are given, whatever it is."""
+
+import html
+import math
+import re
+import xml.etree.ElementTree as ET
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from hpo import contour, network_figures, search_figures, space_figures
+from hpo.network_figures import DifferenceRow, TrialCurve, WorstImage
+from hpo.search_figures import Bar, Run
+from hpo.space_figures import Parameter, Slice
+
+NAN = math.nan
+ODD = "$a$ <b> & c -- " + "long " * 12  # a label of a hostile user
+RNG_SEED = 7
+
+
+def texts(svg: str) -> list[str]:
+    """The texts of a picture, which matplotlib keeps as comments beside their outlines. Fails for
+    invalid XML."""
+    assert ET.fromstring(svg).tag.endswith("svg")
+    return [html.unescape(text) for text in re.findall(r"<!-- (.*?) -->", svg, re.DOTALL)]
+
+
+def said(svg: str) -> str:
+    return "\n".join(texts(svg))
+
+
+def parameters(n: int = 40) -> dict[str, Parameter]:
+    rng = np.random.default_rng(RNG_SEED)
+    optimizers = ["sgd", "sgd_momentum", "adam", "adamw", "rmsprop"]
+    activations = ["relu", "tanh", "sigmoid", "gelu", "silu", "elu", "leaky_relu"]
+    columns: dict[str, tuple[list[Any], bool]] = {
+        "lr": ((10 ** rng.uniform(-4, 0, n)).tolist(), True),
+        "width": (np.round(2 ** rng.uniform(5, 10, n)).tolist(), True),
+        "depth": (rng.integers(1, 5, n).tolist(), False),
+        "optimizer": (rng.choice(optimizers, n).tolist(), False),
+        "activation": (rng.choice(activations, n).tolist(), False),
+    }
+    return {name: Parameter(name=name, values=v, log=log) for name, (v, log) in columns.items()}
+
+
+def accuracies(n: int = 40) -> list[float]:
+    return np.random.default_rng(RNG_SEED).uniform(97, 98.4, n).tolist()
+
+
+# --- progress ----------------------------------------------------------------------------------
+
+
+def test_progress_counts_the_trials_below_its_axis_and_the_pruned():
+    values = [97.4, 97.5, 11.0, NAN, 98.0, 0.0, NAN, 97.9, 98.2, NAN]
+    run = Run(label="TPE", values=values, seconds=list(range(1, 11)))
+    note = said(search_figures.progress([run]))
+    assert "2 trials below" in note
+    assert "3 pruned" in note
+
+
+def test_progress_axis_ignores_where_a_search_started():
+    slow = Run(label="a", values=[10.0, 60.0, *[97.0] * 10, *[98.0] * 28], seconds=range(40))
+    low, high = search_figures._progress_limits([slow])
+    assert 95 < low < 97
+    assert 98 < high < 98.5
+
+
+def test_progress_axis_shows_every_runs_end():
+    runs = [
+        Run(label="good", values=[98.0] * 20, seconds=range(20)),
+        Run(label="poor", values=[60.0] * 20, seconds=range(20)),
+    ]
+    low, high = search_figures._progress_limits(runs)
+    assert low < 60 < 98 < high
+
+
+def test_progress_names_each_run_with_its_best_value():
+    runs = [
+        Run(label="TPE & co", values=[97.0, 98.25, NAN], seconds=[1.0, 2.0, 3.0]),
+        Run(label="Random", values=[97.0, 97.5], seconds=[1.0, 2.0]),
+        Run(label="Random", values=[97.75, 97.5], seconds=[1.0, 2.0]),
+    ]
+    found = texts(search_figures.progress(runs))
+    assert "TPE & co: best 98.25%" in found
+    assert found.count("Random: best 97.75%") == 1
+
+
+def test_progress_tells_time_in_a_unit_that_suits_it():
+    run = Run(label="TPE", values=[97.0, 98.0], seconds=[1.0, 181.0])
+    assert "Time since the start (minutes)" in texts(search_figures.progress([run]))
+    assert search_figures._unit(180) == (1, "seconds")
+    assert search_figures._unit(4 * 3600) == (3600, "hours")
+
+
+@pytest.mark.parametrize("values", [[], [0.0], [NAN, NAN], [97.0, 97.0, 97.0], [NAN, 97.0]])
+def test_progress_of_few_equal_pruned_or_diverged_trials(values: list[float]):
+    run = Run(label=ODD, values=values, seconds=list(range(len(values))))
+    assert "Finished trials" in texts(search_figures.progress([run]))
+
+
+def test_pictures_come_out_the_same_twice():
+    run = Run(label="TPE", values=[97.0, 98.0], seconds=[1.0, 2.0])
+    assert search_figures.progress([run]) == search_figures.progress([run])
+
+
+def test_pictures_take_columns_of_a_filtered_frame():
+    frame = pd.DataFrame({"lr": [0.1, 0.2, 0.3], "act": ["a", None, "b"], "v": [97.0, 98.0, 97.5]})
+    frame = frame[frame["v"] < 98].iloc[::-1]
+    run = Run(label="TPE", values=frame["v"], seconds=frame["v"])
+    assert "TPE: best 97.50%" in texts(search_figures.progress([run]))
+    x, y = (Parameter(name=name, values=frame[name]) for name in ("lr", "act"))
+    assert "2 trials" in said(contour.contour(x, y, frame["v"]))
+    panel = Slice(parameter=y, accuracies=frame["v"], states=["COMPLETE"] * 2)
+    assert "best trial: 97.50%" in texts(space_figures.slices([panel]))
+    curves = [TrialCurve(label="#1", values=frame["v"])]
+    assert "#1" in texts(network_figures.trial_curves(curves, curves))
+
+
+# --- importance --------------------------------------------------------------------------------
+
+
+def test_importance_is_sorted_by_the_first_evaluator():
+    bars = [
+        Bar(hyperparameter=name, shares={"PED-ANOVA": (share, NAN, NAN), "fANOVA": (50, 40, 60)})
+        for name, share in (("width", 20.0), ("unknown", NAN), ("lr", 70.0), ("depth", 10.0))
+    ]
+    found = texts(search_figures.importance(bars))
+    places = [found.index(name) for name in ("lr", "width", "depth", "unknown")]
+    assert places == sorted(places)
+    assert {"PED-ANOVA", "fANOVA", "70%", "–"} <= set(found)
+
+
+def axes_of(monkeypatch: pytest.MonkeyPatch, module: Any) -> list[Any]:
+    """The axes of the pictures that are drawn from now on."""
+    drawn: list[Any] = []
+    monkeypatch.setattr(module, "svg_text", lambda figure: drawn.extend(figure.axes) or "")
+    return drawn
+
+
+def test_importance_draws_an_interval_where_there_is_one(monkeypatch: pytest.MonkeyPatch):
+    drawn = axes_of(monkeypatch, search_figures)
+    shares = {"a": (30.0, 20.0, 45.0), "b": (30.0, NAN, NAN), "c": (60.0, 61.0, 70.0)}
+    search_figures.importance([Bar(hyperparameter="lr", shares=shares)])
+    spans = [line.get_xdata().tolist() for line in drawn[0].get_lines()]
+    assert spans == [[20.0, 45.0], [61.0, 70.0]]
+
+
+@pytest.mark.parametrize("n", [1, 10])
+def test_importance_of_one_or_many_hyperparameters(n: int):
+    bars = [Bar(hyperparameter=f"{i}{ODD}", shares={"PED": (0.0, 0.0, 0.0)}) for i in range(n)]
+    found = texts(search_figures.importance(bars))
+    assert sum("$a$ <b> & c" in text for text in found) == n
+
+
+# --- slices ------------------------------------------------------------------------------------
+
+
+def slices_of(values: dict[str, Parameter], results: list[float], states: list[Any]) -> list[Slice]:
+    return [Slice(parameter=p, accuracies=results, states=states) for p in values.values()]
+
+
+def test_slices_name_hyperparameters_categories_and_states():
+    states = ["COMPLETE"] * 30 + ["PRUNED"] * 8 + ["DIVERGED"] * 2
+    results = [*accuracies(36), 20.0, 30.0, NAN, 0.0]
+    found = texts(space_figures.slices(slices_of(parameters(), results, states)))
+    assert {"lr (log scale)", "depth", "leaky_relu", "sgd_momentum"} <= set(found)
+    assert {"complete", "pruned, at its last value", "diverged, at the bottom edge"} <= set(found)
+    assert f"best trial: {max(results[:30]):.2f}%" in found
+    assert any(text.startswith("2 trials below") for text in found)
+
+
+def test_slices_axis_stays_near_the_top_and_keeps_every_trial_in_sight(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    drawn = axes_of(monkeypatch, space_figures)
+    values, results = {"lr": parameters()["lr"]}, [*accuracies(36), 10.0, 50.0, 90.0, 0.0]
+    space_figures.slices(slices_of(values, results, ["COMPLETE"] * 39 + ["DIVERGED"]))
+    [axes] = drawn
+    low, high = axes.get_ylim()
+    assert 96 < low < 97
+    shown = [line for line in axes.get_lines() if line.get_marker() in ("o", "v", "^")]
+    assert all(low < y < high for line in shown for y in line.get_ydata())
+    points = {m: sum(len(x.get_xdata()) for x in shown if x.get_marker() == m) for m in "ov^"}
+    assert points == {"o": 36 + 1, "v": 3, "^": 1}  # and the ring around the best
+
+
+def test_slices_ring_the_best_complete_trial_in_each_panel(monkeypatch: pytest.MonkeyPatch):
+    drawn = axes_of(monkeypatch, space_figures)
+    results = [97.0, 98.0, 98.5, 97.5]
+    values = {
+        "lr": Parameter(name="lr", values=[0.1, 0.2, 0.3, 0.4], log=True),
+        "momentum": Parameter(name="momentum", values=[0.5, None, 0.7, 0.9]),
+    }
+    space_figures.slices(slices_of(values, results, ["COMPLETE", "COMPLETE", "PRUNED", "COMPLETE"]))
+    rings = [
+        [line.get_xdata().tolist() for line in axes.get_lines() if line.get_markersize() > 9]
+        for axes in drawn
+    ]
+    assert rings[0] == [[0.2]]
+    assert np.isnan(rings[1][0]).all()  # the best trial has no momentum
+
+
+def test_slices_put_a_bar_at_the_median_of_a_categorys_complete_trials(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    drawn = axes_of(monkeypatch, space_figures)
+    values = {"bias": Parameter(name="bias", values=[True, True, True, False, True])}
+    states = ["COMPLETE", "COMPLETE", "COMPLETE", "COMPLETE", "PRUNED"]
+    space_figures.slices(slices_of(values, [97.0, 98.0, 97.2, 96.5, 20.0], states))
+    bars = [c.get_segments()[0][:, 1].tolist() for c in drawn[0].collections]
+    assert bars == [[96.5, 96.5], [97.2, 97.2]]
+
+
+@pytest.mark.parametrize("n", [1, 10])
+def test_slices_of_one_to_ten_hyperparameters_with_odd_names(n: int):
+    names = [f"{i} {ODD}" for i in range(n)]
+    columns = {name: Parameter(name=name, values=["a", ODD] * 6) for name in names}
+    found = texts(space_figures.slices(slices_of(columns, accuracies(12), ["COMPLETE"] * 12)))
+    assert sum(text.startswith(f"{n - 1} $a$ <b>") for text in found) == 1
+
+
+@pytest.mark.parametrize(
+    ("results", "states"),
+    [
+        ([97.0], ["COMPLETE"]),
+        ([97.0, 97.0], ["COMPLETE"] * 2),
+        ([NAN, NAN], ["DIVERGED", "DIVERGED"]),
+        ([NAN, 97.0], ["COMPLETE", "PRUNED"]),
+    ],
+)
+def test_slices_of_few_equal_or_failed_trials(results: list[float], states: list[str]):
+    every = parameters(len(results))
+    values = {name: every[name] for name in ("lr", "width")}
+    svg = space_figures.slices(slices_of(values, results, states))
+    assert {"lr", "width"} & {text.split(" (")[0] for text in texts(svg)}
+
+
+# --- contour -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "note"),
+    [
+        ("lr", "width", "interpolated between the trials"),
+        ("optimizer", "lr", "median of the trials in a field"),
+        ("lr", "depth", "median of the trials in a field"),
+        ("activation", "optimizer", "median of its trials"),
+    ],
+)
+def test_contour_suits_its_form_to_the_pair_and_names_the_best(x: str, y: str, note: str):
+    values, results = parameters(), [*accuracies(37), 11.0, NAN, 98.75]
+    found = said(contour.contour(values[x], values[y], results))
+    assert note in found
+    assert "98.75%" in found
+    assert x in found
+    assert y in found
+
+
+@pytest.mark.parametrize(
+    "points",
+    [
+        [(1, 2)] * 6,
+        [(1, 2), (3, 4)],
+        [(i / 7, 3 * i / 7) for i in range(9)],
+        [(0.1, 1), (0.1, 2), (0.3, 1), (0.1, 1), (0.3, 1)],
+    ],
+    ids=["one place", "two", "in a line", "three places"],
+)
+def test_contour_falls_back_where_no_surface_can_be_laid(points: list[tuple[float, float]]):
+    x = Parameter(name="a", values=[point[0] for point in points])
+    y = Parameter(name="b", values=[point[1] for point in points])
+    found = said(contour.contour(x, y, accuracies(len(points))))
+    assert "interpolated" not in found
+    assert "best" in found
+
+
+def test_contour_counts_only_trials_with_an_accuracy_and_both_values():
+    x = Parameter(name="a", values=[0.1, 0.2, None, 0.4, 0.5])
+    y = Parameter(name="b", values=[0.3, 0.4, 0.1, NAN, 0.2])
+    assert "2 trials" in said(contour.contour(x, y, [97.0, 98.0, 99.0, 99.0, NAN]))
+    assert "No trial to show" in texts(contour.contour(x, y, [NAN] * 5))
+
+
+def test_contour_of_equal_values_and_odd_names():
+    values = parameters()
+    x, y = (Parameter(name=ODD, values=values[name].values) for name in ("lr", "width"))
+    assert "97.00%" in said(contour.contour(x, y, [97.0] * 40))
+
+
+def test_contour_bands_stay_in_the_upper_range():
+    norm = contour._bands(np.array([*accuracies(), 10.0, 50.0]))
+    assert norm.boundaries[0] > 96
+    assert norm.extend == "min"
+
+
+# --- curves ------------------------------------------------------------------------------------
+
+
+def curve(label: str, *values: float) -> TrialCurve:
+    return TrialCurve(label=label, values=values)
+
+
+def test_trial_curves_name_the_ten_best_and_count_the_pruned():
+    best = [curve(f"#{i}: 3 × 512 relu", 96.0, 97.0, 98.0 - i / 20) for i in range(12)]
+    pruned = [curve("", 96.0, 96.5), curve("", 95.0), curve("", 12.0)]
+    found = texts(network_figures.trial_curves(best, pruned))
+    assert "#9: 3 × 512 relu" in found
+    assert "#10: 3 × 512 relu" not in found
+    assert "The 10 best trials" in found
+    assert "3 pruned trials beside the best" in found
+    assert any("1 below" in text for text in found)
+
+
+def test_pruned_curves_end_in_a_cross_or_at_the_bottom_edge(monkeypatch: pytest.MonkeyPatch):
+    drawn = axes_of(monkeypatch, network_figures)
+    pruned = [curve("", 96.0, 96.5), curve("", 96.2), curve("", 12.0, 11.0, 10.0)]
+    network_figures.trial_curves([curve("best", 96.0, 97.0, 98.0)], pruned)
+    ends = {
+        (line.get_marker(), float(line.get_xdata()[0]))
+        for line in drawn[1].get_lines()
+        if line.get_marker() in ("x", "v")
+    }
+    assert ends == {("x", 2.0), ("x", 1.0), ("v", 3.0)}
+
+
+def test_trial_curves_without_pruned_trials_have_one_panel(monkeypatch: pytest.MonkeyPatch):
+    drawn = axes_of(monkeypatch, network_figures)
+    network_figures.trial_curves([curve("best", 97.0, 98.0)], [])
+    assert len(drawn) == 1
+
+
+@pytest.mark.parametrize("values", [(97.0, 97.0), (NAN, 97.0), (NAN,), ()])
+def test_trial_curves_of_single_epochs_equal_values_and_none(values: tuple[float, ...]):
+    curves = [curve(ODD, *values)]
+    assert "Epoch" in texts(network_figures.trial_curves(curves, curves))
+
+
+# --- mistakes ----------------------------------------------------------------------------------
+
+
+def test_confusion_gives_every_number_and_each_labels_share_of_right_answers():
+    matrix = np.arange(100).reshape(10, 10).tolist()
+    found = texts(network_figures.confusion(matrix))
+    assert {str(number) for number in range(100)} <= set(found)
+    assert {"Label", "Predicted", "10.5%"} <= set(found)  # 99 of 945
+
+
+def test_confusion_colours_the_mistakes_alone(monkeypatch: pytest.MonkeyPatch):
+    drawn = axes_of(monkeypatch, network_figures)
+    network_figures.confusion((np.eye(10) * 990 + 1).tolist())
+    shown = drawn[0].collections[0].get_array()
+    assert np.ma.getmaskarray(shown).reshape(10, 10).tolist() == np.eye(10, dtype=bool).tolist()
+    assert shown.max() == 1
+
+
+@pytest.mark.parametrize("matrix", [np.zeros((10, 10)), np.full((3, 3), 0.25)])
+def test_confusion_without_mistakes_of_means_and_of_few_classes(matrix: np.ndarray):
+    assert "Predicted" in texts(network_figures.confusion(matrix.tolist()))
+
+
+@pytest.mark.parametrize("n", [1, 9])
+def test_worst_images_say_what_each_was_taken_for(n: int):
+    pixels = np.arange(784, dtype=np.uint8).reshape(28, 28)
+    images = [WorstImage(pixels=pixels, label=4, predicted=9, probability=0.001)] * n
+    svg = network_figures.worst_images(images)
+    assert texts(svg) == ["4, taken for 9", "(0.1%)"] * n
+    assert svg.count("<image") == n
+
+
+def test_a_tiny_probability_is_not_rounded_to_nothing():
+    pixels = np.zeros((28, 28), np.uint8)
+    image = WorstImage(pixels=pixels, label=1, predicted=2, probability=1e-9)
+    assert "<0.01%" in said(network_figures.worst_images([image]))
+
+
+# --- differences -------------------------------------------------------------------------------
+
+
+def row(label: str, mean: float, low: float = NAN, high: float = NAN) -> DifferenceRow:
+    return DifferenceRow(label=label, mean=mean, low=low, high=high)
+
+
+def test_differences_keep_failures_from_flattening_the_others(monkeypatch: pytest.MonkeyPatch):
+    drawn = axes_of(monkeypatch, network_figures)
+    network_figures.differences([row("bad", -85, -86, -84), row("a", 0.3, 0.1, 0.5)])
+    far, near = (axes.get_xlim() for axes in drawn)
+    assert far[0] < -86 < -84 < far[1] < 0
+    assert -0.5 < near[0] < 0 < 0.5 < near[1] < 1
+
+
+def test_differences_say_mean_and_interval_and_mark_what_is_resolved():
+    rows = [row(ODD, 0.3, 0.1, 0.5), row("b", -0.1, -0.4, 0.2), row("c", 1.0), row("d", NAN)]
+    found = texts(network_figures.differences(rows, "the $mall & <plain> one"))
+    assert {"+0.30 [+0.10, +0.50]", "−0.10 [−0.40, +0.20]", "+1.00", "–"} <= set(found)
+    assert {"95% interval without zero", "95% interval with zero"} <= set(found)
+    assert "one seed, no interval" in found
+    assert "Difference from the $mall & <plain> one (percentage points)" in found
+
+
+def test_an_interval_far_wider_than_the_differences_ends_in_arrows(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    drawn = axes_of(monkeypatch, network_figures)
+    network_figures.differences([row("a", 0.3, 0.1, 0.5), row("two seeds", 0.5, -9, 10)])
+    assert drawn[0].get_xlim()[1] < 3
+    assert {"<", ">"} <= {line.get_marker() for line in drawn[0].get_lines()}
+
+
+@pytest.mark.parametrize("rows", [[row("a", 0, 0, 0)], [row("a", NAN)], [row("a", 85, 84, 86)]])
+def test_differences_of_a_single_row(rows: list[DifferenceRow]):
+    assert "a" in texts(network_figures.differences(rows))
+
+
+# --- room for labels ---------------------------------------------------------------------------
+
+
+def test_a_label_is_shortened_to_the_room_it_has():
+    assert search_figures.fit("short", 1.0) == "short"
+    short = search_figures.fit("m" * 80, 1.0)
+    assert short.endswith("…")
+    assert 0.85 < search_figures.width([short]) <= 1.0
