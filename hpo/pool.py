@@ -138,10 +138,11 @@ class Pool:
             self._workers[worker].channel.send(task)
 
     def stop(self, task: int) -> None:
-        """Asks for a task to end after its epoch; its Done comes all the same."""
+        """Asks for a task to end within its epoch; its Done comes all the same."""
         for worker in self._workers:
             if worker.task and worker.task.id == task:
-                worker.channel.send(Stop(task=task))
+                with suppress(BrokenPipeError, ConnectionResetError):  # as in start
+                    worker.channel.send(Stop(task=task))
 
     def wait(self, seconds: float) -> list[Event]:
         """What happened, as soon as anything does or after so many seconds."""

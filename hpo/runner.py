@@ -239,8 +239,20 @@ def run_plan(
         }  # fmt: skip
         sessions = [*study.user_attrs.get("sessions", []), session]
         study.set_user_attr("sessions", sessions)
+        best, progress.best = _best_so_far(study)
         with Display(progress, quiet=machine.quiet) as display:
-            end = Loop(plan, storage, pool, display, deadline).run()
+            end = Loop(plan, storage, pool, display, deadline, best).run()
     session["seconds"] = time.time() - started
     study.set_user_attr("sessions", sessions)
     return end
+
+
+def _best_so_far(study: optuna.Study) -> tuple[float, str]:
+    """The best stored value, and the words for it."""
+    complete = study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])
+    best = max(complete, key=lambda trial: trial.value or 0.0, default=None)
+    if best is None or best.value is None:
+        return -math.inf, ""
+    known = best.user_attrs
+    name = f"{known['cell']} seed {known['seed']}" if "cell" in known else f"trial {best.number}"
+    return best.value, f"{name}, validation accuracy {100 * best.value:.2f}%"

@@ -16,7 +16,7 @@ from hpo.study_file import PRUNERS as PRUNER_NAMES
 from hpo.study_file import SAMPLERS as SAMPLER_NAMES
 from hpo.study_file import SearchStudy
 
-STARTUP_TRIALS = 8
+STARTUP_TRIALS = 5
 # Median and percentile judge from this epoch on: after the first one alone, slow starters (a small
 # learning rate, sigmoids) stand behind networks that they will overtake.
 FIRST_JUDGED = 2

@@ -14,7 +14,7 @@ import optuna
 import pytest
 from tiny import tiny_dataset
 
-from hpo import plan, provenance, record, results, runner, study_file
+from hpo import loop, plan, provenance, record, results, runner, study_file
 from hpo.config import Config
 from hpo.errors import InputError
 from hpo.pool import Pool
@@ -395,6 +395,6 @@ def test_a_trial_whose_worker_dies_three_times_fails_with_the_reason(quick, tmp_
     monkeypatch.setattr(plan, "STACKED_PARAMETERS", 1000)  # "wide" alone is not stacked
     study = run(quick, tmp_path)
     assert states(study) == {"COMPLETE": 6, "FAIL": 3}
-    assert set(tasks.values()) == {runner.ATTEMPTS}
+    assert set(tasks.values()) == {loop.ATTEMPTS}
     failed = study.trials[study.trials["state"] == "FAIL"]
     assert failed["fail_reason"].str.contains("died 3 times").all()
