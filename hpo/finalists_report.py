@@ -33,7 +33,8 @@ def _spelled(found: Estimate) -> str:
     return f"{found.mean:.2f}% ({interval}, {found.n} fresh seeds)"
 
 
-def finalists_section(study: StoredSearch) -> Section:
+def finalists_section(study: StoredSearch, saved: bool) -> Section:
+    """The finalists' table, what it says, and how to use the winner where it is saved."""
     title = "The finalists, and the winner among them"
     if study.tested is None or study.winner is None:
         text = (
@@ -48,17 +49,20 @@ def finalists_section(study: StoredSearch) -> Section:
     )
     blocks: list[Block] = [finalists_table(study, tested, caption)]
     blocks.append([*_verdicts(study, tested, winner), *at_bounds(study, winner.config)])
-    blocks.append(
-        "The winner was trained once more, on all training images, and lies in best/. It "
-        "classifies images (a bright digit on black; --invert for dark on light):"
-    )
-    blocks.append(Code(text="hpo predict best IMAGE.png"))
-    blocks.append("It is a plain torch network, and needs no hpo:")
-    mean, deviation = normalization(study.data["name"])
-    blocks.append(
-        Code(text=snippet.snippet("best", winner.config, _features(study), mean, deviation))
-    )
+    blocks += _saved_blocks(study, winner) if saved else []
     return Section(title=title, blocks=blocks)
+
+
+def _saved_blocks(study: StoredSearch, winner: Cell) -> list[Block]:
+    mean, deviation = normalization(study.data["name"])
+    program = snippet.snippet("best", winner.config, _features(study), mean, deviation)
+    return [
+        "The winner was trained once more, on all training images, and lies in best/. It "
+        "classifies images (a bright digit on black; --invert for dark on light):",
+        Code(text="hpo predict best IMAGE.png"),
+        "It is a plain torch network, and needs no hpo:",
+        Code(text=program),
+    ]
 
 
 def _features(study: StoredSearch) -> int:

@@ -12,6 +12,7 @@ from typing import Any
 from rich.console import RenderableType
 
 from hpo import grid_report, page, search_report
+from hpo.description import CONFIG
 from hpo.results import StoredGrid, StoredSearch
 from hpo.search_tables import finalists_frame
 
@@ -26,13 +27,14 @@ def write(study: Stored, folder: Path) -> Path:
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as beside:
-        _write_files(study, Path(beside))
+        _write_files(study, Path(beside), folder)
         _move_in(Path(beside), folder)
     return folder / "index.html"
 
 
-def _write_files(study: Stored, folder: Path) -> None:
-    lead, sections = _content(study)
+def _write_files(study: Stored, folder: Path, target: Path) -> None:
+    """Into `folder`, for `target`, where a winner may be saved already."""
+    lead, sections = _content(study, target)
     (folder / "figures").mkdir()
     blocks = [block for section in sections for block in section.blocks]
     for picture in (block for block in blocks if isinstance(block, page.Picture)):
@@ -48,9 +50,10 @@ def _write_files(study: Stored, folder: Path) -> None:
     (folder / "provenance.json").write_text(provenance + "\n", encoding="utf-8")
 
 
-def _content(study: Stored) -> tuple[list[str], list[page.Section]]:
+def _content(study: Stored, target: Path) -> tuple[list[str], list[page.Section]]:
     if isinstance(study, StoredSearch):
-        return search_report.lead(study), search_report.sections(study)
+        saved = (target / "best" / CONFIG).is_file()
+        return search_report.lead(study), search_report.sections(study, saved=saved)
     return grid_report.lead(study), grid_report.sections(study)
 
 

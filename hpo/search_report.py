@@ -50,6 +50,14 @@ def lead(study: StoredSearch) -> list[str]:
         parts.append(
             f"The search is not finished: {len(study.ended)} of {study.n_trials} trials are done."
         )
+    if study.tested:
+        done = sum(len(study.tested.of(cell)) for cell in study.tested.file.cells)
+        planned = len(study.tested.file.cells) * study.tested.seeds
+        if done < planned:
+            parts.append(
+                f"The finalists are not finished: {done} of {planned} trainings are done, and "
+                "another may yet win."
+            )
     if study.data["name"] != file.dataset:
         parts.append(
             f"These figures stand on {study.data_name}, not on the study's own {file.dataset}; "
@@ -58,9 +66,9 @@ def lead(study: StoredSearch) -> list[str]:
     return [" ".join(part.split()) for part in parts]
 
 
-def sections(study: StoredSearch) -> list[Section]:
-    """The report in its order."""
-    found = [finalists_section(study), _course(study), _best(study), _importance(study)]
+def sections(study: StoredSearch, *, saved: bool) -> list[Section]:
+    """The report in its order; saved: whether the winner lies in best/ beside it."""
+    found = [finalists_section(study, saved), _course(study), _best(study), _importance(study)]
     return [*found, *mistakes_sections(study), _protocol(study), _run(study)]
 
 

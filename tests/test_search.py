@@ -164,6 +164,21 @@ def test_more_trials_go_on_from_there_and_repeat_nothing(tmp_path):
     assert len(drawn) == 9, "a resumed sampler draws anew"
 
 
+def test_finalists_resume_and_new_ones_join_them(tmp_path):
+    file = written(tmp_path)
+    run(file, tmp_path, n_trials=6)
+    before = stored(tmp_path).tested
+    more = written(tmp_path, SEARCH.replace("k = 2", "k = 4").replace("seeds = 2", "seeds = 3"))
+    run(more, tmp_path, n_trials=6)
+    after = stored(tmp_path).tested
+    assert before is not None
+    assert after is not None
+    keys = Counter(zip(after.finished["cell"], after.finished["seed"], strict=True))
+    cells = [cell.name for cell in after.file.cells]
+    assert keys == Counter({(cell, seed): 1 for cell in cells for seed in (1, 2, 3)})
+    assert [cell.name for cell in before.file.cells] == cells[:2]
+
+
 def test_a_space_that_is_trained_whole_ends_the_search(tmp_path):
     assert run(written(tmp_path, FINITE), tmp_path, n_trials=40) is End.WHOLE
     study = stored(tmp_path)
