@@ -11,12 +11,16 @@ import tomli_w
 from optuna.trial import TrialState
 
 from hpo.config import Config, Seeds
-from hpo.data import Dataset, normalization
+from hpo.data import normalization
 from hpo.description import CONFIG, MODEL
 from hpo.messages import Task
 from hpo.plan import Early, Job
 
 SEED = 0
+
+
+class Unsaved(Exception):  # noqa: N818
+    """The winner is trained, but its folder could not be written."""
 
 
 class BestPlan:
@@ -37,18 +41,17 @@ class BestPlan:
         """Its network is in the job."""
 
 
-def said_of(study: str, trial: int, config: Config, dataset: Dataset) -> dict[str, Any]:
-    """What config.toml says: which network this is, and what it takes."""
-    mean, deviation = normalization(dataset.name)
-    images, features = dataset.train_images.shape
+def said_of(study: str, trial: int, config: Config, data: Mapping[str, Any]) -> dict[str, Any]:
+    """What config.toml says: which network this is, and what it takes. data: runner.describe's."""
+    mean, deviation = normalization(data["name"])
     return {
         "study": study,
         "trial": trial,
-        "dataset": dataset.name,
-        "dataset_checksum": dataset.checksum,
-        "trained_on": images,
+        "dataset": data["name"],
+        "dataset_checksum": data["checksum"],
+        "trained_on": data["train"] + data["valid"],
         "seed": SEED,
-        "features": features,
+        "features": data["features"],
         "mean": mean,
         "deviation": deviation,
         "config": config.as_dict(),
@@ -67,12 +70,16 @@ def is_there(folder: Path, said: Mapping[str, Any]) -> bool:
 def write(folder: Path, model: bytes, said: Mapping[str, Any]) -> None:
     """Model and description, each whole; config.toml last, for it says that the model is there.
 
-    Raises OSError.
+    Raises Unsaved.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / CONFIG).unlink(missing_ok=True)
-    _replace(folder / MODEL, model)
-    _replace(folder / CONFIG, tomli_w.dumps(said).encode())
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / CONFIG).unlink(missing_ok=True)
+        _replace(folder / MODEL, model)
+        _replace(folder / CONFIG, tomli_w.dumps(said).encode())
+    except OSError as error:
+        reason = f"{folder}: the winner could not be saved ({error.strerror or error})"
+        raise Unsaved(f"{reason}; the same command trains and saves it again") from error
 
 
 def _replace(path: Path, content: bytes) -> None:

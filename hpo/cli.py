@@ -7,6 +7,8 @@ import signal
 import sys
 import tempfile
 import traceback
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -15,11 +17,12 @@ import typer
 from hpo.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from rich.console import RenderableType
 
     from hpo.data import Dataset
+    from hpo.loop import End
     from hpo.study_file import SearchStudy, StudyFile
 
 app = typer.Typer(
@@ -177,7 +180,6 @@ def run(
     import hpo.report  # while the workers' server loads torch  # noqa: F401
     from hpo import runner
     from hpo.lock import only_run
-    from hpo.loop import End
 
     opened = storages.open_storage(storage)
     limit = math.inf if timeout is None else timeout
@@ -191,30 +193,37 @@ def run(
         if fresh:
             _delete(opened, own_name, yes)
         if isinstance(loaded, study_file.SearchStudy):
-            end = runner.run_search(
+            run_it = partial(
+                runner.run_search,
                 loaded,
-                images,
-                opened,
-                name=own_name,
                 n_trials=loaded.n_trials,
                 folder=out / own_name / "best",
-                machine=machine,
-                timeout=limit,
             )
         else:
-            end = runner.run_grid(
-                loaded,
-                images,
-                opened,
-                name=own_name,
-                seeds=range(seeds or loaded.seeds),
-                machine=machine,
-                timeout=limit,
-            )
-        written = _write_report(opened, own_name, out)
+            run_it = partial(runner.run_grid, loaded, seeds=range(seeds or loaded.seeds))
+        go = partial(run_it, images, opened, name=own_name, machine=machine, timeout=limit)
+        _run_and_report(go, opened, own_name, out)
+
+
+def _run_and_report(run_it: "Callable[[], End]", storage: Any, name: str, out: Path) -> None:
+    """Whatever ends the run, its report is written from what is stored."""
+    from hpo.best import Unsaved
+    from hpo.loop import End
+
+    whole = True
+    try:
+        end = run_it()
+    except KeyboardInterrupt:  # between two loops, or a second one
+        with suppress(InputError):  # nothing may be stored yet
+            _write_report(storage, name, out)
+        raise
+    except Unsaved as error:
+        print(f"hpo: {error}", file=sys.stderr)
+        end, whole = End.WHOLE, False
+    written = _write_report(storage, name, out)
     if end is End.STOPPED:
         raise KeyboardInterrupt
-    if not written:
+    if not (whole and written):
         raise typer.Exit(1)
 
 
@@ -441,7 +450,7 @@ def _delete(storage: Any, name: str, yes: bool) -> None:
 
     from hpo.finalists import name_of
 
-    there = [n for n in (name, name_of(name)) if n in optuna.get_all_study_names(storage)]
+    there = [n for n in (name_of(name), name) if n in optuna.get_all_study_names(storage)]
     if not there:
         return
     if not yes:
@@ -497,7 +506,8 @@ def main() -> NoReturn:
     except Exception as error:
         _fail(error, f"{_first_line(error)}; HPO_DEBUG=1 shows where", 1)
     if code == STOPPED:
-        print("hpo: stopped; the same command goes on from here", file=sys.stderr)
+        same = "the same command without --fresh" if "--fresh" in sys.argv else "the same command"
+        print(f"hpo: stopped; {same} goes on from here", file=sys.stderr)
     sys.exit(code if isinstance(code, int) else 0)
 
 

@@ -50,21 +50,26 @@ def config_of(trial: FrozenTrial, study_file: SearchStudy) -> Config:
     return Config(**fixed, **chosen)
 
 
+def belong(finalists: optuna.Study, search: optuna.Study) -> bool:
+    """Whether these are the search's own: trial numbers say nothing of another one of its name."""
+    bound = finalists.user_attrs.get("binding", {})
+    return bool(bound.get("search") == search.user_attrs.get("token"))
+
+
 def ranges(study: optuna.Study) -> Mapping[str, BaseDistribution]:
     """What the search's trials chose from."""
     complete = study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])
     return complete[0].distributions if complete else {}
 
 
-def winner(finished: pd.DataFrame, cells: Sequence[Cell]) -> Cell | None:
-    """The finalist with the best mean validation accuracy over its fresh seeds, among those with
-    the most seeds; None where none has any. The test plays no part.
+def winner(finished: pd.DataFrame, cells: Sequence[Cell], seeds: Sequence[int]) -> Cell | None:
+    """The finalist with the best mean validation accuracy over these seeds, among those with the
+    most of them; None where none has any. The test plays no part.
 
-    finished: a row a trial, with the columns cell and valid_accuracy.
+    finished: a row a trial, with the columns cell, seed and valid_accuracy.
     """
-    values = {
-        cell.name: finished["valid_accuracy"][finished["cell"] == cell.name] for cell in cells
-    }
+    asked = finished[finished["seed"].isin(list(seeds))]
+    values = {cell.name: asked["valid_accuracy"][asked["cell"] == cell.name] for cell in cells}
     most = max(map(len, values.values()), default=0)
     full = [cell for cell in cells if most and len(values[cell.name]) == most]
     return max(full, key=lambda cell: float(values[cell.name].mean()), default=None)

@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from optuna.trial import TrialState
 
 from hpo import network_figures, snippet
 from hpo.data import normalization
+from hpo.finalists import trial_number
 from hpo.page import Block, Code, Picture, Section
 from hpo.results import StoredGrid, StoredSearch
 from hpo.search_tables import at_bounds, bias, finalists_table, fresh_estimate, test_estimate
@@ -17,12 +19,17 @@ from hpo.statistics import Estimate, paired_difference
 from hpo.study_file import Cell
 
 
-def winner_sentence(tested: StoredGrid, winner: Cell | None) -> str:
-    """Who won, and its test accuracy."""
-    if winner is None:
-        return ""
-    found = test_estimate(tested, winner)
-    name = f"The winner is {winner.config.brief} (trial {winner.name[6:]})"
+def winner_sentence(study: StoredSearch) -> str:
+    """Who won, and its test accuracy; how far the finalists are, where nobody has yet."""
+    if study.tested is None:
+        return "The finalists are not trained yet."
+    if study.winner is None:
+        cells = study.tested.file.cells
+        done = sum(len(study.tested.of(cell)) for cell in cells)
+        planned = len(cells) * study.file.finalist_seeds
+        return f"The finalists are not finished: {done} of {planned} trainings are done."
+    name = f"The winner is {study.winner.config.brief} (trial {trial_number(study.winner.name)})"
+    found = test_estimate(study.tested, study.winner)
     return f"{name}: test accuracy {_spelled(found)}." if found else f"{name}; it is not tested."
 
 
@@ -36,78 +43,83 @@ def _spelled(found: Estimate) -> str:
 def finalists_section(study: StoredSearch, saved: bool) -> Section:
     """The finalists' table, what it says, and how to use the winner where it is saved."""
     title = "The finalists, and the winner among them"
-    if study.tested is None or study.winner is None:
-        text = (
-            "No finalist has been trained on fresh seeds yet. The same command goes on from here."
-        )
+    if study.tested is None or study.tested.finished.empty:
+        text = "No finalist is trained on fresh seeds yet; the same command goes on from here."
         return Section(title=title, blocks=[text])
-    tested, winner = study.tested, study.winner
     caption = (
         f"Data: {study.data_name}. As selected: the one validation that the search ranked by. "
         "Fresh seeds and test: mean (95% interval) over seeds that the search never saw, each with "
-        "a split of its own. Selection bias: as selected minus fresh seeds, points."
+        "a split of its own; the intervals cover seeds and splits, not other test images. "
+        "Selection bias: as selected minus fresh seeds, points."
     )
-    blocks: list[Block] = [finalists_table(study, tested, caption)]
-    blocks.append([*_verdicts(study, tested, winner), *at_bounds(study, winner.config)])
-    blocks += _saved_blocks(study, winner) if saved else []
-    return Section(title=title, blocks=blocks)
+    blocks: list[Block] = [finalists_table(study, study.tested, caption)]
+    if study.winner is None:
+        blocks.append(f"{winner_sentence(study)} The same command goes on from here.")
+        return Section(title=title, blocks=blocks)
+    verdicts = _verdicts(study, study.tested, study.winner)
+    blocks.append([*verdicts, *at_bounds(study, study.winner.config)])
+    if not saved:
+        text = "The winner is not saved beside this report; the same command trains and saves it."
+        return Section(title=title, blocks=[*blocks, text])
+    return Section(title=title, blocks=[*blocks, *_saved_blocks(study, study.winner)])
 
 
 def _saved_blocks(study: StoredSearch, winner: Cell) -> list[Block]:
     mean, deviation = normalization(study.data["name"])
-    program = snippet.snippet("best", winner.config, _features(study), mean, deviation)
+    features = int(study.data["features"])
     return [
-        "The winner was trained once more, on all training images, and lies in best/. It "
-        "classifies images (a bright digit on black; --invert for dark on light):",
+        "The winner was trained once more, on all training images, and lies in best/, beside this "
+        "report. There it classifies images (a bright digit on black; --invert for dark on light):",
         Code(text="hpo predict best IMAGE.png"),
         "It is a plain torch network, and needs no hpo:",
-        Code(text=program),
+        Code(text=snippet.snippet("best", winner.config, features, mean, deviation)),
     ]
-
-
-def _features(study: StoredSearch) -> int:
-    return int(study.data["features"])
 
 
 def _verdicts(study: StoredSearch, tested: StoredGrid, winner: Cell) -> list[str]:
     fresh = fresh_estimate(tested, winner)
     assert fresh is not None
     found = [
-        f"Trial {winner.name[6:]} wins: its mean validation accuracy over fresh seeds is the best, "
-        f"{_spelled(fresh)}. The test had no part in the choice."
+        f"Trial {trial_number(winner.name)} wins: its mean validation accuracy over fresh seeds is "
+        f"the best, {_spelled(fresh)}. The test had no part in the choice."
     ]
     found += [_against(tested, winner, other) for other in tested.file.cells if other != winner]
     biases = [bias(study, tested, cell) for cell in tested.file.cells]
     known = [value for value in biases if not math.isnan(value)]
     mean = sum(known) / len(known)
-    direction = "better" if mean >= 0 else "worse"
-    found.append(
-        f"As selected, the finalists looked {abs(mean):.2f} points {direction} on average than on "
-        "fresh seeds. The best of many single runs is partly luck; this is how much."
-    )
-    return found
+    return [*found, _bias_sentence(mean, len(known))]
+
+
+def _bias_sentence(mean: float, k: int) -> str:
+    how = "better" if mean >= 0 else "worse"
+    whose = "the finalist" if k == 1 else f"the {k} finalists, on average,"
+    text = f"As selected, {whose} looked {abs(mean):.2f} points {how} than on fresh seeds"
+    if mean < 0:
+        return f"{text}: the search's one split was harder than most, which hides what luck gave."
+    return f"{text}: what choosing the best flatters, and how easy the search's one split was."
 
 
 def _against(tested: StoredGrid, winner: Cell, other: Cell) -> str:
     a, b = (100 * tested.of(c).set_index("seed")["valid_accuracy"] for c in (winner, other))
     common = a.index.intersection(b.index)
-    name = f"trial {other.name[6:]}"
-    if len(common) < 2:
+    name = f"trial {trial_number(other.name)}"
+    if len(common) < 3:
         return f"Against {name} there are too few common seeds to tell."
     found = paired_difference(a[common].to_list(), b[common].to_list())
     interval = f"{found.mean:+.2f} points, 95% interval {found.low:.2f} to {found.high:.2f}"
-    if found.resolved:
+    if found.low > 0:
         return f"Its lead over {name} is more than the seeds' noise ({interval})."
     return f"Whether it is better than {name} these seeds do not decide ({interval})."
 
 
 def mistakes_sections(study: StoredSearch) -> list[Section]:
+    """The winner's confusion matrix and worst images; none before there is a winner."""
     if study.tested is None or study.winner is None:
         return []
     found = [
         trial.user_attrs["mistakes"]
         for trial in study.tested.frozen
-        if trial.user_attrs.get("cell") == study.winner.name and "mistakes" in trial.user_attrs
+        if trial.state is TrialState.COMPLETE and trial.user_attrs["cell"] == study.winner.name
     ]
     if not found:
         return []
@@ -119,7 +131,8 @@ def mistakes_sections(study: StoredSearch) -> list[Section]:
             file="confusion.svg",
             svg=network_figures.confusion(mean.tolist()),
             alt="Confusion matrix of the winner on the test images.",
-            caption=f"Test images of each class and what the winner takes them for, {over}.",
+            caption=f"Test images of each class and what the winner takes them for, {over}. "
+            f"{study.data_name}.",
         )
     ]
     if worst:
@@ -128,8 +141,8 @@ def mistakes_sections(study: StoredSearch) -> list[Section]:
                 file="worst.svg",
                 svg=network_figures.worst_images(worst),
                 alt="The test images that the winner is most wrong about.",
-                caption="The images that the winner's seeds are most wrong about: label, what it "
-                "is taken for, and the probability left for the label.",
+                caption="The test images that the winner's seeds are most wrong about: label, what "
+                f"it is taken for, and the probability left for the label. {study.data_name}.",
             )
         )
     return [Section(title="What the winner mistakes", blocks=blocks)]

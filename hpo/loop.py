@@ -53,10 +53,10 @@ class Loop:
             while not self.stopping and time.monotonic() < self.deadline:
                 self._hand_out()
                 if not self.running:
-                    return End.WHOLE
+                    return End.STOPPED if self.stopping else End.WHOLE
                 for event in self.pool.wait(TICK_SECONDS):
                     self._handle(event)
-            self._abandon("stopped" if self.stopping else "out of time")
+            self._abandon(record.STOPPED if self.stopping else record.OUT_OF_TIME)
         return End.STOPPED if self.stopping else End.OUT_OF_TIME
 
     def _stop(self) -> None:
@@ -163,12 +163,16 @@ class Loop:
         self.again.append(job)
 
     def _abandon(self, reason: str) -> None:
-        for event in self.pool.wait(0):  # what has ended but was not yet heard of counts
-            if isinstance(event, (EpochDone, Done)):
-                self._handle(event)
+        while events := self.pool.wait(0):  # what has ended but was not yet heard of counts
+            for event in events:
+                if isinstance(event, (EpochDone, Done)):
+                    self._handle(event)
         self.pool.close()
         for job in [*self.running.values(), *self.again]:
-            self._write_failed(job, reason)
+            if job.early:
+                self._end(job, Done(task=job.task.id))
+            else:
+                self._write_failed(job, reason)
         self.running.clear()
 
 

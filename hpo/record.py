@@ -7,6 +7,8 @@ from typing import Any, Protocol
 # A hundred times the loss of a guess among ten classes: nothing useful comes after it.
 USELESS_LOSS = 230.0
 WORST = 0.0  # a diverged trial's value: finite, so that samplers learn from it
+# Why trials FAIL that the next run trains again.
+KILLED, STOPPED, OUT_OF_TIME = "interrupted: its run was killed", "stopped", "out of time"
 METRICS = ("train_loss", "train_accuracy", "valid_loss", "valid_accuracy")
 
 

@@ -11,8 +11,8 @@ from typing import Any
 
 from rich.console import RenderableType
 
-from hpo import grid_report, page, search_report
-from hpo.description import CONFIG
+from hpo import best, grid_report, page, search_report
+from hpo.finalists import trial_number
 from hpo.results import StoredGrid, StoredSearch
 from hpo.search_tables import finalists_frame
 
@@ -52,9 +52,17 @@ def _write_files(study: Stored, folder: Path, target: Path) -> None:
 
 def _content(study: Stored, target: Path) -> tuple[list[str], list[page.Section]]:
     if isinstance(study, StoredSearch):
-        saved = (target / "best" / CONFIG).is_file()
+        saved = _is_saved(study, target / "best")
         return search_report.lead(study), search_report.sections(study, saved=saved)
     return grid_report.lead(study), grid_report.sections(study)
+
+
+def _is_saved(study: StoredSearch, folder: Path) -> bool:
+    """Whether the folder holds this study's winner, and not another one's."""
+    if study.winner is None:
+        return False
+    number, config = trial_number(study.winner.name), study.winner.config
+    return best.is_there(folder, best.said_of(study.name, number, config, study.data))
 
 
 def _move_in(source: Path, target: Path) -> None:
@@ -83,7 +91,15 @@ def _provenance(study: Stored) -> dict[str, Any]:
         "started": _clock(study.sessions[0]["started"]) if study.sessions else None,
         "seconds": sum(session.get("seconds", 0) for session in study.sessions),
         "sessions": stamped,
+        **_finalists_sessions(study),
     }
+
+
+def _finalists_sessions(study: Stored) -> dict[str, Any]:
+    if not isinstance(study, StoredSearch) or study.tested is None:
+        return {}
+    sessions = study.tested.sessions
+    return {"finalists_sessions": [{**s, "started": _clock(s["started"])} for s in sessions]}
 
 
 def _clock(seconds: float) -> str:

@@ -13,15 +13,17 @@ from optuna.trial import FrozenTrial, TrialState
 from hpo import finalists
 from hpo.config import Config
 from hpo.errors import InputError
-from hpo.record import METRICS
-from hpo.space import Fixed
+from hpo.record import KILLED, METRICS, OUT_OF_TIME, STOPPED
+from hpo.space import Fixed, size
 from hpo.study_file import FIGURES, Cell, GridStudy, SearchStudy, parse
 
 TRIAL_COLUMNS = (
     "number", "state", "cell", "seed", "depth", "width", "activation", "optimizer", "lr",
     "batch_size", "epochs", *METRICS, "test_loss", "test_accuracy", "train_seconds", "diverged",
-    "parameters", "stack", "started", "ended", "fail_reason",
+    "momentum", "nesterov", "weight_decay", "parameters", "stack", "started", "ended",
+    "fail_reason",
 )  # fmt: skip
+AGAIN = (KILLED, STOPPED, OUT_OF_TIME)
 NAMES = {"mnist": "MNIST", "fashion-mnist": "Fashion-MNIST", "kmnist": "KMNIST"}
 
 
@@ -61,11 +63,13 @@ class StoredGrid(StoredStudy):
 
 @dataclass(frozen=True, kw_only=True)
 class StoredSearch(StoredStudy):
-    """A search, its finalists' grid (None before there is one), the cell that won, and another
-    search of the same space and data by the random sampler, if the storage has one."""
+    """A search, its finalists' grid (None before it is begun), the cell that won (None until the
+    finalists are trained), and another search of the same space and data by the random sampler, if
+    the storage has one."""
 
     file: SearchStudy
     n_trials: int
+    gave_up: bool
     tested: StoredGrid | None
     winner: Cell | None
     random: "StoredSearch | None"
@@ -79,8 +83,13 @@ class StoredSearch(StoredStudy):
     @property
     def ranked(self) -> pd.DataFrame:
         """COMPLETE trials that did not diverge, the best first."""
-        sound = self.finished[~self.finished["diverged"].astype(bool)]
+        sound = self.finished[~self.finished["diverged"]]
         return sound.sort_values(["valid_accuracy", "number"], ascending=[False, True])
+
+    @property
+    def planned(self) -> float:
+        """How many trials it is to have: a finite space may have fewer than were asked for."""
+        return min(self.n_trials, size(self.file.space))
 
     def config(self, number: int) -> Config:
         """What a trial trained."""
@@ -115,12 +124,24 @@ def load_study(storage: RDBStorage, name: str) -> StoredGrid | StoredSearch:
     return StoredSearch(
         file=file,
         n_trials=attributes["n_trials"],
+        gave_up=attributes.get("gave_up", False),
         trials=_trials_frame(trials, _fixed(file)),
         tested=tested,
-        winner=finalists.winner(tested.finished, tested.file.cells) if tested else None,
-        random=_random_search(storage, name, bound),
+        winner=_winner(tested, file) if tested else None,
+        random=_random_search(storage, bound),
         **common,
     )
+
+
+def _winner(tested: StoredGrid, file: SearchStudy) -> Cell | None:
+    """None while a finalist has a seed that the next run would train for the first time."""
+    seeds = finalists.fresh_seeds(file)
+    settled = tested.trials[~tested.trials["fail_reason"].isin(AGAIN)]
+    settled = settled[settled["state"].isin(["COMPLETE", "FAIL"])]
+    there = set(zip(settled["cell"], settled["seed"], strict=True))
+    if any((cell.name, seed) not in there for cell in tested.file.cells for seed in seeds):
+        return None
+    return finalists.winner(tested.finished, tested.file.cells, seeds)
 
 
 def _fixed(file: SearchStudy) -> dict[str, Any]:
@@ -128,24 +149,27 @@ def _fixed(file: SearchStudy) -> dict[str, Any]:
 
 
 def _finalists(storage: RDBStorage, study: optuna.Study, file: SearchStudy) -> StoredGrid | None:
-    """The finalists' grid, its cells in the order of their rank; None until one is trained."""
+    """The finalists' grid, its cells in the order of their rank; None until it is begun."""
     name = finalists.name_of(study.study_name)
     if name not in optuna.get_all_study_names(storage):
+        return None
+    if not finalists.belong(optuna.load_study(study_name=name, storage=storage), study):
         return None
     found = load_study(storage, name)
     assert isinstance(found, StoredGrid)
     return found
 
 
-def _random_search(storage: RDBStorage, name: str, bound: Mapping[str, Any]) -> StoredSearch | None:
+def _random_search(storage: RDBStorage, bound: Mapping[str, Any]) -> StoredSearch | None:
     """Another stored search that differs from the one so bound in its sampler alone, random."""
     if bound["sampler"] == "random":
         return None
     for summary in optuna.get_all_study_summaries(storage):
-        theirs = summary.user_attrs.get("binding", {})
-        if summary.study_name != name and theirs == {**bound, "sampler": "random"}:
+        theirs, kind = (summary.user_attrs.get(key) for key in ("binding", "kind"))
+        if kind == "search" and theirs == {**bound, "sampler": "random"}:
             found = load_study(storage, summary.study_name)
-            return found if isinstance(found, StoredSearch) else None
+            assert isinstance(found, StoredSearch)
+            return found
     return None
 
 
@@ -157,6 +181,7 @@ def _trials_frame(trials: Sequence[FrozenTrial], fixed: Mapping[str, Any]) -> pd
         known = {**fixed, **trial.params, **trial.user_attrs, **last, **times}
         rows.append({"number": trial.number, "state": trial.state.name, **known})
     frame = pd.DataFrame(rows).reindex(columns=list(TRIAL_COLUMNS))
+    frame["diverged"] = frame["diverged"].eq(True)
     numeric = [*METRICS, *FIGURES]
     frame[numeric] = frame[numeric].astype(float)
     return frame

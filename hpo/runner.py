@@ -2,6 +2,7 @@
 
 import math
 import time
+import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from optuna.distributions import BaseDistribution
 from optuna.storages import RDBStorage
 from optuna.trial import Trial, TrialState
 
-from hpo import best, finalists, results
+from hpo import best, finalists, record, results
 from hpo.data import Dataset, split
 from hpo.display import Display, Progress
 from hpo.errors import InputError
@@ -99,7 +100,7 @@ def clean_up(study: optuna.Study) -> None:
     """Fails what a killed run left RUNNING: only a runner writes here, and this one just began."""
     for trial in study.get_trials(deepcopy=False, states=[TrialState.RUNNING]):
         handle = Trial(study, trial._trial_id)
-        handle.set_user_attr("fail_reason", "interrupted: its run was killed")
+        handle.set_user_attr("fail_reason", record.KILLED)
         study.tell(handle, state=TrialState.FAIL)
 
 
@@ -125,21 +126,22 @@ def run_grid(
     seeds: Sequence[int],
     machine: Machine,
     timeout: float = math.inf,
-    search: SearchStudy | None = None,
+    bound: Mapping[str, Any] | None = None,
     ranges: Mapping[str, BaseDistribution] | None = None,
 ) -> End:
     """Runs what is missing of a grid at these seeds.
 
-    search: the search whose finalists the grid is. It is bound to that search and not to its
-    cells, which may be others when the search goes on; and its tests also say which images were
-    mistaken for what. ranges: that search's distributions, for Optuna does not let a study change
-    its choices. Raises InputError where the stored study is bound to other things.
+    Finalists are bound to their search and not to their cells, which may be others when it goes on:
+    `bound` is that search, `ranges` its distributions, for Optuna does not let a study change its
+    choices; their tests also say which images were mistaken for what. Raises InputError where the
+    stored study is bound to other things.
     """
-    study = open_study(storage, study_file, dataset, name, binding(search or study_file, dataset))
+    study = open_study(storage, study_file, dataset, name, bound or binding(study_file, dataset))
     clean_up(study)
-    study.set_user_attr("seeds", max(len(seeds), study.user_attrs.get("seeds", 0)))
+    seeds_so_far = 0 if bound else study.user_attrs.get("seeds", 0)
+    study.set_user_attr("seeds", max(len(seeds), seeds_so_far))
     plan = GridPlan(
-        study, storage, study_file, seeds, dataset, ranges=ranges, inspect=search is not None
+        study, storage, study_file, seeds, dataset, ranges=ranges, inspect=bound is not None
     )
     total = len(study_file.cells) * len(seeds)
     progress = Progress(title=name, total=total, done=total - plan.missing, planned=plan.cost)
@@ -165,12 +167,14 @@ def run_search(
     """
     study = open_study(storage, study_file, dataset, name, binding(study_file, dataset))
     clean_up(study)
-    study.set_user_attr("n_trials", max(n_trials, study.user_attrs.get("n_trials", 0)))
+    study.set_user_attr("n_trials", n_trials)
+    _own_finalists(study, storage)
     plan = SearchPlan(study, storage, study_file, n_trials, dataset)
     missing = plan.missing
     total = plan.finished + missing
     progress = Progress(title=name, total=total, done=plan.finished, planned=missing)
     end = run_plan(study, plan, storage, dataset, progress, missing, machine, timeout)
+    study.set_user_attr("gave_up", plan.gave_up)
     if end is End.STOPPED:
         return end
     chosen = finalists.choose(study, study_file)
@@ -183,16 +187,31 @@ def run_search(
         name=finalists.name_of(name),
         seeds=finalists.fresh_seeds(study_file),
         machine=machine,
-        search=study_file,
+        bound={**study.user_attrs["binding"], "search": study.user_attrs["token"]},
         ranges=finalists.ranges(study),
     )
     if last is End.WHOLE:
-        last = _save_winner(study, chosen, storage, dataset, folder, machine)
+        last = _save_winner(study, study_file, chosen, storage, dataset, folder, machine)
     return end if last is End.WHOLE else last
+
+
+def _own_finalists(study: optuna.Study, storage: RDBStorage) -> None:
+    """Names the search for its finalists; InputError where there are some of another one."""
+    if "token" not in study.user_attrs:
+        study.set_user_attr("token", uuid.uuid4().hex)
+    name = finalists.name_of(study.study_name)
+    if name not in optuna.get_all_study_names(storage):
+        return
+    if not finalists.belong(optuna.load_study(study_name=name, storage=storage), study):
+        raise InputError(
+            f"study {name!r}: has the finalists of another search, which is gone; give --name "
+            "another one, or --fresh to delete them"
+        )
 
 
 def _save_winner(
     study: optuna.Study,
+    study_file: SearchStudy,
     chosen: GridStudy,
     storage: RDBStorage,
     dataset: Dataset,
@@ -201,24 +220,23 @@ def _save_winner(
 ) -> End:
     name = finalists.name_of(study.study_name)
     stored = results.load_study(storage, name)
-    cell = finalists.winner(stored.finished, chosen.cells)
+    cell = finalists.winner(stored.finished, chosen.cells, finalists.fresh_seeds(study_file))
     if cell is None:
         return End.WHOLE
-    tested = optuna.load_study(study_name=name, storage=storage)
     number = finalists.trial_number(cell.name)
-    said = best.said_of(study.study_name, number, cell.config, dataset)
+    said = best.said_of(study.study_name, number, cell.config, describe(dataset))
     if best.is_there(folder, said):
         return End.WHOLE
     plan = best.BestPlan(cell.config, f"{cell.name} on all {len(dataset.train_labels)} images")
     progress = Progress(title=f"{study.study_name}: the winner", total=1, planned=1.0)
-    end = run_plan(tested, plan, storage, dataset, progress, 1, machine)
+    end = run_plan(None, plan, storage, dataset, progress, 1, machine)
     if plan.job.model:
         best.write(folder, plan.job.model, said)
     return end
 
 
 def run_plan(
-    study: optuna.Study,
+    study: optuna.Study | None,
     plan: Plan,
     storage: RDBStorage,
     dataset: Dataset,
@@ -228,22 +246,24 @@ def run_plan(
     timeout: float = math.inf,
 ) -> End:
     """Trains what the plan says with as many workers as the machine and the jobs need; the study
-    keeps the session: where, when, how long."""
+    keeps the session: where, when, how long. None: a plan whose training is no trial."""
     if not jobs:
         return End.WHOLE
-    started, deadline = time.time(), time.monotonic() + timeout
+    started, deadline, value = time.time(), time.monotonic() + timeout, -math.inf
     with Pool(min(machine.workers, jobs), dataset, machine.device) as pool:
         progress.workers = [""] * pool.size
         session = {
             **machine.provenance, "started": started, "workers": pool.size, "device": pool.device
         }  # fmt: skip
-        sessions = [*study.user_attrs.get("sessions", []), session]
-        study.set_user_attr("sessions", sessions)
-        best, progress.best = _best_so_far(study)
+        sessions = [*study.user_attrs.get("sessions", []), session] if study else []
+        if study:
+            study.set_user_attr("sessions", sessions)
+            value, progress.best = _best_so_far(study)
         with Display(progress, quiet=machine.quiet) as display:
-            end = Loop(plan, storage, pool, display, deadline, best).run()
+            end = Loop(plan, storage, pool, display, deadline, value).run()
     session["seconds"] = time.time() - started
-    study.set_user_attr("sessions", sessions)
+    if study:
+        study.set_user_attr("sessions", sessions)
     return end
 
 

@@ -2,7 +2,7 @@
 
 One process owns a study, so it knows all values already: the sampler and the pruner work on a copy
 in memory, where asking takes a few milliseconds and not the tens that a database takes, and the
-database gets a transaction a trial and an epoch.
+database gets a transaction an epoch and a few a trial.
 """
 
 import random
@@ -61,7 +61,7 @@ class SearchPlan:
         self.finished = len(finished)
         self.tried = {self._key(trial.params) for trial in finished}
         self.size = size(self.space)
-        self.asks = ASKS + len(stored)  # QMC begins its sequence anew
+        self.asks = ASKS + (len(stored) if study_file.sampler == "qmc" else 0)  # it begins anew
         self.rng = random.Random(study_file.sampler_seed + len(stored))
         self.running: dict[int, Trial] = {}  # by task
         self.failures = 0
@@ -69,7 +69,12 @@ class SearchPlan:
 
     @property
     def missing(self) -> int:
-        return max(self.n_trials - self.finished, 0)
+        return 0 if self.exhausted else max(self.n_trials - self.finished, 0)
+
+    @property
+    def gave_up(self) -> bool:
+        """Whether so many trials have failed in a row that no more are started."""
+        return self.failures >= FAILURES_IN_A_ROW
 
     @property
     def exhausted(self) -> bool:
@@ -78,7 +83,7 @@ class SearchPlan:
 
     def next(self) -> Job | None:
         enough = self.finished + len(self.running) >= self.n_trials
-        if enough or self.exhausted or self.failures >= FAILURES_IN_A_ROW:
+        if enough or self.exhausted or self.gave_up:
             return None
         trial, values = self._ask()
         self.started += 1
@@ -140,16 +145,20 @@ class SearchPlan:
                 self.storage.set_trial_system_attr(job.trials[0], key, value)
 
     def _bare(self, trial: FrozenTrial) -> FrozenTrial:
-        """What sampler and pruner need of a stored trial."""
+        """What sampler and pruner need of a stored trial; judge never reported a last epoch that
+        diverged."""
+        steps, diverged = dict(trial.intermediate_values), trial.user_attrs.get("diverged")
+        if diverged and steps:
+            steps.pop(max(steps))
         attributes = {k: v for k, v in trial.system_attrs.items() if k.startswith(RUNGS)}
         bare = create_trial(
             state=trial.state,
             values=trial.values,
             params=trial.params,
             distributions=trial.distributions,
-            intermediate_values=trial.intermediate_values,
+            intermediate_values=steps,
             system_attrs=attributes,
         )
-        if trial.user_attrs.get("diverged"):
+        if diverged:
             samplers.mark_diverged(bare, self.twin.sampler)
         return bare

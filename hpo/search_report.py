@@ -1,5 +1,6 @@
 """A search's report: the winner, how the search went, what mattered, how it was searched."""
 
+import shlex
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -38,32 +39,29 @@ PRUNERS = {
 
 def lead(study: StoredSearch) -> list[str]:
     file = study.file
-    counts = {fate: len(of) for fate, of in fates(study).items() if len(of)}
-    fates_text = ", ".join(f"{n} {fate}" for fate, n in counts.items())
+    counts = ", ".join(f"{len(of)} {fate}" for fate, of in fates(study).items() if len(of))
     parts = [file.text] if file.text else []
     parts.append(
-        f"{len(study.ended)} networks tried on {study.data_name} ({fates_text}), chosen by "
-        f"{SAMPLERS[file.sampler]}, with {PRUNERS[file.pruner]}: {trained_in(study)}."
+        f"{len(study.ended)} networks tried on {study.data_name} ({counts or 'none begun'}), "
+        f"chosen by {SAMPLERS[file.sampler]}, with {PRUNERS[file.pruner]}: {trained_in(study)}."
     )
-    parts += [winner_sentence(study.tested, study.winner)] if study.tested else []
-    if len(study.ended) < study.n_trials:
-        parts.append(
-            f"The search is not finished: {len(study.ended)} of {study.n_trials} trials are done."
-        )
-    if study.tested:
-        done = sum(len(study.tested.of(cell)) for cell in study.tested.file.cells)
-        planned = len(study.tested.file.cells) * study.tested.seeds
-        if done < planned:
-            parts.append(
-                f"The finalists are not finished: {done} of {planned} trainings are done, and "
-                "another may yet win."
-            )
+    parts += [winner_sentence(study)] if study.tested else []
+    parts += [sentence] if (sentence := _unfinished(study)) else []
     if study.data["name"] != file.dataset:
         parts.append(
             f"These figures stand on {study.data_name}, not on the study's own {file.dataset}; "
             "they cannot be compared with figures on it."
         )
     return [" ".join(part.split()) for part in parts]
+
+
+def _unfinished(study: StoredSearch) -> str:
+    """Why there are fewer trials than were asked for; nothing where there are enough."""
+    done = len(study.ended)
+    if done >= study.planned:
+        return ""
+    text = f"The search is not finished: {done} of {study.planned} trials are done"
+    return f"{text}; it gave up, for too many failed in a row." if study.gave_up else f"{text}."
 
 
 def sections(study: StoredSearch, *, saved: bool) -> list[Section]:
@@ -90,9 +88,8 @@ def _course(study: StoredSearch) -> Section:
                 f"time of running. {study.data_name}.",
             )
         )
-    blocks.append(
-        fates_table(study, "Seconds of a core: training and validation, one core a trial.")
-    )
+    caption = "Seconds of a core: training and validation, one core a trial"
+    blocks.append(fates_table(study, f"{caption}. {study.data_name}."))
     if len(study.ranked):
         blocks.append(_curves(study))
     return Section(title="How the search went", blocks=blocks)
@@ -160,12 +157,17 @@ def _importance(study: StoredSearch) -> Section:
             file="importance.svg",
             svg=search_figures.importance(bars),
             alt=f"Importance of each hyperparameter by {evaluators}, with 95% intervals.",
-            caption=f"Share of importance by {evaluators}; whiskers: 95% of bootstrap resamples of "
-            "the trials.",
+            caption=f"Share of importance by {evaluators}; {_whiskers(found)}. {study.data_name}.",
         ),
         list(found.notes),
     ]
     return Section(title=title, blocks=[*blocks, *_effects(study, found)])
+
+
+def _whiskers(found: importance.Importances) -> str:
+    if all(each.resamples for each in found.evaluations):
+        return "whiskers: 95% of bootstrap resamples of the trials"
+    return "too few trials for an interval"
 
 
 def _share(share: importance.Share) -> tuple[float, float, float]:
@@ -179,7 +181,8 @@ def _effects(study: StoredSearch, found: importance.Importances) -> Iterator[Blo
         svg=space_figures.slices(panels),
         alt="Validation accuracy of every trial against each of its hyperparameters.",
         caption="Every trial against each hyperparameter: what the search saw of its effect. Where "
-        "the sampler liked a region the points are dense; that is its choice and not chance.",
+        "the sampler liked a region the points are dense; that is its choice and not chance. "
+        f"{study.data_name}.",
     )
     pair = importance.most_important_pair(found)
     if pair:
@@ -189,7 +192,7 @@ def _effects(study: StoredSearch, found: importance.Importances) -> Iterator[Blo
             svg=contour.contour(x, y, _complete_accuracies(study)),
             alt=f"Validation accuracy over {pair[0]} and {pair[1]}.",
             caption=f"Validation accuracy of the trials that ran to their end, over the two that "
-            f"matter most, {pair[0]} and {pair[1]}.",
+            f"matter most, {pair[0]} and {pair[1]}. {study.data_name}.",
         )
 
 
@@ -216,7 +219,7 @@ def _complete_accuracies(study: StoredSearch) -> list[float]:
 
 
 def _states(rows: pd.DataFrame) -> list[Any]:
-    diverged = rows["diverged"].astype(bool)
+    diverged = rows["diverged"]
     return [
         "DIVERGED" if lost else state for lost, state in zip(diverged, rows["state"], strict=True)
     ]
@@ -249,11 +252,16 @@ def _run(study: StoredSearch) -> Section:
     blocks: list[Block] = [run_table(study)]
     if study.tested is not None:
         seconds = sum(session.get("seconds", 0) for session in study.tested.sessions)
-        blocks.append(f"The finalists and the winner took {seconds_text(seconds)} more.")
+        blocks.append(f"The finalists took {seconds_text(seconds)} more.")
     if study.sessions:
         blocks += ["To go on from here, or to run it elsewhere:"]
-        blocks += [Code(text=study.sessions[-1]["command"])]
+        blocks += [Code(text=_command(study.sessions[-1]["command"]))]
     return Section(title="How it was run", blocks=blocks)
+
+
+def _command(typed: str) -> str:
+    """The command without what would delete the study."""
+    return shlex.join(word for word in shlex.split(typed) if word not in ("--fresh", "--yes"))
 
 
 # --- in the terminal ---------------------------------------------------------------------------
@@ -263,11 +271,13 @@ def terminal(study: StoredSearch) -> Iterator[RenderableType]:
     """The search for a terminal: fates, the best trials, the finalists."""
     counts = ", ".join(f"{len(of)} {fate}" for fate, of in fates(study).items() if len(of))
     yield f"{study.name} on {study.data_name}: {counts or 'no trials'}"
-    if study.tested is not None and study.winner is not None:
-        yield _rich(finalists_rows(study, study.tested))
-        yield winner_sentence(study.tested, study.winner)
-    elif len(study.ranked):
+    if sentence := _unfinished(study):
+        yield sentence
+    if len(study.ranked):
         yield _rich(best_rows(study))
+    if study.tested is not None and len(study.tested.finished):
+        yield _rich(finalists_rows(study, study.tested))
+        yield winner_sentence(study)
 
 
 def _rich(rows: Sequence[Sequence[str]]) -> RichTable:

@@ -9,8 +9,10 @@ import numpy as np
 import pandas as pd
 
 from hpo.config import BOUNDS, Config
+from hpo.finalists import trial_number
 from hpo.grid_tables import setting
 from hpo.page import Table
+from hpo.record import KILLED
 from hpo.results import StoredGrid, StoredSearch
 from hpo.space import Range
 from hpo.statistics import Estimate, estimate
@@ -71,8 +73,7 @@ def fates_table(study: StoredSearch, caption: str) -> Table:
 def fates(study: StoredSearch) -> dict[str, pd.DataFrame]:
     """{fate: its trials}, with a column `spent` of seconds."""
     trials = study.trials.assign(spent=_seconds(study.trials))
-    diverged = trials["diverged"].fillna(False).astype(bool)
-    state = trials["state"]
+    diverged, state = trials["diverged"], trials["state"]
     return {
         "trained to the end": trials[(state == "COMPLETE") & ~diverged],
         "pruned": trials[state == "PRUNED"],
@@ -83,9 +84,11 @@ def fates(study: StoredSearch) -> dict[str, pd.DataFrame]:
 
 
 def _seconds(trials: pd.DataFrame) -> pd.Series:
-    """Training time; of a trial that left none, the time from its start to its end."""
+    """Training time; of a trial that left none, the time from its start to its end, unless its run
+    was killed: then the end is when the next run found it."""
     ended, started = (pd.to_datetime(trials[key], format="ISO8601") for key in ("ended", "started"))
     by_clock = (ended - started).dt.total_seconds()
+    by_clock = by_clock.where(trials["fail_reason"] != KILLED)
     return trials["train_seconds"].astype(float).fillna(by_clock).fillna(0.0)
 
 
@@ -101,7 +104,7 @@ def finalists_table(study: StoredSearch, tested: StoredGrid, caption: str) -> Ta
     rows = []
     for rank, cell in enumerate(tested.file.cells, 1):
         name = f"{rank}, the winner" if cell == study.winner else str(rank)
-        row = [name, cell.name.removeprefix("trial-"), *network_cells(cell.config)]
+        row = [name, str(trial_number(cell.name)), *network_cells(cell.config)]
         row.append(f"{100 * as_selected(study, cell):.2f}")
         fresh, test = fresh_estimate(tested, cell), test_estimate(tested, cell)
         row += [_interval(fresh), _points(bias(study, tested, cell)), _interval(test)]
@@ -117,7 +120,7 @@ def finalists_rows(study: StoredSearch, tested: StoredGrid) -> list[list[str]]:
     rows = [["trial", "network", "as selected (%)", "fresh seeds (%)", "bias", "test (%)"]]
     for cell in tested.file.cells:
         winner = " (the winner)" if cell == study.winner else ""
-        row = [cell.name.removeprefix("trial-") + winner, cell.config.brief]
+        row = [str(trial_number(cell.name)) + winner, cell.config.brief]
         row += [f"{100 * as_selected(study, cell):.2f}", _interval(fresh_estimate(tested, cell))]
         bias_text = _points(bias(study, tested, cell))
         rows.append([*row, bias_text, _interval(test_estimate(tested, cell))])
@@ -126,7 +129,7 @@ def finalists_rows(study: StoredSearch, tested: StoredGrid) -> list[list[str]]:
 
 def as_selected(study: StoredSearch, cell: Cell) -> float:
     """The validation accuracy that the search chose the finalist by, a fraction."""
-    number = int(cell.name.removeprefix("trial-"))
+    number = trial_number(cell.name)
     return float(study.trials.loc[study.trials["number"] == number, "valid_accuracy"].iloc[0])
 
 
@@ -169,7 +172,7 @@ def finalists_frame(study: StoredSearch) -> pd.DataFrame:
     parts = [pd.DataFrame(columns=columns)]
     for rank, cell in enumerate(study.tested.file.cells if study.tested else (), 1):
         assert study.tested
-        number = int(cell.name.removeprefix("trial-"))
+        number = trial_number(cell.name)
         of = study.tested.of(cell).assign(rank=rank, number=number)
         parts.append(of[columns].astype({"seed": int}))
     return pd.concat([part for part in parts if len(part)] or parts, ignore_index=True)
@@ -225,5 +228,5 @@ def _spans(sessions: Sequence[dict[str, Any]]) -> list[tuple[float, float]]:
 
 def selected_values(rows: pd.DataFrame) -> list[float]:
     """What each ended trial offers to a choice, percent: NaN where it was pruned, 0 diverged."""
-    values = np.where(rows["diverged"].astype(bool), 0.0, 100 * rows["valid_accuracy"])
+    values = np.where(rows["diverged"], 0.0, 100 * rows["valid_accuracy"])
     return [float(v) for v in np.where(rows["state"] == "PRUNED", np.nan, values)]

@@ -84,6 +84,16 @@ def _step_faults(name: str, table: Mapping[str, Any]) -> list[str]:
     if not number or not 0 < step < math.inf:
         words = "a whole number" if kind is int else "a number"
         return [f"step: must be {words} above 0, got {step!r}"]
+    return _whole_steps_faults(table, step)
+
+
+def _whole_steps_faults(table: Mapping[str, Any], step: float) -> list[str]:
+    ends = (table["low"], table["high"])
+    if any(isinstance(end, bool) or not isinstance(end, (int, float)) for end in ends):
+        return []  # said already
+    steps = (ends[1] - ends[0]) / step
+    if math.isfinite(steps) and abs(steps - round(steps)) > 1e-6:
+        return [f"step: {step!r} does not lead from low {ends[0]!r} to high {ends[1]!r}"]
     return []
 
 
@@ -140,11 +150,11 @@ def _suggest(trial: "BaseTrial", name: str, domain: Domain) -> Any:
 
 
 def spelled(domain: Domain) -> str:
-    """The domain as a person writes it: 0.0001 … 1 (log), or relu, tanh."""
+    """The domain as a person writes it: 0.0001 … 1 (log), or [relu, tanh]."""
     if isinstance(domain, Fixed):
         return str(domain.value)
     if isinstance(domain, Choices):
-        return ", ".join(map(str, domain.values))
+        return f"[{', '.join(map(str, domain.values))}]"
     notes = ["log"] if domain.log else []
     notes += [f"step {domain.step:g}"] if domain.step else []
     return f"{domain.low:g} … {domain.high:g}" + (f" ({', '.join(notes)})" if notes else "")
@@ -162,7 +172,7 @@ def _options(name: str, domain: Domain) -> list[Any] | None:
         return [domain.low]
     if domain.step:
         count = math.floor((domain.high - domain.low) / domain.step + 1e-8) + 1
-        return [domain.low + i * domain.step for i in range(count)]
+        return [min(domain.low + i * domain.step, domain.high) for i in range(count)]
     return None
 
 

@@ -43,7 +43,17 @@ def test_pictures_and_files_that_it_links_are_there():
 def test_its_tables_are_those_of_the_committed_results():
     report = (ROOT / "reports/grid-report/report.md").read_text("utf-8")
     table = re.findall(r"^\|.*\|$", report.split("## All networks")[1].split("##")[0], re.MULTILINE)
-    benchmark = (ROOT / "reports/benchmark.md").read_text("utf-8")
     rows = [line.strip() for line in README.splitlines()]
     assert all(row.strip() in rows for row in table[2:])
-    assert all(row in rows for row in benchmark.splitlines() if row.startswith("|"))
+    for name in ("benchmark.md", "benchmark-search.md"):
+        benchmark = (ROOT / "reports" / name).read_text("utf-8")
+        assert all(row in rows for row in benchmark.splitlines() if row.startswith("|")), name
+
+
+def test_its_search_is_the_committed_one():
+    report = (ROOT / "reports/search/report.md").read_text("utf-8")
+    finalists = report.split("## The finalists")[1].split("##")[0]
+    table = re.findall(r"^\|.*\|$", finalists, re.MULTILINE)
+    assert len(table) == 2 + 3
+    rows = [line.strip() for line in README.splitlines()]
+    assert all(row.strip() in rows for row in table)

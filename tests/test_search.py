@@ -1,6 +1,8 @@
 """Searches: asked, pruned, resumed, ended in finalists, a winner and a saved network."""
 
+import dataclasses
 import math
+import random
 import re
 import time
 from collections import Counter
@@ -13,12 +15,23 @@ import pytest
 from optuna.trial import TrialState
 from tiny import tiny_dataset
 
-from hpo import finalists, messages, plan, provenance, record, results, runner, saved, study_file
+from hpo import (
+    finalists,
+    messages,
+    plan,
+    provenance,
+    record,
+    report,
+    results,
+    runner,
+    saved,
+    study_file,
+)
 from hpo.errors import InputError
 from hpo.loop import End
 from hpo.samplers import check_together
 from hpo.search import FAILURES_IN_A_ROW, SearchPlan
-from hpo.space import draw, suggest
+from hpo.space import draw, parse_domain, suggest
 from hpo.storage import open_storage
 
 SEARCH = """
@@ -118,14 +131,15 @@ def test_the_winner_is_named_by_fresh_validation_whatever_the_test_says(whole):
     by_hand = frame.groupby("cell")["valid_accuracy"].mean().idxmax()
     assert study.winner.name == by_hand
     upside_down = frame.assign(test_accuracy=1 - frame["test_accuracy"])
-    assert finalists.winner(upside_down, study.tested.file.cells) == study.winner
+    assert finalists.winner(upside_down, study.tested.file.cells, (1, 2)) == study.winner
 
 
 def test_a_finalist_with_fewer_seeds_cannot_win():
     cells = finalists_cells("a", "b")
-    frame = pd.DataFrame({"cell": ["a", "b", "b"], "valid_accuracy": [0.99, 0.5, 0.6]})
-    assert finalists.winner(frame, cells).name == "b"
-    assert finalists.winner(frame[:0], cells) is None
+    rows = {"cell": [*"aaabb"], "seed": [1, 8, 9, 1, 2], "valid_accuracy": [0.99, 1, 1, 0.5, 0.6]}
+    frame = pd.DataFrame(rows)
+    assert finalists.winner(frame, cells, (1, 2)).name == "b", "seeds not asked for do not count"
+    assert finalists.winner(frame[:0], cells, (1, 2)) is None
 
 
 def finalists_cells(*names: str) -> list[study_file.Cell]:
@@ -177,6 +191,56 @@ def test_finalists_resume_and_new_ones_join_them(tmp_path):
     cells = [cell.name for cell in after.file.cells]
     assert keys == Counter({(cell, seed): 1 for cell in cells for seed in (1, 2, 3)})
     assert [cell.name for cell in before.file.cells] == cells[:2]
+
+
+def test_finalists_of_another_search_of_that_name_are_not_taken_for_its_own(tmp_path):
+    file = written(tmp_path)
+    run(file, tmp_path, n_trials=3)
+    optuna.delete_study(study_name="tiny", storage=storage_in(tmp_path))
+    with pytest.raises(InputError, match="has the finalists of another search"):
+        run(file, tmp_path, n_trials=3)
+
+
+def test_a_winner_is_named_when_all_finalists_are_trained_and_not_before(whole, tmp_path):
+    study = stored(whole)
+    assert study.tested is not None
+    begun = study.tested.trials.astype({"fail_reason": object})
+    begun.loc[begun.index[-1], ["state", "fail_reason"]] = ["FAIL", record.STOPPED]
+    tested = dataclasses.replace(study.tested, trials=begun)
+    assert results._winner(tested, study.file) is None
+    begun.loc[begun.index[-1], "fail_reason"] = "RuntimeError: out of memory"
+    assert results._winner(tested, study.file) is not None, "it would fail again"
+
+
+def test_every_hyperparameter_may_be_searched_and_comes_to_the_report(tmp_path):
+    text = SEARCH.replace("batch_size = 16", "batch_size = [16, 32]")
+    text = text.replace("epochs = 3", "epochs = { low = 2, high = 3 }")
+    text = text.replace('["sgd", "adam"]', '["sgd", "sgd_momentum"]')
+    text += "weight_decay = { low = 1e-6, high = 1e-2, log = true }\n"
+    text += "momentum = { low = 0.1, high = 0.9, step = 0.2 }\nnesterov = [true, false]\n"
+    run(written(tmp_path, text), tmp_path, n_trials=5)
+    study = stored(tmp_path)
+    folder = report.write(study, tmp_path / "report").parent
+    assert study.trials[["weight_decay", "momentum", "nesterov"]].notna().all(axis=None)
+    for name in ("weight_decay", "momentum", "nesterov", "epochs"):
+        assert name in (folder / "figures/importance.svg").read_text()
+
+
+def test_a_report_offers_the_saved_winner_only_where_it_is_this_one(whole, tmp_path):
+    study = stored(whole)
+    there = report.write(study, whole)
+    assert "load_file" in there.read_text()
+    elsewhere = report.write(study, tmp_path / "report")
+    assert "load_file" not in elsewhere.read_text()
+    assert "the same command trains and saves it" in elsewhere.read_text()
+
+
+def test_a_stepped_range_never_steps_over_its_end(tmp_path):
+    domain = parse_domain({"low": 0.0, "high": 0.3, "step": 0.1})
+    rng = random.Random(0)
+    drawn = {draw({"momentum": domain}, rng)["momentum"] for _ in range(50)}
+    assert max(drawn) == 0.3
+    assert len(drawn) == 4
 
 
 def test_a_space_that_is_trained_whole_ends_the_search(tmp_path):
