@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from optuna.trial import TrialState
 
 from hpo import network_figures, snippet
 from hpo.data import normalization
@@ -119,7 +118,7 @@ def mistakes_sections(study: StoredSearch) -> list[Section]:
     found = [
         trial.user_attrs["mistakes"]
         for trial in study.tested.frozen
-        if trial.state is TrialState.COMPLETE and trial.user_attrs["cell"] == study.winner.name
+        if trial.state.name == "COMPLETE" and trial.user_attrs["cell"] == study.winner.name
     ]
     if not found:
         return []

@@ -21,6 +21,7 @@ from hpo.pool import Pool
 ATTEMPTS = 3
 REPEAT_SECONDS = 1.0  # some terminals and wrappers send a signal twice
 TICK_SECONDS = 0.2
+LAST_WORDS = 3  # messages of a worker that a stop waits for: the last epochs, and the end
 
 
 class End(Enum):
@@ -163,8 +164,8 @@ class Loop:
         self.again.append(job)
 
     def _abandon(self, reason: str) -> None:
-        while events := self.pool.wait(0):  # what has ended but was not yet heard of counts
-            for event in events:
+        for _ in range(LAST_WORDS):  # what has ended but was not yet heard of counts
+            for event in self.pool.wait(0):
                 if isinstance(event, (EpochDone, Done)):
                     self._handle(event)
         self.pool.close()
