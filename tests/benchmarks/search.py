@@ -104,6 +104,7 @@ def ask_seconds(plan: SearchPlan) -> float:
     seconds = time.perf_counter() - start
     assert job is not None
     plan.ended(job, TrialState.FAIL)
+    plan.failures = 0  # it asks no more after too many in a row
     return seconds
 
 
