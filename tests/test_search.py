@@ -124,6 +124,16 @@ def test_the_best_are_trained_again_on_fresh_seeds_and_tested_once(whole):
     assert seen["test_accuracy"].between(0, 1).all()
 
 
+def test_confusion_counts_every_test_image_and_its_diagonal_is_the_accuracy(whole):
+    tested = stored(whole).tested
+    assert tested is not None
+    labels = tiny_dataset().test_labels
+    for trial in tested.frozen:
+        confusion = np.array(trial.user_attrs["mistakes"]["confusion"])
+        assert confusion.sum(axis=1).tolist() == np.bincount(labels, minlength=10).tolist()
+        assert np.trace(confusion) / len(labels) == trial.user_attrs["test_accuracy"]
+
+
 def test_the_winner_is_named_by_fresh_validation_whatever_the_test_says(whole):
     study = stored(whole)
     assert study.tested is not None
