@@ -4,13 +4,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-# The keys of network.ACTIVATIONS and training.OPTIMIZERS, here so that a study file is checked
-# without importing torch. tests/test_training.py holds the two together.
+# The keys of network.ACTIVATIONS, training.OPTIMIZERS and training.SCHEDULES, here so that a study
+# file is checked without importing torch. tests/test_training.py holds the two together.
 ACTIVATIONS = ("sigmoid", "tanh", "relu", "gelu", "silu", "elu", "leaky_relu")
 OPTIMIZERS = ("sgd", "sgd_momentum", "adam", "adamw", "rmsprop")
 
+SCHEDULES = ("constant", "linear", "cosine")
+
 CLASSES = 10  # of every dataset here
-CHOICES = {"activation": ACTIVATIONS, "optimizer": OPTIMIZERS}
+CHOICES = {"activation": ACTIVATIONS, "optimizer": OPTIMIZERS, "schedule": SCHEDULES}
 # name: (type, least, most). The upper bounds only keep a slip of the pen from taking the machine.
 BOUNDS: dict[str, tuple[type, float, float]] = {
     "depth": (int, 1, 100),
@@ -48,7 +50,8 @@ class Config:
 
     depth counts hidden layers, width their units. momentum and nesterov belong to the sgd family
     (`sgd_momentum` is SGD at momentum 0.9 unless momentum says otherwise); weight_decay to all
-    optimizers, decoupled in adamw. Raises ValueError for a value out of its bounds.
+    optimizers, decoupled in adamw. schedule is how lr falls to 0 over all steps of the training, if
+    at all. Raises ValueError for a value out of its bounds.
     """
 
     depth: int
@@ -61,6 +64,7 @@ class Config:
     momentum: float = 0.0
     nesterov: bool = False
     weight_decay: float = 0.0
+    schedule: str = "constant"
 
     def __post_init__(self) -> None:
         faults = faults_in(self.as_dict())
@@ -92,6 +96,7 @@ class Seeds:
 
 HYPERPARAMETERS = tuple(f.name for f in fields(Config))
 REQUIRED = ("depth", "width", "activation", "optimizer", "lr")
+DEFAULTS = {f.name: f.default for f in fields(Config) if f.name not in REQUIRED}
 
 
 def faults_in(values: Mapping[str, Any]) -> dict[str, str]:

@@ -25,6 +25,12 @@ from hpo.run_facts import run_table, trained_in
 from hpo.statistics import Estimate, paired_difference
 from hpo.study_file import COLUMNS, FIGURES, Cell, Experiment
 
+FALLING = {
+    "constant": "",
+    "linear": ", its learning rate falling linearly to 0",
+    "cosine": ", its learning rate falling to 0 as a cosine does",
+}
+
 
 def _basis(study: StoredGrid) -> str:
     """The data that a table stands on, in words."""
@@ -122,12 +128,14 @@ def _protocol(study: StoredGrid) -> Section:
     epochs = {cell.config.epochs for cell in cells}
     spelled = f"for {config.epochs} epochs" if len(epochs) == 1 else "for as long as its cell says"
     sized = f"in batches of {config.batch_size}" if len(batch) == 1 else "in its cell's batches"
+    schedules = {cell.config.schedule for cell in cells}
+    falling = FALLING[config.schedule] if len(schedules) == 1 else ", by its cell's schedule"
     text = (
         f"Every training splits the {data['train'] + data['valid']:,} training images of "
         f"{study.data_name} into {data['train']:,} to train on and {data['valid']:,} to validate "
         f"on, starts from the weights that PyTorch's Linear layers start from, and minimizes cross "
-        f"entropy {sized}, shuffled every epoch, {spelled}. The network of the last epoch is "
-        f"tested on the {data['test']:,} test images. Seed k fixes split, initial weights and "
+        f"entropy {sized}, shuffled every epoch, {spelled}{falling}. The network of the last epoch "
+        f"is tested on the {data['test']:,} test images. Seed k fixes split, initial weights and "
         "batch order alike for every network, so networks are compared in pairs of seeds."
     )
     meaning = (

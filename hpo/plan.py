@@ -17,7 +17,7 @@ from optuna.distributions import (
 from optuna.storages import RDBStorage
 from optuna.trial import TrialState, create_trial
 
-from hpo.config import CLASSES, HYPERPARAMETERS, Config, Seeds
+from hpo.config import CLASSES, DEFAULTS, HYPERPARAMETERS, Config, Seeds
 from hpo.data import VALID_SHARE, Dataset
 from hpo.messages import EpochDone, Task
 from hpo.record import WORST
@@ -205,7 +205,7 @@ def distributions(configs: list[Config]) -> dict[str, BaseDistribution]:
     found: dict[str, BaseDistribution] = {}
     for name in HYPERPARAMETERS:
         values = sorted({row[name] for row in rows})
-        if name not in ALWAYS_STORED and not any(values):
+        if name not in ALWAYS_STORED and values == [DEFAULTS[name]]:
             continue
         if isinstance(values[0], (str, bool)):
             found[name] = CategoricalDistribution(values)

@@ -20,8 +20,8 @@ from hpo.study_file import FIGURES, Cell, GridStudy, SearchStudy, parse
 TRIAL_COLUMNS = (
     "number", "state", "cell", "seed", "depth", "width", "activation", "optimizer", "lr",
     "batch_size", "epochs", *METRICS, "test_loss", "test_accuracy", "train_seconds", "diverged",
-    "momentum", "nesterov", "weight_decay", "parameters", "stack", "started", "ended",
-    "fail_reason",
+    "momentum", "nesterov", "weight_decay", "schedule", "parameters", "stack", "started",
+    "ended", "fail_reason",
 )  # fmt: skip
 AGAIN = (KILLED, STOPPED, OUT_OF_TIME)
 NAMES = {"mnist": "MNIST", "fashion-mnist": "Fashion-MNIST", "kmnist": "KMNIST"}

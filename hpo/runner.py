@@ -37,6 +37,7 @@ def binding(study_file: StudyFile, dataset: Dataset) -> dict[str, Any]:
             f"cells.{cell.name}.{key}": value
             for cell in study_file.cells
             for key, value in cell.config.as_dict().items()
+            if (key, value) != ("schedule", "constant")  # older studies knew no other
         }
     return {
         "dataset": dataset.name,

@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from hpo.config import ACTIVATIONS, OPTIMIZERS, Config, Seeds
+from hpo.config import ACTIVATIONS, OPTIMIZERS, SCHEDULES, Config, Seeds
 from hpo.network import ACTIVATIONS as ACTIVATION_CODE
 from hpo.training import OPTIMIZERS as OPTIMIZER_CODE
+from hpo.training import SCHEDULES as SCHEDULE_CODE
 from hpo.training import Epoch, Examples, Split, _correct, evaluate, train
 
 FEATURES = 20
@@ -72,6 +73,15 @@ def reference_optimizer(parameters, settings: Config) -> torch.optim.Optimizer:
     return make[settings.optimizer]()
 
 
+def reference_schedule(optimizer, name: str, steps: int) -> torch.optim.lr_scheduler.LRScheduler:
+    schedulers = torch.optim.lr_scheduler
+    if name == "linear":
+        return schedulers.LinearLR(optimizer, 1.0, 0.0, total_iters=steps)
+    if name == "cosine":
+        return schedulers.CosineAnnealingLR(optimizer, T_max=steps)
+    return schedulers.ConstantLR(optimizer, factor=1.0)
+
+
 def by_autograd(settings: Config, seed: int, train_rows: int = 320) -> nn.Sequential:
     """The same training as an ordinary PyTorch loop; one torch.optim step a batch."""
     torch.manual_seed(seed)
@@ -82,6 +92,8 @@ def by_autograd(settings: Config, seed: int, train_rows: int = 320) -> nn.Sequen
     model = nn.Sequential(*layers, nn.Linear(sizes[-1], 10))
     optimizer = reference_optimizer(model.parameters(), settings)
     data, rows = examples(), split(seed, train_rows).train
+    steps = settings.epochs * math.ceil(train_rows / settings.batch_size)
+    schedule = reference_schedule(optimizer, settings.schedule, steps)
     order = torch.Generator().manual_seed(seed)
     for _ in range(settings.epochs):
         shuffled = rows[torch.randperm(len(rows), generator=order)]
@@ -90,6 +102,7 @@ def by_autograd(settings: Config, seed: int, train_rows: int = 320) -> nn.Sequen
             loss = nn.functional.cross_entropy(model(data.images[batch]), data.labels[batch])
             loss.backward()
             optimizer.step()
+            schedule.step()
     return model
 
 
@@ -104,6 +117,7 @@ def assert_same_weights(epoch: Epoch, replicate: int, model: nn.Sequential) -> N
 def test_names_in_config_are_those_of_the_code():
     assert tuple(ACTIVATION_CODE) == ACTIVATIONS
     assert tuple(OPTIMIZER_CODE) == OPTIMIZERS
+    assert tuple(SCHEDULE_CODE) == SCHEDULES
 
 
 @pytest.mark.parametrize("depth", [1, 3])
@@ -133,6 +147,16 @@ def test_twenty_steps_give_autograds_weights_alone_and_stacked(activation, optim
 def test_momentum_nesterov_and_weight_decay_are_torch_optims(changes):
     settings = config(**changes, epochs=2)
     assert_same_weights(last_epoch(settings, [3]), 0, by_autograd(settings, 3))
+
+
+@pytest.mark.parametrize("schedule", ["linear", "cosine"])
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_schedules_are_torch_optims(optimizer, schedule):
+    lr = 0.1 if optimizer.startswith("sgd") else 1e-3
+    settings = config(optimizer=optimizer, schedule=schedule, epochs=3, lr=lr)
+    epoch = last_epoch(settings, [0, 3], train_rows=310)
+    for replicate, seed in enumerate((0, 3)):
+        assert_same_weights(epoch, replicate, by_autograd(settings, seed, train_rows=310))
 
 
 def test_a_last_smaller_batch_is_trained_on():
