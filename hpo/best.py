@@ -3,7 +3,7 @@
 import os
 import tempfile
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from optuna.trial import TrialState
 from hpo.config import Config, Seeds
 from hpo.data import normalization
 from hpo.description import CONFIG, MODEL
+from hpo.forecast import by_cost
 from hpo.messages import Task
 from hpo.plan import Early, Job
 
@@ -39,6 +40,9 @@ class BestPlan:
 
     def ended(self, job: Job, state: TrialState) -> None:
         """Its network is in the job."""
+
+    def seconds_left(self, jobs: Sequence[Job], workers: int, limit: float) -> float | None:
+        return by_cost([job.spent() for job in jobs], [], workers)
 
 
 def said_of(study: str, trial: int, config: Config, data: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import signal
 import sys
 import tempfile
 import traceback
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -17,9 +17,9 @@ import typer
 from hpo.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable
 
-    from rich.console import RenderableType
+    from rich.console import Console, RenderableType
 
     from hpo.data import Dataset
     from hpo.loop import End
@@ -58,6 +58,15 @@ NameOption = Annotated[
         "--name",
         show_default="the file's name",
         help="The study's name in the storage and its report folder.",
+    ),
+]
+ArtifactsOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--artifacts",
+        envvar="HPO_ARTIFACTS",
+        show_default="hpo.artifacts, beside the storage's file",
+        help="Where the trials' pictures lie that the dashboard shows.",
     ),
 ]
 DEFAULT_STORAGE = "sqlite:///hpo.db"
@@ -135,6 +144,10 @@ def run(
     out: OutOption = DEFAULT_OUT,
     name: NameOption = None,
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or mps.")] = "auto",
+    with_dashboard: Annotated[
+        bool, typer.Option("--dashboard", help="Serve the dashboard for as long as the run lasts.")
+    ] = False,
+    artifacts: ArtifactsOption = None,
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Delete the stored study of that name first (asks).")
     ] = False,
@@ -157,6 +170,8 @@ def run(
     if isinstance(loaded, study_file.SearchStudy):
         _refuse({"--seeds": seeds}, loaded.name, "search")
         loaded = _with_options(loaded, options)
+        if trials is not None or timeout is not None:  # then the file's time limit is not meant
+            loaded = dataclasses.replace(loaded, timeout=None)
     else:
         _refuse(options, loaded.name, "grid")
         _at_least("--seeds", seeds, 1)
@@ -178,20 +193,29 @@ def run(
     _check_writable(out, own_name)
     pool.require_device(device)
     import hpo.report  # while the workers' server loads torch  # noqa: F401
-    from hpo import runner
+    from hpo import pictures, runner
+    from hpo.dashboard import beside
     from hpo.lock import only_run
 
     opened = storages.open_storage(storage)
     limit = math.inf if timeout is None else timeout
-    machine = runner.Machine(
-        workers=workers or _cores(),
-        device=device,
-        provenance=provenance.collect(sys.argv[1:]),
-        quiet=quiet,
-    )
-    with only_run(storages.absolute(storage), own_name):
+    folder = _artifacts(artifacts, storage)
+    with ExitStack() as stack:
+        stack.enter_context(only_run(storages.absolute(storage), own_name))
         if fresh:
-            _delete(opened, own_name, yes)
+            _delete(opened, own_name, yes, folder)
+        drawing = pictures.Pictures(opened, folder)
+        if drawing.fault:
+            print(drawing.fault, file=sys.stderr)
+        machine = runner.Machine(
+            workers=workers or _cores(),
+            device=device,
+            provenance=provenance.collect(sys.argv[1:]),
+            quiet=quiet,
+            pictures=drawing,
+        )
+        if with_dashboard:
+            print(f"optuna-dashboard on {stack.enter_context(beside(storage, folder))}", flush=True)
         if isinstance(loaded, study_file.SearchStudy):
             run_it = partial(
                 runner.run_search,
@@ -202,11 +226,14 @@ def run(
         else:
             run_it = partial(runner.run_grid, loaded, seeds=range(seeds or loaded.seeds))
         go = partial(run_it, images, opened, name=own_name, machine=machine, timeout=limit)
-        _run_and_report(go, opened, own_name, out)
+        _run_and_report(go, opened, own_name, out, machine.provenance["command"])
 
 
-def _run_and_report(run_it: "Callable[[], End]", storage: Any, name: str, out: Path) -> None:
+def _run_and_report(
+    run_it: "Callable[[], End]", storage: Any, name: str, out: Path, command: str
+) -> None:
     """Whatever ends the run, its report is written from what is stored."""
+    from hpo import note
     from hpo.best import Unsaved
     from hpo.loop import End
 
@@ -221,6 +248,7 @@ def _run_and_report(run_it: "Callable[[], End]", storage: Any, name: str, out: P
         print(f"hpo: {error}", file=sys.stderr)
         end, whole = End.WHOLE, False
     written = _write_report(storage, name, out)
+    note.end(storage, name, command, out / name / "index.html")
     if end is End.STOPPED:
         raise KeyboardInterrupt
     if not (whole and written):
@@ -312,28 +340,40 @@ def report(
 
 @app.command()
 def show(
-    study: StudyArgument, storage: StorageOption = DEFAULT_STORAGE, name: NameOption = None
+    study: StudyArgument,
+    storage: StorageOption = DEFAULT_STORAGE,
+    name: NameOption = None,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Keep it fresh, until Ctrl-C or the study's end.")
+    ] = False,
 ) -> None:
-    """Show a study in the terminal: states, best trials, results."""
-    from hpo.storage import open_storage
+    """Show a study in the terminal: progress, states, best trials, results."""
+    from hpo import storage as storages
 
     stored = _stored_name(study, name)
-    opened = open_storage(storage, create=False)
-    from hpo import report, results
+    opened = storages.open_storage(storage, create=False)
+    from hpo import lock, report, results, watching
 
-    found = results.load_study(opened, stored)
-    _print_parts(report.terminal(found))
+    runs_here = partial(lock.held, storages.absolute(storage), stored)
+    if watch:
+        found = watching.watch(opened, stored, runs_here, _console())
+    else:
+        found = results.load_study(opened, stored)
+    _print_parts([*watching.views(found, runs_here()), *report.terminal(found)])
 
 
-def _print_parts(parts: "Iterator[RenderableType]") -> None:
+def _print_parts(parts: "Iterable[RenderableType]") -> None:
     """Lines and tables; a table is as wide as it is where the output is no terminal."""
-    from rich.console import Console
-
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=200)
+    console = _console()
     for part in parts:
         console.print(part, soft_wrap=isinstance(part, str))
+
+
+def _console() -> "Console":
+    from rich.console import Console
+
+    found = Console(highlight=False)
+    return found if found.is_terminal else Console(highlight=False, width=200)
 
 
 @app.command("list")
@@ -363,22 +403,25 @@ def list_(storage: StorageOption = DEFAULT_STORAGE) -> None:
 @app.command()
 def dashboard(
     storage: StorageOption = DEFAULT_STORAGE,
+    artifacts: ArtifactsOption = None,
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=1, max=65_535)] = 8080,
+    port: Annotated[
+        int, typer.Option(min=0, max=65_535, help="The port to listen on; 0 takes a free one.")
+    ] = 8080,
 ) -> None:
-    """Serve optuna-dashboard on the storage."""
-    from hpo.storage import open_storage
+    """Serve optuna-dashboard on the storage and its artifacts."""
+    from hpo.storage import open_storage, require_studies
 
     opened = open_storage(storage, create=False)
-    import optuna_dashboard
+    require_studies(opened, storage)
+    from hpo.dashboard import LOOPBACK, listen
 
-    if host not in ("127.0.0.1", "localhost", "::1"):
-        print(f"WARNING: the dashboard has no login; whoever reaches {host} can delete studies.")
-    print(f"optuna-dashboard on http://{host}:{port}/ (Ctrl-C ends it)", flush=True)
-    try:
-        optuna_dashboard.run_server(opened, host=host, port=port)
-    except OSError as error:
-        raise InputError(f"--port {port}: cannot listen on it ({error.strerror})") from error
+    folder = _artifacts(artifacts, storage)
+    with listen(opened, folder, host, port, partial(print, file=sys.stderr, flush=True)) as server:
+        if host not in LOOPBACK:
+            print(f"WARNING: the dashboard has no login; whoever reaches {host} can delete studies")
+        print(f"optuna-dashboard on {server.address} (Ctrl-C ends it)", flush=True)
+        server.serve_forever()
 
 
 @app.command()
@@ -445,10 +488,18 @@ def _stored_name(study: str, name: str | None) -> str:
     return study_file.check_name(name)
 
 
-def _delete(storage: Any, name: str, yes: bool) -> None:
+def _artifacts(asked: Path | None, storage: str) -> Path:
+    """The folder of the storage's artifacts."""
+    from hpo.storage import artifacts_folder
+
+    return asked or artifacts_folder(storage)
+
+
+def _delete(storage: Any, name: str, yes: bool, artifacts: Path) -> None:
     import optuna
 
     from hpo.finalists import name_of
+    from hpo.pictures import remove
 
     there = [n for n in (name_of(name), name) if n in optuna.get_all_study_names(storage)]
     if not there:
@@ -459,6 +510,7 @@ def _delete(storage: Any, name: str, yes: bool) -> None:
         if not typer.confirm(f"Delete the stored study {name!r} with all its trials?"):
             raise InputError("--fresh: nothing deleted, nothing run")
     for found in there:
+        remove(storage, storage.get_study_id_from_name(found), artifacts)
         optuna.delete_study(study_name=found, storage=storage)
 
 
@@ -505,7 +557,7 @@ def main() -> NoReturn:
         _fail(error, str(error), 2)
     except Exception as error:
         _fail(error, f"{_first_line(error)}; HPO_DEBUG=1 shows where", 1)
-    if code == STOPPED:
+    if code == STOPPED and sys.argv[1:2] == ["run"]:
         same = "the same command without --fresh" if "--fresh" in sys.argv else "the same command"
         print(f"hpo: stopped; {same} goes on from here", file=sys.stderr)
     sys.exit(code if isinstance(code, int) else 0)

@@ -14,25 +14,39 @@ from rich.text import Text
 
 @dataclass
 class Progress:
-    """What there is to show. done and total count trials, spent and planned are their cost in
-    seconds as estimated, for the time left."""
+    """What there is to show of a run. done counts trials trained to their end and pruned ones;
+    started and finish (when all will be done, as far as one can tell) are times of the monotonic
+    clock; seconds: how long it took, if it is over."""
 
     title: str
     total: int
     done: int = 0
+    pruned: int = 0
     failed: int = 0
-    planned: float = 0.0
-    spent: float = 0.0
     workers: list[str] = field(default_factory=list)
     best: str = ""
     started: float = field(default_factory=time.monotonic)
+    finish: float | None = None
+    seconds: float | None = None
 
-    def seconds_left(self) -> float | None:
-        """From the cost worked off so far; None until there is enough to tell."""
-        elapsed = time.monotonic() - self.started
-        if self.spent <= 0.02 * self.planned or elapsed < 2:
-            return None
-        return elapsed * max(self.planned - self.spent, 0) / self.spent
+    def expect(self, seconds: float | None) -> None:
+        """So long will it take from now."""
+        self.finish = None if seconds is None else time.monotonic() + seconds
+
+    @property
+    def counts(self) -> str:
+        """34/50 trials, 12 pruned, 1 failed."""
+        parts = [f"{self.done}/{self.total} trials"]
+        parts += [f"{self.pruned} pruned"] if self.pruned else []
+        parts += [f"{self.failed} failed"] if self.failed else []
+        return ", ".join(parts)
+
+    @property
+    def left(self) -> str:
+        """about 2 min 05 s left; nothing where that is not known, or all is done."""
+        if self.finish is None or self.seconds is not None:
+            return ""
+        return f"about {seconds_text(max(self.finish - time.monotonic(), 0.0))} left"
 
 
 def seconds_text(seconds: float) -> str:
@@ -45,6 +59,30 @@ def seconds_text(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
+def picture(progress: Progress) -> RenderableType:
+    """A head with bar, counts and times, a line a worker, the best so far. Lines are cut where the
+    terminal is narrow: one that wraps would make the picture jump."""
+    elapsed = progress.seconds
+    if elapsed is None:
+        elapsed = time.monotonic() - progress.started
+    head = Table.grid(padding=(0, 2))
+    head.add_row(
+        Text(progress.title, style="bold"),
+        ProgressBar(total=max(progress.total, 1), completed=progress.done, width=24),
+        Text(f"{100 * progress.done / max(progress.total, 1):.0f}%"),
+        Text(", ".join(part for part in (seconds_text(elapsed), progress.left) if part)),
+    )
+    rows = Table.grid(padding=(0, 2))
+    rows.add_column(no_wrap=True, min_width=len(f"worker {len(progress.workers)}"))
+    rows.add_column(no_wrap=True, overflow="ellipsis")
+    rows.add_row(Text("trials", style="dim"), Text(progress.counts.replace(" trials", "")))
+    for number, doing in enumerate(progress.workers, 1):
+        rows.add_row(Text(f"worker {number}", style="dim"), Text(doing or "idle"))
+    if progress.best:
+        rows.add_row(Text("best", style="dim"), Text(progress.best))
+    return Group(head, rows)
+
+
 class Display:
     """Shows a Progress: live on a terminal, a line for each finished task elsewhere, or nothing."""
 
@@ -55,7 +93,9 @@ class Display:
         self.live: Live | None = None
         if self.console.is_terminal and not quiet:
             self.live = Live(
-                get_renderable=self._picture, console=self.console, refresh_per_second=4
+                get_renderable=lambda: picture(self.progress),
+                console=self.console,
+                refresh_per_second=4,
             )
 
     def __enter__(self) -> "Display":
@@ -69,6 +109,8 @@ class Display:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self.progress.workers = []
+        self.progress.seconds = time.monotonic() - self.progress.started
         if self.live:
             self.live.stop()
 
@@ -77,8 +119,9 @@ class Display:
         if self.quiet or self.live:
             return
         width = len(str(self.progress.total))
+        left = self.progress.left if self.progress.done < self.progress.total else ""
         self.console.print(
-            f"{self.progress.done:{width}d}/{self.progress.total}  {text}{self._left(', ')}",
+            f"{self.progress.done:{width}d}/{self.progress.total}  {text}{left and ', '}{left}",
             soft_wrap=True,
             markup=False,
         )
@@ -86,31 +129,3 @@ class Display:
     def notice(self, text: str) -> None:
         """A line that must be seen, above the live picture."""
         self.console.print(text, soft_wrap=True, markup=False)
-
-    def _left(self, before: str) -> str:
-        left = self.progress.seconds_left()
-        return (
-            ""
-            if left is None or self.progress.done >= self.progress.total
-            else f"{before}about {seconds_text(left)} left"
-        )
-
-    def _picture(self) -> RenderableType:
-        progress = self.progress
-        head = Table.grid(padding=(0, 2))
-        counts = f"{progress.done}/{progress.total} trials"
-        if progress.failed:
-            counts += f", {progress.failed} failed"
-        elapsed = seconds_text(time.monotonic() - progress.started)
-        head.add_row(
-            Text(progress.title, style="bold"),
-            ProgressBar(total=max(progress.total, 1), completed=progress.done, width=30),
-            counts,
-            f"{elapsed}{self._left(', ')}",
-        )
-        rows = Table.grid(padding=(0, 2))
-        for number, doing in enumerate(progress.workers, 1):
-            rows.add_row(Text(f"worker {number}", style="dim"), Text(doing or "idle"))
-        if progress.best:
-            rows.add_row(Text("best", style="dim"), Text(progress.best))
-        return Group(head, rows)

@@ -11,6 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from hpo import hover
+from hpo.hover import tip
+
 # Okabe and Ito (2008), "Color Universal Design", https://jfly.uni-koeln.de/color/
 BLUE, VERMILLION, GREY, BLACK = "#0072B2", "#D55E00", "#8A8A8A", "#222222"
 STYLE: dict[Any, Any] = {
@@ -69,9 +72,9 @@ def short(label: str) -> str:
 
 def svg_text(figure: Figure) -> str:
     buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
-    text = buffer.getvalue()
-    return text[text.index("<svg") :]
+    nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+    figure.savefig(buffer, format="svg", metadata=nothing)
+    return hover.with_titles(buffer.getvalue(), figure)
 
 
 def curves(cells: Sequence[CellCurves], classes: int = 10) -> str:
@@ -107,10 +110,12 @@ def _panel(axes: Axes, train: Curve, valid: Curve, collapsed: bool) -> None:
         middle = np.ma.median(finite, axis=0) if collapsed else finite.mean(axis=0)
         low, high = (bound.filled(np.nan) for bound in (finite.min(axis=0), finite.max(axis=0)))
         axes.fill_between(epochs, low, high, color=colour, alpha=0.18, linewidth=0)
-        axes.plot(
+        (drawn,) = axes.plot(
             epochs, np.ma.filled(middle, np.nan), color=colour, marker=marker, linestyle=line,
             markersize=3.5, label=label,
         )  # fmt: skip
+        ends = zip(epochs, np.ma.filled(middle, np.nan), low, high, strict=True)
+        tip(drawn, [f"{label}, epoch {e}: {at:.4g} ({a:.4g} to {b:.4g})" for e, at, a, b in ends])
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
@@ -163,7 +168,7 @@ def overview(rows: Sequence[Dots], threshold: float) -> str:
             gridspec_kw={"wspace": 0.04},
         )[0]
         for axis, panel in zip(axes, panels, strict=False):
-            _dots(axis, panel, mean=panel is right)
+            _dots(axis, panel, [row.label for row in rows], mean=panel is right)
             axis.set_xlabel("Test accuracy (%)")
         axes[0].set_yticks(range(len(rows)), [short(row.label) for row in rows])
         axes[0].invert_yaxis()
@@ -191,23 +196,26 @@ def _placed(rows: Sequence[Dots], threshold: float) -> tuple[Panel, Panel]:
     return left, right
 
 
-def _dots(axes: Axes, panel: Panel, *, mean: bool) -> None:
-    for position, (values, reported) in enumerate(panel):
+def _dots(axes: Axes, panel: Panel, labels: Sequence[str], *, mean: bool) -> None:
+    for position, (label, (values, reported)) in enumerate(zip(labels, panel, strict=True)):
         spread = np.linspace(-0.2, 0.2, len(values)) if len(values) > 1 else np.zeros(len(values))
-        axes.plot(
+        (drawn,) = axes.plot(
             values, position + spread, "o", color=BLUE, alpha=0.55, markersize=4,
             markeredgewidth=0, label="one seed, reproduced",
         )  # fmt: skip
+        tip(drawn, [f"{label}: {value:.2f}%" for value in values])
         if len(values) > 1 and mean:
-            axes.plot(
+            (bar,) = axes.plot(
                 [np.mean(values)] * 2, [position - 0.32, position + 0.32], "-", color=BLACK,
                 linewidth=1.6, label="mean of the seeds",
             )  # fmt: skip
+            tip(bar, [f"{label}: mean {np.mean(values):.2f}%"])
         if reported:
-            axes.plot(
+            (diamond,) = axes.plot(
                 reported, [position], "D", markerfacecolor="none", color=VERMILLION,
                 markersize=7, markeredgewidth=1.5, label="reported, one run",
             )  # fmt: skip
+            tip(diamond, [f"{label}: reported {reported[0]:.2f}%"])
     every = [value for values, reported in panel for value in (*values, *reported)]
     margin = 0.06 * (max(every) - min(every)) or 1.0
     low = min(every) - margin if mean else 0.0

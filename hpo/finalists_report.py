@@ -11,7 +11,7 @@ import numpy as np
 from hpo import network_figures, snippet
 from hpo.data import normalization
 from hpo.finalists import trial_number
-from hpo.page import Block, Code, Picture, Section
+from hpo.page import Block, Code, Picture, Section, Table
 from hpo.results import StoredGrid, StoredSearch
 from hpo.search_tables import at_bounds, bias, finalists_table, fresh_estimate, test_estimate
 from hpo.statistics import Estimate, paired_difference
@@ -45,13 +45,7 @@ def finalists_section(study: StoredSearch, saved: bool) -> Section:
     if study.tested is None or study.tested.finished.empty:
         text = "No finalist is trained on fresh seeds yet; the same command goes on from here."
         return Section(title=title, blocks=[text])
-    caption = (
-        f"Data: {study.data_name}. As selected: the one validation that the search ranked by. "
-        "Fresh seeds and test: mean (95% interval) over seeds that the search never saw, each with "
-        "a split of its own; the intervals cover seeds and splits, not other test images. "
-        "Selection bias: as selected minus fresh seeds, points."
-    )
-    blocks: list[Block] = [finalists_table(study, study.tested, caption)]
+    blocks: list[Block] = [main_table(study, study.tested)]
     if study.winner is None:
         blocks.append(f"{winner_sentence(study)} The same command goes on from here.")
         return Section(title=title, blocks=blocks)
@@ -73,6 +67,17 @@ def _saved_blocks(study: StoredSearch, winner: Cell) -> list[Block]:
         "It is a plain torch network, and needs no hpo:",
         Code(text=snippet.snippet("best", winner.config, features, mean, deviation)),
     ]
+
+
+def main_table(study: StoredSearch, tested: StoredGrid) -> Table:
+    """A row a finalist: as selected, on fresh seeds, and on the test images."""
+    caption = (
+        f"Data: {study.data_name}. As selected: the one validation that the search ranked by. "
+        "Fresh seeds and test: mean (95% interval) over seeds that the search never saw, each with "
+        "a split of its own; the intervals cover seeds and splits, not other test images. "
+        "Selection bias: as selected minus fresh seeds, points."
+    )
+    return finalists_table(study, tested, caption)
 
 
 def _verdicts(study: StoredSearch, tested: StoredGrid, winner: Cell) -> list[str]:

@@ -18,7 +18,7 @@ from hpo.grid_tables import (
     reported,
     reproduced,
 )
-from hpo.page import Block, Picture, Section
+from hpo.page import Block, Picture, Section, Table
 from hpo.record import METRICS
 from hpo.results import StoredGrid
 from hpo.run_facts import run_table, trained_in
@@ -50,8 +50,6 @@ def _key(study: StoredGrid, cells: Sequence[Cell]) -> str:
 
 
 def _glance(study: StoredGrid) -> Section:
-    rows = overview_rows(study.file)
-    columns = [*(c for c in COLUMNS if c not in FIGURES), *FIGURES]
     dots = [
         figures.Dots(
             label=cell.reported[which].label if which is not None else cell.label,
@@ -59,7 +57,7 @@ def _glance(study: StoredGrid) -> Section:
             values=(100 * study.of(cell)["test_accuracy"]).dropna().to_list(),
             reported=_reported_percent(cell, which),
         )
-        for cell, which in rows
+        for cell, which in overview_rows(study.file)
     ]
     title = "All networks at a glance"
     blocks: list[Block] = []
@@ -74,8 +72,7 @@ def _glance(study: StoredGrid) -> Section:
                 caption=f"Test accuracy, a dot a seed. {_basis(study)}.",
             )
         )
-    caption = f"{_basis(study)}. {_key(study, study.file.cells)}."
-    blocks.append(cells_table(study, rows, columns, caption))
+    blocks.append(main_table(study))
     for cell in study.file.cells:
         if len(cell.reported) > 1:
             labels = " and ".join(entry.label for entry in cell.reported)
@@ -84,6 +81,13 @@ def _glance(study: StoredGrid) -> Section:
                 "once and stand in each of its rows."
             )
     return Section(title=title, blocks=blocks)
+
+
+def main_table(study: StoredGrid) -> Table:
+    """Every network, what was reported of it and what was reproduced."""
+    columns = [*(c for c in COLUMNS if c not in FIGURES), *FIGURES]
+    caption = f"{_basis(study)}. {_key(study, study.file.cells)}."
+    return cells_table(study, overview_rows(study.file), columns, caption)
 
 
 def _reported_percent(cell: Cell, which: int | None) -> float | None:

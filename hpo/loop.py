@@ -15,8 +15,10 @@ from optuna.trial import TrialState
 from hpo import record
 from hpo.display import Display
 from hpo.messages import Died, Done, EpochDone, Failed
+from hpo.pictures import Pictures
 from hpo.plan import Early, Job, Plan
 from hpo.pool import Pool
+from hpo.trial_picture import Curve
 
 ATTEMPTS = 3
 REPEAT_SECONDS = 1.0  # some terminals and wrappers send a signal twice
@@ -42,6 +44,7 @@ class Loop:
     display: Display
     deadline: float = math.inf
     best: float = -math.inf
+    pictures: Pictures | None = None
     running: dict[int, Job] = field(default_factory=dict)
     by_worker: dict[int, Job] = field(default_factory=dict)
     again: list[Job] = field(default_factory=list)
@@ -72,6 +75,7 @@ class Loop:
                 continue
             self.running[job.task.id] = job
             self.by_worker[worker] = job
+            job.began = time.monotonic()
             self.display.progress.workers[worker] = f"{job.label}, starting"
             self.pool.start(worker, job.task)
 
@@ -105,8 +109,8 @@ class Loop:
             job.reported = epoch.number
             for trial, accuracy in zip(job.trials, epoch.valid_accuracy, strict=False):
                 self.storage.set_trial_intermediate_value(trial, epoch.number, accuracy)
+        self._forecast()
         progress = self.display.progress
-        progress.spent += job.cost / job.task.config.epochs
         worker = next(w for w, other in self.by_worker.items() if other is job)
         progress.workers[worker] = f"{job.label}, epoch {epoch.number}/{job.task.config.epochs}"
 
@@ -118,17 +122,31 @@ class Loop:
         self.plan.ended(job, state)
         progress = self.display.progress
         progress.done += len(job.task.seeds)
-        progress.spent += job.cost * (1 - len(job.epochs) / job.task.config.epochs)
+        progress.pruned += len(job.task.seeds) if state is TrialState.PRUNED else 0
         if not self.stopping and time.monotonic() < self.deadline:
             self._hand_out()
+            self._forecast()
         values = job.values()
         for replicate, trial in enumerate(job.trials):
-            for key, value in outcome(job, done, replicate).items():
+            found = outcome(job, done, replicate)
+            for key, value in found.items():
                 self.storage.set_trial_user_attr(trial, key, value)
+            self._picture(trial, found["curve"], job.task.config.epochs)
             self.storage.set_trial_state_values(trial, state, [values[replicate]])
         if state is TrialState.COMPLETE:
             self._update_best(job, values)
         self.display.line(f"{job.label}: {_ending(job)}")
+
+    def _picture(self, trial: int, curve: Curve, epochs: int) -> None:
+        if self.pictures and not self.pictures.fault:
+            self.pictures.attach(trial, curve, epochs)
+            if self.pictures.fault:
+                self.display.notice(self.pictures.fault)
+
+    def _forecast(self) -> None:
+        jobs = [*self.running.values(), *self.again]
+        limit = self.deadline - time.monotonic()
+        self.display.progress.expect(self.plan.seconds_left(jobs, self.pool.size, limit))
 
     def _update_best(self, job: Job, values: list[float]) -> None:
         best = max(values)
@@ -158,7 +176,6 @@ class Loop:
             self._fail(job, f"its worker died {ATTEMPTS} times (exit code {death.exitcode})")
             return
         del self.running[job.task.id]
-        self.display.progress.spent -= job.cost * len(job.epochs) / job.task.config.epochs
         job.epochs.clear()
         job.attempts += 1
         self.again.append(job)

@@ -13,6 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from hpo.figures import BLACK, BLUE, GREY, STYLE, VERMILLION, blank, short, svg_text
+from hpo.hover import tip
 from hpo.search_figures import ACCURACY, COLOURS, count, fit, focus, head, width
 
 MARKERS = "osD^vPXp<>"
@@ -82,11 +83,13 @@ def _best_curves(axes: Axes, best: Sequence[TrialCurve]) -> None:
     of the values."""
     shades = mpl.colormaps[COLOURS](np.linspace(0, 0.88, len(best)))
     for place, curve in enumerate(best):
-        axes.plot(
+        (drawn,) = axes.plot(
             np.arange(1, len(curve.values) + 1), curve.values, color=shades[place],
             marker=MARKERS[place], markersize=4.5 if place else 5.5, zorder=3 - place / 20,
             linewidth=1.2 if place else 2.2, label=fit(curve.label, 3.4, 8),
         )  # fmt: skip
+        epochs = enumerate(curve.values, 1)
+        tip(drawn, [f"{curve.label}, epoch {epoch}: {value:.2f}%" for epoch, value in epochs])
     every = np.concatenate([np.asarray(curve.values, float) for curve in best])
     finite = every[np.isfinite(every)]
     low = float(np.percentile(finite, 5, method="lower")) if finite.size else 0.0
@@ -105,12 +108,16 @@ def _pruned_curves(axes: Axes, best: TrialCurve, pruned: Sequence[TrialCurve]) -
     axes.set_ylim(*focus(np.concatenate([ends, np.asarray(best.values, float)])))
     low = axes.get_ylim()[0]
     for curve, end in zip(pruned, ends, strict=True):
-        axes.plot(np.arange(1, len(curve.values) + 1), curve.values, color=GREY, linewidth=0.8)
-        axes.plot(
+        (drawn,) = axes.plot(
+            np.arange(1, len(curve.values) + 1), curve.values, color=GREY, linewidth=0.8
+        )
+        (cross,) = axes.plot(
             [len(curve.values)], [0.02 if end < low else end], marker="v" if end < low else "x",
             transform=axes.get_xaxis_transform() if end < low else axes.transData, color=BLACK,
             markersize=4.5, zorder=3, alpha=0.7,
         )  # fmt: skip
+        for artist in (drawn, cross):
+            tip(artist, [f"{curve.label}, pruned at {end:.2f}%"])
     epochs = np.arange(1, len(best.values) + 1)
     axes.plot(epochs, best.values, "o-", color=BLUE, markersize=4.5, linewidth=2.2, zorder=4)
     below = int((ends < low).sum())
@@ -274,7 +281,8 @@ def _difference_panel(
         for end, edge, out in ((row.low, "<", row.low < low), (row.high, ">", row.high > high)):
             at = min(max(end, low), high)
             axes.plot([at], [place], edge if out else "|", color=style["color"], clip_on=False)
-        axes.plot([row.mean], [place], **style, zorder=3)
+        (mark,) = axes.plot([row.mean], [place], **style, zorder=3)
+        tip(mark, [f"{row.label}: {_difference_text(row)}"])
     axes.xaxis.set_major_locator(MaxNLocator(6 if low <= 0 <= high else 2, prune="both"))
 
 

@@ -1,6 +1,7 @@
 """What a run has to train, in which order, and what is trained together."""
 
 import math
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
@@ -19,6 +20,7 @@ from optuna.trial import TrialState, create_trial
 
 from hpo.config import CLASSES, DEFAULTS, HYPERPARAMETERS, Config, Seeds
 from hpo.data import VALID_SHARE, Dataset
+from hpo.forecast import ALL_IMAGES, Spent, by_cost
 from hpo.messages import EpochDone, Task
 from hpo.record import WORST
 from hpo.study_file import Cell, GridStudy
@@ -90,6 +92,12 @@ class Job:
     reported: int = 0  # epochs that the storage has
     early: Early | None = None
     model: bytes | None = None
+    began: float = 0.0  # when a worker got it, by the monotonic clock
+
+    def spent(self) -> Spent:
+        """What it has taken so far."""
+        share = len(self.epochs) / self.task.config.epochs
+        return Spent(cost=self.cost, share=share, seconds=time.monotonic() - self.began)
 
     def values(self) -> list[float]:
         """The value of each trial: its last validation accuracy, the worst if it diverged."""
@@ -110,6 +118,10 @@ class Plan(Protocol):
     def ended(self, job: Job, state: TrialState) -> None:
         """The job's trials have come to this end."""
 
+    def seconds_left(self, jobs: Sequence[Job], workers: int, limit: float) -> float | None:
+        """Until all is done, where these jobs are under way and the plan's own trainings end after
+        `limit` seconds at the latest; None until there is enough to tell."""
+
 
 class GridPlan:
     """The missing trials of a grid as stacks, the longest first."""
@@ -123,12 +135,13 @@ class GridPlan:
         dataset: Dataset,
         *,
         ranges: Mapping[str, BaseDistribution] | None = None,
-        inspect: bool = False,
+        finalists: bool = False,
     ) -> None:
-        """ranges: distributions in place of those that just hold the cells."""
+        """ranges: distributions in place of those that just hold the cells. finalists: their tests
+        say what was mistaken, and after them one is trained once more, on all images."""
         self.storage = storage
         self.study_id = storage.get_study_id_from_name(study.study_name)
-        self.inspect = inspect
+        self.finalists = finalists
         own = distributions([cell.config for cell in study_file.cells])
         self.distributions = {**own, **(ranges or {})}
         self.shape = shape = Shape.of(dataset)
@@ -142,8 +155,12 @@ class GridPlan:
                 self.waiting.append((each * len(stack), cell, stack))
         self.waiting.sort(key=lambda entry: -entry[0])
         self.missing = sum(len(stack) for _, _, stack in self.waiting)
-        self.cost = sum(entry[0] for entry in self.waiting)
+        self.after = 0.0
+        if finalists:
+            costs = [cost(cell.config, shape) for cell in study_file.cells]
+            self.after = ALL_IMAGES * sum(costs) / len(costs)
         self.started = 0
+        self.spent: list[Spent] = []
 
     def next(self) -> Job | None:
         if not self.waiting:
@@ -156,7 +173,7 @@ class GridPlan:
             config=cell.config,
             seeds=tuple(Seeds.of(seed) for seed in seeds),
             test=True,
-            inspect=self.inspect,
+            inspect=self.finalists,
         )
         label = f"{cell.name} {_seeds_text(seeds)}"
         names = [f"{cell.name} seed {seed}" for seed in seeds]
@@ -166,7 +183,12 @@ class GridPlan:
         """A grid's trainings run to their last epoch, so that their curves can be compared."""
 
     def ended(self, job: Job, state: TrialState) -> None:
-        """What is missing was counted when the plan was made."""
+        self.spent.append(job.spent())
+
+    def seconds_left(self, jobs: Sequence[Job], workers: int, limit: float) -> float | None:
+        spent = [*self.spent, *(job.spent() for job in jobs)]
+        left = by_cost(spent, [cost for cost, _, _ in self.waiting], workers, self.after)
+        return None if left is None else min(left, limit)
 
     def _create_trial(self, cell: Cell, seed: int, stack: int) -> int:
         """A RUNNING trial with its parameters and its key, in one transaction."""

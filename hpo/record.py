@@ -28,11 +28,14 @@ class EpochFigures(Protocol):
 
 
 def attributes(epochs: Sequence[EpochFigures], replicate: int) -> dict[str, Any]:
-    """One replicate's curve, seconds, and whether it diverged (NaN and Inf become null)."""
+    """One replicate's curve (NaN and Inf become null), seconds, the gap between its last training
+    and validation accuracies, and whether it diverged: 0 or 1, since the dashboard sorts numbers
+    alone."""
     curve = {metric: [getattr(e, metric)[replicate] for e in epochs] for metric in METRICS}
     return {
         "train_seconds": sum(epoch.seconds for epoch in epochs),
-        "diverged": any(diverged(epoch, replicate) for epoch in epochs),
+        "train_valid_gap": curve["train_accuracy"][-1] - curve["valid_accuracy"][-1],
+        "diverged": int(any(diverged(epoch, replicate) for epoch in epochs)),
         "curve": {metric: [finite(v) for v in values] for metric, values in curve.items()},
     }
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import optuna
 import pandas as pd
-from optuna.storages import RDBStorage
+from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from hpo import finalists
@@ -63,12 +63,14 @@ class StoredGrid(StoredStudy):
 
 @dataclass(frozen=True, kw_only=True)
 class StoredSearch(StoredStudy):
-    """A search, its finalists' grid (None before it is begun), the cell that won (None until the
-    finalists are trained), and another search of the same space and data by the random sampler, if
-    the storage has one."""
+    """A search, its budget in trials and in seconds of all its runs (None: no limit), its
+    finalists' grid (None before it is begun), the cell that won (None until the finalists are
+    trained), and another search of the same space and data by the random sampler, if the storage
+    has one."""
 
     file: SearchStudy
     n_trials: int
+    timeout: float | None
     gave_up: bool
     tested: StoredGrid | None
     winner: Cell | None
@@ -96,7 +98,7 @@ class StoredSearch(StoredStudy):
         return finalists.config_of(self.frozen[number], self.file)
 
 
-def load_study(storage: RDBStorage, name: str) -> StoredGrid | StoredSearch:
+def load_study(storage: BaseStorage, name: str) -> StoredGrid | StoredSearch:
     """The study of that name; InputError, with the names that there are, if it is not stored."""
     try:
         study = optuna.load_study(study_name=name, storage=storage)
@@ -124,6 +126,7 @@ def load_study(storage: RDBStorage, name: str) -> StoredGrid | StoredSearch:
     return StoredSearch(
         file=file,
         n_trials=attributes["n_trials"],
+        timeout=attributes.get("timeout"),
         gave_up=attributes.get("gave_up", False),
         trials=_trials_frame(trials, _fixed(file)),
         tested=tested,
@@ -131,6 +134,11 @@ def load_study(storage: RDBStorage, name: str) -> StoredGrid | StoredSearch:
         random=_random_search(storage, bound),
         **common,
     )
+
+
+def seconds_of(study: optuna.Study) -> float:
+    """How long it has been run in all; runs that were killed left no time."""
+    return float(sum(s.get("seconds", 0.0) for s in study.user_attrs.get("sessions", [])))
 
 
 def _winner(tested: StoredGrid, file: SearchStudy) -> Cell | None:
@@ -148,7 +156,7 @@ def _fixed(file: SearchStudy) -> dict[str, Any]:
     return {name: d.value for name, d in file.space.items() if isinstance(d, Fixed)}
 
 
-def _finalists(storage: RDBStorage, study: optuna.Study, file: SearchStudy) -> StoredGrid | None:
+def _finalists(storage: BaseStorage, study: optuna.Study, file: SearchStudy) -> StoredGrid | None:
     """The finalists' grid, its cells in the order of their rank; None until it is begun."""
     name = finalists.name_of(study.study_name)
     if name not in optuna.get_all_study_names(storage):
@@ -160,7 +168,7 @@ def _finalists(storage: RDBStorage, study: optuna.Study, file: SearchStudy) -> S
     return found
 
 
-def _random_search(storage: RDBStorage, bound: Mapping[str, Any]) -> StoredSearch | None:
+def _random_search(storage: BaseStorage, bound: Mapping[str, Any]) -> StoredSearch | None:
     """Another stored search that differs from the one so bound in its sampler alone, random."""
     if bound["sampler"] == "random":
         return None

@@ -3,8 +3,9 @@
 import math
 import time
 import uuid
+import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,12 @@ from optuna.distributions import BaseDistribution
 from optuna.storages import RDBStorage
 from optuna.trial import Trial, TrialState
 
-from hpo import best, finalists, record, results
+from hpo import best, finalists, note, record, results
 from hpo.data import Dataset, split
 from hpo.display import Display, Progress
 from hpo.errors import InputError
 from hpo.loop import End, Loop
+from hpo.pictures import Pictures
 from hpo.plan import GridPlan, Plan
 from hpo.pool import Pool
 from hpo.search import SearchPlan
@@ -80,6 +82,9 @@ def open_study(
         raise InputError(f"study {name!r}: was not made by hpo; give --name another one")
     if stored is not None and stored != bound:
         raise InputError("\n".join(_differences(name, stored, bound)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        study.set_metric_names(["validation accuracy"])
     study.set_user_attr("binding", bound)
     study.set_user_attr("kind", "search" if isinstance(study_file, SearchStudy) else "grid")
     study.set_user_attr("data", describe(dataset))
@@ -110,12 +115,15 @@ def clean_up(study: optuna.Study) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:
-    """What a run trains on, and what is known of it (see provenance.collect)."""
+    """What a run trains on, what is known of it (see provenance.collect), who draws its trials'
+    curves (None: nobody), and when it began, by the monotonic clock."""
 
     workers: int
     device: str
     provenance: Mapping[str, Any]
     quiet: bool = False
+    pictures: Pictures | None = None
+    started: float = field(default_factory=time.monotonic)
 
 
 def run_grid(
@@ -141,11 +149,12 @@ def run_grid(
     clean_up(study)
     seeds_so_far = 0 if bound else study.user_attrs.get("seeds", 0)
     study.set_user_attr("seeds", max(len(seeds), seeds_so_far))
+    note.begin(storage, name, machine.provenance["command"])
     plan = GridPlan(
-        study, storage, study_file, seeds, dataset, ranges=ranges, inspect=bound is not None
+        study, storage, study_file, seeds, dataset, ranges=ranges, finalists=bound is not None
     )
     total = len(study_file.cells) * len(seeds)
-    progress = Progress(title=name, total=total, done=total - plan.missing, planned=plan.cost)
+    progress = Progress(title=name, total=total, done=total - plan.missing, started=machine.started)
     return run_plan(study, plan, storage, dataset, progress, len(plan.waiting), machine, timeout)
 
 
@@ -163,17 +172,28 @@ def run_search(
     """Searches until `n_trials` trials are finished in all, trains the finalists on fresh seeds,
     and the winner among them on all training images; that network goes into `folder`.
 
-    The timeout (seconds) is the search's; finalists are trained however long they take. Raises
-    InputError where the stored study is bound to other things.
+    The timeout (seconds) is this run's, beside the one of the study file for all runs, and the
+    search's: finalists are trained however long they take. Raises InputError where the stored study
+    is bound to other things.
     """
     study = open_study(storage, study_file, dataset, name, binding(study_file, dataset))
     clean_up(study)
     study.set_user_attr("n_trials", n_trials)
+    study.set_user_attr("timeout", study_file.timeout)
+    if study_file.timeout is not None:
+        timeout = min(timeout, study_file.timeout - results.seconds_of(study))
     _own_finalists(study, storage)
+    note.begin(storage, name, machine.provenance["command"])
     plan = SearchPlan(study, storage, study_file, n_trials, dataset)
-    missing = plan.missing
+    missing = plan.missing if timeout > 0 else 0
     total = plan.finished + missing
-    progress = Progress(title=name, total=total, done=plan.finished, planned=missing)
+    progress = Progress(
+        title=name,
+        total=total,
+        done=plan.finished,
+        pruned=plan.pruned,
+        started=machine.started,
+    )
     end = run_plan(study, plan, storage, dataset, progress, missing, machine, timeout)
     study.set_user_attr("gave_up", plan.gave_up)
     if end is End.STOPPED:
@@ -229,7 +249,7 @@ def _save_winner(
     if best.is_there(folder, said):
         return End.WHOLE
     plan = best.BestPlan(cell.config, f"{cell.name} on all {len(dataset.train_labels)} images")
-    progress = Progress(title=f"{study.study_name}: the winner", total=1, planned=1.0)
+    progress = Progress(title=f"{study.study_name}: the winner", total=1, started=machine.started)
     end = run_plan(None, plan, storage, dataset, progress, 1, machine)
     if plan.job.model:
         best.write(folder, plan.job.model, said)
@@ -261,7 +281,7 @@ def run_plan(
             study.set_user_attr("sessions", sessions)
             value, progress.best = _best_so_far(study)
         with Display(progress, quiet=machine.quiet) as display:
-            end = Loop(plan, storage, pool, display, deadline, value).run()
+            end = Loop(plan, storage, pool, display, deadline, value, machine.pictures).run()
     session["seconds"] = time.time() - started
     if study:
         study.set_user_attr("sessions", sessions)

@@ -6,7 +6,7 @@ database gets a transaction an epoch and a few a trial.
 """
 
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import optuna
@@ -16,6 +16,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 from hpo import record, samplers
 from hpo.config import Config, Seeds
 from hpo.data import Dataset
+from hpo.forecast import by_count, finalists
 from hpo.messages import Task
 from hpo.plan import Early, Job, Shape, parameter_count
 from hpo.space import Fixed, draw, size, suggest
@@ -59,6 +60,7 @@ class SearchPlan:
         )
         self.twin.add_trials([self._bare(trial) for trial in stored])
         self.finished = len(finished)
+        self.pruned = sum(trial.state is TrialState.PRUNED for trial in finished)
         self.tried = {self._key(trial.params) for trial in finished}
         self.size = size(self.space)
         self.asks = ASKS + (len(stored) if study_file.sampler == "qmc" else 0)  # it begins anew
@@ -66,6 +68,9 @@ class SearchPlan:
         self.running: dict[int, Trial] = {}  # by task
         self.failures = 0
         self.started = 0
+        self.finalists = (study_file.finalists, study_file.finalist_seeds)
+        self.taken = [_seconds(trial) for trial in finished]  # of a worker, a trial
+        self.sound = [(trial.value or 0.0, _seconds(trial)) for trial in finished if _sound(trial)]
 
     @property
     def missing(self) -> int:
@@ -137,12 +142,25 @@ class SearchPlan:
         trial = self.running.pop(job.task.id)
         if job.early is Early.DIVERGED:
             samplers.mark_diverged(trial, self.twin.sampler)
+        seconds = job.spent().seconds
+        self.taken += [seconds] if state in FINISHED else []
+        if state is TrialState.COMPLETE and not job.early:
+            self.sound.append((job.values()[0], seconds))
         told = self.twin.tell(trial, job.values() if state is TrialState.COMPLETE else None, state)
         self.failures = self.failures + 1 if state is TrialState.FAIL else 0
         self.finished += state in FINISHED
         for key, value in told.system_attrs.items():
             if key.startswith(RUNGS):
                 self.storage.set_trial_system_attr(job.trials[0], key, value)
+
+    def seconds_left(self, jobs: Sequence[Job], workers: int, limit: float) -> float | None:
+        """With what the finalists will take: those of now, on all their seeds."""
+        under_way = [job.spent().seconds for job in jobs]
+        missing = self.missing - len(under_way)
+        left = by_count(self.taken, under_way, max(missing, 0), workers)
+        if left is None:
+            return None
+        return min(left, limit) + finalists(self.sound, *self.finalists, workers)
 
     def _bare(self, trial: FrozenTrial) -> FrozenTrial:
         """What sampler and pruner need of a stored trial; judge never reported a last epoch that
@@ -162,3 +180,12 @@ class SearchPlan:
         if diverged:
             samplers.mark_diverged(bare, self.twin.sampler)
         return bare
+
+
+def _sound(trial: FrozenTrial) -> bool:
+    return trial.state is TrialState.COMPLETE and not trial.user_attrs.get("diverged")
+
+
+def _seconds(trial: FrozenTrial) -> float:
+    assert trial.duration is not None
+    return trial.duration.total_seconds()

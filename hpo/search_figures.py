@@ -15,6 +15,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from hpo.figures import BLACK, BLUE, STYLE, VERMILLION, blank, short, svg_text
+from hpo.hover import tip
 
 GREEN, PURPLE = "#009E73", "#CC79A7"  # Okabe and Ito's too
 ACCURACY = "Validation accuracy (%)"
@@ -181,7 +182,9 @@ def _trial_dots(axes: Axes, x: np.ndarray, values: np.ndarray, low: float) -> No
     """The trials, those below the axis as triangles at its edge."""
     below = values < low
     style: dict[str, Any] = {"color": BLUE, "alpha": 0.3, "markeredgewidth": 0, "linestyle": ""}
-    axes.plot(x[~below], values[~below], marker="o", markersize=4, **style)
+    (dots,) = axes.plot(x[~below], values[~below], marker="o", markersize=4, **style)
+    places = np.flatnonzero(~below)
+    tip(dots, [f"finished as number {i + 1}: {values[i]:.2f}%" for i in places])
     axes.plot(
         x[below], [0.022] * int(below.sum()), transform=axes.get_xaxis_transform(), marker="v",
         markersize=5, **style,
@@ -238,10 +241,13 @@ def _importance_bars(
     """One evaluator's bars, with intervals and figures; a dash where it has none."""
     y = np.arange(len(bars)) - 0.4 + height * (index + 0.5)
     shares = np.array([_share(bar, evaluator) for bar in bars])
-    axes.barh(
+    drawn = axes.barh(
         y, np.nan_to_num(shares[:, 0]), 0.9 * height, color=RUNS[index]["color"], label=evaluator,
         hatch=("", "////", "....", "xx")[index], edgecolor="white", linewidth=0,
     )  # fmt: skip
+    for patch, bar, (share, low, high) in zip(drawn.patches, bars, shares, strict=True):
+        text = f"{bar.hyperparameter}, {evaluator}: {share:.1f}%"
+        tip(patch, [f"{text} ({low:.1f} to {high:.1f})" if low <= high else text])
     for at, (share, low, high) in zip(y, shares, strict=True):
         if low <= high:
             axes.plot([low, high], [at, at], color=BLACK, linewidth=1.2, marker="|", markersize=6)

@@ -60,6 +60,10 @@ def _unfinished(study: StoredSearch) -> str:
     done = len(study.ended)
     if done >= study.planned:
         return ""
+    spent = sum(session.get("seconds", 0.0) for session in study.sessions)
+    if study.timeout is not None and spent >= study.timeout:
+        text = f"Its time limit of {seconds_text(study.timeout)} ended the search"
+        return f"{text}, after {done} of {study.planned} trials."
     text = f"The search is not finished: {done} of {study.planned} trials are done"
     return f"{text}; it gave up, for too many failed in a row." if study.gave_up else f"{text}."
 

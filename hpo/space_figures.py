@@ -14,6 +14,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, Locator, LogLocator, MaxNLocator, NullLocator
 
 from hpo.figures import BLACK, BLUE, GREY, STYLE, VERMILLION, svg_text
+from hpo.hover import tip
 from hpo.search_figures import (
     ACCURACY,
     BELOW,
@@ -118,7 +119,8 @@ def _slice(axes: Axes, panel: Slice, best: float) -> None:
     inside, lane = accuracies >= low, low + 0.095 * (high - low)
     for state in ("COMPLETE", "PRUNED"):
         of, below = (states == state) & inside, (states == state) & (accuracies < low)
-        _points(axes, x[of], accuracies[of], STATES[state])
+        drawn = _points(axes, x[of], accuracies[of], STATES[state])
+        tip(drawn, [_trial_text(panel, int(i)) for i in np.flatnonzero(of)])
         _points(axes, x[below], np.full(below.sum(), lane), STATES[state] | BELOW)
     diverged = x[states == "DIVERGED"]
     _points(axes, diverged, np.full(len(diverged), low + 0.03 * (high - low)), STATES["DIVERGED"])
@@ -127,8 +129,15 @@ def _slice(axes: Axes, panel: Slice, best: float) -> None:
     axes.plot(x[ringed], accuracies[ringed], **BEST, zorder=4)
 
 
-def _points(axes: Axes, x: np.ndarray, y: np.ndarray, style: dict[str, Any]) -> None:
-    axes.plot(x, y, **style, linestyle="", zorder=2.5)
+def _points(axes: Axes, x: np.ndarray, y: np.ndarray, style: dict[str, Any]) -> Line2D:
+    (drawn,) = axes.plot(x, y, **style, linestyle="", zorder=2.5)
+    return drawn
+
+
+def _trial_text(panel: Slice, index: int) -> str:
+    value, accuracy = panel.parameter.values[index], panel.accuracies[index]
+    shown = f"{value:.4g}" if isinstance(value, float) else str(value)
+    return f"{panel.parameter.name} {shown}: {accuracy:.2f}%, {panel.states[index].lower()}"
 
 
 def _medians(axes: Axes, panel: Slice) -> None:

@@ -1,10 +1,12 @@
 """Opens the Optuna storage of a URL, with SQLite set up to be read while it is written."""
 
 import re
+import sqlite3
 import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +69,7 @@ def open_storage(url: str, *, create: bool = True) -> RDBStorage:
     check_storage(url, create=create)
     with _explained(url):
         parsed = make_url(url)
-        storage = _make(url, _engine_arguments(parsed))
+        storage = _make(url, _engine_arguments(parsed, create))
         if create and _sqlite_file(parsed):
             sqlalchemy.event.listen(storage.engine, "connect", _set_up_sqlite)
             storage.engine.dispose()
@@ -120,9 +122,20 @@ def _sqlite_file(url: sqlalchemy.URL) -> Path | None:
     return Path(str(url.database))
 
 
-def _engine_arguments(url: sqlalchemy.URL) -> dict[str, Any]:
-    sqlite = url.get_backend_name() == "sqlite"
-    return {"connect_args": {"timeout": LOCK_SECONDS} if sqlite else {}}
+def _engine_arguments(url: sqlalchemy.URL, create: bool = True) -> dict[str, Any]:
+    if url.get_backend_name() != "sqlite":
+        return {}
+    file = _sqlite_file(url)
+    if file and not create:
+        return {"creator": partial(_connect_existing, file.absolute())}
+    return {"connect_args": {"timeout": LOCK_SECONDS}}
+
+
+def _connect_existing(file: Path) -> sqlite3.Connection:
+    """SQLite makes a file that is not there; whoever only watches leaves none behind."""
+    return sqlite3.connect(
+        f"{file.as_uri()}?mode=rw", uri=True, timeout=LOCK_SECONDS, check_same_thread=False
+    )
 
 
 def _tables(url: sqlalchemy.URL) -> set[str]:
@@ -157,6 +170,19 @@ def _set_up_sqlite(connection: Any, _record: Any) -> None:
     cursor.execute("PRAGMA journal_mode = wal")
     cursor.execute("PRAGMA synchronous = normal")
     cursor.close()
+
+
+def artifacts_folder(url: str) -> Path:
+    """Where a storage's artifacts lie: hpo.artifacts beside hpo.db; for other databases in the
+    current folder."""
+    file = _sqlite_file(make_url(url))
+    return file.with_suffix(".artifacts") if file else Path("hpo.artifacts")
+
+
+def require_studies(storage: RDBStorage, url: str) -> None:
+    """NothingStored where the storage has no study."""
+    if not storage.get_all_studies():
+        raise NothingStored(f"storage {shown(url)}: holds no studies yet; `hpo run` makes them")
 
 
 def quiet() -> None:

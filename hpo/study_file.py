@@ -80,12 +80,17 @@ class GridStudy:
 @dataclass(frozen=True, kw_only=True)
 class SearchStudy:
     """A search space, how it is searched, and what becomes of the best: the `finalists` best trials
-    are trained again on `finalist_seeds` fresh seeds each."""
+    are trained again on `finalist_seeds` fresh seeds each.
+
+    timeout: seconds of searching in all, over all its runs, after which no trial is begun; None: as
+    long as n_trials take.
+    """
 
     name: str
     title: str
     dataset: str
     n_trials: int
+    timeout: float | None
     sampler: str
     sampler_seed: int
     pruner: str
@@ -338,7 +343,7 @@ def _experiment(table: Mapping[str, Any], at: str, cells: list[str], reader: _Re
 def _search(raw: Mapping[str, Any], name: str, reader: _Reader) -> SearchStudy | None:
     reader.known(raw, ("title", "text", "dataset", "search", "finalists", "space"))
     search, finalists = reader.table(raw, "search"), reader.table(raw, "finalists")
-    reader.known(search, ("n_trials", "sampler", "sampler_seed", "pruner"), "search.")
+    reader.known(search, ("n_trials", "timeout", "sampler", "sampler_seed", "pruner"), "search.")
     reader.known(finalists, ("k", "seeds"), "finalists.")
     space = reader.table(raw, "space")
     reader.known(space, HYPERPARAMETERS, "space.")
@@ -347,6 +352,7 @@ def _search(raw: Mapping[str, Any], name: str, reader: _Reader) -> SearchStudy |
         for key, fault in space_faults(named):
             reader.fault(f"space.{key}", fault)
     n_trials = reader.count(search, "n_trials", 100, "search.")
+    timeout = reader.count(search, "timeout", 1, "search.") if "timeout" in search else None
     sampler = reader.choice(search, "sampler", "tpe", SAMPLERS, "search.")
     sampler_seed = reader.count(search, "sampler_seed", 0, "search.", least=0)
     pruner = reader.choice(search, "pruner", "median", PRUNERS, "search.")
@@ -362,6 +368,7 @@ def _search(raw: Mapping[str, Any], name: str, reader: _Reader) -> SearchStudy |
         text=text,
         dataset=dataset,
         n_trials=n_trials,
+        timeout=timeout,
         sampler=sampler,
         sampler_seed=sampler_seed,
         pruner=pruner,

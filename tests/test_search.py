@@ -375,7 +375,7 @@ def test_a_diverged_trial_ends_at_once_with_the_worst_value(loss, tmp_path):
     assert job.early is plan.Early.DIVERGED
     searching.ended(job, TrialState.COMPLETE)
     assert [trial.value for trial in searching.twin.trials] == [0.0]
-    assert record.attributes(job.epochs, 0)["diverged"] is True
+    assert record.attributes(job.epochs, 0)["diverged"] == 1
 
 
 def test_failures_in_a_row_end_the_search_and_a_failed_one_is_replaced(tmp_path):

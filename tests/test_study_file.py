@@ -129,7 +129,7 @@ def test_grid_report_experiments_name_cells_and_columns_that_there_are():
 def test_search_space_reads_scalars_lists_and_tables_as_fixed_choices_and_ranges():
     study = load("search")
     assert isinstance(study, SearchStudy)
-    assert (study.n_trials, study.sampler, study.pruner) == (50, "tpe", "median")
+    assert (study.n_trials, study.timeout, study.sampler) == (100, 330, "tpe")
     assert study.space["lr"] == Range(low=1e-4, high=1.0, log=True)
     assert study.space["batch_size"] == Fixed(value=256)
     assert isinstance(study.space["optimizer"], Choices)

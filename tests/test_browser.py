@@ -1,0 +1,143 @@
+"""The dashboard and the report as a browser shows them, by Debian's Chromium."""
+
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+from test_dashboard import address
+from test_report import store
+from test_search_cli import SEARCH, ended_in
+
+from hpo import report
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
+REQUIRED = os.environ.get("HPO_REQUIRE_BROWSER") == "1"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    if CHROMIUM is None:
+        assert not REQUIRED, "HPO_REQUIRE_BROWSER is set, and there is no chromium on the PATH"
+        pytest.skip("no chromium on the PATH (Debian: apt-get install chromium)")
+    with sync_playwright() as driver:
+        found = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield found
+        found.close()
+
+
+class Watched:
+    """A page, with what it asked for and what it complained of."""
+
+    def __init__(self, page: Page) -> None:
+        self.page = page
+        self.requests: list[str] = []
+        self.complaints: list[str] = []
+        page.on("request", lambda request: self.requests.append(request.url))
+        page.on("console", lambda message: self.complaints.append(message.text))
+        page.on("pageerror", lambda error: self.complaints.append(str(error)))
+
+
+@pytest.fixture
+def watched(browser: Browser) -> Iterator[Watched]:
+    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    yield Watched(page)
+    page.close()
+
+
+# --- the dashboard -----------------------------------------------------------------------------
+
+
+def test_the_dashboard_shows_a_running_study(watched, hpo_process, tmp_path):
+    (tmp_path / "tiny.toml").write_text(SEARCH)
+    process = hpo_process("run", "tiny.toml", "--trials", "100000", "--quiet", "--dashboard")
+    url = address(process)
+    deadline = time.monotonic() + 60
+    while ended_in(tmp_path) < 8 and time.monotonic() < deadline:
+        time.sleep(0.1)
+    page = watched.page
+    page.goto(f"{url}/dashboard/")
+    page.get_by_text("1. tiny", exact=True).wait_for()
+    page.goto(f"{url}/dashboard/studies/1/note")
+    page.get_by_role("heading", name="Tiny <search> & more").wait_for()
+    page.get_by_text("hpo run tiny.toml").first.wait_for()
+    page.goto(f"{url}/dashboard/studies/1/trials?numbers=0")
+    picture = page.locator("img[src*='/artifacts/1/']").first
+    picture.wait_for()
+    page.wait_for_function(
+        "() => [...document.querySelectorAll('img')].some(i => i.src.includes('/artifacts/1/')"
+        " && i.complete && i.naturalWidth > 600)"
+    )
+    page.get_by_text("train_valid_gap").first.wait_for()
+    assert process.poll() is None
+
+
+# --- the report --------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("report")
+    return report.write(store(folder), folder / "reports/grid-report")
+
+
+def test_the_report_asks_for_nothing_and_complains_of_nothing(watched, page_file):
+    watched.page.goto(page_file.as_uri())
+    watched.page.wait_for_load_state("networkidle")
+    assert watched.requests == [page_file.as_uri()]
+    assert watched.complaints == []
+    pictures = watched.page.locator("svg[role=img]")
+    assert pictures.count() > 3
+    for index in range(pictures.count()):
+        assert pictures.nth(index).get_attribute("aria-label")
+
+
+def column(page: Page, index: int) -> list[str]:
+    rows = page.locator("table.sortable").first.locator("tbody tr")
+    return [row.locator("td").nth(index).inner_text() for row in rows.all()]
+
+
+def test_tables_sort_by_a_click_and_by_the_keyboard(watched, page_file):
+    page = watched.page
+    page.goto(page_file.as_uri())
+    before = column(page, 5)
+    header = page.locator("table.sortable").first.locator("th[data-column='5']")
+    header.get_by_role("button").click()
+    assert header.get_attribute("aria-sort") == "descending"
+    found = [float(text) for text in column(page, 5)]
+    assert found == sorted(found, reverse=True)
+    header.get_by_role("button").press("Enter")
+    assert header.get_attribute("aria-sort") == "ascending"
+    header.get_by_role("button").press("Enter")
+    assert column(page, 5) == before
+
+
+def test_a_pointer_over_a_mark_tells_its_value(watched, page_file):
+    watched.page.goto(page_file.as_uri())
+    titles = watched.page.locator("svg use > title").all_text_contents()
+    assert any(text.startswith("Baseline MLP: 9") for text in titles)
+    assert any("epoch 2: " in text for text in titles)
+
+
+@pytest.mark.parametrize("width", [360, 1920])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_page_never_scrolls_sideways(browser, page_file, width, scheme):
+    page = browser.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme)
+    page.goto(page_file.as_uri())
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert ground == ("rgb(255, 255, 255)" if scheme == "light" else "rgb(23, 23, 26)")
+    page.close()
+
+
+def test_paper_gets_dark_letters_on_white_and_whole_tables(browser, page_file):
+    page = browser.new_page(color_scheme="dark")
+    page.goto(page_file.as_uri())
+    page.emulate_media(media="print", color_scheme="dark")
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    assert page.locator("nav").is_hidden()
+    assert page.pdf(format="A4").startswith(b"%PDF")
+    page.close()

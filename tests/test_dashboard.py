@@ -1,0 +1,272 @@
+"""`hpo dashboard` and `hpo run --dashboard`: what they serve, refuse and survive."""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import threading
+import time
+import urllib.error
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+
+import optuna
+import pytest
+from test_report import store
+from test_search_cli import SEARCH, ended_in
+
+from hpo import note
+from hpo.storage import open_storage
+
+SERVING = re.compile(r"optuna-dashboard on (http://\S+)")
+
+
+def get(url: str, timeout: float = 20) -> tuple[int, bytes]:
+    try:
+        with urllib.request.urlopen(url, timeout=timeout) as answer:
+            return answer.status, answer.read()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read()
+
+
+def is_served(url: str) -> bool:
+    try:
+        get(url)
+    except OSError:
+        return False
+    return True
+
+
+def address(process: subprocess.Popen[str]) -> str:
+    """What a command prints that serves; its lines before that are skipped."""
+    assert process.stdout is not None
+    for line in process.stdout:
+        if found := SERVING.search(line):
+            return found[1].rstrip("/")
+    raise AssertionError(process.communicate())
+
+
+def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
+    """Stopped by Ctrl-C: its exit code, and what it said on standard error."""
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=20)
+    return process.returncode, err
+
+
+@pytest.fixture
+def served(hpo_process, tmp_path):
+    """A stored grid, and the dashboard on it."""
+    store(tmp_path)
+    process = hpo_process("dashboard", "--port", "0")
+    yield process, address(process)
+    process.kill()
+
+
+def test_it_serves_studies_and_says_where(served):
+    process, url = served
+    assert url.startswith("http://127.0.0.1:")
+    assert get(url)[0] == 200
+    status, body = get(f"{url}/api/studies")
+    assert status == 200
+    assert [s["study_name"] for s in json.loads(body)["study_summaries"]] == ["grid-report"]
+    assert json.loads(get(f"{url}/api/meta")[1])["artifact_is_available"]
+    assert ended(process) == (130, "")
+
+
+def test_a_missing_artifact_is_said_to_be_gone(hpo_process, tmp_path):
+    store(tmp_path)
+    storage = open_storage(f"sqlite:///{tmp_path / 'hpo.db'}")
+    study = optuna.load_study(study_name="grid-report", storage=storage)
+    folder = tmp_path / "elsewhere"
+    folder.mkdir()
+    (tmp_path / "x.png").write_bytes(b"\x89PNG")
+    kept, lost = (
+        optuna.artifacts.upload_artifact(
+            artifact_store=optuna.artifacts.FileSystemArtifactStore(folder),
+            file_path=str(tmp_path / "x.png"),
+            study_or_trial=study,
+        )
+        for _ in range(2)
+    )
+    (folder / lost).unlink()
+    process = hpo_process("dashboard", "--port", "0", "--artifacts", str(folder))
+    url = address(process)
+    assert get(f"{url}/artifacts/{study._study_id}/{kept}") == (200, b"\x89PNG")
+    status, body = get(f"{url}/artifacts/{study._study_id}/{lost}")
+    assert (status, body) == (404, b"This artifact is gone.")
+    assert ended(process) == (130, "")
+
+
+def test_a_port_in_use_is_a_line(hpo, tmp_path):
+    store(tmp_path)
+    with closing(socket.create_server(("127.0.0.1", 0))) as taken:
+        port = str(taken.getsockname()[1])
+        answer = hpo("dashboard", "--port", port)
+    assert answer.code == 2
+    assert answer.err == (
+        f"hpo: --port {port}: cannot listen on it (Address already in use); give another, or "
+        "--port 0 for a free one\n"
+    )
+
+
+def test_an_address_of_another_machine_is_a_line(hpo, tmp_path):
+    store(tmp_path)
+    answer = hpo("dashboard", "--port", "0", "--host", "192.0.2.1")
+    assert answer.code == 2
+    assert answer.err.startswith("hpo: --host 192.0.2.1: cannot listen on it")
+    assert answer.err.count("\n") == 1
+
+
+def test_any_other_address_than_this_machines_own_warns(hpo_process, tmp_path):
+    store(tmp_path)
+    process = hpo_process("dashboard", "--port", "0", "--host", "0.0.0.0")
+    assert "WARNING: the dashboard has no login" in process.stdout.readline()
+    assert address(process)
+
+
+def test_a_storage_without_studies_is_a_line_and_leaves_no_file(hpo, tmp_path):
+    answer = hpo("dashboard")
+    assert (answer.code, list(tmp_path.iterdir())) == (2, [])
+    open_storage(f"sqlite:///{tmp_path / 'hpo.db'}")
+    answer = hpo("dashboard")
+    assert answer.code == 2
+    assert answer.err == (
+        "hpo: storage sqlite:///hpo.db: holds no studies yet; `hpo run` makes them\n"
+    )
+
+
+def test_a_storage_that_goes_away_is_a_line_and_no_empty_file(served, tmp_path):
+    process, url = served
+    for file in tmp_path.glob("hpo.db*"):
+        file.unlink()
+    with ThreadPoolExecutor(30) as clients:  # more than the connections that are open already
+        answers = list(clients.map(get, [f"{url}/api/studies"] * 60))
+    assert {status for status, _ in answers} <= {200, 500, 503}
+    assert not list(tmp_path.glob("hpo.db*"))
+    code, err = ended(process)
+    assert code == 130
+    assert "Traceback" not in err
+    assert len(err.splitlines()) <= 1
+    assert all(line.startswith("dashboard: ") for line in err.splitlines())
+
+
+# --- beside a run ------------------------------------------------------------------------------
+
+
+class Poller(threading.Thread):
+    """A client that asks for a study every fifth of a second, until told to stop."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(daemon=True)
+        self.url, self.stop, self.answers = url, threading.Event(), []
+
+    def run(self) -> None:
+        while not self.stop.wait(0.2):
+            for path in ("/api/studies", "/api/studies/1?after=0"):
+                try:
+                    self.answers.append(get(self.url + path)[0])
+                except OSError as error:
+                    self.answers.append(str(error))
+
+
+def test_four_clients_poll_while_a_study_writes(hpo_process, tmp_path):
+    (tmp_path / "tiny.toml").write_text(SEARCH)
+    process = hpo_process(
+        "run", "tiny.toml", "--trials", "100000", "--timeout", "12", "--dashboard"
+    )
+    url = address(process)
+    while not ended_in(tmp_path):
+        time.sleep(0.1)
+    pollers = [Poller(url) for _ in range(4)]
+    [poller.start() for poller in pollers]
+    before, began = ended_in(tmp_path), time.monotonic()
+    time.sleep(6)
+    [poller.stop.set() for poller in pollers]
+    [poller.join() for poller in pollers]
+    trials = ended_in(tmp_path) - before
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (0, "")
+    assert "locked" not in out
+    answers = [status for poller in pollers for status in poller.answers]
+    assert set(answers) == {200}
+    assert len(answers) > 20
+    assert trials > 3, time.monotonic() - began
+    assert not is_served(url)  # it ends with the run
+
+
+def test_the_dashboard_takes_a_free_port_where_its_own_is_taken(hpo_process, tmp_path):
+    (tmp_path / "tiny.toml").write_text(SEARCH)
+    with closing(socket.socket()) as taken:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            taken.bind(("127.0.0.1", 8080))
+            taken.listen()
+        except OSError:
+            pass  # then somebody else has it
+        process = hpo_process("run", "tiny.toml", "--trials", "2", "--quiet", "--dashboard")
+        assert not address(process).endswith(":8080")
+        assert process.wait(timeout=60) == 0
+
+
+def test_a_killed_run_leaves_no_dashboard(hpo_process, tmp_path):
+    (tmp_path / "tiny.toml").write_text(SEARCH)
+    process = hpo_process("run", "tiny.toml", "--trials", "100000", "--dashboard")
+    url = address(process)
+    assert get(url)[0] == 200
+    os.kill(process.pid, signal.SIGKILL)
+    deadline = time.monotonic() + 10
+    while is_served(url) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not is_served(url)
+
+
+# --- the note ----------------------------------------------------------------------------------
+
+
+def note_of(folder: Path, name: str) -> str:
+    from optuna_dashboard import get_note
+
+    storage = open_storage(f"sqlite:///{folder / 'hpo.db'}")
+    return get_note(optuna.load_study(study_name=name, storage=storage))
+
+
+def test_a_search_says_what_it_is_and_what_came_out(hpo, tmp_path):
+    (tmp_path / "tiny.toml").write_text(SEARCH)
+    assert hpo("run", "tiny.toml", "--quiet").code == 0
+    text = note_of(tmp_path, "tiny")
+    assert text.startswith("# Tiny \\<search\\> & more\n")
+    assert "- **Budget**: 8 trials, chosen by TPE, with the median rule; then the best 2" in text
+    assert "- **Command**: hpo run tiny.toml --quiet" in text
+    assert "depth: \\[1, 2\\]" in text
+    assert "The winner is" in text
+    assert "| Rank | Trial |" in text
+    assert str(tmp_path / "reports/tiny/index.html") in text.replace("\\", "")
+    assert "2 seeds each" in note_of(tmp_path, "tiny.finalists")
+
+
+def test_a_grid_says_its_cells_and_its_table(tmp_path):
+    store(tmp_path)
+    storage = open_storage(f"sqlite:///{tmp_path / 'hpo.db'}")
+    note.begin(storage, "grid-report", "hpo run grid-report")
+    begun = note_of(tmp_path, "grid-report")
+    assert "24 trials: 8 cells, 3 seeds each" in begun
+    assert "Report" not in begun
+    note.end(storage, "grid-report", "hpo run grid-report", tmp_path / "index.html")
+    assert "| Baseline MLP |" in note_of(tmp_path, "grid-report")
+
+
+def test_a_note_that_a_person_changed_is_left_alone(tmp_path):
+    from optuna_dashboard import save_note
+
+    store(tmp_path)
+    storage = open_storage(f"sqlite:///{tmp_path / 'hpo.db'}")
+    note.begin(storage, "grid-report", "hpo run grid-report")
+    study = optuna.load_study(study_name="grid-report", storage=storage)
+    save_note(study, "My own words.")
+    note.end(storage, "grid-report", "hpo run grid-report", tmp_path / "index.html")
+    assert note_of(tmp_path, "grid-report") == "My own words."

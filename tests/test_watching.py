@@ -1,0 +1,213 @@
+"""Progress from the storage alone, as `hpo show` prints it."""
+
+import io
+import os
+import re
+import signal
+import time
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from optuna.trial import TrialState, create_trial
+from rich.console import Console
+from test_report import store
+from test_search_cli import SEARCH
+
+from hpo import lock, pictures, results, watching
+from hpo.display import Display, Progress, picture
+from hpo.record import METRICS
+from hpo.storage import open_storage
+from hpo.trial_picture import CurvePicture
+
+
+def text_of(renderable, width: int = 80) -> str:
+    console = Console(file=io.StringIO(), width=width, highlight=False)
+    console.print(renderable)
+    return console.file.getvalue()
+
+
+def add_running(study: optuna.Study, like: int, seeds: list[int], epoch: int, ago: float) -> None:
+    """A stack of running trials of a stored cell."""
+    known = study.trials[like]
+    for seed in seeds:
+        trial = create_trial(
+            state=TrialState.RUNNING,
+            params=known.params,
+            distributions=known.distributions,
+            user_attrs={"cell": known.user_attrs["cell"], "seed": seed, "stack": len(seeds)},
+            intermediate_values=dict.fromkeys(range(1, epoch + 1), 0.5),
+        )
+        trial.datetime_start = datetime.now() - timedelta(seconds=ago)
+        study.add_trial(trial)
+
+
+@pytest.fixture
+def running(tmp_path: Path) -> results.StoredGrid:
+    """A grid with three seeds of every cell, a stack of two more under way, 8 wanted."""
+    store(tmp_path, data={"features": 784})
+    storage = open_storage(f"sqlite:///{tmp_path / 'hpo.db'}")
+    study = optuna.load_study(study_name="grid-report", storage=storage)
+    study.set_user_attr("seeds", 8)
+    study.set_user_attr("sessions", [{"started": time.time() - 30, "workers": 2}])
+    add_running(study, 0, [3, 4], epoch=4, ago=10)
+    found = results.load_study(storage, "grid-report")
+    assert isinstance(found, results.StoredGrid)
+    return found
+
+
+def test_a_running_grid_is_shown_as_its_run_shows_it(running):
+    shown = text_of(watching.progress(running) and picture(watching.progress(running)))
+    assert "24/64" in shown
+    assert "baseline seeds 3–4, epoch 4/10" in shown
+    assert "best" in shown
+    assert re.search(r"30 s, about .* left", shown)
+
+
+def test_trials_left_running_by_a_killed_run_are_said(running):
+    said = [text_of(part, 200) for part in watching.views(running, here=False)]
+    assert "2 trials are marked as running, but nothing on this machine runs the study" in said[-1]
+    assert len(list(watching.views(running, here=True))) == 1
+
+
+def test_an_ended_study_says_how_long_it_took(tmp_path):
+    stored = store(tmp_path)
+    storage = open_storage(f"sqlite:///{tmp_path / 'hpo.db'}")
+    study = optuna.load_study(study_name="grid-report", storage=storage)
+    sessions = [{"started": 0.0, "seconds": 60.0, "workers": 2}] * 2
+    study.set_user_attr("sessions", sessions)
+    found = watching.progress(results.load_study(storage, stored.name))
+    assert (found.done, found.total, found.workers) == (24, 24, [])
+    assert "2 min 00 s" in text_of(picture(found))
+    assert "left" not in text_of(picture(found))
+
+
+@pytest.mark.parametrize("width", [40, 80])
+def test_no_line_of_the_picture_wraps(width):
+    progress = Progress(
+        title="search", total=50, done=7, pruned=3, failed=1, best="trial 3 " + 40 * "x",
+        workers=["trial 8 (4 × 1024 leaky_relu, sgd_momentum at 0.00012), epoch 3/8" * 2, ""],
+    )  # fmt: skip
+    lines = text_of(picture(progress), width).splitlines()
+    assert all(len(line) <= width for line in lines)
+    assert sum("worker" in line for line in lines) == 2
+    assert sum("best" in line for line in lines) == 1
+
+
+def test_a_live_display_draws_over_itself_and_leaves_one_picture():
+    file = io.StringIO()
+    console = Console(file=file, force_terminal=True, width=90, highlight=False)
+    progress = Progress(title="grid", total=4, workers=["a", "b"])
+    with Display(progress, quiet=False, console=console) as display:
+        for done in range(1, 5):
+            progress.done = done
+            display.line("never a line beside the picture")
+            assert display.live is not None
+            display.live.refresh()
+    left = file.getvalue().rsplit("\x1b[1A", 1)[-1]
+    assert "never" not in file.getvalue()
+    assert left.count("grid") <= 1
+    assert "worker" not in left
+
+
+def test_a_lock_is_seen_without_being_taken(tmp_path):
+    assert not lock.held("storage", str(tmp_path))
+    with lock.only_run("storage", str(tmp_path)):
+        assert lock.held("storage", str(tmp_path))
+        assert lock.held("storage", str(tmp_path))
+    assert not lock.held("storage", str(tmp_path))
+
+
+# --- whole commands ----------------------------------------------------------------------------
+
+
+def test_watch_follows_a_run_from_elsewhere_to_its_end(hpo, hpo_process, tmp_path):
+    (tmp_path / "tiny.toml").write_text(SEARCH)
+    process = hpo_process("run", "tiny.toml", "--trials", "12", "--quiet")
+    deadline = time.monotonic() + 60
+    while hpo("show", "tiny").code and time.monotonic() < deadline:
+        time.sleep(0.2)
+    watched = hpo("show", "tiny", "--watch")
+    assert process.wait(timeout=60) == 0
+    assert watched.code == 0, watched.err
+    assert "tiny: 12/12 trials" in watched.out
+    assert "tiny.finalists: 4/4 trials" in watched.out
+    assert "the winner" in watched.out
+
+
+def test_ctrl_c_ends_a_watch_and_not_the_study(hpo, hpo_process, tmp_path):
+    (tmp_path / "tiny.toml").write_text(SEARCH)
+    process = hpo_process("run", "tiny.toml", "--trials", "100000", "--quiet")
+    deadline = time.monotonic() + 60
+    while hpo("show", "tiny").code and time.monotonic() < deadline:
+        time.sleep(0.2)
+    watcher = hpo_process("show", "tiny", "--watch")
+    assert "trials" in watcher.stdout.readline()
+    os.kill(watcher.pid, signal.SIGINT)
+    _, err = watcher.communicate(timeout=20)
+    assert (watcher.returncode, err) == (130, "")
+    assert process.poll() is None
+
+
+# --- pictures of trials ------------------------------------------------------------------------
+
+
+def artifacts_of(folder: Path, name: str) -> list[list[Any]]:
+    storage = open_storage(f"sqlite:///{folder / 'hpo.db'}")
+    study = optuna.load_study(study_name=name, storage=storage)
+    return [optuna.artifacts.get_all_artifact_meta(t, storage=storage) for t in study.trials]
+
+
+def test_every_trial_carries_its_curve_and_what_sorts(hpo, tmp_path):
+    (tmp_path / "tiny.toml").write_text(SEARCH)
+    assert hpo("run", "tiny.toml", "--quiet").code == 0
+    folder = tmp_path / "hpo.artifacts"
+    for name in ("tiny", "tiny.finalists"):
+        found = artifacts_of(tmp_path, name)
+        assert all(len(of) == 1 for of in found)
+        for [meta] in found:
+            assert (meta.filename, meta.mimetype) == ("learning-curve.png", "image/png")
+            assert (folder / meta.artifact_id).read_bytes().startswith(b"\x89PNG")
+    storage = open_storage(f"sqlite:///{tmp_path / 'hpo.db'}")
+    for trial in optuna.load_study(study_name="tiny", storage=storage).trials:
+        for key in ("train_seconds", "parameters", "train_valid_gap", "diverged"):
+            value = trial.user_attrs[key]
+            assert isinstance(value, (int, float))
+            assert not isinstance(value, bool)
+    answer = hpo("run", "tiny.toml", "--fresh", "--yes", "--quiet", "--trials", "2")
+    assert answer.code == 0
+    kept = [*artifacts_of(tmp_path, "tiny"), *artifacts_of(tmp_path, "tiny.finalists")]
+    assert {path.name for path in folder.iterdir()} == {meta.artifact_id for [meta] in kept}
+
+
+def test_a_folder_that_cannot_be_written_costs_a_line_and_no_trial(hpo, tmp_path):
+    (tmp_path / "tiny.toml").write_text(SEARCH)
+    (tmp_path / "hpo.artifacts").write_text("a file stands where the folder would be")
+    answer = hpo("run", "tiny.toml", "--trials", "2", "--quiet")
+    assert answer.code == 0
+    assert answer.err.count("\n") == 1
+    assert "hpo.artifacts: cannot be written" in answer.err
+    assert artifacts_of(tmp_path, "tiny") == [[], []]
+
+
+def test_a_folder_that_goes_away_costs_a_line_and_no_trial(tmp_path):
+    storage = open_storage(f"sqlite:///{tmp_path / 'hpo.db'}")
+    study = optuna.create_study(storage=storage, direction="maximize")
+    drawing = pictures.Pictures(storage, tmp_path / "artifacts")
+    assert drawing.fault == ""
+    (tmp_path / "artifacts").rmdir()
+    curve = {metric: [0.5, None] for metric in METRICS}
+    trial = study.ask()
+    drawing.attach(trial._trial_id, curve, 2)
+    assert "cannot be written" in drawing.fault
+    study.tell(trial, 0.5)
+
+
+@pytest.mark.parametrize("values", [[None], [1e30, 2.0], [0.1, 0.2, 0.3], [0.0]])
+def test_any_curve_can_be_drawn(values):
+    drawing = CurvePicture()
+    curve = dict.fromkeys(METRICS, values)
+    assert drawing.png(curve, 5).startswith(b"\x89PNG")
+    assert drawing.png(curve, 5).startswith(b"\x89PNG")
