@@ -61,4 +61,4 @@ def finalists(sound: Sequence[tuple[float, float]], k: int, seeds: int, workers:
     best = [seconds for _, seconds in sorted(sound, reverse=True)[:k]]
     if not best:
         return 0.0
-    return sum(best) * seeds / workers + ALL_IMAGES * sum(best) / len(best)
+    return sum(best) * seeds / workers + ALL_IMAGES * max(best)

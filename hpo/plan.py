@@ -158,7 +158,7 @@ class GridPlan:
         self.after = 0.0
         if finalists:
             costs = [cost(cell.config, shape) for cell in study_file.cells]
-            self.after = ALL_IMAGES * sum(costs) / len(costs)
+            self.after = ALL_IMAGES * max(costs)
         self.started = 0
         self.spent: list[Spent] = []
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tiny import SEARCH
 
 from hpo import data
 from hpo.config import CLASSES
@@ -66,6 +67,32 @@ def hpo(hpo_process: Callable[..., subprocess.Popen[str]]) -> Callable[..., Answ
         return Answer(process.returncode, out, err)
 
     return run
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A whole run of the tiny search, and the folder that it was run in."""
+
+    folder: Path
+    answer: Answer
+
+
+@pytest.fixture(scope="session")
+def ended_search(tmp_path_factory: pytest.TempPathFactory) -> Ended:
+    """To be read; a test that goes on from there makes a run of its own."""
+    folder = tmp_path_factory.mktemp("ended")
+    (folder / "tiny.toml").write_text(SEARCH)
+    ended = subprocess.run(
+        [Path(sys.executable).with_name("hpo"), "run", "tiny.toml"],
+        cwd=folder,
+        env={k: v for k, v in os.environ.items() if not k.startswith("HPO_")},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    return Ended(folder, Answer(ended.returncode, ended.stdout, ended.stderr))
 
 
 @pytest.fixture(scope="session")

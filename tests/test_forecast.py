@@ -35,5 +35,5 @@ def test_trials_to_come_are_like_the_later_half():
 
 def test_finalists_are_the_best_on_all_their_seeds_and_one_on_all_images():
     sound = [(0.9, 10.0), (0.97, 4.0), (0.98, 8.0)]
-    assert finalists(sound, 2, 5, 2) == pytest.approx((4 + 8) * 5 / 2 + 1.25 * 6)
+    assert finalists(sound, 2, 5, 2) == pytest.approx((4 + 8) * 5 / 2 + 1.25 * 8)
     assert finalists([], 2, 5, 2) == 0.0

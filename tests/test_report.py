@@ -197,6 +197,19 @@ def test_a_grid_of_the_users_own_needs_no_reported_figures(tmp_path):
     assert "| wide | 1 × 80 |" in text
 
 
+def test_a_falling_learning_rate_is_part_of_the_protocol(tmp_path):
+    text = (
+        '[base]\ndepth = 1\nwidth = 8\nactivation = "relu"\noptimizer = "adam"\nlr = 0.001\n'
+        'schedule = "linear"\n[[cells]]\nname = "one"\n[[cells]]\nname = "two"\nlr = 0.01\n'
+    )
+    for cosine, said in (("", ", its learning rate falling linearly to 0."), ("x", "cell's sch")):
+        name = f"mine{cosine}"
+        (tmp_path / f"{name}.toml").write_text(text + ('schedule = "cosine"\n' if cosine else ""))
+        stored = store(tmp_path, file=str(tmp_path / f"{name}.toml"), name=name)
+        assert said in report.write(stored, tmp_path / name).with_name("report.md").read_text()
+        assert set(stored.trials["schedule"]) == ({"linear", "cosine"} if cosine else {"linear"})
+
+
 def test_hostile_titles_are_text_on_the_page(tmp_path):
     stored = store(tmp_path, raw={"title": "<script>alert(1)</script>", "text": "a|b *c* <img>"})
     index = report.write(stored, tmp_path / "out")

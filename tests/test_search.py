@@ -1,6 +1,7 @@
 """Searches: asked, pruned, resumed, ended in finalists, a winner and a saved network."""
 
 import dataclasses
+import functools
 import math
 import random
 import re
@@ -16,6 +17,7 @@ from optuna.trial import TrialState
 from tiny import tiny_dataset
 
 from hpo import (
+    best,
     finalists,
     messages,
     plan,
@@ -25,6 +27,8 @@ from hpo import (
     results,
     runner,
     saved,
+    search_report,
+    search_tables,
     study_file,
 )
 from hpo.errors import InputError
@@ -463,3 +467,48 @@ def test_a_space_without_a_choice_is_an_error(tmp_path):
     text = SEARCH.split("[space]")[0] + "[space]" + fixed
     with pytest.raises(InputError, match="every value is fixed"):
         check_together(written(tmp_path, text), "study 'tiny'")
+
+
+# --- budgets and sentences ---------------------------------------------------------------------
+
+
+def test_seconds_in_the_file_are_a_budget_of_all_runs(tmp_path):
+    file = written(tmp_path, SEARCH.replace("n_trials = 12", "n_trials = 100000\ntimeout = 5"))
+    assert run(file, tmp_path) is End.OUT_OF_TIME
+    before = stored(tmp_path)
+    assert 5 <= sum(session["seconds"] for session in before.sessions) < 15
+    assert before.winner is not None
+    [*_, sentence] = search_report.lead(before)
+    counted = f"after {len(before.ended)} of 100000 trials."
+    assert sentence == f"Its time limit of 5 s ended the search, {counted}"
+    assert run(file, tmp_path) is End.WHOLE
+    assert len(stored(tmp_path).trials) == len(before.trials)
+
+
+def test_a_best_value_on_a_bound_is_warned_of(whole):
+    study = stored(whole)
+    config = study.config(0)
+    at = functools.partial(dataclasses.replace, config)
+    said = search_tables.at_bounds(study, at(depth=2, width=16, lr=0.5))
+    assert [line.split(" lies on the space's ")[0] for line in said] == [
+        "Its depth of 2", "Its width of 16"
+    ]  # fmt: skip
+    assert "upper bound, 2: better values may lie beyond" in said[0]
+    assert "lower, 4" in search_tables.at_bounds(study, at(depth=1, width=4, lr=0.5))[0]
+    assert search_tables.at_bounds(study, at(depth=1, width=8, lr=0.1)) == []
+
+
+def test_a_search_that_gave_up_says_so(whole):
+    study = dataclasses.replace(stored(whole), n_trials=20, gave_up=True)
+    [*_, sentence] = search_report.lead(study)
+    assert sentence == (
+        "The search is not finished: 12 of 20 trials are done; it gave up, for too many failed in "
+        "a row."
+    )
+
+
+def test_a_winner_that_cannot_be_saved_costs_neither_report_nor_trials(tmp_path):
+    (tmp_path / "best").write_text("a file")
+    with pytest.raises(best.Unsaved, match="the same command trains and saves it again"):
+        run(written(tmp_path), tmp_path, n_trials=3)
+    assert stored(tmp_path).winner is not None

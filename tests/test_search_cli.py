@@ -9,25 +9,8 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from tiny import SEARCH
 
-SEARCH = """
-title = "Tiny <search> & more"
-dataset = "mnist-5k"
-[search]
-n_trials = 8
-pruner = "median"
-[finalists]
-k = 2
-seeds = 2
-[space]
-depth = [1, 2]
-width = 16
-activation = ["relu", "tanh"]
-optimizer = ["sgd", "adam"]
-lr = { low = 1e-3, high = 1.0, log = true }
-batch_size = 64
-epochs = 3
-"""
 FIGURES = {"progress", "curves", "importance", "slices", "contour", "confusion", "worst"}
 
 
@@ -37,12 +20,12 @@ def tiny(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_search_ends_in_a_report_a_csv_and_a_network(hpo, tiny):
-    answer = hpo("run", "tiny.toml")
+def test_a_search_ends_in_a_report_a_csv_and_a_network(ended_search, hpo):
+    answer = ended_search.answer
     assert answer.code == 0, answer.err
     assert answer.err == ""
     assert "8/8" in answer.out
-    folder = tiny / "reports/tiny"
+    folder = ended_search.folder / "reports/tiny"
     assert {p.stem for p in (folder / "figures").glob("*.svg")} == FIGURES
     assert {p.name for p in (folder / "best").iterdir()} == {"config.toml", "model.safetensors"}
     finalists = pd.read_csv(folder / "finalists.csv")
@@ -57,7 +40,7 @@ def test_a_search_ends_in_a_report_a_csv_and_a_network(hpo, tiny):
     assert "Tiny &lt;search&gt; &amp; more" in page
     for words in ("selection bias", "95% interval", "hpo run tiny.toml", "load_file"):
         assert words in page
-    shown = hpo("show", "tiny")
+    shown = hpo("show", "tiny", "--storage", f"sqlite:///{ended_search.folder / 'hpo.db'}")
     assert shown.code == 0
     assert "the winner" in shown.out
 

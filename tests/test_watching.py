@@ -14,7 +14,7 @@ import pytest
 from optuna.trial import TrialState, create_trial
 from rich.console import Console
 from test_report import store
-from test_search_cli import SEARCH
+from tiny import SEARCH
 
 from hpo import lock, pictures, results, watching
 from hpo.display import Display, Progress, picture
@@ -160,26 +160,40 @@ def artifacts_of(folder: Path, name: str) -> list[list[Any]]:
     return [optuna.artifacts.get_all_artifact_meta(t, storage=storage) for t in study.trials]
 
 
-def test_every_trial_carries_its_curve_and_what_sorts(hpo, tmp_path):
-    (tmp_path / "tiny.toml").write_text(SEARCH)
-    assert hpo("run", "tiny.toml", "--quiet").code == 0
-    folder = tmp_path / "hpo.artifacts"
+def test_every_trial_carries_its_curve_and_what_sorts(ended_search):
+    folder = ended_search.folder
     for name in ("tiny", "tiny.finalists"):
-        found = artifacts_of(tmp_path, name)
+        found = artifacts_of(folder, name)
         assert all(len(of) == 1 for of in found)
         for [meta] in found:
             assert (meta.filename, meta.mimetype) == ("learning-curve.png", "image/png")
-            assert (folder / meta.artifact_id).read_bytes().startswith(b"\x89PNG")
-    storage = open_storage(f"sqlite:///{tmp_path / 'hpo.db'}")
+            png = (folder / "hpo.artifacts" / meta.artifact_id).read_bytes()
+            assert png.startswith(b"\x89PNG")
+    storage = open_storage(f"sqlite:///{folder / 'hpo.db'}")
     for trial in optuna.load_study(study_name="tiny", storage=storage).trials:
         for key in ("train_seconds", "parameters", "train_valid_gap", "diverged"):
             value = trial.user_attrs[key]
             assert isinstance(value, (int, float))
             assert not isinstance(value, bool)
-    answer = hpo("run", "tiny.toml", "--fresh", "--yes", "--quiet", "--trials", "2")
-    assert answer.code == 0
-    kept = [*artifacts_of(tmp_path, "tiny"), *artifacts_of(tmp_path, "tiny.finalists")]
-    assert {path.name for path in folder.iterdir()} == {meta.artifact_id for [meta] in kept}
+
+
+def test_a_deleted_studys_pictures_go_with_it(tmp_path):
+    storage = open_storage(f"sqlite:///{tmp_path / 'hpo.db'}")
+    folder, curve = tmp_path / "artifacts", {metric: [0.5] for metric in METRICS}
+    drawing = pictures.Pictures(storage, folder)
+    studies = [optuna.create_study(storage=storage) for _ in range(2)]
+    for study in studies:
+        drawing.attach(study.ask()._trial_id, curve, 2)
+    assert len(list(folder.iterdir())) == 2
+    pictures.remove(storage, studies[0]._study_id, folder)
+    [left] = folder.iterdir()
+    [[meta]] = [
+        optuna.artifacts.get_all_artifact_meta(trial, storage=storage)
+        for trial in studies[1].trials
+    ]
+    assert left.name == meta.artifact_id
+    pictures.remove(storage, studies[1]._study_id, folder)
+    assert not folder.exists()
 
 
 def test_a_folder_that_cannot_be_written_costs_a_line_and_no_trial(hpo, tmp_path):

@@ -1,8 +1,27 @@
-"""A dataset small enough to train on in milliseconds."""
+"""A dataset small enough to train on in milliseconds, and a search of seconds."""
 
 import numpy as np
 
 from hpo.data import Dataset
+
+SEARCH = """
+title = "Tiny <search> & more"
+dataset = "mnist-5k"
+[search]
+n_trials = 8
+pruner = "median"
+[finalists]
+k = 2
+seeds = 2
+[space]
+depth = [1, 2]
+width = 16
+activation = ["relu", "tanh"]
+optimizer = ["sgd", "adam"]
+lr = { low = 1e-3, high = 1.0, log = true }
+batch_size = 64
+epochs = 3
+"""
 
 
 def tiny_dataset(seed: int = 0) -> Dataset:
