@@ -20,7 +20,8 @@ from test_report import store
 from test_search_cli import ended_in
 from tiny import SEARCH
 
-from hpo import note
+from hpo import note, pool
+from hpo.dashboard import beside
 from hpo.storage import open_storage
 
 SERVING = re.compile(r"optuna-dashboard on (http://\S+)")
@@ -200,18 +201,23 @@ def test_four_clients_poll_while_a_study_writes(hpo_process, tmp_path):
     assert not is_served(url)  # it ends with the run
 
 
-def test_the_dashboard_takes_a_free_port_where_its_own_is_taken(hpo_process, tmp_path):
+def test_a_second_one_takes_a_free_port_and_both_end_with_their_runs(tmp_path):
+    store(tmp_path)
+    pool.preload()
+    url, folder = f"sqlite:///{tmp_path / 'hpo.db'}", tmp_path / "hpo.artifacts"
+    with beside(url, folder) as first, beside(url, folder) as second:
+        assert first != second
+        assert get(f"{first}api/studies") == get(f"{second}api/studies")
+    assert not is_served(first)
+    assert not is_served(second)
+
+
+def test_a_storage_that_no_other_process_reaches_is_a_line(hpo, tmp_path):
     (tmp_path / "tiny.toml").write_text(SEARCH)
-    with closing(socket.socket()) as taken:
-        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            taken.bind(("127.0.0.1", 8080))
-            taken.listen()
-        except OSError:
-            pass  # then somebody else has it
-        process = hpo_process("run", "tiny.toml", "--trials", "2", "--quiet", "--dashboard")
-        assert not address(process).endswith(":8080")
-        assert process.wait(timeout=60) == 0
+    answer = hpo("run", "tiny.toml", "--dashboard", "--storage", "sqlite:///:memory:")
+    assert answer.code == 2
+    assert answer.err.startswith("hpo: --dashboard: storage sqlite:///:memory:: ")
+    assert answer.err.count("\n") == 1
 
 
 def test_a_killed_run_leaves_no_dashboard(hpo_process, tmp_path):
