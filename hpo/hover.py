@@ -25,7 +25,10 @@ def tip(artist: Artist, texts: Sequence[str]) -> None:
 
 def with_titles(text: str, figure: Figure) -> str:
     """The figure's SVG file as an <svg> element, its tips as <title> elements."""
-    root = ElementTree.fromstring(text)
+    keeping = ElementTree.TreeBuilder(
+        insert_comments=True
+    )  # they hold the texts of outlined labels
+    root = ElementTree.fromstring(text, ElementTree.XMLParser(target=keeping))
     for metadata in root.findall(f"{{{SVG}}}metadata"):
         root.remove(metadata)
     for path in root.iter(f"{{{SVG}}}path"):  # a line without values, the glyph of a space

@@ -135,9 +135,11 @@ def _points(axes: Axes, x: np.ndarray, y: np.ndarray, style: dict[str, Any]) -> 
 
 
 def _trial_text(panel: Slice, index: int) -> str:
-    value, accuracy = panel.parameter.values[index], panel.accuracies[index]
+    value, accuracy, state = (
+        list(column)[index] for column in (panel.parameter.values, panel.accuracies, panel.states)
+    )
     shown = f"{value:.4g}" if isinstance(value, float) else str(value)
-    return f"{panel.parameter.name} {shown}: {accuracy:.2f}%, {panel.states[index].lower()}"
+    return f"{panel.parameter.name} {shown}: {accuracy:.2f}%, {state.lower()}"
 
 
 def _medians(axes: Axes, panel: Slice) -> None:

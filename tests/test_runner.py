@@ -372,8 +372,13 @@ def test_workers_end_when_their_runner_is_killed(tmp_path):
 def test_a_killed_worker_is_replaced_and_its_trial_runs_again(tmp_path):
     process = start(tmp_path)
     wait_for(lambda: epochs_in(tmp_path) > 3)
-    worker = next(pid for pid in children(process.pid) if children(pid) == [] and works(pid))
-    os.kill(worker, signal.SIGKILL)
+
+    def worker() -> int | None:
+        """A process without children of its own that has trained."""
+        found = [pid for pid in children(process.pid) if children(pid) == [] and works(pid)]
+        return found[0] if found else None
+
+    os.kill(wait_for(worker), signal.SIGKILL)
     output = finish(process)
     assert process.returncode == 0, output
     assert "Warning" not in output
