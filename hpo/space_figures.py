@@ -135,9 +135,8 @@ def _points(axes: Axes, x: np.ndarray, y: np.ndarray, style: dict[str, Any]) -> 
 
 
 def _trial_text(panel: Slice, index: int) -> str:
-    value, accuracy, state = (
-        list(column)[index] for column in (panel.parameter.values, panel.accuracies, panel.states)
-    )
+    value, accuracy = list(panel.parameter.values)[index], list(panel.accuracies)[index]
+    state = list(panel.states)[index]
     shown = f"{value:.4g}" if isinstance(value, float) else str(value)
     return f"{panel.parameter.name} {shown}: {accuracy:.2f}%, {state.lower()}"
 

@@ -1,17 +1,21 @@
-// Tables sort by a click on a header: by the numbers in the cells, or as text where there are none.
+// Tables sort by a click on a header: by the numbers in the cells where all of them begin with one, as
+// text otherwise.
+const NUMBER = /(?<![^\s(\[])[-+]?(?:\d[\d,]*\.?\d*|\.\d+)(?:e[-+]?\d+)?/gi;
+const UNKNOWN = /^(–|-|\d+ diverged)?$/;
 for (const table of document.querySelectorAll("table.sortable")) {
   const body = table.tBodies[0];
   const original = [...body.rows];
   const key = (row, column) => {
     const text = row.cells[column].textContent.replaceAll("−", "-").trim();
-    const numbers = text.match(/[-+]?(\d[\d,]*\.?\d*|\.\d+)(e[-+]?\d+)?/gi) ?? [];
-    return { text, numbers: numbers.map((number) => parseFloat(number.replaceAll(",", ""))) };
+    const numbers = (text.match(NUMBER) ?? []).map((number) => parseFloat(number.replaceAll(",", "")));
+    return { row, text, numbers };
   };
-  const compare = (a, b) => {
+  const asText = (a, b) => a.text.localeCompare(b.text, undefined, { numeric: true });
+  const asNumbers = (a, b) => {
     for (let i = 0; i < Math.min(a.numbers.length, b.numbers.length); i++) {
       if (a.numbers[i] !== b.numbers[i]) return a.numbers[i] - b.numbers[i];
     }
-    return a.text.localeCompare(b.text);
+    return a.numbers.length - b.numbers.length;
   };
   for (const header of table.querySelectorAll("th[data-column]")) {
     const column = Number(header.dataset.column);
@@ -27,8 +31,10 @@ for (const table of document.querySelectorAll("table.sortable")) {
       for (const other of table.querySelectorAll("th")) other.removeAttribute("aria-sort");
       if (order === "none") return body.append(...original);
       header.setAttribute("aria-sort", order);
-      const rows = original.map((row) => ({ row, ...key(row, column) }));
-      const known = rows.filter(({ text }) => text !== "–" && text !== "");
+      const rows = original.map((row) => key(row, column));
+      const known = rows.filter(({ text }) => !UNKNOWN.test(text));
+      const numeric = known.every(({ text }) => /^(median )?[-+]?(\d|\.\d)/.test(text));
+      const compare = numeric ? asNumbers : asText;
       known.sort((a, b) => (order === "ascending" ? compare(a, b) : compare(b, a)));
       const unknown = rows.filter((entry) => !known.includes(entry));
       body.append(...[...known, ...unknown].map(({ row }) => row));
