@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from multiprocessing import connection, parent_process
 from multiprocessing.connection import Connection
 from pathlib import Path
-from socketserver import ThreadingMixIn
+from socketserver import TCPServer, ThreadingMixIn
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
@@ -54,8 +54,7 @@ class Server(ThreadingMixIn, WSGIServer):
 
     def server_bind(self) -> None:
         """Without WSGIServer's search for the host's full name, which may ask the network."""
-        self.socket.bind(self.server_address)
-        self.server_address = self.socket.getsockname()
+        TCPServer.server_bind(self)
         host, port = self.server_address[:2]
         self.server_name, self.server_port = str(host), int(port)
         self.setup_environ()

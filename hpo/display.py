@@ -66,6 +66,8 @@ def picture(progress: Progress) -> RenderableType:
     if elapsed is None:
         elapsed = time.monotonic() - progress.started
     head = Table.grid(padding=(0, 2))
+    for _ in range(4):
+        head.add_column(no_wrap=True, overflow="ellipsis")
     head.add_row(
         Text(progress.title, style="bold"),
         ProgressBar(total=max(progress.total, 1), completed=progress.done, width=24),

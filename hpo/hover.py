@@ -25,14 +25,14 @@ def tip(artist: Artist, texts: Sequence[str]) -> None:
 
 def with_titles(text: str, figure: Figure) -> str:
     """The figure's SVG file as an <svg> element, its tips as <title> elements."""
-    keeping = ElementTree.TreeBuilder(
-        insert_comments=True
-    )  # they hold the texts of outlined labels
+    # Comments hold the texts of outlined labels.
+    keeping = ElementTree.TreeBuilder(insert_comments=True)
     root = ElementTree.fromstring(text, ElementTree.XMLParser(target=keeping))
     for metadata in root.findall(f"{{{SVG}}}metadata"):
         root.remove(metadata)
     for path in root.iter(f"{{{SVG}}}path"):  # a line without values, the glyph of a space
         path.attrib.setdefault("d", "M 0 0")
+    root.set("pointer-events", "none")  # or a line would hide the marks that lie beneath it
     groups = {group.get("id"): group for group in root.iter(f"{{{SVG}}}g")}
     for artist in figure.findobj(lambda found: (found.get_gid() or "").startswith(TIP)):
         group = groups.get(artist.get_gid())
@@ -67,6 +67,7 @@ def _marks(
 
 
 def _title(element: ElementTree.Element, text: str) -> None:
+    element.set("pointer-events", "visiblePainted")
     title = ElementTree.Element(f"{{{SVG}}}title")
     title.text = text
     element.insert(0, title)

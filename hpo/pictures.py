@@ -62,7 +62,7 @@ def remove(storage: RDBStorage, study_id: int, folder: Path) -> None:
     store = FileSystemArtifactStore(folder)
     for trial in storage.get_all_trials(study_id, deepcopy=False):
         for meta in get_all_artifact_meta(trial, storage=storage):
-            with suppress(ArtifactNotFound):
+            with suppress(ArtifactNotFound, OSError):
                 store.remove(meta.artifact_id)
     with suppress(OSError):
         os.rmdir(folder)

@@ -161,7 +161,8 @@ def _finalists(storage: BaseStorage, study: optuna.Study, file: SearchStudy) -> 
     name = finalists.name_of(study.study_name)
     if name not in optuna.get_all_study_names(storage):
         return None
-    if not finalists.belong(optuna.load_study(study_name=name, storage=storage), study):
+    begun = optuna.load_study(study_name=name, storage=storage)
+    if not finalists.belong(begun, study) or "seeds" not in begun.user_attrs:
         return None
     found = load_study(storage, name)
     assert isinstance(found, StoredGrid)
@@ -174,7 +175,8 @@ def _random_search(storage: BaseStorage, bound: Mapping[str, Any]) -> StoredSear
         return None
     for summary in optuna.get_all_study_summaries(storage):
         theirs, kind = (summary.user_attrs.get(key) for key in ("binding", "kind"))
-        if kind == "search" and theirs == {**bound, "sampler": "random"}:
+        begun = "n_trials" in summary.user_attrs
+        if begun and kind == "search" and theirs == {**bound, "sampler": "random"}:
             found = load_study(storage, summary.study_name)
             assert isinstance(found, StoredSearch)
             return found

@@ -135,6 +135,20 @@ def test_a_pointer_over_a_mark_tells_its_value(watched, page_file):
     assert any("epoch 2: " in text for text in titles)
 
 
+def test_nothing_that_lies_over_a_mark_takes_its_pointer(watched, page_file):
+    watched.page.goto(page_file.as_uri())
+    reached = watched.page.evaluate(
+        """() => [...document.querySelectorAll("svg use:has(> title)")].map((mark) => {
+          mark.scrollIntoView({ block: "center" });
+          const box = mark.getBoundingClientRect();
+          const at = [box.x + box.width / 2, box.y + box.height / 2];
+          return document.elementFromPoint(...at)?.closest("svg :has(> title)") != null;
+        })"""
+    )
+    assert len(reached) > 50
+    assert sum(reached) > 0.95 * len(reached)  # some are cut off at an edge
+
+
 @pytest.mark.parametrize("width", [360, 1920])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_the_page_never_scrolls_sideways(browser, page_file, width, scheme):

