@@ -1,11 +1,13 @@
 """optuna-dashboard on a storage and its artifacts: by itself, or beside a run."""
 
 import errno
+import io
 import logging
 import multiprocessing
 import os
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -32,8 +34,14 @@ StartResponse = Callable[..., Any]
 
 
 class _Handler(WSGIRequestHandler):
+    server: "Server"
+
     def log_message(self, format: str, *args: Any) -> None:
         """No line a request."""
+
+    def get_stderr(self) -> "_Stack":
+        """Where wsgiref writes the stack of an answer that broke off."""
+        return _Stack(self.server.say)
 
 
 class Server(ThreadingMixIn, WSGIServer):
@@ -41,8 +49,9 @@ class Server(ThreadingMixIn, WSGIServer):
 
     daemon_threads = True
 
-    def __init__(self, host: str, port: int) -> None:
+    def __init__(self, host: str, port: int, say: Callable[[str], None]) -> None:
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self.say = say
         super().__init__((host, port), _Handler)
 
     @property
@@ -59,6 +68,27 @@ class Server(ThreadingMixIn, WSGIServer):
         self.server_name, self.server_port = str(host), int(port)
         self.setup_environ()
 
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that goes away is nobody's fault; anything else is a line."""
+        error = sys.exc_info()[1]
+        if error is not None and not isinstance(error, ConnectionError):
+            self.say(f"dashboard: {_first_line(error)}")
+
+
+class _Stack(io.StringIO):
+    """A file for an error's stack, that passes on its last line alone."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        super().__init__()
+        self.say = say
+
+    def flush(self) -> None:
+        text = self.getvalue().strip()
+        self.seek(0)
+        self.truncate()
+        if text:
+            self.say(f"dashboard: {text.splitlines()[-1]}")
+
 
 def listen(
     storage: RDBStorage, folder: Path, host: str, port: int, say: Callable[[str], None]
@@ -68,15 +98,15 @@ def listen(
     say: told, in a line, of what goes wrong with a request; the same line once. Raises InputError
     where it cannot listen.
     """
+    said = _Said(say)
     try:
-        server = Server(host, port)
+        server = Server(host, port, said)
     except OSError as error:
         at_port = error.errno in (errno.EADDRINUSE, errno.EACCES)
         option = f"--port {port}" if at_port else f"--host {host}"
         remedy = "another, or --port 0 for a free one" if at_port else "an address of this machine"
         reason = error.strerror or str(error)
         raise InputError(f"{option}: cannot listen on it ({reason}); give {remedy}") from error
-    said = _Said(say)
     _log_calmly(said)
     app = optuna_dashboard.wsgi(storage, artifact_store=FileSystemArtifactStore(folder))
     app.catchall = False  # bottle's own page would be a traceback

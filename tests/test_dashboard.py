@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import socket
+import struct
 import subprocess
 import threading
 import time
@@ -21,7 +22,7 @@ from test_search_cli import ended_in
 from tiny import SEARCH
 
 from hpo import note, pool
-from hpo.dashboard import beside, listen
+from hpo.dashboard import Server, beside, listen
 from hpo.errors import InputError
 from hpo.storage import open_storage
 
@@ -175,6 +176,30 @@ class Poller(threading.Thread):
                     self.answers.append(get(self.url + path)[0])
                 except OSError as error:
                     self.answers.append(str(error))
+
+
+def test_a_broken_answer_is_a_line_and_a_lost_client_none(capfd):
+    said: list[str] = []
+    server = Server("127.0.0.1", 0, said.append)
+
+    def broken(environ, start_response):
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        yield b"half"
+        raise OSError("the disk went away")
+
+    server.set_app(broken)
+    with closing(server), closing(socket.socket()) as client:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        assert get(server.address) == (200, b"half")
+        client.connect(server.server_address)
+        linger = struct.pack("ii", 1, 0)  # closing resets the connection
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        client.send(b"GET / HTTP/1.1")
+        client.close()
+        get(server.address)  # answered after it
+        server.shutdown()
+    assert said == ["dashboard: OSError: the disk went away"] * 2
+    assert not capfd.readouterr().err
 
 
 def test_four_clients_poll_while_a_study_writes(hpo_process, tmp_path):
