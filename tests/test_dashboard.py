@@ -188,7 +188,7 @@ def test_a_broken_answer_is_a_line_and_a_lost_client_none(capfd):
         raise OSError("the disk went away")
 
     server.set_app(broken)
-    with closing(server), closing(socket.socket()) as client:
+    with server, socket.socket() as client:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         assert get(server.address) == (200, b"half")
         client.connect(server.server_address)
