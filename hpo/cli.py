@@ -233,7 +233,6 @@ def _run_and_report(
     run_it: "Callable[[], End]", storage: Any, name: str, out: Path, command: str
 ) -> None:
     """Whatever ends the run, its report is written from what is stored."""
-    from hpo import note
     from hpo.best import Unsaved
     from hpo.loop import End
 
@@ -242,17 +241,30 @@ def _run_and_report(
         end = run_it()
     except KeyboardInterrupt:  # between two loops, or a second one
         with suppress(InputError):  # nothing may be stored yet
-            _write_report(storage, name, out)
+            _write_note(storage, name, command, _write_report(storage, name, out)[0])
         raise
     except Unsaved as error:
         print(f"hpo: {error}", file=sys.stderr)
         end, whole = End.WHOLE, False
-    written = _write_report(storage, name, out)
-    note.end(storage, name, command, out / name / "index.html")
+    written, finished = _write_report(storage, name, out)
+    _write_note(storage, name, command, written)
     if end is End.STOPPED:
         raise KeyboardInterrupt
-    if not (whole and written):
+    if not (whole and written and finished):
         raise typer.Exit(1)
+
+
+def _write_note(storage: Any, name: str, command: str, written: Path | None) -> None:
+    """A note that cannot be written costs the note; the study and its report are there."""
+    from optuna.exceptions import OptunaError
+    from sqlalchemy.exc import SQLAlchemyError
+
+    from hpo import note
+
+    try:
+        note.end(storage, name, command, written)
+    except (OptunaError, SQLAlchemyError) as error:
+        print(f"NOTE: the study's note is not written: {_first_line(error)}", file=sys.stderr)
 
 
 def _refuse(options: dict[str, Any], study: str, kind: str) -> None:
@@ -304,8 +316,8 @@ def _load_data(
         return data.load(data.EMBEDDED, folder), f"{name}.{data.EMBEDDED}"
 
 
-def _write_report(storage: Any, name: str, out: Path) -> bool:
-    """Whether there are results and a report of them."""
+def _write_report(storage: Any, name: str, out: Path) -> tuple[Path | None, bool]:
+    """The report's path, if it could be written, and whether any trial has finished."""
     from hpo import report, results
 
     study = results.load_study(storage, name)
@@ -313,13 +325,13 @@ def _write_report(storage: Any, name: str, out: Path) -> bool:
         written = report.write(study, out / name)
     except OSError as error:
         print(f"hpo: {out / name}: the report could not be written: {error}", file=sys.stderr)
-        return False
+        return None, report.has_results(study)
     _print_parts(report.terminal(study))
     print(f"report: {written}")
     if not report.has_results(study):
         print(f"hpo: study {name!r}: no trial has finished", file=sys.stderr)
-        return False
-    return True
+        return written, False
+    return written, True
 
 
 @app.command()
@@ -334,7 +346,7 @@ def report(
 
     stored = _stored_name(study, name)
     _check_writable(out, stored)
-    if not _write_report(open_storage(storage, create=False), stored, out):
+    if not all(_write_report(open_storage(storage, create=False), stored, out)):
         raise typer.Exit(1)
 
 
@@ -352,9 +364,9 @@ def show(
 
     stored = _stored_name(study, name)
     opened = storages.open_storage(storage, create=False)
-    from hpo import lock, report, results, watching
+    from hpo import finalists, lock, report, results, watching
 
-    runs_here = partial(lock.held, storages.absolute(storage), stored)
+    runs_here = partial(lock.held, storages.absolute(storage), finalists.search_of(stored))
     if watch:
         found = watching.watch(opened, stored, runs_here, _console())
     else:

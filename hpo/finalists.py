@@ -18,6 +18,11 @@ def name_of(search: str) -> str:
     return f"{search}.finalists"
 
 
+def search_of(name: str) -> str:
+    """The search that runs a study: its own name, or for finalists that of their search."""
+    return name.removesuffix(".finalists")
+
+
 def cell_name(number: int) -> str:
     """The finalist that trial `number` of the search became."""
     return f"trial-{number}"

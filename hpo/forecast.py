@@ -53,12 +53,21 @@ def by_count(
     return (left + missing * each) / workers
 
 
-def finalists(sound: Sequence[tuple[float, float]], k: int, seeds: int, workers: int) -> float:
-    """Seconds of the k best on all their seeds, and of the winner's training on all images.
+@dataclass(frozen=True, kw_only=True, order=True)
+class Sound:
+    """A trial that was trained to its end: its value, its seconds, and on how many of the fresh
+    seeds it has been trained already."""
 
-    sound: the value and the seconds of every trial that was trained to its end.
-    """
-    best = [seconds for _, seconds in sorted(sound, reverse=True)[:k]]
-    if not best:
+    value: float
+    seconds: float
+    trained: int = 0
+
+
+def finalists(sound: Sequence[Sound], k: int, seeds: int, workers: int) -> float:
+    """Seconds of the k best on all the seeds that they lack, and of the winner's training on all
+    images; 0 where nothing is lacking."""
+    best = sorted(sound, reverse=True)[:k]
+    missing = sum(trial.seconds * max(seeds - trial.trained, 0) for trial in best)
+    if not missing:
         return 0.0
-    return sum(best) * seeds / workers + ALL_IMAGES * max(best)
+    return missing / workers + ALL_IMAGES * max(trial.seconds for trial in best)

@@ -13,6 +13,7 @@ from hpo.finalists import name_of
 from hpo.finalists_report import main_table, winner_sentence
 from hpo.page import Table
 from hpo.results import StoredGrid, StoredSearch, StoredStudy, load_study
+from hpo.run_facts import repeatable
 from hpo.search_report import PRUNERS, SAMPLERS
 from hpo.space import Fixed, spelled
 
@@ -24,20 +25,23 @@ def begin(storage: RDBStorage, name: str, command: str) -> None:
     _write(storage, name, command, None)
 
 
-def end(storage: RDBStorage, name: str, command: str, report: Path) -> None:
-    """Adds what came out, of a search and of its finalists, and where the report lies."""
-    _write(storage, name, command, report)
+def end(storage: RDBStorage, name: str, command: str, report: Path | None) -> None:
+    """Adds what came out, of a search and of its finalists, and where the report lies, if it could
+    be written."""
+    _write(storage, name, command, report, ended=True)
     if name_of(name) in optuna.get_all_study_names(storage):
-        _write(storage, name_of(name), command, report)
+        _write(storage, name_of(name), command, report, ended=True)
 
 
-def _write(storage: RDBStorage, name: str, command: str, report: Path | None) -> None:
+def _write(
+    storage: RDBStorage, name: str, command: str, report: Path | None, *, ended: bool = False
+) -> None:
     """Leaves a note alone that somebody else has written or changed."""
     study = optuna.load_study(study_name=name, storage=storage)
     before = get_note(study)
     if before and study.user_attrs.get(WRITTEN) != _print_of(before):
         return
-    text = markdown(load_study(storage, name), command, report)
+    text = markdown(load_study(storage, name), command, report, ended=ended)
     save_note(study, text)
     study.set_user_attr(WRITTEN, _print_of(text))
 
@@ -46,22 +50,25 @@ def _print_of(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def markdown(study: StoredGrid | StoredSearch, command: str, report: Path | None) -> str:
-    """The note; report: that of a run that has ended, for the main table and the way there."""
-    facts = [("Data", _data(study)), *_budget(study), ("Command", command)]
+def markdown(
+    study: StoredGrid | StoredSearch, command: str, report: Path | None, *, ended: bool
+) -> str:
+    """The note. ended: whether the run is over, and its main table belongs into it; report: where
+    that run's report lies, if it could be written."""
+    facts = [("Data", _data(study)), *_budget(study), ("Command", repeatable(command))]
     if report:
         facts.append(("Report", str(report.absolute())))
     return page.render_note(
         title=study.file.title,
-        lead=_lead(study, report),
+        lead=_lead(study, ended),
         facts=facts,
-        block=_table(study) if report else None,
+        block=_table(study) if ended else None,
     )
 
 
-def _lead(study: StoredGrid | StoredSearch, report: Path | None) -> list[str]:
+def _lead(study: StoredGrid | StoredSearch, ended: bool) -> list[str]:
     parts = [study.file.text] if study.file.text else []
-    if report and isinstance(study, StoredSearch):
+    if ended and isinstance(study, StoredSearch):
         parts.append(winner_sentence(study))
     return [" ".join(part.split()) for part in parts]
 

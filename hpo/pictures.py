@@ -1,13 +1,15 @@
 """The learning curves that trials carry in the dashboard: pictures in a folder of artifacts."""
 
+import json
 import os
 import tempfile
 from contextlib import suppress
 from pathlib import Path
 
-from optuna.artifacts import FileSystemArtifactStore, get_all_artifact_meta, upload_artifact
+from optuna.artifacts import FileSystemArtifactStore, upload_artifact
 from optuna.artifacts.exceptions import ArtifactNotFound
 from optuna.storages import RDBStorage
+from optuna.trial import FrozenTrial
 
 from hpo.trial_picture import Curve, CurvePicture
 
@@ -61,8 +63,16 @@ def remove(storage: RDBStorage, study_id: int, folder: Path) -> None:
     """Removes the pictures of a study's trials, and the folder if nothing else is in it."""
     store = FileSystemArtifactStore(folder)
     for trial in storage.get_all_trials(study_id, deepcopy=False):
-        for meta in get_all_artifact_meta(trial, storage=storage):
+        for artifact in _artifacts(trial):
             with suppress(ArtifactNotFound, OSError):
-                store.remove(meta.artifact_id)
+                store.remove(artifact)
     with suppress(OSError):
         os.rmdir(folder)
+
+
+def _artifacts(trial: FrozenTrial) -> list[str]:
+    """The ids of its artifacts; one that was deleted in the dashboard leaves null behind, on which
+    Optuna's own list of them fails."""
+    attributes = trial.system_attrs.items()
+    found = [json.loads(text) for key, text in attributes if key.startswith("artifacts:")]
+    return [meta["artifact_id"] for meta in found if meta]

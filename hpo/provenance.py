@@ -23,6 +23,7 @@ def collect(arguments: list[str]) -> dict[str, Any]:
     """What is known before a run starts."""
     return {
         "command": command_line(arguments),
+        "host": platform.node(),
         "versions": {"python": platform.python_version(), **_versions()},
         "git_commit": _git_commit(),
         "hardware": {

@@ -13,7 +13,7 @@ from rich.console import RenderableType
 
 from hpo import best, grid_report, page, search_report
 from hpo.finalists import trial_number
-from hpo.results import StoredGrid, StoredSearch
+from hpo.results import StoredGrid, StoredSearch, StoredStudy
 from hpo.search_tables import finalists_frame
 
 Stored = StoredGrid | StoredSearch
@@ -81,7 +81,6 @@ def _provenance(study: Stored) -> dict[str, Any]:
     seeds = {int(seed) for seed in study.finished["seed"].dropna()}
     if isinstance(study, StoredSearch) and study.tested:
         seeds |= {int(seed) for seed in study.tested.finished["seed"].dropna()}
-    stamped = [{**s, "started": _clock(s["started"])} for s in study.sessions]
     return {
         "study": study.name,
         **{key: last.get(key) for key in ("command", "versions", "git_commit", "hardware")},
@@ -90,7 +89,7 @@ def _provenance(study: Stored) -> dict[str, Any]:
         "split_seeds": sorted(seeds),
         "started": _clock(study.sessions[0]["started"]) if study.sessions else None,
         "seconds": sum(session.get("seconds", 0) for session in study.sessions),
-        "sessions": stamped,
+        "sessions": _stamped(study),
         **_finalists_sessions(study),
     }
 
@@ -98,8 +97,13 @@ def _provenance(study: Stored) -> dict[str, Any]:
 def _finalists_sessions(study: Stored) -> dict[str, Any]:
     if not isinstance(study, StoredSearch) or study.tested is None:
         return {}
-    sessions = study.tested.sessions
-    return {"finalists_sessions": [{**s, "started": _clock(s["started"])} for s in sessions]}
+    return {"finalists_sessions": _stamped(study.tested)}
+
+
+def _stamped(study: StoredStudy) -> list[dict[str, Any]]:
+    """The sessions as a reader wants them; which host it was is nobody's business."""
+    kept = [{k: v for k, v in s.items() if k not in ("host", "until")} for s in study.sessions]
+    return [{**s, "started": _clock(s["started"])} for s in kept]
 
 
 def _clock(seconds: float) -> str:

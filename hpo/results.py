@@ -109,6 +109,8 @@ def load_study(storage: BaseStorage, name: str) -> StoredGrid | StoredSearch:
     if "study_file" not in attributes:
         raise InputError(f"study {name!r}: was not made by hpo")
     file = parse(attributes["study_file"], name, f"stored study {name}")
+    if ("seeds" if isinstance(file, GridStudy) else "n_trials") not in attributes:
+        raise InputError(f"study {name!r}: nothing of it is run yet; `hpo run` goes on with it")
     trials = study.get_trials(deepcopy=False)
     common: dict[str, Any] = {
         "name": name,
@@ -173,11 +175,11 @@ def _random_search(storage: BaseStorage, bound: Mapping[str, Any]) -> StoredSear
     """Another stored search that differs from the one so bound in its sampler alone, random."""
     if bound["sampler"] == "random":
         return None
-    for summary in optuna.get_all_study_summaries(storage):
-        theirs, kind = (summary.user_attrs.get(key) for key in ("binding", "kind"))
-        begun = "n_trials" in summary.user_attrs
+    for other in storage.get_all_studies():
+        theirs, kind = (other.user_attrs.get(key) for key in ("binding", "kind"))
+        begun = "n_trials" in other.user_attrs
         if begun and kind == "search" and theirs == {**bound, "sampler": "random"}:
-            found = load_study(storage, summary.study_name)
+            found = load_study(storage, other.study_name)
             assert isinstance(found, StoredSearch)
             return found
     return None

@@ -1,5 +1,6 @@
 """How a study was run, for its report: trials, time, command, machine, versions."""
 
+import shlex
 from collections.abc import Sequence
 
 from hpo.display import seconds_text
@@ -41,3 +42,8 @@ def trained_in(study: StoredStudy) -> str:
     cut = sum("seconds" not in session for session in study.sessions)
     parts += [f"({cut} of them killed, its time unknown)"] if cut else []
     return f"{' '.join(parts)}, {seconds_text(core_seconds)} of training time"
+
+
+def repeatable(typed: str) -> str:
+    """The command without what would delete the study."""
+    return shlex.join(word for word in shlex.split(typed) if word not in ("--fresh", "--yes"))

@@ -4,6 +4,7 @@ import math
 import time
 import uuid
 import warnings
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +21,7 @@ from hpo.display import Display, Progress
 from hpo.errors import InputError
 from hpo.loop import End, Loop
 from hpo.pictures import Pictures
-from hpo.plan import GridPlan, Plan
+from hpo.plan import GridPlan, Plan, finished_seeds
 from hpo.pool import Pool
 from hpo.search import SearchPlan
 from hpo.space import spelled
@@ -182,9 +183,9 @@ def run_search(
     study.set_user_attr("timeout", study_file.timeout)
     if study_file.timeout is not None:
         timeout = min(timeout, study_file.timeout - results.seconds_of(study))
-    _own_finalists(study, storage)
+    trained = _own_finalists(study, storage)
     note.begin(storage, name, machine.provenance["command"])
-    plan = SearchPlan(study, storage, study_file, n_trials, dataset)
+    plan = SearchPlan(study, storage, study_file, n_trials, dataset, trained)
     missing = plan.missing if timeout > 0 else 0
     total = plan.finished + missing
     progress = Progress(
@@ -216,18 +217,23 @@ def run_search(
     return end if last is End.WHOLE else last
 
 
-def _own_finalists(study: optuna.Study, storage: RDBStorage) -> None:
-    """Names the search for its finalists; InputError where there are some of another one."""
+def _own_finalists(study: optuna.Study, storage: RDBStorage) -> Counter[int]:
+    """Names the search for its finalists; on how many seeds each of them (a trial's number) was
+    trained. InputError where there are some of another one."""
     if "token" not in study.user_attrs:
         study.set_user_attr("token", uuid.uuid4().hex)
     name = finalists.name_of(study.study_name)
     if name not in optuna.get_all_study_names(storage):
-        return
-    if not finalists.belong(optuna.load_study(study_name=name, storage=storage), study):
+        return Counter()
+    begun = optuna.load_study(study_name=name, storage=storage)
+    if "binding" not in begun.user_attrs and not begun.get_trials(deepcopy=False):
+        return Counter()  # a kill came between its making and its binding
+    if not finalists.belong(begun, study):
         raise InputError(
             f"study {name!r}: has the finalists of another search, which is gone; give --name "
             "another one, or --fresh to delete them"
         )
+    return Counter(finalists.trial_number(cell) for cell, _ in finished_seeds(begun))
 
 
 def _save_winner(
@@ -276,16 +282,20 @@ def run_plan(
         session = {
             **machine.provenance, "started": started, "workers": pool.size, "device": pool.device
         }  # fmt: skip
+        if timeout < math.inf:
+            session["until"] = started + timeout
         sessions = [*study.user_attrs.get("sessions", []), session] if study else []
         if study:
             study.set_user_attr("sessions", sessions)
             value, progress.best = _best_so_far(study)
-        with Display(progress, quiet=machine.quiet) as display:
-            end = Loop(plan, storage, pool, display, deadline, value, machine.pictures).run()
-    session["seconds"] = time.time() - started
-    if study:
-        study.set_user_attr("sessions", sessions)
-    return end
+        try:
+            with Display(progress, quiet=machine.quiet) as display:
+                loop = Loop(plan, storage, pool, display, deadline, value, machine.pictures)
+                return loop.run()
+        finally:
+            session["seconds"] = time.time() - started
+            if study:
+                study.set_user_attr("sessions", sessions)
 
 
 def _best_so_far(study: optuna.Study) -> tuple[float, str]:

@@ -16,7 +16,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 from hpo import record, samplers
 from hpo.config import Config, Seeds
 from hpo.data import Dataset
-from hpo.forecast import by_count, finalists
+from hpo.forecast import Sound, by_count, finalists
 from hpo.messages import Task
 from hpo.plan import Early, Job, Shape, parameter_count
 from hpo.space import Fixed, draw, size, suggest
@@ -43,7 +43,9 @@ class SearchPlan:
         study_file: SearchStudy,
         n_trials: int,
         dataset: Dataset,
+        trained: Mapping[int, int] | None = None,
     ) -> None:
+        """trained: {number of a trial: on how many of the finalists' seeds it was trained}."""
         self.storage = storage
         self.study_id = storage.get_study_id_from_name(study.study_name)
         self.space = study_file.space
@@ -70,7 +72,15 @@ class SearchPlan:
         self.started = 0
         self.finalists = (study_file.finalists, study_file.finalist_seeds)
         self.taken = [_seconds(trial) for trial in finished]  # of a worker, a trial
-        self.sound = [(trial.value or 0.0, _seconds(trial)) for trial in finished if _sound(trial)]
+        self.sound = [
+            Sound(
+                value=trial.value or 0.0,
+                seconds=_seconds(trial),
+                trained=(trained or {}).get(trial.number, 0),
+            )
+            for trial in finished
+            if _sound(trial)
+        ]
 
     @property
     def missing(self) -> int:
@@ -145,7 +155,7 @@ class SearchPlan:
         seconds = job.spent().seconds
         self.taken += [seconds] if state in FINISHED else []
         if state is TrialState.COMPLETE and not job.early:
-            self.sound.append((job.values()[0], seconds))
+            self.sound.append(Sound(value=job.values()[0], seconds=seconds))
         told = self.twin.tell(trial, job.values() if state is TrialState.COMPLETE else None, state)
         self.failures = self.failures + 1 if state is TrialState.FAIL else 0
         self.finished += state in FINISHED

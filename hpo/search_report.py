@@ -1,6 +1,5 @@
 """A search's report: the winner, how the search went, what mattered, how it was searched."""
 
-import shlex
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -13,7 +12,7 @@ from hpo.display import seconds_text
 from hpo.finalists_report import finalists_section, mistakes_sections, winner_sentence
 from hpo.page import Block, Code, Picture, Section
 from hpo.results import StoredSearch
-from hpo.run_facts import run_table, trained_in
+from hpo.run_facts import repeatable, run_table, trained_in
 from hpo.search_tables import (
     BEST,
     at_bounds,
@@ -259,13 +258,8 @@ def _run(study: StoredSearch) -> Section:
         blocks.append(f"The finalists took {seconds_text(seconds)} more.")
     if study.sessions:
         blocks += ["To go on from here, or to run it elsewhere:"]
-        blocks += [Code(text=_command(study.sessions[-1]["command"]))]
+        blocks += [Code(text=repeatable(study.sessions[-1]["command"]))]
     return Section(title="How it was run", blocks=blocks)
-
-
-def _command(typed: str) -> str:
-    """The command without what would delete the study."""
-    return shlex.join(word for word in shlex.split(typed) if word not in ("--fresh", "--yes"))
 
 
 # --- in the terminal ---------------------------------------------------------------------------

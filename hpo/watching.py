@@ -1,10 +1,13 @@
 """A study's progress as the storage has it, for whoever watches it from elsewhere."""
 
+import math
+import platform
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from datetime import datetime
 from itertools import groupby
+from typing import Any
 
 from optuna.storages import RDBStorage, get_storage
 from optuna.trial import FrozenTrial, TrialState
@@ -13,9 +16,10 @@ from rich.live import Live
 
 from hpo.config import Config
 from hpo.display import Progress, picture
-from hpo.forecast import Spent, by_cost, by_count, finalists
+from hpo.finalists import cell_name
+from hpo.forecast import Sound, Spent, by_cost, by_count, finalists
 from hpo.plan import Shape, cost
-from hpo.results import StoredGrid, StoredSearch, load_study
+from hpo.results import AGAIN, StoredGrid, StoredSearch, load_study
 
 LOOK_SECONDS = 1.0
 IDLE_LOOKS = 3  # a search is idle for a moment before its finalists begin
@@ -24,14 +28,26 @@ IDLE_LOOKS = 3  # a search is idle for a moment before its finalists begin
 def views(study: StoredGrid | StoredSearch, here: bool) -> Iterator[RenderableType]:
     """The study's progress as `hpo run` shows it, and that of its finalists once there are some.
     here: whether a process of this machine runs it."""
-    yield picture(progress(study))
-    if isinstance(study, StoredSearch) and study.tested is not None:
-        yield picture(progress(study.tested))
-    if (running := _running(study)) and not here:
+    for of in _parts(study):
+        yield picture(progress(of, here))
+    if running := sum(_running(of) for of in _parts(study) if not _alive(of, here)):
         yield (
             f"{running} trial{' is' if running == 1 else 's are'} marked as running, but nothing "
-            "on this machine runs the study: its run was killed, or is elsewhere."
+            "runs the study: its run was killed. `hpo run` goes on with it."
         )
+
+
+def _parts(study: StoredGrid | StoredSearch) -> list[StoredGrid | StoredSearch]:
+    """The study, and a search's finalists once there are some."""
+    tested = study.tested if isinstance(study, StoredSearch) else None
+    return [study] if tested is None else [study, tested]
+
+
+def _alive(study: StoredGrid | StoredSearch, here: bool) -> bool:
+    """Whether its last run goes on, here or, as far as the storage can say, on another machine."""
+    session = study.sessions[-1] if study.sessions else {}
+    elsewhere = session.get("host", platform.node()) != platform.node()
+    return here or (elsewhere and "seconds" not in session)
 
 
 def watch(
@@ -41,7 +57,7 @@ def watch(
     terminal, a line whenever a trial has ended."""
     cached = get_storage(storage)  # reads a trial that has ended once
     study, idle, said = load_study(cached, name), 0, ""
-    terminal = Live(console=console, auto_refresh=False)
+    terminal = Live(console=console, auto_refresh=False, transient=True)
     with terminal if console.is_terminal else nullcontext() as live:
         while idle < IDLE_LOOKS:
             if live:
@@ -50,42 +66,51 @@ def watch(
                 console.print(said := line, soft_wrap=True, markup=False)
             time.sleep(LOOK_SECONDS)
             study = load_study(cached, name)
-            idle = 0 if here() or _running(study) else idle + 1
+            idle = 0 if any(_alive(of, here()) for of in _parts(study)) else idle + 1
     return study
 
 
 def _line(study: StoredGrid | StoredSearch) -> str:
-    tested = study.tested if isinstance(study, StoredSearch) else None
-    found = [progress(of) for of in (study, tested) if of is not None]
+    found = [progress(of, here=True) for of in _parts(study)]
     return "; ".join(f"{of.title}: {of.counts}" for of in found)
 
 
 def _running(study: StoredGrid | StoredSearch) -> int:
-    """How many trials are marked as running, finalists included."""
-    tested = study.tested if isinstance(study, StoredSearch) else None
-    states = [trial.state for of in (study, tested) if of is not None for trial in of.frozen]
-    return states.count(TrialState.RUNNING)
+    """How many trials are marked as running."""
+    return sum(trial.state is TrialState.RUNNING for trial in study.frozen)
 
 
-def progress(study: StoredGrid | StoredSearch) -> Progress:
-    """What `hpo run` shows of the study, from what is stored of it."""
-    running = [trial for trial in study.frozen if trial.state is TrialState.RUNNING]
+def progress(study: StoredGrid | StoredSearch, here: bool) -> Progress:
+    """What `hpo run` shows of the study, from what is stored of it. here: whether a process of this
+    machine runs it; what a killed run left is shown as it stands."""
+    alive = _alive(study, here)
+    running = [t for t in study.frozen if alive and t.state is TrialState.RUNNING]
+    failed = study.trials[study.trials["state"] == "FAIL"]
     found = Progress(
         title=study.name,
         total=_total(study),
         done=_done(study),
         pruned=sum(trial.state is TrialState.PRUNED for trial in study.frozen),
-        failed=sum(trial.state is TrialState.FAIL for trial in study.frozen),
+        failed=int((~failed["fail_reason"].isin(AGAIN)).sum()),
         workers=[_doing(study, trials) for trials in _together(running)],
         best=_best(study),
     )
     session = study.sessions[-1] if study.sessions else {}
     if running and "seconds" not in session:
         found.started = time.monotonic() - (time.time() - session.get("started", time.time()))
-        found.expect(_seconds_left(study, running, session.get("workers", 1)))
+        limit = session.get("until", math.inf) - time.time()
+        found.expect(_seconds_left(study, running, session.get("workers", 1), max(limit, 0.0)))
     else:
-        found.seconds = sum(session.get("seconds", 0.0) for session in study.sessions)
+        found.seconds = sum(_session_seconds(study, session) for session in study.sessions)
     return found
+
+
+def _session_seconds(study: StoredGrid | StoredSearch, session: Mapping[str, Any]) -> float:
+    """How long a run took; one that was killed, until the last trial that ended."""
+    if "seconds" in session:
+        return float(session["seconds"])
+    ends = [t.datetime_complete.timestamp() for t in study.frozen if t.datetime_complete]
+    return max(max(ends, default=0.0) - float(session["started"]), 0.0)
 
 
 def _total(study: StoredGrid | StoredSearch) -> int:
@@ -147,10 +172,12 @@ def _config(study: StoredGrid | StoredSearch, trial: FrozenTrial) -> Config:
 
 
 def _seconds_left(
-    study: StoredGrid | StoredSearch, running: Sequence[FrozenTrial], workers: int
+    study: StoredGrid | StoredSearch, running: Sequence[FrozenTrial], workers: int, limit: float
 ) -> float | None:
+    """limit: seconds after which the study's own trainings end at the latest."""
     if isinstance(study, StoredGrid):
-        return _grid_seconds(study, running, workers)
+        left = _grid_seconds(study, running, workers)
+        return None if left is None else min(left, limit)
     ended = [t for t in study.frozen if t.state in (TrialState.COMPLETE, TrialState.PRUNED)]
     taken = [_seconds(trial) for trial in ended]
     missing = _total(study) - len(ended) - len(running)
@@ -158,11 +185,19 @@ def _seconds_left(
     if left is None:
         return None
     sound = [
-        (trial.value or 0.0, _seconds(trial))
+        Sound(value=trial.value or 0.0, seconds=_seconds(trial), trained=_trained(study, trial))
         for trial in ended
         if trial.state is TrialState.COMPLETE and not trial.user_attrs.get("diverged")
     ]
-    return left + finalists(sound, study.file.finalists, study.file.finalist_seeds, workers)
+    k, seeds = study.file.finalists, study.file.finalist_seeds
+    return min(left, limit) + finalists(sound, k, seeds, workers)
+
+
+def _trained(study: StoredSearch, trial: FrozenTrial) -> int:
+    """On how many of the finalists' seeds the trial was trained already."""
+    if study.tested is None:
+        return 0
+    return int((study.tested.finished["cell"] == cell_name(trial.number)).sum())
 
 
 def _grid_seconds(study: StoredGrid, running: Sequence[FrozenTrial], workers: int) -> float | None:

@@ -18,7 +18,7 @@ from pathlib import Path
 import optuna
 import pytest
 from test_report import store
-from test_search_cli import ended_in
+from test_search_cli import await_trials, ended_in
 from tiny import SEARCH
 
 from hpo import note, pool
@@ -208,8 +208,7 @@ def test_four_clients_poll_while_a_study_writes(hpo_process, tmp_path):
         "run", "tiny.toml", "--trials", "100000", "--timeout", "12", "--dashboard"
     )
     url = address(process)
-    while not ended_in(tmp_path):
-        time.sleep(0.1)
+    await_trials(tmp_path)
     pollers = [Poller(url) for _ in range(4)]
     [poller.start() for poller in pollers]
     before, began = ended_in(tmp_path), time.monotonic()
@@ -282,6 +281,16 @@ def test_a_grid_says_its_cells_and_its_table(tmp_path):
     assert "Report" not in begun
     note.end(storage, "grid-report", "hpo run grid-report", tmp_path / "index.html")
     assert "| Baseline MLP |" in note_of(tmp_path, "grid-report")
+
+
+def test_a_note_repeats_no_deletion_and_names_no_report_that_is_not_there(tmp_path):
+    store(tmp_path)
+    storage = open_storage(f"sqlite:///{tmp_path / 'hpo.db'}")
+    note.end(storage, "grid-report", "hpo run grid-report --fresh --yes --seeds 3", None)
+    text = note_of(tmp_path, "grid-report")
+    assert "- **Command**: hpo run grid-report --seeds 3\n" in text
+    assert "**Report**" not in text
+    assert "| Baseline MLP |" in text
 
 
 def test_a_note_that_a_person_changed_is_left_alone(tmp_path):

@@ -215,6 +215,24 @@ def test_finalists_of_another_search_of_that_name_are_not_taken_for_its_own(tmp_
         run(file, tmp_path, n_trials=3)
 
 
+def test_a_kill_while_the_finalists_begin_keeps_nobody_from_going_on(tmp_path):
+    file = written(tmp_path)
+    optuna.create_study(storage=storage_in(tmp_path), study_name="tiny.finalists")
+    run(file, tmp_path, n_trials=3)
+    assert stored(tmp_path).winner is not None
+
+
+def test_a_study_of_which_nothing_is_run_yet_is_said_to_be_so(tmp_path):
+    file = written(tmp_path)
+    run(file, tmp_path, n_trials=1)
+    begun = optuna.load_study(storage=storage_in(tmp_path), study_name="tiny")
+    half = optuna.create_study(storage=storage_in(tmp_path), study_name="half")
+    for key in ("study_file", "data", "binding"):
+        half.set_user_attr(key, begun.user_attrs[key])
+    with pytest.raises(InputError, match="nothing of it is run yet"):
+        results.load_study(storage_in(tmp_path), "half")
+
+
 def test_a_winner_is_named_when_all_finalists_are_trained_and_not_before(whole, tmp_path):
     study = stored(whole)
     assert study.tested is not None

@@ -55,11 +55,17 @@ def ended_in(folder: Path) -> int:
         return 0
 
 
+def await_trials(folder: Path, count: int = 1) -> None:
+    """Until so many of the search's trials have ended; fails after a minute."""
+    deadline = time.monotonic() + 60
+    while ended_in(folder) < count:
+        assert time.monotonic() < deadline, f"{ended_in(folder)} trials have ended"
+        time.sleep(0.05)
+
+
 def test_ctrl_c_ends_in_a_whole_report_and_the_same_command_goes_on(hpo, hpo_process, tiny):
     process = hpo_process("run", "tiny.toml", "--trials", "100000")
-    deadline = time.monotonic() + 60
-    while ended_in(tiny) < 4 and time.monotonic() < deadline:
-        time.sleep(0.05)
+    await_trials(tiny, 4)
     os.kill(process.pid, signal.SIGINT)
     _, err = process.communicate(timeout=30)
     assert process.returncode == 130, err

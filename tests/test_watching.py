@@ -1,6 +1,8 @@
 """Progress from the storage alone, as `hpo show` prints it."""
 
+import dataclasses
 import io
+import json
 import re
 import time
 from datetime import datetime, timedelta
@@ -12,7 +14,7 @@ import pytest
 from optuna.trial import TrialState, create_trial
 from rich.console import Console
 from test_report import store
-from test_search_cli import ended_in
+from test_search_cli import await_trials
 from tiny import SEARCH
 
 from hpo import lock, pictures, results, watching
@@ -58,7 +60,7 @@ def running(tmp_path: Path) -> results.StoredGrid:
 
 
 def test_a_running_grid_is_shown_as_its_run_shows_it(running):
-    shown = text_of(watching.progress(running) and picture(watching.progress(running)))
+    shown = text_of(picture(watching.progress(running, here=True)))
     assert "24/64" in shown
     assert "baseline seeds 3–4, epoch 4/10" in shown
     assert "best" in shown
@@ -67,8 +69,32 @@ def test_a_running_grid_is_shown_as_its_run_shows_it(running):
 
 def test_trials_left_running_by_a_killed_run_are_said(running):
     said = [text_of(part, 200) for part in watching.views(running, here=False)]
-    assert "2 trials are marked as running, but nothing on this machine runs the study" in said[-1]
+    assert "2 trials are marked as running, but nothing runs the study" in said[-1]
+    assert "left" not in said[0]
+    assert "epoch" not in said[0]
     assert len(list(watching.views(running, here=True))) == 1
+
+
+def test_a_run_on_another_machine_is_shown_as_under_way(running):
+    session = {**running.sessions[-1], "host": "another"}
+    elsewhere = dataclasses.replace(running, sessions=[session])
+    [shown] = watching.views(elsewhere, here=False)
+    assert "baseline seeds 3–4, epoch 4/10" in text_of(shown)
+
+
+def test_a_time_limit_bounds_the_time_left(running):
+    session = {**running.sessions[-1], "until": time.time() + 3}
+    limited = dataclasses.replace(running, sessions=[session])
+    left = watching.progress(limited, here=True).finish - time.monotonic()
+    assert 0 < left <= 3 < watching.progress(running, here=True).finish - time.monotonic()
+
+
+def test_a_trial_that_will_run_again_has_not_failed(running):
+    frame = running.trials.astype({"fail_reason": object})
+    frame.loc[:2, "state"] = "FAIL"
+    frame.loc[:2, "fail_reason"] = ["stopped", "RuntimeError: no memory", "out of time"]
+    stopped = dataclasses.replace(running, trials=frame)
+    assert watching.progress(stopped, here=True).failed == 1
 
 
 def test_an_ended_study_says_how_long_it_took(tmp_path):
@@ -77,7 +103,7 @@ def test_an_ended_study_says_how_long_it_took(tmp_path):
     study = optuna.load_study(study_name="grid-report", storage=storage)
     sessions = [{"started": 0.0, "seconds": 60.0, "workers": 2}] * 2
     study.set_user_attr("sessions", sessions)
-    found = watching.progress(results.load_study(storage, stored.name))
+    found = watching.progress(results.load_study(storage, stored.name), here=False)
     assert (found.done, found.total, found.workers) == (24, 24, [])
     assert "2 min 00 s" in text_of(picture(found))
     assert "left" not in text_of(picture(found))
@@ -127,9 +153,9 @@ def test_watch_follows_a_run_from_elsewhere_to_its_end(hpo, hpo_process, tmp_pat
     (tmp_path / "tiny.toml").write_text(SEARCH)
     (tmp_path / "hpo.artifacts").write_text("a file stands where the folder would be")
     process = hpo_process("run", "tiny.toml", "--quiet")
-    while not ended_in(tmp_path):
-        time.sleep(0.1)
+    await_trials(tmp_path)
     watched = hpo("show", "tiny", "--watch")
+    assert hpo("show", "tiny.finalists").out.count("finalists") >= 1
     _, err = process.communicate(timeout=60)
     assert process.returncode == 0
     assert "hpo.artifacts: cannot be written" in err
@@ -144,8 +170,7 @@ def test_watch_follows_a_run_from_elsewhere_to_its_end(hpo, hpo_process, tmp_pat
 def test_a_stop_ends_a_watch_and_not_the_study(hpo_process, tmp_path):
     (tmp_path / "tiny.toml").write_text(SEARCH)
     process = hpo_process("run", "tiny.toml", "--trials", "100000", "--quiet")
-    while not ended_in(tmp_path):
-        time.sleep(0.1)
+    await_trials(tmp_path)
     watcher = hpo_process("show", "tiny", "--watch")
     assert "trials" in watcher.stdout.readline()
     watcher.terminate()  # as Ctrl-C, which a shell's background job may ignore
@@ -197,6 +222,19 @@ def test_a_deleted_studys_pictures_go_with_it(tmp_path):
     assert left.name == meta.artifact_id
     pictures.remove(storage, studies[1]._study_id, folder)
     assert not folder.exists()
+
+
+def test_a_picture_deleted_in_the_dashboard_does_not_stop_a_deletion(tmp_path):
+    storage = open_storage(f"sqlite:///{tmp_path / 'hpo.db'}")
+    drawing = pictures.Pictures(storage, tmp_path / "artifacts")
+    study = optuna.create_study(storage=storage)
+    trial = study.ask()._trial_id
+    for _ in range(2):
+        drawing.attach(trial, {metric: [0.5] for metric in METRICS}, 2)
+    first = next(key for key in storage.get_trial(trial).system_attrs if "artifact" in key)
+    storage.set_trial_system_attr(trial, first, json.dumps(None))  # as optuna-dashboard does
+    pictures.remove(storage, study._study_id, tmp_path / "artifacts")
+    assert len(list((tmp_path / "artifacts").iterdir())) == 1
 
 
 def test_a_folder_that_goes_away_costs_a_line_and_no_trial(tmp_path):
