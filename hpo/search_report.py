@@ -101,7 +101,10 @@ def _course(study: StoredSearch) -> Section:
 def _progress(study: StoredSearch, label: str) -> search_figures.Run:
     rows = study.ended
     return search_figures.Run(
-        label=label, values=selected_values(rows), seconds=run_seconds(study, rows)
+        label=label,
+        values=selected_values(rows),
+        seconds=run_seconds(study, rows),
+        numbers=rows["number"].to_list(),
     )
 
 
@@ -211,6 +214,7 @@ def _slice(study: StoredSearch, name: str) -> space_figures.Slice:
         parameter=_parameter(study, name),
         accuracies=(100 * rows["valid_accuracy"]).to_list(),
         states=_states(rows),
+        numbers=rows["number"].to_list(),
     )
 
 
