@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from rich.console import RenderableType
 from rich.table import Table as RichTable
 
-from hpo import figures, network_figures
+from hpo import figures, network_figures, verdict_report
 from hpo.config import CLASSES
 from hpo.findings import comparisons, finding
 from hpo.grid_tables import (
@@ -241,7 +241,8 @@ def lead(study: StoredGrid) -> list[str]:
 def sections(study: StoredGrid) -> list[Section]:
     """The report: overview, protocol, the experiments in their order, how it was run."""
     experiments = [_experiment(study, n, e) for n, e in enumerate(study.file.experiments)]
-    found = [_glance(study), *_differences(study), _protocol(study)]
+    found = [_glance(study), *verdict_report.sections(study), *_differences(study)]
+    found.append(_protocol(study))
     return [*found, *experiments, _run_section(study)]
 
 
@@ -267,3 +268,4 @@ def terminal(study: StoredGrid) -> Iterator[RenderableType]:
     for _, best in study.finished.nlargest(1, "valid_accuracy").iterrows():
         accuracy = f"validation accuracy {100 * best['valid_accuracy']:.2f}%"
         yield f"best trial: {best['number']}, {best['cell']} seed {best['seed']}, {accuracy}"
+    yield from verdict_report.terminal(study)

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from hpo import claims
+from hpo.claims import Claim
 from hpo.config import HYPERPARAMETERS, REQUIRED, Config, check, faults_in
 from hpo.errors import InputError
 from hpo.space import Domain, parse_domain, space_faults
@@ -72,6 +74,7 @@ class GridStudy:
     seeds: int
     cells: tuple[Cell, ...]
     experiments: tuple[Experiment, ...]
+    claims: tuple[Claim, ...] = ()
     text: str = ""
     source: str = ""
     raw: Mapping[str, Any] = field(repr=False, compare=False)
@@ -230,9 +233,8 @@ class _Reader:
 
 
 def _grid(raw: Mapping[str, Any], name: str, reader: _Reader) -> GridStudy:
-    reader.known(
-        raw, ("title", "text", "source", "dataset", "seeds", "base", "cells", "experiments")
-    )
+    keys = ("title", "text", "source", "dataset", "seeds", "base", "cells", "experiments")
+    reader.known(raw, (*keys, "claims"))
     base = reader.table(raw, "base")
     reader.known(base, HYPERPARAMETERS, "base.")
     for key, value in base.items():
@@ -245,6 +247,8 @@ def _grid(raw: Mapping[str, Any], name: str, reader: _Reader) -> GridStudy:
         reader.fault("cells", "needs at least one [[cells]] table")
     names = [table["name"] for table in tables if isinstance(table.get("name"), str)]
     experiments = _experiments(raw, names, reader)
+    epochs = {cell.name: cell.config.epochs for cell in cells if cell}
+    found = claims.read(reader.tables(raw, "claims"), epochs, reader) if all(cells) else ()
     return GridStudy(
         name=name,
         title=reader.text(raw, "title", name),
@@ -254,6 +258,7 @@ def _grid(raw: Mapping[str, Any], name: str, reader: _Reader) -> GridStudy:
         seeds=reader.count(raw, "seeds", 1),
         cells=tuple(cell for cell in cells if cell),
         experiments=experiments,
+        claims=found,
         raw=raw,
     )
 

@@ -1,0 +1,189 @@
+"""Statements put to the test: against published figures, other libraries and simulation."""
+
+import gc
+
+import numpy as np
+import pytest
+import scipy.stats
+from statsmodels.stats.weightstats import ttost_ind, ttost_paired
+
+from hpo.verdicts import (
+    Evidence,
+    Verdict,
+    combine,
+    greater,
+    greater_unpaired,
+    judge,
+    mostly_fails,
+    prediction_interval,
+    within,
+    within_unpaired,
+)
+
+# Student (1908), "The probable error of a mean": hours of sleep gained by two drugs.
+SLEEP_A = np.array([0.7, -1.6, -0.2, -1.2, -0.1, 3.4, 3.7, 0.8, 0.0, 2.0])
+SLEEP_B = np.array([1.9, 0.8, 1.1, 0.1, -0.1, 4.4, 5.5, 1.6, 4.6, 3.4])
+# Darwin's maize (Fisher 1935, The Design of Experiments, section 21): eighths of an inch.
+MAIZE = [49, -67, 8, 16, 6, 23, 28, 41, 14, 29, 56, 24, 75, 60, -48]
+
+
+def two_sided(found: Evidence) -> float:
+    return 2 * min(found.p_for, found.p_against)
+
+
+# --- one statement -----------------------------------------------------------------------------
+
+
+def test_students_sleep():
+    found = greater(SLEEP_A - SLEEP_B)
+    assert found.test == "paired t"
+    assert two_sided(found) == pytest.approx(0.002833, abs=5e-7)
+    assert (found.low, found.high) == pytest.approx((-2.459886, -0.7001142), abs=1e-6)
+    assert found.p_against < 0.01 < found.p_for
+
+
+def test_fishers_maize():
+    """863 of 32768 flips give a sum as great as the one seen."""
+    found = greater(MAIZE, bimodal=True)
+    assert found.test == "sign flips"
+    assert found.p_for == 863 / 32768
+    assert found.effect == pytest.approx(314 / 15)
+
+
+@pytest.mark.parametrize("n", [6, 10, 14])
+def test_sign_flips_are_scipys_permutation_test(n):
+    differences = np.random.default_rng(n).normal(0.4, 1, n)
+    by_scipy = scipy.stats.permutation_test(
+        (differences,), np.sum, permutation_type="samples", n_resamples=np.inf,
+        alternative="greater",
+    )  # fmt: skip
+    assert greater(differences, bimodal=True).p_for == pytest.approx(by_scipy.pvalue)
+
+
+def test_many_sign_flips_are_sampled_and_come_close():
+    differences = np.random.default_rng(1).normal(0.3, 1, 40)
+    found = greater(differences, bimodal=True)
+    assert found.p_for == pytest.approx(greater(differences).p_for, abs=0.01)
+    assert found == greater(differences, bimodal=True)
+
+
+@pytest.mark.parametrize("bimodal", [False, True])
+def test_an_interval_leaves_zero_out_where_its_test_rejects(bimodal):
+    rng = np.random.default_rng(2)
+    for n in (6, 8, 10):
+        for _ in range(60):
+            found = greater(rng.normal(0.6, 1, n), bimodal=bimodal)
+            assert (found.low > 0) == (found.p_for <= 0.025)
+            assert (found.high < 0) == (found.p_against <= 0.025)
+
+
+def test_five_values_give_sign_flips_no_bound():
+    found = greater([1.0, 2.0, 3.0, 4.0, 5.0], bimodal=True)
+    assert (found.low, found.high, found.p_for) == (-np.inf, np.inf, 1 / 32)
+
+
+def test_values_all_alike_are_no_certainty():
+    assert greater([0.5, 0.5]).p_for == 0.25
+    assert within([0.1, 0.1], 1.0).test == ""
+    found = greater([0.0, 0.0, 0.0])
+    assert (found.test, found.low, found.high, found.p_for) == ("", 0.0, 0.0, 1.0)
+
+
+def test_one_value_tests_nothing():
+    for found in (greater([2.0]), within([0.1], 1.0), greater_unpaired([1.0], [2.0])):
+        assert (found.test, found.p_for, found.p_against) == ("", 1.0, 1.0)
+        assert np.isnan(found.low)
+
+
+@pytest.mark.parametrize("values", [[], [1.0, np.nan], [np.inf, 1.0]])
+def test_what_is_not_finite_is_refused(values):
+    with pytest.raises(ValueError, match="needs finite values"):
+        greater(values)
+
+
+def test_unpaired_is_students_test_for_two_samples():
+    found = greater_unpaired(SLEEP_A, SLEEP_B[:7])
+    by_scipy = scipy.stats.ttest_ind(SLEEP_A, SLEEP_B[:7])
+    interval = by_scipy.confidence_interval()
+    assert two_sided(found) == pytest.approx(by_scipy.pvalue)
+    assert (found.low, found.high) == pytest.approx((interval.low, interval.high))
+
+
+def test_ten_failures_of_ten_as_tables_have_it():
+    """Clopper and Pearson's interval for 10 of 10: 69.15% to 100%."""
+    found = mostly_fails(10, 10)
+    assert (found.low, found.high) == pytest.approx((0.6915, 1.0), abs=5e-5)
+    assert found.p_for == pytest.approx(1 / 1024)
+    assert found.p_against == 1.0
+    assert mostly_fails(1, 10).p_against == pytest.approx(11 / 1024)
+
+
+def test_equivalence_is_the_two_one_sided_tests():
+    rng = np.random.default_rng(3)
+    a, b = rng.normal(0, 1, 12), rng.normal(0.1, 0.5, 12)
+    paired, _, _ = ttost_paired(a, b, -0.8, 0.8)
+    unpaired, _, _ = ttost_ind(a, b, -0.8, 0.8, usevar="pooled")
+    assert within(a - b, 0.8).p_for == pytest.approx(paired)
+    assert within_unpaired(a, b, 0.8).p_for == pytest.approx(unpaired)
+    assert within(a - b + 9, 0.8).p_against < 1e-6
+
+
+def test_one_more_run_falls_into_its_interval_19_times_of_20():
+    rng = np.random.default_rng(4)
+    hits = []
+    for values in rng.normal(0, 1, (4000, 6)):
+        low, high = prediction_interval(values[:5])
+        hits.append(low <= values[5] <= high)
+    assert np.mean(hits) == pytest.approx(0.95, abs=0.01)
+    assert prediction_interval([1.0]) is None
+
+
+# --- many statements ---------------------------------------------------------------------------
+
+
+def test_a_statement_of_parts_is_as_weak_as_its_weakest():
+    parts = [greater(SLEEP_B - SLEEP_A), greater(SLEEP_B), greater([1.0, -1.0, 0.5])]
+    p_for, p_against = combine(parts)
+    assert p_for == parts[2].p_for
+    assert p_against == min(1.0, 3 * min(part.p_against for part in parts))
+
+
+def test_holms_correction_by_hand():
+    """0.01, 0.02 and 0.04 become 0.03, 0.04 and 0.04."""
+    found = judge([(0.02, 0.98), (0.99, 0.01), (0.005, 0.995)])
+    assert [p for _, p in found] == pytest.approx([0.04, 0.04, 0.03])
+    assert [v for v, _ in found] == [Verdict.HOLDS, Verdict.REFUTED, Verdict.HOLDS]
+    assert judge([]) == []
+
+
+def null_study(rng: np.random.Generator) -> list[tuple[float, float]]:
+    """Fifteen statements about ten seeds, on the edge between true and false: equal means, cells
+    that fail or learn by the toss of a coin, differences at the margin."""
+    runs = np.where(rng.random((6, 10)) < 0.5, 0.1, 0.96) + rng.normal(0, 0.002, (6, 10))
+    found = [greater(rng.normal(0, 1, 10)) for _ in range(5)]
+    found += [greater(a - b, bimodal=True) for a, b in zip(runs[::2], runs[1::2], strict=True)]
+    found += [mostly_fails(int((rng.random(10) < 0.5).sum()), 10) for _ in range(3)]
+    found += [within(rng.normal(1, 0.3, 10), 1.0) for _ in range(2)]
+    found += [greater_unpaired(rng.normal(0, 1, 10), rng.normal(0, 1, 2)) for _ in range(2)]
+    return [(f.p_for, f.p_against) for f in found]
+
+
+def test_at_most_one_null_study_in_twenty_has_a_false_verdict():
+    rng = np.random.default_rng(5)
+    false_holds = false_any = 0
+    gc.freeze()  # statsmodels collects garbage at every correction
+    for _ in range(2000):
+        verdicts = {verdict for verdict, _ in judge(null_study(rng))}
+        false_holds += Verdict.HOLDS in verdicts
+        false_any += bool(verdicts - {Verdict.UNRESOLVED})
+    gc.unfreeze()
+    assert 0 < false_holds <= 0.05 * 2000
+    assert false_any <= 0.05 * 2000
+
+
+def test_what_is_there_is_found():
+    rng = np.random.default_rng(6)
+    pairs = [greater(rng.normal(2, 1, 10)), mostly_fails(10, 10), within(rng.normal(0, 1, 10), 3)]
+    pairs += [greater(rng.normal(-2, 1, 10)), greater(rng.normal(0.85, 0.02, 10), bimodal=True)]
+    verdicts = [verdict.value for verdict, _ in judge([(f.p_for, f.p_against) for f in pairs])]
+    assert verdicts == ["holds", "holds", "holds", "refuted", "holds"]
