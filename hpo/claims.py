@@ -1,4 +1,4 @@
-"""What a publication concludes from its runs, declared so that it can be tested."""
+"""What a publication concludes from its runs, and presumes of them, declared to be tested."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -48,6 +48,21 @@ class Claim:
     quote: str = ""
     where: str = ""
     within: float = WITHIN
+
+
+PRESUMPTIONS = ("vanishing gradients", "learning rate too high")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cause:
+    """Why a cell is presumed to fail, one of PRESUMPTIONS, to be looked for in its diagnostics
+    beside those of a cell that works."""
+
+    cell: str
+    beside: str
+    presumes: str
+    quote: str = ""
+    where: str = ""
 
 
 class Reader(Protocol):
@@ -172,3 +187,28 @@ def _within(table: Mapping[str, Any], form: Form, at: str, reader: Reader) -> fl
         reader.fault(f"{at}within", f"must be a share between 0 and 1, got {value!r}")
         return WITHIN
     return float(value)
+
+
+def read_causes(
+    tables: Sequence[Mapping[str, Any]], cells: Sequence[str], reader: Reader
+) -> tuple[Cause, ...]:
+    """The [[causes]] of a grid that has these cells; faults go to the reader."""
+    return tuple(_cause(table, f"causes[{i}].", cells, reader) for i, table in enumerate(tables))
+
+
+def _cause(table: Mapping[str, Any], at: str, cells: Sequence[str], reader: Reader) -> Cause:
+    reader.known(table, ("cell", "beside", "presumes", "quote", "where"), at)
+    named = {}
+    for key in ("cell", "beside"):
+        named[key] = reader.text(table, key, "", at)
+        if named[key] not in cells:
+            known = ", ".join(cells)
+            reader.fault(f"{at}{key}", f"no cell is named {named[key]!r}; there are {known}")
+    if named["cell"] == named["beside"]:
+        reader.fault(f"{at}beside", "must be another cell, one that works")
+    return Cause(
+        **named,
+        presumes=reader.choice(table, "presumes", "", PRESUMPTIONS, at),
+        quote=reader.text(table, "quote", "", at),
+        where=reader.text(table, "where", "", at),
+    )

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from rich.console import RenderableType
 from rich.table import Table as RichTable
 
-from hpo import figures, network_figures, verdict_report
+from hpo import causes, figures, network_figures, verdict_report
 from hpo.config import CLASSES
 from hpo.findings import comparisons, finding
 from hpo.grid_tables import (
@@ -17,6 +17,7 @@ from hpo.grid_tables import (
     published,
     reported,
     reproduced,
+    stands_on,
 )
 from hpo.page import Block, Picture, Section, Table
 from hpo.record import METRICS
@@ -34,10 +35,7 @@ FALLING = {
 
 def _basis(study: StoredGrid) -> str:
     """The data that a table stands on, in words."""
-    test = f"{study.data['test']:,} test images"
-    name = study.data_name
-    warning = "" if study.data["name"] == study.file.dataset else f", not {study.file.dataset}"
-    return f"Data: {name}{warning}; accuracy and loss on its {test}"
+    return f"{stands_on(study)}; accuracy and loss on its {study.data['test']:,} test images"
 
 
 def _key(study: StoredGrid, cells: Sequence[Cell]) -> str:
@@ -243,7 +241,7 @@ def sections(study: StoredGrid) -> list[Section]:
     experiments = [_experiment(study, n, e) for n, e in enumerate(study.file.experiments)]
     found = [_glance(study), *verdict_report.sections(study), *_differences(study)]
     found.append(_protocol(study))
-    return [*found, *experiments, _run_section(study)]
+    return [*found, *experiments, *causes.sections(study), _run_section(study)]
 
 
 def terminal(study: StoredGrid) -> Iterator[RenderableType]:

@@ -21,6 +21,12 @@ def fails(study: StoredGrid, cell: Cell) -> bool:
     return bool(((rows["test_accuracy"] < FAILS_BELOW) | rows["diverged"].astype(bool)).any())
 
 
+def stands_on(study: StoredGrid) -> str:
+    """Data: MNIST; with a warning where that is not what the study file names."""
+    warning = "" if study.data["name"] == study.file.dataset else f", not {study.file.dataset}"
+    return f"Data: {study.data_name}{warning}"
+
+
 def reproduced(study: StoredGrid, cell: Cell, figure: str) -> str:
     """mean ± sd, or median (range) where runs collapse; an en dash without a finished run."""
     values = study.of(cell)[figure] * SCALE[figure]

@@ -11,7 +11,8 @@ class Task:
     """Train one network for each of the seeds, as a stack; test them at the end if test is set.
 
     inspect: the test also says which images were mistaken for what. whole: train on all training
-    images, validate on none, and send the network itself.
+    images, validate on none, and send the network itself. diagnose: with every epoch, what went on
+    inside, see diagnosis.Diagnosis.
     """
 
     id: int
@@ -19,6 +20,7 @@ class Task:
     seeds: tuple[Seeds, ...]
     test: bool = False
     inspect: bool = False
+    diagnose: bool = False
     whole: bool = False
 
 
@@ -47,6 +49,7 @@ class EpochDone:
     valid_loss: list[float]
     valid_accuracy: list[float]
     seconds: float
+    diagnostics: dict[str, list[list[float]] | None] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

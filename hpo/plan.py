@@ -142,6 +142,7 @@ class GridPlan:
         self.storage = storage
         self.study_id = storage.get_study_id_from_name(study.study_name)
         self.finalists = finalists
+        self.diagnose = study_file.diagnostics
         own = distributions([cell.config for cell in study_file.cells])
         self.distributions = {**own, **(ranges or {})}
         self.shape = shape = Shape.of(dataset)
@@ -174,6 +175,7 @@ class GridPlan:
             seeds=tuple(Seeds.of(seed) for seed in seeds),
             test=True,
             inspect=self.finalists,
+            diagnose=self.diagnose,
         )
         label = f"{cell.name} {_seeds_text(seeds)}"
         names = [f"{cell.name} seed {seed}" for seed in seeds]

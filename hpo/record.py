@@ -25,6 +25,8 @@ class EpochFigures(Protocol):
     def valid_accuracy(self) -> list[float]: ...
     @property
     def seconds(self) -> float: ...
+    @property
+    def diagnostics(self) -> dict[str, list[list[float]] | None] | None: ...
 
 
 def attributes(epochs: Sequence[EpochFigures], replicate: int) -> dict[str, Any]:
@@ -32,12 +34,28 @@ def attributes(epochs: Sequence[EpochFigures], replicate: int) -> dict[str, Any]
     and validation accuracies, and whether it diverged: 0 or 1, since the dashboard sorts numbers
     alone."""
     curve = {metric: [getattr(e, metric)[replicate] for e in epochs] for metric in METRICS}
+    measured = _diagnostics(epochs, replicate)
     return {
         "train_seconds": sum(epoch.seconds for epoch in epochs),
         "train_valid_gap": curve["train_accuracy"][-1] - curve["valid_accuracy"][-1],
         "diverged": int(any(diverged(epoch, replicate) for epoch in epochs)),
         "curve": {metric: [finite(v) for v in values] for metric, values in curve.items()},
+        **({"diagnostics": measured} if measured else {}),
     }
+
+
+def _diagnostics(
+    epochs: Sequence[EpochFigures], replicate: int
+) -> dict[str, list[list[float | None]]]:
+    """{measure: a list an epoch of a figure a layer}, to four digits; none where none were asked
+    for, or the activation has no such measure."""
+    found: dict[str, list[list[float | None]]] = {}
+    for epoch in epochs:
+        for measure, layers in (epoch.diagnostics or {}).items():
+            if layers is not None:
+                figures = [finite(float(f"{layer[replicate]:.4g}")) for layer in layers]
+                found.setdefault(measure, []).append(figures)
+    return found
 
 
 def diverged(epoch: EpochFigures, replicate: int) -> bool:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hpo import claims
-from hpo.claims import Claim
+from hpo.claims import Cause, Claim
 from hpo.config import HYPERPARAMETERS, REQUIRED, Config, check, faults_in
 from hpo.errors import InputError
 from hpo.space import Domain, parse_domain, space_faults
@@ -75,6 +75,8 @@ class GridStudy:
     cells: tuple[Cell, ...]
     experiments: tuple[Experiment, ...]
     claims: tuple[Claim, ...] = ()
+    causes: tuple[Cause, ...] = ()
+    diagnostics: bool = False  # whether training measures what goes on inside the networks
     text: str = ""
     source: str = ""
     raw: Mapping[str, Any] = field(repr=False, compare=False)
@@ -201,6 +203,12 @@ class _Reader:
             return default
         return value
 
+    def flag(self, table: Mapping[str, Any], key: str) -> bool:
+        value = table.get(key, False)
+        if not isinstance(value, bool):
+            self.fault(key, f"must be true or false, got {value!r}")
+        return bool(value)
+
     def choice(
         self, table: Mapping[str, Any], key: str, default: str, known: tuple[str, ...], at: str = ""
     ) -> str:
@@ -234,7 +242,7 @@ class _Reader:
 
 def _grid(raw: Mapping[str, Any], name: str, reader: _Reader) -> GridStudy:
     keys = ("title", "text", "source", "dataset", "seeds", "base", "cells", "experiments")
-    reader.known(raw, (*keys, "claims"))
+    reader.known(raw, (*keys, "claims", "causes", "diagnostics"))
     base = reader.table(raw, "base")
     reader.known(base, HYPERPARAMETERS, "base.")
     for key, value in base.items():
@@ -259,6 +267,8 @@ def _grid(raw: Mapping[str, Any], name: str, reader: _Reader) -> GridStudy:
         cells=tuple(cell for cell in cells if cell),
         experiments=experiments,
         claims=found,
+        causes=claims.read_causes(reader.tables(raw, "causes"), names, reader),
+        diagnostics=reader.flag(raw, "diagnostics"),
         raw=raw,
     )
 

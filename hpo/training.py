@@ -4,12 +4,14 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from hpo.config import CLASSES, Config, Seeds
+from hpo.diagnosis import IMAGES, Diagnosis, Figures
 from hpo.network import Network, Pass
 
 Optimizer = torch.optim.Optimizer
@@ -70,7 +72,8 @@ class Epoch:
     """What one epoch gave, a figure a replicate; number counts from 1.
 
     Training loss and accuracy are means over the epoch while the weights change. seconds is a
-    replicate's share of the epoch's training and validation.
+    replicate's share of the epoch's training and validation. diagnostics: see Diagnosis, None where
+    they were not asked for.
     """
 
     number: int
@@ -80,6 +83,7 @@ class Epoch:
     valid_accuracy: list[float]
     seconds: float
     network: Network
+    diagnostics: Figures | None = None
 
 
 class _Unwanted(Exception):  # noqa: N818
@@ -93,6 +97,8 @@ def train(
     seeds: Sequence[Seeds],
     device: torch.device | None = None,
     unwanted: Callable[[], bool] = lambda: False,
+    *,
+    diagnose: bool = False,
 ) -> Iterator[Epoch]:
     """Trains one network for each split and seed, all of one configuration; yields every epoch.
 
@@ -107,7 +113,8 @@ def train(
     network = Network(sizes, config.activation, generators, device)
     orders = [torch.Generator().manual_seed(seed.order) for seed in seeds]
     valid = torch.stack([split.valid for split in splits]).to(device)
-    trainer = _Trainer(config, network, len(splits[0].train), unwanted)
+    diagnosis = Diagnosis(network) if diagnose else None
+    trainer = _Trainer(config, network, len(splits[0].train), unwanted, diagnosis)
     for number in range(1, config.epochs + 1):
         start = time.perf_counter()
         order = torch.stack([_shuffled(s.train, g) for s, g in zip(splits, orders, strict=True)])
@@ -116,6 +123,8 @@ def train(
         except _Unwanted:
             return
         valid_loss, valid_accuracy = evaluate(network, examples, valid)
+        looked_at = _forwarded(network, examples, valid[:, :IMAGES])
+        figures = diagnosis.figures(looked_at) if diagnosis else None
         yield Epoch(
             number=number,
             train_loss=train_loss,
@@ -124,6 +133,7 @@ def train(
             valid_accuracy=valid_accuracy,
             seconds=(time.perf_counter() - start) / len(seeds),
             network=network,
+            diagnostics=figures,
         )
 
 
@@ -135,10 +145,16 @@ class _Trainer:
     """One optimizer's steps over a network; plain gradient descent is folded into the backward."""
 
     def __init__(
-        self, config: Config, network: Network, rows: int, unwanted: Callable[[], bool]
+        self,
+        config: Config,
+        network: Network,
+        rows: int,
+        unwanted: Callable[[], bool],
+        diagnosis: Diagnosis | None,
     ) -> None:
         """rows: how many a replicate trains on in an epoch."""
         self.network = network
+        self.diagnosis = diagnosis
         self.unwanted = unwanted
         self.batch_size = config.batch_size
         self.lr = config.lr
@@ -174,7 +190,11 @@ class _Trainer:
                 raise _Unwanted
             torch.index_select(examples.images, 0, index, out=inputs)
             buffers.forward(answer)
-            self._update(buffers, answer, target)
+            if self.diagnosis and self.diagnosis.wants(step, len(rows)):
+                update = partial(self._update, buffers, answer, target)
+                self.diagnosis.probe((step, len(rows)), buffers, answer, target, update)
+            else:
+                self._update(buffers, answer, target)
         return logits, labels
 
     def _pass(self, batch: int) -> Pass:
@@ -212,6 +232,18 @@ def answers(network: Network, examples: Examples, rows: Tensor) -> Answers:
         torch.index_select(examples.images, 0, index, out=inputs)
         buffers.forward(answer)
     return logits, examples.labels[rows]
+
+
+def _forwarded(network: Network, examples: Examples, rows: Tensor) -> Iterator[Pass]:
+    """Passes that have taken rows of the examples, (R, n), through the network, one after another
+    in the same buffers."""
+    for part in _batches(rows, CHUNK):
+        buffers = Pass(network, part.shape[2])
+        inputs, logits = buffers.inputs.flatten(0, 1), _class_major_zeros(part)
+        for index, answer in zip(part.flatten(1), logits, strict=True):
+            torch.index_select(examples.images, 0, index, out=inputs)
+            buffers.forward(answer)
+            yield buffers
 
 
 def _batches(rows: Tensor, size: int) -> list[Tensor]:

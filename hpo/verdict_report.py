@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from rich.console import RenderableType
 
 from hpo.claims import Form, Term
-from hpo.grid_tables import DIGITS, SCALE, fails
+from hpo.grid_tables import DIGITS, SCALE, fails, stands_on
 from hpo.judged import SECONDS, Judged, Part, cell_of, judge_all
 from hpo.page import Block, Section, Table
 from hpo.results import StoredGrid
@@ -72,7 +72,7 @@ def _table(study: StoredGrid, judged: Sequence[Judged]) -> Table:
         headers=[(text, 1) for text in headers],
         subheaders=[""] * len(headers),
         rows=rows,
-        caption=f"Data: {study.data_name}. Effect: the first side minus the second; where a "
+        caption=f"{stands_on(study)}. Effect: the first side minus the second; where a "
         "conclusion has several parts, that of the closest, weakest or clearest. p: two-sided, "
         "after Holm's correction over all conclusions.",
     )
@@ -222,7 +222,7 @@ def _predictions(study: StoredGrid) -> Section | None:
         headers=[("Model", 1), *((COLUMNS[column], 3) for column in columns), ("Seeds", 1)],
         subheaders=["", *["reported", "one more run", "reported is"] * len(columns), ""],
         rows=rows,
-        caption=f"Data: {study.data_name}. One more run: 95% prediction interval from the seeds "
+        caption=f"{stands_on(study)}. One more run: 95% prediction interval from the seeds "
         "(Student's t); where runs fail to learn, their range, which holds one more of n + 1 runs "
         "with probability (n − 1)/(n + 1).",
     )

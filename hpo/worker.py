@@ -58,7 +58,10 @@ def _trained(channel: Connection, task: Task, dataset: data.Dataset, device: tor
         stopped = stopped or (channel.poll() and _is_stop(channel, task))
         return stopped
 
-    for epoch in train(task.config, images, splits, task.seeds, device, unwanted):
+    epochs = train(
+        task.config, images, splits, task.seeds, device, unwanted, diagnose=task.diagnose
+    )
+    for epoch in epochs:
         network = epoch.network
         channel.send(
             EpochDone(
@@ -69,6 +72,7 @@ def _trained(channel: Connection, task: Task, dataset: data.Dataset, device: tor
                 valid_loss=epoch.valid_loss,
                 valid_accuracy=epoch.valid_accuracy,
                 seconds=epoch.seconds,
+                diagnostics=epoch.diagnostics,
             )
         )
     if stopped or network is None:

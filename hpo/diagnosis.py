@@ -1,0 +1,117 @@
+"""What goes on inside networks while they train: gradients, updates, units that have gone quiet."""
+
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor
+
+from hpo.network import Layers, Network, Pass
+
+PROBES = 8  # steps of an epoch that are measured, evenly spread
+IMAGES = 1_024  # on which units are looked at after an epoch
+
+# Where a sigmoid has less than 4% of its greatest slope; tanh at the same input, for
+# tanh(z) = 2 sigmoid(2z) - 1. On saturation: Glorot and Bengio (2010), "Understanding the
+# difficulty of training deep feedforward neural networks".
+SATURATED: dict[str, Callable[[Tensor], Tensor]] = {
+    "sigmoid": lambda h: (h - 0.5).abs() > 0.49,
+    "tanh": lambda h: h.abs() > 0.98,
+}
+
+# Of each measure, a list a layer from the input on, with a figure a replicate.
+Figures = dict[str, list[list[float]] | None]
+
+
+class Diagnosis:
+    """Measures single steps of training, and units at an epoch's end; it changes nothing of them.
+
+    gradient_norm: the norm of the loss's gradient by a layer's weight matrix, mean over the probed
+    steps. update_ratio: the norm of a step's change of that matrix over the matrix's own.
+    largest_update: the greatest of these, in epoch 1 over its first PROBES steps too. dead: the
+    share of a hidden layer's ReLU units that are 0 on all of up to IMAGES images. saturated: the
+    share of a hidden layer's sigmoid or tanh outputs, over units and images, at their flat ends.
+    """
+
+    def __init__(self, network: Network) -> None:
+        sizes, device = network.sizes, network.layers.flat.device
+        self.network = network
+        self.gradient = Layers.zeros(sizes, network.replicates, device)
+        self.change = Layers.zeros(sizes, network.replicates, device)
+        self.beginning = True
+        self._forget()
+
+    def _forget(self) -> None:
+        self.count = 0
+        self.gradient_norm = torch.zeros(len(self.network.sizes) - 1, self.network.replicates)
+        self.update_ratio = torch.zeros_like(self.gradient_norm)
+        self.largest_update = torch.zeros_like(self.gradient_norm)
+
+    def wants(self, step: int, steps: int) -> bool:
+        """Whether this one of an epoch's steps is to be measured."""
+        return _even(step, steps) or (self.beginning and step < PROBES)
+
+    def probe(
+        self,
+        step: tuple[int, int],
+        buffers: Pass,
+        logits: Tensor,
+        targets: Tensor,
+        update: Callable[[], None],
+    ) -> None:
+        """Makes a step (its number, and how many there are), update(), and measures it; what is in
+        the buffers is used twice."""
+        layers = self.network.layers
+        buffers.backward(logits, targets, self.gradient, step=1 / logits.shape[2], keep=0)
+        weights = _norms(layers)
+        self.change.flat.copy_(layers.flat)
+        update()
+        torch.sub(layers.flat, self.change.flat, out=self.change.flat)
+        ratio = _norms(self.change) / weights
+        self.largest_update = torch.maximum(self.largest_update, ratio)
+        if _even(*step):
+            self.count += 1
+            self.gradient_norm += _norms(self.gradient)
+            self.update_ratio += ratio
+
+    def figures(self, chunks: Iterable[Pass]) -> Figures:
+        """The measures since the last call; chunks: passes after a forward, over some images."""
+        found: Figures = {
+            "gradient_norm": (self.gradient_norm / self.count).tolist(),
+            "update_ratio": (self.update_ratio / self.count).tolist(),
+            "largest_update": self.largest_update.tolist(),
+            **_quiet(self.network.activation, chunks),
+        }
+        self._forget()
+        self.beginning = False
+        return found
+
+
+def _even(step: int, steps: int) -> bool:
+    """Whether it is one of PROBES steps that are evenly spread."""
+    every = max(steps // PROBES, 1)
+    return step % every == every // 2
+
+
+def _norms(layers: Layers) -> Tensor:
+    """Of each weight matrix, (layers, R)."""
+    return torch.stack([weight.flatten(1).norm(dim=1) for weight in layers.weights]).cpu()
+
+
+def _quiet(activation: str, chunks: Iterable[Pass]) -> Figures:
+    """dead and saturated, where the activation can be either."""
+    alive: list[Tensor] = []
+    flat: list[Tensor] = []
+    count = 0
+    for buffers in chunks:
+        hidden = buffers.outputs[1:]
+        count += 1
+        if activation == "relu":
+            active = [(h > 0).any(1) for h in hidden]
+            alive = [a | b for a, b in zip(alive, active, strict=True)] if alive else active
+        elif activation in SATURATED:
+            shares = [SATURATED[activation](h).float().mean((1, 2)) for h in hidden]
+            flat = [a + b for a, b in zip(flat, shares, strict=True)] if flat else shares
+    return {
+        "dead": [(1 - units.float().mean(1)).tolist() for units in alive] or None,
+        "saturated": [(share / count).tolist() for share in flat] or None,
+    }
