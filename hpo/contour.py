@@ -16,8 +16,7 @@ from scipy.interpolate import griddata
 from scipy.ndimage import gaussian_filter
 from scipy.spatial import ConvexHull
 
-from hpo.figures import BLACK, VERMILLION, blank, short, styled, svg_text
-from hpo.hover import tip
+from hpo.figures import BLACK, STYLE, VERMILLION, blank, short, svg_text
 from hpo.search_figures import ACCURACY, COLOURS, count, focus, head, width
 from hpo.space_figures import (
     Parameter,
@@ -35,7 +34,7 @@ def contour(x: Parameter, y: Parameter, accuracies: Sequence[float]) -> str:
     """Accuracy (percent; NaN is left out) over two hyperparameters: a smoothed surface for two
     numbers, strips for a number and a category, a matrix of medians for two categories. Where no
     surface can be laid through the trials (fewer than four, or in a line), the trials alone."""
-    with styled():
+    with mpl.rc_context(STYLE):
         x, y, values = _complete(x, y, np.asarray(accuracies, float))
         if levels_of(x) is not None and levels_of(y) is None:
             x, y = y, x
@@ -85,31 +84,17 @@ def _plane(axes: Axes, x: Parameter, y: Parameter, values: np.ndarray, norm: Bou
     it."""
     across, up = places_of(x), places_of(y)
     note = (_surface if levels_of(y) is None else _strips)(axes, x, y, values, norm)
-    texts = [_trial_text(x, y, values, i) for i in range(values.size)]
-    if note:
-        (dots,) = axes.plot(
-            across, up, "o", markersize=3.6, color=BLACK, markeredgecolor="white",
-            markeredgewidth=0.6, clip_on=False, zorder=3,
-        )  # fmt: skip
-        tip(dots, texts)
-    else:
-        colours = mpl.colormaps[COLOURS](norm(values))
-        axes.scatter(across, up, s=45, c=colours, edgecolors=BLACK, linewidths=0.6, zorder=3)
+    looks: dict[str, Any] = {"s": 13, "c": BLACK, "edgecolors": "white", "clip_on": False}
+    if not note:
+        looks = {"s": 45, "c": mpl.colormaps[COLOURS](norm(values)), "edgecolors": BLACK}
+    axes.scatter(across, up, linewidths=0.6, zorder=3, **looks)
     best = int(values.argmax())
-    (star,) = axes.plot(
+    axes.plot(
         across[best], up[best], "*", markersize=16, color=VERMILLION, markeredgecolor="white",
         clip_on=False, zorder=4,
     )  # fmt: skip
-    tip(star, [f"the best: {texts[best]}"])
     note = note or "Colour: the trial's accuracy"
     return f"{note}; dots: {count(values.size, 'trial')}; star: the best, {values[best]:.2f}%"
-
-
-def _trial_text(x: Parameter, y: Parameter, values: np.ndarray, index: int) -> str:
-    """lr 0.0012, width 380: 98.21%."""
-    of = ((parameter.name, list(parameter.values)[index]) for parameter in (x, y))
-    places = (f"{name} {v:.4g}" if isinstance(v, float) else f"{name} {v}" for name, v in of)
-    return f"{', '.join(places)}: {values[index]:.2f}%"
 
 
 def _unit_places(parameter: Parameter) -> tuple[np.ndarray, np.ndarray]:

@@ -1,8 +1,7 @@
 """The report's pictures as SVG text, drawn by matplotlib in colours that the colour-blind tell."""
 
 import io
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,18 +31,6 @@ STYLE: dict[Any, Any] = {
     "svg.hashsalt": "hpo",
     "text.parse_math": False,  # a label is text, dollars and all
 }
-
-
-@contextmanager
-def styled(more: Mapping[Any, Any] | None = None) -> Iterator[None]:
-    """Matplotlib's own defaults, this style and `more` on them: a user's matplotlibrc is left out
-    of it."""
-    with mpl.rc_context():
-        mpl.rcdefaults()
-        mpl.rcParams.update({**STYLE, **(more or {})})
-        yield
-
-
 Curve = np.ndarray
 
 
@@ -93,7 +80,7 @@ def svg_text(figure: Figure) -> str:
 def curves(cells: Sequence[CellCurves], classes: int = 10) -> str:
     """A row a cell: loss left, accuracy right. Cells that learn share their axes; a collapsed one
     has axes of its own, so that it does not flatten the others."""
-    with styled():
+    with mpl.rc_context(STYLE):
         figure = blank(0.45 + 2.35 * len(cells), left=0.6, right=0.1, top=0.6, bottom=0.5)
         axes = figure.subplots(len(cells), 2, squeeze=False, gridspec_kw={"hspace": 0.36})
         learned = [cell for cell in cells if not cell.collapsed]
@@ -167,7 +154,7 @@ def overview(rows: Sequence[Dots], threshold: float) -> str:
     Networks that fail stand left, on a scale of their own, so that the others can be told apart;
     a reported figure below the threshold (percent) stands left too.
     """
-    with styled():
+    with mpl.rc_context(STYLE):
         left, right = _placed(rows, threshold)
         panels = [panel for panel in (left, right) if any(values or d for values, d in panel)]
         longest, height = max(len(short(row.label)) for row in rows), 1.2 + 0.34 * len(rows)

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from hpo.figures import BLACK, BLUE, GREY, VERMILLION, blank, short, styled, svg_text
+from hpo.figures import BLACK, BLUE, GREY, STYLE, VERMILLION, blank, short, svg_text
 from hpo.hover import tip
 from hpo.search_figures import ACCURACY, COLOURS, count, fit, focus, head, width
 
@@ -59,7 +59,7 @@ def trial_curves(best: Sequence[TrialCurve], pruned: Sequence[TrialCurve]) -> st
     pruned ones with a cross at each one's end. Each panel's axis leaves out the lowest values. At
     least one best trial."""
     best = best[: len(MARKERS)]
-    with styled():
+    with mpl.rc_context(STYLE):
         lines = math.ceil(len(best) / 2)
         figure = blank(
             3.65 + 0.17 * lines, left=0.75, right=0.15, top=0.45, bottom=0.55 + 0.17 * lines
@@ -107,24 +107,19 @@ def _pruned_curves(axes: Axes, best: TrialCurve, pruned: Sequence[TrialCurve]) -
     ends = np.array([([math.nan, *curve.values])[-1] for curve in pruned])
     axes.set_ylim(*focus(np.concatenate([ends, np.asarray(best.values, float)])))
     low = axes.get_ylim()[0]
-    # One line with gaps: thousands of their own would make a page of megabytes.
-    gapped = [(epoch, v) for c in pruned for epoch, v in (*enumerate(c.values, 1), (1, math.nan))]
-    axes.plot(*np.array(gapped).T, color=GREY, linewidth=0.8)
-    for of, marker in ((ends >= low, "x"), (ends < low, "v")):
-        lane: dict[str, Any] = {"transform": axes.get_xaxis_transform()} if marker == "v" else {}
-        chosen = [(c, end) for c, end, there in zip(pruned, ends, of, strict=True) if there]
-        (marks,) = axes.plot(
-            [len(curve.values) for curve, _ in chosen],
-            [0.02 if marker == "v" else end for _, end in chosen],
-            marker, color=BLACK, markersize=4.5, zorder=3, alpha=0.7, **lane,
+    for curve, end in zip(pruned, ends, strict=True):
+        (drawn,) = axes.plot(
+            np.arange(1, len(curve.values) + 1), curve.values, color=GREY, linewidth=0.8
+        )
+        (cross,) = axes.plot(
+            [len(curve.values)], [0.02 if end < low else end], marker="v" if end < low else "x",
+            transform=axes.get_xaxis_transform() if end < low else axes.transData, color=BLACK,
+            markersize=4.5, zorder=3, alpha=0.7,
         )  # fmt: skip
-        tip(marks, [f"{curve.label}, pruned at {end:.2f}%" for curve, end in chosen])
+        for artist in (drawn, cross):
+            tip(artist, [f"{curve.label}, pruned at {end:.2f}%"])
     epochs = np.arange(1, len(best.values) + 1)
-    (line,) = axes.plot(
-        epochs, best.values, "o-", color=BLUE, markersize=4.5, linewidth=2.2, zorder=4
-    )
-    at = zip(epochs, best.values, strict=True)
-    tip(line, [f"{best.label}, epoch {epoch}: {value:.2f}%" for epoch, value in at])
+    axes.plot(epochs, best.values, "o-", color=BLUE, markersize=4.5, linewidth=2.2, zorder=4)
     below = int((ends < low).sum())
     note = "Blue: the best trial; ×: pruned here"
     head(
@@ -140,7 +135,7 @@ def _pruned_curves(axes: Axes, best: TrialCurve, pruned: Sequence[TrialCurve]) -
 def confusion(matrix: Sequence[Sequence[float]]) -> str:
     """What each label (row) is taken for (column), in images; colour tells the mistakes alone, the
     diagonal stays pale. Beside each row the percentage of it that is right."""
-    with styled({"axes.grid": False, "axes.spines.left": False}):
+    with mpl.rc_context({**STYLE, "axes.grid": False, "axes.spines.left": False}):
         counts = np.asarray(matrix, float)
         classes, mistakes = len(counts), np.where(np.eye(len(counts)), np.nan, counts)
         figure = blank(1.0 + 0.33 * classes, left=0.55, right=0.75, top=0.35, bottom=0.5)
@@ -184,7 +179,7 @@ def _confusion_axes(axes: Axes, counts: np.ndarray) -> None:
 def worst_images(images: Sequence[WorstImage]) -> str:
     """The images eight a row, as ink on paper; beneath each its label, what it was taken for, and
     the probability of its label. At least one image."""
-    with styled({"axes.grid": False}):
+    with mpl.rc_context({**STYLE, "axes.grid": False}):
         rows = math.ceil(len(images) / ACROSS)
         figure = blank(1.42 * rows, left=0.06, right=0.06, top=0.06, bottom=0.46)
         every = figure.subplots(
@@ -216,7 +211,7 @@ def differences(rows: Sequence[DifferenceRow], baseline: str = "the baseline") -
     """A row a cell: its difference from the baseline and 95% interval about a line at zero, with
     the figures at the right. Cells more than FAR points away stand left, on a scale of their own. A
     filled mark has an interval without zero. At least one row."""
-    with styled():
+    with mpl.rc_context(STYLE):
         names = [short(row.label) for row in rows]
         known = [row for row in rows if not math.isnan(row.mean)]
         sides = [[row for row in known if (abs(row.mean) > FAR) is far] for far in (True, False)]

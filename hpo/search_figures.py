@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.font_manager import findfont, get_font
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from hpo.figures import BLACK, BLUE, STYLE, VERMILLION, blank, short, styled, svg_text
+from hpo.figures import BLACK, BLUE, STYLE, VERMILLION, blank, short, svg_text
 from hpo.hover import tip
 
 GREEN, PURPLE = "#009E73", "#CC79A7"  # Okabe and Ito's too
@@ -49,7 +50,6 @@ class Run:
     label: str
     values: Sequence[float]
     seconds: Sequence[float]
-    numbers: Sequence[int] = ()  # of the trials, where they are to be named
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,7 +121,7 @@ def progress(runs: Sequence[Run]) -> str:
     """Best accuracy so far, over finished trials (left) and over time (right). The first run is the
     study's own, its trials shown as dots; further runs of one label share a style. At least one
     run, and at most four labels."""
-    with styled():
+    with mpl.rc_context(STYLE):
         styles = dict(zip(dict.fromkeys(run.label for run in runs), RUNS, strict=False))
         top = 0.3 + 0.19 * math.ceil(len(styles) / 2)
         figure = blank(2.9 + top, left=0.75, right=0.15, top=top, bottom=0.5)
@@ -133,7 +133,7 @@ def progress(runs: Sequence[Run]) -> str:
             for axes, x in ((left, trials), (right, ends)):
                 _best_line(axes, run, x, styles[run.label])
         for axes, x in ((left, trials), (right, ends)):
-            _trial_dots(axes, x, runs[0], limits[0])
+            _trial_dots(axes, x, np.asarray(runs[0].values, float), limits[0])
             axes.set_xlim(left=0)
         left.set(ylim=limits, ylabel=ACCURACY, xlabel="Finished trials")
         left.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -178,20 +178,17 @@ def _best_line(axes: Axes, run: Run, x: np.ndarray, style: dict[str, Any]) -> No
     axes.plot(x[-1:], _so_far(run)[-1:], ".", color=style["color"], zorder=3, markersize=8)
 
 
-def _trial_dots(axes: Axes, x: np.ndarray, run: Run, low: float) -> None:
+def _trial_dots(axes: Axes, x: np.ndarray, values: np.ndarray, low: float) -> None:
     """The trials, those below the axis as triangles at its edge."""
-    values = np.asarray(run.values, float)
     below = values < low
     style: dict[str, Any] = {"color": BLUE, "alpha": 0.3, "markeredgewidth": 0, "linestyle": ""}
     (dots,) = axes.plot(x[~below], values[~below], marker="o", markersize=4, **style)
-    names = [f"trial {n}, " for n in run.numbers] or [""] * len(values)
-    said = [f"{name}finished as number {i + 1}: " for i, name in enumerate(names)]
-    tip(dots, [f"{said[i]}{values[i]:.2f}%" for i in np.flatnonzero(~below)])
-    (triangles,) = axes.plot(
+    places = np.flatnonzero(~below)
+    tip(dots, [f"finished as number {i + 1}: {values[i]:.2f}%" for i in places])
+    axes.plot(
         x[below], [0.022] * int(below.sum()), transform=axes.get_xaxis_transform(), marker="v",
         markersize=5, **style,
     )  # fmt: skip
-    tip(triangles, [f"{said[i]}{values[i]:.2f}%" for i in np.flatnonzero(below)])
 
 
 def _progress_note(values: np.ndarray, low: float) -> str:
@@ -213,7 +210,7 @@ def _best_label(label: str, runs: Sequence[Run]) -> str:
 def importance(bars: Sequence[Bar]) -> str:
     """A group a hyperparameter, a bar an evaluator, the greatest by the first evaluator on top. At
     least one bar, and at most four evaluators."""
-    with styled():
+    with mpl.rc_context(STYLE):
         evaluators = list(dict.fromkeys(name for bar in bars for name in bar.shares))
         order = sorted(bars, key=lambda bar: -np.nan_to_num(_share(bar, evaluators[0])[0], nan=-1))
         height = 0.9 + len(bars) * (0.14 + 0.2 * len(evaluators))

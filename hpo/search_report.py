@@ -101,10 +101,7 @@ def _course(study: StoredSearch) -> Section:
 def _progress(study: StoredSearch, label: str) -> search_figures.Run:
     rows = study.ended
     return search_figures.Run(
-        label=label,
-        values=selected_values(rows),
-        seconds=run_seconds(study, rows),
-        numbers=rows["number"].to_list(),
+        label=label, values=selected_values(rows), seconds=run_seconds(study, rows)
     )
 
 
@@ -214,7 +211,6 @@ def _slice(study: StoredSearch, name: str) -> space_figures.Slice:
         parameter=_parameter(study, name),
         accuracies=(100 * rows["valid_accuracy"]).to_list(),
         states=_states(rows),
-        numbers=rows["number"].to_list(),
     )
 
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.axis import XAxis, YAxis
@@ -12,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, Locator, LogLocator, MaxNLocator, NullLocator
 
-from hpo.figures import BLACK, BLUE, GREY, VERMILLION, styled, svg_text
+from hpo.figures import BLACK, BLUE, GREY, STYLE, VERMILLION, svg_text
 from hpo.hover import tip
 from hpo.search_figures import (
     ACCURACY,
@@ -56,7 +57,6 @@ class Slice:
     parameter: Parameter
     accuracies: Sequence[float]
     states: Sequence[Literal["COMPLETE", "PRUNED", "DIVERGED"]]
-    numbers: Sequence[int] = ()  # of the trials, where they are to be named
 
 
 # --- slices ------------------------------------------------------------------------------------
@@ -68,7 +68,7 @@ def slices(panels: Sequence[Slice]) -> str:
     """A panel a hyperparameter: each trial's accuracy over its value, the best COMPLETE one ringed.
     Categories and few repeated numbers become strips, with a bar at the median of the COMPLETE
     trials. At least one panel."""
-    with styled():
+    with mpl.rc_context(STYLE):
         low, high = focus(np.concatenate([_of(panel, "COMPLETE", "PRUNED") for panel in panels]))
         low -= 0.14 * (high - low)  # room for what lies below
         best = float(np.max(np.concatenate([_of(p, "COMPLETE") for p in panels]), initial=-1.0))
@@ -119,30 +119,26 @@ def _slice(axes: Axes, panel: Slice, best: float) -> None:
     inside, lane = accuracies >= low, low + 0.095 * (high - low)
     for state in ("COMPLETE", "PRUNED"):
         of, below = (states == state) & inside, (states == state) & (accuracies < low)
-        _points(axes, panel, of, x, accuracies, STATES[state])
-        _points(axes, panel, below, x, np.full(len(x), lane), STATES[state] | BELOW)
-    bottom = np.full(len(x), low + 0.03 * (high - low))
-    _points(axes, panel, states == "DIVERGED", x, bottom, STATES["DIVERGED"])
+        drawn = _points(axes, x[of], accuracies[of], STATES[state])
+        tip(drawn, [_trial_text(panel, int(i)) for i in np.flatnonzero(of)])
+        _points(axes, x[below], np.full(below.sum(), lane), STATES[state] | BELOW)
+    diverged = x[states == "DIVERGED"]
+    _points(axes, diverged, np.full(len(diverged), low + 0.03 * (high - low)), STATES["DIVERGED"])
     _medians(axes, panel)
     ringed = np.flatnonzero((states == "COMPLETE") & (accuracies == best))[:1]
     axes.plot(x[ringed], accuracies[ringed], **BEST, zorder=4)
 
 
-def _points(
-    axes: Axes, panel: Slice, of: np.ndarray, x: np.ndarray, y: np.ndarray, style: dict[str, Any]
-) -> None:
-    """The marks of some of the trials, `of` them."""
-    (drawn,) = axes.plot(x[of], y[of], **style, linestyle="", zorder=2.5)
-    tip(drawn, [_trial_text(panel, int(i)) for i in np.flatnonzero(of)])
+def _points(axes: Axes, x: np.ndarray, y: np.ndarray, style: dict[str, Any]) -> Line2D:
+    (drawn,) = axes.plot(x, y, **style, linestyle="", zorder=2.5)
+    return drawn
 
 
 def _trial_text(panel: Slice, index: int) -> str:
     value, accuracy = list(panel.parameter.values)[index], list(panel.accuracies)[index]
     state = list(panel.states)[index]
     shown = f"{value:.4g}" if isinstance(value, float) else str(value)
-    trial = f"trial {panel.numbers[index]}, " if panel.numbers else ""
-    end = "diverged" if state == "DIVERGED" else f"{accuracy:.2f}%, {state.lower()}"
-    return f"{trial}{panel.parameter.name} {shown}: {end}"
+    return f"{panel.parameter.name} {shown}: {accuracy:.2f}%, {state.lower()}"
 
 
 def _medians(axes: Axes, panel: Slice) -> None:

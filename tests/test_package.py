@@ -96,7 +96,7 @@ LOWER_FLOORS = {
     "search_figures": {"figures", "hover"},
     "network_figures": {"figures", "hover", "search_figures"},
     "space_figures": {"figures", "hover", "search_figures"},
-    "contour": {"figures", "hover", "search_figures", "space_figures"},
+    "contour": {"figures", "search_figures", "space_figures"},
     "description": {"config", "errors"},
     "snippet": {"config"},
     "images": {"errors"},

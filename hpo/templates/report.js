@@ -41,20 +41,3 @@ for (const table of document.querySelectorAll("table.sortable")) {
     });
   }
 }
-
-// Where nothing hovers a tap on a mark shows its title; a tap elsewhere, or Escape, takes it away.
-const box = Object.assign(document.createElement("div"), { className: "tip", hidden: true });
-box.setAttribute("role", "status");
-document.body.append(box);
-document.addEventListener("click", (event) => {
-  const marked = event.target.closest("svg g:has(> title), svg use:has(> title)");
-  box.hidden = !marked;
-  if (!marked) return;
-  box.textContent = marked.querySelector(":scope > title").textContent;
-  const room = document.documentElement.clientWidth - box.offsetWidth - 8;
-  box.style.left = `${Math.max(Math.min(event.pageX + 8, window.scrollX + room), 8)}px`;
-  box.style.top = `${event.pageY + 12}px`;
-});
-document.addEventListener("keydown", (event) => {
-  if (event.key === "Escape") box.hidden = true;
-});
