@@ -318,9 +318,10 @@ def test_pruned_curves_end_in_a_cross_or_at_the_bottom_edge(monkeypatch: pytest.
     pruned = [curve("", 96.0, 96.5), curve("", 96.2), curve("", 12.0, 11.0, 10.0)]
     network_figures.trial_curves([curve("best", 96.0, 97.0, 98.0)], pruned)
     ends = {
-        (line.get_marker(), float(line.get_xdata()[0]))
+        (line.get_marker(), x)
         for line in drawn[1].get_lines()
         if line.get_marker() in ("x", "v")
+        for x in line.get_xdata().tolist()
     }
     assert ends == {("x", 2.0), ("x", 1.0), ("v", 3.0)}
 
