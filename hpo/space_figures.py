@@ -62,6 +62,7 @@ class Slice:
 # --- slices ------------------------------------------------------------------------------------
 
 PANEL = 1.9  # a panel's height in inches
+GAP = 0.36  # between two panels, whose outermost ticks may be wide numbers
 
 
 def slices(panels: Sequence[Slice]) -> str:
@@ -88,14 +89,14 @@ def _panels(panels: Sequence[Slice]) -> tuple[Figure, list[tuple[Axes, float]]]:
     """A figure with an axes and its width in inches for each panel, up to three in a row; a row is
     as high as its category names ask for."""
     columns = 2 if len(panels) in (2, 4) else min(3, len(panels))
-    across = (8 - 0.68 - 0.15 - 0.2 * (columns - 1)) / columns
+    across = (8 - 0.68 - 0.15 - GAP * (columns - 1)) / columns
     names = [label_height(panel.parameter, across) for panel in panels]
     rows = [max(names[start : start + columns]) for start in range(0, len(panels), columns)]
     height = 0.4 + sum(0.65 + PANEL + row for row in rows)
     figure, places, top = Figure(figsize=(8, height)), [], height - 0.75
     for place in range(len(panels)):
         row, column = divmod(place, columns)
-        left, bottom = 0.68 + column * (across + 0.2), top - sum(rows[:row]) - PANEL
+        left, bottom = 0.68 + column * (across + GAP), top - sum(rows[:row]) - PANEL
         bottom -= row * (0.65 + PANEL)
         axes = figure.add_axes((left / 8, bottom / height, across / 8, PANEL / height))
         axes.set_ylabel(ACCURACY if column == 0 else "")
