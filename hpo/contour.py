@@ -7,9 +7,12 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
+from matplotlib.collections import LineCollection, PathCollection, QuadMesh
 from matplotlib.colors import BoundaryNorm
+from matplotlib.contour import ContourSet
 from matplotlib.patches import Polygon, Rectangle
 from matplotlib.ticker import MaxNLocator
 from scipy.interpolate import griddata
@@ -56,10 +59,20 @@ def contour(
             head(axes, "", _matrix(axes, x, y, values, norm))
         axes.set(xlabel=_axis_name(x), ylabel=_axis_name(y))
         label = ACCURACY if levels_of(y) is None else f"Median {ACCURACY.lower()}"
-        figure.colorbar(
+        bar = figure.colorbar(
             ScalarMappable(norm, COLOURS), ax=axes, label=label, fraction=0.035, pad=0.02
         )
+        _keep_hues([*axes.collections, *bar.ax.collections, *bar.ax.patches])
         return svg_text(figure)
+
+
+def _keep_hues(artists: Sequence[Artist]) -> None:
+    """Names the coloured ground and its bar, if there is a ground: on a dark page all but these
+    turn their lightness over, or the best would be dark."""
+    if any(isinstance(artist, ContourSet | QuadMesh) for artist in artists[:1]):
+        for place, artist in enumerate(artists):
+            if not isinstance(artist, LineCollection | PathCollection):
+                artist.set_gid(f"hues-{place}")
 
 
 def _complete(
