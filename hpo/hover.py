@@ -110,14 +110,25 @@ def _marks(group: Element, places: np.ndarray, texts: Sequence[str]) -> Iterator
                 yield Mark(element=use, group=parent, place=(x, y), text=text)
 
 
-def _together(marks: Sequence[Mark]) -> Iterator[list[Mark]]:
+def _together(marks: Sequence[Mark]) -> list[list[Mark]]:
     """The marks by where they lie: each with those that a pointer cannot tell from it."""
-    places = np.array([mark.place for mark in marks]).reshape(-1, 2)
-    left = np.arange(len(marks))
-    while left.size:
-        near = np.abs(places[left] - places[left[0]]).max(axis=1) <= TOGETHER
-        yield [marks[index] for index in left[near]]
-        left = left[~near]
+    found: list[list[Mark]] = []
+    by_field: dict[tuple[int, int], list[list[Mark]]] = {}  # of a plane in squares
+    for mark in marks:
+        column, row = (int(at // TOGETHER) for at in mark.place)
+        fields = [(column + i, row + j) for i in (0, -1, 1) for j in (0, -1, 1)]
+        around = (those for field in fields for those in by_field.get(field, ()))
+        near = next((those for those in around if _is_near(those[0], mark)), None)
+        if near is None:
+            near = []
+            found.append(near)
+            by_field.setdefault((column, row), []).append(near)
+        near.append(mark)
+    return found
+
+
+def _is_near(one: Mark, other: Mark) -> bool:
+    return all(abs(a - b) <= TOGETHER for a, b in zip(one.place, other.place, strict=True))
 
 
 def _title_marks(marks: Sequence[Mark]) -> None:
