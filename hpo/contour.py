@@ -7,16 +7,20 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
+from matplotlib.collections import LineCollection, PathCollection, QuadMesh
 from matplotlib.colors import BoundaryNorm
+from matplotlib.contour import ContourSet
 from matplotlib.patches import Polygon, Rectangle
 from matplotlib.ticker import MaxNLocator
 from scipy.interpolate import griddata
 from scipy.ndimage import gaussian_filter
 from scipy.spatial import ConvexHull
 
-from hpo.figures import BLACK, STYLE, VERMILLION, blank, short, svg_text
+from hpo.figures import BLACK, VERMILLION, blank, drawing, short, svg_text
+from hpo.hover import tip
 from hpo.search_figures import ACCURACY, COLOURS, count, focus, head, width
 from hpo.space_figures import (
     Parameter,
@@ -27,40 +31,69 @@ from hpo.space_figures import (
     levels_of,
     places_of,
     set_scale,
+    value_text,
 )
 
 
-def contour(x: Parameter, y: Parameter, accuracies: Sequence[float]) -> str:
-    """Accuracy (percent; NaN is left out) over two hyperparameters: a smoothed surface for two
-    numbers, strips for a number and a category, a matrix of medians for two categories. Where no
-    surface can be laid through the trials (fewer than four, or in a line), the trials alone."""
-    with mpl.rc_context(STYLE):
-        x, y, values = _complete(x, y, np.asarray(accuracies, float))
+def contour(
+    x: Parameter, y: Parameter, accuracies: Sequence[float], numbers: Sequence[int] = ()
+) -> str:
+    """Accuracy (percent; NaN is left out) of trials over two hyperparameters: a smoothed surface
+    for two numbers, strips for a number and a category, a matrix of medians for two categories.
+    Where no surface can be laid through the trials (fewer than four, or in a line), the trials
+    alone. numbers: the trials' (from 0 if none are given)."""
+    with drawing():
+        numbers = list(numbers) or range(len(accuracies))
+        x, y, values, numbers = _complete(x, y, np.asarray(accuracies, float), numbers)
         if levels_of(x) is not None and levels_of(y) is None:
             x, y = y, x
+        texts = _trial_texts(x, y, values, numbers)
         left, turned = _left(y), label_height(x, 5.5)
         figure = blank(4.3 + turned, left=left, right=0.75, top=0.35, bottom=0.55 + turned)
         axes, norm = figure.subplots(), _bands(values)
         set_scale(axes.xaxis, x, 5.5)
         set_scale(axes.yaxis, y, 3.0)
-        draw = _plane if levels_of(x) is None else _matrix
-        head(axes, "", draw(axes, x, y, values, norm))
+        if levels_of(x) is None:
+            head(axes, "", _plane(axes, x, y, values, norm, texts))
+        else:
+            head(axes, "", _matrix(axes, x, y, values, norm))
         axes.set(xlabel=_axis_name(x), ylabel=_axis_name(y))
         label = ACCURACY if levels_of(y) is None else f"Median {ACCURACY.lower()}"
-        figure.colorbar(
+        bar = figure.colorbar(
             ScalarMappable(norm, COLOURS), ax=axes, label=label, fraction=0.035, pad=0.02
         )
+        _keep_hues([*axes.collections, *bar.ax.collections, *bar.ax.patches])
         return svg_text(figure)
 
 
+def _keep_hues(artists: Sequence[Artist]) -> None:
+    """Names the coloured ground and its bar, if there is a ground: on a dark page all but these
+    turn their lightness over, or the best would be dark."""
+    if any(isinstance(artist, ContourSet | QuadMesh) for artist in artists[:1]):
+        for place, artist in enumerate(artists):
+            if not isinstance(artist, LineCollection | PathCollection):
+                artist.set_gid(f"hues-{place}")
+
+
 def _complete(
-    x: Parameter, y: Parameter, values: np.ndarray
-) -> tuple[Parameter, Parameter, np.ndarray]:
+    x: Parameter, y: Parameter, values: np.ndarray, numbers: Sequence[int]
+) -> tuple[Parameter, Parameter, np.ndarray, list[int]]:
     """The trials that have a finite accuracy and both hyperparameters."""
-    triples = zip(x.values, y.values, values, strict=True)
-    kept = [(a, b, v) for a, b, v in triples if v == v and not (is_missing(a) or is_missing(b))]
+    every = zip(x.values, y.values, values, numbers, strict=True)
+    kept = [t for t in every if t[2] == t[2] and not (is_missing(t[0]) or is_missing(t[1]))]
     fewer = [replace(p, values=[trial[i] for trial in kept]) for i, p in enumerate((x, y))]
-    return fewer[0], fewer[1], np.array([trial[2] for trial in kept], float)
+    found = np.array([trial[2] for trial in kept], float)
+    return fewer[0], fewer[1], found, [trial[3] for trial in kept]
+
+
+def _trial_texts(
+    x: Parameter, y: Parameter, values: np.ndarray, numbers: Sequence[int]
+) -> list[str]:
+    """#34, lr 0.0123, width 256: 97.52%"""
+    return [
+        f"#{number}, {x.name} {value_text(a)}, {y.name} {value_text(b)}: {value:.2f}%"
+        for a, b, value, number in zip(x.values, y.values, values, numbers, strict=True)
+    ]
 
 
 def _left(y: Parameter) -> float:
@@ -79,7 +112,10 @@ def _bands(values: np.ndarray) -> BoundaryNorm:
     return BoundaryNorm(bounds, 256, extend="min" if cut else "neither")
 
 
-def _plane(axes: Axes, x: Parameter, y: Parameter, values: np.ndarray, norm: BoundaryNorm) -> str:
+def _plane(
+    axes: Axes, x: Parameter, y: Parameter, values: np.ndarray, norm: BoundaryNorm,
+    texts: Sequence[str],
+) -> str:  # fmt: skip
     """The trials over a number and a number or a category, on a coloured ground; says how to read
     it."""
     across, up = places_of(x), places_of(y)
@@ -87,12 +123,13 @@ def _plane(axes: Axes, x: Parameter, y: Parameter, values: np.ndarray, norm: Bou
     looks: dict[str, Any] = {"s": 13, "c": BLACK, "edgecolors": "white", "clip_on": False}
     if not note:
         looks = {"s": 45, "c": mpl.colormaps[COLOURS](norm(values)), "edgecolors": BLACK}
-    axes.scatter(across, up, linewidths=0.6, zorder=3, **looks)
+    tip(axes.scatter(across, up, linewidths=0.6, zorder=3, **looks), texts)
     best = int(values.argmax())
-    axes.plot(
+    (star,) = axes.plot(
         across[best], up[best], "*", markersize=16, color=VERMILLION, markeredgecolor="white",
         clip_on=False, zorder=4,
     )  # fmt: skip
+    tip(star, [texts[best]])
     note = note or "Colour: the trial's accuracy"
     return f"{note}; dots: {count(values.size, 'trial')}; star: the best, {values[best]:.2f}%"
 
@@ -170,7 +207,8 @@ def _matrix(axes: Axes, x: Parameter, y: Parameter, values: np.ndarray, norm: Bo
         groups.setdefault((columns.index(a), rows.index(b)), []).append(float(value))
     for (i, j), group in groups.items():
         colour = mpl.colormaps[COLOURS](norm(np.median(group)))
-        axes.add_patch(Rectangle((i - 0.5, j - 0.5), 1, 1, facecolor=colour, edgecolor="white"))
+        field = Rectangle((i - 0.5, j - 0.5), 1, 1, facecolor=colour, edgecolor="white")
+        tip(axes.add_patch(field), [_field_text(x, y, columns[i], rows[j], group)])
         text = f"{np.median(group):.1f}\n({len(group)})"
         axes.text(i, j, text, ha="center", va="center", fontsize=8, color=_ink(colour))
     if not groups:
@@ -184,6 +222,11 @@ def _matrix(axes: Axes, x: Parameter, y: Parameter, values: np.ndarray, norm: Bo
     )  # fmt: skip
     text = "In each field: the median of its trials, their number in brackets"
     return f"{text}; framed: the best trial, {max(groups[best]):.2f}%"
+
+
+def _field_text(x: Parameter, y: Parameter, a: object, b: object, group: list[float]) -> str:
+    where = f"{x.name} {value_text(a)}, {y.name} {value_text(b)}"
+    return f"{where}: median {np.median(group):.2f}%, best {max(group):.2f}%, of {len(group)}"
 
 
 def _ink(colour: Any) -> str:

@@ -1,7 +1,8 @@
 """The report's pictures as SVG text, drawn by matplotlib in colours that the colour-blind tell."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,7 @@ from matplotlib.ticker import MaxNLocator
 
 from hpo import hover
 from hpo.hover import tip
+from hpo.svg import legible
 
 # Okabe and Ito (2008), "Color Universal Design", https://jfly.uni-koeln.de/color/
 BLUE, VERMILLION, GREY, BLACK = "#0072B2", "#D55E00", "#8A8A8A", "#222222"
@@ -31,6 +33,9 @@ STYLE: dict[Any, Any] = {
     "svg.hashsalt": "hpo",
     "text.parse_math": False,  # a label is text, dollars and all
 }
+BACKEND = ("backend", "backend_fallback")  # no matter of looks, and slow to set
+DEFAULTS = {key: value for key, value in mpl.rcParamsDefault.items() if key not in BACKEND}
+PIXELS = 130  # an inch, of what is too much for vectors
 Curve = np.ndarray
 
 
@@ -66,21 +71,31 @@ def blank(height: float, *, left: float, right: float, top: float, bottom: float
     return figure
 
 
+@contextmanager
+def drawing(**more: Any) -> Iterator[None]:
+    """Within it all is drawn in STYLE (and `more`), whatever the user's matplotlibrc says."""
+    with mpl.rc_context(DEFAULTS | STYLE | more):
+        yield
+
+
 def short(label: str) -> str:
+    """The label as a picture can show it, of at most 40 characters."""
+    label = legible(label)
     return label if len(label) <= 40 else f"{label[:39]}…"
 
 
 def svg_text(figure: Figure) -> str:
     buffer = io.StringIO()
     nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-    figure.savefig(buffer, format="svg", metadata=nothing)
+    hover.flatten_crowds(figure)
+    figure.savefig(buffer, format="svg", metadata=nothing, dpi=PIXELS)
     return hover.with_titles(buffer.getvalue(), figure)
 
 
 def curves(cells: Sequence[CellCurves], classes: int = 10) -> str:
     """A row a cell: loss left, accuracy right. Cells that learn share their axes; a collapsed one
     has axes of its own, so that it does not flatten the others."""
-    with mpl.rc_context(STYLE):
+    with drawing():
         figure = blank(0.45 + 2.35 * len(cells), left=0.6, right=0.1, top=0.6, bottom=0.5)
         axes = figure.subplots(len(cells), 2, squeeze=False, gridspec_kw={"hspace": 0.36})
         learned = [cell for cell in cells if not cell.collapsed]
@@ -154,7 +169,7 @@ def overview(rows: Sequence[Dots], threshold: float) -> str:
     Networks that fail stand left, on a scale of their own, so that the others can be told apart;
     a reported figure below the threshold (percent) stands left too.
     """
-    with mpl.rc_context(STYLE):
+    with drawing():
         left, right = _placed(rows, threshold)
         panels = [panel for panel in (left, right) if any(values or d for values, d in panel)]
         longest, height = max(len(short(row.label)) for row in rows), 1.2 + 0.34 * len(rows)

@@ -8,11 +8,12 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from hpo.figures import BLACK, BLUE, GREY, STYLE, VERMILLION, blank, short, svg_text
+from hpo.figures import BLACK, BLUE, GREY, VERMILLION, blank, drawing, short, svg_text
 from hpo.hover import tip
 from hpo.search_figures import ACCURACY, COLOURS, count, fit, focus, head, width
 
@@ -59,7 +60,7 @@ def trial_curves(best: Sequence[TrialCurve], pruned: Sequence[TrialCurve]) -> st
     pruned ones with a cross at each one's end. Each panel's axis leaves out the lowest values. At
     least one best trial."""
     best = best[: len(MARKERS)]
-    with mpl.rc_context(STYLE):
+    with drawing():
         lines = math.ceil(len(best) / 2)
         figure = blank(
             3.65 + 0.17 * lines, left=0.75, right=0.15, top=0.45, bottom=0.55 + 0.17 * lines
@@ -88,8 +89,7 @@ def _best_curves(axes: Axes, best: Sequence[TrialCurve]) -> None:
             marker=MARKERS[place], markersize=4.5 if place else 5.5, zorder=3 - place / 20,
             linewidth=1.2 if place else 2.2, label=fit(curve.label, 3.4, 8),
         )  # fmt: skip
-        epochs = enumerate(curve.values, 1)
-        tip(drawn, [f"{curve.label}, epoch {epoch}: {value:.2f}%" for epoch, value in epochs])
+        tip(drawn, _epoch_texts(curve))
     every = np.concatenate([np.asarray(curve.values, float) for curve in best])
     finite = every[np.isfinite(every)]
     low = float(np.percentile(finite, 5, method="lower")) if finite.size else 0.0
@@ -102,24 +102,23 @@ def _best_curves(axes: Axes, best: Sequence[TrialCurve]) -> None:
     head(axes, "The best trial" if len(best) == 1 else f"The {len(best)} best trials", note)
 
 
+def _epoch_texts(curve: TrialCurve) -> list[str]:
+    return [f"{curve.label}, epoch {e}: {value:.2f}%" for e, value in enumerate(curve.values, 1)]
+
+
 def _pruned_curves(axes: Axes, best: TrialCurve, pruned: Sequence[TrialCurve]) -> None:
     """Thin lines up to a cross, or a triangle where the end lies below the axis."""
     ends = np.array([([math.nan, *curve.values])[-1] for curve in pruned])
     axes.set_ylim(*focus(np.concatenate([ends, np.asarray(best.values, float)])))
+    texts = [f"{c.label}, pruned at {end:.2f}%" for c, end in zip(pruned, ends, strict=True)]
+    _pruned_lines(axes, pruned, texts)
     low = axes.get_ylim()[0]
-    for curve, end in zip(pruned, ends, strict=True):
-        (drawn,) = axes.plot(
-            np.arange(1, len(curve.values) + 1), curve.values, color=GREY, linewidth=0.8
-        )
-        (cross,) = axes.plot(
-            [len(curve.values)], [0.02 if end < low else end], marker="v" if end < low else "x",
-            transform=axes.get_xaxis_transform() if end < low else axes.transData, color=BLACK,
-            markersize=4.5, zorder=3, alpha=0.7,
-        )  # fmt: skip
-        for artist in (drawn, cross):
-            tip(artist, [f"{curve.label}, pruned at {end:.2f}%"])
+    _pruned_ends(axes, [len(curve.values) for curve in pruned], ends, texts)
     epochs = np.arange(1, len(best.values) + 1)
-    axes.plot(epochs, best.values, "o-", color=BLUE, markersize=4.5, linewidth=2.2, zorder=4)
+    (blue,) = axes.plot(
+        epochs, best.values, "o-", color=BLUE, markersize=4.5, linewidth=2.2, zorder=4
+    )
+    tip(blue, _epoch_texts(best))
     below = int((ends < low).sum())
     note = "Blue: the best trial; ×: pruned here"
     head(
@@ -129,13 +128,35 @@ def _pruned_curves(axes: Axes, best: TrialCurve, pruned: Sequence[TrialCurve]) -
     )
 
 
+def _pruned_lines(axes: Axes, pruned: Sequence[TrialCurve], texts: Sequence[str]) -> None:
+    """One collection: a line by itself costs a millisecond, and there may be thousands."""
+    long = [(np.asarray(c.values, float), t) for c, t in zip(pruned, texts, strict=True)]
+    long = [(values, text) for values, text in long if len(values) > 1]
+    steps = [np.column_stack([np.arange(1, len(v) + 1), v]) for v, _ in long]
+    drawn = LineCollection(steps, colors=GREY, linewidths=0.8)
+    tip(axes.add_collection(drawn, autolim=False), [text for _, text in long])
+
+
+def _pruned_ends(axes: Axes, epochs: Sequence[int], ends: np.ndarray, texts: Sequence[str]) -> None:
+    """A cross at each end, a triangle for each one below the axis."""
+    below, at = ends < axes.get_ylim()[0], np.array(epochs)
+    style: dict[str, Any] = {
+        "color": BLACK, "markersize": 4.5, "zorder": 3, "alpha": 0.7, "linestyle": "",
+    }  # fmt: skip
+    (crosses,) = axes.plot(at[~below], ends[~below], marker="x", **style)
+    tip(crosses, [text for text, low in zip(texts, below, strict=True) if not low])
+    places, edge = np.full(below.sum(), 0.02), axes.get_xaxis_transform()
+    (triangles,) = axes.plot(at[below], places, marker="v", transform=edge, **style)
+    tip(triangles, [text for text, low in zip(texts, below, strict=True) if low])
+
+
 # --- mistakes ----------------------------------------------------------------------------------
 
 
 def confusion(matrix: Sequence[Sequence[float]]) -> str:
     """What each label (row) is taken for (column), in images; colour tells the mistakes alone, the
     diagonal stays pale. Beside each row the percentage of it that is right."""
-    with mpl.rc_context({**STYLE, "axes.grid": False, "axes.spines.left": False}):
+    with drawing(**{"axes.grid": False, "axes.spines.left": False}):
         counts = np.asarray(matrix, float)
         classes, mistakes = len(counts), np.where(np.eye(len(counts)), np.nan, counts)
         figure = blank(1.0 + 0.33 * classes, left=0.55, right=0.75, top=0.35, bottom=0.5)
@@ -179,7 +200,7 @@ def _confusion_axes(axes: Axes, counts: np.ndarray) -> None:
 def worst_images(images: Sequence[WorstImage]) -> str:
     """The images eight a row, as ink on paper; beneath each its label, what it was taken for, and
     the probability of its label. At least one image."""
-    with mpl.rc_context({**STYLE, "axes.grid": False}):
+    with drawing(**{"axes.grid": False}):
         rows = math.ceil(len(images) / ACROSS)
         figure = blank(1.42 * rows, left=0.06, right=0.06, top=0.06, bottom=0.46)
         every = figure.subplots(
@@ -211,7 +232,7 @@ def differences(rows: Sequence[DifferenceRow], baseline: str = "the baseline") -
     """A row a cell: its difference from the baseline and 95% interval about a line at zero, with
     the figures at the right. Cells more than FAR points away stand left, on a scale of their own. A
     filled mark has an interval without zero. At least one row."""
-    with mpl.rc_context(STYLE):
+    with drawing():
         names = [short(row.label) for row in rows]
         known = [row for row in rows if not math.isnan(row.mean)]
         sides = [[row for row in known if (abs(row.mean) > FAR) is far] for far in (True, False)]

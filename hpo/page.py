@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import jinja2
 
+from hpo.svg import legible
+
 
 @dataclass(frozen=True, kw_only=True)
 class HeaderCell:
@@ -81,8 +83,8 @@ class Section:
 
 def render(template: str, title: str, lead: list[str], sections: list[Section]) -> str:
     """The page that one of hpo/templates/ makes of the sections."""
-    environment = _environment()
-    return environment.get_template(template).render(title=title, lead=lead, sections=sections)
+    found = _environment().get_template(template)
+    return legible(found.render(title=title, lead=lead, sections=sections))
 
 
 def render_note(

@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.font_manager import findfont, get_font
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from hpo.figures import BLACK, BLUE, STYLE, VERMILLION, blank, short, svg_text
+from hpo.figures import BLACK, BLUE, STYLE, VERMILLION, blank, drawing, short, svg_text
 from hpo.hover import tip
+from hpo.svg import legible
 
 GREEN, PURPLE = "#009E73", "#CC79A7"  # Okabe and Ito's too
 ACCURACY = "Validation accuracy (%)"
@@ -45,11 +45,13 @@ BEST: dict[str, Any] = {
 @dataclass(frozen=True, kw_only=True)
 class Run:
     """A search as it went: of each finished trial, in the order of completion, its accuracy in
-    percent (0 where it diverged, NaN where it was pruned) and the second at which it ended."""
+    percent (0 where it diverged, NaN where it was pruned), the second at which it ended, and its
+    number (in this order from 0 if none are given)."""
 
     label: str
     values: Sequence[float]
     seconds: Sequence[float]
+    numbers: Sequence[int] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +94,8 @@ def _advance(label: str, size: float) -> float:
 
 @cache
 def fit(label: str, inches: float, size: float = 9) -> str:
-    """The label, or as much of its beginning as has room."""
+    """The label as a picture can show it, or as much of its beginning as has room."""
+    label = legible(label)
     if width([label], size) <= inches:
         return label
     ends = range(1, len(label))
@@ -121,7 +124,7 @@ def progress(runs: Sequence[Run]) -> str:
     """Best accuracy so far, over finished trials (left) and over time (right). The first run is the
     study's own, its trials shown as dots; further runs of one label share a style. At least one
     run, and at most four labels."""
-    with mpl.rc_context(STYLE):
+    with drawing():
         styles = dict(zip(dict.fromkeys(run.label for run in runs), RUNS, strict=False))
         top = 0.3 + 0.19 * math.ceil(len(styles) / 2)
         figure = blank(2.9 + top, left=0.75, right=0.15, top=top, bottom=0.5)
@@ -133,7 +136,7 @@ def progress(runs: Sequence[Run]) -> str:
             for axes, x in ((left, trials), (right, ends)):
                 _best_line(axes, run, x, styles[run.label])
         for axes, x in ((left, trials), (right, ends)):
-            _trial_dots(axes, x, np.asarray(runs[0].values, float), limits[0])
+            _trial_dots(axes, x, runs[0], limits[0])
             axes.set_xlim(left=0)
         left.set(ylim=limits, ylabel=ACCURACY, xlabel="Finished trials")
         left.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -174,21 +177,32 @@ def _progress_limits(runs: Sequence[Run]) -> tuple[float, float]:
 
 def _best_line(axes: Axes, run: Run, x: np.ndarray, style: dict[str, Any]) -> None:
     """The best value so far, with a dot where the run ends."""
-    axes.step(x, _so_far(run), where="post", zorder=3, **style)
-    axes.plot(x[-1:], _so_far(run)[-1:], ".", color=style["color"], zorder=3, markersize=8)
+    so_far = _so_far(run)
+    axes.step(x, so_far, where="post", zorder=3, **style)
+    (end,) = axes.plot(x[-1:], so_far[-1:], ".", color=style["color"], zorder=3, markersize=8)
+    tip(end, [f"{run.label}: best {best:.2f}%" for best in so_far[-1:]])
 
 
-def _trial_dots(axes: Axes, x: np.ndarray, values: np.ndarray, low: float) -> None:
+def _trial_dots(axes: Axes, x: np.ndarray, run: Run, low: float) -> None:
     """The trials, those below the axis as triangles at its edge."""
+    values = np.asarray(run.values, float)
     below = values < low
+    texts = [
+        f"#{number}: {value:.2f}%, finished as number {place}"
+        for place, (number, value) in enumerate(zip(_numbers(run), values, strict=True), 1)
+    ]
     style: dict[str, Any] = {"color": BLUE, "alpha": 0.3, "markeredgewidth": 0, "linestyle": ""}
     (dots,) = axes.plot(x[~below], values[~below], marker="o", markersize=4, **style)
-    places = np.flatnonzero(~below)
-    tip(dots, [f"finished as number {i + 1}: {values[i]:.2f}%" for i in places])
-    axes.plot(
+    tip(dots, [texts[i] for i in np.flatnonzero(~below)])
+    (triangles,) = axes.plot(
         x[below], [0.022] * int(below.sum()), transform=axes.get_xaxis_transform(), marker="v",
         markersize=5, **style,
     )  # fmt: skip
+    tip(triangles, [texts[i] for i in np.flatnonzero(below)])
+
+
+def _numbers(run: Run) -> list[int]:
+    return list(run.numbers) or list(range(len(run.values)))
 
 
 def _progress_note(values: np.ndarray, low: float) -> str:
@@ -210,7 +224,7 @@ def _best_label(label: str, runs: Sequence[Run]) -> str:
 def importance(bars: Sequence[Bar]) -> str:
     """A group a hyperparameter, a bar an evaluator, the greatest by the first evaluator on top. At
     least one bar, and at most four evaluators."""
-    with mpl.rc_context(STYLE):
+    with drawing():
         evaluators = list(dict.fromkeys(name for bar in bars for name in bar.shares))
         order = sorted(bars, key=lambda bar: -np.nan_to_num(_share(bar, evaluators[0])[0], nan=-1))
         height = 0.9 + len(bars) * (0.14 + 0.2 * len(evaluators))

@@ -101,7 +101,10 @@ def _course(study: StoredSearch) -> Section:
 def _progress(study: StoredSearch, label: str) -> search_figures.Run:
     rows = study.ended
     return search_figures.Run(
-        label=label, values=selected_values(rows), seconds=run_seconds(study, rows)
+        label=label,
+        values=selected_values(rows),
+        seconds=run_seconds(study, rows),
+        numbers=rows["number"].to_list(),
     )
 
 
@@ -192,7 +195,7 @@ def _effects(study: StoredSearch, found: importance.Importances) -> Iterator[Blo
         x, y = (_parameter(study, name) for name in pair)
         yield Picture(
             file="contour.svg",
-            svg=contour.contour(x, y, _complete_accuracies(study)),
+            svg=contour.contour(x, y, _complete_accuracies(study), study.ended["number"].to_list()),
             alt=f"Validation accuracy over {pair[0]} and {pair[1]}.",
             caption=f"Validation accuracy of the trials that ran to their end, over the two that "
             f"matter most, {pair[0]} and {pair[1]}. {study.data_name}.",
@@ -211,6 +214,7 @@ def _slice(study: StoredSearch, name: str) -> space_figures.Slice:
         parameter=_parameter(study, name),
         accuracies=(100 * rows["valid_accuracy"]).to_list(),
         states=_states(rows),
+        numbers=rows["number"].to_list(),
     )
 
 

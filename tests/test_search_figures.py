@@ -6,17 +6,21 @@ import re
 import xml.etree.ElementTree as ET
 from typing import Any
 
+import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
 
 from hpo import contour, network_figures, search_figures, space_figures
+from hpo.figures import drawing
 from hpo.network_figures import DifferenceRow, TrialCurve, WorstImage
+from hpo.page import Picture, Section, render
 from hpo.search_figures import Bar, Run
 from hpo.space_figures import Parameter, Slice
+from hpo.svg import SVG
 
 NAN = math.nan
-ODD = "$a$ <b> & c -- " + "long " * 12  # a label of a hostile user
+ODD = "$a$ <b> & c --\x00\x1b\ud800 " + "long " * 12  # a label of a hostile user
 RNG_SEED = 7
 
 
@@ -29,6 +33,15 @@ def texts(svg: str) -> list[str]:
 
 def said(svg: str) -> str:
     return "\n".join(texts(svg))
+
+
+def titles(svg: str) -> list[str]:
+    """What a pointer is shown, a text a place."""
+    return [title.text or "" for title in ET.fromstring(svg).iter(f"{{{SVG}}}title")]
+
+
+def lines(svg: str) -> list[str]:
+    return [line for title in titles(svg) for line in title.split("\n")]
 
 
 def parameters(n: int = 40) -> dict[str, Parameter]:
@@ -116,6 +129,16 @@ def test_pictures_take_columns_of_a_filtered_frame():
     assert "best trial: 97.50%" in texts(space_figures.slices([panel]))
     curves = [TrialCurve(label="#1", values=frame["v"])]
     assert "#1" in texts(network_figures.trial_curves(curves, curves))
+
+
+def test_progress_names_every_trial_that_it_shows_and_the_best():
+    values = [97.4, 11.0, NAN, 98.0, 97.5, 97.6]
+    run = Run(label="TPE", values=values, seconds=range(6), numbers=[7, 5, 4, 9, 6, 8])
+    found = lines(search_figures.progress([run]))
+    assert found.count("#7: 97.40%, finished as number 1") == 2  # over trials and over time
+    assert found.count("#5: 11.00%, finished as number 2") == 2
+    assert found.count("TPE: best 98.00%") == 2
+    assert not any(text.startswith("#4") for text in found)
 
 
 # --- importance --------------------------------------------------------------------------------
@@ -237,6 +260,39 @@ def test_slices_of_few_equal_or_failed_trials(results: list[float], states: list
     assert {"lr", "width"} & {text.split(" (")[0] for text in texts(svg)}
 
 
+def test_slices_tell_of_every_trial_wherever_it_is_drawn():
+    states = ["COMPLETE"] * 36 + ["PRUNED"] * 2 + ["DIVERGED"] * 2
+    results = [*accuracies(35), 10.0, 20.0, 97.0, NAN, 0.0]
+    panel = Slice(
+        parameter=parameters()["lr"], accuracies=results, states=states, numbers=range(100, 140)
+    )
+    found = lines(space_figures.slices([panel]))
+    assert {int(text[1:4]) for text in found} == set(range(100, 140))
+    assert len({text for text in found if text.endswith(": diverged")}) == 2
+    assert any(text.startswith("#135, lr ") and "10.00%, complete" in text for text in found)
+
+
+def test_marks_at_one_place_tell_of_all_of_them():
+    same = Parameter(name="lr", values=[0.1, 0.1, 0.1, 0.5, *np.linspace(0.11, 0.9, 20)])
+    results = [97.0, 97.0, 97.0, 97.5, *np.linspace(97.2, 98, 20)]
+    panel = Slice(parameter=same, accuracies=results, states=["PRUNED"] + ["COMPLETE"] * 23)
+    together = [set(text.split("\n")) for text in titles(space_figures.slices([panel]))]
+    assert {
+        "#0, lr 0.1: 97.00%, pruned",
+        "#1, lr 0.1: 97.00%, complete",
+        "#2, lr 0.1: 97.00%, complete",
+    } in together
+
+
+def test_a_crowd_at_one_place_is_counted():
+    panel = Slice(
+        parameter=Parameter(name="lr", values=[0.1] * 30 + np.linspace(0.2, 1, 70).tolist()),
+        accuracies=[97.0] * 30 + np.linspace(97.5, 98, 70).tolist(),
+        states=["COMPLETE"] * 100,
+    )
+    assert any(text.endswith("\n… and 25 more") for text in titles(space_figures.slices([panel])))
+
+
 # --- contour -----------------------------------------------------------------------------------
 
 
@@ -295,6 +351,14 @@ def test_contour_bands_stay_in_the_upper_range():
     assert norm.extend == "min"
 
 
+def test_contour_names_each_of_its_trials():
+    values, results = parameters(), accuracies()
+    svg = contour.contour(values["lr"], values["width"], results, range(100, 140))
+    assert {text.split(",")[0] for text in lines(svg)} == {f"#{i}" for i in range(100, 140)}
+    matrix = contour.contour(values["activation"], values["optimizer"], results)
+    assert any("median" in text and "optimizer adam" in text for text in titles(matrix))
+
+
 # --- curves ------------------------------------------------------------------------------------
 
 
@@ -318,11 +382,20 @@ def test_pruned_curves_end_in_a_cross_or_at_the_bottom_edge(monkeypatch: pytest.
     pruned = [curve("", 96.0, 96.5), curve("", 96.2), curve("", 12.0, 11.0, 10.0)]
     network_figures.trial_curves([curve("best", 96.0, 97.0, 98.0)], pruned)
     ends = {
-        (line.get_marker(), float(line.get_xdata()[0]))
+        (line.get_marker(), x)
         for line in drawn[1].get_lines()
         if line.get_marker() in ("x", "v")
+        for x in line.get_xdata().tolist()
     }
     assert ends == {("x", 2.0), ("x", 1.0), ("v", 3.0)}
+
+
+def test_pruned_curves_and_the_best_beside_them_have_their_names():
+    pruned = [curve("#1", 96.0, 96.5), curve("#2", 96.2), curve("#3", 12.0, 11.0, 10.0)]
+    found = lines(network_figures.trial_curves([curve("#9", 96.0, 97.0, 98.0)], pruned))
+    assert found.count("#1, pruned at 96.50%") == 2  # its line and its cross
+    assert {"#2, pruned at 96.20%", "#3, pruned at 10.00%"} <= set(found)
+    assert found.count("#9, epoch 3: 98.00%") == 2
 
 
 def test_trial_curves_without_pruned_trials_have_one_panel(monkeypatch: pytest.MonkeyPatch):
@@ -421,3 +494,58 @@ def test_a_label_is_shortened_to_the_room_it_has():
     short = search_figures.fit("m" * 80, 1.0)
     assert short.endswith("…")
     assert 0.85 < search_figures.width([short]) <= 1.0
+
+
+# --- for all pictures --------------------------------------------------------------------------
+
+
+def test_a_users_matplotlibrc_changes_no_picture():
+    run = Run(label="TPE", values=[97.0, 98.0, 97.5], seconds=[1.0, 2.0, 3.0])
+    before = search_figures.progress([run])
+    odd = {"lines.marker": "D", "svg.fonttype": "none", "axes.facecolor": "red", "font.size": 30}
+    with mpl.rc_context(odd):
+        assert search_figures.progress([run]) == before
+        with drawing():
+            assert mpl.rcParams["axes.facecolor"] == "white"
+        assert mpl.rcParams["axes.facecolor"] == "red"
+
+
+def made_up(n: int, hyperparameters: int) -> list[Picture]:
+    """The pictures of a search of so many trials that grow with their number."""
+    rng = np.random.default_rng(RNG_SEED)
+    values = list(parameters(n).values()) * 3
+    states = rng.choice(["COMPLETE", "PRUNED", "DIVERGED"], n, p=[0.5, 0.4, 0.1]).tolist()
+    results = (98.4 - rng.exponential(0.6, n) - 40 * (rng.random(n) < 0.2)).tolist()
+    trials = [
+        TrialCurve(label=f"#{i}: 2 × 512 leaky_relu, sgd_momentum at 0.12", values=ends)
+        for i, result in enumerate(results)
+        for ends in [(result - np.geomspace(5, 0.05, rng.integers(1, 8))).tolist()]
+    ]
+    pruned = [trial for trial, state in zip(trials, states, strict=True) if state == "PRUNED"]
+    run = Run(label="this search", values=results, seconds=rng.exponential(2, n).cumsum().tolist())
+    svgs = {
+        "progress": search_figures.progress([run]),
+        "curves": network_figures.trial_curves(trials[:10], pruned),
+        "slices": space_figures.slices(
+            [Slice(parameter=p, accuracies=results, states=states) for p in values][
+                :hyperparameters
+            ]
+        ),
+        "contour": contour.contour(values[0], values[1], results),
+    }
+    return [Picture(file=f"{n}.svg", svg=svg, alt=n, caption=n) for n, svg in svgs.items()]
+
+
+def test_a_search_of_thousands_of_trials_stays_under_three_megabytes():
+    pictures = made_up(2000, 5)
+    page = render("index.html.j2", "Many", [], [Section(title="Many", blocks=[*pictures])])
+    assert len(page.encode()) < 2.7e6  # leaves room for the rest of a page
+    assert all("<image" not in picture.svg for picture in pictures)
+
+
+def test_marks_beyond_what_a_page_can_hold_become_pixels():
+    values = parameters(4000)["lr"]
+    panel = Slice(parameter=values, accuracies=accuracies(4000), states=["COMPLETE"] * 4000)
+    svg = space_figures.slices([panel])
+    assert "<image" in svg
+    assert len(svg) < 300_000

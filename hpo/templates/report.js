@@ -41,3 +41,54 @@ for (const table of document.querySelectorAll("table.sortable")) {
     });
   }
 }
+
+// A mark's text in a box: at a tap or click on it or close by, or by Enter and the arrow keys.
+const REACH = 16; // pixels
+const box = document.createElement("div");
+box.className = "tip";
+box.setAttribute("role", "status");
+document.body.append(box);
+let shown = null;
+const marksOf = (figure) => [...figure.querySelectorAll("svg title")].map((title) => title.parentNode);
+const place = () => {
+  if (!shown) return;
+  const at = shown.getBoundingClientRect();
+  const left = at.x + at.width / 2 - box.offsetWidth / 2;
+  const above = at.y - box.offsetHeight - 8;
+  box.style.left = `${Math.max(4, Math.min(left, document.documentElement.clientWidth - box.offsetWidth - 4))}px`;
+  box.style.top = `${above > 4 ? above : at.bottom + 8}px`;
+};
+const show = (mark) => {
+  shown?.classList.remove("shown");
+  shown = mark;
+  box.textContent = mark?.querySelector("title").textContent ?? "";
+  mark?.classList.add("shown");
+  place();
+};
+const distance = (mark, x, y) => {
+  const at = mark.getBoundingClientRect();
+  return Math.hypot(at.x + at.width / 2 - x, at.y + at.height / 2 - y);
+};
+const closest = (figure, x, y) => {
+  const near = marksOf(figure).map((mark) => [distance(mark, x, y), mark]);
+  return near.filter(([far]) => far < REACH).sort(([a], [b]) => a - b)[0]?.[1];
+};
+addEventListener("click", ({ target, clientX, clientY }) => {
+  const figure = target.closest(".picture");
+  const mark = figure && (marksOf(figure).find((each) => each.contains(target)) ?? closest(figure, clientX, clientY));
+  show(mark === shown ? null : (mark ?? null));
+});
+addEventListener("keydown", (event) => {
+  if (event.key === "Escape") return show(null);
+  const figure = event.target.closest?.(".picture");
+  const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+  if (!figure || !(event.key === "Enter" || (step && shown))) return;
+  const marks = marksOf(figure);
+  if (!marks.length) return;
+  event.preventDefault();
+  const next = marks[(marks.indexOf(shown) + (step ?? 1) + marks.length) % marks.length];
+  next.scrollIntoView({ block: "nearest", inline: "nearest" });
+  show(next);
+});
+addEventListener("scroll", place, { capture: true, passive: true });
+addEventListener("resize", place);
