@@ -9,7 +9,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
-from hpo.figures import blank, short, styled, svg_text
+from hpo.figures import blank, drawing, short, svg_text
 from hpo.hover import tip
 
 COLOURS = "viridis"
@@ -27,7 +27,7 @@ Measures = Mapping[str, NDArray[np.float64]]
 def causes(networks: Sequence[tuple[str, Measures]]) -> str:
     """A column a network (its label and measures), a row a measure: a line a layer, from dark at
     the input to light at the output, at the median over the seeds."""
-    with styled():
+    with drawing():
         rows = ["gradient_norm", "largest_update"]
         rows += ["quiet"] if any(QUIET.keys() & found.keys() for _, found in networks) else []
         figure = blank(0.8 + 1.65 * len(rows), left=0.95, right=0.15, top=0.4, bottom=0.8)
