@@ -1,6 +1,6 @@
 """What one training is: its hyperparameters, their names and their bounds (no torch here)."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -90,10 +90,12 @@ class Seeds:
     order: int
 
     @classmethod
-    def of(cls, seed: int) -> "Seeds":
-        return cls(split=seed, weights=seed, order=seed)
+    def of(cls, seed: int, varies: Sequence[str] = ("split", "weights", "order")) -> "Seeds":
+        """Seed k of what varies; the rest stays at seed 0."""
+        return cls(**{name: seed if name in varies else 0 for name in SOURCES})
 
 
+SOURCES = tuple(f.name for f in fields(Seeds))
 HYPERPARAMETERS = tuple(f.name for f in fields(Config))
 REQUIRED = ("depth", "width", "activation", "optimizer", "lr")
 DEFAULTS = {f.name: f.default for f in fields(Config) if f.name not in REQUIRED}

@@ -5,8 +5,8 @@ from collections.abc import Iterator, Sequence
 from rich.console import RenderableType
 from rich.table import Table as RichTable
 
-from hpo import causes, figures, network_figures, verdict_report
-from hpo.config import CLASSES
+from hpo import causes, figures, network_figures, noise, verdict_report
+from hpo.config import CLASSES, SOURCES
 from hpo.findings import comparisons, finding
 from hpo.grid_tables import (
     FAILS_BELOW,
@@ -137,8 +137,7 @@ def _protocol(study: StoredGrid) -> Section:
         f"{study.data_name} into {data['train']:,} to train on and {data['valid']:,} to validate "
         f"on, starts from the weights that PyTorch's Linear layers start from, and minimizes cross "
         f"entropy {sized}, shuffled every epoch, {spelled}{falling}. The network of the last epoch "
-        f"is tested on the {data['test']:,} test images. Seed k fixes split, initial weights and "
-        "batch order alike for every network, so networks are compared in pairs of seeds."
+        f"is tested on the {data['test']:,} test images. {_seeding(cells)}"
     )
     meaning = (
         "Training loss and accuracy are running means over an epoch while the weights change, so "
@@ -147,6 +146,18 @@ def _protocol(study: StoredGrid) -> Section:
         "test accuracy, three times chance."
     )
     return Section(title="How the networks were trained", blocks=[text, meaning])
+
+
+def _seeding(cells: Sequence[Cell]) -> str:
+    if all(cell.varies == SOURCES for cell in cells):
+        return (
+            "Seed k fixes split, initial weights and batch order alike for every network, so "
+            "networks are compared in pairs of seeds."
+        )
+    return (
+        "Seed k fixes what a cell draws anew (of split, initial weights and batch order) alike for "
+        "every network; the rest is drawn from seed 0."
+    )
 
 
 def _experiment(study: StoredGrid, number: int, experiment: Experiment) -> Section:
@@ -239,7 +250,8 @@ def lead(study: StoredGrid) -> list[str]:
 def sections(study: StoredGrid) -> list[Section]:
     """The report: overview, protocol, the experiments in their order, how it was run."""
     experiments = [_experiment(study, n, e) for n, e in enumerate(study.file.experiments)]
-    found = [_glance(study), *verdict_report.sections(study), *_differences(study)]
+    found = [_glance(study), *verdict_report.sections(study), *noise.sections(study)]
+    found += _differences(study)
     found.append(_protocol(study))
     return [*found, *experiments, *causes.sections(study), _run_section(study)]
 

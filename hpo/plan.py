@@ -172,7 +172,7 @@ class GridPlan:
         task = Task(
             id=self.started,
             config=cell.config,
-            seeds=tuple(Seeds.of(seed) for seed in seeds),
+            seeds=tuple(Seeds.of(seed, cell.varies) for seed in seeds),
             test=True,
             inspect=self.finalists,
             diagnose=self.diagnose,

@@ -16,6 +16,7 @@ from optuna.storages import RDBStorage
 from optuna.trial import Trial, TrialState
 
 from hpo import best, finalists, note, record, results
+from hpo.config import SOURCES
 from hpo.data import Dataset, split
 from hpo.display import Display, Progress
 from hpo.errors import InputError
@@ -41,6 +42,11 @@ def binding(study_file: StudyFile, dataset: Dataset) -> dict[str, Any]:
             for cell in study_file.cells
             for key, value in cell.config.as_dict().items()
             if (key, value) != ("schedule", "constant")  # older studies knew no other
+        }
+        chosen |= {
+            f"cells.{cell.name}.varies": ", ".join(cell.varies)
+            for cell in study_file.cells
+            if cell.varies != SOURCES
         }
     return {
         "dataset": dataset.name,

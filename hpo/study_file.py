@@ -10,7 +10,7 @@ from typing import Any
 
 from hpo import claims
 from hpo.claims import Cause, Claim
-from hpo.config import HYPERPARAMETERS, REQUIRED, Config, check, faults_in
+from hpo.config import HYPERPARAMETERS, REQUIRED, SOURCES, Config, check, faults_in
 from hpo.errors import InputError
 from hpo.space import Domain, parse_domain, space_faults
 
@@ -47,6 +47,7 @@ class Cell:
     name: str
     config: Config
     reported: tuple[Reported, ...] = ()
+    varies: tuple[str, ...] = SOURCES  # what its seeds draw anew; the rest is drawn from seed 0
 
     @property
     def label(self) -> str:
@@ -286,7 +287,7 @@ def _cell(
         reader.fault(f"{at}name", f"must be letters, digits, '-', '_' and '.', got {name!r}")
     else:
         at = f"cells.{name}."
-    reader.known(table, ("name", "reported", *HYPERPARAMETERS), at)
+    reader.known(table, ("name", "reported", "varies", *HYPERPARAMETERS), at)
     own = {key: value for key, value in table.items() if key in HYPERPARAMETERS}
     faults = {key: fault for key, value in own.items() if (fault := check(key, value))}
     values = {**sound, **own}
@@ -297,9 +298,21 @@ def _cell(
     for key, fault in faults.items():
         reader.fault(f"{at}{key}", fault)
     reported = tuple(_reported(t, f"{at}reported.", reader) for t in _reports(table, at, reader))
+    varies = _varies(table, at, reader)
     if reader.faults:
         return None
-    return Cell(name=str(name), config=Config(**values), reported=reported)
+    return Cell(name=str(name), config=Config(**values), reported=reported, varies=varies)
+
+
+def _varies(table: Mapping[str, Any], at: str, reader: _Reader) -> tuple[str, ...]:
+    """In the order of SOURCES, whatever the file's."""
+    if "varies" not in table:
+        return SOURCES
+    names = reader.names(table, "varies", at)
+    if not names or not set(names) <= set(SOURCES):
+        known = ", ".join(SOURCES)
+        reader.fault(f"{at}varies", f"must be a list of {known}, or some of these, got {names!r}")
+    return tuple(name for name in SOURCES if name in names)
 
 
 def _reports(table: Mapping[str, Any], at: str, reader: _Reader) -> list[Mapping[str, Any]]:

@@ -88,7 +88,7 @@ def _figures(judged: Judged) -> list[str]:
 
 
 def _p(p: float) -> str:
-    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+    return "< 0.001" if p < 0.001 else "1" if p == 1 else f"{p:.3f}"
 
 
 def effect(judged: Judged, part: Part) -> str:
@@ -194,8 +194,12 @@ def _reservation(judged: Judged, part: Part) -> str:
     assert found is not None
     if judged.verdict is not Verdict.UNRESOLVED:
         return ""
+    if not found.test and part.logs:
+        return "Each was clocked once, so nothing can be said of chance."
     if not found.test:
         return "One seed says nothing about others." if found.n == 1 else "The seeds do not differ."
+    if found.high == math.inf:
+        return "Where runs fail to learn, fewer than 6 seeds can decide nothing."
     alone = min(found.p_for, found.p_against) * 2
     if alone < LEVEL:
         return f"Alone that would do (p = {_p(alone)}); among so many conclusions it may be chance."

@@ -47,7 +47,7 @@ def test_installed_wheel_runs_its_studies_by_name_away_from_the_checkout(
     env = {**os.environ, "PYTHONPATH": str(installed)}
     file, studies = run(sys.executable, "-P", "-c", program, cwd=tmp_path, env=env).splitlines()
     assert Path(file) == installed / "hpo" / "__init__.py"
-    assert studies.split() == [f"{name}={name}" for name in ("grid-report", "search")]
+    assert studies.split() == [f"{name}={name}" for name in ("grid-report", "noise", "search")]
 
 
 def test_wheel_holds_every_module_template_and_study_file(installed: Path):

@@ -70,7 +70,7 @@ def grid_with(line: str) -> str:
 # --- the shipped files -------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["grid-report", "search"])
+@pytest.mark.parametrize("name", ["grid-report", "noise", "search"])
 def test_shipped_study_loads_by_name_and_by_path(name: str):
     by_name = load(name)
     assert by_name.name == name
@@ -78,7 +78,7 @@ def test_shipped_study_loads_by_name_and_by_path(name: str):
 
 
 def test_every_file_in_the_studies_folder_is_shipped():
-    assert set(study_file.shipped()) == {"grid-report", "search"}
+    assert set(study_file.shipped()) == {"grid-report", "noise", "search"}
 
 
 def test_grid_report_has_eight_distinct_configurations_and_nine_reported_networks():
@@ -162,7 +162,7 @@ def test_search_of_the_users_own_loads_with_defaults(path: Path):
 
 
 def test_unknown_study_is_told_which_there_are():
-    with pytest.raises(InputError, match=r"'nonsense'.*grid-report, search"):
+    with pytest.raises(InputError, match=r"'nonsense'.*grid-report, noise, search"):
         load("nonsense")
 
 

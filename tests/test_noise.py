@@ -1,0 +1,150 @@
+"""Cells that draw one source of randomness anew, and what the report makes of their spread."""
+
+import dataclasses
+
+import numpy as np
+import optuna
+import pytest
+from test_report import store
+from test_training import _one_thread, config, examples, split  # noqa: F401
+
+from hpo import grid_report, noise, report, study_file
+from hpo.config import Seeds
+from hpo.data import load
+from hpo.errors import InputError
+from hpo.plan import GridPlan
+from hpo.runner import binding
+from hpo.storage import open_storage
+from hpo.training import train
+
+TINY = """
+dataset = "mnist-5k"
+seeds = 3
+[base]
+depth = 1
+width = 16
+activation = "relu"
+optimizer = "sgd"
+lr = 0.1
+epochs = 2
+[[cells]]
+name = "all"
+[[cells]]
+name = "order"
+varies = ["order"]
+[[cells]]
+name = "both"
+varies = ["order", "split"]
+"""
+
+
+def loaded(tmp_path, text: str = TINY) -> study_file.GridStudy:
+    path = tmp_path / "tiny.toml"
+    path.write_text(text)
+    found = study_file.load(str(path))
+    assert isinstance(found, study_file.GridStudy)
+    return found
+
+
+def test_a_seed_is_of_what_varies_and_the_rest_stays():
+    assert Seeds.of(3) == Seeds(split=3, weights=3, order=3)
+    assert Seeds.of(3, ("order",)) == Seeds(split=0, weights=0, order=3)
+
+
+def test_cells_say_what_they_draw_anew(tmp_path):
+    varies = [cell.varies for cell in loaded(tmp_path).cells]
+    assert varies == [("split", "weights", "order"), ("order",), ("split", "order")]
+
+
+@pytest.mark.parametrize("value", ["[]", '["luck"]', '"order"', "[1]"])
+def test_a_slip_in_varies_is_a_line(tmp_path, value):
+    with pytest.raises(InputError, match=r"cells\.order\.varies: must be a list of"):
+        loaded(tmp_path, TINY.replace('["order"]', value))
+
+
+def test_only_what_varies_otherwise_binds_a_study(tmp_path):
+    bound = binding(loaded(tmp_path), load("mnist-5k", tmp_path))
+    assert {k: v for k, v in bound.items() if "varies" in k} == {
+        "cells.order.varies": "order",
+        "cells.both.varies": "split, order",
+    }
+
+
+def test_the_plan_draws_what_the_cell_says(tmp_path):
+    storage = open_storage(f"sqlite:///{tmp_path / 'hpo.db'}")
+    study = optuna.create_study(storage=storage, direction="maximize")
+    plan = GridPlan(study, storage, loaded(tmp_path), [0, 1, 2], load("mnist-5k", tmp_path))
+    seeds = {}
+    while job := plan.next():
+        seeds.setdefault(job.label.split()[0], []).extend(job.task.seeds)
+    assert seeds["order"] == [Seeds(split=0, weights=0, order=k) for k in range(3)]
+    assert seeds["both"] == [Seeds(split=k, weights=0, order=k) for k in range(3)]
+
+
+def test_a_stack_that_shares_a_source_is_each_of_its_runs_alone():
+    seeds = [Seeds.of(k, ("order",)) for k in range(3)]
+    settings = config(width=16, epochs=2)
+    stacked = list(train(settings, examples(), [split(0)] * 3, seeds))[-1]
+    for k, own in enumerate(seeds):
+        alone = list(train(settings, examples(), [split(0)], [own]))[-1]
+        assert alone.train_loss[0] == stacked.train_loss[k]
+        assert alone.valid_accuracy[0] == stacked.valid_accuracy[k]
+    assert len(set(stacked.train_loss)) == 3
+
+
+# --- the report --------------------------------------------------------------------------------
+
+
+def test_a_deviations_interval_is_the_textbooks():
+    """n = 10: sd times 0.6878 to 1.8256 (chi-squared with 9 degrees: 19.023 and 2.700)."""
+    assert noise.deviation_interval(1.0, 10) == pytest.approx((0.6878, 1.8256), abs=1e-4)
+
+
+def test_the_seeds_that_are_needed_are_cohens():
+    """Cohen (1988), table 2.4.1: 64 for a difference of half a deviation, 26 for 0.8 of one."""
+    assert noise.seeds_needed(0.5, 1.0) == 64
+    assert noise.seeds_needed(0.8, 1.0) == 26
+    assert noise.seeds_needed(100.0, 1.0) == 2
+
+
+def test_the_chance_of_the_right_order_is_that_of_simulation():
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(0.3, 0.2, 200_000), rng.normal(0, 0.2, 200_000)
+    assert noise.ranked_right(0.3, 0.2) == pytest.approx((a > b).mean(), abs=0.003)
+
+
+@pytest.fixture
+def spread(tmp_path):
+    study = store(tmp_path, seeds=10, file="noise", name="noise")
+    frame, rng = study.trials.copy(), np.random.default_rng(1)
+    for cell, deviation in (("all", 0.003), ("split", 0.002), ("weights", 0.001), ("order", 1e-4)):
+        for name, middle in (("sigmoid", 0.953), ("relu", 0.966)):
+            values = rng.normal(middle, deviation, 10)
+            frame.loc[frame["cell"] == f"{name}-{cell}", "test_accuracy"] = values
+    return dataclasses.replace(study, trials=frame)
+
+
+def test_the_report_says_where_the_spread_comes_from_and_what_one_run_tells(spread, tmp_path):
+    text = report.write(spread, tmp_path / "out").with_name("report.md").read_text()
+    assert "## Where the spread comes from" in text
+    assert "| 2 × 32 relu, sgd at 0.1 | the batch order | 0.01 (" in text
+    assert "one run of each would have ranked them so with" in text
+    assert "the rest is drawn from seed 0" in text
+
+
+def test_nothing_is_said_of_runs_that_are_not_there_or_fail(spread):
+    frame = spread.trials.copy()
+    frame.loc[frame["cell"] == "relu-all", "state"] = "FAIL"
+    frame.loc[frame["cell"] == "relu-split", "test_accuracy"] = 0.1
+    frame = frame[(frame["cell"] != "sigmoid-order") | (frame["seed"] == 0)]
+    [section] = noise.sections(dataclasses.replace(spread, trials=frame))
+    rows = {(row[0].split()[3], row[1]): row for row in section.blocks[0].rows}
+    for key in (("relu,", "all three"), ("relu,", "the split"), ("sigmoid,", "the batch order")):
+        assert rows[key][2:5] == ["–", "–", "–"]
+    none = spread.trials[spread.trials["seed"] < 0]
+    assert len(noise.sections(dataclasses.replace(spread, trials=none))[0].blocks) == 2
+
+
+def test_a_grid_whose_cells_draw_all_alike_has_no_such_section(tmp_path):
+    titles = [section.title for section in grid_report.sections(store(tmp_path))]
+    assert "Where the spread comes from" not in titles
