@@ -79,8 +79,13 @@ def _panel(axes: Axes, found: Measures, row: str) -> None:
         (line,) = axes.plot(
             epochs, middle[:, layer], marker="o", markersize=3, color=shade, linewidth=1.4
         )
-        places = zip(epochs, middle[:, layer], strict=True)
-        tip(line, [f"layer {layer + 1} of {layers}, epoch {at}: {v:.3g}" for at, v in places])
+        tip(line, [_line_text(layer, layers, middle[:, layer])])
+
+
+def _line_text(layer: int, layers: int, values: NDArray[np.float64]) -> str:
+    """layer 1 of 7: 2.1e-05 in epoch 1, 1.9e-05 in epoch 10."""
+    ends = f"{values[0]:.2g} in epoch 1, {values[-1]:.2g} in epoch {len(values)}"
+    return f"layer {layer + 1} of {layers}: {ends}"
 
 
 def _median(values: NDArray[np.float64]) -> NDArray[np.float64]:

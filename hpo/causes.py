@@ -56,9 +56,8 @@ def _blocks(study: StoredGrid, cause: Cause) -> list[Block]:
             f"{said} There are no diagnostics of {missing.label}, so nothing can be said: it was "
             "trained without `diagnostics = true`, or none of its runs has finished."
         ]
-    found = vanishing(ours, theirs, cell, beside)
-    if cause.presumes != "vanishing gradients":
-        found = too_long(ours, theirs, cell, beside)
+    looked_for = vanishing if cause.presumes == "vanishing gradients" else too_long
+    found = looked_for(ours, theirs, cell, beside)
     sentences = [said, f"{found.verdict}: {found.text}"]
     picture = Picture(
         file=f"causes-{cause.cell}.svg",
@@ -99,7 +98,8 @@ def vanishing(ours: Measures, theirs: Measures, cell: Cell, beside: Cell) -> See
 
 def _first_over_last(of: Measures) -> NDArray[np.float64]:
     first = of["gradient_norm"][:, 0]
-    return np.asarray(first[:, 0] / first[:, -1])
+    with np.errstate(divide="ignore", invalid="ignore"):  # a network that is dead, or not finite
+        return np.asarray(first[:, 0] / first[:, -1])
 
 
 def too_long(ours: Measures, theirs: Measures, cell: Cell, beside: Cell) -> Seen:
@@ -108,7 +108,7 @@ def too_long(ours: Measures, theirs: Measures, cell: Cell, beside: Cell) -> Seen
     steps, others = (np.fmax.reduce(of["largest_update"][:, 0], axis=1) for of in (ours, theirs))
     text = (
         f"in epoch 1 the longest step measured changes a layer of {cell.label} by {_range(steps)} "
-        f"of its weights' norm; in {beside.label}, which works, by {_range(others)}. (A rule of "
+        f"times its weights' norm; in {beside.label}, which works, by {_range(others)}. (A rule of "
         f"thumb for all steps is {RULE_OF_THUMB:g}.) {TOO_LONG:g} times as much counts as too long "
         "here."
     )
@@ -153,7 +153,7 @@ def _intervention(study: StoredGrid, cell: Cell, cause: Cause) -> Sequence[str]:
         same = _without_lr(other.config) == _without_lr(cell.config)
         learns = len(study.of(other)) and not fails(study, other)
         if same and learns and other.config.lr < cell.config.lr:
-            return [f"At {other.config.lr:g} the same network learns: the rate is the cause."]
+            return [f"At {other.config.lr:g} the same network learns with every seed."]
     return ["Only a run at a lower rate would prove it the cause; this study has none."]
 
 

@@ -374,6 +374,22 @@ def show(
     _print_parts([*watching.views(found, runs_here()), *report.terminal(found)])
 
 
+@app.command()
+def compare(
+    first: Annotated[str, typer.Argument(metavar="STUDY", help="A stored study.")],
+    second: Annotated[str, typer.Argument(metavar="STUDY", help="Another one of its kind.")],
+    storage: StorageOption = DEFAULT_STORAGE,
+) -> None:
+    """Compare two stored grids cell by cell, or two searches by their winners."""
+    from hpo.storage import open_storage
+
+    names = [_stored_name(study, None) for study in (first, second)]
+    opened = open_storage(storage, create=False)
+    from hpo import compare, results
+
+    _print_parts(compare.terminal(*(results.load_study(opened, name) for name in names)))
+
+
 def _print_parts(parts: "Iterable[RenderableType]") -> None:
     """Lines and tables; a table is as wide as it is where the output is no terminal."""
     console = _console()

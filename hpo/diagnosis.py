@@ -42,7 +42,8 @@ class Diagnosis:
 
     def _forget(self) -> None:
         self.count = 0
-        self.gradient_norm = torch.zeros(len(self.network.sizes) - 1, self.network.replicates)
+        shape = (len(self.network.sizes) - 1, self.network.replicates)
+        self.gradient_norm = torch.zeros(shape, dtype=torch.float64)
         self.update_ratio = torch.zeros_like(self.gradient_norm)
         self.largest_update = torch.zeros_like(self.gradient_norm)
 
@@ -93,25 +94,43 @@ def _even(step: int, steps: int) -> bool:
 
 
 def _norms(layers: Layers) -> Tensor:
-    """Of each weight matrix, (layers, R)."""
-    return torch.stack([weight.flatten(1).norm(dim=1) for weight in layers.weights]).cpu()
+    """Of each weight matrix, (layers, R); in double precision, where a lost gradient's squares are
+    not lost too."""
+    norm, double = torch.linalg.vector_norm, torch.float64
+    return torch.stack([norm(w.flatten(1), dim=1, dtype=double) for w in layers.weights]).cpu()
 
 
 def _quiet(activation: str, chunks: Iterable[Pass]) -> Figures:
-    """dead and saturated, where the activation can be either."""
-    alive: list[Tensor] = []
-    flat: list[Tensor] = []
-    count = 0
+    """dead and saturated, where the activation can be either; NaN for a network of NaNs."""
+    found: Figures = {"dead": None, "saturated": None}
+    if activation == "relu":
+        found["dead"] = _dead(chunks)
+    elif activation in SATURATED:
+        found["saturated"] = _saturated(SATURATED[activation], chunks)
+    return found
+
+
+def _dead(chunks: Iterable[Pass]) -> list[list[float]] | None:
+    greatest: list[Tensor] = []  # of each layer's units over the images, (R, width)
     for buffers in chunks:
-        hidden = buffers.outputs[1:]
-        count += 1
-        if activation == "relu":
-            active = [(h > 0).any(1) for h in hidden]
-            alive = [a | b for a, b in zip(alive, active, strict=True)] if alive else active
-        elif activation in SATURATED:
-            shares = [SATURATED[activation](h).float().mean((1, 2)) for h in hidden]
-            flat = [a + b for a, b in zip(flat, shares, strict=True)] if flat else shares
-    return {
-        "dead": [(1 - units.float().mean(1)).tolist() for units in alive] or None,
-        "saturated": [(share / count).tolist() for share in flat] or None,
-    }
+        here = [h.amax(1) for h in buffers.outputs[1:]]
+        greatest = list(map(torch.maximum, greatest, here)) if greatest else here
+    shares = [((most <= 0).double() + _unknown(most)).mean(1) for most in greatest]
+    return [share.tolist() for share in shares] or None
+
+
+def _saturated(
+    flat: Callable[[Tensor], Tensor], chunks: Iterable[Pass]
+) -> list[list[float]] | None:
+    sums: list[Tensor] = []  # of each layer's shares over units, (R,)
+    images = 0
+    for buffers in chunks:
+        here = [(flat(h).double() + _unknown(h)).mean(2).sum(1) for h in buffers.outputs[1:]]
+        sums = list(map(torch.add, sums, here)) if sums else here
+        images += buffers.inputs.shape[1]
+    return [(total / images).tolist() for total in sums] or None
+
+
+def _unknown(values: Tensor) -> Tensor:
+    """NaN where a value is NaN, and 0 elsewhere: infinity is an answer."""
+    return torch.where(values.isnan(), torch.nan, 0.0).double()

@@ -247,8 +247,8 @@ def _prediction(study: StoredGrid, cell: Cell, which: int, columns: Sequence[str
         if value is None or bounds is None:
             line += ["–" if value is None else _number(SCALE[column] * value, column), "–", "–"]
             continue
-        low, high = bounds
-        value *= SCALE[column]
+        low, high = (round(bound, DIGITS[column]) for bound in bounds)  # as exact as is printed
+        value = round(SCALE[column] * value, DIGITS[column])
         place = "below" if value < low else "above" if value > high else "inside"
         line += [_number(value, column), f"{_number(low, column)}–{_number(high, column)}", place]
     return [*line, str(len(rows))] if len(rows) else []

@@ -19,7 +19,7 @@ from torch import nn
 from hpo import record
 from hpo.config import Config, Seeds
 from hpo.diagnosis import PROBES
-from hpo.training import Epoch, train
+from hpo.training import Epoch, Examples, Split, train
 
 OPTIMIZERS = ["sgd", "sgd_momentum", "adam"]
 
@@ -109,10 +109,35 @@ def test_saturated_outputs_lie_at_the_flat_ends(activation, low, high):
     epoch = trained(settings, [0])[-1]
     outputs = hidden_outputs(epoch, activation, split(0).valid)
     shares = [((h < low) | (h > high)).float().mean().item() for h in outputs]
-    found = [layer[0] for layer in epoch.diagnostics["saturated"]]
-    assert found == pytest.approx(shares, abs=2e-3)  # a last chunk of images is smaller
+    assert [layer[0] for layer in epoch.diagnostics["saturated"]] == pytest.approx(shares)
     assert max(shares) > 0.01
     assert epoch.diagnostics["dead"] is None
+
+
+def test_shares_are_of_images_though_their_last_chunk_is_smaller():
+    """257 images: chunks of 256 and 1."""
+    rows = torch.randperm(400, generator=torch.Generator().manual_seed(5))
+    parts = Split(rows[:143], rows[143:])
+    settings = config(activation="sigmoid", lr=5.0, epochs=2, width=16)
+    epoch = list(train(settings, examples(), [parts], [Seeds.of(0)], diagnose=True))[-1]
+    outputs = hidden_outputs(epoch, "sigmoid", parts.valid)
+    shares = [((h - 0.5).abs() > 0.49).float().mean().item() for h in outputs]
+    assert [layer[0] for layer in epoch.diagnostics["saturated"]] == pytest.approx(shares)
+
+
+@pytest.mark.parametrize("activation", ["relu", "sigmoid"])
+def test_a_network_of_nans_is_neither_dead_nor_saturated(activation):
+    data = examples()
+    broken = Examples(data.images * math.nan, data.labels)
+    settings = config(activation=activation)
+    [epoch] = train(settings, broken, [split(0)], [Seeds.of(0)], diagnose=True)
+    found = record.attributes([epoch], 0)["diagnostics"]
+    assert found["dead" if activation == "relu" else "saturated"] == [[None, None]]
+
+
+def test_a_gradient_that_squares_to_nothing_is_still_seen():
+    [epoch] = trained(config(activation="sigmoid", depth=30, width=16), [0])
+    assert all(0 < layer[0] < 1e-15 for layer in epoch.diagnostics["gradient_norm"][:1])
 
 
 def test_a_stacks_replicates_measure_what_they_measure_alone():

@@ -60,3 +60,18 @@ def test_its_search_is_the_committed_one():
     assert len(table) == 2 + 3
     rows = [line.strip() for line in README.splitlines()]
     assert all(row.strip() in rows for row in table)
+
+
+def test_its_verdicts_and_its_noise_are_the_committed_ones():
+    report = (ROOT / "reports/grid-report/report.md").read_text("utf-8")
+    tally = re.search(r"Of (\d+) conclusions (\d+) hold, (\d+) are unresolved\.", report)
+    assert tally is not None
+    for words in (f"the report's {tally[1]} conclusions", f"**{tally[2]} hold**"):
+        assert words in README
+    assert f"**{tally[3]} are unresolved, none is refuted**" in README
+    noise = (ROOT / "reports/noise/report.md").read_text("utf-8")
+    section = noise.split("## Where the spread")[1].split("| True")[0]
+    table = re.findall(r"^\|.*\| *$", section, re.MULTILINE)
+    assert len(table) == 2 + 8
+    rows = [line.strip() for line in README.splitlines()]
+    assert all(row.strip() in rows for row in table[2:])
