@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
     from hpo.data import Dataset
+    from hpo.lock import Holder
     from hpo.loop import End
     from hpo.study_file import SearchStudy, StudyFile
 
@@ -131,6 +132,14 @@ def run(
             help="Training processes on this machine, one torch thread each.",
         ),
     ] = None,
+    epoch_limit: Annotated[
+        float,
+        typer.Option(
+            "--epoch-limit",
+            metavar="SECONDS",
+            help="A training that ends no epoch for so long is begun anew, twice at most.",
+        ),
+    ] = 600.0,
     dataset: Annotated[
         str | None,
         typer.Option(
@@ -177,6 +186,7 @@ def run(
         _at_least("--seeds", seeds, 1)
     _at_least("--workers", workers, 1)
     _at_least("--timeout", timeout, 0)
+    _at_least("--epoch-limit", epoch_limit, 1)
     _one_of("--device", device, ("auto", "cpu", "cuda", "mps"))
     _one_of("--dataset", loaded.dataset if dataset is None else dataset, study_file.DATASETS)
     _check_writable(out, own_name)
@@ -196,14 +206,15 @@ def run(
     from hpo import pictures, runner
     from hpo.dashboard import beside
     from hpo.lock import only_run
+    from hpo.patience import patient
 
-    opened = storages.open_storage(storage)
+    opened = patient(storages.open_storage(storage), storages.shown(storage), _say)
     limit = math.inf if timeout is None else timeout
     folder = _artifacts(artifacts, storage)
     with ExitStack() as stack:
-        stack.enter_context(only_run(storages.absolute(storage), own_name))
+        holder = stack.enter_context(only_run(storages.absolute(storage), own_name, _say))
         if fresh:
-            _delete(opened, own_name, yes, folder)
+            _delete(opened, own_name, yes, folder, holder)
         drawing = pictures.Pictures(opened, folder)
         if drawing.fault:
             print(drawing.fault, file=sys.stderr)
@@ -213,6 +224,8 @@ def run(
             provenance=provenance.collect(sys.argv[1:]),
             quiet=quiet,
             pictures=drawing,
+            holder=holder,
+            epoch_limit=epoch_limit,
         )
         if with_dashboard:
             print(f"optuna-dashboard on {stack.enter_context(beside(storage, folder))}", flush=True)
@@ -235,6 +248,7 @@ def _run_and_report(
     """Whatever ends the run, its report is written from what is stored."""
     from hpo.best import Unsaved
     from hpo.loop import End
+    from hpo.patience import StorageLost
 
     whole = True
     try:
@@ -242,6 +256,10 @@ def _run_and_report(
     except KeyboardInterrupt:  # between two loops, or a second one
         with suppress(InputError):  # nothing may be stored yet
             _write_note(storage, name, command, _write_report(storage, name, out)[0])
+        raise
+    except StorageLost:
+        with suppress(InputError):  # what it still tells; a full disk can be read
+            _write_report(storage, name, out)
         raise
     except Unsaved as error:
         print(f"hpo: {error}", file=sys.stderr)
@@ -254,17 +272,19 @@ def _run_and_report(
         raise typer.Exit(1)
 
 
+def _say(text: str) -> None:
+    print(f"NOTE: {text}", file=sys.stderr, flush=True)
+
+
 def _write_note(storage: Any, name: str, command: str, written: Path | None) -> None:
     """A note that cannot be written costs the note; the study and its report are there."""
-    from optuna.exceptions import OptunaError
-    from sqlalchemy.exc import SQLAlchemyError
-
     from hpo import note
+    from hpo.patience import StorageLost
 
     try:
         note.end(storage, name, command, written)
-    except (OptunaError, SQLAlchemyError) as error:
-        print(f"NOTE: the study's note is not written: {_first_line(error)}", file=sys.stderr)
+    except StorageLost as error:
+        _say(f"the study's note is not written: {error}")
 
 
 def _refuse(options: dict[str, Any], study: str, kind: str) -> None:
@@ -523,7 +543,7 @@ def _artifacts(asked: Path | None, storage: str) -> Path:
     return asked or artifacts_folder(storage)
 
 
-def _delete(storage: Any, name: str, yes: bool, artifacts: Path) -> None:
+def _delete(storage: Any, name: str, yes: bool, artifacts: Path, holder: "Holder") -> None:
     import optuna
 
     from hpo.finalists import name_of
@@ -532,6 +552,8 @@ def _delete(storage: Any, name: str, yes: bool, artifacts: Path) -> None:
     there = [n for n in (name_of(name), name) if n in optuna.get_all_study_names(storage)]
     if not there:
         return
+    if name in there:
+        holder.take(optuna.load_study(study_name=name, storage=storage))
     if not yes:
         if not sys.stdin.isatty():
             raise InputError("--fresh: would delete a study; add --yes where nobody can be asked")

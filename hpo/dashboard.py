@@ -21,7 +21,7 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 import optuna_dashboard
 from optuna.artifacts import FileSystemArtifactStore
 from optuna.artifacts.exceptions import ArtifactNotFound
-from optuna.storages import RDBStorage
+from optuna.storages import BaseStorage
 
 from hpo.errors import InputError
 
@@ -91,7 +91,7 @@ class _Stack(io.StringIO):
 
 
 def listen(
-    storage: RDBStorage, folder: Path, host: str, port: int, say: Callable[[str], None]
+    storage: BaseStorage, folder: Path, host: str, port: int, say: Callable[[str], None]
 ) -> Server:
     """A server that listens and is still to serve (`serve_forever`); port 0 takes a free one.
 

@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import http.client
 import importlib.resources
+import math
 import os
 import queue
 import socket
@@ -20,12 +21,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hpo.config import CLASSES
 from hpo.errors import InputError
 
 Floats = NDArray[np.float32]
 Integers = NDArray[np.int64]
 
 VALID_SHARE = 0.2
+LEAST_TRAINING = 5  # one of five is validated on
+LEAST_OF_A_CLASS = 3  # a fifth of three rounds to one, of two to none
 NO_ANSWER_SECONDS = 10.0
 
 
@@ -273,6 +277,42 @@ def _normalized(images: NDArray[np.uint8], mean: float, deviation: float) -> Flo
         deviation
     )
     return levels[images.reshape(len(images), -1)]
+
+
+def check(dataset: Dataset) -> None:
+    """InputError, a line a fault, for a dataset that nothing can be trained on or told apart by."""
+    faults = []
+    parts = (
+        ("training", dataset.train_images, dataset.train_labels, LEAST_TRAINING),
+        ("test", dataset.test_images, dataset.test_labels, 1),
+    )
+    for part, images, labels, least in parts:
+        if images.ndim != 2 or labels.shape != (len(images),):
+            faults.append(
+                f"{part} images of shape {images.shape} and labels of shape {labels.shape}: must "
+                "be (N, features) and (N,)"
+            )
+        elif len(labels) < least:
+            faults.append(f"{len(labels)} {part} images: at least {least} are needed")
+        elif not 0 <= labels.min() <= labels.max() < CLASSES:
+            faults.append(
+                f"{part} labels from {labels.min()} to {labels.max()}: must be from 0 to "
+                f"{CLASSES - 1}"
+            )
+        elif not math.isfinite(float(images.sum(dtype=np.float64))):
+            faults.append(f"{part} images: hold values that are not finite")
+    shapes = dataset.train_images.shape[1:], dataset.test_images.shape[1:]
+    if shapes[0] != shapes[1] or shapes[0] == (0,):
+        faults.append(f"images of {shapes[0]} and {shapes[1]} features: must be alike, and some")
+    if not faults and dataset.stratified:
+        counts = np.bincount(dataset.train_labels)
+        faults += [
+            f"{count} training images of class {label}: the split needs {LEAST_OF_A_CLASS} of each"
+            for label, count in enumerate(counts)
+            if 0 < count < LEAST_OF_A_CLASS
+        ]
+    if faults:
+        raise InputError("\n".join(f"dataset {dataset.name!r}: {fault}" for fault in faults))
 
 
 def split(dataset: Dataset, seed: int) -> tuple[Integers, Integers]:

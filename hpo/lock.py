@@ -1,40 +1,113 @@
-"""One run at a time of a study, on one machine."""
+"""One run at a time of a study: a lock of this machine, and a mark in the storage for others."""
 
 import fcntl
 import getpass
 import hashlib
+import json
 import os
+import platform
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
+
+import optuna
 
 from hpo.errors import InputError
 
 ATTEMPTS = 3
+BEAT_SECONDS = 10.0
+DEAD_SECONDS = 25.0  # without a beat
+HOLDER = "holder"  # the attribute of the study
+
+
+class Holder:
+    """The right to run a study, for as long as the process lives or until another one takes it.
+
+    On this machine the system's lock decides (flock), which goes with its process however that
+    ends. A run elsewhere, or of another user, is known by its mark in the storage alone: an
+    attribute of the study with a beat that it renews every BEAT_SECONDS. No clocks are compared:
+    whoever finds such a mark watches whether it beats.
+    """
+
+    def __init__(self, lock: str, say: Callable[[str], None]) -> None:
+        self.mark = {**_me(), "lock": lock, "token": uuid.uuid4().hex, "beat": 0}
+        self.say = say
+        self.study: optuna.Study | None = None
+        self.next_beat = 0.0
+
+    def take(self, study: optuna.Study) -> None:
+        """Puts the mark on the study; InputError where somebody else's is alive."""
+        mark = study.user_attrs.get(HOLDER)
+        if mark and mark["lock"] != self.mark["lock"] and self._beats(study, mark):
+            raise InputError(_refusal(study.study_name, mark))
+        self.study = study
+        self._write()
+
+    def _beats(self, study: optuna.Study, mark: Mapping[str, Any]) -> bool:
+        self.say(
+            f"study {study.study_name!r}: was run by {_words(mark)}; waiting up to "
+            f"{DEAD_SECONDS:.0f} s for a sign of life"
+        )
+        deadline = time.monotonic() + DEAD_SECONDS
+        while time.monotonic() < deadline:
+            time.sleep(0.5)
+            now = study.user_attrs.get(HOLDER)
+            if now != mark:
+                return now is not None
+        return False
+
+    def beat(self) -> None:
+        """Renews the mark where it is time to; InputError where another run has taken the study."""
+        if self.study is None or time.monotonic() < self.next_beat:
+            return
+        name = self.study.study_name
+        try:
+            mark = self.study.user_attrs.get(HOLDER) or {}
+        except KeyError as error:
+            raise InputError(f"study {name!r}: was deleted while it ran") from error
+        if mark.get("token") != self.mark["token"]:
+            self.study = None
+            raise InputError(_refusal(name, mark) if mark else f"study {name!r}: was taken away")
+        self.mark["beat"] += 1
+        self._write()
+
+    def _write(self) -> None:
+        assert self.study is not None
+        self.study.set_user_attr(HOLDER, self.mark)
+        self.next_beat = time.monotonic() + BEAT_SECONDS
+
+    def release(self) -> None:
+        """Takes the mark off, if the storage lets it."""
+        if self.study is not None:
+            with suppress(InputError, KeyError):  # lost, or deleted
+                self.study.set_user_attr(HOLDER, None)
 
 
 @contextmanager
-def only_run(storage: str, study: str) -> Iterator[None]:
+def only_run(storage: str, study: str, say: Callable[[str], None]) -> Iterator[Holder]:
     """Holds the study of that storage (an absolute name of it) for as long as the block lasts.
 
-    The lock is the system's (flock), so it goes with the process however that ends. Raises
-    InputError, with the holder's process number, where another process has it.
+    Raises InputError, with the holder, where another process of this machine has it. say: told of
+    a wait for one elsewhere, see Holder.
     """
     path = _path(storage, study)
     with open(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+", encoding="utf-8") as file:
         if not _locked(file):
-            holder = file.read().strip() or "unknown"
-            raise InputError(
-                f"study {study!r}: is being run by process {holder}; wait for it, or stop it"
-            )
+            raise InputError(_refusal(study, _read(file)))
         file.seek(0)
         file.truncate()
-        file.write(str(os.getpid()))
+        file.write(json.dumps(_me()))
         file.flush()
-        yield
+        status = os.fstat(file.fileno())
+        holder = Holder(f"{platform.node()}:{status.st_dev}:{status.st_ino}", say)
+        try:
+            yield holder
+        finally:
+            holder.release()
 
 
 def held(storage: str, study: str) -> bool:
@@ -58,6 +131,29 @@ def _locked(file: TextIO) -> bool:
         except BlockingIOError:
             time.sleep(0.1)
     return False
+
+
+def _me() -> dict[str, Any]:
+    since = time.strftime("%Y-%m-%d %H:%M:%S %Z", time.localtime())
+    return {"host": platform.node(), "pid": os.getpid(), "since": since}
+
+
+def _read(file: TextIO) -> dict[str, Any]:
+    """Who says to hold the lock: nobody yet, for a moment after it was taken."""
+    with suppress(ValueError):
+        found = json.loads(file.read())
+        if isinstance(found, dict):
+            return found
+    return {}
+
+
+def _words(mark: Mapping[str, Any]) -> str:
+    host, pid, since = (mark.get(key, "unknown") for key in ("host", "pid", "since"))
+    return f"process {pid} on {host} since {since}"
+
+
+def _refusal(study: str, mark: Mapping[str, Any]) -> str:
+    return f"study {study!r}: is being run by {_words(mark)}; wait for it, or stop it"
 
 
 def _path(storage: str, study: str) -> Path:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
-from optuna.storages import RDBStorage
+from optuna.storages import BaseStorage
 from optuna.trial import TrialState
 
 from hpo import record
@@ -39,7 +39,7 @@ class Loop:
     """One plan's trials, trained by the pool and written to the storage as they go."""
 
     plan: Plan
-    storage: RDBStorage
+    storage: BaseStorage
     pool: Pool
     display: Display
     deadline: float = math.inf
@@ -50,6 +50,7 @@ class Loop:
     again: list[Job] = field(default_factory=list)
     stopping: bool = False
     idle_deaths: int = 0
+    beat: Callable[[], None] = lambda: None  # called all the time, see lock.Holder
 
     def run(self) -> End:
         """Until the plan is worked off, a signal comes, or the deadline passes."""
@@ -58,6 +59,7 @@ class Loop:
                 self._hand_out()
                 if not self.running:
                     return End.STOPPED if self.stopping else End.WHOLE
+                self.beat()
                 for event in self.pool.wait(TICK_SECONDS):
                     self._handle(event)
             self._abandon(record.STOPPED if self.stopping else record.OUT_OF_TIME)
@@ -173,7 +175,7 @@ class Loop:
             self._end(job, Done(task=job.task.id))
             return
         if job.attempts >= ATTEMPTS:
-            self._fail(job, f"its worker died {ATTEMPTS} times (exit code {death.exitcode})")
+            self._fail(job, f"its worker {death.words}, {ATTEMPTS} times")
             return
         del self.running[job.task.id]
         job.epochs.clear()

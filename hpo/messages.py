@@ -1,5 +1,6 @@
 """What the runner and its workers say to each other."""
 
+import signal
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,10 +78,22 @@ class Failed:
 
 @dataclass(frozen=True, kw_only=True)
 class Died:
-    """A worker process ended; the task that it had, if any, is lost."""
+    """A worker process ended; the task that it had, if any, is lost.
+
+    hung: it was killed after so many seconds without a word, if that is why.
+    """
 
     task: int | None
     exitcode: int | None
+    hung: float | None = None
+
+    @property
+    def words(self) -> str:
+        """What became of the worker."""
+        if self.hung:
+            return f"ended no epoch in {self.hung:g} s (see --epoch-limit)"
+        memory = "; the system may be out of memory" if self.exitcode == -signal.SIGKILL else ""
+        return f"died (exit code {self.exitcode}{memory})"
 
 
 Event = EpochDone | Done | Failed | Died

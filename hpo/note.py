@@ -4,7 +4,7 @@ import hashlib
 from pathlib import Path
 
 import optuna
-from optuna.storages import RDBStorage
+from optuna.storages import BaseStorage
 from optuna_dashboard import get_note, save_note
 
 from hpo import grid_report, page
@@ -20,12 +20,12 @@ from hpo.space import Fixed, spelled
 WRITTEN = "note"  # the study's attribute that knows our own note from one that a person changed
 
 
-def begin(storage: RDBStorage, name: str, command: str) -> None:
+def begin(storage: BaseStorage, name: str, command: str) -> None:
     """Says of a study what it is, before its first trial."""
     _write(storage, name, command, None)
 
 
-def end(storage: RDBStorage, name: str, command: str, report: Path | None) -> None:
+def end(storage: BaseStorage, name: str, command: str, report: Path | None) -> None:
     """Adds what came out, of a search and of its finalists, and where the report lies, if it could
     be written."""
     _write(storage, name, command, report, ended=True)
@@ -34,7 +34,7 @@ def end(storage: RDBStorage, name: str, command: str, report: Path | None) -> No
 
 
 def _write(
-    storage: RDBStorage, name: str, command: str, report: Path | None, *, ended: bool = False
+    storage: BaseStorage, name: str, command: str, report: Path | None, *, ended: bool = False
 ) -> None:
     """Leaves a note alone that somebody else has written or changed."""
     study = optuna.load_study(study_name=name, storage=storage)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from optuna.artifacts import FileSystemArtifactStore, upload_artifact
 from optuna.artifacts.exceptions import ArtifactNotFound
-from optuna.storages import RDBStorage
+from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial
 
 from hpo.trial_picture import Curve, CurvePicture
@@ -20,7 +20,7 @@ class Pictures:
     """Draws the curves of a storage's trials into a folder. One that cannot be written costs the
     pictures, never a trial; `fault` says so then, in a line."""
 
-    def __init__(self, storage: RDBStorage, folder: Path) -> None:
+    def __init__(self, storage: BaseStorage, folder: Path) -> None:
         self.storage = storage
         self.folder = folder
         self.store = FileSystemArtifactStore(folder)
@@ -59,7 +59,7 @@ class Pictures:
         )
 
 
-def remove(storage: RDBStorage, study_id: int, folder: Path) -> None:
+def remove(storage: BaseStorage, study_id: int, folder: Path) -> None:
     """Removes the pictures of a study's trials, and the folder if nothing else is in it."""
     store = FileSystemArtifactStore(folder)
     for trial in storage.get_all_trials(study_id, deepcopy=False):

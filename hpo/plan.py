@@ -15,7 +15,7 @@ from optuna.distributions import (
     FloatDistribution,
     IntDistribution,
 )
-from optuna.storages import RDBStorage
+from optuna.storages import BaseStorage
 from optuna.trial import TrialState, create_trial
 
 from hpo.config import CLASSES, DEFAULTS, HYPERPARAMETERS, Config, Seeds
@@ -129,7 +129,7 @@ class GridPlan:
     def __init__(
         self,
         study: optuna.Study,
-        storage: RDBStorage,
+        storage: BaseStorage,
         study_file: GridStudy,
         seeds: Sequence[int],
         dataset: Dataset,

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import signal
+import time
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import connection, forkserver, resource_tracker
@@ -15,6 +16,8 @@ from hpo.messages import Died, Done, Event, Failed, Ready, Stop, Task
 from hpo.shared_data import SharedDataset
 
 START_SECONDS = 120
+EPOCH_LIMIT = 600.0
+LISTENED_SECONDS = 5.0  # at most, from one wait to the next: so long a caller may be busy
 
 
 def preload() -> None:
@@ -70,19 +73,26 @@ class _Worker:
     process: BaseProcess
     channel: Connection
     task: Task | None = None
+    silent: float = 0.0  # seconds since it got its task or said something
+    hung: bool = False
 
 
 class Pool:
     """`workers` processes, one torch thread each, that share one dataset in memory.
 
-    A context manager. A worker that dies is replaced; its task comes back as Died.
+    A context manager. A worker that dies is replaced, and so is one that has a task and ends no
+    epoch in `epoch_limit` seconds; its task comes back as Died.
     """
 
-    def __init__(self, workers: int, dataset: Dataset, device: str) -> None:
+    def __init__(
+        self, workers: int, dataset: Dataset, device: str, epoch_limit: float = EPOCH_LIMIT
+    ) -> None:
         preload()
         self._context = multiprocessing.get_context("forkserver")
         self._shared = SharedDataset(dataset)
         self._device = device
+        self._limit = epoch_limit
+        self._listened = time.monotonic()
         self._workers = [self._start_worker() for _ in range(workers)]
         self.device = ""
 
@@ -133,6 +143,7 @@ class Pool:
         """Hands a task to an idle worker."""
         assert self._workers[worker].task is None
         self._workers[worker].task = task
+        self._workers[worker].silent = 0.0
         # A worker that has just died takes no task; wait() will find it and report the task lost.
         with suppress(BrokenPipeError, ConnectionResetError):
             self._workers[worker].channel.send(task)
@@ -152,10 +163,22 @@ class Pool:
             event = self._receive(by_channel[channel])  # type: ignore[index]
             if event is not None:
                 events.append(event)
+        self._end_the_silent()
         return events
+
+    def _end_the_silent(self) -> None:
+        """Kills workers that hang; their end is found by the next wait."""
+        now = time.monotonic()
+        passed, self._listened = min(now - self._listened, LISTENED_SECONDS), now
+        for worker in self._workers:
+            worker.silent += passed if worker.task else 0.0
+            if worker.silent > self._limit and not worker.hung:
+                worker.hung = True
+                worker.process.kill()
 
     def _receive(self, index: int) -> Event | None:
         worker = self._workers[index]
+        worker.silent = 0.0
         try:
             message = worker.channel.recv()
         except (EOFError, ConnectionResetError):
@@ -171,7 +194,11 @@ class Pool:
         worker.process.join(5)
         worker.channel.close()
         self._workers[index] = self._start_worker()
-        return Died(task=worker.task.id if worker.task else None, exitcode=worker.process.exitcode)
+        return Died(
+            task=worker.task.id if worker.task else None,
+            exitcode=worker.process.exitcode,
+            hung=self._limit if worker.hung else None,
+        )
 
     def close(self) -> None:
         """Ends all workers at once, whatever they do; a second time does nothing."""

@@ -6,24 +6,27 @@ import uuid
 import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution
-from optuna.storages import RDBStorage
+from optuna.storages import BaseStorage
 from optuna.trial import Trial, TrialState
 
 from hpo import best, finalists, note, record, results
 from hpo.config import SOURCES
-from hpo.data import Dataset, split
+from hpo.data import Dataset, check, split
 from hpo.display import Display, Progress
 from hpo.errors import InputError
+from hpo.lock import Holder
 from hpo.loop import End, Loop
+from hpo.patience import StorageLost, heeding
 from hpo.pictures import Pictures
 from hpo.plan import GridPlan, Plan, finished_seeds
-from hpo.pool import Pool
+from hpo.pool import EPOCH_LIMIT, Pool
 from hpo.search import SearchPlan
 from hpo.space import spelled
 from hpo.study_file import GridStudy, SearchStudy, StudyFile
@@ -70,7 +73,7 @@ def describe(dataset: Dataset) -> dict[str, Any]:
 
 
 def open_study(
-    storage: RDBStorage,
+    storage: BaseStorage,
     study_file: StudyFile,
     dataset: Dataset,
     name: str,
@@ -78,8 +81,10 @@ def open_study(
 ) -> optuna.Study:
     """The stored study of that name, made if it is not there.
 
-    Raises InputError, a line a difference, where a stored one is bound to other things.
+    Raises InputError, a line a difference, where a stored one is bound to other things, and for a
+    dataset that nothing can be trained on.
     """
+    check(dataset)
     bound = dict(bound)
     study = optuna.create_study(
         storage=storage, study_name=name, direction="maximize", load_if_exists=True
@@ -123,20 +128,24 @@ def clean_up(study: optuna.Study) -> None:
 @dataclass(frozen=True, kw_only=True)
 class Machine:
     """What a run trains on, what is known of it (see provenance.collect), who draws its trials'
-    curves (None: nobody), and when it began, by the monotonic clock."""
+    curves (None: nobody) and holds its study for it (None: nobody else could run it), after how
+    many seconds without an epoch a worker is taken to hang, and when it began, by the monotonic
+    clock."""
 
     workers: int
     device: str
     provenance: Mapping[str, Any]
     quiet: bool = False
     pictures: Pictures | None = None
+    holder: Holder | None = None
+    epoch_limit: float = EPOCH_LIMIT
     started: float = field(default_factory=time.monotonic)
 
 
 def run_grid(
     study_file: GridStudy,
     dataset: Dataset,
-    storage: RDBStorage,
+    storage: BaseStorage,
     *,
     name: str,
     seeds: Sequence[int],
@@ -153,6 +162,8 @@ def run_grid(
     stored study is bound to other things.
     """
     study = open_study(storage, study_file, dataset, name, bound or binding(study_file, dataset))
+    if machine.holder and not bound:  # finalists are their search's
+        machine.holder.take(study)
     clean_up(study)
     seeds_so_far = 0 if bound else study.user_attrs.get("seeds", 0)
     study.set_user_attr("seeds", max(len(seeds), seeds_so_far))
@@ -168,7 +179,7 @@ def run_grid(
 def run_search(
     study_file: SearchStudy,
     dataset: Dataset,
-    storage: RDBStorage,
+    storage: BaseStorage,
     *,
     name: str,
     n_trials: int,
@@ -184,6 +195,8 @@ def run_search(
     is bound to other things.
     """
     study = open_study(storage, study_file, dataset, name, binding(study_file, dataset))
+    if machine.holder:
+        machine.holder.take(study)
     clean_up(study)
     study.set_user_attr("n_trials", n_trials)
     study.set_user_attr("timeout", study_file.timeout)
@@ -223,7 +236,7 @@ def run_search(
     return end if last is End.WHOLE else last
 
 
-def _own_finalists(study: optuna.Study, storage: RDBStorage) -> Counter[int]:
+def _own_finalists(study: optuna.Study, storage: BaseStorage) -> Counter[int]:
     """Names the search for its finalists; on how many seeds each of them (a trial's number) was
     trained. InputError where there are some of another one."""
     if "token" not in study.user_attrs:
@@ -246,7 +259,7 @@ def _save_winner(
     study: optuna.Study,
     study_file: SearchStudy,
     chosen: GridStudy,
-    storage: RDBStorage,
+    storage: BaseStorage,
     dataset: Dataset,
     folder: Path,
     machine: Machine,
@@ -271,7 +284,7 @@ def _save_winner(
 def run_plan(
     study: optuna.Study | None,
     plan: Plan,
-    storage: RDBStorage,
+    storage: BaseStorage,
     dataset: Dataset,
     progress: Progress,
     jobs: int,
@@ -283,7 +296,8 @@ def run_plan(
     if not jobs:
         return End.WHOLE
     started, deadline, value = time.time(), time.monotonic() + timeout, -math.inf
-    with Pool(min(machine.workers, jobs), dataset, machine.device) as pool:
+    size = min(machine.workers, jobs)
+    with Pool(size, dataset, machine.device, machine.epoch_limit) as pool:
         progress.workers = [""] * pool.size
         session = {
             **machine.provenance, "started": started, "workers": pool.size, "device": pool.device
@@ -297,11 +311,15 @@ def run_plan(
         try:
             with Display(progress, quiet=machine.quiet) as display:
                 loop = Loop(plan, storage, pool, display, deadline, value, machine.pictures)
-                return loop.run()
+                if machine.holder:
+                    loop.beat = machine.holder.beat
+                with heeding(storage, display.notice, lambda: loop.stopping):
+                    return loop.run()
         finally:
             session["seconds"] = time.time() - started
-            if study:
-                study.set_user_attr("sessions", sessions)
+            with suppress(StorageLost):  # whatever ended the run says more
+                if study:
+                    study.set_user_attr("sessions", sessions)
 
 
 def _best_so_far(study: optuna.Study) -> tuple[float, str]:

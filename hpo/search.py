@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import optuna
-from optuna.storages import RDBStorage
+from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from hpo import record, samplers
@@ -39,7 +39,7 @@ class SearchPlan:
     def __init__(
         self,
         study: optuna.Study,
-        storage: RDBStorage,
+        storage: BaseStorage,
         study_file: SearchStudy,
         n_trials: int,
         dataset: Dataset,

@@ -13,7 +13,7 @@ from typing import Any
 import optuna
 import sqlalchemy
 from optuna.exceptions import OptunaError
-from optuna.storages import RDBStorage
+from optuna.storages import BaseStorage, RDBStorage
 from optuna.storages._rdb import models
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import (
@@ -24,8 +24,10 @@ from sqlalchemy.exc import (
     SQLAlchemyError,
 )
 
+from hpo import journal
 from hpo.errors import InputError
 
+JOURNAL = "journal"
 LOCK_SECONDS = 30
 MAKING_ATTEMPTS = 4
 OPTUNA_TABLES = {"studies", "trials", "version_info"}
@@ -42,38 +44,49 @@ def shown(text: str) -> str:
 
 
 def absolute(url: str) -> str:
-    """The URL with a SQLite file's whole path: the same for every folder it is named from."""
-    file = _sqlite_file(make_url(url))
-    return f"sqlite:///{file.absolute()}" if file else url
+    """The URL with a file's whole path: the same for every folder it is named from."""
+    parsed = make_url(url)
+    file = _file(parsed)
+    return f"{parsed.get_backend_name()}:///{file.absolute()}" if file else url
 
 
 def check_storage(url: str, *, create: bool = True) -> None:
     """Raises what open_storage raises, as far as it shows without making anything."""
     with _explained(url):
         parsed = make_url(url)
-        file = _sqlite_file(parsed)
+        file = _file(parsed)
+        if parsed.get_backend_name() == JOURNAL and file is None:
+            raise InputError(f"storage {shown(url)}: names no file; write {JOURNAL}:///hpo.log")
         if file is None or file.exists():
-            _check_tables(url, _tables(parsed), create)
+            if parsed.get_backend_name() != JOURNAL:
+                _check_tables(url, _tables(parsed), create)
         elif not create:
             raise NothingStored(f"storage {shown(url)}: there is no such file; `hpo run` makes it")
         elif not file.parent.is_dir():
             raise InputError(f"storage {shown(url)}: there is no folder {file.parent}; make it")
 
 
-def open_storage(url: str, *, create: bool = True) -> RDBStorage:
-    """The storage of an SQLAlchemy URL, made where it is not there yet (unless create is False).
+def open_storage(url: str, *, create: bool = True) -> BaseStorage:
+    """The storage of an SQLAlchemy URL, or of a journal file's (journal:///hpo.log), made where it
+    is not there yet (unless create is False).
 
-    Raises InputError for a URL that is none, a database that cannot be reached, and one that holds
-    other things than Optuna's; NothingStored for one that is not there and is not to be made.
+    Raises InputError for a URL that is none, a database that cannot be reached or, where it may be
+    made, not be written to, and one that holds other things than Optuna's; NothingStored for one
+    that is not there and is not to be made.
     """
     check_storage(url, create=create)
     with _explained(url):
         parsed = make_url(url)
+        file = _file(parsed)
+        if parsed.get_backend_name() == JOURNAL:
+            assert file is not None
+            return journal.open_file(file, create=create)
         storage = _make(url, _engine_arguments(parsed, create))
-        if create and _sqlite_file(parsed):
+        if create and file:
             sqlalchemy.event.listen(storage.engine, "connect", _set_up_sqlite)
             storage.engine.dispose()
-            storage.engine.connect().close()
+            with storage.engine.connect() as connection:  # it waits while another one writes
+                connection.exec_driver_sql("BEGIN IMMEDIATE")
     return storage
 
 
@@ -103,21 +116,22 @@ def _explained(url: str) -> Iterator[None]:
         raise InputError(
             f"storage {shown(url)}: its database driver is not installed ({error}); install it"
         ) from error
-    except (SQLAlchemyError, OptunaError, RuntimeError) as error:
+    except (SQLAlchemyError, OptunaError, RuntimeError, OSError) as error:
         raise InputError(
-            f"storage {shown(url)}: cannot be opened ({_reason(error)}); give another --storage"
+            f"storage {shown(url)}: cannot be opened ({reason_of(error)}); give another --storage"
         ) from error
 
 
-def _reason(error: BaseException) -> str:
+def reason_of(error: BaseException) -> str:
     """The first line of the innermost cause: SQLAlchemy's own text runs over many."""
-    cause = getattr(error, "orig", None) or error.__cause__ or error
-    return shown(str(cause).strip().split("\n")[0])
+    while cause := getattr(error, "orig", None) or error.__cause__:
+        error = cause
+    return shown(str(error).strip().split("\n")[0]) or type(error).__name__
 
 
-def _sqlite_file(url: sqlalchemy.URL) -> Path | None:
-    """The file of an SQLite URL; None for one in memory and for other databases."""
-    if url.get_backend_name() != "sqlite" or url.database in (None, "", ":memory:"):
+def _file(url: sqlalchemy.URL) -> Path | None:
+    """The file of an SQLite or journal URL; None for one in memory and for other databases."""
+    if url.get_backend_name() not in ("sqlite", JOURNAL) or url.database in (None, "", ":memory:"):
         return None
     return Path(str(url.database))
 
@@ -125,7 +139,7 @@ def _sqlite_file(url: sqlalchemy.URL) -> Path | None:
 def _engine_arguments(url: sqlalchemy.URL, create: bool = True) -> dict[str, Any]:
     if url.get_backend_name() != "sqlite":
         return {}
-    file = _sqlite_file(url)
+    file = _file(url)
     if file and not create:
         return {"creator": partial(_connect_existing, file.absolute())}
     return {"connect_args": {"timeout": LOCK_SECONDS}}
@@ -175,11 +189,11 @@ def _set_up_sqlite(connection: Any, _record: Any) -> None:
 def artifacts_folder(url: str) -> Path:
     """Where a storage's artifacts lie: hpo.artifacts beside hpo.db; for other databases in the
     current folder."""
-    file = _sqlite_file(make_url(url))
+    file = _file(make_url(url))
     return file.with_suffix(".artifacts") if file else Path("hpo.artifacts")
 
 
-def require_studies(storage: RDBStorage, url: str) -> None:
+def require_studies(storage: BaseStorage, url: str) -> None:
     """NothingStored where the storage has no study."""
     if not storage.get_all_studies():
         raise NothingStored(f"storage {shown(url)}: holds no studies yet; `hpo run` makes them")

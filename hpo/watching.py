@@ -9,7 +9,7 @@ from datetime import datetime
 from itertools import groupby
 from typing import Any
 
-from optuna.storages import RDBStorage, get_storage
+from optuna.storages import BaseStorage, get_storage
 from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -51,7 +51,7 @@ def _alive(study: StoredGrid | StoredSearch, here: bool) -> bool:
 
 
 def watch(
-    storage: RDBStorage, name: str, here: Callable[[], bool], console: Console
+    storage: BaseStorage, name: str, here: Callable[[], bool], console: Console
 ) -> StoredGrid | StoredSearch:
     """Keeps the picture fresh until the study ends; the study as it is then. Where there is no
     terminal, a line whenever a trial has ended."""

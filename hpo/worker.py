@@ -43,8 +43,9 @@ def _end_with_parent() -> None:
 def _train(channel: Connection, task: Task, dataset: data.Dataset, device: torch.device) -> None:
     try:
         channel.send(_trained(channel, task, dataset, device))
-    except (RuntimeError, MemoryError) as error:
-        channel.send(Failed(task=task.id, reason=f"{type(error).__name__}: {error}"))
+    except Exception as error:  # the trial's reason to fail; the worker is well
+        reason = f"{type(error).__name__}: {error}".strip().splitlines()[0]
+        channel.send(Failed(task=task.id, reason=reason))
 
 
 def _trained(channel: Connection, task: Task, dataset: data.Dataset, device: torch.device) -> Done:

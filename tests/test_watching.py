@@ -139,7 +139,7 @@ def test_a_live_display_draws_over_itself_and_leaves_one_picture():
 
 def test_a_lock_is_seen_without_being_taken(tmp_path):
     assert not lock.held("storage", str(tmp_path))
-    with lock.only_run("storage", str(tmp_path)):
+    with lock.only_run("storage", str(tmp_path), print):
         assert lock.held("storage", str(tmp_path))
         assert lock.held("storage", str(tmp_path))
     assert not lock.held("storage", str(tmp_path))

@@ -1,0 +1,89 @@
+"""A journal file as a storage, each line an operation: whole, or not there."""
+
+import errno
+import json
+import os
+from io import FileIO
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
+
+from hpo.errors import InputError
+
+BLOCK = 65_536
+BEGINNING = b'{"op_code"'
+GRACE_SECONDS = 10  # after which the lock of a process that was killed while it held it is broken
+
+
+class _Backend(JournalFileBackend):
+    """Optuna's, which a line cut off (by a kill, a full disk) and continued by the next operation
+    would break for good: here what was cut off goes first."""
+
+    def __init__(self, file: Path) -> None:
+        self.path = str(file.absolute())  # Optuna's lock spins on a relative path in a folder
+        self.lock = JournalFileSymlinkLock(self.path, grace_period=GRACE_SECONDS)
+        super().__init__(self.path, self.lock)
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        lines = [json.dumps(log, separators=(",", ":")) + "\n" for log in logs]
+        content = "".join(lines).encode()
+        self.lock.acquire()
+        try:
+            with open(self.path, "r+b", buffering=0) as file:
+                _append(file, content)
+        finally:
+            self.lock.release()
+
+
+def _append(file: FileIO, content: bytes) -> None:
+    size = _whole_lines(file)
+    try:
+        file.truncate(size)
+        file.seek(size)
+        if file.write(content) < len(content):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        os.fsync(file.fileno())
+    except OSError:
+        file.truncate(size)
+        raise
+
+
+def open_file(file: Path, *, create: bool) -> JournalStorage:
+    """The journal, made where it is not there yet. create: it is going to be written to.
+
+    Raises InputError for a file of something else or a damaged one, OSError for one that cannot be
+    read or written.
+    """
+    if create:
+        with open(file, "ab"):
+            pass
+    try:
+        with open(file, "rb") as opened:
+            begun = b"" if _whole_lines(opened) else opened.read(len(BEGINNING))
+            if not BEGINNING.startswith(begun):  # else it was cut off in its first line
+                raise ValueError("its first line is none")
+        return JournalStorage(_Backend(file))
+    except OSError:
+        raise
+    except Exception as error:  # whatever comes of applying lines that are no operations
+        raise InputError(
+            f"storage {file}: is no journal of Optuna's, or is damaged ({error}); give --storage "
+            "another one"
+        ) from error
+
+
+def _whole_lines(file: BinaryIO | FileIO) -> int:
+    """Where the last whole line ends; leaves the file at its beginning."""
+    end = file.seek(0, os.SEEK_END)
+    while end:
+        start = max(end - BLOCK, 0)
+        file.seek(start)
+        last = file.read(end - start).rfind(b"\n")
+        if last >= 0:
+            end = start + last + 1
+            break
+        end = start
+    file.seek(0)
+    return end
