@@ -61,9 +61,8 @@ def open_file(file: Path, *, create: bool) -> JournalStorage:
             pass
     try:
         with open(file, "rb") as opened:
-            begun = b"" if _whole_lines(opened) else opened.read(len(BEGINNING))
-            if not BEGINNING.startswith(begun):  # else it was cut off in its first line
-                raise ValueError("its first line is none")
+            if not BEGINNING.startswith(opened.read(len(BEGINNING))):  # it may be cut off there
+                raise ValueError("its first line is no operation")
         return JournalStorage(_Backend(file))
     except OSError:
         raise

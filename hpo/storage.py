@@ -1,5 +1,6 @@
 """Opens the Optuna storage of a URL, with SQLite set up to be read while it is written."""
 
+import os
 import re
 import sqlite3
 import time
@@ -58,8 +59,13 @@ def check_storage(url: str, *, create: bool = True) -> None:
         if parsed.get_backend_name() == JOURNAL and file is None:
             raise InputError(f"storage {shown(url)}: names no file; write {JOURNAL}:///hpo.log")
         if file is None or file.exists():
+            if create and file and not _writable(file):
+                raise InputError(
+                    f"storage {shown(url)}: cannot be written (the file or its folder is "
+                    "read-only); give another --storage"
+                )
             if parsed.get_backend_name() != JOURNAL:
-                _check_tables(url, _tables(parsed), create)
+                _check_tables(url, _tables(parsed, create), create)
         elif not create:
             raise NothingStored(f"storage {shown(url)}: there is no such file; `hpo run` makes it")
         elif not file.parent.is_dir():
@@ -83,10 +89,11 @@ def open_storage(url: str, *, create: bool = True) -> BaseStorage:
             return journal.open_file(file, create=create)
         storage = _make(url, _engine_arguments(parsed, create))
         if create and file:
+            with storage.engine.connect() as connection:  # waits for another one that writes
+                connection.exec_driver_sql("PRAGMA journal_mode = wal")
+                connection.exec_driver_sql("BEGIN IMMEDIATE")
             sqlalchemy.event.listen(storage.engine, "connect", _set_up_sqlite)
             storage.engine.dispose()
-            with storage.engine.connect() as connection:  # it waits while another one writes
-                connection.exec_driver_sql("BEGIN IMMEDIATE")
     return storage
 
 
@@ -146,14 +153,20 @@ def _engine_arguments(url: sqlalchemy.URL, create: bool = True) -> dict[str, Any
 
 
 def _connect_existing(file: Path) -> sqlite3.Connection:
-    """SQLite makes a file that is not there; whoever only watches leaves none behind."""
+    """SQLite makes a file that is not there; whoever only watches leaves none behind. What nobody
+    can write it reads without the files beside it that a write-ahead log else needs."""
+    mode = "mode=rw" if _writable(file) else "mode=ro&immutable=1"
     return sqlite3.connect(
-        f"{file.as_uri()}?mode=rw", uri=True, timeout=LOCK_SECONDS, check_same_thread=False
+        f"{file.as_uri()}?{mode}", uri=True, timeout=LOCK_SECONDS, check_same_thread=False
     )
 
 
-def _tables(url: sqlalchemy.URL) -> set[str]:
-    engine = sqlalchemy.create_engine(url, **_engine_arguments(url))
+def _writable(file: Path) -> bool:
+    return os.access(file, os.W_OK) and os.access(file.parent, os.W_OK)
+
+
+def _tables(url: sqlalchemy.URL, create: bool) -> set[str]:
+    engine = sqlalchemy.create_engine(url, **_engine_arguments(url, create))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", sqlalchemy.exc.SAWarning)
@@ -178,11 +191,12 @@ def _optunas_tables() -> set[str]:
 
 
 def _set_up_sqlite(connection: Any, _record: Any) -> None:
-    """Write-ahead log: readers (the dashboard) and the one writer no longer block each other. With
-    it, synchronous = normal survives a crash of the program (https://sqlite.org/wal.html)."""
+    """With the write-ahead log, where readers (the dashboard) and the one writer do not block each
+    other, synchronous = normal survives a crash of the program (https://sqlite.org/wal.html). Who
+    waits longer for another writer does so above SQLite, where Ctrl-C is heard (see patience)."""
     cursor = connection.cursor()
-    cursor.execute("PRAGMA journal_mode = wal")
     cursor.execute("PRAGMA synchronous = normal")
+    cursor.execute("PRAGMA busy_timeout = 1000")
     cursor.close()
 
 

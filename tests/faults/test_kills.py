@@ -1,0 +1,131 @@
+"""kill -9, at random moments, of workers, of the runner, of everything."""
+
+import os
+import random
+import signal
+import subprocess
+import time
+from collections import Counter
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from optuna.trial import TrialState
+from scenes import (
+    FINISHED,
+    GRID,
+    SEARCH,
+    Scene,
+    alive,
+    check_grid,
+    children,
+    ended,
+    wait_for,
+    workers,
+)
+
+from hpo import record
+
+
+def kill(process: subprocess.Popen, target: str) -> None:
+    """Kills a worker, the runner or its whole process group. The runner's children end by
+    themselves, within 5 seconds."""
+    if target == "worker":
+        with suppress(ProcessLookupError, IndexError):
+            os.kill(random.choice(workers(process.pid)), signal.SIGKILL)
+        return
+    family = children(process.pid)
+    if target == "runner":
+        process.kill()
+    else:
+        os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    wait_for(lambda: not any(map(alive, family)), seconds=5)
+
+
+def killed_runs(scene: Scene, kills: int, rng: random.Random, *arguments: str) -> Counter[str]:
+    """Runs and kills as often as that: how often whom. What was finished before a kill is there
+    after it, and what was left running has failed as soon as the next run trains."""
+    done: Counter[str] = Counter()
+    before: dict[int, float] = {}
+    running: set[int] = set()
+    while done.total() < kills:
+        process = scene.start(*arguments)
+        time.sleep(rng.uniform(0.3, 5.0))
+        target = rng.choice(["worker", "worker", "runner", "group"])
+        while target == "worker" and process.poll() is None and done.total() < kills - 1:
+            kill(process, target)
+            done[target] += 1
+            time.sleep(rng.uniform(0.05, 0.7))
+            target = rng.choice(["worker", "worker", "runner", "group"])
+        if process.poll() is not None:
+            assert process.returncode == 0, process.communicate()[0]
+            break
+        kill(process, target if target != "worker" else "group")
+        done[target] += 1
+        trials = scene.trials()
+        now = {t.number: t.values[0] for t in trials if t.state in FINISHED}
+        assert before.items() <= now.items()
+        new = any(t.number not in running and t.state is not TrialState.FAIL for t in trials)
+        still = {t.number for t in trials if t.state is TrialState.RUNNING}
+        assert not (new and still & running and len(now) > len(before))
+        before, running = now, still
+    return done
+
+
+@pytest.mark.parametrize("kind", ["grid", "search"])
+def test_no_kill_loses_or_repeats_a_trial(kind: str, tmp_path: Path, amount, tally):
+    kills, seeds = amount(5, 50), amount(6, 80)
+    scene = Scene(tmp_path, GRID if kind == "grid" else SEARCH)
+    total = ["--seeds", str(seeds)] if kind == "grid" else ["--trials", str(amount(20, 300))]
+    try:
+        done = killed_runs(scene, kills, random.Random(0), *total)
+        there = scene.finished()
+        output = scene.whole(*total)
+    finally:
+        scene.end()
+    trials = scene.trials()
+    if kind == "grid":
+        check_grid(trials, 3, seeds)
+        count = 3 * seeds
+    else:
+        finished = [t for t in trials if t.state in FINISHED]
+        count = len(finished)
+        assert count == int(total[1])
+        assert len({tuple(t.params.items()) for t in finished}) == count, "none is trained twice"
+        assert {t.state for t in trials} <= {*FINISHED, TrialState.FAIL}
+        check_grid(scene.trials("study.finalists"), 2, 4)
+        assert "winner" in output
+    failed = [t for t in trials if t.state is TrialState.FAIL]
+    assert {t.user_attrs["fail_reason"] for t in failed} <= {record.KILLED}
+    assert (tmp_path / "reports/study/index.html").is_file()
+    tally(
+        f"1.{1 if kind == 'grid' else 2}",
+        f"`kill -9` at random moments of a {kind} of {count} trials: "
+        + ", ".join(f"{n} × {whom}" for whom, n in sorted(done.items())),
+        done.total(),
+        f"{count} of {count} trials there, each once; {there} before the last run; "
+        f"{len(failed)} cut off and trained again; none left running",
+    )
+
+
+def test_a_worker_that_dies_each_time_fails_its_trial_with_the_reason(tmp_path: Path, tally):
+    text = GRID.replace("epochs = 4", "epochs = 3000")
+    scene = Scene(tmp_path, text[: text.index('[[cells]]\nname = "wide"')])
+    try:
+        process = scene.start("--seeds", "1", "--workers", "1")
+        for _ in range(3):
+            pid = wait_for(
+                lambda: workers(process.pid) and scene.states()["RUNNING"] and workers(process.pid)
+            )[0]
+            os.kill(pid, signal.SIGKILL)
+            wait_for(lambda pid=pid: not alive(pid))
+        output = ended(process)
+    finally:
+        scene.end()
+    assert process.returncode == 1, output
+    (trial,) = scene.trials()
+    assert trial.state is TrialState.FAIL
+    assert trial.user_attrs["fail_reason"].startswith("its worker died (exit code -9")
+    assert "no trial has finished" in output
+    tally("1.3", "`kill -9` of every worker that takes a trial", 3, "FAIL after 3, with the reason")
