@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tally import amount, full, tally  # noqa: F401
 from tiny import SEARCH
 
 from hpo import data
