@@ -6,6 +6,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +18,18 @@ from hpo.results import StoredGrid, StoredSearch, StoredStudy
 from hpo.search_tables import finalists_frame
 
 Stored = StoredGrid | StoredSearch
+PAGES = ("index.html", "report.md")
+ABANDONED_SECONDS = 3600.0
 
 
 def write(study: Stored, folder: Path) -> Path:
     """Writes all of the report's files to `folder`, each one whole; the path of index.html.
 
-    They are made in a folder beside it first, so a full disk leaves the old report as it was.
-    Raises OSError.
+    They are made in a folder beside it first, so a full disk leaves the old report as it was, and
+    are moved in together, the pages last. Raises OSError.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
+    _clear_away(folder)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as beside:
         _write_files(study, Path(beside), folder)
         _move_in(Path(beside), folder)
@@ -66,14 +70,23 @@ def _is_saved(study: StoredSearch, folder: Path) -> bool:
 
 
 def _move_in(source: Path, target: Path) -> None:
+    """By renaming file for file, for `target` may hold others (best/, a user's own) and may be a
+    link or a mount."""
     (target / "figures").mkdir(parents=True, exist_ok=True)
     made = [path.relative_to(source) for path in source.rglob("*") if path.is_file()]
+    for path in sorted(made, key=lambda path: (path.name in PAGES, path)):
+        os.replace(source / path, target / path)
     for old in (target / "figures").glob("*.svg"):
         if old.relative_to(target) not in made:
             old.unlink()
-    for path in made:
-        os.replace(source / path, target / path)
-    shutil.rmtree(source / "figures")
+
+
+def _clear_away(folder: Path) -> None:
+    """What writers of this report left that were killed."""
+    for left in folder.parent.glob(f".{folder.name}.*"):
+        with suppress(OSError):
+            if time.time() - left.stat().st_mtime > ABANDONED_SECONDS:
+                shutil.rmtree(left)
 
 
 def _provenance(study: Stored) -> dict[str, Any]:

@@ -44,6 +44,16 @@ def shown(text: str) -> str:
     return re.sub(r"(?<=[?&]password=)[^&\s]*", "***", text)
 
 
+def blotted(text: str, url: str) -> str:
+    """What a driver says of a URL, without its password, of which it may have taken a part for
+    something else."""
+    found = re.findall(r"://[^:/\s]*:(\S*)@|[?&]password=([^&\s]*)", url)
+    parts = {part for pair in found for secret in pair for part in re.split("[@/:]", secret)}
+    for part in sorted(filter(None, parts), key=len, reverse=True):
+        text = re.sub(rf"\b{re.escape(part)}\b", "***", text)
+    return shown(text)
+
+
 def absolute(url: str) -> str:
     """The URL with a file's whole path: the same for every folder it is named from."""
     parsed = make_url(url)
@@ -124,8 +134,9 @@ def _explained(url: str) -> Iterator[None]:
             f"storage {shown(url)}: its database driver is not installed ({error}); install it"
         ) from error
     except (SQLAlchemyError, OptunaError, RuntimeError, OSError) as error:
+        reason = blotted(reason_of(error), url)
         raise InputError(
-            f"storage {shown(url)}: cannot be opened ({reason_of(error)}); give another --storage"
+            f"storage {shown(url)}: cannot be opened ({reason}); give another --storage"
         ) from error
 
 

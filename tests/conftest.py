@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scenes import Scene
 from tally import amount, full, tally  # noqa: F401
 from tiny import SEARCH
 
@@ -68,6 +69,39 @@ def hpo(hpo_process: Callable[..., subprocess.Popen[str]]) -> Callable[..., Answ
         return Answer(process.returncode, out, err)
 
     return run
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> Iterator[Callable[..., Scene]]:
+    """stage(text, url, name) is a Scene in `tmp_path`; its processes end with the test."""
+    made: list[Scene] = []
+
+    def make(*arguments: str, **named: str) -> Scene:
+        made.append(Scene(tmp_path, *arguments, **named))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.end()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
+    """small_disk("1m"): a folder with a file system of that size."""
+    mounted = []
+
+    def mount(size: str) -> Path:
+        folder = tmp_path / "disk"
+        folder.mkdir()
+        command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
+        if subprocess.run(command, capture_output=True, check=False).returncode:
+            pytest.skip("mounting needs root")
+        mounted.append(folder)
+        return folder
+
+    yield mount
+    for folder in mounted:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
 @dataclass(frozen=True)

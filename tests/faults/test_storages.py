@@ -6,16 +6,15 @@ import sqlite3
 import subprocess
 import time
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Iterator
+from contextlib import closing
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pytest
 import sqlalchemy
 from optuna.trial import TrialState
-from scenes import GRID, HPO, Scene, check_grid, ended, wait_for
+from scenes import GRID, HPO, Scene, check_grid, ended, fill, wait_for
 
 from hpo.patience import StorageLost, patient
 from hpo.storage import open_storage
@@ -25,16 +24,12 @@ SLOW = GRID.replace("epochs = 4", "epochs = 30").replace("width = 80", "width = 
 TRIALS = 3 * 6
 
 
-@contextmanager
-def running(scene: Scene, *arguments: str, trials: int = 2) -> Iterator[subprocess.Popen]:
+def running(scene: Scene) -> subprocess.Popen:
     """A run, once some of its trials are finished."""
-    process = scene.start(*arguments)
-    try:
-        wait_for(lambda: scene.finished() >= trials or process.poll() is not None)
-        assert process.poll() is None, process.communicate()[0]
-        yield process
-    finally:
-        scene.end()
+    process = scene.start()
+    wait_for(lambda: scene.finished() >= 2 or process.poll() is not None)
+    assert process.poll() is None, process.communicate()[0]
+    return process
 
 
 def went_on(scene: Scene, process: subprocess.Popen, before: int) -> str:
@@ -46,48 +41,18 @@ def went_on(scene: Scene, process: subprocess.Popen, before: int) -> str:
     return output
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
-    """small_disk("1m"): a folder with a file system of that size."""
-    mounted = []
-
-    def mount(size: str) -> Path:
-        folder = tmp_path / "disk"
-        folder.mkdir()
-        command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
-        if subprocess.run(command, capture_output=True, check=False).returncode:
-            pytest.skip("mounting needs root")
-        mounted.append(folder)
-        return folder
-
-    yield mount
-    for folder in mounted:
-        subprocess.run(["umount", "-l", str(folder)], check=True)
-
-
 def more(scene: Scene, process: subprocess.Popen, before: int) -> bool:
     return scene.finished() > before or process.poll() is not None
-
-
-def fill(folder: Path) -> Path:
-    """Leaves no byte on a disk; the file that holds them."""
-    path = folder / "filler"
-    with open(path, "wb", buffering=0) as file:
-        try:
-            while True:
-                file.write(bytes(4096))
-        except OSError:
-            pass
-    return path
 
 
 # --- SQLite ------------------------------------------------------------------------------------
 
 
-def test_a_database_that_another_writer_locks_is_waited_for(tmp_path, amount, tally):
+def test_a_database_that_another_writer_locks_is_waited_for(stage, tmp_path, amount, tally):
     seconds = amount(4, 20)
-    scene = Scene(tmp_path, SLOW)
-    with running(scene) as process, closing(sqlite3.connect(tmp_path / "hpo.db")) as other:
+    scene = stage(SLOW)
+    process = running(scene)
+    with closing(sqlite3.connect(tmp_path / "hpo.db")) as other:
         other.execute("BEGIN IMMEDIATE")
         before = scene.finished()
         time.sleep(seconds)
@@ -99,9 +64,9 @@ def test_a_database_that_another_writer_locks_is_waited_for(tmp_path, amount, ta
     tally("3.1", f"SQLite locked by another writer for {seconds} s", 1, "waited, went on")
 
 
-def test_a_database_that_is_locked_at_the_start_is_waited_for(tmp_path, amount, tally):
+def test_a_database_that_is_locked_at_the_start_is_waited_for(stage, tmp_path, amount, tally):
     seconds = amount(3, 20)
-    scene = Scene(tmp_path, GRID)
+    scene = stage(GRID)
     with closing(sqlite3.connect(tmp_path / "hpo.db")) as other:
         other.execute("BEGIN IMMEDIATE")
         process = scene.start()
@@ -113,28 +78,30 @@ def test_a_database_that_is_locked_at_the_start_is_waited_for(tmp_path, amount, 
     tally("3.2", f"SQLite locked for {seconds} s when the run starts", 1, "waited, went on")
 
 
-def test_a_full_disk_under_sqlite_is_waited_for(tmp_path, small_disk, tally):
+def test_a_full_disk_under_sqlite_is_waited_for(stage, small_disk, tally):
     disk = small_disk("8m")
-    scene = Scene(tmp_path, SLOW, "sqlite:///disk/hpo.db")
-    with running(scene) as process:
-        filler = fill(disk)
-        before = scene.finished()
-        time.sleep(4)
-        filler.unlink()
-        output = went_on(scene, process, before)
+    scene = stage(SLOW, "sqlite:///disk/hpo.db")
+    process = running(scene)
+    filler = fill(disk)
+    before = scene.finished()
+    time.sleep(4)
+    filler.unlink()
+    output = went_on(scene, process, before)
     assert "full; waiting for it" in output
     tally("3.3", "disk full under SQLite (a tmpfs), then freed", 1, "waited, went on")
 
 
-def test_ctrl_c_while_the_disk_is_full_stops_and_the_rest_is_run_later(tmp_path, small_disk, tally):
+def test_ctrl_c_while_the_disk_is_full_stops_and_the_rest_is_run_later(
+    stage, tmp_path, small_disk, tally
+):
     disk = small_disk("8m")
-    scene = Scene(tmp_path, SLOW, "sqlite:///disk/hpo.db")
-    with running(scene) as process:
-        filler = fill(disk)
-        before = {t.number for t in scene.trials() if t.state.name == "COMPLETE"}
-        time.sleep(3)
-        os.killpg(process.pid, signal.SIGINT)
-        output = ended(process, 20)
+    scene = stage(SLOW, "sqlite:///disk/hpo.db")
+    process = running(scene)
+    filler = fill(disk)
+    before = {t.number for t in scene.trials() if t.state.name == "COMPLETE"}
+    time.sleep(3)
+    os.killpg(process.pid, signal.SIGINT)
+    output = ended(process, 20)
     assert process.returncode == 130, output
     assert "finished trials are stored, the same command goes on" in output
     assert (tmp_path / "reports/study/index.html").is_file(), "of what can be read"
@@ -145,7 +112,7 @@ def test_ctrl_c_while_the_disk_is_full_stops_and_the_rest_is_run_later(tmp_path,
     tally("3.4", "disk full, then Ctrl-C", 1, "130, report of what there is; resumed: all there")
 
 
-def test_patience_has_an_end(tmp_path, small_disk):
+def test_patience_has_an_end(small_disk):
     disk = small_disk("1m")
     said: list[str] = []
     url = f"sqlite:///{disk / 'hpo.db'}"
@@ -162,9 +129,9 @@ def test_patience_has_an_end(tmp_path, small_disk):
     assert time.monotonic() - started < 2
 
 
-def test_a_database_on_a_read_only_disk_is_refused(tmp_path, small_disk, tally):
+def test_a_database_on_a_read_only_disk_is_refused(stage, tmp_path, small_disk, tally):
     disk = small_disk("8m")
-    scene = Scene(tmp_path, GRID, "sqlite:///disk/hpo.db")
+    scene = stage(GRID, "sqlite:///disk/hpo.db")
     scene.whole("--seeds", "1")
     subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
     output = scene.whole("--seeds", "2", code=2)
@@ -184,8 +151,8 @@ def test_a_database_on_a_read_only_disk_is_refused(tmp_path, small_disk, tally):
     ("what", "word"),
     [("cut in half", "malformed"), ("text", "not a database"), ("of an older schema", "upgrade")],
 )
-def test_a_damaged_database_is_refused_in_a_line(tmp_path, what, word, tally):
-    scene = Scene(tmp_path, GRID)
+def test_a_damaged_database_is_refused_in_a_line(stage, tmp_path, what, word, tally):
+    scene = stage(GRID)
     file = tmp_path / "hpo.db"
     if what == "text":
         file.write_text("Dear diary,\n" * 1000)
@@ -219,21 +186,21 @@ def test_a_damaged_database_is_refused_in_a_line(tmp_path, what, word, tally):
 # --- a journal file ----------------------------------------------------------------------------
 
 
-def test_a_full_disk_under_a_journal_is_waited_for(tmp_path, small_disk, tally):
+def test_a_full_disk_under_a_journal_is_waited_for(stage, small_disk, tally):
     disk = small_disk("1m")
-    scene = Scene(tmp_path, SLOW, "journal:///disk/hpo.log")
-    with running(scene) as process:
-        filler = fill(disk)
-        before = scene.finished()
-        time.sleep(4)
-        filler.unlink()
-        output = went_on(scene, process, before)
+    scene = stage(SLOW, "journal:///disk/hpo.log")
+    process = running(scene)
+    filler = fill(disk)
+    before = scene.finished()
+    time.sleep(4)
+    filler.unlink()
+    output = went_on(scene, process, before)
     assert "No space left on device; waiting for it" in output
     tally("3.9", "disk full under a journal file, then freed", 1, "waited, went on")
 
 
-def test_a_journal_whose_last_line_was_cut_off_goes_on(tmp_path, tally):
-    scene = Scene(tmp_path, GRID, "journal:///hpo.log")
+def test_a_journal_whose_last_line_was_cut_off_goes_on(stage, tmp_path, tally):
+    scene = stage(GRID, "journal:///hpo.log")
     scene.whole("--seeds", "1")
     with open(tmp_path / "hpo.log", "ab") as file:
         file.write(b'{"op_code":7,"worker_id":"x","trial_')
@@ -242,9 +209,9 @@ def test_a_journal_whose_last_line_was_cut_off_goes_on(tmp_path, tally):
     tally("3.10", "journal whose last line is cut off", 1, "the line goes, the rest went on")
 
 
-def test_a_journal_survives_kills(tmp_path, amount, tally):
+def test_a_journal_survives_kills(stage, amount, tally):
     kills, seeds = amount(2, 20), amount(6, 30)
-    scene = Scene(tmp_path, SLOW, "journal:///hpo.log")
+    scene = stage(SLOW, "journal:///hpo.log")
     for _ in range(kills):
         before = scene.finished()
         process = scene.start("--seeds", str(seeds))
@@ -258,9 +225,9 @@ def test_a_journal_survives_kills(tmp_path, amount, tally):
 
 
 @pytest.mark.parametrize("content", [b"Dear diary", b"Dear diary\n", b'{"a": 1}\n', b"\0" * 500])
-def test_a_file_that_is_no_journal_is_left_alone(tmp_path, content):
+def test_a_file_that_is_no_journal_is_left_alone(stage, tmp_path, content):
     (tmp_path / "hpo.log").write_bytes(content)
-    scene = Scene(tmp_path, GRID, "journal:///hpo.log")
+    scene = stage(GRID, "journal:///hpo.log")
     output = scene.whole(code=2)
     assert "is no journal of Optuna's, or is damaged" in output
     assert (tmp_path / "hpo.log").read_bytes() == content
@@ -301,27 +268,27 @@ def cut(server: Any, name: str) -> int:
     return len(rows)
 
 
-def test_cut_connections_to_postgresql_are_made_again(tmp_path, postgres, amount, tally):
-    scene = Scene(tmp_path, SLOW, database(postgres, "cut"))
+def test_cut_connections_to_postgresql_are_made_again(stage, postgres, amount, tally):
+    scene = stage(SLOW, database(postgres, "cut"))
     cuts, most = 0, amount(5, 40)
-    with running(scene) as process:
-        before = scene.finished()
-        while process.poll() is None and cuts < most:
-            cuts += cut(postgres, "cut")
-            time.sleep(0.15)
-        went_on(scene, process, before)
+    process = running(scene)
+    before = scene.finished()
+    while process.poll() is None and cuts < most:
+        cuts += cut(postgres, "cut")
+        time.sleep(0.15)
+    went_on(scene, process, before)
     assert cuts >= 2
     tally("3.12", "connections to PostgreSQL cut", cuts, "made again, nothing lost or doubled")
 
 
-def test_a_postgresql_that_restarts_is_waited_for(tmp_path, postgres, tally):
-    scene = Scene(tmp_path, SLOW, database(postgres, "restart"))
-    with running(scene) as process:
-        before = scene.finished()
-        postgres.stop()
-        time.sleep(3)
-        postgres.ensure_postgres_running()
-        output = went_on(scene, process, before)
+def test_a_postgresql_that_restarts_is_waited_for(stage, postgres, tally):
+    scene = stage(SLOW, database(postgres, "restart"))
+    process = running(scene)
+    before = scene.finished()
+    postgres.stop()
+    time.sleep(3)
+    postgres.ensure_postgres_running()
+    output = went_on(scene, process, before)
     assert "waiting for it" in output
     assert "is back after" in output
     tally("3.13", "PostgreSQL restarted in the middle, 3 s away", 1, "waited, went on")

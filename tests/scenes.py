@@ -134,7 +134,7 @@ def wait_for(condition: Callable[[], Any], seconds: float = 60.0) -> Any:
     while time.monotonic() < deadline:
         if found := condition():
             return found
-        time.sleep(0.05)
+        time.sleep(0.3)
     raise AssertionError(f"not within {seconds} s: {condition}")
 
 
@@ -190,3 +190,15 @@ def _seconds(pid: int) -> float:
     except (FileNotFoundError, ProcessLookupError):
         return 0.0
     return int(fields[11]) / os.sysconf("SC_CLK_TCK")
+
+
+def fill(folder: Path) -> Path:
+    """Leaves no byte on a disk; the file that holds them."""
+    path = folder / "filler"
+    with open(path, "wb", buffering=0) as file:
+        try:
+            while True:
+                file.write(bytes(4096))
+        except OSError:
+            pass
+    return path

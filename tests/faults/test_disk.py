@@ -1,0 +1,91 @@
+"""Reports on disks that are full, folders that cannot be written, writing that is killed."""
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+from scenes import GRID, HPO, fill
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+def test_a_full_disk_leaves_the_old_report_and_a_line(stage, tmp_path, small_disk, tally):
+    disk = small_disk("4m")
+    scene = stage(GRID)
+    scene.whole("--seeds", "1", "--out", "disk")
+    before = contents(disk / "study")
+    filler = fill(disk)
+    output = scene.whole("--seeds", "2", "--out", "disk", code=1)
+    assert "the report could not be written: [Errno 28] No space left on device" in output
+    assert contents(disk / "study") == before
+    assert scene.states() == {"COMPLETE": 6}
+    filler.unlink()
+    command = [*HPO, "report", "study", "--out", "disk"]
+    assert subprocess.run(command, cwd=tmp_path, check=False).returncode == 0
+    after = contents(disk / "study")
+    assert after["trials.csv"].count(b"COMPLETE") == 6
+    assert [path.name for path in disk.iterdir()] == ["study"], "nothing half is left"
+    tally("4.1", "disk full when the report is written", 1, "old report whole, a line, exit 1")
+
+
+def test_a_folder_that_became_unwritable_leaves_the_old_report(stage, tmp_path, small_disk, tally):
+    disk = small_disk("4m")
+    scene = stage(GRID)
+    scene.whole("--seeds", "1", "--out", "disk")
+    before = contents(disk / "study")
+    subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+    output = scene.whole("--seeds", "2", "--out", "disk", code=2)
+    assert output.startswith("hpo: --out disk: cannot be written (Read-only file system)")
+    command = [*HPO, "report", "study", "--out", "disk"]
+    answer = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert answer.returncode == 2
+    assert contents(disk / "study") == before
+    tally("4.2", "report folder read-only: run, report", 2, "refused before anything is trained")
+
+
+def test_killed_writing_leaves_whole_files(stage, tmp_path, full, tally):
+    scene = stage(GRID)
+    scene.whole("--seeds", "1")
+    shutil.copytree(tmp_path / "reports/study", tmp_path / "old")
+    scene.whole("--seeds", "2")
+    old, new = contents(tmp_path / "old"), contents(tmp_path / "reports/study")
+    rng, kills, mixed = random.Random(0), 40, 0
+    for _ in range(kills):
+        shutil.rmtree(tmp_path / "reports/study")
+        shutil.copytree(tmp_path / "old", tmp_path / "reports/study")
+        process = subprocess.Popen(
+            [*HPO, "report", "study"], cwd=tmp_path, stdout=subprocess.DEVNULL
+        )
+        beside = tmp_path / "reports"
+        while process.poll() is None and not list(beside.glob(".study.*")):
+            time.sleep(0.001)
+        time.sleep(rng.uniform(0, 2.0))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        there = contents(tmp_path / "reports/study")
+        for name, content in there.items():
+            assert content in (old.get(name), new.get(name)), name
+        mixed += any(c != old.get(n) for n, c in there.items()) and any(
+            c != new.get(n) for n, c in there.items()
+        )
+    assert subprocess.run([*HPO, "report", "study"], cwd=tmp_path, check=False).returncode == 0
+    assert contents(tmp_path / "reports/study") == new
+    left = list((tmp_path / "reports").glob(".study.*"))
+    for path in left:
+        os.utime(path, (0, 0))  # an hour later
+    subprocess.run([*HPO, "report", "study"], cwd=tmp_path, check=True)
+    assert left
+    assert os.listdir(tmp_path / "reports") == ["study"], "what killed ones left is cleared away"
+    tally(
+        "4.3",
+        "`kill -9` while the report is written",
+        kills,
+        f"every file whole; {mixed} of two times",
+    )
