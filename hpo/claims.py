@@ -6,6 +6,8 @@ from enum import Enum
 from itertools import pairwise
 from typing import Any, Protocol
 
+from hpo.errors import quoted
+
 METRICS = (
     "test_accuracy", "test_loss", "train_seconds", "valid_accuracy", "valid_loss",
     "train_accuracy", "train_loss", "gap",
@@ -107,7 +109,9 @@ def _claim(
     for term in terms:
         if term and term.epoch and metric not in EPOCH_METRICS:
             known = ", ".join(EPOCH_METRICS)
-            reader.fault(f"{at}metric", f"must be one of {known} after an epoch, got {metric!r}")
+            reader.fault(
+                f"{at}metric", f"must be one of {known} after an epoch, got {quoted(metric)}"
+            )
     if len(set(terms)) < len(terms):
         reader.fault(f"{at}{form.value}", "names a side twice")
     if form is Form.FAILS and "metric" in table:
@@ -128,13 +132,13 @@ def _written(value: Any, form: Form, key: str, reader: Reader) -> list[Any]:
     if form in (Form.FAILS, Form.BEST):
         if isinstance(value, str):
             return [value]
-        reader.fault(key, f"must be a cell's name, got {value!r}")
+        reader.fault(key, f"must be a cell's name, got {quoted(value)}")
         return []
     if not isinstance(value, list) or len(value) < 2:
-        reader.fault(key, f"must be a list of two cells or more, got {value!r}")
+        reader.fault(key, f"must be a list of two cells or more, got {quoted(value)}")
         return []
     if form is Form.SIMILAR and not all(isinstance(item, str) for item in value):
-        reader.fault(key, f"must be a list of cells' names, got {value!r}")
+        reader.fault(key, f"must be a list of cells' names, got {quoted(value)}")
         return []
     if any(_is_number(a) and _is_number(b) for a, b in pairwise(value)):
         reader.fault(key, "two numbers follow each other; one side must be a cell")
@@ -148,7 +152,7 @@ def _among(
     others = table.get("among", [cell for cell in cells if cell not in best])
     if isinstance(others, list) and others and all(isinstance(cell, str) for cell in others):
         return others
-    reader.fault(key, f"must be a list of other cells, got {others!r}")
+    reader.fault(key, f"must be a list of other cells, got {quoted(others)}")
     return []
 
 
@@ -162,19 +166,19 @@ def _term(
     """wider, wider@1 (after its first epoch), or 0.01."""
     if _is_number(value) and abs(value) < 1e12:
         if metric == "train_seconds" and value <= 0:
-            reader.fault(key, f"must be more than 0 seconds, got {value!r}")
+            reader.fault(key, f"must be more than 0 seconds, got {quoted(value)}")
         return Term(number=float(value))
     if not isinstance(value, str):
-        reader.fault(key, f"must name cells, or give numbers, got {value!r}")
+        reader.fault(key, f"must name cells, or give numbers, got {quoted(value)}")
         return None
     cell, _, epoch = value.partition("@")
     if cell not in epochs:
-        reader.fault(key, f"no cell is named {cell!r}; there are {', '.join(epochs)}")
+        reader.fault(key, f"no cell is named {quoted(cell)}; there are {', '.join(epochs)}")
         return None
     if not epoch and "@" not in value:
         return Term(cell=cell)
     if not epoch.isdecimal() or len(epoch) > 6 or not 1 <= int(epoch) <= epochs[cell]:
-        reader.fault(key, f"must name an epoch of {cell}, 1 to {epochs[cell]}, got {value!r}")
+        reader.fault(key, f"must name an epoch of {cell}, 1 to {epochs[cell]}, got {quoted(value)}")
         return None
     return Term(cell=cell, epoch=int(epoch))
 
@@ -184,7 +188,7 @@ def _within(table: Mapping[str, Any], form: Form, at: str, reader: Reader) -> fl
     if "within" in table and form is not Form.SIMILAR:
         reader.fault(f"{at}within", "belongs to `similar` alone")
     elif not (_is_number(value) and 0 < value < 1):
-        reader.fault(f"{at}within", f"must be a share between 0 and 1, got {value!r}")
+        reader.fault(f"{at}within", f"must be a share between 0 and 1, got {quoted(value)}")
         return WITHIN
     return float(value)
 
@@ -203,7 +207,7 @@ def _cause(table: Mapping[str, Any], at: str, cells: Sequence[str], reader: Read
         named[key] = reader.text(table, key, "", at)
         if named[key] not in cells:
             known = ", ".join(cells)
-            reader.fault(f"{at}{key}", f"no cell is named {named[key]!r}; there are {known}")
+            reader.fault(f"{at}{key}", f"no cell is named {quoted(named[key])}; there are {known}")
     if named["cell"] == named["beside"]:
         reader.fault(f"{at}beside", "must be another cell, one that works")
     return Cause(

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from hpo.errors import InputError
+from hpo.errors import InputError, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -571,7 +571,7 @@ def _at_least(option: str, value: float | None, least: int) -> None:
 
 def _one_of(option: str, value: str, known: tuple[str, ...]) -> None:
     if value not in known:
-        raise InputError(f"{option}: must be one of {', '.join(known)}, got {value!r}")
+        raise InputError(f"{option}: must be one of {', '.join(known)}, got {quoted(value)}")
 
 
 def _check_writable(out: Path, name: str) -> None:

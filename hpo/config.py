@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
+from hpo.errors import quoted
+
 # The keys of network.ACTIVATIONS, training.OPTIMIZERS and training.SCHEDULES, here so that a study
 # file is checked without importing torch. tests/test_training.py holds the two together.
 ACTIVATIONS = ("sigmoid", "tanh", "relu", "gelu", "silu", "elu", "leaky_relu")
@@ -30,17 +32,17 @@ def check(name: str, value: Any) -> str | None:
     """What is wrong with `value` for the hyperparameter `name`, in words; None if nothing is."""
     if name in CHOICES:
         known = ", ".join(CHOICES[name])
-        return None if value in CHOICES[name] else f"must be one of {known}, got {value!r}"
+        return None if value in CHOICES[name] else f"must be one of {known}, got {quoted(value)}"
     if name == "nesterov":
-        return None if isinstance(value, bool) else f"must be true or false, got {value!r}"
+        return None if isinstance(value, bool) else f"must be true or false, got {quoted(value)}"
     kind, low, high = BOUNDS[name]
     accepted = int if kind is int else (int, float)
     if isinstance(value, bool) or not isinstance(value, accepted):
-        return f"must be {'a whole number' if kind is int else 'a number'}, got {value!r}"
+        return f"must be {'a whole number' if kind is int else 'a number'}, got {quoted(value)}"
     if name in POSITIVE and value <= low:
-        return f"must be greater than {low:g}, got {value!r}"
+        return f"must be greater than {low:g}, got {quoted(value)}"
     if not low <= value <= high:  # so is NaN
-        return f"must be between {low:g} and {high:g}, got {value!r}"
+        return f"must be between {low:g} and {high:g}, got {quoted(value)}"
     return None
 
 

@@ -1,4 +1,4 @@
-"""The one exception for what the user gave."""
+"""The one exception for what the user gave, and how it quotes that."""
 
 
 class InputError(ValueError):
@@ -6,3 +6,25 @@ class InputError(ValueError):
 
     `hpo` prints it without a traceback and exits with 2.
     """
+
+
+MOST = 120  # characters
+
+
+def quoted(value: object) -> str:
+    """The value as it is written, in printable characters, shortened where it is long."""
+    try:
+        text = repr(value)
+    except ValueError:  # a whole number of more than 4,300 digits
+        return f"a {type(value).__name__} too long to print"
+    return shortened(text)
+
+
+def shortened(text: str, most: int = MOST) -> str:
+    """Its beginning and its end."""
+    return text if len(text) <= most else f"{text[: most - 20]} … {text[-16:]}"
+
+
+def printable(text: str) -> str:
+    """In one line, what is no printable character escaped."""
+    return text if text.isprintable() else repr(text)[1:-1]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from hpo.config import BOUNDS, REQUIRED, check, faults_in
+from hpo.errors import quoted
 
 if TYPE_CHECKING:
     from optuna.trial import BaseTrial
@@ -65,11 +66,11 @@ def _range_faults(name: str, table: Mapping[str, Any]) -> list[str]:
         return [f"a range has low and high, and may have log or step{extra}"]
     faults = [f"{key}: {f}" for key in ("low", "high") if (f := check(name, table[key]))]
     if table.get("log") and not faults and table["low"] <= 0:
-        faults.append(f"low: a log range starts above 0, got {table['low']!r}")
+        faults.append(f"low: a log range starts above 0, got {quoted(table['low'])}")
     if not faults and table["low"] > table["high"]:
-        faults.append(f"low {table['low']!r} is above high {table['high']!r}")
+        faults.append(f"low {quoted(table['low'])} is above high {quoted(table['high'])}")
     if not isinstance(table.get("log", False), bool):
-        faults.append(f"log: must be true or false, got {table['log']!r}")
+        faults.append(f"log: must be true or false, got {quoted(table['log'])}")
     return faults + _step_faults(name, table)
 
 
@@ -83,7 +84,7 @@ def _step_faults(name: str, table: Mapping[str, Any]) -> list[str]:
     number = isinstance(step, kind if kind is int else (int, float)) and not isinstance(step, bool)
     if not number or not 0 < step < math.inf:
         words = "a whole number" if kind is int else "a number"
-        return [f"step: must be {words} above 0, got {step!r}"]
+        return [f"step: must be {words} above 0, got {quoted(step)}"]
     return _whole_steps_faults(table, step)
 
 
@@ -93,7 +94,8 @@ def _whole_steps_faults(table: Mapping[str, Any], step: float) -> list[str]:
         return []  # said already
     steps = (ends[1] - ends[0]) / step
     if math.isfinite(steps) and abs(steps - round(steps)) > 1e-6:
-        return [f"step: {step!r} does not lead from low {ends[0]!r} to high {ends[1]!r}"]
+        low, high = map(quoted, ends)
+        return [f"step: {quoted(step)} does not lead from low {low} to high {high}"]
     return []
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from hpo import claims
 from hpo.claims import Cause, Claim
 from hpo.config import HYPERPARAMETERS, REQUIRED, SOURCES, Config, check, faults_in
-from hpo.errors import InputError
+from hpo.errors import InputError, printable, quoted, shortened
 from hpo.space import Domain, parse_domain, space_faults
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -133,7 +133,7 @@ def load(study: str) -> StudyFile:
     except FileNotFoundError as error:
         known = ", ".join(shipped())
         raise InputError(
-            f"study {study!r}: no such study or file; there are {known}, or a path"
+            f"study {quoted(study)}: no such study or file; there are {known}, or a path"
         ) from error
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); give a TOML file") from error
@@ -149,7 +149,7 @@ def check_name(name: str) -> str:
     if NAME.fullmatch(name) and ".." not in name:
         return name
     raise InputError(
-        f"study name {name!r}: use 1 to 100 letters, digits, '-', '_' and single '.', "
+        f"study name {quoted(name)}: use 1 to 100 letters, digits, '-', '_' and single '.', "
         "a letter or digit first"
     )
 
@@ -173,6 +173,7 @@ class _Reader:
         self.faults: list[str] = []
 
     def fault(self, key: str, text: str) -> None:
+        key, text = printable(shortened(key)), printable(shortened(text, 600))
         self.faults.append(f"{self.where}: {key}: {text}")
 
     def raise_faults(self) -> None:
@@ -184,13 +185,13 @@ class _Reader:
         for key in table:
             if key not in keys:
                 near = difflib.get_close_matches(key, keys, 1)
-                hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(keys)}"
+                hint = f"did you mean {quoted(near[0])}?" if near else f"known: {', '.join(keys)}"
                 self.fault(f"{at}{key}", f"unknown key; {hint}")
 
     def text(self, table: Mapping[str, Any], key: str, default: str, at: str = "") -> str:
         value = table.get(key, default)
         if not isinstance(value, str):
-            self.fault(f"{at}{key}", f"must be text, got {value!r}")
+            self.fault(f"{at}{key}", f"must be text, got {quoted(value)}")
             return default
         return value.strip()
 
@@ -200,14 +201,14 @@ class _Reader:
         value = table.get(key, default)
         if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= 10**6:
             words = f"a whole number from {least} to 1000000"
-            self.fault(f"{at}{key}", f"must be {words}, got {value!r}")
+            self.fault(f"{at}{key}", f"must be {words}, got {quoted(value)}")
             return default
         return value
 
     def flag(self, table: Mapping[str, Any], key: str) -> bool:
         value = table.get(key, False)
         if not isinstance(value, bool):
-            self.fault(key, f"must be true or false, got {value!r}")
+            self.fault(key, f"must be true or false, got {quoted(value)}")
         return bool(value)
 
     def choice(
@@ -215,28 +216,28 @@ class _Reader:
     ) -> str:
         value = table.get(key, default)
         if value not in known:
-            self.fault(f"{at}{key}", f"must be one of {', '.join(known)}, got {value!r}")
+            self.fault(f"{at}{key}", f"must be one of {', '.join(known)}, got {quoted(value)}")
             return default
         return str(value)
 
     def table(self, parent: Mapping[str, Any], key: str, at: str = "") -> Mapping[str, Any]:
         value = parent.get(key, {})
         if not isinstance(value, dict):
-            self.fault(f"{at}{key}", f"must be a table, got {value!r}")
+            self.fault(f"{at}{key}", f"must be a table, got {quoted(value)}")
             return {}
         return value
 
     def tables(self, parent: Mapping[str, Any], key: str, at: str = "") -> list[Mapping[str, Any]]:
         value = parent.get(key, [])
         if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
-            self.fault(f"{at}{key}", f"must be a list of tables, got {value!r}")
+            self.fault(f"{at}{key}", f"must be a list of tables, got {quoted(value)}")
             return []
         return value
 
     def names(self, table: Mapping[str, Any], key: str, at: str) -> tuple[str, ...]:
         value = table.get(key, [])
         if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-            self.fault(f"{at}{key}", f"must be a list of names, got {value!r}")
+            self.fault(f"{at}{key}", f"must be a list of names, got {quoted(value)}")
             return ()
         return tuple(value)
 
@@ -284,7 +285,7 @@ def _cell(
     name = table.get("name")
     at = f"cells[{index}]."
     if not isinstance(name, str) or not NAME.fullmatch(name):
-        reader.fault(f"{at}name", f"must be letters, digits, '-', '_' and '.', got {name!r}")
+        reader.fault(f"{at}name", f"must be letters, digits, '-', '_' and '.', got {quoted(name)}")
     else:
         at = f"cells.{name}."
     reader.known(table, ("name", "reported", "varies", *HYPERPARAMETERS), at)
@@ -311,7 +312,9 @@ def _varies(table: Mapping[str, Any], at: str, reader: _Reader) -> tuple[str, ..
     names = reader.names(table, "varies", at)
     if not names or not set(names) <= set(SOURCES):
         known = ", ".join(SOURCES)
-        reader.fault(f"{at}varies", f"must be a list of {known}, or some of these, got {names!r}")
+        reader.fault(
+            f"{at}varies", f"must be a list of {known}, or some of these, got {quoted(names)}"
+        )
     return tuple(name for name in SOURCES if name in names)
 
 
@@ -327,7 +330,7 @@ def _reported(table: Mapping[str, Any], at: str, reader: _Reader) -> Reported:
         most = 1.0 if key == "test_accuracy" else 1e9
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
         if value is not None and not (number and 0 <= value <= most):
-            reader.fault(f"{at}{key}", f"must be a number from 0 to {most:g}, got {value!r}")
+            reader.fault(f"{at}{key}", f"must be a number from 0 to {most:g}, got {quoted(value)}")
         figures[key] = value
     return Reported(label=reader.text(table, "label", "reported", at), **figures)
 
@@ -350,11 +353,13 @@ def _experiment(table: Mapping[str, Any], at: str, cells: list[str], reader: _Re
         for name in listed:
             if name not in cells:
                 known = ", ".join(cells)
-                reader.fault(f"{at}{key}", f"no cell is named {name!r}; there are {known}")
+                reader.fault(f"{at}{key}", f"no cell is named {quoted(name)}; there are {known}")
     columns = reader.names(table, "columns", at) or tuple(COLUMNS)
     for column in columns:
         if column not in COLUMNS:
-            reader.fault(f"{at}columns", f"unknown {column!r}; there are {', '.join(COLUMNS)}")
+            reader.fault(
+                f"{at}columns", f"unknown {quoted(column)}; there are {', '.join(COLUMNS)}"
+            )
     if not names:
         reader.fault(f"{at}cells", "needs at least one cell's name")
     if len(set(names)) < len(names):

@@ -88,7 +88,7 @@ LOAD_NO_TORCH = (
 # What a module of the lower floors may import of hpo; the others stand above all of these.
 LOWER_FLOORS = {
     "errors": set(),
-    "config": set(),
+    "config": {"errors"},
     "statistics": set(),
     "svg": set(),
     "hover": {"svg"},
@@ -105,7 +105,7 @@ LOWER_FLOORS = {
     "fanova": set(),
     "importance": {"fanova"},
     "space": {"config", "errors"},
-    "claims": set(),
+    "claims": {"errors"},
     "verdicts": {"statistics"},
     "study_file": {"claims", "config", "space", "errors"},
     "network": {"config", "errors"},
