@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from hpo.errors import InputError, quoted
+from hpo.errors import InputError, quoted, shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -208,7 +208,7 @@ def run(
     from hpo.lock import only_run
     from hpo.patience import patient
 
-    opened = patient(storages.open_storage(storage), storages.shown(storage), _say)
+    opened = patient(storages.open_storage(storage), shown(storage), _say)
     limit = math.inf if timeout is None else timeout
     folder = _artifacts(artifacts, storage)
     with ExitStack() as stack:
@@ -433,7 +433,7 @@ def list_(storage: StorageOption = DEFAULT_STORAGE) -> None:
     for name in study_file.shipped():
         found = study_file.load(name)
         print(f"  {name:24}{found.title}")
-    from hpo.storage import NothingStored, open_storage, shown
+    from hpo.storage import NothingStored, open_storage
 
     try:
         opened = open_storage(storage, create=False)
@@ -619,8 +619,8 @@ def _first_line(error: Exception) -> str:
 
 def _fail(error: BaseException, text: str, code: int) -> NoReturn:
     if os.environ.get("HPO_DEBUG") == "1":
-        traceback.print_exception(error)
-    for line in text.splitlines():
+        print(shown("".join(traceback.format_exception(error))), file=sys.stderr, end="")
+    for line in shown(text).splitlines():
         print(f"hpo: {line}", file=sys.stderr)
     sys.exit(code)
 

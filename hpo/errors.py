@@ -1,4 +1,6 @@
-"""The one exception for what the user gave, and how it quotes that."""
+"""The one exception for what the user gave, and how that is quoted."""
+
+import re
 
 
 class InputError(ValueError):
@@ -28,3 +30,9 @@ def shortened(text: str, most: int = MOST) -> str:
 def printable(text: str) -> str:
     """In one line, what is no printable character escaped."""
     return text if text.isprintable() else repr(text)[1:-1]
+
+
+def shown(text: str) -> str:
+    """A URL, or a text with one in it, without its password: for people and logs."""
+    text = re.sub(r"(://[^:/\s]*):\S*@", r"\1:***@", text)
+    return re.sub(r"(?<=[?&]password=)[^&\s]*", "***", text)

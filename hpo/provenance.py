@@ -9,7 +9,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from hpo.storage import shown
+from hpo.errors import shown
 
 PACKAGES = ("hpo", "torch", "torchvision", "optuna", "numpy", "scipy", "pandas", "matplotlib")
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import cached_property
 from typing import Any
 
 import optuna
@@ -39,7 +40,7 @@ class StoredStudy:
     trials: pd.DataFrame
     curves: pd.DataFrame
 
-    @property
+    @cached_property
     def finished(self) -> pd.DataFrame:
         return self.trials[self.trials["state"] == "COMPLETE"]
 
@@ -57,8 +58,12 @@ class StoredGrid(StoredStudy):
 
     def of(self, cell: Cell) -> pd.DataFrame:
         """The cell's finished trials, a row a seed."""
-        rows = self.finished[self.finished["cell"] == cell.name]
-        return rows.drop_duplicates("seed").sort_values("seed")
+        return self._by_cell.get(cell.name, self.finished.iloc[:0])
+
+    @cached_property
+    def _by_cell(self) -> dict[str, pd.DataFrame]:
+        rows = self.finished.drop_duplicates(["cell", "seed"]).sort_values("seed")
+        return {str(name): group for name, group in rows.groupby("cell", sort=False)}
 
 
 @dataclass(frozen=True, kw_only=True)

