@@ -14,6 +14,7 @@ from optuna.trial import FrozenTrial, TrialState
 from hpo import finalists
 from hpo.config import Config
 from hpo.errors import InputError
+from hpo.reading import all_trials
 from hpo.record import KILLED, METRICS, OUT_OF_TIME, STOPPED
 from hpo.space import Fixed, size
 from hpo.study_file import FIGURES, Cell, GridStudy, SearchStudy, parse
@@ -116,7 +117,7 @@ def load_study(storage: BaseStorage, name: str) -> StoredGrid | StoredSearch:
     file = parse(attributes["study_file"], name, f"stored study {name}")
     if ("seeds" if isinstance(file, GridStudy) else "n_trials") not in attributes:
         raise InputError(f"study {name!r}: nothing of it is run yet; `hpo run` goes on with it")
-    trials = study.get_trials(deepcopy=False)
+    trials = all_trials(study, storage)
     common: dict[str, Any] = {
         "name": name,
         "data": attributes["data"],

@@ -1,0 +1,135 @@
+"""Thousands of trials: what they cost in memory, in time to start, to report and to show."""
+
+import json
+import math
+import subprocess
+import sys
+import time
+from itertools import accumulate
+from pathlib import Path
+from statistics import median
+
+import optuna
+import pytest
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.trial import TrialState, create_trial
+from scenes import HPO, ended
+
+from hpo.reading import all_trials
+from hpo.storage import open_storage
+
+TINY = """
+[base]
+depth = 1
+width = 4
+activation = "relu"
+optimizer = "sgd"
+lr = 0.1
+epochs = 1
+batch_size = 256
+"""
+SEARCH = """
+title = "Many"
+dataset = "mnist-5k"
+[search]
+n_trials = {trials}
+sampler = "{sampler}"
+pruner = "none"
+[finalists]
+k = 2
+seeds = 2
+[space]
+depth = 1
+width = {{ low = 2, high = 16 }}
+activation = ["relu", "tanh"]
+optimizer = ["sgd", "adam"]
+lr = {{ low = 1e-3, high = 1.0, log = true }}
+batch_size = 256
+epochs = 1
+"""
+
+
+def grid(cells: int) -> str:
+    named = "".join(f'[[cells]]\nname = "c{i}"\nlr = {1e-3 + i * 1e-4:.5f}\n' for i in range(cells))
+    return f'title = "Many"\ndataset = "mnist-5k"\nseeds = 5\n{TINY}{named}'
+
+
+def study(kind: str, trials: int) -> str:
+    return grid(trials // 5) if kind == "grid" else SEARCH.format(trials=trials, sampler=kind)
+
+
+@pytest.mark.parametrize("kind", ["grid", "random", "tpe"])
+def test_thousands_of_trials_cost_no_more_each_than_hundreds(
+    kind, stage, tmp_path, amount, tally, request
+):
+    if kind != "grid":
+        request.getfixturevalue("full")
+    trials, early = amount(150, 5000), amount(50, 500)
+    scene = stage(study(kind, trials))
+    watch = [sys.executable, Path(__file__).with_name("watched_run.py"), "starts.json"]
+    process = subprocess.Popen(
+        [*watch, "study.toml", "--quiet"], cwd=tmp_path, stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    scene.processes.append(process)
+    output = ended(process, 1800)
+    assert process.returncode == 0, output[-2000:]
+    assert scene.finished() == trials
+    starts = json.loads((tmp_path / "starts.json").read_text())
+    counts = list(accumulate(count for count, _, _ in starts))
+    number = next(i for i, count in enumerate(counts) if count >= early)
+    last = next(i for i, count in enumerate(counts) if count >= trials)
+    memory = starts[number][2], starts[last][2]
+    assert memory[1] - memory[0] < 40, memory
+    hundred = range(100)
+    first = median(starts[i][1] for i in range(len(hundred) if trials > 999 else 10))
+    later = median(starts[last - i][1] for i in range(len(hundred) if trials > 999 else 10))
+    if kind != "tpe":  # which weighs all trials before it proposes one
+        assert later < 1.5 * first or trials < 999, (first, later)
+    report, shown = seconds("report", tmp_path), seconds("show", tmp_path)
+    assert report < 60
+    assert shown < 3 or trials < 999
+    size = (tmp_path / "reports/study/index.html").stat().st_size / 2**20
+    tally(
+        f"8.{['grid', 'random', 'tpe'].index(kind) + 1}",
+        f"a {'grid' if kind == 'grid' else kind + ' search'} of {trials} trials, SQLite",
+        trials,
+        f"runner {memory[0]:.0f} MiB after {early} trials, {memory[1]:.0f} at the end; "
+        f"{1000 * first:.1f} ms to start one of the first hundred, {1000 * later:.1f} of the last; "
+        f"report in {report:.0f} s ({size:.1f} MiB), show in {shown:.1f} s",
+    )
+
+
+def seconds(command: str, folder: Path) -> float:
+    started = time.monotonic()
+    subprocess.run([*HPO, command, "study"], cwd=folder, check=True, stdout=subprocess.DEVNULL)
+    return time.monotonic() - started
+
+
+def test_trials_read_at_once_are_those_that_optuna_reads(tmp_path):
+    storage = open_storage(f"sqlite:///{tmp_path / 'hpo.db'}")
+    other = optuna.create_study(study_name="other", storage=storage)
+    study = optuna.create_study(study_name="study", storage=storage)
+    spaces = {
+        "a": CategoricalDistribution(["x", "y", None]),
+        "b": FloatDistribution(1e-3, 1.0, log=True),
+        "c": IntDistribution(1, 9, step=2),
+    }
+    for number, value in enumerate((0.5, math.inf, -math.inf)):
+        trial = create_trial(
+            value=value,
+            params={"a": ["x", "y", None][number], "b": 0.1 / (number + 1), "c": 2 * number + 1},
+            distributions=spaces,
+            user_attrs={"curve": {"loss": [1.0, None]}, "cell": "é"},
+            system_attrs={"k": [1, 2]},
+            intermediate_values={2: math.nan, 1: math.inf, 3: 0.25},
+        )
+        study.add_trial(trial)
+        other.add_trial(trial)
+    study.ask(spaces)
+    study.add_trial(create_trial(state=TrialState.FAIL, user_attrs={"fail_reason": "x"}))
+    ours, theirs = all_trials(study, storage), study.get_trials()
+    assert len(ours) == 5
+    for a, b in zip(ours, theirs, strict=True):
+        assert repr(a) == repr(b)  # NaN is not equal to itself
+    storage.engine.dispose()
