@@ -26,6 +26,7 @@ from hpo.run_facts import run_table, trained_in
 from hpo.statistics import Estimate, paired_difference
 from hpo.study_file import COLUMNS, FIGURES, Cell, Experiment
 
+MOST_DRAWN = 40  # networks in a picture
 FALLING = {
     "constant": "",
     "linear": ", its learning rate falling linearly to 0",
@@ -47,7 +48,26 @@ def _key(study: StoredGrid, cells: Sequence[Cell]) -> str:
     return text
 
 
+def _drawn(study: StoredGrid, cells: Sequence[Cell]) -> Sequence[Cell]:
+    """Those that pictures show: where they are many, the most accurate."""
+    if len(cells) <= MOST_DRAWN:
+        return cells
+    means = study.finished.groupby("cell")["test_accuracy"].mean()
+    ranked = sorted(cells, key=lambda cell: -means.get(cell.name, -1.0))[:MOST_DRAWN]
+    kept = {cell.name for cell in ranked}
+    return [cell for cell in cells if cell.name in kept]
+
+
+def _of_many(shown: Sequence[Cell], cells: Sequence[Cell]) -> str:
+    """A sentence for a caption, where not all are shown."""
+    if len(shown) == len(cells):
+        return ""
+    return f" The {len(shown)} most accurate of {len(cells):,} networks; the tables have all."
+
+
 def _glance(study: StoredGrid) -> Section:
+    shown = _drawn(study, study.file.cells)
+    kept = {cell.name for cell in shown}
     dots = [
         figures.Dots(
             label=cell.reported[which].label if which is not None else cell.label,
@@ -56,6 +76,7 @@ def _glance(study: StoredGrid) -> Section:
             reported=_reported_percent(cell, which),
         )
         for cell, which in overview_rows(study.file)
+        if cell.name in kept
     ]
     title = "All networks at a glance"
     blocks: list[Block] = []
@@ -67,7 +88,8 @@ def _glance(study: StoredGrid) -> Section:
                 file="overview.svg",
                 svg=figures.overview(dots, 100 * FAILS_BELOW),
                 alt=alt,
-                caption=f"Test accuracy, a dot a seed. {_basis(study)}.",
+                caption=f"Test accuracy, a dot a seed. {_basis(study)}."
+                + _of_many(shown, study.file.cells),
             )
         )
     blocks.append(main_table(study))
@@ -96,7 +118,8 @@ def _reported_percent(cell: Cell, which: int | None) -> float | None:
 def _differences(study: StoredGrid) -> list[Section]:
     """Each cell beside the first one, the baseline: what stands in a grid for importances."""
     baseline, *others = study.file.cells
-    found = [(cell, _difference(study, cell, baseline)) for cell in others]
+    shown = _drawn(study, others)
+    found = [(cell, _difference(study, cell, baseline)) for cell in shown]
     rows = [
         network_figures.DifferenceRow(label=cell.label, mean=d.mean, low=d.low, high=d.high)
         for cell, d in found
@@ -109,7 +132,7 @@ def _differences(study: StoredGrid) -> list[Section]:
         svg=network_figures.differences(rows, baseline.label),
         alt=f"Difference of each network's test accuracy from that of {baseline.label}.",
         caption=f"Test accuracy minus that of {baseline.label}, seed by seed: mean and 95% "
-        f"interval (Student's t). {_basis(study)}.",
+        f"interval (Student's t). {_basis(study)}." + _of_many(shown, others),
     )
     return [Section(title=f"How far each network is from {baseline.label}", blocks=[picture])]
 
@@ -163,14 +186,15 @@ def _seeding(cells: Sequence[Cell]) -> str:
 def _experiment(study: StoredGrid, number: int, experiment: Experiment) -> Section:
     by_name = {cell.name: cell for cell in study.file.cells}
     cells = [by_name[name] for name in experiment.cells]
-    shown = [by_name[name] for name in curve_cells(study.file, experiment)]
+    named = [by_name[name] for name in curve_cells(study.file, experiment)]
+    shown = _drawn(study, named)
     table = cells_table(
         study,
         [(cell, None) for cell in cells],
         experiment.columns,
         f"{_basis(study)}. {_key(study, cells)}.",
     )
-    findings = [finding(study, cell) for cell in shown] + comparisons(study, cells)
+    findings = [finding(study, cell) for cell in shown] + comparisons(study, _drawn(study, cells))
     blocks: list[Block] = [experiment.text] if experiment.text else []
     blocks += [table, findings]
     drawn = [c for cell in shown if (c := _cell_curves(study, cell)) is not None]
@@ -181,7 +205,7 @@ def _experiment(study: StoredGrid, number: int, experiment: Experiment) -> Secti
                 file=f"curves-{number}.svg",
                 svg=figures.curves(drawn, CLASSES),
                 alt=f"Learning curves of {labels}: loss on the left, accuracy on the right.",
-                caption=_curves_caption(study, drawn),
+                caption=_curves_caption(study, drawn) + _of_many(shown, named),
             )
         )
     return Section(title=experiment.title, blocks=blocks)

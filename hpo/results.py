@@ -59,7 +59,8 @@ class StoredGrid(StoredStudy):
 
     def of(self, cell: Cell) -> pd.DataFrame:
         """The cell's finished trials, a row a seed."""
-        return self._by_cell.get(cell.name, self.finished.iloc[:0])
+        found = self._by_cell.get(cell.name)
+        return self.finished.iloc[:0] if found is None else found
 
     @cached_property
     def _by_cell(self) -> dict[str, pd.DataFrame]:

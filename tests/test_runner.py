@@ -12,6 +12,7 @@ from pathlib import Path
 
 import optuna
 import pytest
+from scenes import alive, children, wait_for
 from tiny import tiny_dataset
 
 from hpo import loop, plan, provenance, record, results, runner, study_file
@@ -218,15 +219,6 @@ def start(folder: Path, *arguments: str) -> subprocess.Popen:
     )  # fmt: skip
 
 
-def wait_for(condition, seconds: float = 60.0):
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if found := condition():
-            return found
-        time.sleep(0.1)
-    raise AssertionError(f"not within {seconds} s: {condition}")
-
-
 def trials_in(folder: Path) -> list[optuna.trial.FrozenTrial]:
     """The trials as another process sees them; none while the storage is still being made."""
     try:
@@ -249,33 +241,6 @@ def complete_in(folder: Path) -> set[int]:
 
 def epochs_in(folder: Path) -> int:
     return sum(len(trial.intermediate_values) for trial in trials_in(folder))
-
-
-def children(pid: int) -> list[int]:
-    """All descendants of a process, from /proc."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = path.read_text().rsplit(")", 1)[1].split()
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        if int(fields[1]) == pid and fields[0] != "Z":
-            child = int(path.parent.name)
-            found += [child, *children(child)]
-    return found
-
-
-def alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
-
-
-def works(pid: int) -> bool:
-    """Whether a process has used 0.2 s of CPU since its fork: a worker in training has."""
-    ticks = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[11]
-    return int(ticks) / os.sysconf("SC_CLK_TCK") > 0.2
 
 
 def finish(process: subprocess.Popen) -> str:
@@ -332,57 +297,6 @@ def test_a_signal_stops_training_keeps_what_is_finished_and_writes_the_report(tm
     assert (tmp_path / "reports/long/index.html").is_file()
     assert not [t for t in trials_in(tmp_path) if t.state.name == "RUNNING"]
     resume_and_check(tmp_path)
-
-
-def test_after_kill_9_of_everything_the_rest_is_run_and_no_more(tmp_path):
-    for _ in range(2):
-        before = complete_in(tmp_path)
-        process = start(tmp_path)
-        wait_for(
-            lambda old=before: complete_in(tmp_path) > old and "RUNNING" in states_in(tmp_path)
-        )
-        os.killpg(process.pid, signal.SIGKILL)
-        finish(process)
-    assert complete_in(tmp_path)
-    resume_and_check(tmp_path)
-
-
-def test_a_second_run_of_the_same_study_is_refused_and_harms_nothing(tmp_path):
-    process = start(tmp_path)
-    wait_for(lambda: epochs_in(tmp_path) > 1)
-    second = start(tmp_path)
-    output = finish(second)
-    assert second.returncode == 2, output
-    assert f"study 'long': is being run by process {process.pid}" in output
-    assert "FAIL" not in states_in(tmp_path)
-    os.killpg(process.pid, signal.SIGKILL)
-    finish(process)
-
-
-def test_workers_end_when_their_runner_is_killed(tmp_path):
-    process = start(tmp_path)
-    wait_for(lambda: epochs_in(tmp_path) > 1)
-    family = children(process.pid)
-    assert len(family) >= 3
-    process.kill()
-    finish(process)
-    wait_for(lambda: not any(map(alive, family)), seconds=5)
-
-
-def test_a_killed_worker_is_replaced_and_its_trial_runs_again(tmp_path):
-    process = start(tmp_path)
-    wait_for(lambda: epochs_in(tmp_path) > 3)
-
-    def worker() -> int | None:
-        """A process without children of its own that has trained."""
-        found = [pid for pid in children(process.pid) if children(pid) == [] and works(pid)]
-        return found[0] if found else None
-
-    os.kill(wait_for(worker), signal.SIGKILL)
-    output = finish(process)
-    assert process.returncode == 0, output
-    assert "Warning" not in output
-    assert Counter(t.state.name for t in trials_in(tmp_path)) == {"COMPLETE": 9}
 
 
 def test_a_trial_whose_worker_dies_three_times_fails_with_the_reason(quick, tmp_path, monkeypatch):

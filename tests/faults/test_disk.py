@@ -35,7 +35,9 @@ def test_a_full_disk_leaves_the_old_report_and_a_line(stage, tmp_path, small_dis
     tally("4.1", "disk full when the report is written", 1, "old report whole, a line, exit 1")
 
 
-def test_a_folder_that_became_unwritable_leaves_the_old_report(stage, tmp_path, small_disk, tally):
+def test_a_folder_that_became_unwritable_leaves_the_old_report(
+    stage, tmp_path, small_disk, full, tally
+):
     disk = small_disk("4m")
     scene = stage(GRID)
     scene.whole("--seeds", "1", "--out", "disk")

@@ -219,7 +219,7 @@ def test_a_document_with_any_value_in_any_place_is_read_or_refused(folder, name,
 def test_mutated_study_files_are_read_or_refused(folder, amount, tally):
     rng, outcomes, valid = random.Random(0), Counter(), []
     path = folder / "mutated.toml"
-    count = amount(250, 5000)
+    count = amount(150, 5000)
     before = listing(folder)
     for _ in range(count):
         name = rng.choice(sorted(STUDIES))
@@ -324,7 +324,7 @@ def combination(rng: random.Random) -> list[str]:
 
 def test_options_in_any_combination_succeed_or_are_refused(folder, amount, tally):
     (folder / "study.toml").write_text(GRID)
-    rng, outcomes, count = random.Random(1), Counter(), amount(40, 1500)
+    rng, outcomes, count = random.Random(1), Counter(), amount(15, 1000)
     around = listing(folder.parent) - listing(folder)
     slowest = 0.0
     for _ in range(count):

@@ -8,7 +8,6 @@ import time
 from collections import Counter
 from contextlib import suppress
 from functools import partial
-from pathlib import Path
 
 import pytest
 from optuna.trial import TrialState
@@ -87,7 +86,9 @@ def began(scene: Scene, process: subprocess.Popen, there: int) -> bool:
 
 
 @pytest.mark.parametrize("kind", ["grid", "search"])
-def test_no_kill_loses_or_repeats_a_trial(stage, kind: str, tmp_path: Path, amount, tally):
+def test_no_kill_loses_or_repeats_a_trial(stage, kind, tmp_path, request, amount, tally):
+    if kind == "search":
+        request.getfixturevalue("full")
     kills, seeds = amount(3, 50), amount(4, 300)
     scene = stage(GRID if kind == "grid" else SEARCH)
     total = ["--seeds", str(seeds)] if kind == "grid" else ["--trials", str(amount(12, 600))]
@@ -119,7 +120,7 @@ def test_no_kill_loses_or_repeats_a_trial(stage, kind: str, tmp_path: Path, amou
     )
 
 
-def test_a_worker_that_dies_each_time_fails_its_trial_with_the_reason(stage, tally):
+def test_a_worker_that_dies_each_time_fails_its_trial_with_the_reason(stage, full, tally):
     text = GRID.replace("epochs = 4", "epochs = 3000")
     scene = stage(text[: text.index('[[cells]]\nname = "wide"')])
     process = scene.start("--seeds", "1", "--workers", "1")

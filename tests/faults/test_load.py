@@ -59,12 +59,8 @@ def study(kind: str, trials: int) -> str:
 
 
 @pytest.mark.parametrize("kind", ["grid", "random", "tpe"])
-def test_thousands_of_trials_cost_no_more_each_than_hundreds(
-    kind, stage, tmp_path, amount, tally, request
-):
-    if kind != "grid":
-        request.getfixturevalue("full")
-    trials, early = amount(150, 5000), amount(50, 500)
+def test_thousands_of_trials_cost_no_more_each_than_hundreds(kind, stage, tmp_path, full, tally):
+    trials, early = 5000, 500
     scene = stage(study(kind, trials))
     watch = [sys.executable, Path(__file__).with_name("watched_run.py"), "starts.json"]
     process = subprocess.Popen(
@@ -82,13 +78,13 @@ def test_thousands_of_trials_cost_no_more_each_than_hundreds(
     memory = starts[number][2], starts[last][2]
     assert memory[1] - memory[0] < 40, memory
     hundred = range(100)
-    first = median(starts[i][1] for i in range(len(hundred) if trials > 999 else 10))
-    later = median(starts[last - i][1] for i in range(len(hundred) if trials > 999 else 10))
+    first = median(starts[i][1] for i in hundred)
+    later = median(starts[last - i][1] for i in hundred)
     if kind != "tpe":  # which weighs all trials before it proposes one
-        assert later < 1.5 * first or trials < 999, (first, later)
+        assert later < 1.5 * first, (first, later)
     report, shown = seconds("report", tmp_path), seconds("show", tmp_path)
     assert report < 60
-    assert shown < 3 or trials < 999
+    assert shown < 3
     size = (tmp_path / "reports/study/index.html").stat().st_size / 2**20
     tally(
         f"8.{['grid', 'random', 'tpe'].index(kind) + 1}",
@@ -131,5 +127,8 @@ def test_trials_read_at_once_are_those_that_optuna_reads(tmp_path):
     ours, theirs = all_trials(study, storage), study.get_trials()
     assert len(ours) == 5
     for a, b in zip(ours, theirs, strict=True):
-        assert repr(a) == repr(b)  # NaN is not equal to itself
+        steps = [sorted(map(repr, t.intermediate_values.items())) for t in (a, b)]
+        assert steps[0] == steps[1]  # NaN is not equal to itself
+        a.intermediate_values = b.intermediate_values = {}
+        assert a == b
     storage.engine.dispose()

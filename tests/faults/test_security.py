@@ -156,7 +156,7 @@ def test_names_form_no_paths(stage, tmp_path, tally):
     tally("7.4", "hostile names for studies and cells", 2 * len(HOSTILE) - 1, "refused; no file")
 
 
-def test_titles_and_texts_are_text_in_the_page(stage, tmp_path, tally):
+def test_titles_and_texts_are_text_in_the_page(stage, tmp_path, full, tally):
     hostile = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'&{{ 7 * 7 }}]]>"
     escaped = "".join(f"\\u{ord(letter):04x}" for letter in hostile)
     text = GRID.replace('title = "Grid"', f'title = "{escaped}"\ntext = "{escaped}"')

@@ -62,7 +62,7 @@ def test_a_database_that_another_writer_locks_is_waited_for(stage, tmp_path, amo
     tally("3.1", f"SQLite locked by another writer for {seconds} s", 1, "waited, went on")
 
 
-def test_a_database_that_is_locked_at_the_start_is_waited_for(stage, tmp_path, amount, tally):
+def test_a_database_that_is_locked_at_the_start_is_waited_for(stage, tmp_path, amount, full, tally):
     seconds = amount(3, 20)
     scene = stage(GRID)
     with closing(sqlite3.connect(tmp_path / "hpo.db")) as other:
@@ -90,7 +90,7 @@ def test_a_full_disk_under_sqlite_is_waited_for(stage, small_disk, tally):
 
 
 def test_ctrl_c_while_the_disk_is_full_stops_and_the_rest_is_run_later(
-    stage, tmp_path, small_disk, tally
+    stage, tmp_path, small_disk, full, tally
 ):
     disk = small_disk("8m")
     scene = stage(SLOW, "sqlite:///disk/hpo.db")
@@ -127,7 +127,7 @@ def test_patience_has_an_end(small_disk):
     assert time.monotonic() - started < 2
 
 
-def test_a_database_on_a_read_only_disk_is_refused(stage, tmp_path, small_disk, tally):
+def test_a_database_on_a_read_only_disk_is_refused(stage, tmp_path, small_disk, full, tally):
     disk = small_disk("8m")
     scene = stage(GRID, "sqlite:///disk/hpo.db")
     scene.whole("--seeds", "1")
@@ -149,7 +149,9 @@ def test_a_database_on_a_read_only_disk_is_refused(stage, tmp_path, small_disk, 
     ("what", "word"),
     [("cut in half", "malformed"), ("text", "not a database"), ("of an older schema", "upgrade")],
 )
-def test_a_damaged_database_is_refused_in_a_line(stage, tmp_path, what, word, tally):
+def test_a_damaged_database_is_refused_in_a_line(stage, tmp_path, what, word, request, tally):
+    if what != "text":
+        request.getfixturevalue("full")
     scene = stage(GRID)
     file = tmp_path / "hpo.db"
     if what == "text":
@@ -184,7 +186,7 @@ def test_a_damaged_database_is_refused_in_a_line(stage, tmp_path, what, word, ta
 # --- a journal file ----------------------------------------------------------------------------
 
 
-def test_a_full_disk_under_a_journal_is_waited_for(stage, small_disk, tally):
+def test_a_full_disk_under_a_journal_is_waited_for(stage, small_disk, full, tally):
     disk = small_disk("1m")
     scene = stage(SLOW, "journal:///disk/hpo.log")
     process = running(scene)
@@ -207,7 +209,7 @@ def test_a_journal_whose_last_line_was_cut_off_goes_on(stage, tmp_path, tally):
     tally("3.10", "journal whose last line is cut off", 1, "the line goes, the rest went on")
 
 
-def test_a_journal_survives_kills(stage, amount, tally):
+def test_a_journal_survives_kills(stage, amount, full, tally):
     kills, seeds = amount(2, 20), amount(6, 30)
     scene = stage(SLOW, "journal:///hpo.log")
     for _ in range(kills):
@@ -245,7 +247,7 @@ def cut(server: Any, name: str) -> int:
     return len(rows)
 
 
-def test_cut_connections_to_postgresql_are_made_again(stage, postgres, amount, tally):
+def test_cut_connections_to_postgresql_are_made_again(stage, postgres, amount, full, tally):
     scene = stage(SLOW, postgres("cut"))
     cuts, most = 0, amount(5, 40)
     process = running(scene)

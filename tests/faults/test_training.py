@@ -146,7 +146,7 @@ def test_what_nothing_can_be_trained_on_is_refused(tmp_path, tally):
     )
 
 
-def test_a_worker_out_of_memory_fails_its_trial_with_the_reason(stage, tally):
+def test_a_worker_out_of_memory_fails_its_trial_with_the_reason(stage, full, tally):
     text = GRID.replace("width = 80", "width = 40000\ndepth = 2").replace("seeds = 6", "seeds = 1")
     scene = stage(text)
     limit = 6 * 2**30  # address space: torch alone maps some of it
@@ -163,7 +163,7 @@ def test_a_worker_out_of_memory_fails_its_trial_with_the_reason(stage, tally):
 
 
 def test_a_worker_that_hangs_is_replaced(stage, tally):
-    text = GRID.replace("epochs = 4", "epochs = 60").replace("width = 80", "width = 400")
+    text = GRID.replace("epochs = 4", "epochs = 30").replace("width = 80", "width = 200")
     scene = stage(text)
     process = scene.start("--epoch-limit", "3")
     pid = wait_for(lambda: scene.states()["RUNNING"] and workers(process.pid))[0]

@@ -96,7 +96,7 @@ def test_a_mark_that_beats_is_respected_within_a_beat(study):
     assert study.user_attrs["holder"]["token"] == theirs["token"]
 
 
-def test_a_study_that_is_deleted_while_it_runs_ends_in_a_line(stage, tmp_path, tally):
+def test_a_study_that_is_deleted_while_it_runs_ends_in_a_line(stage, tmp_path, full, tally):
     scene = stage(SLOW.replace("seeds = 6", "seeds = 60"))
     process = scene.start()
     wait_for(lambda: scene.finished())
@@ -107,7 +107,7 @@ def test_a_study_that_is_deleted_while_it_runs_ends_in_a_line(stage, tmp_path, t
     tally("2.6", "a study deleted (as in the dashboard) while it runs", 1, "exit 2 with a line")
 
 
-def test_two_studies_share_a_file(stage, amount, tally):
+def test_two_studies_share_a_file(stage, amount, full, tally):
     seeds = amount(6, 40)
     one, two = stage(GRID), stage(GRID, name="other")
     processes = [scene.start("--seeds", str(seeds), "--workers", "1") for scene in (one, two)]
