@@ -338,7 +338,7 @@ def _load_data(
 
 def _write_report(storage: Any, name: str, out: Path) -> tuple[Path | None, bool]:
     """The report's path, if it could be written, and whether any trial has finished."""
-    from hpo import report, results
+    from hpo import report, results, terminal
 
     study = results.load_study(storage, name)
     try:
@@ -346,7 +346,7 @@ def _write_report(storage: Any, name: str, out: Path) -> tuple[Path | None, bool
     except OSError as error:
         print(f"hpo: {out / name}: the report could not be written: {error}", file=sys.stderr)
         return None, report.has_results(study)
-    _print_parts(report.terminal(study))
+    _print_parts(terminal.terminal(study))
     print(f"report: {written}")
     if not report.has_results(study):
         print(f"hpo: study {name!r}: no trial has finished", file=sys.stderr)
@@ -384,14 +384,14 @@ def show(
 
     stored = _stored_name(study, name)
     opened = storages.open_storage(storage, create=False)
-    from hpo import finalists, lock, report, results, watching
+    from hpo import finalists, lock, results, terminal, watching
 
     runs_here = partial(lock.held, storages.absolute(storage), finalists.search_of(stored))
     if watch:
         found = watching.watch(opened, stored, runs_here, _console())
     else:
         found = results.load_study(opened, stored)
-    _print_parts([*watching.views(found, runs_here()), *report.terminal(found)])
+    _print_parts([*watching.views(found, runs_here()), *terminal.terminal(found)])
 
 
 @app.command()

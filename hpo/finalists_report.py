@@ -13,30 +13,16 @@ from hpo.data import normalization
 from hpo.finalists import trial_number
 from hpo.page import Block, Code, Picture, Section, Table
 from hpo.results import StoredGrid, StoredSearch
-from hpo.search_tables import at_bounds, bias, finalists_table, fresh_estimate, test_estimate
-from hpo.statistics import Estimate, paired_difference
+from hpo.search_tables import (
+    at_bounds,
+    bias,
+    finalists_table,
+    fresh_estimate,
+    spelled_estimate,
+    winner_sentence,
+)
+from hpo.statistics import paired_difference
 from hpo.study_file import Cell
-
-
-def winner_sentence(study: StoredSearch) -> str:
-    """Who won, and its test accuracy; how far the finalists are, where nobody has yet."""
-    if study.tested is None:
-        return "The finalists are not trained yet."
-    if study.winner is None:
-        cells = study.tested.file.cells
-        done = sum(len(study.tested.of(cell)) for cell in cells)
-        planned = len(cells) * study.file.finalist_seeds
-        return f"The finalists are not finished: {done} of {planned} trainings are done."
-    name = f"The winner is {study.winner.config.brief} (trial {trial_number(study.winner.name)})"
-    found = test_estimate(study.tested, study.winner)
-    return f"{name}: test accuracy {_spelled(found)}." if found else f"{name}; it is not tested."
-
-
-def _spelled(found: Estimate) -> str:
-    if found.n == 1:
-        return f"{found.mean:.2f}% with a single seed"
-    interval = f"95% interval {found.low:.2f} to {found.high:.2f}"
-    return f"{found.mean:.2f}% ({interval}, {found.n} fresh seeds)"
 
 
 def finalists_section(study: StoredSearch, saved: bool) -> Section:
@@ -85,7 +71,7 @@ def _verdicts(study: StoredSearch, tested: StoredGrid, winner: Cell) -> list[str
     assert fresh is not None
     found = [
         f"Trial {trial_number(winner.name)} wins: its mean validation accuracy over fresh seeds is "
-        f"the best, {_spelled(fresh)}. The test had no part in the choice."
+        f"the best, {spelled_estimate(fresh)}. The test had no part in the choice."
     ]
     found += [_against(tested, winner, other) for other in tested.file.cells if other != winner]
     biases = [bias(study, tested, cell) for cell in tested.file.cells]

@@ -1,9 +1,6 @@
 """A grid's report: overview, protocol, the experiments in their order, how it was run."""
 
-from collections.abc import Iterator, Sequence
-
-from rich.console import RenderableType
-from rich.table import Table as RichTable
+from collections.abc import Sequence
 
 from hpo import causes, figures, network_figures, noise, verdict_report
 from hpo.config import CLASSES, SOURCES
@@ -15,8 +12,6 @@ from hpo.grid_tables import (
     fails,
     overview_rows,
     published,
-    reported,
-    reproduced,
     stands_on,
 )
 from hpo.page import Block, Picture, Section, Table
@@ -278,28 +273,3 @@ def sections(study: StoredGrid) -> list[Section]:
     found += _differences(study)
     found.append(_protocol(study))
     return [*found, *experiments, *causes.sections(study), _run_section(study)]
-
-
-def terminal(study: StoredGrid) -> Iterator[RenderableType]:
-    """The overview for a terminal: what is there of each cell, and what became of the trials."""
-    counts = study.trials["state"].value_counts()
-    states = ", ".join(f"{n} {state}" for state, n in counts.items()) or "no trials"
-    yield f"{study.name} on {study.data_name}: {states}"
-    with_reported = published(study.file)
-    table = RichTable(box=None, pad_edge=False, header_style="bold")
-    table.add_column("cell")
-    table.add_column("seeds", justify="right")
-    table.add_column("test accuracy (%)", no_wrap=True)
-    table.add_column("test loss", no_wrap=True)
-    table.add_column("seconds", no_wrap=True)
-    if with_reported:
-        table.add_column("reported (%)", no_wrap=True)
-    for cell in study.file.cells:
-        row = [cell.name, str(len(study.of(cell)))]
-        row += [reproduced(study, cell, figure) for figure in FIGURES]
-        table.add_row(*row, *([reported(cell, "test_accuracy")] if with_reported else []))
-    yield table
-    for _, best in study.finished.nlargest(1, "valid_accuracy").iterrows():
-        accuracy = f"validation accuracy {100 * best['valid_accuracy']:.2f}%"
-        yield f"best trial: {best['number']}, {best['cell']} seed {best['seed']}, {accuracy}"
-    yield from verdict_report.terminal(study)

@@ -5,8 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from scipy.special import ndtr
-from scipy.stats import chi2
+from scipy.special import chdtri, ndtr
 
 from hpo.config import SOURCES
 from hpo.grid_tables import fails, stands_on
@@ -67,7 +66,7 @@ def _deviation(study: StoredGrid, cell: Cell, metric: str = "test_accuracy") -> 
 
 def deviation_interval(deviation: float, n: int) -> tuple[float, float]:
     """95% interval of a standard deviation estimated from n normal values, by chi-squared."""
-    low, high = chi2.ppf([0.975, 0.025], n - 1)
+    low, high = chdtri(n - 1, [0.025, 0.975])
     return deviation * math.sqrt((n - 1) / low), deviation * math.sqrt((n - 1) / high)
 
 

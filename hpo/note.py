@@ -10,11 +10,12 @@ from optuna_dashboard import get_note, save_note
 from hpo import grid_report, page
 from hpo.display import seconds_text
 from hpo.finalists import name_of
-from hpo.finalists_report import main_table, winner_sentence
+from hpo.finalists_report import main_table
 from hpo.page import Table
 from hpo.results import StoredGrid, StoredSearch, StoredStudy, load_study
 from hpo.run_facts import repeatable
 from hpo.search_report import PRUNERS, SAMPLERS
+from hpo.search_tables import winner_sentence
 from hpo.space import Fixed, spelled
 
 WRITTEN = "note"  # the study's attribute that knows our own note from one that a person changed

@@ -5,12 +5,9 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
-
-from rich.console import RenderableType
 
 from hpo import best, grid_report, page, search_report
 from hpo.finalists import trial_number
@@ -125,10 +122,3 @@ def _clock(seconds: float) -> str:
 
 def has_results(study: Stored) -> bool:
     return not study.finished.empty
-
-
-def terminal(study: Stored) -> Iterator[RenderableType]:
-    """The study for a terminal: what became of its trials, and what came out."""
-    if isinstance(study, StoredSearch):
-        return search_report.terminal(study)
-    return grid_report.terminal(study)

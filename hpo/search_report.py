@@ -1,28 +1,26 @@
 """A search's report: the winner, how the search went, what mattered, how it was searched."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import pandas as pd
-from rich.console import RenderableType
-from rich.table import Table as RichTable
 
 from hpo import contour, importance, network_figures, search_figures, space_figures
 from hpo.display import seconds_text
-from hpo.finalists_report import finalists_section, mistakes_sections, winner_sentence
+from hpo.finalists_report import finalists_section, mistakes_sections
 from hpo.page import Block, Code, Picture, Section
 from hpo.results import StoredSearch
 from hpo.run_facts import repeatable, run_table, trained_in
 from hpo.search_tables import (
     BEST,
     at_bounds,
-    best_rows,
     best_table,
     fates,
     fates_table,
-    finalists_rows,
     run_seconds,
     selected_values,
+    unfinished,
+    winner_sentence,
 )
 from hpo.space import Fixed, Range, spelled
 
@@ -45,26 +43,13 @@ def lead(study: StoredSearch) -> list[str]:
         f"chosen by {SAMPLERS[file.sampler]}, with {PRUNERS[file.pruner]}: {trained_in(study)}."
     )
     parts += [winner_sentence(study)] if study.tested else []
-    parts += [sentence] if (sentence := _unfinished(study)) else []
+    parts += [sentence] if (sentence := unfinished(study)) else []
     if study.data["name"] != file.dataset:
         parts.append(
             f"These figures stand on {study.data_name}, not on the study's own {file.dataset}; "
             "they cannot be compared with figures on it."
         )
     return [" ".join(part.split()) for part in parts]
-
-
-def _unfinished(study: StoredSearch) -> str:
-    """Why there are fewer trials than were asked for; nothing where there are enough."""
-    done = len(study.ended)
-    if done >= study.planned:
-        return ""
-    spent = sum(session.get("seconds", 0.0) for session in study.sessions)
-    if study.timeout is not None and spent >= study.timeout:
-        text = f"Its time limit of {seconds_text(study.timeout)} ended the search"
-        return f"{text}, after {done} of {study.planned} trials."
-    text = f"The search is not finished: {done} of {study.planned} trials are done"
-    return f"{text}; it gave up, for too many failed in a row." if study.gave_up else f"{text}."
 
 
 def sections(study: StoredSearch, *, saved: bool) -> list[Section]:
@@ -264,29 +249,3 @@ def _run(study: StoredSearch) -> Section:
         blocks += ["To go on from here, or to run it elsewhere:"]
         blocks += [Code(text=repeatable(study.sessions[-1]["command"]))]
     return Section(title="How it was run", blocks=blocks)
-
-
-# --- in the terminal ---------------------------------------------------------------------------
-
-
-def terminal(study: StoredSearch) -> Iterator[RenderableType]:
-    """The search for a terminal: fates, the best trials, the finalists."""
-    counts = ", ".join(f"{len(of)} {fate}" for fate, of in fates(study).items() if len(of))
-    yield f"{study.name} on {study.data_name}: {counts or 'no trials'}"
-    if sentence := _unfinished(study):
-        yield sentence
-    if len(study.ranked):
-        yield _rich(best_rows(study))
-    if study.tested is not None and len(study.tested.finished):
-        yield _rich(finalists_rows(study, study.tested))
-        yield winner_sentence(study)
-
-
-def _rich(rows: Sequence[Sequence[str]]) -> RichTable:
-    """The first row is the header."""
-    table = RichTable(box=None, pad_edge=False, header_style="bold")
-    for header in rows[0]:
-        table.add_column(header, no_wrap=True)
-    for row in rows[1:]:
-        table.add_row(*row)
-    return table

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from hpo.config import BOUNDS, Config
+from hpo.display import seconds_text
 from hpo.finalists import trial_number
 from hpo.grid_tables import setting
 from hpo.page import Table
@@ -230,3 +231,40 @@ def selected_values(rows: pd.DataFrame) -> list[float]:
     """What each ended trial offers to a choice, percent: NaN where it was pruned, 0 diverged."""
     values = np.where(rows["diverged"], 0.0, 100 * rows["valid_accuracy"])
     return [float(v) for v in np.where(rows["state"] == "PRUNED", np.nan, values)]
+
+
+def winner_sentence(study: StoredSearch) -> str:
+    """Who won, and its test accuracy; how far the finalists are, where nobody has yet."""
+    if study.tested is None:
+        return "The finalists are not trained yet."
+    if study.winner is None:
+        cells = study.tested.file.cells
+        done = sum(len(study.tested.of(cell)) for cell in cells)
+        planned = len(cells) * study.file.finalist_seeds
+        return f"The finalists are not finished: {done} of {planned} trainings are done."
+    name = f"The winner is {study.winner.config.brief} (trial {trial_number(study.winner.name)})"
+    found = test_estimate(study.tested, study.winner)
+    if found is None:
+        return f"{name}; it is not tested."
+    return f"{name}: test accuracy {spelled_estimate(found)}."
+
+
+def spelled_estimate(found: Estimate) -> str:
+    """98.54% (95% interval 98.49 to 98.58, 5 fresh seeds)."""
+    if found.n == 1:
+        return f"{found.mean:.2f}% with a single seed"
+    interval = f"95% interval {found.low:.2f} to {found.high:.2f}"
+    return f"{found.mean:.2f}% ({interval}, {found.n} fresh seeds)"
+
+
+def unfinished(study: StoredSearch) -> str:
+    """Why there are fewer trials than were asked for; nothing where there are enough."""
+    done = len(study.ended)
+    if done >= study.planned:
+        return ""
+    spent = sum(session.get("seconds", 0.0) for session in study.sessions)
+    if study.timeout is not None and spent >= study.timeout:
+        text = f"Its time limit of {seconds_text(study.timeout)} ended the search"
+        return f"{text}, after {done} of {study.planned} trials."
+    text = f"The search is not finished: {done} of {study.planned} trials are done"
+    return f"{text}; it gave up, for too many failed in a row." if study.gave_up else f"{text}."

@@ -1,9 +1,7 @@
 """The report's part on claims: what holds, what does not, and whether reported values were luck."""
 
 import math
-from collections.abc import Iterator, Sequence
-
-from rich.console import RenderableType
+from collections.abc import Sequence
 
 from hpo.claims import Form, Term
 from hpo.grid_tables import DIGITS, SCALE, fails, stands_on
@@ -267,17 +265,3 @@ def _expected(values: Sequence[float], *, collapsed: bool) -> tuple[float, float
     summary = summarize(finite)
     assert summary is not None
     return summary.low, summary.high
-
-
-# --- in the terminal ---------------------------------------------------------------------------
-
-
-def terminal(study: StoredGrid) -> Iterator[RenderableType]:
-    """The tally, and a line for each conclusion that does not hold."""
-    if not study.file.claims or study.finished.empty:
-        return
-    judged = judge_all(study)
-    yield f"{tally(judged)}"
-    for of in judged:
-        if of.verdict is not Verdict.HOLDS:
-            yield f"  {of.verdict.value}: {of.claim.says}"

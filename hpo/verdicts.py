@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtr, stdtrit
-from scipy.stats import binomtest, permutation_test
 
 from hpo.statistics import estimate
 
@@ -96,6 +95,8 @@ def mostly_fails(failures: int, n: int) -> Evidence:
     interval of Clopper and Pearson (1934). Raises ValueError without a try."""
     if n < 1:
         raise ValueError("a share needs at least 1 try")
+    from scipy.stats import binomtest  # half a second to load
+
     above = binomtest(failures, n, 0.5, alternative="greater").pvalue
     below = binomtest(failures, n, 0.5, alternative="less").pvalue
     interval = binomtest(failures, n).proportion_ci(0.95, method="exact")
@@ -168,6 +169,8 @@ def _t_above(mean: float, error: float, degrees: float) -> float:
 
 
 def _shuffled(a: NDArray[np.float64], b: NDArray[np.float64]) -> Evidence:
+    from scipy.stats import permutation_test
+
     def difference(x: Any, y: Any, axis: int) -> Any:
         return np.mean(x, axis=axis) - np.mean(y, axis=axis)
 
