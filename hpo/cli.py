@@ -1,6 +1,7 @@
 """The commands: parse, call, print. Heavy modules are imported inside the commands."""
 
 import dataclasses
+import io
 import math
 import os
 import signal
@@ -14,7 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from hpo.errors import InputError, quoted, shown
+from hpo.errors import InputError, printable, quoted, shortened
+from hpo.passwords import blotted, shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -73,6 +75,7 @@ ArtifactsOption = Annotated[
 DEFAULT_STORAGE = "sqlite:///hpo.db"
 DEFAULT_OUT = Path("reports")
 STOPPED = 130
+MOST = 10**6  # of what is counted, as in study files
 
 
 @app.command()
@@ -414,7 +417,7 @@ def _print_parts(parts: "Iterable[RenderableType]") -> None:
     """Lines and tables; a table is as wide as it is where the output is no terminal."""
     console = _console()
     for part in parts:
-        console.print(part, soft_wrap=isinstance(part, str))
+        console.print(part, soft_wrap=isinstance(part, str), markup=False)
 
 
 def _console() -> "Console":
@@ -565,8 +568,12 @@ def _delete(storage: Any, name: str, yes: bool, artifacts: Path, holder: "Holder
 
 
 def _at_least(option: str, value: float | None, least: int) -> None:
-    if value is not None and not value >= least:
-        raise InputError(f"{option}: must be at least {least}, got {value}")
+    if value is None:
+        return
+    if not value >= least:
+        raise InputError(f"{option}: must be at least {least}, got {quoted(value)}")
+    if isinstance(value, int) and value > MOST:
+        raise InputError(f"{option}: must be at most {MOST}, got {quoted(value)}")
 
 
 def _one_of(option: str, value: str, known: tuple[str, ...]) -> None:
@@ -597,12 +604,14 @@ def _cores() -> int:
 def main() -> NoReturn:
     """The `hpo` command: exit code 0, 1, 2 or 130, one line an error, as the README says."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a path may hold what is no text
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         code = app(standalone_mode=False)
     except (KeyboardInterrupt, typer.Abort):  # newer versions of typer return 130 instead
         code = STOPPED
     except typer.BadParameter.__base__ as error:  # type: ignore[misc]  # click's UsageError
-        _fail(error, error.format_message(), 2)
+        _fail(error, shortened(error.format_message(), 600), 2)
     except InputError as error:
         _fail(error, str(error), 2)
     except Exception as error:
@@ -618,10 +627,11 @@ def _first_line(error: Exception) -> str:
 
 
 def _fail(error: BaseException, text: str, code: int) -> NoReturn:
+    urls = (*sys.argv[1:], os.environ.get("HPO_STORAGE", ""))
     if os.environ.get("HPO_DEBUG") == "1":
-        print(shown("".join(traceback.format_exception(error))), file=sys.stderr, end="")
-    for line in shown(text).splitlines():
-        print(f"hpo: {line}", file=sys.stderr)
+        print(blotted("".join(traceback.format_exception(error)), *urls), file=sys.stderr, end="")
+    for line in blotted(text, *urls).splitlines():
+        print(f"hpo: {printable(line)}", file=sys.stderr)
     sys.exit(code)
 
 

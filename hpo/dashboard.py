@@ -23,7 +23,7 @@ from optuna.artifacts import FileSystemArtifactStore
 from optuna.artifacts.exceptions import ArtifactNotFound
 from optuna.storages import BaseStorage
 
-from hpo.errors import InputError
+from hpo.errors import InputError, quoted
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 HOST, PORT = LOOPBACK[0], 8080
@@ -99,8 +99,12 @@ def listen(
     where it cannot listen.
     """
     said = _Said(say)
+    if not host:
+        raise InputError("--host '': would be every address of this machine; give one")
     try:
         server = Server(host, port, said)
+    except UnicodeError as error:
+        raise InputError(f"--host {quoted(host)}: is no address; give one") from error
     except OSError as error:
         at_port = error.errno in (errno.EADDRINUSE, errno.EACCES)
         option = f"--port {port}" if at_port else f"--host {host}"

@@ -1,7 +1,5 @@
 """The one exception for what the user gave, and how that is quoted."""
 
-import re
-
 
 class InputError(ValueError):
     """A study file, option, dataset or storage is at fault; its text is for the user, a line each.
@@ -17,7 +15,10 @@ def quoted(value: object) -> str:
     """The value as it is written, in printable characters, shortened where it is long."""
     try:
         text = repr(value)
-    except ValueError:  # a whole number of more than 4,300 digits
+    except (
+        ValueError,
+        RecursionError,
+    ):  # over 4,300 digits; tables in tables
         return f"a {type(value).__name__} too long to print"
     return shortened(text)
 
@@ -30,9 +31,3 @@ def shortened(text: str, most: int = MOST) -> str:
 def printable(text: str) -> str:
     """In one line, what is no printable character escaped."""
     return text if text.isprintable() else repr(text)[1:-1]
-
-
-def shown(text: str) -> str:
-    """A URL, or a text with one in it, without its password: for people and logs."""
-    text = re.sub(r"(://[^:/\s]*):\S*@", r"\1:***@", text)
-    return re.sub(r"(?<=[?&]password=)[^&\s]*", "***", text)

@@ -92,7 +92,7 @@ def render_note(
 ) -> str:
     """A study's note in Markdown: paragraphs, a line a fact, a table."""
     template = _environment().get_template("note.md.j2")
-    return template.render(title=title, lead=lead, facts=facts, block=block)
+    return legible(template.render(title=title, lead=lead, facts=facts, block=block))
 
 
 def _environment() -> jinja2.Environment:

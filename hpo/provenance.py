@@ -9,14 +9,15 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from hpo.errors import shown
+from hpo.passwords import shown
 
 PACKAGES = ("hpo", "torch", "torchvision", "optuna", "numpy", "scipy", "pandas", "matplotlib")
 
 
 def command_line(arguments: list[str]) -> str:
-    """The command as it was typed, passwords in URLs blotted out."""
-    return shlex.join(["hpo", *map(shown, arguments)])
+    """The command as it was typed, passwords in URLs blotted out, what is no text escaped."""
+    typed = shlex.join(["hpo", *map(shown, arguments)])
+    return typed.encode(errors="backslashreplace").decode()
 
 
 def collect(arguments: list[str]) -> dict[str, Any]:

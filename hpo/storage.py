@@ -1,7 +1,6 @@
 """Opens the Optuna storage of a URL, with SQLite set up to be read while it is written."""
 
 import os
-import re
 import sqlite3
 import time
 import warnings
@@ -26,7 +25,8 @@ from sqlalchemy.exc import (
 )
 
 from hpo import journal
-from hpo.errors import InputError, shown
+from hpo.errors import InputError
+from hpo.passwords import blotted, shown
 
 JOURNAL = "journal"
 LOCK_SECONDS = 30
@@ -36,16 +36,6 @@ OPTUNA_TABLES = {"studies", "trials", "version_info"}
 
 class NothingStored(InputError):  # noqa: N818
     """There is no storage there yet; nothing is wrong with its URL."""
-
-
-def blotted(text: str, url: str) -> str:
-    """What a driver says of a URL, without its password, of which it may have taken a part for
-    something else."""
-    found = re.findall(r"://[^:/\s]*:(\S*)@|[?&]password=([^&\s]*)", url)
-    parts = {part for pair in found for secret in pair for part in re.split("[@/:]", secret)}
-    for part in sorted(filter(None, parts), key=len, reverse=True):
-        text = re.sub(rf"\b{re.escape(part)}\b", "***", text)
-    return shown(text)
 
 
 def absolute(url: str) -> str:
@@ -116,7 +106,9 @@ def _make(url: str, engine_arguments: dict[str, Any]) -> RDBStorage:
 def _explained(url: str) -> Iterator[None]:
     """Turns what goes wrong with a storage into InputError."""
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", sqlalchemy.exc.SAWarning)
+            yield
     except InputError:
         raise
     except (ArgumentError, ValueError) as error:
@@ -138,7 +130,7 @@ def reason_of(error: BaseException) -> str:
     """The first line of the innermost cause: SQLAlchemy's own text runs over many."""
     while cause := getattr(error, "orig", None) or error.__cause__:
         error = cause
-    return shown(str(error).strip().split("\n")[0]) or type(error).__name__
+    return blotted(str(error).strip().split("\n")[0]) or type(error).__name__
 
 
 def _file(url: sqlalchemy.URL) -> Path | None:
@@ -173,9 +165,7 @@ def _writable(file: Path) -> bool:
 def _tables(url: sqlalchemy.URL, create: bool) -> set[str]:
     engine = sqlalchemy.create_engine(url, **_engine_arguments(url, create))
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", sqlalchemy.exc.SAWarning)
-            return set(sqlalchemy.inspect(engine).get_table_names())
+        return set(sqlalchemy.inspect(engine).get_table_names())
     finally:
         engine.dispose()
 

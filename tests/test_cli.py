@@ -17,7 +17,7 @@ import torchvision
 from conftest import Answer
 
 from hpo import cli, data, study_file
-from hpo.errors import shown
+from hpo.passwords import shown
 from hpo.storage import open_storage
 
 Run = Callable[..., Answer]

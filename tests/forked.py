@@ -1,0 +1,103 @@
+"""The hpo command in forks of the test's own process, where all modules are loaded already."""
+
+import os
+import signal
+import sys
+import time
+import traceback
+import warnings
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hpo import cli, data
+
+SECONDS = 10.0
+
+
+@dataclass
+class Ended:
+    """What a command left: its exit code (None: it hung), output and errors."""
+
+    code: int | None
+    out: str
+    err: str
+
+
+def command(arguments: list[str], folder: Path, seconds: float = SECONDS, **env: str) -> Ended:
+    """hpo with these arguments in `folder`, in a fork of this process: nothing is loaded anew. Its
+    output goes into two files beside the folder. There is no network."""
+    out, err = folder.parent / "stdout", folder.parent / "stderr"
+    out.write_bytes(b"")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # there are threads: the child does not wait for any
+        pid = os.fork()
+    if not pid:
+        with suppress(BaseException):
+            _become(arguments, folder, out, err, env)
+        os._exit(99)
+    deadline, serves = time.monotonic() + seconds, False
+    while time.monotonic() < deadline:
+        if arguments[:1] == ["dashboard"] and not serves and b"Ctrl-C" in out.read_bytes():
+            serves = True
+            os.kill(pid, signal.SIGTERM)
+        done, status = os.waitpid(pid, os.WNOHANG)
+        if done:
+            code = os.waitstatus_to_exitcode(status)
+            return Ended(code, out.read_text(errors="replace"), err.read_text(errors="replace"))
+        time.sleep(0.005)
+    os.killpg(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    return Ended(None, out.read_text(errors="replace"), err.read_text(errors="replace"))
+
+
+def _become(arguments: list[str], folder: Path, out: Path, err: Path, env: dict[str, str]) -> None:
+    os.setsid()
+    os.chdir(folder)
+    for path, stream in ((out, 1), (err, 2)):
+        os.dup2(os.open(path, os.O_CREAT | os.O_TRUNC | os.O_WRONLY), stream)
+    os.close(0)
+    sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
+    sys.argv = ["hpo", *arguments]
+    for name in [name for name in os.environ if name.startswith("HPO_")]:
+        del os.environ[name]
+    os.environ.update(env, TMPDIR=str(folder))
+    import tempfile
+
+    tempfile.tempdir = None
+    data._first_to_answer = lambda *_: None  # no network
+    code: Any = 98
+    try:
+        cli.main()
+    except SystemExit as end:
+        code = end.code or 0
+    except BaseException:
+        traceback.print_exc()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def check(ended: Ended, arguments: Any) -> str:
+    """ "success" or "refused"; anything else is a fault."""
+    text = f"{arguments!r:.2000}\n{ended.code}\n{ended.out[-2000:]}\n{ended.err[-3000:]}"
+    assert ended.code is not None, f"hangs: {text}"
+    assert "Traceback" not in ended.err + ended.out, text
+    lines = ended.err.splitlines()
+    if ended.code == 1:  # it had no time to finish any
+        assert any("no trial has finished" in line for line in lines), text
+        return "success"
+    if ended.code == 130 and "Ctrl-C" in ended.out:  # a dashboard
+        return "success"
+    assert ended.code in (0, 2), text
+    assert all(line.startswith(("hpo: ", "NOTE: ")) for line in lines), text
+    assert all(len(line) < 2000 for line in lines), text
+    assert all(line.isprintable() for line in lines), text
+    if ended.code == 2:
+        assert any(line.startswith("hpo: ") for line in lines), text
+    return "refused" if ended.code else "success"
+
+
+def listing(folder: Path) -> set[Path]:
+    return set(folder.rglob("*"))
