@@ -3,6 +3,7 @@ in the server that workers are forked from."""
 
 import os
 import threading
+from contextlib import suppress
 from multiprocessing import connection, parent_process
 from multiprocessing.connection import Connection
 
@@ -23,14 +24,12 @@ def work(channel: Connection, shared: SharedDataset, device_name: str) -> None:
     torch.set_num_threads(1)
     device = choose_device(device_name)
     dataset = shared.open()
-    channel.send(Ready(device=device.type))
-    while True:
-        try:
+    with suppress(EOFError, BrokenPipeError, ConnectionResetError):  # the runner is gone
+        channel.send(Ready(device=device.type))
+        while True:
             message = channel.recv()
-        except EOFError:
-            return
-        if isinstance(message, Task):
-            _train(channel, message, dataset, device)
+            if isinstance(message, Task):
+                channel.send(_answer(channel, message, dataset, device))
 
 
 def _end_with_parent() -> None:
@@ -40,12 +39,16 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _train(channel: Connection, task: Task, dataset: data.Dataset, device: torch.device) -> None:
+def _answer(
+    channel: Connection, task: Task, dataset: data.Dataset, device: torch.device
+) -> Done | Failed:
     try:
-        channel.send(_trained(channel, task, dataset, device))
+        return _trained(channel, task, dataset, device)
+    except (EOFError, BrokenPipeError, ConnectionResetError):
+        raise
     except Exception as error:  # the trial's reason to fail; the worker is well
         reason = f"{type(error).__name__}: {error}".strip().splitlines()[0]
-        channel.send(Failed(task=task.id, reason=reason))
+        return Failed(task=task.id, reason=reason)
 
 
 def _trained(channel: Connection, task: Task, dataset: data.Dataset, device: torch.device) -> Done:

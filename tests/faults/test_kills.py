@@ -1,16 +1,19 @@
 """kill -9, at random moments, of workers, of the runner, of everything."""
 
+import json
 import os
 import random
 import signal
 import subprocess
+import sys
 import time
 from collections import Counter
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 
 import pytest
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 from scenes import (
     FINISHED,
     GRID,
@@ -137,3 +140,48 @@ def test_a_worker_that_dies_each_time_fails_its_trial_with_the_reason(stage, ful
     assert trial.user_attrs["fail_reason"].startswith("its worker died (exit code -9")
     assert "no trial has finished" in output
     tally("1.3", "`kill -9` of every worker that takes a trial", 3, "FAIL after 3, with the reason")
+
+
+@pytest.mark.parametrize("kind", ["grid", "search"])
+def test_a_crash_between_any_two_writes_loses_nothing(stage, kind, tmp_path, full, tally):
+    """Run after run is killed one write later than the one before, until one gets through."""
+    text = GRID.replace("seeds = 6", "seeds = 1") if kind == "grid" else SEARCH
+    small = {"n_trials = 30": "n_trials = 3", "k = 2": "k = 1", "seeds = 4": "seeds = 2"}
+    for much, little in small.items():
+        text = text.replace(much, little)
+    scene = stage(text)
+    script = [sys.executable, Path(__file__).with_name("crashing_run.py")]
+    before: dict[int, FrozenTrial] = {}
+    for number in range(1, 1000):
+        command = [*script, str(number), "study.toml", "--workers", "1", "--quiet"]
+        process = subprocess.Popen(
+            command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        scene.processes.append(process)
+        output = ended(process)
+        assert process.returncode in (0, -signal.SIGKILL), output
+        now = {trial.number: trial for trial in scene.trials() if trial.state in FINISHED}
+        for trial in now.values():
+            assert {"curve", "train_seconds", "diverged"} <= set(trial.user_attrs)
+            assert trial.values is not None
+        assert before.items() <= now.items()
+        before = now
+        if process.returncode == 0:
+            break
+    if kind == "grid":
+        check_grid(scene.trials(), 3, 1)
+    else:
+        assert scene.finished() == 3
+        check_grid(scene.trials("study.finalists"), 1, 2)
+        assert (tmp_path / "reports/study/best/model.safetensors").is_file()
+    pictures = {path.name for path in (tmp_path / "hpo.artifacts").iterdir()}
+    for trial in before.values():
+        kept = [json.loads(v) for k, v in trial.system_attrs.items() if k.startswith("artifacts:")]
+        assert kept
+        assert {found["artifact_id"] for found in kept} <= pictures
+    tally(
+        "1.4" if kind == "grid" else "1.5",
+        f"a {kind} killed right before its first, second, third … write to the storage",
+        number - 1,
+        "every finished trial whole after each; the next run through: all there, each once",
+    )

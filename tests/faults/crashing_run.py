@@ -1,0 +1,31 @@
+"""`hpo run` that is killed (SIGKILL) right before its n-th write to the storage.
+
+python crashing_run.py N STUDY [OPTIONS]
+"""
+
+import os
+import signal
+import sys
+
+from hpo import cli
+from hpo.patience import WRITES, Patient
+
+
+def crash_at(last: int) -> None:
+    call, done = Patient._call, 0
+
+    def counted(self, name, *arguments, **named):
+        nonlocal done
+        done += name.startswith(WRITES)
+        if done == last:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return call(self, name, *arguments, **named)
+
+    Patient._call = counted
+
+
+if __name__ == "__main__":  # workers load this file too
+    number, *arguments = sys.argv[1:]
+    sys.argv = ["hpo", "run", *arguments]
+    crash_at(int(number))
+    cli.main()
