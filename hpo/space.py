@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from optuna.trial import BaseTrial
 
 RANGE_KEYS = ("low", "high", "log", "step")
+MOST_STEPS = 1_000_000  # they are counted and drawn from as a list
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +94,8 @@ def _whole_steps_faults(table: Mapping[str, Any], step: float) -> list[str]:
     if any(isinstance(end, bool) or not isinstance(end, (int, float)) for end in ends):
         return []  # said already
     steps = (ends[1] - ends[0]) / step
+    if steps > MOST_STEPS:
+        return [f"step: {quoted(step)} makes {steps:.3g} values, the most is {MOST_STEPS:,}"]
     if math.isfinite(steps) and abs(steps - round(steps)) > 1e-6:
         low, high = map(quoted, ends)
         return [f"step: {quoted(step)} does not lead from low {low} to high {high}"]

@@ -3,6 +3,7 @@
 import difflib
 import re
 import tomllib
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -338,7 +339,7 @@ def _reported(table: Mapping[str, Any], at: str, reader: _Reader) -> Reported:
 def _experiments(
     raw: Mapping[str, Any], cells: list[str], reader: _Reader
 ) -> tuple[Experiment, ...]:
-    for name in dict.fromkeys(name for name in cells if cells.count(name) > 1):
+    for name in (name for name, times in Counter(cells).items() if times > 1):
         reader.fault(f"cells.{name}", "two cells have this name; rename one")
     tables = reader.tables(raw, "experiments")
     found = [_experiment(t, f"experiments[{i}].", cells, reader) for i, t in enumerate(tables)]

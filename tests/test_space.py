@@ -65,6 +65,12 @@ def test_sound_domain_has_no_faults(name: str, value: Any):
         ("lr", {"low": 0.1, "high": 1.0, "step": 0}, "step: must be a number above 0, got 0"),
         ("lr", {"low": 0.1, "high": 1.0, "step": NAN}, "step: must be a number above 0, got nan"),
         ("lr", {"low": 0.1, "high": 1.0, "step": INF}, "step: must be a number above 0, got inf"),
+        ("lr", {"low": 0.1, "high": 1.0, "step": 1e-9}, "step: 1e-09 makes 9e+08 values, the most"),
+        (
+            "lr",
+            {"low": 0.1, "high": 1.0, "step": 5e-324},
+            "step: 5e-324 makes inf values, the most",
+        ),
         ("lr", {"low": 0.1, "high": 1.0, "step": "a"}, "step: must be a number above 0, got 'a'"),
         ("depth", {"low": 1, "high": 4, "step": 0.5}, "step: must be a whole number above 0"),
         ("depth", {"low": 1, "high": 4, "step": True}, "step: must be a whole number above 0"),

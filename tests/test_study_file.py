@@ -1,5 +1,6 @@
 """Study files: what the shipped ones say, and what a wrong one is told."""
 
+import time
 from pathlib import Path
 
 import pytest
@@ -206,6 +207,14 @@ def test_file_name_that_cannot_name_a_study_is_refused(tmp_path: Path):
 @pytest.mark.parametrize("text", ["", "title = 'x'", GRID + SEARCH], ids=["empty", "title", "both"])
 def test_file_must_be_a_grid_or_a_search(path: Path, text: str):
     assert fault_of(path, text) == f"{path}: needs either [[cells]] (a grid) or [space] (a search)"
+
+
+def test_thousands_of_cells_are_read_at_once(path: Path):
+    cells = "".join(f'[[cells]]\nname = "c{i}"\n' for i in range(20_000))
+    path.write_text(GRID.partition("[[cells]]")[0] + cells, encoding="utf-8")
+    started = time.monotonic()
+    assert len(load(str(path)).cells) == 20_000
+    assert time.monotonic() - started < 10
 
 
 # --- values that are wrong ---------------------------------------------------------------------

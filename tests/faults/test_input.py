@@ -273,7 +273,7 @@ def combination(rng: random.Random) -> list[str]:
 
 def test_options_in_any_combination_succeed_or_are_refused(folder, amount, tally):
     (folder / "study.toml").write_text(GRID)
-    rng, outcomes, count = random.Random(1), Counter(), amount(30, 500)
+    rng, outcomes, count = random.Random(1), Counter(), amount(15, 500)
     around = listing(folder.parent) - listing(folder)
     slowest = 0.0
     for _ in range(count):
@@ -292,6 +292,29 @@ def test_options_in_any_combination_succeed_or_are_refused(folder, amount, tally
         f"{outcomes['refused']:,} refused in a line, {outcomes['success']:,} done; the slowest "
         f"refusal {slowest:.1f} s; no file outside the folders named",
     )  # fmt: skip
+
+
+ONCE_WRONG = [
+    ["data", "list", "--data-dir", "\udcff"], ["list", "--storage", "sqlite:///hpo.db?x=1"],
+    ["run", "study.toml", "--seeds", "9" * 400], ["run", "study.toml", "--workers", "9" * 5000],
+    ["run", "study.toml", "--seeds", "2000000"], ["report", "\x1b[2J"], ["show", "a\nb"],
+    ["dashboard", "--host", "a..b"], ["run", "study.toml", "--dataset", "x" * 9000],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("arguments", ONCE_WRONG, ids=range(len(ONCE_WRONG)))
+def test_what_once_went_wrong_is_done_or_refused(folder, arguments):
+    (folder / "study.toml").write_text(GRID)
+    check(command(arguments, folder), arguments)
+
+
+def test_a_run_into_a_folder_whose_name_is_no_text_has_its_report(folder, full):
+    (folder / "study.toml").write_text(GRID)
+    arguments = ["run", "study.toml", "--seeds", "1", "--out", "\udcff", "--artifacts", "\udcfe"]
+    ended = command([*arguments, "--name", "odd", "--workers", "1"], folder, 60)
+    assert check(ended, arguments) == "success"
+    assert (folder / "\udcff" / "odd" / "index.html").is_file()
+    assert "\\udcff" in (folder / "\udcff" / "odd" / "provenance.json").read_text()
 
 
 # --- datasets and images -----------------------------------------------------------------------
