@@ -46,7 +46,7 @@ def tally() -> Callable[[str, str, int | str, str], None]:
             return
         count = f"{count:,}" if isinstance(count, int) else count
         row = f"| {number} | {what} | {count} | {outcome} | {time.monotonic() - started:.0f} s |"
-        with open(os.open(TABLE, os.O_RDWR | os.O_CREAT), "r+", encoding="utf-8") as file:
+        with open(os.open(TABLE, os.O_RDWR | os.O_CREAT, 0o644), "r+", encoding="utf-8") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             rows = {line.split(" | ")[0]: line for line in file.read().splitlines()[7:]}
             rows[f"| {number}"] = row

@@ -441,7 +441,7 @@ def test_a_run_without_mnist_is_stored_and_reported_as_what_it_is(
 
 def test_mnist_is_learnt_by_a_whole_run(hpo: Run, tmp_path: Path, mnist_dir: Path):
     (tmp_path / "quick.toml").write_text(
-        "dataset = 'mnist'\nseeds = 2\n[base]\ndepth = 2\nwidth = 64\nactivation = 'relu'\n"
+        "dataset = 'mnist'\nseeds = 1\n[base]\ndepth = 2\nwidth = 64\nactivation = 'relu'\n"
         "epochs = 2\n[[cells]]\nname = 'sgd'\noptimizer = 'sgd'\nlr = 0.1\n"
         "[[cells]]\nname = 'adam'\noptimizer = 'adam'\nlr = 1e-3\n"
     )
@@ -455,4 +455,4 @@ def test_mnist_is_learnt_by_a_whole_run(hpo: Run, tmp_path: Path, mnist_dir: Pat
     trials = pd.read_csv(tmp_path / "1/quick/trials.csv")
     # Two epochs of such a network give 95.5 to 96.5%; a slip in data or gradient would show.
     assert trials["test_accuracy"].between(0.945, 0.975).all()
-    assert list(trials["state"]) == ["COMPLETE"] * 4
+    assert list(trials["state"]) == ["COMPLETE"] * 2
