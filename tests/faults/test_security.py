@@ -265,7 +265,7 @@ def test_a_password_is_written_nowhere(stage, tmp_path, full, guarded, tally):
         ["show", "study"],
         ["report", "study"],
         ["list"],
-        ["compare", "study", "study"],
+        ["show", "study", "--watch"],
     ):
         said += more(*arguments)
     wrong = [
@@ -288,7 +288,7 @@ def test_a_password_is_written_nowhere(stage, tmp_path, full, guarded, tally):
     assert "guest:***@" in stored, "the command is kept, without it"
     check_grid(scene.trials(), 3, 2)
     tally(
-        "7.3", "a storage that wants a password: two runs, show, report, list, compare, eight "
+        "7.3", "a storage that wants a password: two runs, show, --watch, report, list, eight "
         "wrong URLs, HPO_DEBUG=1", 14,
         f"in no output, none of {len(files)} files, no table of the database",
     )  # fmt: skip
