@@ -415,9 +415,14 @@ def compare(
 
 def _print_parts(parts: "Iterable[RenderableType]") -> None:
     """Lines and tables; a table is as wide as it is where the output is no terminal."""
+    from hpo.svg import legible
+
     console = _console()
     for part in parts:
-        console.print(part, soft_wrap=isinstance(part, str), markup=False)
+        if isinstance(part, str):
+            console.print(legible(part), soft_wrap=True, markup=False)
+        else:
+            console.print(part)
 
 
 def _console() -> "Console":
@@ -611,7 +616,7 @@ def main() -> NoReturn:
     except (KeyboardInterrupt, typer.Abort):  # newer versions of typer return 130 instead
         code = STOPPED
     except typer.BadParameter.__base__ as error:  # type: ignore[misc]  # click's UsageError
-        _fail(error, shortened(error.format_message(), 600), 2)
+        _fail(error, shortened(shown(error.format_message()), 600), 2)
     except InputError as error:
         _fail(error, str(error), 2)
     except Exception as error:

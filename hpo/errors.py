@@ -1,5 +1,7 @@
 """The one exception for what the user gave, and how that is quoted."""
 
+from hpo.passwords import shown
+
 
 class InputError(ValueError):
     """A study file, option, dataset or storage is at fault; its text is for the user, a line each.
@@ -20,7 +22,7 @@ def quoted(value: object) -> str:
         RecursionError,
     ):  # over 4,300 digits; tables in tables
         return f"a {type(value).__name__} too long to print"
-    return shortened(text)
+    return shortened(shown(text))  # in this order: an end alone is not known for a password's
 
 
 def shortened(text: str, most: int = MOST) -> str:

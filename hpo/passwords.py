@@ -38,7 +38,7 @@ def _secrets(urls: tuple[str, ...]) -> set[str]:
             pattern = pattern.replace("{any}", r"[\s\S]")
             for match in re.finditer(pattern, url, re.IGNORECASE):
                 written = match[0].removeprefix(match[1]).removeprefix(":").removesuffix("@")
-                found |= {written, *re.split("[@/:]", written)}
+                found |= {written, *re.split(r"[@/:?#&=;,\s]", written)}
     found |= {unquote(secret) for secret in found}
     found |= {repr(secret)[1:-1] for secret in found}
     return found - {"", "***"}

@@ -273,7 +273,7 @@ def combination(rng: random.Random) -> list[str]:
 
 def test_options_in_any_combination_succeed_or_are_refused(folder, amount, tally):
     (folder / "study.toml").write_text(GRID)
-    rng, outcomes, count = random.Random(1), Counter(), amount(15, 500)
+    rng, outcomes, count = random.Random(1), Counter(), amount(15, 400)
     around = listing(folder.parent) - listing(folder)
     slowest = 0.0
     for _ in range(count):
