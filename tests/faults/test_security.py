@@ -211,10 +211,12 @@ def test_no_password_of_a_url_that_fails_is_printed(tmp_path, amount, tally):
         )  # fmt: skip
         ended = command(command_line, folder, HPO_DEBUG=rng.choice(["0", "1"]), **env)
         text = f"{command_line}\n{ended.out}\n{ended.err}"
-        assert ended.code in (0, 1, 2), text
+        assert ended.code in (0, 1, 2) or "Ctrl-C" in ended.out, text
         assert not leaks(pieces, ended.out + ended.err), text
         outcomes[ended.code] += 1
     assert outcomes[2] > count / 2
+    names = [path.name for path in folder.rglob("*")]
+    assert not [name for pieces, _ in drawn for name in leaks(pieces, " ".join(names))]
     tally(
         "7.7", "storage URLs with passwords, in options, variables and wrong places, half of them "
         "with HPO_DEBUG=1", count, "in no line, no traceback",
@@ -271,8 +273,8 @@ def test_a_password_is_written_nowhere(stage, tmp_path, full, guarded, tally):
     wrong = [
         guarded.set(password=f"{PASSWORD}x"), guarded.set(username="nobody"),
         guarded.set(database="nothing"), guarded.set(drivername="postgresql+no"),
-        guarded.set(query={"host": str(tmp_path)}), guarded.set(host="127.0.0.1", port=1),
-        guarded.set(host="no.such.host.invalid"), guarded.update_query_dict({"sslmode": "never"}),
+        guarded.set(query={"host": str(tmp_path)}), guarded.set(host="127.0.0.1", port=1, query={}),
+        guarded.set(host="no.such.host.invalid", query={}), guarded.update_query_dict({"sslmode": "never"}),
     ]  # fmt: skip
     for other in wrong:
         said += more("run", "study.toml", other=other.render_as_string(hide_password=False), code=2)
