@@ -634,7 +634,9 @@ def _first_line(error: Exception) -> str:
 def _fail(error: BaseException, text: str, code: int) -> NoReturn:
     urls = (*sys.argv[1:], os.environ.get("HPO_STORAGE", ""))
     if os.environ.get("HPO_DEBUG") == "1":
-        print(blotted("".join(traceback.format_exception(error)), *urls), file=sys.stderr, end="")
+        # An InputError's causes say more; an option's are a library's, which cuts a URL anywhere.
+        stack = traceback.format_exception(error, chain=code != 2 or isinstance(error, InputError))
+        print(blotted("".join(stack), *urls), file=sys.stderr, end="")
     for line in blotted(text, *urls).splitlines():
         print(f"hpo: {printable(line)}", file=sys.stderr)
     sys.exit(code)

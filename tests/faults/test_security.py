@@ -274,7 +274,8 @@ def test_a_password_is_written_nowhere(stage, tmp_path, full, guarded, tally):
         guarded.set(password=f"{PASSWORD}x"), guarded.set(username="nobody"),
         guarded.set(database="nothing"), guarded.set(drivername="postgresql+no"),
         guarded.set(query={"host": str(tmp_path)}), guarded.set(host="127.0.0.1", port=1, query={}),
-        guarded.set(host="no.such.host.invalid", query={}), guarded.update_query_dict({"sslmode": "never"}),
+        guarded.set(host="no.such.host.invalid", query={}),
+        guarded.update_query_dict({"sslmode": "never"}),
     ]  # fmt: skip
     for other in wrong:
         said += more("run", "study.toml", other=other.render_as_string(hide_password=False), code=2)
