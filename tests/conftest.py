@@ -1,6 +1,8 @@
 """What several test modules share: datasets on disk and the hpo command."""
 
+import fcntl
 import gzip
+import json
 import os
 import subprocess
 import sys
@@ -141,8 +143,21 @@ class Ended:
 
 @pytest.fixture(scope="session")
 def ended_search(tmp_path_factory: pytest.TempPathFactory) -> Ended:
-    """To be read; a test that goes on from there makes a run of its own."""
-    folder = tmp_path_factory.mktemp("ended")
+    """To be read; a test that goes on from there makes a run of its own. All test processes share
+    the run of the first that asks for it."""
+    root = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent
+    folder, told = root / "ended-search", root / "ended-search.json"
+    with open(root / "ended-search.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not told.exists():
+            folder.mkdir()
+            told.write_text(json.dumps(_searched(folder)))
+    return Ended(folder, Answer(*json.loads(told.read_text())))
+
+
+def _searched(folder: Path) -> tuple[int, str, str]:
     (folder / "tiny.toml").write_text(SEARCH)
     ended = subprocess.run(
         [Path(sys.executable).with_name("hpo"), "run", "tiny.toml"],
@@ -154,7 +169,7 @@ def ended_search(tmp_path_factory: pytest.TempPathFactory) -> Ended:
         timeout=120,
         check=False,
     )
-    return Ended(folder, Answer(ended.returncode, ended.stdout, ended.stderr))
+    return ended.returncode, ended.stdout, ended.stderr
 
 
 @pytest.fixture(scope="session")

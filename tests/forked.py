@@ -1,13 +1,17 @@
-"""The hpo command in forks of the test's own process, where all modules are loaded already."""
+"""The hpo command in forks of a process that has all modules loaded and has done nothing yet: a
+fork of the test's own would take over threads' locks, but no threads."""
 
+import atexit
+import json
 import os
 import signal
+import subprocess
 import sys
 import time
 import traceback
-import warnings
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +30,42 @@ class Ended:
 
 
 def command(arguments: list[str], folder: Path, seconds: float = SECONDS, **env: str) -> Ended:
-    """hpo with these arguments in `folder`, in a fork of this process: nothing is loaded anew. Its
-    output goes into two files beside the folder. There is no network."""
+    """hpo with these arguments in `folder`. Its output goes into two files beside the folder. There
+    is no network."""
+    server = _server()
+    assert server.stdin is not None
+    assert server.stdout is not None
+    server.stdin.write(json.dumps([arguments, str(folder), seconds, env]) + "\n")
+    server.stdin.flush()
+    return Ended(**json.loads(server.stdout.readline()))
+
+
+@cache
+def _server() -> subprocess.Popen[str]:
+    pipe = subprocess.PIPE
+    process = subprocess.Popen([sys.executable, __file__], stdin=pipe, stdout=pipe, text=True)
+    atexit.register(process.communicate)
+    return process
+
+
+def serve() -> None:
+    """Answers a line each, until its input ends."""
+    import hpo.dashboard
+    import hpo.report
+    import hpo.runner
+    import hpo.saved
+    import hpo.terminal
+    import hpo.watching  # noqa: F401
+
+    for line in sys.stdin:
+        arguments, folder, seconds, env = json.loads(line)
+        print(json.dumps(asdict(_forked(arguments, Path(folder), seconds, env))), flush=True)
+
+
+def _forked(arguments: list[str], folder: Path, seconds: float, env: dict[str, str]) -> Ended:
     out, err = folder.parent / "stdout", folder.parent / "stderr"
     out.write_bytes(b"")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # there are threads: the child does not wait for any
-        pid = os.fork()
+    pid = os.fork()
     if not pid:
         with suppress(BaseException):
             _become(arguments, folder, out, err, env)
@@ -57,7 +90,7 @@ def _become(arguments: list[str], folder: Path, out: Path, err: Path, env: dict[
     os.chdir(folder)
     for path, stream in ((out, 1), (err, 2)):
         os.dup2(os.open(path, os.O_CREAT | os.O_TRUNC | os.O_WRONLY), stream)
-    os.close(0)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
     sys.argv = ["hpo", *arguments]
     for name in [name for name in os.environ if name.startswith("HPO_")]:
@@ -101,3 +134,7 @@ def check(ended: Ended, arguments: Any) -> str:
 
 def listing(folder: Path) -> set[Path]:
     return set(folder.rglob("*"))
+
+
+if __name__ == "__main__":
+    serve()

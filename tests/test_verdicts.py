@@ -168,17 +168,18 @@ def null_study(rng: np.random.Generator) -> list[tuple[float, float]]:
     return [(f.p_for, f.p_against) for f in found]
 
 
-def test_at_most_one_null_study_in_twenty_has_a_false_verdict():
+def test_at_most_one_null_study_in_twenty_has_a_false_verdict(amount):
+    studies = amount(400, 2000)
     rng = np.random.default_rng(5)
     false_holds = false_any = 0
     gc.freeze()  # statsmodels collects garbage at every correction
-    for _ in range(2000):
+    for _ in range(studies):
         verdicts = {verdict for verdict, _ in judge(null_study(rng))}
         false_holds += Verdict.HOLDS in verdicts
         false_any += bool(verdicts - {Verdict.UNRESOLVED})
     gc.unfreeze()
-    assert 0 < false_holds <= 0.05 * 2000
-    assert false_any <= 0.05 * 2000
+    assert 0 < false_holds <= 0.05 * studies
+    assert false_any <= 0.05 * studies
 
 
 def test_what_is_there_is_found():

@@ -16,7 +16,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
-def test_a_full_disk_leaves_the_old_report_and_a_line(stage, tmp_path, small_disk, tally):
+def test_a_full_disk_leaves_the_old_report_and_a_line(full, stage, tmp_path, small_disk, tally):
     disk = small_disk("4m")
     scene = stage(GRID)
     scene.whole("--seeds", "1", "--out", "disk")
@@ -36,7 +36,7 @@ def test_a_full_disk_leaves_the_old_report_and_a_line(stage, tmp_path, small_dis
 
 
 def test_a_folder_that_became_unwritable_leaves_the_old_report(
-    stage, tmp_path, small_disk, full, tally
+    full, stage, tmp_path, small_disk, tally
 ):
     disk = small_disk("4m")
     scene = stage(GRID)
@@ -52,7 +52,7 @@ def test_a_folder_that_became_unwritable_leaves_the_old_report(
     tally("4.2", "report folder read-only: run, report", 2, "refused before anything is trained")
 
 
-def test_killed_writing_leaves_whole_files(stage, tmp_path, full, tally):
+def test_killed_writing_leaves_whole_files(full, stage, tmp_path, tally):
     scene = stage(GRID)
     scene.whole("--seeds", "1")
     shutil.copytree(tmp_path / "reports/study", tmp_path / "old")

@@ -308,7 +308,7 @@ def test_what_once_went_wrong_is_done_or_refused(folder, arguments):
     check(command(arguments, folder), arguments)
 
 
-def test_a_run_into_a_folder_whose_name_is_no_text_has_its_report(folder, full):
+def test_a_run_into_a_folder_whose_name_is_no_text_has_its_report(full, folder):
     (folder / "study.toml").write_text(GRID)
     arguments = ["run", "study.toml", "--seeds", "1", "--out", "\udcff", "--artifacts", "\udcfe"]
     ended = command([*arguments, "--name", "odd", "--workers", "1"], folder, 60)

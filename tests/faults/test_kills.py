@@ -123,7 +123,7 @@ def test_no_kill_loses_or_repeats_a_trial(stage, kind, tmp_path, request, amount
     )
 
 
-def test_a_worker_that_dies_each_time_fails_its_trial_with_the_reason(stage, full, tally):
+def test_a_worker_that_dies_each_time_fails_its_trial_with_the_reason(full, stage, tally):
     text = GRID.replace("epochs = 4", "epochs = 3000")
     scene = stage(text[: text.index('[[cells]]\nname = "wide"')])
     process = scene.start("--seeds", "1", "--workers", "1")
@@ -143,7 +143,7 @@ def test_a_worker_that_dies_each_time_fails_its_trial_with_the_reason(stage, ful
 
 
 @pytest.mark.parametrize("kind", ["grid", "search"])
-def test_a_crash_between_any_two_writes_loses_nothing(stage, kind, tmp_path, full, tally):
+def test_a_crash_between_any_two_writes_loses_nothing(full, stage, kind, tmp_path, tally):
     """Run after run is killed one write later than the one before, until one gets through."""
     text = GRID.replace("seeds = 6", "seeds = 1") if kind == "grid" else SEARCH
     small = {"n_trials = 30": "n_trials = 3", "k = 2": "k = 1", "seeds = 4": "seeds = 2"}

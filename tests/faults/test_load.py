@@ -59,7 +59,7 @@ def study(kind: str, trials: int) -> str:
 
 
 @pytest.mark.parametrize("kind", ["grid", "random"])
-def test_thousands_of_trials_cost_no_more_each_than_hundreds(kind, stage, tmp_path, full, tally):
+def test_thousands_of_trials_cost_no_more_each_than_hundreds(full, kind, stage, tmp_path, tally):
     trials, early = 5000, 500
     scene = stage(study(kind, trials))
     watch = [sys.executable, Path(__file__).with_name("watched_run.py"), "starts.json"]

@@ -72,7 +72,7 @@ class Trap:
         return os.mkdir, (str(self.path),)
 
 
-def test_a_pickle_in_the_storage_is_not_opened(stage, tmp_path, full, tally):
+def test_a_pickle_in_the_storage_is_not_opened(full, stage, tmp_path, tally):
     """CMA-ES keeps its state pickled in trials' attributes; here a stranger wrote them."""
     scene = stage(SEARCH.replace("n_trials = 30", 'n_trials = 4\nsampler = "cmaes"'))
     text = (tmp_path / "study.toml").read_text()
@@ -249,7 +249,7 @@ def guarded(postgres) -> Iterator[sqlalchemy.URL]:
     engine.dispose()
 
 
-def test_a_password_is_written_nowhere(stage, tmp_path, full, guarded, tally):
+def test_a_password_is_written_nowhere(full, stage, tmp_path, guarded, tally):
     url = guarded.render_as_string(hide_password=False)
     assert PASSWORD not in url, "quoted"
     scene = stage(GRID, url)

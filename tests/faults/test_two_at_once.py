@@ -14,7 +14,7 @@ from hpo.errors import InputError
 from hpo.lock import Holder
 from hpo.storage import open_storage
 
-SLOW = GRID.replace("epochs = 4", "epochs = 40").replace("width = 80", "width = 200")
+SLOW = GRID.replace("epochs = 4", "epochs = 20").replace("width = 80", "width = 200")
 
 
 def stop(process: subprocess.Popen) -> None:
@@ -38,7 +38,7 @@ def test_a_second_run_is_refused_with_who_holds_it_and_a_dead_holder_is_replaced
     tally("2.2", "its holder killed, then run again", 1, "taken over at once")
 
 
-def test_a_holder_elsewhere_is_known_by_its_beat(stage, tmp_path, full, tally):
+def test_a_holder_elsewhere_is_known_by_its_beat(full, stage, tmp_path, tally):
     """Another folder for locks is as good as another machine: only the storage knows of it."""
     scene = stage(SLOW.replace("seeds = 6", "seeds = 60"))
     (tmp_path / "elsewhere").mkdir()
@@ -96,7 +96,7 @@ def test_a_mark_that_beats_is_respected_within_a_beat(study):
     assert study.user_attrs["holder"]["token"] == theirs["token"]
 
 
-def test_a_study_that_is_deleted_while_it_runs_ends_in_a_line(stage, tmp_path, full, tally):
+def test_a_study_that_is_deleted_while_it_runs_ends_in_a_line(full, stage, tmp_path, tally):
     scene = stage(SLOW.replace("seeds = 6", "seeds = 60"))
     process = scene.start()
     wait_for(lambda: scene.finished())
@@ -107,7 +107,7 @@ def test_a_study_that_is_deleted_while_it_runs_ends_in_a_line(stage, tmp_path, f
     tally("2.6", "a study deleted (as in the dashboard) while it runs", 1, "exit 2 with a line")
 
 
-def test_two_studies_share_a_file(stage, amount, full, tally):
+def test_two_studies_share_a_file(full, stage, amount, tally):
     seeds = amount(6, 40)
     one, two = stage(GRID), stage(GRID, name="other")
     processes = [scene.start("--seeds", str(seeds), "--workers", "1") for scene in (one, two)]

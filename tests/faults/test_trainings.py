@@ -146,7 +146,7 @@ def test_what_nothing_can_be_trained_on_is_refused(tmp_path, tally):
     )
 
 
-def test_a_worker_out_of_memory_fails_its_trial_with_the_reason(stage, full, tally):
+def test_a_worker_out_of_memory_fails_its_trial_with_the_reason(full, stage, tally):
     text = GRID.replace("width = 80", "width = 40000\ndepth = 2").replace("seeds = 6", "seeds = 1")
     scene = stage(text)
     limit = 6 * 2**30  # address space: torch alone maps some of it
@@ -175,7 +175,7 @@ def test_a_worker_that_hangs_is_replaced(stage, tally):
     tally("5.8", "a worker that hangs (SIGSTOP), limit 3 s", 1, "replaced, its trial run again")
 
 
-def test_a_worker_that_always_hangs_fails_its_trial(stage, full, tally):
+def test_a_worker_that_always_hangs_fails_its_trial(full, stage, tally):
     text = GRID.replace("epochs = 4", "epochs = 3000")
     scene = stage(text[: text.index('[[cells]]\nname = "wide"')])
     process = scene.start("--seeds", "1", "--workers", "1", "--epoch-limit", "2")
