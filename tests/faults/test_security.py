@@ -189,7 +189,7 @@ def test_no_password_of_a_url_that_fails_is_printed(tmp_path, amount, tally):
     folder, rng, outcomes = tmp_path / "cwd", random.Random(4), Counter()
     folder.mkdir()
     (folder / "study.toml").write_text(GRID)
-    count, drawn = amount(8, 600), []
+    count, drawn = amount(8, 400), []
 
     @MANY
     @given(secret())
