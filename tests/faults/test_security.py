@@ -232,8 +232,9 @@ def words_in(engine: sqlalchemy.Engine) -> str:
 
 
 @pytest.fixture
-def guarded(postgres) -> Iterator[sqlalchemy.URL]:
+def guarded(full, request: pytest.FixtureRequest) -> Iterator[sqlalchemy.URL]:
     """A database that is not opened without the password."""
+    postgres = request.getfixturevalue("postgres")  # not started where the test is left out
     url = sqlalchemy.make_url(postgres("secrets"))
     access = postgres.server.pgdata / "pg_hba.conf"
     rules = access.read_text()
