@@ -189,7 +189,7 @@ def test_no_password_of_a_url_that_fails_is_printed(tmp_path, amount, tally):
     folder, rng, outcomes = tmp_path / "cwd", random.Random(4), Counter()
     folder.mkdir()
     (folder / "study.toml").write_text(GRID)
-    count, drawn = amount(8, 600), []
+    count, drawn = amount(8, 400), []
 
     @MANY
     @given(secret())
@@ -232,8 +232,9 @@ def words_in(engine: sqlalchemy.Engine) -> str:
 
 
 @pytest.fixture
-def guarded(postgres) -> Iterator[sqlalchemy.URL]:
+def guarded(full, request: pytest.FixtureRequest) -> Iterator[sqlalchemy.URL]:
     """A database that is not opened without the password."""
+    postgres = request.getfixturevalue("postgres")  # not started where the test is left out
     url = sqlalchemy.make_url(postgres("secrets"))
     access = postgres.server.pgdata / "pg_hba.conf"
     rules = access.read_text()
