@@ -8,8 +8,10 @@ from typing import Any
 
 import optuna
 import pandas as pd
+from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.exc import SQLAlchemyError
 
 from hpo import finalists
 from hpo.config import Config
@@ -17,6 +19,7 @@ from hpo.errors import InputError
 from hpo.reading import all_trials
 from hpo.record import KILLED, METRICS, OUT_OF_TIME, STOPPED
 from hpo.space import Fixed, size
+from hpo.storage import reason_of
 from hpo.study_file import FIGURES, Cell, GridStudy, SearchStudy, parse
 
 TRIAL_COLUMNS = (
@@ -106,7 +109,15 @@ class StoredSearch(StoredStudy):
 
 
 def load_study(storage: BaseStorage, name: str) -> StoredGrid | StoredSearch:
-    """The study of that name; InputError, with the names that there are, if it is not stored."""
+    """The study of that name; InputError, with the names that there are, if it is not stored, and
+    with the reason, if the storage fails."""
+    try:
+        return _load_study(storage, name)
+    except (StorageInternalError, SQLAlchemyError) as error:
+        raise InputError(f"study {name!r}: cannot be read ({reason_of(error)})") from error
+
+
+def _load_study(storage: BaseStorage, name: str) -> StoredGrid | StoredSearch:
     try:
         study = optuna.load_study(study_name=name, storage=storage)
     except KeyError as error:

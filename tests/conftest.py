@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import forked
 import numpy as np
 import pytest
 import sqlalchemy
@@ -106,6 +107,20 @@ def small_disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
     yield mount
     for folder in mounted:
         subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+@pytest.fixture
+def forked_hpo(tmp_path: Path, cache: Path) -> Callable[..., Answer]:
+    """As hpo, but in a fork of a process that has all modules loaded, without a network: for what
+    is refused before anything is trained."""
+
+    def run(*arguments: str, env: Mapping[str, str] | None = None) -> Answer:
+        around = {"XDG_CACHE_HOME": str(cache), "TMPDIR": str(cache), **(env or {})}
+        ended = forked.command(list(arguments), tmp_path, 60, **around)
+        assert ended.code is not None, "it hangs"
+        return Answer(ended.code, ended.out, ended.err)
+
+    return run
 
 
 class Postgres:

@@ -95,7 +95,7 @@ def _become(arguments: list[str], folder: Path, out: Path, err: Path, env: dict[
     sys.argv = ["hpo", *arguments]
     for name in [name for name in os.environ if name.startswith("HPO_")]:
         del os.environ[name]
-    os.environ.update(env, TMPDIR=str(folder))
+    os.environ.update({"TMPDIR": str(folder), **env})
     import tempfile
 
     tempfile.tempdir = None

@@ -135,9 +135,9 @@ OPTIONS = [
 
 @pytest.mark.parametrize(("arguments", "said"), OPTIONS, ids=[" ".join(o[0]) for o in OPTIONS])
 def test_wrong_option_is_refused_in_a_line_and_leaves_nothing(
-    hpo: Run, tmp_path: Path, arguments: list[str], said: list[str]
+    forked_hpo: Run, tmp_path: Path, arguments: list[str], said: list[str]
 ):
-    assert_refused(hpo(*arguments), *said)
+    assert_refused(forked_hpo(*arguments), *said)
     assert written(tmp_path) == []
 
 
@@ -236,10 +236,10 @@ def test_folder_as_storage_is_refused(hpo: Run, tmp_path: Path):
     ],
 )
 def test_storage_that_cannot_be_reached_is_refused_without_its_password(
-    hpo: Run, tmp_path: Path, url: str
+    forked_hpo: Run, tmp_path: Path, url: str
 ):
     url = url.format(port=closed_port())
-    answer = hpo("run", "grid-report", env={"HPO_STORAGE": url})
+    answer = forked_hpo("run", "grid-report", env={"HPO_STORAGE": url})
     assert_refused(answer, "storage ", "127.0.0.1")
     assert "s3cret" not in answer.err
     assert written(tmp_path) == []

@@ -204,15 +204,13 @@ def test_a_broken_answer_is_a_line_and_a_lost_client_none(capfd):
 
 def test_four_clients_poll_while_a_study_writes(hpo_process, tmp_path):
     (tmp_path / "tiny.toml").write_text(SEARCH)
-    process = hpo_process(
-        "run", "tiny.toml", "--trials", "100000", "--timeout", "12", "--dashboard"
-    )
+    process = hpo_process("run", "tiny.toml", "--trials", "100000", "--timeout", "8", "--dashboard")
     url = address(process)
     await_trials(tmp_path)
     pollers = [Poller(url) for _ in range(4)]
     [poller.start() for poller in pollers]
     before, began = ended_in(tmp_path), time.monotonic()
-    time.sleep(3)
+    time.sleep(2)
     [poller.stop.set() for poller in pollers]
     [poller.join() for poller in pollers]
     trials = ended_in(tmp_path) - before

@@ -42,8 +42,8 @@ width = 80
 name = "hot"
 lr = 1e6
 """
-# About 6 s on one core: long enough to be stopped and killed in the middle.
-LONG = QUICK.replace("epochs = 2", "epochs = 30").replace("width = 80", "width = 300")
+# About 4 s on one core: long enough to be stopped and killed in the middle.
+LONG = QUICK.replace("epochs = 2", "epochs = 16").replace("width = 80", "width = 300")
 
 
 @pytest.fixture

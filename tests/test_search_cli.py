@@ -84,7 +84,7 @@ def test_ctrl_c_ends_in_a_whole_report_and_the_same_command_goes_on(hpo, hpo_pro
 
 
 def test_a_timeout_goes_on_to_finalists_and_report(hpo, tiny):
-    answer = hpo("run", "tiny.toml", "--trials", "100000", "--timeout", "4", "--quiet")
+    answer = hpo("run", "tiny.toml", "--trials", "100000", "--timeout", "10", "--quiet")
     assert answer.code == 0, answer.err
     assert len(pd.read_csv(tiny / "reports/tiny/finalists.csv")) == 4
     assert (tiny / "reports/tiny/best/model.safetensors").is_file()
@@ -100,8 +100,8 @@ def test_a_timeout_goes_on_to_finalists_and_report(hpo, tiny):
         (["--sampler", "cmaes"], "sampler cmaes needs two ranges or more in the space, it has lr"),
     ],
 )
-def test_wrong_options_are_refused_in_a_line(arguments, line, hpo, tiny):
-    answer = hpo("run", "tiny.toml", *arguments)
+def test_wrong_options_are_refused_in_a_line(arguments, line, forked_hpo, tiny):
+    answer = forked_hpo("run", "tiny.toml", *arguments)
     assert answer.code == 2
     assert answer.err.count("\n") == 1
     assert line in answer.err

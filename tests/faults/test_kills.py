@@ -92,7 +92,7 @@ def began(scene: Scene, process: subprocess.Popen, there: int) -> bool:
 def test_no_kill_loses_or_repeats_a_trial(stage, kind, tmp_path, request, amount, tally):
     if kind == "search":
         request.getfixturevalue("full")
-    kills, seeds = amount(3, 50), amount(4, 300)
+    kills, seeds = amount(2, 50), amount(4, 300)
     scene = stage(GRID if kind == "grid" else SEARCH)
     total = ["--seeds", str(seeds)] if kind == "grid" else ["--trials", str(amount(12, 600))]
     done = killed_runs(scene, kills, random.Random(0), *total)
