@@ -10,6 +10,7 @@ from hpo.grid_tables import (
     cells_table,
     curve_cells,
     fails,
+    most_accurate,
     overview_rows,
     published,
     stands_on,
@@ -21,7 +22,6 @@ from hpo.run_facts import run_table, trained_in
 from hpo.statistics import Estimate, paired_difference
 from hpo.study_file import COLUMNS, FIGURES, Cell, Experiment
 
-MOST_DRAWN = 40  # networks in a picture
 FALLING = {
     "constant": "",
     "linear": ", its learning rate falling linearly to 0",
@@ -43,16 +43,6 @@ def _key(study: StoredGrid, cells: Sequence[Cell]) -> str:
     return text
 
 
-def _drawn(study: StoredGrid, cells: Sequence[Cell]) -> Sequence[Cell]:
-    """Those that pictures show: where they are many, the most accurate."""
-    if len(cells) <= MOST_DRAWN:
-        return cells
-    means = study.finished.groupby("cell")["test_accuracy"].mean()
-    ranked = sorted(cells, key=lambda cell: -means.get(cell.name, -1.0))[:MOST_DRAWN]
-    kept = {cell.name for cell in ranked}
-    return [cell for cell in cells if cell.name in kept]
-
-
 def _of_many(shown: Sequence[Cell], cells: Sequence[Cell]) -> str:
     """A sentence for a caption, where not all are shown."""
     if len(shown) == len(cells):
@@ -61,7 +51,7 @@ def _of_many(shown: Sequence[Cell], cells: Sequence[Cell]) -> str:
 
 
 def _glance(study: StoredGrid) -> Section:
-    shown = _drawn(study, study.file.cells)
+    shown = most_accurate(study, study.file.cells)
     kept = {cell.name for cell in shown}
     dots = [
         figures.Dots(
@@ -113,7 +103,7 @@ def _reported_percent(cell: Cell, which: int | None) -> float | None:
 def _differences(study: StoredGrid) -> list[Section]:
     """Each cell beside the first one, the baseline: what stands in a grid for importances."""
     baseline, *others = study.file.cells
-    shown = _drawn(study, others)
+    shown = most_accurate(study, others)
     found = [(cell, _difference(study, cell, baseline)) for cell in shown]
     rows = [
         network_figures.DifferenceRow(label=cell.label, mean=d.mean, low=d.low, high=d.high)
@@ -182,14 +172,16 @@ def _experiment(study: StoredGrid, number: int, experiment: Experiment) -> Secti
     by_name = {cell.name: cell for cell in study.file.cells}
     cells = [by_name[name] for name in experiment.cells]
     named = [by_name[name] for name in curve_cells(study.file, experiment)]
-    shown = _drawn(study, named)
+    shown = most_accurate(study, named)
     table = cells_table(
         study,
         [(cell, None) for cell in cells],
         experiment.columns,
         f"{_basis(study)}. {_key(study, cells)}.",
     )
-    findings = [finding(study, cell) for cell in shown] + comparisons(study, _drawn(study, cells))
+    findings = [finding(study, cell) for cell in shown] + comparisons(
+        study, most_accurate(study, cells)
+    )
     blocks: list[Block] = [experiment.text] if experiment.text else []
     blocks += [table, findings]
     drawn = [c for cell in shown if (c := _cell_curves(study, cell)) is not None]

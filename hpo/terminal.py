@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from rich.console import RenderableType
 from rich.table import Table as RichTable
 
-from hpo.grid_tables import published, reported, reproduced
+from hpo.grid_tables import most_accurate, published, reported, reproduced
 from hpo.judged import judge_all
 from hpo.results import StoredGrid, StoredSearch
 from hpo.search_tables import best_rows, fates, finalists_rows, unfinished, winner_sentence
@@ -33,11 +33,14 @@ def _grid(study: StoredGrid) -> Iterator[RenderableType]:
     table.add_column("seconds", no_wrap=True)
     if with_reported:
         table.add_column("reported (%)", no_wrap=True)
-    for cell in study.file.cells:
+    cells = most_accurate(study, study.file.cells)
+    for cell in cells:
         row = [cell.name, str(len(study.of(cell)))]
         row += [reproduced(study, cell, figure) for figure in FIGURES]
         table.add_row(*row, *([reported(cell, "test_accuracy")] if with_reported else []))
     yield table
+    if len(cells) < len(study.file.cells):
+        yield f"the {len(cells)} most accurate of {len(study.file.cells):,} cells; the report has all"
     for _, best in study.finished.nlargest(1, "valid_accuracy").iterrows():
         accuracy = f"validation accuracy {100 * best['valid_accuracy']:.2f}%"
         yield f"best trial: {best['number']}, {best['cell']} seed {best['seed']}, {accuracy}"
