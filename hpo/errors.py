@@ -17,10 +17,7 @@ def quoted(value: object) -> str:
     """The value as it is written, in printable characters, shortened where it is long."""
     try:
         text = repr(value)
-    except (
-        ValueError,
-        RecursionError,
-    ):  # over 4,300 digits; tables in tables
+    except (ValueError, RecursionError):  # over 4,300 digits; tables in tables
         return f"a {type(value).__name__} too long to print"
     return shortened(shown(text))  # in this order: an end alone is not known for a password's
 

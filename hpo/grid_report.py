@@ -179,9 +179,8 @@ def _experiment(study: StoredGrid, number: int, experiment: Experiment) -> Secti
         experiment.columns,
         f"{_basis(study)}. {_key(study, cells)}.",
     )
-    findings = [finding(study, cell) for cell in shown] + comparisons(
-        study, most_accurate(study, cells)
-    )
+    findings = [finding(study, cell) for cell in shown]
+    findings += comparisons(study, most_accurate(study, cells))
     blocks: list[Block] = [experiment.text] if experiment.text else []
     blocks += [table, findings]
     drawn = [c for cell in shown if (c := _cell_curves(study, cell)) is not None]

@@ -8,8 +8,8 @@ from hpo.results import StoredGrid
 from hpo.statistics import Summary, summarize
 from hpo.study_file import COLUMNS, FIGURES, Cell, Experiment, GridStudy
 
-# A run that stays below three times chance has learnt nothing worth the name.
 MOST_SHOWN = 40  # cells
+# A run that stays below three times chance has learnt nothing worth the name.
 FAILS_BELOW = 3 / CLASSES
 
 SCALE = {"test_accuracy": 100.0, "test_loss": 1.0, "train_seconds": 1.0}

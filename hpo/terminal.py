@@ -40,7 +40,8 @@ def _grid(study: StoredGrid) -> Iterator[RenderableType]:
         table.add_row(*row, *([reported(cell, "test_accuracy")] if with_reported else []))
     yield table
     if len(cells) < len(study.file.cells):
-        yield f"the {len(cells)} most accurate of {len(study.file.cells):,} cells; the report has all"
+        of_all = f"of {len(study.file.cells):,} cells"
+        yield f"the {len(cells)} most accurate {of_all}; the report has all"
     for _, best in study.finished.nlargest(1, "valid_accuracy").iterrows():
         accuracy = f"validation accuracy {100 * best['valid_accuracy']:.2f}%"
         yield f"best trial: {best['number']}, {best['cell']} seed {best['seed']}, {accuracy}"
