@@ -165,14 +165,14 @@ def test_a_worker_out_of_memory_fails_its_trial_with_the_reason(full, stage, tal
 def test_a_worker_that_hangs_is_replaced(stage, tally):
     text = GRID.replace("epochs = 4", "epochs = 30").replace("width = 80", "width = 200")
     scene = stage(text)
-    process = scene.start("--epoch-limit", "3")
+    process = scene.start("--epoch-limit", "6")
     pid = wait_for(lambda: scene.states()["RUNNING"] and workers(process.pid))[0]
     os.kill(pid, signal.SIGSTOP)
-    wait_for(lambda: not alive(pid), 15)
+    wait_for(lambda: not alive(pid), 30)
     output = ended(process)
     assert process.returncode == 0, output
     assert scene.states() == {"COMPLETE": 18}
-    tally("5.8", "a worker that hangs (SIGSTOP), limit 3 s", 1, "replaced, its trial run again")
+    tally("5.8", "a worker that hangs (SIGSTOP), limit 6 s", 1, "replaced, its trial run again")
 
 
 def test_a_worker_that_always_hangs_fails_its_trial(full, stage, tally):
