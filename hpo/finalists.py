@@ -1,11 +1,10 @@
 """A search's best trials as a grid on fresh seeds, and the winner among them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import optuna
 import pandas as pd
-from optuna.distributions import BaseDistribution
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 
 from hpo.config import HYPERPARAMETERS, Config
 from hpo.search import SEED
@@ -38,16 +37,6 @@ def fresh_seeds(study_file: SearchStudy) -> Sequence[int]:
     return range(SEED + 1, SEED + 1 + study_file.finalist_seeds)
 
 
-def best_trials(trials: Sequence[FrozenTrial], k: int) -> list[FrozenTrial]:
-    """The k best COMPLETE trials that did not diverge, the best first."""
-    sound = [
-        trial
-        for trial in trials
-        if trial.state is TrialState.COMPLETE and not trial.user_attrs.get("diverged")
-    ]
-    return sorted(sound, key=lambda trial: (-(trial.value or 0.0), trial.number))[:k]
-
-
 def config_of(trial: FrozenTrial, study_file: SearchStudy) -> Config:
     """What the trial trained: what it suggested, and what the space fixes."""
     fixed = {name: d.value for name, d in study_file.space.items() if isinstance(d, Fixed)}
@@ -59,12 +48,6 @@ def belong(finalists: optuna.Study, search: optuna.Study) -> bool:
     """Whether these are the search's own: trial numbers say nothing of another one of its name."""
     bound = finalists.user_attrs.get("binding", {})
     return bool(bound.get("search") == search.user_attrs.get("token"))
-
-
-def ranges(study: optuna.Study) -> Mapping[str, BaseDistribution]:
-    """What the search's trials chose from."""
-    complete = study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])
-    return complete[0].distributions if complete else {}
 
 
 def winner(finished: pd.DataFrame, cells: Sequence[Cell], seeds: Sequence[int]) -> Cell | None:
@@ -80,9 +63,8 @@ def winner(finished: pd.DataFrame, cells: Sequence[Cell], seeds: Sequence[int]) 
     return max(full, key=lambda cell: float(values[cell.name].mean()), default=None)
 
 
-def choose(study: optuna.Study, study_file: SearchStudy) -> GridStudy:
-    """The grid of the search's finalists so far, the best trial first."""
-    trials = best_trials(study.get_trials(deepcopy=False), study_file.finalists)
+def grid_of(trials: Sequence[FrozenTrial], study_file: SearchStudy) -> GridStudy:
+    """These trials of the search as a grid on fresh seeds."""
     cells = [
         Cell(name=cell_name(trial.number), config=config_of(trial, study_file)) for trial in trials
     ]

@@ -1,7 +1,6 @@
 """One run at a time of a study: a lock of this machine, and a mark in the storage for others."""
 
 import fcntl
-import getpass
 import hashlib
 import json
 import os
@@ -11,8 +10,9 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from io import FileIO
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import optuna
 
@@ -91,17 +91,15 @@ class Holder:
 def only_run(storage: str, study: str, say: Callable[[str], None]) -> Iterator[Holder]:
     """Holds the study of that storage (an absolute name of it) for as long as the block lasts.
 
-    Raises InputError, with the holder, where another process of this machine has it. say: told of
-    a wait for one elsewhere, see Holder.
+    Raises InputError, with the holder, where another process of this machine has it, and where the
+    lock cannot be made. say: told of a wait for a holder elsewhere, see Holder.
     """
-    path = _path(storage, study)
-    with open(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+", encoding="utf-8") as file:
+    with _opened(_path(storage, study)) as file:
         if not _locked(file):
             raise InputError(_refusal(study, _read(file)))
-        file.seek(0)
-        file.truncate()
-        file.write(json.dumps(_me()))
-        file.flush()
+        with suppress(OSError):  # of a full disk: the lock holds, a refusal says less
+            file.truncate(0)
+            file.write(json.dumps(_me()).encode())
         status = os.fstat(file.fileno())
         holder = Holder(f"{platform.node()}:{status.st_dev}:{status.st_ino}", say)
         try:
@@ -110,19 +108,31 @@ def only_run(storage: str, study: str, say: Callable[[str], None]) -> Iterator[H
             holder.release()
 
 
+def _opened(path: Path) -> FileIO:
+    """The lock's file; not where a link of that name, which anybody may have left, leads to."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
+    try:
+        return FileIO(os.open(path, flags, 0o600), "r+")
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise InputError(
+            f"lock {path}: cannot be made ({reason}); remove it, or set TMPDIR to another folder"
+        ) from error
+
+
 def held(storage: str, study: str) -> bool:
     """Whether a process of this machine runs the study."""
     try:
-        with open(_path(storage, study), encoding="utf-8") as file:
+        with _path(storage, study).open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
     except BlockingIOError:
         return True
+    except OSError:  # there is none, or it is somebody else's
+        return False
     return False
 
 
-def _locked(file: TextIO) -> bool:
+def _locked(file: FileIO) -> bool:
     """Tries more than once: who only looks (`held`) has it for a moment."""
     for _ in range(ATTEMPTS):
         try:
@@ -138,7 +148,7 @@ def _me() -> dict[str, Any]:
     return {"host": platform.node(), "pid": os.getpid(), "since": since}
 
 
-def _read(file: TextIO) -> dict[str, Any]:
+def _read(file: FileIO) -> dict[str, Any]:
     """Who says to hold the lock: nobody yet, for a moment after it was taken."""
     with suppress(ValueError):
         found = json.loads(file.read())
@@ -158,4 +168,4 @@ def _refusal(study: str, mark: Mapping[str, Any]) -> str:
 
 def _path(storage: str, study: str) -> Path:
     key = hashlib.sha256(f"{storage}\n{study}".encode()).hexdigest()[:24]
-    return Path(tempfile.gettempdir()) / f"hpo-{getpass.getuser()}-{key}.lock"
+    return Path(tempfile.gettempdir()) / f"hpo-{os.getuid()}-{key}.lock"

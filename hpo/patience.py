@@ -4,7 +4,8 @@ import time
 from abc import update_abstractmethods
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.storages import BaseStorage, get_storage
@@ -20,6 +21,7 @@ SILENT_SECONDS = 2.0  # a lock is gone before that, most of the time
 # What storages raise when they fail; journal files fail as files do.
 FAULTS = (StorageInternalError, SQLAlchemyError, OSError)
 WRITES = ("create_new_trial", "set_")
+T = TypeVar("T")
 
 
 class StorageLost(InputError):  # noqa: N818
@@ -28,7 +30,7 @@ class StorageLost(InputError):  # noqa: N818
 
 def _forwarded(name: str) -> Callable[..., Any]:
     def method(self: "Patient", *args: Any, **kwargs: Any) -> Any:
-        return self._insist(name, *args, **kwargs)
+        return self.insist(partial(self._call, name, args, kwargs))
 
     method.__name__ = name
     method.__doc__ = getattr(BaseStorage, name).__doc__
@@ -54,18 +56,13 @@ class Patient(BaseStorage):
         self.patience = PATIENCE_SECONDS
         self._made: set[int] = set()  # trials, by their ids
 
-    def _insist(self, name: str, *args: Any, **kwargs: Any) -> Any:
+    def insist(self, call: Callable[[bool], T]) -> T:
+        """What the call returns once the storage is well; it is told whether it is made again."""
         began, told = time.monotonic(), False
         again = False
         while True:
             try:
-                found = self._call(name, again, *args, **kwargs)
-            except KeyError as error:
-                if not name.startswith(WRITES):
-                    raise
-                raise StorageLost(f"{self.where}: the study was deleted while it ran") from error
-            except UpdateFinishedTrialError as error:
-                raise StorageLost(f"{self.where}: somebody else ended this run's trial") from error
+                found = call(again)
             except FAULTS as error:
                 waited = time.monotonic() - began
                 if not _passes(error) or waited > self.patience or self.stopping():
@@ -91,22 +88,25 @@ class Patient(BaseStorage):
             "command goes on from there once the storage is well"
         )
 
-    def _call(self, name: str, again: bool, *args: Any, **kwargs: Any) -> Any:
-        call = getattr(self.backend, name)
-        if name == "create_new_trial":
-            found = self._unheard(*args) if again else None
-            trial = call(*args, **kwargs) if found is None else found
-            self._made.add(trial)
-            return trial
-        if name != "set_trial_state_values":
-            return call(*args, **kwargs)
+    def _call(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], again: bool) -> Any:
+        call = partial(getattr(self.backend, name), *args, **kwargs)
         try:
-            return call(*args, **kwargs)
-        except UpdateFinishedTrialError:
-            trial, state = args[:2]
-            if again and self.backend.get_trial(trial).state is state:
-                return True
-            raise
+            if name == "create_new_trial":
+                found = self._unheard(*args) if again else None
+                trial = call() if found is None else found
+                self._made.add(trial)
+                return trial
+            return call()
+        except KeyError as error:
+            if not name.startswith(WRITES):
+                raise
+            raise StorageLost(f"{self.where}: the study was deleted while it ran") from error
+        except UpdateFinishedTrialError as error:
+            if again and name == "set_trial_state_values":
+                trial, state = args[:2]
+                if self.backend.get_trial(trial).state is state:
+                    return True
+            raise StorageLost(f"{self.where}: somebody else ended this run's trial") from error
 
     def _unheard(self, study: int, *_: Any) -> int | None:
         """A trial that was made, though the answer was lost: this process alone makes any."""

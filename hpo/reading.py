@@ -11,13 +11,20 @@ from typing import Any
 import optuna
 import sqlalchemy
 from optuna.distributions import json_to_distribution
-from optuna.storages import BaseStorage, RDBStorage
+from optuna.storages import BaseStorage, RDBStorage, _CachedStorage
 from optuna.storages._rdb import models
 from optuna.trial import FrozenTrial
+
+from hpo.patience import Patient
 
 
 def all_trials(study: optuna.Study, storage: BaseStorage) -> list[FrozenTrial]:
     """The study's trials as study.get_trials gives them; not to be changed."""
+    if isinstance(storage, Patient):
+        behind = storage.backend
+        return storage.insist(lambda _: all_trials(study, behind))
+    if isinstance(storage, _CachedStorage):
+        storage = storage._backend
     if not isinstance(storage, RDBStorage):
         return study.get_trials(deepcopy=False)
     with storage.engine.connect() as connection:

@@ -218,9 +218,10 @@ def run_search(
     study.set_user_attr("gave_up", plan.gave_up)
     if end is End.STOPPED:
         return end
-    chosen = finalists.choose(study, study_file)
-    if not chosen.cells:
+    trials = plan.best()
+    if not trials:
         return end
+    chosen = finalists.grid_of(trials, study_file)
     last = run_grid(
         chosen,
         dataset,
@@ -229,7 +230,7 @@ def run_search(
         seeds=finalists.fresh_seeds(study_file),
         machine=machine,
         bound={**study.user_attrs["binding"], "search": study.user_attrs["token"]},
-        ranges=finalists.ranges(study),
+        ranges=trials[0].distributions,
     )
     if last is End.WHOLE:
         last = _save_winner(study, study_file, chosen, storage, dataset, folder, machine)

@@ -72,15 +72,15 @@ class SearchPlan:
         self.started = 0
         self.finalists = (study_file.finalists, study_file.finalist_seeds)
         self.taken = [_seconds(trial) for trial in finished]  # of a worker, a trial
-        self.sound = [
-            Sound(
+        self.sound = {  # by their ids in the storage
+            trial._trial_id: Sound(
                 value=trial.value or 0.0,
                 seconds=_seconds(trial),
                 trained=(trained or {}).get(trial.number, 0),
             )
             for trial in finished
             if _sound(trial)
-        ]
+        }
 
     @property
     def missing(self) -> int:
@@ -95,6 +95,11 @@ class SearchPlan:
     def exhausted(self) -> bool:
         """Whether every configuration of the space has been tried."""
         return len(self.tried) >= self.size
+
+    def best(self) -> list[FrozenTrial]:
+        """The trials that become finalists: of those that did not diverge, the best first."""
+        ids = sorted(self.sound, key=lambda i: (-self.sound[i].value, i))[: self.finalists[0]]
+        return [self.storage.get_trial(i) for i in ids]
 
     def next(self) -> Job | None:
         enough = self.finished + len(self.running) >= self.n_trials
@@ -155,7 +160,7 @@ class SearchPlan:
         seconds = job.spent().seconds
         self.taken += [seconds] if state in FINISHED else []
         if state is TrialState.COMPLETE and not job.early:
-            self.sound.append(Sound(value=job.values()[0], seconds=seconds))
+            self.sound[job.trials[0]] = Sound(value=job.values()[0], seconds=seconds)
         told = self.twin.tell(trial, job.values() if state is TrialState.COMPLETE else None, state)
         self.failures = self.failures + 1 if state is TrialState.FAIL else 0
         self.finished += state in FINISHED
@@ -170,7 +175,7 @@ class SearchPlan:
         left = by_count(self.taken, under_way, max(missing, 0), workers)
         if left is None:
             return None
-        return min(left, limit) + finalists(self.sound, *self.finalists, workers)
+        return min(left, limit) + finalists([*self.sound.values()], *self.finalists, workers)
 
     def _bare(self, trial: FrozenTrial) -> FrozenTrial:
         """What sampler and pruner need of a stored trial; judge never reported a last epoch that

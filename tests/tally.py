@@ -52,6 +52,11 @@ def tally() -> Callable[[str, str, int | str, str], None]:
             rows[f"| {number}"] = row
             file.seek(0)
             file.truncate()
-            file.write(HEAD + "\n".join(rows[key] for key in sorted(rows)) + "\n")
+            file.write(HEAD + "\n".join(rows[key] for key in sorted(rows, key=_order)) + "\n")
 
     return write
+
+
+def _order(key: str) -> list[int]:
+    """Of a row's first cell: 1.2, 1.10, 2.1."""
+    return [int(part) for part in key.removeprefix("| ").split(".")]

@@ -1,6 +1,7 @@
 """Storages that are locked, full, cut off, restarted, damaged: waited for, or a clear line."""
 
 import os
+import random
 import signal
 import sqlite3
 import subprocess
@@ -110,6 +111,32 @@ def test_ctrl_c_while_the_disk_is_full_stops_and_the_rest_is_run_later(
     check_grid(scene.trials(), 3, 6)
     assert before <= {t.number for t in scene.trials() if t.state.name == "COMPLETE"}
     tally("3.4", "disk full, then Ctrl-C", 1, "130, report of what there is; resumed: all there")
+
+
+def test_a_power_cut_costs_the_last_moments_alone(full, stage, tmp_path, tally):
+    """What a disk may hold then: of the write-ahead log a part, and rubbish where it ended."""
+    cuts, rng = 20, random.Random(0)
+    scene = stage(SLOW)
+    process = running(scene)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    finished = {trial.number: trial.values for trial in scene.trials() if trial.values}
+    database, log = tmp_path / "hpo.db", tmp_path / "hpo.db-wal"
+    held, logged = database.read_bytes(), log.read_bytes()
+    kept = []
+    for _ in range(cuts):
+        database.write_bytes(held)
+        log.write_bytes(logged[: rng.randrange(len(logged))] + rng.randbytes(rng.randrange(5000)))
+        (tmp_path / "hpo.db-shm").unlink(missing_ok=True)
+        there = {trial.number: trial.values for trial in scene.trials() if trial.values}
+        assert there.items() <= finished.items()
+        kept.append(len(there))
+        scene.whole()
+        check_grid(scene.trials(), 3, 6)
+        assert there.items() <= {t.number: t.values for t in scene.trials() if t.values}.items()
+    assert len(set(kept)) > 1
+    outcome = "the trials of before the cut kept, the rest run again"
+    tally("3.14", "SQLite's log cut at a random byte, as by a power cut", cuts, outcome)
 
 
 def test_patience_has_an_end(small_disk):

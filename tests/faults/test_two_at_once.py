@@ -4,6 +4,7 @@ import os
 import re
 import signal
 import subprocess
+import tempfile
 
 import optuna
 import pytest
@@ -11,7 +12,7 @@ from scenes import GRID, check_grid, ended, wait_for
 
 from hpo import lock
 from hpo.errors import InputError
-from hpo.lock import Holder
+from hpo.lock import Holder, only_run
 from hpo.storage import open_storage
 
 SLOW = GRID.replace("epochs = 4", "epochs = 20").replace("width = 80", "width = 200")
@@ -94,6 +95,21 @@ def test_a_mark_that_beats_is_respected_within_a_beat(study):
     with pytest.raises(InputError, match="is being run by"):
         second.take(study)
     assert study.user_attrs["holder"]["token"] == theirs["token"]
+
+
+def test_a_link_in_the_place_of_the_lock_is_not_followed(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with only_run("storage", "study", print):
+        assert lock.held("storage", "study")
+    assert not lock.held("storage", "study")
+    (file,) = tmp_path.glob("*.lock")
+    file.rename(tmp_path / "theirs")
+    file.symlink_to(tmp_path / "theirs")
+    content = file.read_bytes()
+    assert content
+    with pytest.raises(InputError, match=r"lock .*: cannot be made"):
+        only_run("storage", "study", print).__enter__()
+    assert file.read_bytes() == content
 
 
 def test_a_study_that_is_deleted_while_it_runs_ends_in_a_line(full, stage, tmp_path, tally):
