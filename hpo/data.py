@@ -125,8 +125,14 @@ class Unavailable(InputError):  # noqa: N818
 
 
 def default_dir() -> Path:
-    """The per-user cache folder that datasets go to."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hpo"
+    """The per-user cache folder that datasets go to. InputError where the user has no home."""
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hpo"
+    except RuntimeError as error:
+        raise InputError(
+            "--data-dir: is needed, for there is no home folder to keep datasets in; give one, "
+            "or set HPO_DATA_DIR"
+        ) from error
 
 
 def load(name: str, folder: Path) -> Dataset:

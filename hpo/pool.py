@@ -2,6 +2,7 @@
 
 import multiprocessing
 import signal
+import tempfile
 import time
 from contextlib import suppress
 from dataclasses import dataclass
@@ -21,11 +22,14 @@ LISTENED_SECONDS = 5.0  # at most, from one wait to the next: so long a caller m
 
 
 def preload() -> None:
-    """Starts the server that workers are forked from; it loads torch while the caller goes on.
+    """Starts the server that workers are forked from, if it does not run; it loads torch while the
+    caller goes on.
 
     Ctrl-C reaches the whole process group, and so may SIGTERM; it is the runner that answers them,
     so both are blocked for the server before it is born, and for the workers that it bears.
     (multiprocessing's tracker unblocks them when it starts, so it comes first.)
+
+    Raises InputError where the system does not let it start.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["hpo.worker"])
@@ -33,6 +37,12 @@ def preload() -> None:
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT, signal.SIGTERM])
     try:
         forkserver.ensure_running()
+    except OSError as error:  # its socket lies there, and a socket's path may have 107 bytes
+        folder = tempfile.gettempdir()
+        raise InputError(
+            f"TMPDIR {folder}: no worker can be started by way of it ({error}); set another, short "
+            "and writable one"
+        ) from error
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
@@ -87,7 +97,6 @@ class Pool:
     def __init__(
         self, workers: int, dataset: Dataset, device: str, epoch_limit: float = EPOCH_LIMIT
     ) -> None:
-        preload()
         self._context = multiprocessing.get_context("forkserver")
         self._shared = SharedDataset(dataset)
         self._device = device
@@ -113,6 +122,7 @@ class Pool:
         self.close()
 
     def _start_worker(self) -> _Worker:
+        preload()  # the server may have been killed, too
         ours, theirs = self._context.Pipe()
         process = self._context.Process(
             target=_work, args=(theirs, self._shared, self._device), daemon=True

@@ -4,6 +4,7 @@ import contextlib
 import gc
 import hashlib
 import os
+import pwd
 import socket
 import threading
 import time
@@ -421,6 +422,15 @@ def test_damaged_download_is_unavailable_and_leaves_nothing_behind(
         mirrors(url)
         assert "downloading failed" in assert_unavailable(tmp_path / "data", seconds=3)
     assert list((tmp_path / "data").iterdir()) == []
+
+
+def test_user_without_a_home_is_asked_for_a_folder(monkeypatch: pytest.MonkeyPatch):
+    """As in a container whose user has no line in /etc/passwd."""
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", {}.__getitem__)
+    with pytest.raises(InputError, match="--data-dir: is needed, for there is no home folder"):
+        data.default_dir()
 
 
 def test_folder_that_cannot_be_made_is_unavailable(

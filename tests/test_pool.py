@@ -1,6 +1,9 @@
 """The pool's three verbs: start, wait, stop."""
 
+import os
+import signal
 from collections.abc import Iterator
+from multiprocessing import forkserver
 
 import pytest
 from tiny import tiny_dataset
@@ -77,3 +80,22 @@ def test_a_worker_that_dies_is_said_and_replaced(pool):
     assert (died.task, died.exitcode) == (1, -9)
     pool.start(0, task(epochs=1, number=2))
     assert isinstance(until_idle(pool)[-1], Done)
+
+
+def test_a_server_of_workers_that_dies_is_replaced_with_the_next_worker(pool):
+    os.kill(forkserver._forkserver._forkserver_pid, signal.SIGKILL)
+    pool.start(0, task(epochs=1))
+    assert isinstance(until_idle(pool)[-1], Done)  # a worker lives on without it
+    pool._workers[0].process.kill()
+    assert pool.wait(10.0)
+    pool.start(0, task(epochs=1, number=2))
+    assert isinstance(until_idle(pool)[-1], Done)
+
+
+def test_a_folder_too_deep_for_a_socket_is_named(hpo, tmp_path):
+    deep = tmp_path / ("d" * 120)
+    deep.mkdir()
+    answer = hpo("run", "grid-report", "--dataset", "mnist-5k", env={"TMPDIR": str(deep)})
+    assert answer.code == 2
+    assert answer.err.startswith(f"hpo: TMPDIR {deep}: no worker can be started")
+    assert len(answer.err.splitlines()) == 1

@@ -120,9 +120,9 @@ def test_a_power_cut_costs_the_last_moments_alone(full, stage, tmp_path, tally):
     process = running(scene)
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
-    finished = {trial.number: trial.values for trial in scene.trials() if trial.values}
     database, log = tmp_path / "hpo.db", tmp_path / "hpo.db-wal"
-    held, logged = database.read_bytes(), log.read_bytes()
+    held, logged = database.read_bytes(), log.read_bytes()  # whoever looks in writes them down
+    finished = {trial.number: trial.values for trial in scene.trials() if trial.values}
     kept = []
     for _ in range(cuts):
         database.write_bytes(held)
