@@ -1,8 +1,8 @@
 """Which hyperparameters mattered in a search, by two evaluators, and how sure that is.
 
 PED-ANOVA is Optuna's (Watanabe, Bansal & Hutter, arXiv 2304.10255). fANOVA (Hutter, Hoos &
-Leyton-Brown, ICML 2014) gives Optuna's numbers to rounding, 15 to 25 times as fast, so that it can
-be resampled. Importing optuna.importance costs 1 to 3 s (scikit-learn): it waits for its use.
+Leyton-Brown, ICML 2014) gives Optuna's numbers to rounding, fast enough to be resampled. Importing
+optuna.importance costs 1 to 3 s (scikit-learn): it waits for its use.
 """
 
 import math
@@ -28,8 +28,8 @@ BEST, FEWEST = 5, 10
 # random ones over four inputs, one three times as strong as the next, in 93% and more from 15 on.
 # So 30 makes no ranking sure, but below it even the first place is a toss-up where effects mix.
 FEW = 30
-# With 400 trials all this takes 2 to 3 s of a core. Resampled forests have fewer trees: with 8 the
-# standard deviation of a share is about a tenth above that with 16.
+# With 400 trials all this takes 1 to 2 s of a core, with 5,000 some 10. Resampled forests have
+# fewer trees: with 8 the standard deviation of a share is about a tenth above that with 16.
 RESAMPLES, TREES, RESAMPLED_TREES = 100, 64, 8
 
 
