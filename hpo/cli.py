@@ -17,6 +17,7 @@ import typer
 
 from hpo.errors import InputError, printable, quoted, shortened
 from hpo.passwords import blotted, shown
+from hpo.process import outlive_output, stop_signals
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -169,6 +170,7 @@ def run(
     ] = False,
 ) -> None:
     """Run or resume a study, then write its report."""
+    outlive_output()
     from hpo import study_file
 
     loaded = study_file.load(study)
@@ -608,7 +610,9 @@ def _cores() -> int:
 
 def main() -> NoReturn:
     """The `hpo` command: exit code 0, 1, 2 or 130, one line an error, as the README says."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in stop_signals():
+        if signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, signal.default_int_handler)
     if isinstance(sys.stdout, io.TextIOWrapper):  # a path may hold what is no text
         sys.stdout.reconfigure(errors="backslashreplace")
     try:

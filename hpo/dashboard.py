@@ -24,6 +24,7 @@ from optuna.artifacts.exceptions import ArtifactNotFound
 from optuna.storages import BaseStorage
 
 from hpo.errors import InputError, quoted
+from hpo.process import stop_signals
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 HOST, PORT = LOOPBACK[0], 8080
@@ -204,7 +205,7 @@ def _first_word(channel: Connection) -> str:
 def _serve_beside(url: str, folder: Path, channel: Connection) -> None:
     from hpo.storage import open_storage
 
-    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT, signal.SIGTERM])  # its run ends it
+    signal.pthread_sigmask(signal.SIG_BLOCK, stop_signals())  # its run ends it
     os.nice(POLITE)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:

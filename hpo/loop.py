@@ -18,6 +18,7 @@ from hpo.messages import Died, Done, EpochDone, Failed
 from hpo.pictures import Pictures
 from hpo.plan import Early, Job, Plan
 from hpo.pool import Pool
+from hpo.process import stop_signals
 from hpo.trial_picture import Curve
 
 ATTEMPTS = 3
@@ -219,7 +220,7 @@ def outcome(job: Job, done: Done, replicate: int) -> dict[str, Any]:
 
 @contextmanager
 def stop_on_signals(stop: Callable[[], None]) -> Iterator[None]:
-    """While it lasts, SIGINT and SIGTERM call `stop` instead of breaking into a transaction; one
+    """While it lasts, Ctrl-C and its like call `stop` instead of breaking into a transaction; one
     that comes a second or more after the first interrupts at once."""
 
     asked = math.inf
@@ -231,7 +232,7 @@ def stop_on_signals(stop: Callable[[], None]) -> Iterator[None]:
         asked = min(asked, time.monotonic())
         stop()
 
-    before = {s: signal.signal(s, handle) for s in (signal.SIGINT, signal.SIGTERM)}
+    before = {s: signal.signal(s, handle) for s in stop_signals()}
     try:
         yield
     finally:

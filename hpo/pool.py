@@ -14,6 +14,7 @@ from types import TracebackType
 from hpo.data import Dataset
 from hpo.errors import InputError
 from hpo.messages import Died, Done, Event, Failed, Ready, Stop, Task
+from hpo.process import stop_signals
 from hpo.shared_data import SharedDataset
 
 START_SECONDS = 120
@@ -25,8 +26,8 @@ def preload() -> None:
     """Starts the server that workers are forked from, if it does not run; it loads torch while the
     caller goes on.
 
-    Ctrl-C reaches the whole process group, and so may SIGTERM; it is the runner that answers them,
-    so both are blocked for the server before it is born, and for the workers that it bears.
+    Ctrl-C reaches the whole process group, and so may its like; it is the runner that answers them,
+    so they are blocked for the server before it is born, and for the workers that it bears.
     (multiprocessing's tracker unblocks them when it starts, so it comes first.)
 
     Raises InputError where the system does not let it start.
@@ -34,7 +35,7 @@ def preload() -> None:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["hpo.worker"])
     resource_tracker.ensure_running()
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT, signal.SIGTERM])
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, stop_signals())
     try:
         forkserver.ensure_running()
     except OSError as error:  # its socket lies there, and a socket's path may have 107 bytes

@@ -115,6 +115,7 @@ LOWER_FLOORS = {
     "data": {"config", "errors"},
     "journal": {"errors"},
     "passwords": set(),
+    "process": set(),
     "storage": {"errors", "journal", "passwords"},
     "patience": {"errors", "storage"},
     "lock": {"errors"},

@@ -1,14 +1,18 @@
 """Reports on disks that are full, folders that cannot be written, writing that is killed."""
 
 import os
+import pty
 import random
+import select
+import shlex
 import shutil
 import signal
 import subprocess
 import time
 from pathlib import Path
 
-from scenes import GRID, HPO, fill
+import pytest
+from scenes import GRID, HPO, alive, check_grid, children, fill, wait_for
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -91,3 +95,35 @@ def test_killed_writing_leaves_whole_files(full, stage, tmp_path, tally):
         kills,
         f"every file whole; {mixed} of two times",
     )
+
+
+@pytest.mark.parametrize("sink", ["disk", "reader"])
+def test_a_run_outlives_its_output(stage, tmp_path, sink, request, tally):
+    """Its log's disk is full, or whoever read it is gone after a line."""
+    if sink == "reader":
+        request.getfixturevalue("full")
+    scene = stage(GRID)
+    output = "> /dev/full 2>&1" if sink == "disk" else "2>&1 | head -n 1"
+    command = f"{shlex.join(HPO)} run study.toml --seeds 2 {output}"
+    subprocess.run(["sh", "-c", command], cwd=tmp_path, check=sink == "reader", timeout=60)
+    wait_for(lambda: (tmp_path / "reports/study/index.html").is_file())
+    check_grid(scene.trials(), 3, 2)
+    what = {"disk": "a full disk under its log", "reader": "the reader of its output gone"}[sink]
+    tally("4.4" if sink == "disk" else "4.5", what, 1, "run and report are whole")
+
+
+def test_a_closed_terminal_stops_a_run_with_its_report(stage, tmp_path, full, tally):
+    scene = stage(GRID.replace("epochs = 4", "epochs = 2000"))
+    pid, terminal = pty.fork()
+    if not pid:  # the run, whose terminal it is
+        os.chdir(tmp_path)
+        os.execv(HPO[0], [*HPO, "run", "study.toml"])
+    wait_for(lambda: scene.states()["RUNNING"] and select.select([terminal], [], [], 0)[0])
+    family = children(pid)
+    os.close(terminal)
+    _, status = os.waitpid(pid, 0)
+    assert os.waitstatus_to_exitcode(status) == 130
+    wait_for(lambda: not any(map(alive, family)), seconds=5)
+    assert (tmp_path / "reports/study/index.html").is_file()
+    assert set(scene.states()) == {"FAIL"}, "none is left running"
+    tally("4.6", "the terminal of a run closed", 1, "stopped as by Ctrl-C, report written")
