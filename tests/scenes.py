@@ -81,10 +81,10 @@ class Scene:
         self.processes.append(process)
         return process
 
-    def whole(self, *arguments: str, code: int = 0, **env: str) -> str:
+    def whole(self, *arguments: str, code: int = 0, seconds: float = 120, **env: str) -> str:
         """A run to its end, and what it said."""
         process = self.start(*arguments, **env)
-        output = ended(process)
+        output = ended(process, seconds)
         assert process.returncode == code, output
         return output
 

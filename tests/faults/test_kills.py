@@ -97,7 +97,7 @@ def test_no_kill_loses_or_repeats_a_trial(stage, kind, tmp_path, request, amount
     total = ["--seeds", str(seeds)] if kind == "grid" else ["--trials", str(amount(12, 600))]
     done = killed_runs(scene, kills, random.Random(0), *total)
     there = scene.finished()
-    output = scene.whole(*total)
+    output = scene.whole(*total, seconds=600)
     trials = scene.trials()
     if kind == "grid":
         check_grid(trials, 3, seeds)
@@ -155,8 +155,9 @@ def test_a_crash_between_any_two_writes_loses_nothing(full, stage, kind, tmp_pat
     for number in range(1, 1000):
         command = [*script, str(number), "study.toml", "--workers", "1", "--quiet"]
         process = subprocess.Popen(
-            command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
+            command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            start_new_session=True,
+        )  # fmt: skip
         scene.processes.append(process)
         output = ended(process)
         assert process.returncode in (0, -signal.SIGKILL), output

@@ -67,7 +67,7 @@ def test_thousands_of_trials_cost_no_more_each_than_hundreds(full, kind, stage, 
     watch = [sys.executable, Path(__file__).with_name("watched_run.py"), "starts.json"]
     process = subprocess.Popen(
         [*watch, "study.toml", "--quiet"], cwd=tmp_path, stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT, text=True,
+        stderr=subprocess.STDOUT, text=True, start_new_session=True,
     )  # fmt: skip
     scene.processes.append(process)
     output = ended(process, 1800)
