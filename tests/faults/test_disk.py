@@ -108,7 +108,10 @@ def test_a_run_outlives_its_output(stage, tmp_path, sink, request, tally):
     subprocess.run(["sh", "-c", command], cwd=tmp_path, check=sink == "reader", timeout=60)
     wait_for(lambda: (tmp_path / "reports/study/index.html").is_file())
     check_grid(scene.trials(), 3, 2)
-    what = {"disk": "a full disk under its log", "reader": "the reader of its output gone"}[sink]
+    what = {
+        "disk": "a run whose log is on a full disk",
+        "reader": "a run whose output nobody reads on",
+    }[sink]
     tally("4.4" if sink == "disk" else "4.5", what, 1, "run and report are whole")
 
 
