@@ -6,8 +6,8 @@ from typing import Any
 
 from hpo.errors import quoted
 
-# The keys of network.ACTIVATIONS, training.OPTIMIZERS and training.SCHEDULES, here so that a study
-# file is checked without importing torch. tests/test_training.py holds the two together.
+# The keys of network.ACTIVATIONS, optimizers.OPTIMIZERS and training.SCHEDULES, here so that a
+# study file is checked without importing torch. tests/test_training.py holds the two together.
 ACTIVATIONS = ("sigmoid", "tanh", "relu", "gelu", "silu", "elu", "leaky_relu")
 OPTIMIZERS = ("sgd", "sgd_momentum", "adam", "adamw", "rmsprop")
 

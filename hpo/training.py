@@ -1,4 +1,4 @@
-"""The epoch loop, the optimizers, the evaluation; knows nothing of trials, Optuna or files."""
+"""The epoch loop, the schedules, the evaluation; knows nothing of trials, Optuna or files."""
 
 import math
 import time
@@ -13,23 +13,7 @@ from torch.nn.functional import cross_entropy
 from hpo.config import CLASSES, Config, Seeds
 from hpo.diagnosis import IMAGES, Diagnosis, Figures
 from hpo.network import Network, Pass
-
-Optimizer = torch.optim.Optimizer
-
-# fused: one kernel over all parameters (https://docs.pytorch.org/docs/stable/optim.html).
-OPTIMIZERS: dict[str, Callable[[list[Tensor], Config], Optimizer]] = {
-    "sgd": lambda p, c: torch.optim.SGD(
-        p, c.lr, c.momentum, weight_decay=c.weight_decay, nesterov=c.nesterov, fused=True
-    ),
-    "sgd_momentum": lambda p, c: torch.optim.SGD(
-        p, c.lr, c.momentum or 0.9, weight_decay=c.weight_decay, nesterov=c.nesterov, fused=True
-    ),
-    "adam": lambda p, c: torch.optim.Adam(p, c.lr, weight_decay=c.weight_decay, fused=True),
-    "adamw": lambda p, c: torch.optim.AdamW(p, c.lr, weight_decay=c.weight_decay, fused=True),
-    "rmsprop": lambda p, c: torch.optim.RMSprop(
-        p, c.lr, momentum=c.momentum, weight_decay=c.weight_decay, foreach=True
-    ),
-}
+from hpo.optimizers import OPTIMIZERS, Step
 
 # The learning rate as a share of `lr`, by the share of the training's steps that are done. The
 # linear one was the best of ten on a range of problems in Defazio et al., "Optimal Linear Decay
@@ -161,15 +145,14 @@ class _Trainer:
         self.schedule = SCHEDULES[config.schedule]
         self.steps = config.epochs * math.ceil(rows / config.batch_size)
         self.done = 0
-        self.optimizer: Optimizer | None = None
+        self.optimizer: Step | None = None
         self.gradient = network.layers
         if config.optimizer != "sgd" or config.momentum or config.weight_decay:
             layers = network.layers
             self.gradient = type(layers).zeros(
                 network.sizes, network.replicates, layers.flat.device
             )
-            layers.flat.grad = self.gradient.flat
-            self.optimizer = OPTIMIZERS[config.optimizer]([layers.flat], config)
+            self.optimizer = OPTIMIZERS[config.optimizer](layers.flat, self.gradient.flat, config)
         self.passes: dict[int, Pass] = {}
 
     def epoch(self, examples: Examples, order: Tensor) -> tuple[list[float], list[float]]:
@@ -211,8 +194,7 @@ class _Trainer:
             buffers.backward(logits, targets, self.network.layers, step=step, keep=1)
         else:
             buffers.backward(logits, targets, self.gradient, step=1 / batch, keep=0)
-            self.optimizer.param_groups[0]["lr"] = lr
-            self.optimizer.step()
+            self.optimizer(lr)
 
 
 def evaluate(network: Network, examples: Examples, rows: Tensor) -> tuple[list[float], list[float]]:

@@ -1,8 +1,11 @@
 """Training by hand against autograd, alone and stacked."""
 
 import math
+import subprocess
+import sys
 from collections.abc import Iterator
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,7 +13,7 @@ from torch import nn
 
 from hpo.config import ACTIVATIONS, OPTIMIZERS, SCHEDULES, Config, Seeds
 from hpo.network import ACTIVATIONS as ACTIVATION_CODE
-from hpo.training import OPTIMIZERS as OPTIMIZER_CODE
+from hpo.optimizers import OPTIMIZERS as OPTIMIZER_CODE
 from hpo.training import SCHEDULES as SCHEDULE_CODE
 from hpo.training import Epoch, Examples, Split, _correct, evaluate, train
 
@@ -147,6 +150,21 @@ def test_twenty_steps_give_autograds_weights_alone_and_stacked(activation, optim
 def test_momentum_nesterov_and_weight_decay_are_torch_optims(changes):
     settings = config(**changes, epochs=2)
     assert_same_weights(last_epoch(settings, [3]), 0, by_autograd(settings, 3))
+
+
+def test_training_does_not_load_torchs_compiler():
+    """Which every worker of every run would pay for, by 1.5 s of CPU."""
+    code = """if True:
+        import sys
+        from test_training import OPTIMIZERS, config, last_epoch
+        for optimizer in OPTIMIZERS:
+            last_epoch(config(optimizer=optimizer), [0])
+        print("torch._dynamo" in sys.modules)
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=Path(__file__).parent, capture_output=True, text=True
+    )
+    assert (done.stdout, done.stderr) == ("False\n", "")
 
 
 @pytest.mark.parametrize("schedule", ["linear", "cosine"])
