@@ -150,35 +150,35 @@ def test_wrong_option_is_refused_in_a_line_and_leaves_nothing(
     ids=["malformed", "unknown key"],
 )
 def test_wrong_study_file_is_refused_and_leaves_nothing(
-    hpo: Run, tmp_path: Path, text: str, said: str
+    forked_hpo: Run, tmp_path: Path, text: str, said: str
 ):
     (tmp_path / "mine.toml").write_text(text)
-    answer = hpo("run", "mine.toml")
+    answer = forked_hpo("run", "mine.toml")
     assert_refused(answer, "mine.toml: ", said)
     assert written(tmp_path) == ["mine.toml"]
 
 
-def test_every_fault_of_a_study_file_has_a_line(hpo: Run, tmp_path: Path):
+def test_every_fault_of_a_study_file_has_a_line(forked_hpo: Run, tmp_path: Path):
     (tmp_path / "mine.toml").write_text("title = 3\nseeds = 0\ncells = []")
-    assert_refused(hpo("run", "mine.toml"), "title: ", "seeds: ", "cells: ", lines=3)
+    assert_refused(forked_hpo("run", "mine.toml"), "title: ", "seeds: ", "cells: ", lines=3)
 
 
 @pytest.mark.parametrize("in_the_way", ["out", "out/grid-report"])
 @pytest.mark.parametrize("command", ["run", "report"])
 def test_file_in_the_way_of_the_report_is_refused_before_the_run(
-    hpo: Run, tmp_path: Path, command: str, in_the_way: str
+    forked_hpo: Run, tmp_path: Path, command: str, in_the_way: str
 ):
     path = tmp_path / in_the_way
     path.parent.mkdir(exist_ok=True)
     path.write_text("mine")
     before = written(tmp_path)
-    assert_refused(hpo(command, "grid-report", "--out", "out"), "--out out", "give another")
+    assert_refused(forked_hpo(command, "grid-report", "--out", "out"), "--out out", "give another")
     assert written(tmp_path) == before
 
 
-def test_link_to_nowhere_in_the_way_of_the_report_is_refused(hpo: Run, tmp_path: Path):
+def test_link_to_nowhere_in_the_way_of_the_report_is_refused(forked_hpo: Run, tmp_path: Path):
     (tmp_path / "out").symlink_to(tmp_path / "nowhere")
-    assert_refused(hpo("run", "grid-report", "--out", "out"), "--out out")
+    assert_refused(forked_hpo("run", "grid-report", "--out", "out"), "--out out")
 
 
 # --- storages ----------------------------------------------------------------------------------
@@ -196,7 +196,7 @@ def closed_port() -> int:
 )
 @pytest.mark.parametrize("command", ["run", "report", "list"])
 def test_foreign_file_as_storage_is_refused_and_stays_as_it_was(
-    hpo: Run, tmp_path: Path, command: str, content: bytes | None, said: str
+    forked_hpo: Run, tmp_path: Path, command: str, content: bytes | None, said: str
 ):
     path = tmp_path / "mine.db"
     if content is None:
@@ -207,7 +207,7 @@ def test_foreign_file_as_storage_is_refused_and_stays_as_it_was(
         path.write_bytes(content)
     before = path.read_bytes()
     study = [] if command == "list" else ["grid-report"]
-    answer = hpo(command, *study, "--storage", "sqlite:///mine.db")
+    answer = forked_hpo(command, *study, "--storage", "sqlite:///mine.db")
     assert answer.code == 2
     assert "storage sqlite:///mine.db" in answer.err
     assert said in answer.err
@@ -216,9 +216,9 @@ def test_foreign_file_as_storage_is_refused_and_stays_as_it_was(
     assert written(tmp_path) == ["mine.db"]
 
 
-def test_folder_as_storage_is_refused(hpo: Run, tmp_path: Path):
+def test_folder_as_storage_is_refused(forked_hpo: Run, tmp_path: Path):
     (tmp_path / "mine.db").mkdir()
-    answer = hpo("run", "grid-report", "--storage", "sqlite:///mine.db")
+    answer = forked_hpo("run", "grid-report", "--storage", "sqlite:///mine.db")
     assert_refused(answer, "storage sqlite:///mine.db: cannot be opened (unable to open")
 
 
@@ -272,8 +272,8 @@ def test_command_line_in_the_provenance_shows_no_password():
 # --- debugging ---------------------------------------------------------------------------------
 
 
-def test_traceback_comes_where_it_is_asked_for(hpo: Run):
-    answer = hpo("run", "nonsense", env={"HPO_DEBUG": "1"})
+def test_traceback_comes_where_it_is_asked_for(forked_hpo: Run):
+    answer = forked_hpo("run", "nonsense", env={"HPO_DEBUG": "1"})
     assert answer.code == 2
     assert answer.err.startswith("Traceback")
     assert "\nhpo: study 'nonsense': " in answer.err
@@ -298,8 +298,8 @@ def test_stopped_run_exits_with_130_and_says_how_to_go_on(
 # --- list, data, fresh -------------------------------------------------------------------------
 
 
-def test_list_shows_study_files_before_there_is_a_storage(hpo: Run, tmp_path: Path):
-    answer = hpo("list")
+def test_list_shows_study_files_before_there_is_a_storage(forked_hpo: Run, tmp_path: Path):
+    answer = forked_hpo("list")
     assert (answer.code, answer.err) == (0, "")
     for name in study_file.shipped():
         assert f"  {name} " in answer.out
@@ -307,27 +307,27 @@ def test_list_shows_study_files_before_there_is_a_storage(hpo: Run, tmp_path: Pa
     assert written(tmp_path) == []
 
 
-def test_list_refuses_a_storage_that_is_none(hpo: Run):
-    answer = hpo("list", "--storage", "nonsense")
+def test_list_refuses_a_storage_that_is_none(forked_hpo: Run):
+    answer = forked_hpo("list", "--storage", "nonsense")
     assert answer.code == 2
     assert answer.err.startswith("hpo: storage nonsense: is no storage URL; ")
 
 
-def test_list_shows_the_studies_in_the_storage(hpo: Run, tmp_path: Path):
+def test_list_shows_the_studies_in_the_storage(forked_hpo: Run, tmp_path: Path):
     storage = open_storage(f"sqlite:///{tmp_path / 'hpo.db'}")
     study = optuna.create_study(storage=storage, study_name="mine")
     study.add_trial(optuna.trial.create_trial(value=0.5))
-    answer = hpo("list")
+    answer = forked_hpo("list")
     assert (answer.code, answer.err) == (0, "")
     assert ["mine", "1", "trial"] in [line.split() for line in answer.out.splitlines()]
 
 
-def test_data_list_says_what_is_on_disk(hpo: Run, tmp_path: Path):
+def test_data_list_says_what_is_on_disk(forked_hpo: Run, tmp_path: Path):
     raw = tmp_path / "d" / "KMNIST" / "raw"
     raw.mkdir(parents=True)
     for file in data.IDX["kmnist"].files:
         (raw / f"{file.name}.gz").touch()
-    answer = hpo("data", "list", env={"HPO_DATA_DIR": str(tmp_path / "d")})
+    answer = forked_hpo("data", "list", env={"HPO_DATA_DIR": str(tmp_path / "d")})
     assert (answer.code, answer.err) == (0, "")
     assert [line.split(maxsplit=1) for line in answer.out.splitlines()[1:]] == [
         ["mnist", "not here"],
@@ -337,25 +337,25 @@ def test_data_list_says_what_is_on_disk(hpo: Run, tmp_path: Path):
     ]
 
 
-def test_data_get_says_what_it_got(hpo: Run):
-    answer = hpo("data", "get", "mnist-5k")
+def test_data_get_says_what_it_got(forked_hpo: Run):
+    answer = forked_hpo("data", "get", "mnist-5k")
     assert (answer.code, answer.err) == (0, "")
     assert answer.out.startswith("mnist-5k: 4000 training and 1000 test images, SHA-256 ")
 
 
-def test_data_get_names_a_damaged_file(hpo: Run, tmp_path: Path):
+def test_data_get_names_a_damaged_file(forked_hpo: Run, tmp_path: Path):
     raw = tmp_path / "MNIST" / "raw"
     raw.mkdir(parents=True)
     for file in data.IDX["mnist"].files:
         (raw / f"{file.name}.gz").write_bytes(b"half")
-    answer = hpo("data", "get", "mnist", "--data-dir", ".")
+    answer = forked_hpo("data", "get", "mnist", "--data-dir", ".")
     assert_refused(answer, "train-images-idx3-ubyte.gz: is damaged", "delete", lines=4)
 
 
-def test_fresh_refuses_to_delete_where_nobody_can_be_asked(hpo: Run, tmp_path: Path):
+def test_fresh_refuses_to_delete_where_nobody_can_be_asked(forked_hpo: Run, tmp_path: Path):
     url = f"sqlite:///{tmp_path / 'hpo.db'}"
     optuna.create_study(storage=open_storage(url), study_name="grid-report")
-    answer = hpo("run", "grid-report", "--fresh", "--dataset", "mnist-5k")
+    answer = forked_hpo("run", "grid-report", "--fresh", "--dataset", "mnist-5k")
     assert_refused(answer, "--fresh", "--yes")
     assert optuna.get_all_study_names(url) == ["grid-report"]
 

@@ -150,15 +150,15 @@ def test_searches_are_compared_by_their_winners(ended_search):
         compare(search, dataclasses.replace(again, winner=None))
 
 
-def test_the_command_prints_a_table_or_a_line(hpo, tmp_path):
+def test_the_command_prints_a_table_or_a_line(forked_hpo, tmp_path):
     (tmp_path / "g").mkdir()
     for name in ("one", "two"):
         (tmp_path / "g" / f"{name}.toml").write_text(CELLS.format("plain", "slow"))
         store(tmp_path, seeds=3, file=str(tmp_path / "g" / f"{name}.toml"), name=name)
-    answer = hpo("compare", "one", "two")
+    answer = forked_hpo("compare", "one", "two")
     assert answer.code == 0, answer.err
     assert "plain" in answer.out
     assert "unresolved" in answer.out
-    answer = hpo("compare", "one", "three")
+    answer = forked_hpo("compare", "one", "three")
     assert (answer.code, answer.err.count("\n")) == (2, 1)
     assert "'three': is not in the storage; there are: one, two" in answer.err

@@ -107,11 +107,11 @@ def test_a_missing_artifact_is_said_to_be_gone(hpo_process, tmp_path):
     assert ended(process) == (130, "")
 
 
-def test_a_port_in_use_is_a_line(hpo, tmp_path):
+def test_a_port_in_use_is_a_line(forked_hpo, tmp_path):
     store(tmp_path)
     with closing(socket.create_server(("127.0.0.1", 0))) as taken:
         port = str(taken.getsockname()[1])
-        answer = hpo("dashboard", "--port", port)
+        answer = forked_hpo("dashboard", "--port", port)
     assert answer.code == 2
     assert answer.err == (
         f"hpo: --port {port}: cannot listen on it (Address already in use); give another, or "
@@ -133,11 +133,11 @@ def test_any_other_address_than_this_machines_own_warns(hpo_process, tmp_path):
     assert address(process)
 
 
-def test_a_storage_without_studies_is_a_line_and_leaves_no_file(hpo, tmp_path):
-    answer = hpo("dashboard")
+def test_a_storage_without_studies_is_a_line_and_leaves_no_file(forked_hpo, tmp_path):
+    answer = forked_hpo("dashboard")
     assert (answer.code, list(tmp_path.iterdir())) == (2, [])
     open_storage(f"sqlite:///{tmp_path / 'hpo.db'}")
-    answer = hpo("dashboard")
+    answer = forked_hpo("dashboard")
     assert answer.code == 2
     assert answer.err == (
         "hpo: storage sqlite:///hpo.db: holds no studies yet; `hpo run` makes them\n"

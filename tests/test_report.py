@@ -63,31 +63,38 @@ def store(folder: Path, seeds: int = 3, name: str = "grid-report", **changes) ->
     return results.load_study(storage, name)
 
 
-@pytest.fixture
-def stored(tmp_path: Path) -> results.StoredGrid:
-    return store(tmp_path)
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where `stored` lies, and its report under reports/grid-report."""
+    return tmp_path_factory.mktemp("stored")
 
 
-def test_all_promised_files_are_written(stored, tmp_path):
-    index = report.write(stored, tmp_path / "reports/grid-report")
-    folder = index.parent
-    made = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+@pytest.fixture(scope="module")
+def stored(folder: Path) -> results.StoredGrid:
+    return store(folder)
+
+
+@pytest.fixture(scope="module")
+def reported(folder: Path, stored: results.StoredGrid) -> Path:
+    return report.write(stored, folder / "reports/grid-report").parent
+
+
+def test_all_promised_files_are_written(reported):
+    made = {str(path.relative_to(reported)) for path in reported.rglob("*") if path.is_file()}
     curves = {f"figures/curves-{n}.svg" for n in range(6)}
     texts = {"index.html", "report.md", "trials.csv", "curves.csv", "provenance.json"}
     assert made == {*texts, "figures/overview.svg", "figures/importance.svg", *curves}
-    assert [p.name for p in folder.parent.iterdir()] == ["grid-report"]
+    assert [p.name for p in reported.parent.iterdir()] == ["grid-report"]
 
 
-def test_csv_columns_are_those_of_the_interface(stored, tmp_path):
-    folder = report.write(stored, tmp_path / "out").parent
-    assert (folder / "trials.csv").read_text().startswith(f"{TRIAL_COLUMNS},")
-    assert (folder / "curves.csv").read_text().startswith(f"{CURVE_COLUMNS}\n")
-    trials = pd.read_csv(folder / "trials.csv")
+def test_csv_columns_are_those_of_the_interface(reported):
+    assert (reported / "trials.csv").read_text().startswith(f"{TRIAL_COLUMNS},")
+    assert (reported / "curves.csv").read_text().startswith(f"{CURVE_COLUMNS}\n")
+    trials = pd.read_csv(reported / "trials.csv")
     assert len(trials) == 24
     assert trials["test_accuracy"].between(0, 1).all()
-    assert trials["valid_accuracy"].equals(
-        pd.read_csv(folder / "curves.csv").query("epoch == 2")["valid_accuracy"].reset_index(drop=1)
-    )
+    last = pd.read_csv(reported / "curves.csv").query("epoch == 2")
+    assert trials["valid_accuracy"].equals(last["valid_accuracy"].reset_index(drop=True))
 
 
 class Page(HTMLParser):
@@ -110,16 +117,16 @@ class Page(HTMLParser):
         self.words.append(data)
 
 
-def test_the_page_stands_alone_and_every_picture_has_a_text(stored, tmp_path):
-    seen = Page(report.write(stored, tmp_path / "out").read_text())
+def test_the_page_stands_alone_and_every_picture_has_a_text(reported):
+    seen = Page((reported / "index.html").read_text())
     assert seen.links
     assert all(link.startswith("#") for link in seen.links)
     assert len(seen.alts) == 8
     assert all(len(alt) > 20 for alt in seen.alts)
 
 
-def test_reported_and_reproduced_stand_side_by_side(stored, tmp_path):
-    text = report.write(stored, tmp_path / "out").with_name("report.md").read_text()
+def test_reported_and_reproduced_stand_side_by_side(reported):
+    text = (reported / "report.md").read_text()
     header = "Model | Hidden layers | Activation | Test accuracy (%), reported | "
     assert header + "Test accuracy (%), reproduced | Test loss, reported |" in text
     assert re.search(r"\| Wider MLP \| 2 × 512 \| Sigmoid \| 96.15 \| 96\.\d\d ± 0\.\d\d \|", text)
@@ -235,11 +242,11 @@ def test_hostile_titles_are_text_on_the_page(tmp_path):
     assert "<img>" not in index.with_name("report.md").read_text().replace("\\<img\\>", "")
 
 
-def test_the_same_storage_gives_the_same_bytes(stored, tmp_path):
-    first, second = (report.write(stored, tmp_path / name).parent for name in "ab")
-    for path in first.rglob("*"):
+def test_the_same_storage_gives_the_same_bytes(stored, reported, tmp_path):
+    again = report.write(stored, tmp_path / "again").parent
+    for path in reported.rglob("*"):
         if path.is_file():
-            assert path.read_bytes() == (second / path.relative_to(first)).read_bytes()
+            assert path.read_bytes() == (again / path.relative_to(reported)).read_bytes()
 
 
 def test_a_failed_write_leaves_the_old_report(stored, tmp_path, monkeypatch):
@@ -256,15 +263,14 @@ def test_a_failed_write_leaves_the_old_report(stored, tmp_path, monkeypatch):
     assert sorted(p.name for p in tmp_path.iterdir() if p.name.startswith(".")) == []
 
 
-def test_provenance_is_json_with_seeds_and_data(stored, tmp_path):
-    path = report.write(stored, tmp_path / "out").with_name("provenance.json")
-    found = json.loads(path.read_text())
+def test_provenance_is_json_with_seeds_and_data(reported):
+    found = json.loads((reported / "provenance.json").read_text())
     assert found["split_seeds"] == [0, 1, 2]
     assert found["dataset"]["checksum"] == "0" * 64
 
 
-def test_an_unknown_study_is_refused_with_those_that_there_are(stored, tmp_path):
-    storage = open_storage(f"sqlite:///{tmp_path / 'hpo.db'}")
+def test_an_unknown_study_is_refused_with_those_that_there_are(stored, folder):
+    storage = open_storage(f"sqlite:///{folder / 'hpo.db'}")
     with pytest.raises(InputError, match="not in the storage; there are: grid-report"):
         results.load_study(storage, "nothing")
 

@@ -20,7 +20,7 @@ def tiny(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_search_ends_in_a_report_a_csv_and_a_network(ended_search, hpo):
+def test_a_search_ends_in_a_report_a_csv_and_a_network(ended_search, forked_hpo):
     answer = ended_search.answer
     assert answer.code == 0, answer.err
     assert answer.err == ""
@@ -40,7 +40,7 @@ def test_a_search_ends_in_a_report_a_csv_and_a_network(ended_search, hpo):
     assert "Tiny &lt;search&gt; &amp; more" in page
     for words in ("selection bias", "95% interval", "hpo run tiny.toml", "load_file"):
         assert words in page
-    shown = hpo("show", "tiny", "--storage", f"sqlite:///{ended_search.folder / 'hpo.db'}")
+    shown = forked_hpo("show", "tiny", "--storage", f"sqlite:///{ended_search.folder / 'hpo.db'}")
     assert shown.code == 0
     assert "the winner" in shown.out
 
@@ -119,15 +119,15 @@ def test_wrong_options_are_refused_in_a_line(arguments, line, forked_hpo, tiny):
         ("k = 2", "k = 2\nseed = 3", "finalists.seed: unknown key; did you mean 'seeds'?"),
     ],
 )
-def test_wrong_study_files_are_refused_in_a_line(before, after, line, hpo, tiny):
+def test_wrong_study_files_are_refused_in_a_line(before, after, line, forked_hpo, tiny):
     (tiny / "tiny.toml").write_text(SEARCH.replace(before, after))
-    answer = hpo("run", "tiny.toml")
+    answer = forked_hpo("run", "tiny.toml")
     assert answer.code == 2
     assert line in answer.err
     assert answer.err.count("\n") == 1
 
 
-def test_a_grid_has_no_options_of_a_search(hpo):
-    answer = hpo("run", "grid-report", "--trials", "5")
+def test_a_grid_has_no_options_of_a_search(forked_hpo):
+    answer = forked_hpo("run", "grid-report", "--trials", "5")
     assert answer.code == 2
     assert "--trials: study 'grid-report' is a grid, which has no such option" in answer.err
