@@ -2,7 +2,6 @@
 
 import contextlib
 import resource
-import signal
 import socket
 import sqlite3
 import subprocess
@@ -277,22 +276,6 @@ def test_traceback_comes_where_it_is_asked_for(forked_hpo: Run):
     assert answer.code == 2
     assert answer.err.startswith("Traceback")
     assert "\nhpo: study 'nonsense': " in answer.err
-
-
-# --- stopping ----------------------------------------------------------------------------------
-
-
-def test_stopped_run_exits_with_130_and_says_how_to_go_on(
-    hpo_process: Callable[..., subprocess.Popen[str]],
-):
-    options = ["--dataset", "mnist-5k", "--seeds", "99", "--timeout", "60"]
-    process = hpo_process("run", "grid-report", *options)
-    assert process.stdout is not None
-    process.stdout.readline()  # the first finished trial
-    process.send_signal(signal.SIGTERM)
-    _, err = process.communicate(timeout=30)
-    assert process.returncode == 130
-    assert err == "hpo: stopped; the same command goes on from here\n"
 
 
 # --- list, data, fresh -------------------------------------------------------------------------

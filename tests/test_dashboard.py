@@ -16,6 +16,7 @@ from contextlib import closing
 from pathlib import Path
 
 import optuna
+import pandas as pd
 import pytest
 from test_report import store
 from test_search_cli import await_trials, ended_in
@@ -203,6 +204,7 @@ def test_a_broken_answer_is_a_line_and_a_lost_client_none(capfd):
 
 
 def test_four_clients_poll_while_a_study_writes(hpo_process, tmp_path):
+    """And a timeout goes on to finalists, winner and report."""
     (tmp_path / "tiny.toml").write_text(SEARCH)
     process = hpo_process("run", "tiny.toml", "--trials", "100000", "--timeout", "8", "--dashboard")
     url = address(process)
@@ -222,6 +224,8 @@ def test_four_clients_poll_while_a_study_writes(hpo_process, tmp_path):
     assert len(answers) > 10
     assert trials > 3, time.monotonic() - began
     assert not is_served(url)  # it ends with the run
+    assert len(pd.read_csv(tmp_path / "reports/tiny/finalists.csv")) == 4
+    assert (tmp_path / "reports/tiny/best/model.safetensors").is_file()
 
 
 def test_a_second_one_takes_a_free_port_and_both_end_with_their_runs(tmp_path):

@@ -281,7 +281,7 @@ def test_another_process_sees_epochs_while_the_study_runs(tmp_path):
         finish(process)
 
 
-def test_a_signal_stops_training_keeps_what_is_finished_and_writes_the_report(tmp_path):
+def test_ctrl_c_stops_training_keeps_what_is_finished_and_writes_the_report(tmp_path):
     process = start(tmp_path)
     wait_for(lambda: {"COMPLETE", "RUNNING"} <= states_in(tmp_path))
     finished = complete_in(tmp_path)
@@ -292,6 +292,7 @@ def test_a_signal_stops_training_keeps_what_is_finished_and_writes_the_report(tm
     output = finish(process)
     assert finished <= complete_in(tmp_path)
     assert process.returncode == 130, output
+    assert "\nhpo: stopped; the same command goes on from here\n" in output
     assert "Traceback" not in output
     assert (tmp_path / "reports/long/index.html").is_file()
     assert not [t for t in trials_in(tmp_path) if t.state.name == "RUNNING"]
