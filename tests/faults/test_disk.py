@@ -120,6 +120,7 @@ def test_a_closed_terminal_stops_a_run_with_its_report(stage, tmp_path, full, ta
     pid, terminal = pty.fork()
     if not pid:  # the run, whose terminal it is
         os.chdir(tmp_path)
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # these tests may run under nohup
         os.execv(HPO[0], [*HPO, "run", "study.toml"])
     wait_for(lambda: scene.states()["RUNNING"] and select.select([terminal], [], [], 0)[0])
     family = children(pid)
