@@ -211,18 +211,16 @@ def test_four_clients_poll_while_a_study_writes(hpo_process, tmp_path):
     await_trials(tmp_path)
     pollers = [Poller(url) for _ in range(4)]
     [poller.start() for poller in pollers]
-    before, began = ended_in(tmp_path), time.monotonic()
-    time.sleep(2)
+    enough, deadline = ended_in(tmp_path) + 4, time.monotonic() + 30
+    while ended_in(tmp_path) < enough or any(len(poller.answers) < 4 for poller in pollers):
+        assert time.monotonic() < deadline, [poller.answers for poller in pollers]
+        time.sleep(0.05)
     [poller.stop.set() for poller in pollers]
     [poller.join() for poller in pollers]
-    trials = ended_in(tmp_path) - before
     out, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (0, "")
     assert "locked" not in out
-    answers = [status for poller in pollers for status in poller.answers]
-    assert set(answers) == {200}
-    assert len(answers) > 10
-    assert trials > 3, time.monotonic() - began
+    assert {status for poller in pollers for status in poller.answers} == {200}
     assert not is_served(url)  # it ends with the run
     assert len(pd.read_csv(tmp_path / "reports/tiny/finalists.csv")) == 4
     assert (tmp_path / "reports/tiny/best/model.safetensors").is_file()
