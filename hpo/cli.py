@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 
     from rich.console import Console, RenderableType
 
-    from hpo.data import Dataset
-    from hpo.lock import Holder
-    from hpo.loop import End
-    from hpo.study_file import SearchStudy, StudyFile
+    from hpo.data.datasets import Dataset
+    from hpo.run.loop import End
+    from hpo.storage.lock import Holder
+    from hpo.study.file import SearchStudy, StudyFile
 
 app = typer.Typer(
     help="Hyperparameter studies of multilayer perceptrons.",
@@ -171,7 +171,7 @@ def run(
 ) -> None:
     """Run or resume a study, then write its report."""
     outlive_output()
-    from hpo import study_file
+    from hpo.study import file as study_file
 
     loaded = study_file.load(study)
     own_name = study_file.check_name(loaded.name if name is None else name)
@@ -196,22 +196,23 @@ def run(
     _one_of("--dataset", loaded.dataset if dataset is None else dataset, study_file.DATASETS)
     _check_writable(out, own_name)
 
-    from hpo import pool
+    from hpo.workers import pool
 
     pool.preload()  # torch takes two seconds to load; all that follows goes on beside it
-    from hpo import provenance
-    from hpo import storage as storages
+    from hpo.run import provenance
+    from hpo.storage import open as storages
 
     storages.quiet()
     storages.check_storage(storage)
     images, own_name = _load_data(loaded, dataset, data_dir, own_name)
     _check_writable(out, own_name)
     pool.require_device(device)
-    import hpo.report  # while the workers' server loads torch  # noqa: F401
-    from hpo import pictures, runner
-    from hpo.dashboard import beside
-    from hpo.lock import only_run
-    from hpo.patience import patient
+    import hpo.report.write  # while the workers' server loads torch  # noqa: F401
+    from hpo.run import runner
+    from hpo.storage.lock import only_run
+    from hpo.storage.retry import patient
+    from hpo.watch import artifacts as pictures
+    from hpo.watch.dashboard import beside
 
     opened = patient(storages.open_storage(storage), shown(storage), _say)
     limit = math.inf if timeout is None else timeout
@@ -251,9 +252,9 @@ def _run_and_report(
     run_it: "Callable[[], End]", storage: Any, name: str, out: Path, command: str
 ) -> None:
     """Whatever ends the run, its report is written from what is stored."""
-    from hpo.best import Unsaved
-    from hpo.loop import End
-    from hpo.patience import StorageLost
+    from hpo.model.folder import Unsaved
+    from hpo.run.loop import End
+    from hpo.storage.retry import StorageLost
 
     whole = True
     try:
@@ -283,8 +284,8 @@ def _say(text: str) -> None:
 
 def _write_note(storage: Any, name: str, command: str, written: Path | None) -> None:
     """A note that cannot be written costs the note; the study and its report are there."""
-    from hpo import note
-    from hpo.patience import StorageLost
+    from hpo.storage.retry import StorageLost
+    from hpo.watch import note
 
     try:
         note.end(storage, name, command, written)
@@ -301,7 +302,8 @@ def _refuse(options: dict[str, Any], study: str, kind: str) -> None:
 
 def _with_options(search: "SearchStudy", options: dict[str, Any]) -> "SearchStudy":
     """The search as --trials, --sampler, --sampler-seed and --pruner change it, where given."""
-    from hpo import samplers, study_file
+    from hpo.run import samplers
+    from hpo.study import file as study_file
 
     _at_least("--trials", options["--trials"], 1)
     _at_least("--sampler-seed", options["--sampler-seed"], 0)
@@ -324,7 +326,7 @@ def _load_data(
     loaded: "StudyFile", asked: str | None, data_dir: Path | None, name: str
 ) -> "tuple[Dataset, str]":
     """The dataset and the study's name: another one if mnist-5k has to stand in for MNIST."""
-    from hpo import data
+    from hpo.data import datasets as data
 
     folder = data_dir or data.default_dir()
     wanted = asked or loaded.dataset
@@ -343,7 +345,9 @@ def _load_data(
 
 def _write_report(storage: Any, name: str, out: Path) -> tuple[Path | None, bool]:
     """The report's path, if it could be written, and whether any trial has finished."""
-    from hpo import report, results, terminal
+    from hpo.report import write as report
+    from hpo.storage import results
+    from hpo.watch import terminal
 
     study = results.load_study(storage, name)
     try:
@@ -367,7 +371,7 @@ def report(
     name: NameOption = None,
 ) -> None:
     """Write a study's report again, from the storage alone."""
-    from hpo.storage import open_storage
+    from hpo.storage.open import open_storage
 
     stored = _stored_name(study, name)
     _check_writable(out, stored)
@@ -385,11 +389,14 @@ def show(
     ] = False,
 ) -> None:
     """Show a study in the terminal: progress, states, best trials, results."""
-    from hpo import storage as storages
+    from hpo.storage import open as storages
 
     stored = _stored_name(study, name)
     opened = storages.open_storage(storage, create=False)
-    from hpo import finalists, lock, results, terminal, watching
+    from hpo.storage import lock, results
+    from hpo.study import finalists
+    from hpo.watch import progress as watching
+    from hpo.watch import terminal
 
     runs_here = partial(lock.held, storages.absolute(storage), finalists.search_of(stored))
     if watch:
@@ -406,18 +413,19 @@ def compare(
     storage: StorageOption = DEFAULT_STORAGE,
 ) -> None:
     """Compare two stored grids cell by cell, or two searches by their winners."""
-    from hpo.storage import open_storage
+    from hpo.storage.open import open_storage
 
     names = [_stored_name(study, None) for study in (first, second)]
     opened = open_storage(storage, create=False)
-    from hpo import compare, results
+    from hpo.analysis import compare
+    from hpo.storage import results
 
     _print_parts(compare.terminal(*(results.load_study(opened, name) for name in names)))
 
 
 def _print_parts(parts: "Iterable[RenderableType]") -> None:
     """Lines and tables; a table is as wide as it is where the output is no terminal."""
-    from hpo.svg import legible
+    from hpo.report.figures.svg import legible
 
     console = _console()
     for part in parts:
@@ -437,13 +445,13 @@ def _console() -> "Console":
 @app.command("list")
 def list_(storage: StorageOption = DEFAULT_STORAGE) -> None:
     """List the study files that can be run, and the studies in the storage."""
-    from hpo import study_file
+    from hpo.study import file as study_file
 
     print("Study files:")
     for name in study_file.shipped():
         found = study_file.load(name)
         print(f"  {name:24}{found.title}")
-    from hpo.storage import NothingStored, open_storage
+    from hpo.storage.open import NothingStored, open_storage
 
     try:
         opened = open_storage(storage, create=False)
@@ -468,11 +476,11 @@ def dashboard(
     ] = 8080,
 ) -> None:
     """Serve optuna-dashboard on the storage and its artifacts."""
-    from hpo.storage import open_storage, require_studies
+    from hpo.storage.open import open_storage, require_studies
 
     opened = open_storage(storage, create=False)
     require_studies(opened, storage)
-    from hpo.dashboard import LOOPBACK, listen
+    from hpo.watch.dashboard import LOOPBACK, listen
 
     folder = _artifacts(artifacts, storage)
     with listen(opened, folder, host, port, partial(print, file=sys.stderr, flush=True)) as server:
@@ -499,11 +507,13 @@ def predict(
     ] = False,
 ) -> None:
     """Classify images: a line an image, its path, class and probability."""
-    from hpo import description, images
+    from hpo.model import description, images
 
     features = description.read(best).features
     names, pixels = images.read_all(image, features, invert=invert)
-    from hpo import saved  # torch takes two seconds to load; the user's slips are found without
+    from hpo.model import (
+        weights as saved,  # torch takes two seconds to load; the user's slips are found without
+    )
 
     rows = zip(names, saved.load(best).probabilities(pixels), strict=True)
     lines = [f"{name}\t{row.argmax()}\t{row.max():.4f}" for name, row in rows]
@@ -515,7 +525,8 @@ def data_get(
     name: Annotated[str, typer.Argument(metavar="NAME")], data_dir: DataDirOption = None
 ) -> None:
     """Fetch and check a dataset."""
-    from hpo import data, study_file
+    from hpo.data import datasets as data
+    from hpo.study import file as study_file
 
     _one_of("NAME", name, study_file.DATASETS)
     folder = data_dir or data.default_dir()
@@ -527,7 +538,8 @@ def data_get(
 @data_app.command("list")
 def data_list(data_dir: DataDirOption = None) -> None:
     """List the datasets, and whether they are on disk."""
-    from hpo import data, study_file
+    from hpo.data import datasets as data
+    from hpo.study import file as study_file
 
     folder = data_dir or data.default_dir()
     print(f"Datasets in {folder}:")
@@ -539,7 +551,7 @@ def data_list(data_dir: DataDirOption = None) -> None:
 
 def _stored_name(study: str, name: str | None) -> str:
     """The name in the storage that STUDY and --name mean."""
-    from hpo import study_file
+    from hpo.study import file as study_file
 
     if name is None:
         name = Path(study).stem if study.endswith(".toml") else study
@@ -548,7 +560,7 @@ def _stored_name(study: str, name: str | None) -> str:
 
 def _artifacts(asked: Path | None, storage: str) -> Path:
     """The folder of the storage's artifacts."""
-    from hpo.storage import artifacts_folder
+    from hpo.storage.open import artifacts_folder
 
     return asked or artifacts_folder(storage)
 
@@ -556,8 +568,8 @@ def _artifacts(asked: Path | None, storage: str) -> Path:
 def _delete(storage: Any, name: str, yes: bool, artifacts: Path, holder: "Holder") -> None:
     import optuna
 
-    from hpo.finalists import name_of
-    from hpo.pictures import remove
+    from hpo.study.finalists import name_of
+    from hpo.watch.artifacts import remove
 
     there = [n for n in (name_of(name), name) if n in optuna.get_all_study_names(storage)]
     if not there:

@@ -7,14 +7,16 @@ from typing import Any
 
 import optuna
 
-from hpo import data, record, tensors
-from hpo.config import HYPERPARAMETERS, Config, Seeds
+from hpo.data import datasets as data
 from hpo.errors import InputError
-from hpo.record import WORST
-from hpo.samplers import mark_diverged
-from hpo.space import Domain, parse_domain, space_faults, suggest
-from hpo.study_file import SearchStudy, load
-from hpo.training import Epoch, train
+from hpo.run.samplers import mark_diverged
+from hpo.storage import trial as record
+from hpo.storage.trial import WORST
+from hpo.study.config import HYPERPARAMETERS, Config, Seeds
+from hpo.study.file import SearchStudy, load
+from hpo.study.space import Domain, parse_domain, space_faults, suggest
+from hpo.training import tensors
+from hpo.training.train import Epoch, train
 
 
 def default_space() -> Mapping[str, Domain]:

@@ -19,8 +19,8 @@ from scenes import Scene
 from tally import amount, full, tally  # noqa: F401
 from tiny import SEARCH
 
-from hpo import data
-from hpo.config import CLASSES
+from hpo.data import datasets as data
+from hpo.study.config import CLASSES
 
 
 @dataclass(frozen=True)
@@ -236,7 +236,7 @@ def _idx(array: np.ndarray) -> bytes:
 
 @pytest.fixture
 def small_mnist(idx_files: IdxFiles, monkeypatch: pytest.MonkeyPatch) -> IdxFiles:
-    """The small files' checksums stand in hpo.data's table, as MNIST's and as Fashion-MNIST's."""
+    """The small files' checksums stand in the table of datasets, for MNIST and Fashion-MNIST."""
     packed = " ".join(data._md5(content) for content in idx_files.packed.values())
     plain = " ".join(data._md5(content) for content in idx_files.contents.values())
     for name, plain_md5s in (("mnist", plain), ("fashion-mnist", None)):

@@ -15,7 +15,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from hpo import cli, data
+from hpo import cli
+from hpo.data import datasets as data
 
 SECONDS = 10.0
 
@@ -50,12 +51,6 @@ def _server() -> subprocess.Popen[str]:
 
 def serve() -> None:
     """Answers a line each, until its input ends."""
-    import hpo.dashboard
-    import hpo.report
-    import hpo.runner
-    import hpo.saved
-    import hpo.terminal
-    import hpo.watching  # noqa: F401
 
     for line in sys.stdin:
         arguments, folder, seconds, env = json.loads(line)

@@ -14,7 +14,7 @@ import optuna
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from hpo.storage import NothingStored, open_storage
+from hpo.storage.open import NothingStored, open_storage
 
 HPO = [sys.executable, "-m", "hpo.cli"]
 GRID = """

@@ -15,7 +15,7 @@ from test_report import store
 from test_search_cli import ended_in
 from tiny import SEARCH
 
-from hpo import report
+from hpo.report import write as report
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
 REQUIRED = os.environ.get("HPO_REQUIRE_BROWSER") == "1"

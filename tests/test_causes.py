@@ -9,10 +9,13 @@ import pytest
 from test_claims import GRID
 from test_report import store
 
-from hpo import causes, grid_report, results, study_file
 from hpo.errors import InputError
-from hpo.page import Picture
-from hpo.storage import open_storage
+from hpo.report import causes
+from hpo.report import grid as grid_report
+from hpo.report.page import Picture
+from hpo.storage import results
+from hpo.storage.open import open_storage
+from hpo.study import file as study_file
 
 PLAIN = GRID[: GRID.index("[[claims]]")]
 CAUSE = '[[causes]]\ncell = "a"\nbeside = "b"\npresumes = "vanishing gradients"\n'

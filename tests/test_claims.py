@@ -7,11 +7,16 @@ import numpy as np
 import pytest
 from test_report import store
 
-from hpo import grid_report, judged, report, results, study_file, verdict_report
-from hpo.claims import Form, Term
+from hpo.analysis import claims as judged
+from hpo.analysis.hypothesis_tests import Verdict
 from hpo.errors import InputError
-from hpo.page import Table
-from hpo.verdicts import Verdict
+from hpo.report import claims as verdict_report
+from hpo.report import grid as grid_report
+from hpo.report import write as report
+from hpo.report.page import Table
+from hpo.storage import results
+from hpo.study import file as study_file
+from hpo.study.claims import Form, Term
 
 GRID = """
 dataset = "mnist-5k"

@@ -15,9 +15,11 @@ import pytest
 import torchvision
 from conftest import Answer
 
-from hpo import cli, data, study_file
+from hpo import cli
+from hpo.data import datasets as data
 from hpo.passwords import shown
-from hpo.storage import open_storage
+from hpo.storage.open import open_storage
+from hpo.study import file as study_file
 
 Run = Callable[..., Answer]
 
@@ -89,7 +91,7 @@ def test_report_show_and_list_import_no_torch(tmp_path: Path):
     for command in (["report", "grid-report"], ["show", "grid-report"], ["list"]):
         code, modules = modules_of(*command, "--storage", storage, cwd=tmp_path)
         assert "optuna" in modules
-        assert ("hpo.report" in modules) == (command[0] == "report")
+        assert ("hpo.report.write" in modules) == (command[0] == "report")
         assert ("matplotlib" in modules) == (command[0] == "report")
         assert "torch" not in modules
         assert code == 0
@@ -262,7 +264,7 @@ def test_stored_database_is_one_that_can_be_read_while_it_is_written(tmp_path: P
 
 
 def test_command_line_in_the_provenance_shows_no_password():
-    from hpo.provenance import command_line
+    from hpo.run.provenance import command_line
 
     line = command_line(["run", "x", "--storage=postgresql://me:s3cret@host/db", "--quiet"])
     assert line == "hpo run x '--storage=postgresql://me:***@host/db' --quiet"
@@ -384,7 +386,7 @@ def test_dataset_asked_for_is_never_replaced(
     arguments = ["hpo", "run", "grid-report", "--dataset", asked, "--data-dir", "empty"]
     monkeypatch.setattr(sys, "argv", arguments)
     monkeypatch.setattr("signal.signal", lambda *_: None)
-    monkeypatch.setattr("hpo.pool.preload", lambda: None)
+    monkeypatch.setattr("hpo.workers.pool.preload", lambda: None)
     with pytest.raises(SystemExit) as ended:
         cli.main()
     out, err = capsys.readouterr()

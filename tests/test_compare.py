@@ -9,11 +9,11 @@ import pytest
 from rich.console import Console
 from test_report import store
 
-from hpo import results
-from hpo.compare import compare, terminal
+from hpo.analysis.compare import compare, terminal
+from hpo.analysis.hypothesis_tests import Verdict
 from hpo.errors import InputError
-from hpo.storage import open_storage
-from hpo.verdicts import Verdict
+from hpo.storage import results
+from hpo.storage.open import open_storage
 
 CELLS = """
 dataset = "mnist"

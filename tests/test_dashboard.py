@@ -22,10 +22,11 @@ from test_report import store
 from test_search_cli import await_trials, ended_in
 from tiny import SEARCH
 
-from hpo import note, pool
-from hpo.dashboard import Server, beside, listen
 from hpo.errors import InputError
-from hpo.storage import open_storage
+from hpo.storage.open import open_storage
+from hpo.watch import note
+from hpo.watch.dashboard import Server, beside, listen
+from hpo.workers import pool
 
 SERVING = re.compile(r"optuna-dashboard on (http://\S+)")
 

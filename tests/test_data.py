@@ -19,9 +19,9 @@ import torchvision
 from conftest import IdxFiles
 from torchvision.transforms import Compose, Normalize, ToTensor
 
-from hpo import data
-from hpo.config import CLASSES
+from hpo.data import datasets as data
 from hpo.errors import InputError
+from hpo.study.config import CLASSES
 
 TRAIN_IMAGES, TRAIN_LABELS, TEST_IMAGES, TEST_LABELS = (f.name for f in data.IDX["mnist"].files)
 EMBEDDED_SHA256 = "15645664f4c27ca3baf7147a2c2d16e91f171f54120247bab843c2ca81920df3"

@@ -16,10 +16,10 @@ from test_training import (  # noqa: F401
 )
 from torch import nn
 
-from hpo import record
-from hpo.config import Config, Seeds
-from hpo.diagnosis import PROBES
-from hpo.training import Epoch, Examples, Split, train
+from hpo.storage import trial as record
+from hpo.study.config import Config, Seeds
+from hpo.training.diagnostics import PROBES
+from hpo.training.train import Epoch, Examples, Split, train
 
 OPTIMIZERS = ["sgd", "sgd_momentum", "adam"]
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from hpo.forecast import Sound, Spent, by_cost, by_count, finalists
+from hpo.run.forecast import Sound, Spent, by_cost, by_count, finalists
 
 
 def spent(cost: float, share: float, seconds: float) -> Spent:

@@ -23,8 +23,14 @@ from optuna.importance import (
 )
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from hpo import importance
-from hpo.importance import Evaluation, Importances, most_important_pair, ranked, target_quantile
+from hpo.analysis import importance
+from hpo.analysis.importance import (
+    Evaluation,
+    Importances,
+    most_important_pair,
+    ranked,
+    target_quantile,
+)
 
 UNIT = FloatDistribution(0, 1)
 FULL = importance.TREES
@@ -378,7 +384,7 @@ def test_optuna_says_nothing_and_keeps_its_verbosity(capfd: pytest.CaptureFixtur
 
 def test_importing_it_loads_neither_forests_nor_torch():
     program = (
-        "import sys, hpo.importance; "
+        "import sys, hpo.analysis.importance; "
         "print({'torch', 'sklearn', 'optuna.importance._fanova'} & set(sys.modules))"
     )
     ended = subprocess.run(

@@ -8,14 +8,17 @@ import pytest
 from test_report import store
 from test_training import _one_thread, config, examples, split  # noqa: F401
 
-from hpo import grid_report, noise, report, study_file
-from hpo.config import Seeds
-from hpo.data import load
+from hpo.data.datasets import load
 from hpo.errors import InputError
-from hpo.plan import GridPlan
-from hpo.runner import binding
-from hpo.storage import open_storage
-from hpo.training import train
+from hpo.report import grid as grid_report
+from hpo.report import noise
+from hpo.report import write as report
+from hpo.run.plan import GridPlan
+from hpo.run.runner import binding
+from hpo.storage.open import open_storage
+from hpo.study import file as study_file
+from hpo.study.config import Seeds
+from hpo.training.train import train
 
 TINY = """
 dataset = "mnist-5k"

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 import hpo
-from hpo.config import ACTIVATIONS, OPTIMIZERS
 from hpo.errors import InputError
+from hpo.study.config import ACTIVATIONS, OPTIMIZERS
 
 SMALL = {
     "depth": {"low": 1, "high": 2},
@@ -95,7 +95,7 @@ def test_the_default_space_is_that_of_the_search_and_trains():
 
 
 def test_the_test_images_are_never_looked_at(monkeypatch):
-    from hpo import data
+    from hpo.data import datasets as data
 
     loaded = data.load("mnist-5k", data.default_dir())
     poisoned = {**vars(loaded), "test_images": None, "test_labels": None}

@@ -1,4 +1,4 @@
-"""The wheel holds what it needs, and the modules import each other downwards only."""
+"""The wheel holds what it needs, and folders import only what stands below them."""
 
 import ast
 import os
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import hpo
-from hpo.study_file import shipped
+from hpo.study.file import shipped
 
 PACKAGE = Path(hpo.__file__).parent
 ROOT = PACKAGE.parent
@@ -41,7 +41,7 @@ def test_installed_wheel_runs_its_studies_by_name_away_from_the_checkout(
     installed: Path, tmp_path: Path
 ):
     program = (
-        "import hpo, hpo.study_file as s; print(hpo.__file__); "
+        "import hpo, hpo.study.file as s; print(hpo.__file__); "
         "print(*(f'{name}={s.load(name).name}' for name in s.shipped()))"
     )
     env = {**os.environ, "PYTHONPATH": str(installed)}
@@ -62,88 +62,62 @@ def test_wheel_holds_every_module_template_and_study_file(installed: Path):
     assert top - {"bin"} == {"hpo"}
 
 
-# --- the import table --------------------------------------------------------------------------
+# --- who may import whom -----------------------------------------------------------------------
 
-MODULES = {path.stem: ast.parse(path.read_text("utf-8")) for path in PACKAGE.glob("*.py")}
-KNOW_OPTUNA = {
-    "best", "cli", "dashboard", "fanova", "finalists", "importance", "journal", "lock", "loop",
-    "note", "objective", "patience", "pictures", "plan", "results", "reading", "runner", "samplers",
-    "search", "space", "storage", "watching",
-}  # fmt: skip
-LOAD_NO_TORCH = (
-    "report",
-    "figures",
-    "statistics",
-    "runner",
-    "pool",
-    "search_report",
-    "importance",
-    "images",
-    "description",
-    "snippet",
-    "study_file",
-    "data",
-    "cli",
-)
-# What a module of the lower floors may import of hpo; the others stand above all of these.
-LOWER_FLOORS = {
-    "errors": {"passwords"},
-    "config": {"errors"},
-    "statistics": set(),
-    "svg": set(),
-    "hover": {"svg"},
-    "forecast": set(),
-    "figures": {"statistics", "errors", "hover", "svg"},
-    "trial_picture": {"figures"},
-    "search_figures": {"figures", "hover", "svg"},
-    "network_figures": {"figures", "hover", "search_figures"},
-    "space_figures": {"figures", "hover", "search_figures"},
-    "contour": {"figures", "hover", "search_figures", "space_figures"},
-    "description": {"config", "errors"},
-    "snippet": {"config"},
-    "images": {"errors"},
-    "fanova": set(),
-    "importance": {"fanova"},
-    "space": {"config", "errors"},
-    "claims": {"errors"},
-    "verdicts": {"statistics"},
-    "study_file": {"claims", "config", "space", "errors"},
-    "network": {"config", "errors"},
-    "diagnosis": {"network"},
-    "optimizers": {"config"},
-    "training": {"diagnosis", "network", "optimizers", "config", "errors"},
-    "cause_figures": {"figures", "hover"},
-    "data": {"config", "errors"},
-    "journal": {"errors"},
-    "passwords": set(),
-    "process": set(),
-    "storage": {"errors", "journal", "passwords"},
-    "patience": {"errors", "storage"},
-    "lock": {"errors"},
-    "messages": {"config"},
-    "shared_data": {"data"},
+# Each folder, and what it may import of hpo: folders and modules that stand below it here. SMALL
+# tools are open to all.
+RULES = {
+    "cli": "session watch report run analysis workers model storage data study",
+    "session": "watch report run model storage data study",
+    "watch": "report report.figures run analysis storage study",
+    "report": "report.figures analysis model storage data study",
+    "report.figures": "",
+    "run": "workers model storage data study",
+    "workers": "model.weights training data study",
+    "analysis": "storage.results study",
+    "objective": "run.samplers training storage.trial data study",
+    "model": "training data study",
+    "training": "data study",
+    "storage": "study",
+    "data": "study",
+    "study": "",
 }
+SMALL = {"errors", "text", "passwords", "process"}
+TORCH = {"training", "objective", "model.weights", "workers.worker"}
+NO_OPTUNA = {"study", "data", "training", "model", "workers", "report.figures"}
+MOST_FILES = 12
+
+MODULES = {
+    ".".join(path.relative_to(PACKAGE).with_suffix("").parts): ast.parse(path.read_text("utf-8"))
+    for path in PACKAGE.rglob("*.py")
+    if path.name != "__init__.py"
+}
+FOLDERS = {module.rpartition(".")[0] for module in MODULES} - {""}
+
+
+def within(module: str, places: str | set[str]) -> bool:
+    """Whether the module is one of these places or lies in one of these folders."""
+    places = set(places.split()) if isinstance(places, str) else places
+    return module in places or place_of(module) in places
+
+
+def place_of(module: str) -> str:
+    """Where the rules have the module: its folder, or itself at the top."""
+    return module.rpartition(".")[0] or module
 
 
 def imports(nodes: list[ast.AST]) -> set[str]:
-    """The dotted names that these nodes import; `from hpo import x` is hpo.x."""
+    """The dotted names that these nodes import, of hpo the modules without "hpo."."""
     found = set()
     for node in nodes:
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, "imports are absolute"
-            names = {f"{node.module}.{alias.name}" for alias in node.names}
-            found |= names if node.module == "hpo" else {str(node.module)}
-    return found
-
-
-def of_hpo(nodes: list[ast.AST]) -> set[str]:
-    return {name.split(".")[1] for name in imports(nodes) if name.startswith("hpo.")}
-
-
-def everywhere(module: str) -> list[ast.AST]:
-    return list(ast.walk(MODULES[module]))
+            for alias in node.names:
+                full = f"{node.module}.{alias.name}"
+                found.add(full if full.removeprefix("hpo.") in MODULES else str(node.module))
+    return {name.removeprefix("hpo.") for name in found if name != "hpo"}
 
 
 def at_top(module: str) -> list[ast.AST]:
@@ -161,33 +135,30 @@ def at_top(module: str) -> list[ast.AST]:
     return nodes
 
 
-@pytest.mark.parametrize("module", sorted(LOWER_FLOORS))
-def test_module_imports_nothing_of_hpo_above_it(module: str):
-    assert of_hpo(everywhere(module)) <= LOWER_FLOORS[module]
+def broken_rules(imported: dict[str, set[str]]) -> list[str]:
+    """The imports, module by module, that RULES do not allow."""
+    return [
+        f"{module} imports {other}"
+        for module, others in imported.items()
+        for other in sorted(others & set(MODULES))
+        if place_of(other) not in {place_of(module), *SMALL}
+        and not within(other, RULES[place_of(module)])
+        and module not in SMALL
+    ]
 
 
-def test_lower_floors_import_downwards_only():
-    """The table itself goes round in no circle."""
-    left = dict(LOWER_FLOORS)
+def test_a_broken_rule_is_found():
+    assert broken_rules({"study.file": {"run.plan"}, "run.loop": {"workers.pool", "errors"}}) == [
+        "study.file imports run.plan"
+    ]
+
+
+def test_modules_import_each_other_in_no_circle():
+    left = {m: imports(list(ast.walk(tree))) & set(MODULES) - {m} for m, tree in MODULES.items()}
     while left:
         free = {module for module, uses in left.items() if not uses & set(left)}
         assert free, f"a circle among {sorted(left)}"
         left = {module: uses for module, uses in left.items() if module not in free}
-
-
-def test_nothing_imports_the_commands():
-    users = {module for module in MODULES if "cli" in of_hpo(everywhere(module))}
-    assert users <= {"__main__"}
-
-
-def test_optuna_is_known_to_few():
-    users = {
-        module
-        for module in MODULES
-        if any(name.split(".")[0].startswith("optuna") for name in imports(everywhere(module)))
-    }
-    assert users <= KNOW_OPTUNA
-    assert {"runner", "storage"} <= users
 
 
 def loaded_with(module: str) -> set[str]:
@@ -198,19 +169,20 @@ def loaded_with(module: str) -> set[str]:
         if current in seen or current not in MODULES:
             continue
         seen.add(current)
-        nodes = at_top(current)
-        waiting += of_hpo(nodes)
-        outside |= {name.split(".")[0] for name in imports(nodes)} - {"hpo"}
+        names = imports(at_top(current))
+        waiting += names & set(MODULES)
+        outside |= {name.split(".")[0] for name in names - set(MODULES)}
     return outside
 
 
-@pytest.mark.parametrize("module", LOAD_NO_TORCH)
-def test_module_loads_without_torch(module: str):
-    assert not loaded_with(module) & {"torch", "torchvision"}
+def test_torch_is_loaded_by_few_modules():
+    """The process of a run and of a report never loads it: two seconds, and memory."""
+    users = {m for m in MODULES if loaded_with(m) & {"torch", "torchvision"}}
+    assert {module for module in users if not within(module, TORCH)} == set()
+    assert {"workers.worker", "training.train"} <= users
 
 
-def test_the_search_for_imports_finds_torch_where_it_is():
-    assert "torch" in loaded_with("worker")
+# --- the test images ---------------------------------------------------------------------------
 
 
 def readers_of(attribute: str) -> set[str]:
@@ -223,10 +195,12 @@ def readers_of(attribute: str) -> set[str]:
 
 
 def test_test_images_have_a_single_door():
-    assert readers_of("test_images") == {"worker", "data"}
-    counting = {"cli", "runner"}  # they count the labels: len(dataset.test_labels)
-    assert readers_of("test_labels") <= {"worker", "data"} | counting
-    functions = [node for node in MODULES["data"].body if isinstance(node, ast.FunctionDef)]
+    assert readers_of("test_images") == {"workers.worker", "data.datasets"}
+    counting = {"cli", "run.runner"}  # they count the labels: len(dataset.test_labels)
+    assert readers_of("test_labels") <= {"workers.worker", "data.datasets"} | counting
+    functions = [
+        node for node in MODULES["data.datasets"].body if isinstance(node, ast.FunctionDef)
+    ]
     users = {f.name for f in functions if "dataset.test_" in ast.unparse(f)}
     assert users == {"check"}, "their form alone"
     for module in counting:

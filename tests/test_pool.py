@@ -8,9 +8,9 @@ from multiprocessing import forkserver
 import pytest
 from tiny import tiny_dataset
 
-from hpo.config import Config, Seeds
-from hpo.messages import Died, Done, EpochDone, Event, Failed, Task
-from hpo.pool import Pool
+from hpo.study.config import Config, Seeds
+from hpo.workers.messages import Died, Done, EpochDone, Event, Failed, Task
+from hpo.workers.pool import Pool
 
 
 def task(epochs: int, number: int = 1) -> Task:

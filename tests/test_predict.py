@@ -21,12 +21,15 @@ import torch
 from conftest import Answer
 from PIL import Image
 
-from hpo import best, cli, description, images, saved
-from hpo.config import ACTIVATIONS, CLASSES, Config
+from hpo import cli
 from hpo.errors import InputError
-from hpo.network import Network
-from hpo.snippet import CALLS, snippet
-from hpo.training import Examples, answers
+from hpo.model import description, images
+from hpo.model import folder as best
+from hpo.model import weights as saved
+from hpo.model.snippet import CALLS, snippet
+from hpo.study.config import ACTIVATIONS, CLASSES, Config
+from hpo.training.network import Network
+from hpo.training.train import Examples, answers
 
 SIDE, FEATURES = 28, 784
 MEAN, DEVIATION = 0.1307, 0.3081

@@ -13,11 +13,17 @@ import pandas as pd
 import pytest
 from optuna.trial import TrialState, create_trial
 
-from hpo import figures, grid_report, page, record, report, results, study_file
 from hpo.errors import InputError
-from hpo.plan import distributions
-from hpo.runner import binding
-from hpo.storage import open_storage
+from hpo.report import grid as grid_report
+from hpo.report import page
+from hpo.report import write as report
+from hpo.report.figures import grid as figures
+from hpo.run.plan import distributions
+from hpo.run.runner import binding
+from hpo.storage import results
+from hpo.storage import trial as record
+from hpo.storage.open import open_storage
+from hpo.study import file as study_file
 
 TRIAL_COLUMNS = (
     "number,state,cell,seed,depth,width,activation,optimizer,lr,batch_size,epochs,train_loss,"

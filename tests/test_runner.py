@@ -15,11 +15,14 @@ import pytest
 from scenes import alive, children, wait_for
 from tiny import tiny_dataset
 
-from hpo import loop, plan, provenance, record, results, runner, study_file
-from hpo.config import Config
 from hpo.errors import InputError
-from hpo.pool import Pool
-from hpo.storage import open_storage
+from hpo.run import loop, plan, provenance, runner
+from hpo.storage import results
+from hpo.storage import trial as record
+from hpo.storage.open import open_storage
+from hpo.study import file as study_file
+from hpo.study.config import Config
+from hpo.workers.pool import Pool
 
 HPO = [sys.executable, "-m", "hpo.cli"]
 QUICK = """

@@ -16,27 +16,23 @@ import pytest
 from optuna.trial import TrialState
 from tiny import tiny_dataset
 
-from hpo import (
-    best,
-    finalists,
-    messages,
-    plan,
-    provenance,
-    record,
-    report,
-    results,
-    runner,
-    saved,
-    search_report,
-    search_tables,
-    study_file,
-)
 from hpo.errors import InputError
-from hpo.loop import End
-from hpo.samplers import check_together
-from hpo.search import FAILURES_IN_A_ROW, SearchPlan
-from hpo.space import draw, parse_domain, suggest
-from hpo.storage import open_storage
+from hpo.model import folder as best
+from hpo.model import weights as saved
+from hpo.report import search as search_report
+from hpo.report import search_tables
+from hpo.report import write as report
+from hpo.run import plan, provenance, runner
+from hpo.run.loop import End
+from hpo.run.samplers import check_together
+from hpo.run.search import FAILURES_IN_A_ROW, SearchPlan
+from hpo.storage import results
+from hpo.storage import trial as record
+from hpo.storage.open import open_storage
+from hpo.study import file as study_file
+from hpo.study import finalists
+from hpo.study.space import draw, parse_domain, suggest
+from hpo.workers import messages
 
 SEARCH = """
 title = "Tiny"

@@ -11,13 +11,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from hpo import contour, network_figures, search_figures, space_figures
-from hpo.figures import drawing
-from hpo.network_figures import DifferenceRow, TrialCurve, WorstImage
-from hpo.page import Picture, Section, render
-from hpo.search_figures import Bar, Run
-from hpo.space_figures import Parameter, Slice
-from hpo.svg import SVG
+from hpo.report.figures import confusion as network_figures
+from hpo.report.figures import contour
+from hpo.report.figures import search as search_figures
+from hpo.report.figures import slices as space_figures
+from hpo.report.figures.confusion import DifferenceRow, TrialCurve, WorstImage
+from hpo.report.figures.grid import drawing
+from hpo.report.figures.search import Bar, Run
+from hpo.report.figures.slices import Parameter, Slice
+from hpo.report.figures.svg import SVG
+from hpo.report.page import Picture, Section, render
 
 NAN = math.nan
 ODD = "$a$ <b> & c --\x00\x1b\ud800 " + "long " * 12  # a label of a hostile user

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from hpo.space import Choices, Fixed, Range, domain_faults, parse_domain
+from hpo.study.space import Choices, Fixed, Range, domain_faults, parse_domain
 
 NAN, INF = float("nan"), float("inf")
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from hpo.statistics import paired_difference, summarize
+from hpo.analysis.statistics import paired_difference, summarize
 
 
 def test_summary_of_known_values():

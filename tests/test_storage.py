@@ -3,7 +3,7 @@
 import multiprocessing
 from pathlib import Path
 
-from hpo.storage import open_storage
+from hpo.storage.open import open_storage
 
 
 def _open(url: str, barrier) -> None:

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from hpo import study_file
 from hpo.errors import InputError
-from hpo.space import Choices, Fixed, Range
-from hpo.study_file import COLUMNS, GridStudy, Reported, SearchStudy, load
+from hpo.study import file as study_file
+from hpo.study.file import COLUMNS, GridStudy, Reported, SearchStudy, load
+from hpo.study.space import Choices, Fixed, Range
 
 GRID = """
 title = "Two widths"

@@ -11,11 +11,11 @@ import pytest
 import torch
 from torch import nn
 
-from hpo.config import ACTIVATIONS, OPTIMIZERS, SCHEDULES, Config, Seeds
-from hpo.network import ACTIVATIONS as ACTIVATION_CODE
-from hpo.optimizers import OPTIMIZERS as OPTIMIZER_CODE
-from hpo.training import SCHEDULES as SCHEDULE_CODE
-from hpo.training import Epoch, Examples, Split, _correct, evaluate, train
+from hpo.study.config import ACTIVATIONS, OPTIMIZERS, SCHEDULES, Config, Seeds
+from hpo.training.network import ACTIVATIONS as ACTIVATION_CODE
+from hpo.training.optimizers import OPTIMIZERS as OPTIMIZER_CODE
+from hpo.training.train import SCHEDULES as SCHEDULE_CODE
+from hpo.training.train import Epoch, Examples, Split, _correct, evaluate, train
 
 FEATURES = 20
 MODULES = {

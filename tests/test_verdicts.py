@@ -7,7 +7,7 @@ import pytest
 import scipy.stats
 from statsmodels.stats.weightstats import ttost_ind, ttost_paired
 
-from hpo.verdicts import (
+from hpo.analysis.hypothesis_tests import (
     Evidence,
     Verdict,
     combine,

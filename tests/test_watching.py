@@ -17,11 +17,13 @@ from test_report import store
 from test_search_cli import await_trials
 from tiny import SEARCH
 
-from hpo import lock, pictures, results, watching
-from hpo.display import Display, Progress, picture
-from hpo.record import METRICS
-from hpo.storage import open_storage
-from hpo.trial_picture import CurvePicture
+from hpo.report.figures.trial import CurvePicture
+from hpo.run.display import Display, Progress, picture
+from hpo.storage import lock, results
+from hpo.storage.open import open_storage
+from hpo.storage.trial import METRICS
+from hpo.watch import artifacts as pictures
+from hpo.watch import progress as watching
 
 
 def text_of(renderable, width: int = 80) -> str:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from hpo.data import Dataset
+from hpo.data.datasets import Dataset
 
 SEARCH = """
 title = "Tiny <search> & more"

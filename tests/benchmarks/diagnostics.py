@@ -12,10 +12,10 @@ from pathlib import Path
 
 import torch
 
-from hpo import data
-from hpo.config import Config, Seeds
-from hpo.tensors import examples, split_rows
-from hpo.training import train
+from hpo.data import datasets as data
+from hpo.study.config import Config, Seeds
+from hpo.training.tensors import examples, split_rows
+from hpo.training.train import train
 
 ROUNDS = 5
 NETWORKS = {

@@ -25,14 +25,18 @@ from speed import plain_copy
 from torch import nn
 from torchvision import datasets, transforms
 
-from hpo import data, pictures, pool, provenance, runner, study_file
-from hpo.config import Config
-from hpo.display import Progress
-from hpo.record import METRICS
-from hpo.saved import MODULES
-from hpo.search import SearchPlan
-from hpo.space import Fixed, Range, suggest
-from hpo.storage import open_storage, quiet
+from hpo.data import datasets as data
+from hpo.model.weights import MODULES
+from hpo.run import provenance, runner
+from hpo.run.display import Progress
+from hpo.run.search import SearchPlan
+from hpo.storage.open import open_storage, quiet
+from hpo.storage.trial import METRICS
+from hpo.study import file as study_file
+from hpo.study.config import Config
+from hpo.study.space import Fixed, Range, suggest
+from hpo.watch import artifacts as pictures
+from hpo.workers import pool
 
 ROOT = Path(__file__).parent.parent.parent
 WORKERS = 2

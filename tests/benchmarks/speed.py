@@ -25,9 +25,10 @@ import torch
 from torch import nn
 from torchvision import datasets, transforms
 
-from hpo import data, provenance
-from hpo.config import Config, Seeds
-from hpo.training import Examples, Split, train
+from hpo.data import datasets as data
+from hpo.run import provenance
+from hpo.study.config import Config, Seeds
+from hpo.training.train import Examples, Split, train
 
 ROOT = Path(__file__).parent.parent.parent
 BATCH = 64

@@ -8,7 +8,7 @@ import signal
 import sys
 
 from hpo import cli
-from hpo.patience import WRITES, Patient
+from hpo.storage.retry import WRITES, Patient
 
 
 def crash_at(last: int) -> None:

@@ -23,9 +23,11 @@ from scenes import GRID, SEARCH
 from tally import FULL
 from tiny import SEARCH as TINY
 
-from hpo import data, images, study_file
-from hpo.config import Config
+from hpo.data import datasets as data
 from hpo.errors import InputError
+from hpo.model import images
+from hpo.study import file as study_file
+from hpo.study.config import Config
 
 MANY = settings(
     max_examples=1500 if FULL else 60,
@@ -367,9 +369,9 @@ def best(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     """The files of a small network's best/ folder."""
     import torch
 
-    from hpo import saved
-    from hpo.best import said_of
-    from hpo.network import Network
+    from hpo.model import weights as saved
+    from hpo.model.folder import said_of
+    from hpo.training.network import Network
 
     config = Config(depth=1, width=8, activation="relu", optimizer="sgd", lr=0.1)
     network = Network([784, 8, 10], "relu", [torch.Generator()], torch.device("cpu"))
@@ -403,7 +405,7 @@ def odd_arrays(pixels: np.ndarray) -> bytes:
 
 
 def test_damaged_networks_and_images_are_read_or_refused(best, folder, amount, tally):
-    from hpo import saved
+    from hpo.model import weights as saved
 
     rng, outcomes, count = random.Random(3), Counter(), amount(100, 4000)
     files = best | pictures()

@@ -16,9 +16,9 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from optuna.trial import TrialState, create_trial
 from scenes import HPO, ended
 
-from hpo.patience import patient
-from hpo.reading import all_trials
-from hpo.storage import open_storage
+from hpo.storage.bulk_read import all_trials
+from hpo.storage.open import open_storage
+from hpo.storage.retry import patient
 
 TRIALS, EARLY = 5000, 500
 TINY = """

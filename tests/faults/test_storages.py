@@ -17,8 +17,8 @@ from optuna.trial import TrialState
 from scenes import GRID, HPO, Scene, check_grid, ended, fill, wait_for
 
 from hpo.errors import InputError
-from hpo.patience import StorageLost, patient
-from hpo.storage import open_storage
+from hpo.storage.open import open_storage
+from hpo.storage.retry import StorageLost, patient
 
 # Half a second a trial: there is time to do harm in the middle.
 SLOW = GRID.replace("epochs = 4", "epochs = 20").replace("width = 80", "width = 200")

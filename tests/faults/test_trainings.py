@@ -11,10 +11,13 @@ import pytest
 from scenes import GRID, SEARCH, alive, ended, wait_for, workers
 from tiny import tiny_dataset
 
-from hpo import provenance, report, results, runner, study_file
-from hpo.data import Dataset
+from hpo.data.datasets import Dataset
 from hpo.errors import InputError
-from hpo.storage import open_storage
+from hpo.report import write as report
+from hpo.run import provenance, runner
+from hpo.storage import results
+from hpo.storage.open import open_storage
+from hpo.study import file as study_file
 
 
 def run(text: str, dataset: Dataset, folder: Path) -> results.StoredGrid | results.StoredSearch:

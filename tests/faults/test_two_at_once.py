@@ -10,10 +10,10 @@ import optuna
 import pytest
 from scenes import GRID, check_grid, ended, wait_for
 
-from hpo import lock
 from hpo.errors import InputError
-from hpo.lock import Holder, only_run
-from hpo.storage import open_storage
+from hpo.storage import lock
+from hpo.storage.lock import Holder, only_run
+from hpo.storage.open import open_storage
 
 SLOW = GRID.replace("epochs = 4", "epochs = 20").replace("width = 80", "width = 200")
 

@@ -1,0 +1,184 @@
+"""A grid's claims put to the test: what the seeds say of each, and the verdict."""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import combinations, pairwise
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from hpo.analysis.hypothesis_tests import (
+    Evidence,
+    Verdict,
+    combine,
+    greater,
+    greater_unpaired,
+    judge,
+    mostly_fails,
+    within,
+    within_unpaired,
+)
+from hpo.report.grid_tables import FAILS_BELOW, fails
+from hpo.storage.results import StoredGrid
+from hpo.study.claims import Claim, Form, Term
+from hpo.study.file import Cell
+
+SECONDS = "train_seconds"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """One comparison of a claim. evidence: None where there is nothing to compare. lost: seeds left
+    out because a figure of theirs is not finite. logs: the effect is of logarithms, a
+    ratio's."""
+
+    sides: tuple[Term, ...]
+    evidence: Evidence | None
+    lost: int = 0
+    logs: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judged:
+    """A claim with its parts, its verdict, and its p-value, two-sided and corrected by Holm over
+    all claims of the study (1 where nothing can be tested)."""
+
+    claim: Claim
+    parts: tuple[Part, ...]
+    verdict: Verdict
+    p: float
+
+    @property
+    def decisive(self) -> Part:
+        """The part to look at first: the strongest against the claim where it is refuted, the
+        weakest for it where nothing is decided, the closest one where it holds."""
+        for part in self.parts:
+            if part.evidence is None:
+                return part
+        keys: dict[Verdict, Callable[[Evidence], float]] = {
+            Verdict.REFUTED: lambda found: found.p_against,
+            Verdict.UNRESOLVED: lambda found: -found.p_for,
+            Verdict.HOLDS: lambda found: found.low,
+        }
+        key = keys[self.verdict]
+        return min(self.parts, key=lambda part: key(part.evidence) if part.evidence else math.inf)
+
+
+def judge_all(study: StoredGrid) -> list[Judged]:
+    """The claims of the study's file in their order. A claim of which a part has no runs at all is
+    unresolved."""
+    parts = [tuple(_parts(study, claim)) for claim in study.file.claims]
+    found = judge([_combined(of) for of in parts])
+    return [
+        Judged(claim=claim, parts=of, verdict=verdict, p=p)
+        for claim, of, (verdict, p) in zip(study.file.claims, parts, found, strict=True)
+    ]
+
+
+def _combined(parts: Sequence[Part]) -> tuple[float, float]:
+    there = [part.evidence for part in parts if part.evidence is not None]
+    if len(there) < len(parts):
+        return 1.0, 1.0
+    return combine(there)
+
+
+def _parts(study: StoredGrid, claim: Claim) -> Iterator[Part]:
+    if claim.form is Form.FAILS:
+        yield _failing(study, claim.terms[0])
+    elif claim.form is Form.SIMILAR:
+        for pair in combinations(claim.terms, 2):
+            yield _similar(study, claim, *pair)
+    elif claim.form is Form.BEST:
+        for other in claim.terms[1:]:
+            yield _greater(study, claim, claim.terms[0], other)
+    else:
+        for pair in pairwise(claim.terms):
+            yield _greater(study, claim, *pair)
+
+
+def _failing(study: StoredGrid, term: Term) -> Part:
+    rows = study.of(cell_of(study, term))
+    failing = int(((rows["test_accuracy"] < FAILS_BELOW) | rows["diverged"].astype(bool)).sum())
+    return Part(sides=(term,), evidence=mostly_fails(failing, len(rows)) if len(rows) else None)
+
+
+def _greater(study: StoredGrid, claim: Claim, a: Term, b: Term) -> Part:
+    if claim.metric == SECONDS:
+        return Part(sides=(a, b), evidence=_slower(study, a, b), logs=True)
+    differences, lost = _pairs(study, claim, a, b)
+    bimodal = any(fails(study, cell_of(study, term)) for term in (a, b) if term.cell)
+    found = greater(differences, bimodal=bimodal) if len(differences) else None
+    return Part(sides=(a, b), evidence=found, lost=lost)
+
+
+def _slower(study: StoredGrid, a: Term, b: Term) -> Evidence | None:
+    """Seeds have no part in how long a training takes, so times are not paired by them; of their
+    logarithms, for a slow network's vary more by as much as it is slower."""
+    ours, theirs = (_log_times(study, term) for term in (a, b))
+    if not ours.size or not theirs.size:
+        return None
+    if a.cell is None or b.cell is None:
+        return greater(ours - theirs)
+    return greater_unpaired(ours, theirs)
+
+
+def _log_times(study: StoredGrid, term: Term) -> NDArray[np.float64]:
+    if term.number is not None:
+        return np.log([term.number])
+    return np.asarray(np.log(clocked(study, cell_of(study, term))))
+
+
+def _similar(study: StoredGrid, claim: Claim, a: Term, b: Term) -> Part:
+    """Of logarithms, for the claim is about ratios; figures that are not positive have none."""
+    margin = math.log1p(claim.within)
+    if claim.metric == SECONDS:
+        ours, theirs = (_log_times(study, term) for term in (a, b))
+        found = within_unpaired(ours, theirs, margin) if ours.size and theirs.size else None
+        return Part(sides=(a, b), evidence=found, logs=True)
+    differences, lost = _pairs(study, claim, a, b, logs=True)
+    found = within(differences, margin) if len(differences) else None
+    return Part(sides=(a, b), evidence=found, lost=lost, logs=True)
+
+
+def _pairs(
+    study: StoredGrid, claim: Claim, a: Term, b: Term, *, logs: bool = False
+) -> tuple[list[float], int]:
+    """a - b, seed by seed, where both are finite; and how many pairs are not."""
+    sides = [None if term.cell is None else _values(study, claim.metric, term) for term in (a, b)]
+    seeds = set.intersection(*(set(side.index) for side in sides if side is not None))
+    both = [
+        pd.Series(term.number, index=sorted(seeds)) if side is None else side[sorted(seeds)]
+        for term, side in zip((a, b), sides, strict=True)
+    ]
+    if logs:
+        both = [np.log(side.where(side > 0)) for side in both]
+    differences = (both[0] - both[1]).astype(float)
+    finite = differences[np.isfinite(differences)]
+    return finite.to_list(), len(differences) - len(finite)
+
+
+def _values(study: StoredGrid, metric: str, term: Term) -> pd.Series:
+    """The metric by seed, in its own unit."""
+    rows = study.of(cell_of(study, term))
+    if term.epoch is not None:
+        at = study.curves[study.curves["epoch"] == term.epoch]
+        rows = at[at["number"].isin(rows["number"])]
+    rows = rows.set_index("seed")
+    if metric == "gap":
+        return rows["train_accuracy"] - rows["valid_accuracy"]
+    return rows[metric]
+
+
+def cell_of(study: StoredGrid, term: Term) -> Cell:
+    """The cell that a term names."""
+    return next(cell for cell in study.file.cells if cell.name == term.cell)
+
+
+def clocked(study: StoredGrid, cell: Cell) -> list[float]:
+    """The cell's training times that were clocked apart: seeds trained as one stack share one."""
+    rows = study.of(cell)
+    stacked = rows["stack"].fillna(1) > 1
+    apart = [*rows[~stacked][SECONDS], *rows[stacked][SECONDS].drop_duplicates()]
+    return [float(seconds) for seconds in apart if math.isfinite(seconds)]

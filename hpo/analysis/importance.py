@@ -1,0 +1,278 @@
+"""Which hyperparameters mattered in a search, by two evaluators, and how sure that is.
+
+PED-ANOVA is Optuna's (Watanabe, Bansal & Hutter, arXiv 2304.10255). fANOVA (Hutter, Hoos &
+Leyton-Brown, ICML 2014) gives Optuna's numbers to rounding, fast enough to be resampled. Importing
+optuna.importance costs 1 to 3 s (scikit-learn): it waits for its use.
+"""
+
+import math
+import warnings
+from collections.abc import Container, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import optuna
+from optuna.distributions import BaseDistribution
+from optuna.search_space import intersection_search_space
+from optuna.study import Study, StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+from hpo.analysis.fanova import Estimate, Floats, Rows, fanova, normalized, value_of
+
+# Optuna asks for 5 trials or more in PED-ANOVA's best part. A best part of over half of the trials
+# is hardly other than all of them, so below 10 there cannot be 5: the intervals stay at 0 to 1.
+BEST, FEWEST = 5, 10
+# 30 TPE searches each, over depth, width, activation, optimizer and lr with a made-up accuracy: of
+# 15, 30 and 60 trials, PED-ANOVA put the same hyperparameter first in 50%, 67% and 73% of them; in
+# random ones over four inputs, one three times as strong as the next, in 93% and more from 15 on.
+# So 30 makes no ranking sure, but below it even the first place is a toss-up where effects mix.
+FEW = 30
+# With 400 trials all this takes 1 to 2 s of a core, with 5,000 some 10. Resampled forests have
+# fewer trees: with 8 the standard deviation of a share is about a tenth above that with 16.
+RESAMPLES, TREES, RESAMPLED_TREES = 100, 64, 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Share:
+    """A hyperparameter's part of an importance of 1 in all, with its 95% bootstrap interval."""
+
+    share: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """What one evaluator says: a share by hyperparameter, the highest first."""
+
+    evaluator: str
+    shares: Mapping[str, Share]
+    resamples: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Importances:
+    """PED-ANOVA's evaluation, then fANOVA's, on `trials` COMPLETE ones.
+
+    quantile: the best part of the trials, which PED-ANOVA compares with all of them. notes: what
+    a reader has to know, in sentences.
+    """
+
+    evaluations: tuple[Evaluation, ...]
+    trials: int
+    quantile: float
+    notes: tuple[str, ...]
+
+
+def evaluate(
+    trials: Sequence[FrozenTrial],
+    *,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+    log_scale: bool = False,
+) -> Importances | None:
+    """Importances from a search's trials, their one value maximized; None with fewer than 2
+    COMPLETE ones, or if no hyperparameter has two values to choose from.
+
+    resamples: of the trials with replacement, for PED-ANOVA; fANOVA takes the first two fifths. An
+    interval is widened to hold its share. log_scale: whether fANOVA sees log ranges on the scale
+    they were searched on; Optuna's does not, and gives 0.1 to 1 nine times the weight of 0.01 to
+    0.1.
+    """
+    complete = _bare(trials)
+    names = sorted({n for t in complete for n, d in t.distributions.items() if not d.single()})
+    if len(complete) < 2 or not names:
+        return None
+    count = resamples if len(complete) >= FEWEST else 0
+    rows = np.random.default_rng(seed).integers(len(complete), size=(count, len(complete)))
+    quantile = target_quantile(len(complete))
+    with _calm():
+        ped_anova = _ped_anova(complete, names, quantile)
+        evaluations = [_evaluation("PED-ANOVA", names, ped_anova, rows, seed)]
+    space = {n: d for n, d in intersection_search_space(complete).items() if n in names}
+    if space:
+        forests, rows = fanova(complete, space, log_scale), rows[: math.ceil(count * 0.4)]
+        evaluations.append(_evaluation("fANOVA", list(space), forests, rows, seed))
+    logs = [] if log_scale else [n for n, d in space.items() if getattr(d, "log", False)]
+    notes = (
+        *_basis(complete, evaluations, quantile),
+        *_unseen(trials),
+        *_undecided(complete, evaluations),
+        *_fanova_alone(names, list(space), logs),
+    )
+    return Importances(
+        evaluations=tuple(evaluations), trials=len(complete), quantile=quantile, notes=notes
+    )
+
+
+def target_quantile(trials: int) -> float:
+    """PED-ANOVA's best part: a tenth of the trials, or 5 of them if that is more; at most half."""
+    return min(max(0.1, BEST / trials), 0.5)
+
+
+def ranked(importances: Importances) -> tuple[str, ...]:
+    """The hyperparameters as the first evaluator orders them, the most important first."""
+    return tuple(importances.evaluations[0].shares)
+
+
+def most_important_pair(importances: Importances) -> tuple[str, str] | None:
+    """The first evaluator's first two; None if only one hyperparameter varies."""
+    first, *others = ranked(importances)
+    return (first, others[0]) if others else None
+
+
+def _bare(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    """The COMPLETE ones with what evaluators need: ids of their own, by which PED-ANOVA tells the
+    best from the rest, and one object for equal distributions, which is faster to compare."""
+    one: dict[BaseDistribution, BaseDistribution] = {}
+    bare: list[FrozenTrial] = []
+    for t in trials:
+        if t.state is TrialState.COMPLETE and math.isfinite(value_of(t)):
+            own = {name: one.setdefault(d, d) for name, d in t.distributions.items()}
+            known = (t.state, t.value, t.datetime_start, t.datetime_complete, t.params, own)
+            bare.append(FrozenTrial(len(bare), *known, {}, {}, {}, trial_id=len(bare)))
+    return bare
+
+
+def _evaluation(
+    evaluator: str, names: Sequence[str], estimate: Estimate, rows: Rows, seed: int
+) -> Evaluation:
+    """The estimate on all trials, and the middle 95% of those on the resampled ones."""
+    found = estimate(np.arange(rows.shape[1]), TREES, seed)
+    low, high = np.zeros(len(names)), np.ones(len(names))
+    if len(rows):
+        drawn = [estimate(row, RESAMPLED_TREES, seed + i) for i, row in enumerate(rows, 1)]
+        low, high = np.percentile(drawn, (2.5, 97.5), axis=0)
+    bounds = zip(found, np.minimum(low, found), np.maximum(high, found), strict=True)
+    shares = [Share(share=float(s), low=float(a), high=float(b)) for s, a, b in bounds]
+    pairs = sorted(zip(names, shares, strict=True), key=lambda pair: (-pair[1].share, pair[0]))
+    return Evaluation(evaluator=evaluator, shares=dict(pairs), resamples=len(rows))
+
+
+class _Resampled(Study):
+    """A study to be maximized that says it has `drawn`, though nothing is stored."""
+
+    def __init__(self) -> None:
+        storage = optuna.storages.InMemoryStorage()
+        storage.create_new_study([StudyDirection.MAXIMIZE], "resampled")
+        super().__init__("resampled", storage)
+        self.drawn: list[FrozenTrial] = []
+
+    def get_trials(
+        self, deepcopy: bool = True, states: Container[TrialState] | None = None
+    ) -> list[FrozenTrial]:
+        return self.drawn
+
+
+@contextmanager
+def _calm() -> Iterator[None]:
+    """Without Optuna's line about a new study, and its warnings about what the notes say."""
+    verbosity = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Target and region quantiles select the same set")
+            warnings.filterwarnings("ignore", "Some regimes for parameter")
+            yield
+    finally:
+        optuna.logging.set_verbosity(verbosity)
+
+
+def _ped_anova(trials: list[FrozenTrial], names: Sequence[str], quantile: float) -> Estimate:
+    from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
+
+    study, evaluator = _Resampled(), PedAnovaImportanceEvaluator(target_quantile=quantile)
+
+    def estimate(rows: Rows, _trees: int, _seed: int) -> Floats:
+        study.drawn = [trials[row] for row in rows]
+        found = get_param_importances(study, evaluator=evaluator)
+        return normalized(np.array([found.get(name, 0.0) for name in names]))
+
+    return estimate
+
+
+def _basis(
+    complete: list[FrozenTrial], evaluations: Sequence[Evaluation], quantile: float
+) -> Iterator[str]:
+    """What the shares and their intervals stand on."""
+    n, values = len(complete), sorted(map(value_of, complete), reverse=True)
+    best = sum(value >= values[math.ceil(quantile * n) - 1] for value in values)
+    yield (
+        f"Of {n} complete trials, PED-ANOVA asks what sets the best {best} apart from all, and "
+        "fANOVA what explains how the values of all of them vary."
+    )
+    yield (
+        "Both judge each hyperparameter by itself, so what matters only together with another is "
+        "partly missed; the shares add up to 1, whatever stays unexplained."
+    )
+    if n < FEWEST:
+        yield (
+            f"With fewer than {FEWEST} complete trials the shares say nothing yet, and their "
+            "intervals are left at 0 to 1."
+        )
+        return
+    if n < FEW:
+        yield f"With fewer than {FEW} complete trials the ranking is weak: more may well change it."
+    counts = " and ".join(f"{e.resamples} for {e.evaluator}" for e in evaluations)
+    yield (
+        f"The intervals hold 95% of the shares found on resamples of these trials ({counts}); "
+        "another search, whose sampler would take another way, may differ by more."
+    )
+
+
+def _unseen(trials: Sequence[FrozenTrial]) -> Iterator[str]:
+    """What trials that went wrong do to the shares."""
+    pruned, failed = (
+        sum(trial.state is state for trial in trials)
+        for state in (TrialState.PRUNED, TrialState.FAIL)
+    )
+    if pruned or failed:
+        yield (
+            f"{pruned} pruned and {failed} failed trials are invisible to both, and with them what "
+            "made those trials bad."
+        )
+    diverged = sum(
+        trial.state is TrialState.COMPLETE and bool(trial.user_attrs.get("diverged"))
+        for trial in trials
+    )
+    if diverged:
+        yield (
+            f"{diverged} of the complete trials diverged, which counts as the worst value, 0: "
+            "fANOVA's shares then mostly say what makes a training diverge."
+        )
+
+
+def _undecided(complete: list[FrozenTrial], evaluations: Sequence[Evaluation]) -> Iterator[str]:
+    """Where an order means little."""
+    if len({value_of(trial) for trial in complete}) == 1:
+        yield "All complete trials have the same value, so nothing can be told apart."
+    for evaluation in evaluations:
+        (first, a), *others = evaluation.shares.items()
+        if not others:
+            yield f"For {evaluation.evaluator} only {first} varies, so its share is 1 in any case."
+            continue
+        second, b = others[0]
+        if a.share == others[-1][1].share:
+            yield f"{evaluation.evaluator} finds no difference: equal shares stand in for its own."
+        elif evaluation.resamples and a.low <= b.high:
+            yield (
+                f"By {evaluation.evaluator} it is not settled whether {first} or {second} matters "
+                "more: their intervals overlap."
+            )
+
+
+def _fanova_alone(names: Sequence[str], taken: Sequence[str], logs: Sequence[str]) -> Iterator[str]:
+    """Where fANOVA sees the search space otherwise than the search did."""
+    if left := [name for name in names if name not in taken]:
+        yield f"fANOVA leaves out {_listed(left)}, whose range is not the same in every trial."
+    if logs:
+        yield (
+            f"fANOVA weighs {_listed(logs)} evenly on the plain scale, though searched on a "
+            "logarithmic one, so it hardly sees anything but the upper end."
+        )
+
+
+def _listed(names: Sequence[str]) -> str:
+    *others, last = names
+    return f"{', '.join(others)} and {last}" if others else last

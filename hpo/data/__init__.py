@@ -1,0 +1,1 @@
+"""Datasets as arrays in memory: found, downloaded, checked, normalized, split."""

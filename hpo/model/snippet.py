@@ -1,0 +1,48 @@
+"""Python that loads a `best/` folder with torch and safetensors alone, for a report to show."""
+
+import json
+
+from hpo.study.config import CLASSES, Config
+
+# What saved.MODULES holds, as source. tests/test_predict.py holds the two together.
+CALLS = {
+    "sigmoid": "nn.Sigmoid()",
+    "tanh": "nn.Tanh()",
+    "relu": "nn.ReLU()",
+    "gelu": "nn.GELU()",
+    "silu": "nn.SiLU()",
+    "elu": "nn.ELU()",
+    "leaky_relu": "nn.LeakyReLU()",
+}
+
+PROGRAM = """\
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+network = nn.Sequential(
+{layers}
+)
+network.load_state_dict(load_file({model}))
+network.eval()
+
+images = torch.rand(2, {features})  # a row an image: its pixels from 0 (black) to 1 (white)
+with torch.inference_mode():
+    logits = network((images - {mean!r}) / {deviation!r})
+print(logits.softmax(1).max(1))  # probabilities and classes
+"""
+
+
+def snippet(folder: str, config: Config, features: int, mean: float, deviation: float) -> str:
+    """A program of its own; `folder` is where it is going to find the model."""
+    call = CALLS[config.activation]
+    fan_ins = [features, *[config.width] * (config.depth - 1)]
+    layers = [f"    nn.Linear({fan_in}, {config.width}), {call}," for fan_in in fan_ins]
+    layers.append(f"    nn.Linear({config.width}, {CLASSES}),")
+    return PROGRAM.format(
+        layers="\n".join(layers),
+        model=json.dumps(f"{folder}/model.safetensors", ensure_ascii=False),
+        features=features,
+        mean=mean,
+        deviation=deviation,
+    )

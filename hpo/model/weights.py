@@ -1,0 +1,99 @@
+"""A trained network as a safetensors file: packed, loaded again, and asked."""
+
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import safetensors.torch
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from hpo.errors import InputError
+from hpo.model import description
+from hpo.model.description import CONFIG, MODEL, REMEDY, Description
+from hpo.study.config import CLASSES
+from hpo.training.network import Network
+
+# The modules of torch.nn that network.ACTIVATIONS are.
+MODULES: dict[str, type[nn.Module]] = {
+    "sigmoid": nn.Sigmoid,
+    "tanh": nn.Tanh,
+    "relu": nn.ReLU,
+    "gelu": nn.GELU,
+    "silu": nn.SiLU,
+    "elu": nn.ELU,
+    "leaky_relu": nn.LeakyReLU,
+}
+
+# Images answered at a time: a wide network's hidden units for all of MNIST would fill a machine.
+CHUNK = 1024
+
+
+def packed(network: Network) -> bytes:
+    """The first replicate's parameters as a safetensors file."""
+    return safetensors.torch.save(network.state_dict(), {"format": "pt"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Saved:
+    """A network as it was saved, and what it takes."""
+
+    network: nn.Sequential
+    description: Description
+
+    def probabilities(self, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(n, features) pixels of 0 … 1 to (n, classes)."""
+        mean, deviation = self.description.mean, self.description.deviation
+        with torch.inference_mode():
+            parts = torch.from_numpy(pixels).split(CHUNK)
+            answers = [self.network((part - mean) / deviation).softmax(1) for part in parts]
+            return torch.cat(answers).numpy()
+
+
+def load(folder: Path) -> Saved:
+    """The network in a `best/` folder; InputError, naming the file, where it is none of hpo's.
+
+    The weights' names, shapes and types are compared before any of them is read.
+    """
+    said = description.read(folder)
+    network = _without_weights(said)
+    path = folder / MODEL
+    try:
+        _check_header(path, network.state_dict())
+        weights = safetensors.torch.load_file(path)
+    except (OSError, safetensors.SafetensorError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{path}: is missing or damaged ({reason}); {REMEDY}") from error
+    if not all(weight.isfinite().all() for weight in weights.values()):
+        raise InputError(f"{path}: not all of its weights are numbers; {REMEDY}")
+    network.load_state_dict(weights, assign=True)
+    return Saved(network=network.eval(), description=said)
+
+
+def _without_weights(said: Description) -> nn.Sequential:
+    config = said.config
+    layers: list[nn.Module] = []
+    with torch.device("meta"):
+        for fan_in, fan_out in pairwise([said.features, *[config.width] * config.depth, CLASSES]):
+            layers += [nn.Linear(fan_in, fan_out), MODULES[config.activation]()]
+    return nn.Sequential(*layers[:-1])
+
+
+def _check_header(path: Path, expected: dict[str, Tensor]) -> None:
+    """InputError unless the file says that it holds tensors like these, as 32-bit floats."""
+    with safetensors.safe_open(path, "pt") as file:
+        parts = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+        found = {name: (tuple(p.get_shape()), p.get_dtype()) for name, p in parts.items()}
+    wanted = {name: (tuple(weight.shape), "F32") for name, weight in expected.items()}
+    for name in sorted({*wanted, *found}, key=repr):
+        if wanted.get(name) != found.get(name):
+            raise InputError(
+                f"{path}: is not the network that {CONFIG} describes ({name!r}: "
+                f"{_shown(found.get(name))}, not {_shown(wanted.get(name))}); {REMEDY}"
+            )
+
+
+def _shown(kind: tuple[tuple[int, ...], str] | None) -> str:
+    return f"{kind[0]} {kind[1]}" if kind else "nothing"

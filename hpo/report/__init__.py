@@ -1,0 +1,1 @@
+"""Reports of stored studies as HTML, Markdown, SVG and CSV."""

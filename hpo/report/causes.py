@@ -1,0 +1,161 @@
+"""Whether what a publication presumes to make networks fail is seen in their diagnostics."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hpo.report.figures import causes as cause_figures
+from hpo.report.grid_tables import fails, stands_on
+from hpo.report.page import Block, Picture, Section
+from hpo.storage.results import StoredGrid
+from hpo.study.claims import Cause
+from hpo.study.config import Config
+from hpo.study.file import Cell
+
+# Conventions of ours: a gradient has vanished where the first layer's is under a hundredth of the
+# last one's; steps are too long where they are ten times those of a network that learns.
+VANISHED = 0.01
+TOO_LONG = 10.0
+RULE_OF_THUMB = 0.001  # update over weight: https://cs231n.github.io/neural-networks-3/#ratio
+
+Measures = dict[str, NDArray[np.float64]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seen:
+    """A cause put to the test: in how many of n seeds it is seen, and in words."""
+
+    count: int
+    n: int
+    text: str
+
+    @property
+    def verdict(self) -> str:
+        if self.count == self.n:
+            return "It is seen with every seed"
+        return f"It is seen with {self.count} of {self.n} seeds" if self.count else "It is not seen"
+
+
+def sections(study: StoredGrid) -> list[Section]:
+    """Each presumed cause: what was presumed, whether it is seen, and its picture."""
+    blocks = [block for cause in study.file.causes for block in _blocks(study, cause)]
+    return [Section(title="Why networks fail", blocks=blocks)] if blocks else []
+
+
+def _blocks(study: StoredGrid, cause: Cause) -> list[Block]:
+    cell, beside = (_cell(study, name) for name in (cause.cell, cause.beside))
+    where = f" ({cause.where})" if cause.where else ""
+    said = f"“{cause.quote}”{where}" if cause.quote else f"{cell.label}: {cause.presumes}{where}."
+    ours, theirs = (measures(study, of) for of in (cell, beside))
+    if not ours or not theirs:
+        missing = cell if not ours else beside
+        return [
+            f"{said} There are no diagnostics of {missing.label}, so nothing can be said: it was "
+            "trained without `diagnostics = true`, or none of its runs has finished."
+        ]
+    looked_for = vanishing if cause.presumes == "vanishing gradients" else too_long
+    found = looked_for(ours, theirs, cell, beside)
+    sentences = [said, f"{found.verdict}: {found.text}"]
+    picture = Picture(
+        file=f"causes-{cause.cell}.svg",
+        svg=cause_figures.causes([(cell.label, ours), (beside.label, theirs)]),
+        alt=f"Gradients, updates and quiet units of {cell.label} beside {beside.label}, by epoch "
+        "and layer.",
+        caption=f"Of each layer, the median over the seeds after each epoch. {stands_on(study)}.",
+    )
+    return [" ".join([*sentences, *_intervention(study, cell, cause)]), picture]
+
+
+def _cell(study: StoredGrid, name: str) -> Cell:
+    return next(cell for cell in study.file.cells if cell.name == name)
+
+
+def measures(study: StoredGrid, cell: Cell) -> Measures:
+    """{measure: (seeds, epochs, layers)} of the cell's finished runs, NaN where a figure was not
+    finite; nothing where there are no diagnostics."""
+    stored = [study.frozen[int(n)].user_attrs.get("diagnostics") for n in study.of(cell)["number"]]
+    there: list[dict[str, Any]] = [found for found in stored if found]
+    if not there:
+        return {}
+    return {measure: np.array([f[measure] for f in there], float) for measure in there[0]}
+
+
+def vanishing(ours: Measures, theirs: Measures, cell: Cell, beside: Cell) -> Seen:
+    """Whether in epoch 1 the gradient at the input is lost beside that at the output, and not so
+    in the network that works."""
+    shares, others = (_first_over_last(of) for of in (ours, theirs))
+    text = (
+        f"in epoch 1 the gradient of {cell.label}'s first layer has {_range(shares)} of its last "
+        f"layer's norm; in {beside.label}, which works, it has {_range(others)}. Under "
+        f"{VANISHED:g} counts as vanished here."
+    )
+    works = _median(others) >= VANISHED
+    return Seen(count=int((shares < VANISHED).sum()) if works else 0, n=len(shares), text=text)
+
+
+def _first_over_last(of: Measures) -> NDArray[np.float64]:
+    first = of["gradient_norm"][:, 0]
+    with np.errstate(divide="ignore", invalid="ignore"):  # a network that is dead, or not finite
+        return np.asarray(first[:, 0] / first[:, -1])
+
+
+def too_long(ours: Measures, theirs: Measures, cell: Cell, beside: Cell) -> Seen:
+    """Whether the longest step in epoch 1, its first steps included, is TOO_LONG times that of the
+    network that works; with what became of its units."""
+    steps, others = (np.fmax.reduce(of["largest_update"][:, 0], axis=1) for of in (ours, theirs))
+    text = (
+        f"in epoch 1 the longest step measured changes a layer of {cell.label} by {_range(steps)} "
+        f"times its weights' norm; in {beside.label}, which works, by {_range(others)}. (A rule of "
+        f"thumb for all steps is {RULE_OF_THUMB:g}.) {TOO_LONG:g} times as much counts as too long "
+        "here."
+    )
+    text += _quiet(ours, theirs, beside)
+    usual = _median(others)
+    return Seen(count=int((steps > TOO_LONG * usual).sum()), n=len(steps), text=text)
+
+
+def _quiet(ours: Measures, theirs: Measures, beside: Cell) -> str:
+    """What the last epoch says of units that no longer answer."""
+    for measure, words in (("dead", "units are dead"), ("saturated", "outputs are saturated")):
+        if measure in ours:
+            last = np.median(ours[measure][:, -1].max(axis=1))
+            text = f" At the end {100 * last:.0f}% of its worst layer's {words}"
+            if measure in theirs:
+                other = np.median(theirs[measure][:, -1].max(axis=1))
+                text += f", against {100 * other:.0f}% in {beside.label}"
+            return f"{text} (medians)."
+    return ""
+
+
+def _median(values: NDArray[np.float64]) -> float:
+    """Of those that are finite; NaN where none is."""
+    finite = values[np.isfinite(values)]
+    return float(np.median(finite)) if finite.size else float("nan")
+
+
+def _range(values: NDArray[np.float64]) -> str:
+    """0.0021 (0.0015 to 0.0034): median and range over the seeds."""
+    finite = values[np.isfinite(values)]
+    if not finite.size:
+        return "no finite share"
+    middle, low, high = (f"{v:.2g}" for v in (np.median(finite), finite.min(), finite.max()))
+    return middle if finite.size == 1 else f"{middle} ({low} to {high})"
+
+
+def _intervention(study: StoredGrid, cell: Cell, cause: Cause) -> Sequence[str]:
+    """A symptom is no proof; a cell that differs in the learning rate alone, and learns, is one."""
+    if cause.presumes == "vanishing gradients":
+        return []
+    for other in study.file.cells:
+        same = _without_lr(other.config) == _without_lr(cell.config)
+        learns = len(study.of(other)) and not fails(study, other)
+        if same and learns and other.config.lr < cell.config.lr:
+            return [f"At {other.config.lr:g} the same network learns with every seed."]
+    return ["Only a run at a lower rate would prove it the cause; this study has none."]
+
+
+def _without_lr(config: Config) -> dict[str, Any]:
+    return {key: value for key, value in config.as_dict().items() if key != "lr"}

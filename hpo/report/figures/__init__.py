@@ -1,0 +1,1 @@
+"""Figures of the report: numbers in, SVG text out."""

@@ -1,0 +1,95 @@
+"""Networks' gradients, updates and quiet units over epochs, as SVG text."""
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
+from numpy.typing import NDArray
+
+from hpo.report.figures.grid import blank, drawing, short, svg_text
+from hpo.report.figures.tooltips import tip
+
+COLOURS = "viridis"
+ROWS = {
+    "gradient_norm": "Gradient norm",
+    "largest_update": "Largest update /\nweight",
+    "quiet": "Quiet units (%)",
+}
+QUIET = {"dead": "dead", "saturated": "saturated"}
+
+# {measure: (seeds, epochs, layers)}, see diagnosis.Diagnosis.
+Measures = Mapping[str, NDArray[np.float64]]
+
+
+def causes(networks: Sequence[tuple[str, Measures]]) -> str:
+    """A column a network (its label and measures), a row a measure: a line a layer, from dark at
+    the input to light at the output, at the median over the seeds."""
+    with drawing():
+        rows = ["gradient_norm", "largest_update"]
+        rows += ["quiet"] if any(QUIET.keys() & found.keys() for _, found in networks) else []
+        figure = blank(0.8 + 1.65 * len(rows), left=0.95, right=0.15, top=0.4, bottom=0.8)
+        grid = figure.subplots(
+            len(rows), len(networks), sharex=True, sharey="row", squeeze=False,
+            gridspec_kw={"hspace": 0.16, "wspace": 0.06},
+        )  # fmt: skip
+        for column, (label, found) in enumerate(networks):
+            grid[0, column].set_title(short(label), loc="left", fontweight="bold")
+            for axes, row in zip(grid[:, column], rows, strict=True):
+                _panel(axes, found, row)
+            grid[-1, column].set_xlabel("Epoch")
+            grid[-1, column].xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        for axes, row in zip(grid[:, 0], rows, strict=True):
+            axes.set_ylabel(ROWS[row])
+        figure.align_ylabels(grid[:, 0])
+        handles = [Line2D([], [], color=shade, linewidth=2) for shade in _shades(2)]
+        figure.legend(
+            handles, ["first layer, at the input", "last layer"], loc="lower right", ncols=2,
+            borderaxespad=0.2,
+        )  # fmt: skip
+        return svg_text(figure)
+
+
+def _shades(layers: int) -> NDArray[np.float64]:
+    return np.asarray(mpl.colormaps[COLOURS](np.linspace(0, 0.85, layers)))
+
+
+def _panel(axes: Axes, found: Measures, row: str) -> None:
+    name = next((m for m in QUIET if m in found), "") if row == "quiet" else row
+    if row == "quiet":
+        axes.set_ylim(-4, 104)
+        if not name:
+            note = "not of this activation"
+            axes.annotate(note, (0.5, 0.5), xycoords="axes fraction", ha="center")
+            return
+        axes.annotate(
+            QUIET[name], (1, 0.5), xytext=(-4, 0), xycoords="axes fraction", ha="right",
+            textcoords="offset points", fontsize=8, color="#555555",
+        )  # fmt: skip
+    else:
+        axes.set_yscale("log")
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.yaxis.set_minor_locator(NullLocator())
+    values = found[name] * (100 if row == "quiet" else 1)
+    middle = _median(values if row == "quiet" else np.where(values > 0, values, np.nan))
+    epochs, layers = np.arange(1, len(middle) + 1), middle.shape[1]
+    for layer, shade in enumerate(_shades(layers)):
+        (line,) = axes.plot(
+            epochs, middle[:, layer], marker="o", markersize=3, color=shade, linewidth=1.4
+        )
+        tip(line, [_line_text(layer, layers, middle[:, layer])])
+
+
+def _line_text(layer: int, layers: int, values: NDArray[np.float64]) -> str:
+    """layer 1 of 7: 2.1e-05 in epoch 1, 1.9e-05 in epoch 10."""
+    ends = f"{values[0]:.2g} in epoch 1, {values[-1]:.2g} in epoch {len(values)}"
+    return f"layer {layer + 1} of {layers}: {ends}"
+
+
+def _median(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Over the seeds; NaN where none has a figure."""
+    known = np.isfinite(values).any(axis=0)
+    filled = np.where(known, values, 0.0)
+    return np.where(known, np.nanmedian(filled, axis=0), np.nan)

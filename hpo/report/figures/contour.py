@@ -1,0 +1,234 @@
+"""Accuracy over two hyperparameters, as SVG text: a surface, strips, or a matrix."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.collections import LineCollection, PathCollection, QuadMesh
+from matplotlib.colors import BoundaryNorm
+from matplotlib.contour import ContourSet
+from matplotlib.patches import Polygon, Rectangle
+from matplotlib.ticker import MaxNLocator
+from scipy.interpolate import griddata
+from scipy.ndimage import gaussian_filter
+from scipy.spatial import ConvexHull
+
+from hpo.report.figures.grid import BLACK, VERMILLION, blank, drawing, short, svg_text
+from hpo.report.figures.search import ACCURACY, COLOURS, count, focus, head, width
+from hpo.report.figures.slices import (
+    Parameter,
+    is_log,
+    is_missing,
+    label_height,
+    level_text,
+    levels_of,
+    places_of,
+    set_scale,
+    value_text,
+)
+from hpo.report.figures.tooltips import tip
+
+
+def contour(
+    x: Parameter, y: Parameter, accuracies: Sequence[float], numbers: Sequence[int] = ()
+) -> str:
+    """Accuracy (percent; NaN is left out) of trials over two hyperparameters: a smoothed surface
+    for two numbers, strips for a number and a category, a matrix of medians for two categories.
+    Where no surface can be laid through the trials (fewer than four, or in a line), the trials
+    alone. numbers: the trials' (from 0 if none are given)."""
+    with drawing():
+        numbers = list(numbers) or range(len(accuracies))
+        x, y, values, numbers = _complete(x, y, np.asarray(accuracies, float), numbers)
+        if levels_of(x) is not None and levels_of(y) is None:
+            x, y = y, x
+        texts = _trial_texts(x, y, values, numbers)
+        left, turned = _left(y), label_height(x, 5.5)
+        figure = blank(4.3 + turned, left=left, right=0.75, top=0.35, bottom=0.55 + turned)
+        axes, norm = figure.subplots(), _bands(values)
+        set_scale(axes.xaxis, x, 5.5)
+        set_scale(axes.yaxis, y, 3.0)
+        if levels_of(x) is None:
+            head(axes, "", _plane(axes, x, y, values, norm, texts))
+        else:
+            head(axes, "", _matrix(axes, x, y, values, norm))
+        axes.set(xlabel=_axis_name(x), ylabel=_axis_name(y))
+        label = ACCURACY if levels_of(y) is None else f"Median {ACCURACY.lower()}"
+        bar = figure.colorbar(
+            ScalarMappable(norm, COLOURS), ax=axes, label=label, fraction=0.035, pad=0.02
+        )
+        _keep_hues([*axes.collections, *bar.ax.collections, *bar.ax.patches])
+        return svg_text(figure)
+
+
+def _keep_hues(artists: Sequence[Artist]) -> None:
+    """Names the coloured ground and its bar, if there is a ground: on a dark page all but these
+    turn their lightness over, or the best would be dark."""
+    if any(isinstance(artist, ContourSet | QuadMesh) for artist in artists[:1]):
+        for place, artist in enumerate(artists):
+            if not isinstance(artist, LineCollection | PathCollection):
+                artist.set_gid(f"hues-{place}")
+
+
+def _complete(
+    x: Parameter, y: Parameter, values: np.ndarray, numbers: Sequence[int]
+) -> tuple[Parameter, Parameter, np.ndarray, list[int]]:
+    """The trials that have a finite accuracy and both hyperparameters."""
+    every = zip(x.values, y.values, values, numbers, strict=True)
+    kept = [t for t in every if t[2] == t[2] and not (is_missing(t[0]) or is_missing(t[1]))]
+    fewer = [replace(p, values=[trial[i] for trial in kept]) for i, p in enumerate((x, y))]
+    found = np.array([trial[2] for trial in kept], float)
+    return fewer[0], fewer[1], found, [trial[3] for trial in kept]
+
+
+def _trial_texts(
+    x: Parameter, y: Parameter, values: np.ndarray, numbers: Sequence[int]
+) -> list[str]:
+    """#34, lr 0.0123, width 256: 97.52%"""
+    return [
+        f"#{number}, {x.name} {value_text(a)}, {y.name} {value_text(b)}: {value:.2f}%"
+        for a, b, value, number in zip(x.values, y.values, values, numbers, strict=True)
+    ]
+
+
+def _left(y: Parameter) -> float:
+    """Inches for the ticks and the name of the upright axis."""
+    return 0.45 + width([level_text(level) for level in levels_of(y) or ("0.0001",)])
+
+
+def _axis_name(parameter: Parameter) -> str:
+    return short(parameter.name) + (" (log scale)" if is_log(parameter) else "")
+
+
+def _bands(values: np.ndarray) -> BoundaryNorm:
+    """Bands of colour over the upper range; all that lies lower has the darkest."""
+    bounds = MaxNLocator(12, steps=[1, 2, 2.5, 5, 10]).tick_values(*focus(values))
+    cut = bool((values < bounds[0]).any())
+    return BoundaryNorm(bounds, 256, extend="min" if cut else "neither")
+
+
+def _plane(
+    axes: Axes, x: Parameter, y: Parameter, values: np.ndarray, norm: BoundaryNorm,
+    texts: Sequence[str],
+) -> str:  # fmt: skip
+    """The trials over a number and a number or a category, on a coloured ground; says how to read
+    it."""
+    across, up = places_of(x), places_of(y)
+    note = (_surface if levels_of(y) is None else _strips)(axes, x, y, values, norm)
+    looks: dict[str, Any] = {"s": 13, "c": BLACK, "edgecolors": "white", "clip_on": False}
+    if not note:
+        looks = {"s": 45, "c": mpl.colormaps[COLOURS](norm(values)), "edgecolors": BLACK}
+    tip(axes.scatter(across, up, linewidths=0.6, zorder=3, **looks), texts)
+    best = int(values.argmax())
+    (star,) = axes.plot(
+        across[best], up[best], "*", markersize=16, color=VERMILLION, markeredgecolor="white",
+        clip_on=False, zorder=4,
+    )  # fmt: skip
+    tip(star, [texts[best]])
+    note = note or "Colour: the trial's accuracy"
+    return f"{note}; dots: {count(values.size, 'trial')}; star: the best, {values[best]:.2f}%"
+
+
+def _unit_places(parameter: Parameter) -> tuple[np.ndarray, np.ndarray]:
+    """A number's place between its least and its greatest value, 0 to 1, and 81 values of the
+    hyperparameter at even distances; in logarithms where its scale is one."""
+    places = np.log(places_of(parameter)) if parameter.log else places_of(parameter)
+    low, high = places.min(), places.max()
+    grid = np.linspace(low, high, 81)
+    return (places - low) / (high - low), np.exp(grid) if parameter.log else grid
+
+
+def _surface(axes: Axes, x: Parameter, y: Parameter, values: np.ndarray, norm: BoundaryNorm) -> str:
+    """Linear interpolation between the trials, smoothed, inside their hull; nothing where they
+    span no area."""
+    (u, across), (v, up) = _unit_places(x), _unit_places(y)
+    places, first, which = np.unique(
+        np.column_stack([u, v]), axis=0, return_index=True, return_inverse=True
+    )
+    spread = np.linalg.svd(places - places.mean(axis=0), compute_uv=False)
+    if len(places) < 4 or spread[1] < 1e-3:
+        return ""
+    low = norm.boundaries[0]
+    shown = np.maximum(values, low - 1e-6)  # a failure is no pit that swallows its neighbours
+    heights = _heights(places, np.bincount(which, shown) / np.bincount(which))
+    filled = axes.contourf(
+        across, up, heights, levels=norm.boundaries, cmap=COLOURS, norm=norm, extend=norm.extend
+    )
+    corners = first[ConvexHull(places).vertices]
+    hull = np.column_stack([places_of(x)[corners], places_of(y)[corners]])
+    filled.set_clip_path(Polygon(hull, transform=axes.transData))
+    return "Colour: interpolated between the trials and smoothed"
+
+
+def _heights(places: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """The surface on 81 by 81 points, smoothed by a Gaussian of a twenty-seventh of its side; as at
+    the nearest trial beyond the hull."""
+    steps = np.linspace(0, 1, 81)
+    grid = tuple(np.meshgrid(steps, steps))
+    inside, beyond = (griddata(places, values, grid, method=m) for m in ("linear", "nearest"))
+    smooth = gaussian_filter(np.where(np.isfinite(inside), inside, beyond), 3)
+    return np.asarray(smooth.round(6))  # a plain stays one, though a band may begin at its height
+
+
+def _strips(axes: Axes, x: Parameter, y: Parameter, values: np.ndarray, norm: BoundaryNorm) -> str:
+    """A strip a category, cut into fields of equal width that have their trials' median colour."""
+    levels = levels_of(y) or []
+    fields = min(max(values.size // (2 * len(levels)), 2), 12)
+    unit, across = _unit_places(x)
+    field = np.minimum((unit * fields).astype(int), fields - 1)
+    of = np.array([levels.index(value) for value in y.values])
+    medians = [
+        [_median(values[(field == i) & (of == j)]) for i in range(fields)]
+        for j in range(len(levels))
+    ]
+    space = np.geomspace if x.log else np.linspace
+    edges = space(across[0], across[-1], fields + 1)
+    sides, shown = np.arange(len(levels) + 1) - 0.5, np.ma.masked_invalid(medians)
+    axes.pcolormesh(edges, sides, shown, cmap=COLOURS, norm=norm, edgecolors="white")
+    axes.grid(visible=False)
+    return "Colour: median of the trials in a field"
+
+
+def _median(values: np.ndarray) -> float:
+    return float(np.median(values)) if values.size else math.nan
+
+
+def _matrix(axes: Axes, x: Parameter, y: Parameter, values: np.ndarray, norm: BoundaryNorm) -> str:
+    """Median and number of the trials of each pair; says how to read it."""
+    columns, rows = levels_of(x) or [], levels_of(y) or []
+    axes.grid(visible=False)
+    groups: dict[tuple[int, int], list[float]] = {}
+    for a, b, value in zip(x.values, y.values, values, strict=True):
+        groups.setdefault((columns.index(a), rows.index(b)), []).append(float(value))
+    for (i, j), group in groups.items():
+        colour = mpl.colormaps[COLOURS](norm(np.median(group)))
+        field = Rectangle((i - 0.5, j - 0.5), 1, 1, facecolor=colour, edgecolor="white")
+        tip(axes.add_patch(field), [_field_text(x, y, columns[i], rows[j], group)])
+        text = f"{np.median(group):.1f}\n({len(group)})"
+        axes.text(i, j, text, ha="center", va="center", fontsize=8, color=_ink(colour))
+    if not groups:
+        return "No trial to show"
+    best = max(groups, key=lambda place: max(groups[place]))
+    axes.add_patch(
+        Rectangle(
+            (best[0] - 0.47, best[1] - 0.47), 0.94, 0.94, fill=False, edgecolor=VERMILLION,
+            linewidth=2.5,
+        )
+    )  # fmt: skip
+    text = "In each field: the median of its trials, their number in brackets"
+    return f"{text}; framed: the best trial, {max(groups[best]):.2f}%"
+
+
+def _field_text(x: Parameter, y: Parameter, a: object, b: object, group: list[float]) -> str:
+    where = f"{x.name} {value_text(a)}, {y.name} {value_text(b)}"
+    return f"{where}: median {np.median(group):.2f}%, best {max(group):.2f}%, of {len(group)}"
+
+
+def _ink(colour: Any) -> str:
+    """Black or white, whichever reads on the colour."""
+    return BLACK if float(np.dot(colour[:3], (0.299, 0.587, 0.114))) > 0.5 else "white"

@@ -1,0 +1,272 @@
+"""A search's pictures as SVG text: its progress and its importances."""
+
+import math
+from bisect import bisect
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.font_manager import findfont, get_font
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from hpo.report.figures.grid import BLACK, BLUE, STYLE, VERMILLION, blank, drawing, short, svg_text
+from hpo.report.figures.svg import legible
+from hpo.report.figures.tooltips import tip
+
+GREEN, PURPLE = "#009E73", "#CC79A7"  # Okabe and Ito's too
+ACCURACY = "Validation accuracy (%)"
+COLOURS = "viridis"
+RUNS: list[dict[str, Any]] = [
+    {"color": BLUE, "linestyle": "-", "linewidth": 2.2},
+    {"color": VERMILLION, "linestyle": "--", "linewidth": 1.5},
+    {"color": GREEN, "linestyle": "-.", "linewidth": 1.5},
+    {"color": PURPLE, "linestyle": ":", "linewidth": 1.8},
+]
+BELOW: dict[str, Any] = {
+    "marker": "v",
+    "markerfacecolor": "none",
+    "markersize": 5.5,
+    "alpha": 1.0,
+}
+BEST: dict[str, Any] = {
+    "marker": "o",
+    "markersize": 9.5,
+    "markerfacecolor": "none",
+    "markeredgecolor": BLACK,
+    "markeredgewidth": 1.6,
+    "linestyle": "",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A search as it went: of each finished trial, in the order of completion, its accuracy in
+    percent (0 where it diverged, NaN where it was pruned), the second at which it ended, and its
+    number (in this order from 0 if none are given)."""
+
+    label: str
+    values: Sequence[float]
+    seconds: Sequence[float]
+    numbers: Sequence[int] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bar:
+    """A hyperparameter's share of the importance, by evaluator, as (share, low, high) in percent of
+    the total; low and high are NaN where there is no interval."""
+
+    hyperparameter: str
+    shares: Mapping[str, tuple[float, float, float]]
+
+
+# --- for every picture of a search -------------------------------------------------------------
+
+
+def focus(values: np.ndarray) -> tuple[float, float]:
+    """Limits that tell the good values apart: down to the lowest one that is no farther from the
+    top than four times what the best third spans."""
+    finite = values[np.isfinite(values)]
+    if not finite.size:
+        return 0.0, 100.0
+    top = float(finite.max())
+    depth = 4 * (top - float(np.quantile(finite, 2 / 3)))
+    low = float(finite[finite >= top - depth].min())
+    margin = 0.06 * (top - low) or 0.5
+    return low - margin, top + margin
+
+
+def width(labels: Sequence[str], size: float = 9) -> float:
+    """Inches that the widest of the labels takes in a row of type."""
+    return max((_advance(label, size) for label in labels), default=0.0)
+
+
+@cache
+def _advance(label: str, size: float) -> float:
+    font = get_font(findfont(STYLE["font.family"]))
+    font.set_size(size, 72)
+    font.set_text(label)
+    return float(font.get_width_height()[0]) / 64 / 72
+
+
+@cache
+def fit(label: str, inches: float, size: float = 9) -> str:
+    """The label as a picture can show it, or as much of its beginning as has room."""
+    label = legible(label)
+    if width([label], size) <= inches:
+        return label
+    ends = range(1, len(label))
+    end = bisect(ends, inches, key=lambda end: width([f"{label[:end]}…"], size))
+    return f"{label[:end]}…"
+
+
+def head(axes: Axes, title: str, note: str = "") -> None:
+    """A title at the left end, and a note in small type beneath it."""
+    if title:
+        axes.set_title(title, loc="left", fontweight="bold", pad=17 if note else 6)
+    axes.annotate(
+        note, (0, 1), xytext=(0, 4), xycoords="axes fraction", textcoords="offset points",
+        color="#555555", fontsize=8,
+    )  # fmt: skip
+
+
+def count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+# --- progress ----------------------------------------------------------------------------------
+
+
+def progress(runs: Sequence[Run]) -> str:
+    """Best accuracy so far, over finished trials (left) and over time (right). The first run is the
+    study's own, its trials shown as dots; further runs of one label share a style. At least one
+    run, and at most four labels."""
+    with drawing():
+        styles = dict(zip(dict.fromkeys(run.label for run in runs), RUNS, strict=False))
+        top = 0.3 + 0.19 * math.ceil(len(styles) / 2)
+        figure = blank(2.9 + top, left=0.75, right=0.15, top=top, bottom=0.5)
+        left, right = figure.subplots(1, 2, sharey=True, gridspec_kw={"wspace": 0.06})
+        limits = _progress_limits(runs)
+        seconds, unit = _unit(max((end for run in runs for end in run.seconds), default=0))
+        for run in reversed(runs):
+            trials, ends = np.arange(1, len(run.values) + 1), np.asarray(run.seconds) / seconds
+            for axes, x in ((left, trials), (right, ends)):
+                _best_line(axes, run, x, styles[run.label])
+        for axes, x in ((left, trials), (right, ends)):
+            _trial_dots(axes, x, runs[0], limits[0])
+            axes.set_xlim(left=0)
+        left.set(ylim=limits, ylabel=ACCURACY, xlabel="Finished trials")
+        left.xaxis.set_major_locator(MaxNLocator(integer=True))
+        right.set_xlabel(f"Time since the start ({unit})")
+        head(left, "", _progress_note(np.asarray(runs[0].values, float), limits[0]))
+        handles = [Line2D([], [], **style) for style in styles.values()]
+        labels = [_best_label(label, runs) for label in styles]
+        figure.legend(
+            handles, labels, loc="upper right", ncols=2, handlelength=3, borderaxespad=0.2
+        )
+        return svg_text(figure)
+
+
+def _unit(seconds: float) -> tuple[float, str]:
+    """Seconds in a unit that suits a run so long, and its name."""
+    if seconds > 3 * 3600:
+        return 3600, "hours"
+    return (60, "minutes") if seconds > 180 else (1, "seconds")
+
+
+def _so_far(run: Run) -> np.ndarray:
+    return np.fmax.accumulate(np.asarray(run.values, float))
+
+
+def _progress_limits(runs: Sequence[Run]) -> tuple[float, float]:
+    """Around the best values from a tenth of the trials on, at most ten points deep unless a run
+    ends lower; with room for the trials a little worse."""
+    curves = [curve for run in runs if np.isfinite(curve := _so_far(run)).any()]
+    if not curves:
+        return 0.0, 100.0
+    late = [float(np.nanmin(c[min(math.ceil(len(c) / 10), len(c) - 1) :])) for c in curves]
+    finals = [float(np.nanmax(curve)) for curve in curves]
+    top = max(finals)
+    low = min(min(finals), max(min(late), top - 10))
+    span = max(top - low, 0.5)
+    return low - 0.5 * span, top + 0.08 * span
+
+
+def _best_line(axes: Axes, run: Run, x: np.ndarray, style: dict[str, Any]) -> None:
+    """The best value so far, with a dot where the run ends."""
+    so_far = _so_far(run)
+    axes.step(x, so_far, where="post", zorder=3, **style)
+    (end,) = axes.plot(x[-1:], so_far[-1:], ".", color=style["color"], zorder=3, markersize=8)
+    tip(end, [f"{run.label}: best {best:.2f}%" for best in so_far[-1:]])
+
+
+def _trial_dots(axes: Axes, x: np.ndarray, run: Run, low: float) -> None:
+    """The trials, those below the axis as triangles at its edge."""
+    values = np.asarray(run.values, float)
+    below = values < low
+    texts = [
+        f"#{number}: {value:.2f}%, finished as number {place}"
+        for place, (number, value) in enumerate(zip(_numbers(run), values, strict=True), 1)
+    ]
+    style: dict[str, Any] = {"color": BLUE, "alpha": 0.3, "markeredgewidth": 0, "linestyle": ""}
+    (dots,) = axes.plot(x[~below], values[~below], marker="o", markersize=4, **style)
+    tip(dots, [texts[i] for i in np.flatnonzero(~below)])
+    (triangles,) = axes.plot(
+        x[below], [0.022] * int(below.sum()), transform=axes.get_xaxis_transform(), marker="v",
+        markersize=5, **style,
+    )  # fmt: skip
+    tip(triangles, [texts[i] for i in np.flatnonzero(below)])
+
+
+def _numbers(run: Run) -> list[int]:
+    return list(run.numbers) or list(range(len(run.values)))
+
+
+def _progress_note(values: np.ndarray, low: float) -> str:
+    below, pruned = int((values < low).sum()), int(np.isnan(values).sum())
+    parts = ["Dots: single trials"]
+    parts += [f"▾: {count(below, 'trial')} below {low:.1f}%"] if below else []
+    return "; ".join(parts + ([f"{pruned} pruned, without a dot"] if pruned else []))
+
+
+def _best_label(label: str, runs: Sequence[Run]) -> str:
+    ends = [_so_far(run)[-1] for run in runs if run.label == label and len(run.values)]
+    finite = [end for end in ends if np.isfinite(end)]
+    return f"{short(label)}: best {max(finite):.2f}%" if finite else short(label)
+
+
+# --- importance --------------------------------------------------------------------------------
+
+
+def importance(bars: Sequence[Bar]) -> str:
+    """A group a hyperparameter, a bar an evaluator, the greatest by the first evaluator on top. At
+    least one bar, and at most four evaluators."""
+    with drawing():
+        evaluators = list(dict.fromkeys(name for bar in bars for name in bar.shares))
+        order = sorted(bars, key=lambda bar: -np.nan_to_num(_share(bar, evaluators[0])[0], nan=-1))
+        height = 0.9 + len(bars) * (0.14 + 0.2 * len(evaluators))
+        names = [short(bar.hyperparameter) for bar in order]
+        figure = blank(height, left=0.25 + width(names), right=0.15, top=0.35, bottom=0.5)
+        axes = figure.subplots()
+        for index, evaluator in enumerate(evaluators):
+            _importance_bars(axes, order, evaluator, index, 0.8 / len(evaluators))
+        axes.set_yticks(range(len(order)), names)
+        axes.set(ylim=(len(order) - 0.5, -0.5), xlabel="Share of the importance (%)")
+        axes.set_xlim(0, 1.1 * max(_reach(bar) for bar in bars) or 100)
+        axes.grid(visible=False, axis="y")
+        figure.legend(loc="upper right", ncols=len(evaluators))
+        return svg_text(figure)
+
+
+def _share(bar: Bar, evaluator: str) -> tuple[float, float, float]:
+    return bar.shares.get(evaluator, (math.nan, math.nan, math.nan))
+
+
+def _reach(bar: Bar) -> float:
+    return float(np.nanmax([0.0, *(end for share in bar.shares.values() for end in share)]))
+
+
+def _importance_bars(
+    axes: Axes, bars: Sequence[Bar], evaluator: str, index: int, height: float
+) -> None:
+    """One evaluator's bars, with intervals and figures; a dash where it has none."""
+    y = np.arange(len(bars)) - 0.4 + height * (index + 0.5)
+    shares = np.array([_share(bar, evaluator) for bar in bars])
+    drawn = axes.barh(
+        y, np.nan_to_num(shares[:, 0]), 0.9 * height, color=RUNS[index]["color"], label=evaluator,
+        hatch=("", "////", "....", "xx")[index], edgecolor="white", linewidth=0,
+    )  # fmt: skip
+    for patch, bar, (share, low, high) in zip(drawn.patches, bars, shares, strict=True):
+        text = f"{bar.hyperparameter}, {evaluator}: {share:.1f}%"
+        tip(patch, [f"{text} ({low:.1f} to {high:.1f})" if low <= high else text])
+    for at, (share, low, high) in zip(y, shares, strict=True):
+        if low <= high:
+            axes.plot([low, high], [at, at], color=BLACK, linewidth=1.2, marker="|", markersize=6)
+        text = "–" if math.isnan(share) else f"{share:.0f}%" if share >= 1 or not share else "<1%"
+        axes.annotate(
+            text, (float(np.nanmax([0.0, share, high])), at), xytext=(5, 0), va="center",
+            textcoords="offset points", fontsize=8,
+        )  # fmt: skip

@@ -1,0 +1,252 @@
+"""What each hyperparameter does, as SVG text: slices, and a hyperparameter on an axis."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.axis import XAxis, YAxis
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, Locator, LogLocator, MaxNLocator, NullLocator
+
+from hpo.report.figures.grid import BLACK, BLUE, GREY, VERMILLION, drawing, svg_text
+from hpo.report.figures.search import ACCURACY, BELOW, BEST, count, fit, focus, head, width
+from hpo.report.figures.tooltips import tip
+
+GOLDEN = 0.618034  # its multiples fill the unit interval evenly: jitter without randomness
+STATES: dict[str, dict[str, Any]] = {
+    "COMPLETE": {"color": BLUE, "marker": "o", "markersize": 4, "alpha": 0.6},
+    "PRUNED": {"color": GREY, "marker": "x", "markersize": 4},
+    "DIVERGED": {"color": VERMILLION, "marker": "^", "markersize": 5.5},
+}
+NAMES = {
+    "COMPLETE": "complete",
+    "PRUNED": "pruned, at its last value",
+    "DIVERGED": "diverged, at the bottom edge",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parameter:
+    """A hyperparameter and its value in each trial: numbers, or text and bools as categories; None
+    or NaN where a trial had none."""
+
+    name: str
+    values: Sequence[float | str | None]
+    log: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Slice:
+    """A hyperparameter beside the trials' accuracies in percent: the last one of a pruned trial; of
+    a diverged one it is not looked at. numbers: the trials' (from 0 if none are given)."""
+
+    parameter: Parameter
+    accuracies: Sequence[float]
+    states: Sequence[Literal["COMPLETE", "PRUNED", "DIVERGED"]]
+    numbers: Sequence[int] = ()
+
+
+# --- slices ------------------------------------------------------------------------------------
+
+PANEL = 1.9  # a panel's height in inches
+GAP = 0.36  # between two panels, whose outermost ticks may be wide numbers
+
+
+def slices(panels: Sequence[Slice]) -> str:
+    """A panel a hyperparameter: each trial's accuracy over its value, the best COMPLETE one ringed.
+    Categories and few repeated numbers become strips, with a bar at the median of the COMPLETE
+    trials. At least one panel."""
+    with drawing():
+        low, high = focus(np.concatenate([_of(panel, "COMPLETE", "PRUNED") for panel in panels]))
+        low -= 0.14 * (high - low)  # room for what lies below
+        best = float(np.max(np.concatenate([_of(p, "COMPLETE") for p in panels]), initial=-1.0))
+        figure, places = _panels(panels)
+        for (axes, across), panel in zip(places, panels, strict=True):
+            axes.set_ylim(low, high)
+            set_scale(axes.xaxis, panel.parameter, across)
+            _slice(axes, panel, best)
+            suffix = " (log scale)" if is_log(panel.parameter) else ""
+            name = fit(panel.parameter.name, across / 1.3 - width([suffix]))  # it is set in bold
+            head(axes, name + suffix)
+        _slices_legend(figure, panels, low, best)
+        return svg_text(figure)
+
+
+def _panels(panels: Sequence[Slice]) -> tuple[Figure, list[tuple[Axes, float]]]:
+    """A figure with an axes and its width in inches for each panel, up to three in a row; a row is
+    as high as its category names ask for."""
+    columns = 2 if len(panels) in (2, 4) else min(3, len(panels))
+    across = (8 - 0.68 - 0.15 - GAP * (columns - 1)) / columns
+    names = [label_height(panel.parameter, across) for panel in panels]
+    rows = [max(names[start : start + columns]) for start in range(0, len(panels), columns)]
+    height = 0.4 + sum(0.65 + PANEL + row for row in rows)
+    figure, places, top = Figure(figsize=(8, height)), [], height - 0.75
+    for place in range(len(panels)):
+        row, column = divmod(place, columns)
+        left, bottom = 0.68 + column * (across + GAP), top - sum(rows[:row]) - PANEL
+        bottom -= row * (0.65 + PANEL)
+        axes = figure.add_axes((left / 8, bottom / height, across / 8, PANEL / height))
+        axes.set_ylabel(ACCURACY if column == 0 else "")
+        axes.tick_params(labelleft=column == 0)
+        places.append((axes, across))
+    return figure, places
+
+
+def _of(panel: Slice, *states: str) -> np.ndarray:
+    """The finite accuracies of the trials in these states."""
+    values = np.asarray(panel.accuracies, float)
+    chosen: np.ndarray = values[np.isin(panel.states, states) & np.isfinite(values)]
+    return chosen
+
+
+def _slice(axes: Axes, panel: Slice, best: float) -> None:
+    """The trials by their states, those below the axis and the diverged ones in lanes of their own
+    at its bottom."""
+    accuracies, states = np.asarray(panel.accuracies, float), np.asarray(panel.states)
+    x, (low, high) = places_of(panel.parameter), axes.get_ylim()
+    texts, below = _trial_texts(panel), accuracies < low
+    lane, edge = (np.full(len(x), low + part * (high - low)) for part in (0.095, 0.03))
+
+    def points(of: np.ndarray, y: np.ndarray, style: dict[str, Any]) -> None:
+        (drawn,) = axes.plot(x[of], y[of], **style, linestyle="", zorder=2.5)
+        tip(drawn, [texts[index] for index in np.flatnonzero(of)])
+
+    for state in ("COMPLETE", "PRUNED"):
+        of = states == state
+        points(of & (accuracies >= low), accuracies, STATES[state])
+        points(of & below, lane, STATES[state] | BELOW)
+    points(states == "DIVERGED", edge, STATES["DIVERGED"])
+    _medians(axes, panel)
+    ringed = np.flatnonzero((states == "COMPLETE") & (accuracies == best))[:1]
+    axes.plot(x[ringed], accuracies[ringed], **BEST, zorder=4)
+
+
+def _trial_texts(panel: Slice) -> list[str]:
+    """#34, lr 0.0123: 97.52%, complete"""
+    values, name = panel.parameter.values, panel.parameter.name
+    trials = zip(values, panel.accuracies, panel.states, strict=True)
+    numbers = list(panel.numbers) or range(len(values))
+    return [
+        f"#{number}, {name} {value_text(value)}: "
+        + ("diverged" if state == "DIVERGED" else f"{accuracy:.2f}%, {state.lower()}")
+        for number, (value, accuracy, state) in zip(numbers, trials, strict=True)
+    ]
+
+
+def value_text(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _medians(axes: Axes, panel: Slice) -> None:
+    """A bar across each strip, at the median of its COMPLETE trials."""
+    trials = list(zip(panel.parameter.values, panel.accuracies, panel.states, strict=True))
+    for place, level in enumerate(levels_of(panel.parameter) or ()):
+        values = [a for v, a, state in trials if v == level and state == "COMPLETE" and a == a]
+        if values:
+            axes.hlines(
+                np.median(values), place - 0.36, place + 0.36, color=BLACK, linewidth=1.6, zorder=3
+            )
+
+
+def _slices_legend(figure: Figure, panels: Sequence[Slice], low: float, best: float) -> None:
+    """What occurs in any panel, in two lines at the top."""
+    seen = {state for panel in panels for state in panel.states}
+    entries = [(dict(STATES[state]), NAMES[state]) for state in STATES if state in seen]
+    below = max(int((_of(p, "COMPLETE", "PRUNED") < low).sum()) for p in panels)
+    if below:
+        name = f"{count(below, 'trial')} below {low:.1f}%"
+        entries.append(({"color": BLUE, **BELOW}, name))
+    if best >= 0:
+        entries.append((BEST, f"best trial: {best:.2f}%"))
+    handles = [Line2D([], [], **{**style, "linestyle": ""}) for style, _ in entries]
+    if any(levels_of(panel.parameter) is not None for panel in panels):
+        entries.append(({}, "median of the complete ones"))
+        handles.append(Line2D([], [], color=BLACK, linewidth=1.6))
+    names = [name for _, name in entries]
+    figure.legend(handles, names, loc="upper left", ncols=3, borderaxespad=0.2, handlelength=1.6)
+
+
+# --- a hyperparameter on an axis ---------------------------------------------------------------
+
+
+def levels_of(parameter: Parameter) -> list[Any] | None:
+    """The values in order if they are categories, or numbers so few that strips suit them better;
+    None for a continuous axis."""
+    present = [value for value in parameter.values if not is_missing(value)]
+    if any(isinstance(value, str | bool | np.bool_) for value in present):
+        return sorted(set(present), key=str)
+    levels = sorted(set(present))  # type: ignore[type-var]
+    return levels if len(levels) < 2 or len(levels) <= min(8, len(present) / 3) else None
+
+
+def is_missing(value: object) -> bool:
+    return value is None or value != value
+
+
+def _numbers(parameter: Parameter) -> list[float]:
+    return [math.nan if value is None else float(value) for value in parameter.values]
+
+
+def is_log(parameter: Parameter) -> bool:
+    return parameter.log and levels_of(parameter) is None
+
+
+def places_of(parameter: Parameter) -> np.ndarray:
+    """Where each trial lies on the axis, NaN for one without a value; spread over its strip."""
+    levels = levels_of(parameter)
+    if levels is None:
+        return np.array(_numbers(parameter))
+    at = np.array([math.nan if is_missing(v) else levels.index(v) for v in parameter.values], float)
+    jitter = (np.arange(len(at)) * GOLDEN + 0.5) % 1 - 0.5
+    return np.asarray(at + 0.6 * jitter)
+
+
+def set_scale(axis: XAxis | YAxis, parameter: Parameter, inches: float) -> None:
+    """Ticks and scale of an axis so long; numbers as plain text: STYLE sets no mathematics."""
+    levels, which = levels_of(parameter), axis.axis_name
+    if levels is not None:
+        axis.set_ticks(range(len(levels)), [level_text(level) for level in levels])
+        axis.axes.set(**{f"{which}lim": (-0.5, max(len(levels), 1) - 0.5)})
+        for label in axis.get_ticklabels() if which == "x" and _turned(levels, inches) else ():
+            label.set(rotation=_angle(levels), ha="right", va="center", rotation_mode="anchor")
+        return
+    if parameter.log:
+        axis.axes.set(**{f"{which}scale": "log"})
+    axis.set_major_locator(_locator(parameter))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+
+
+def _locator(parameter: Parameter) -> Locator:
+    numbers = [number for number in _numbers(parameter) if number == number]
+    if not parameter.log:
+        return MaxNLocator(5, integer=all(number.is_integer() for number in numbers))
+    ratio = max(numbers) / min(numbers)
+    if ratio < 5:
+        return MaxNLocator(4)
+    return LogLocator(subs=(1,) if ratio > 300 else (1, 2, 5), numticks=7)
+
+
+def level_text(level: object) -> str:
+    return fit(f"{level:g}" if isinstance(level, float) else str(level), 1.1)
+
+
+def _turned(levels: list[Any], inches: float) -> bool:
+    """Whether the categories would collide side by side."""
+    return len(levels) * (width([level_text(level) for level in levels]) + 0.1) > inches
+
+
+def _angle(levels: list[Any]) -> int:
+    return 50 if len(levels) <= 10 else 90
+
+
+def label_height(parameter: Parameter, inches: float) -> float:
+    """Inches that turned labels need beyond level ones."""
+    levels = levels_of(parameter)
+    if levels is None or not _turned(levels, inches):
+        return 0.0
+    return width([level_text(level) for level in levels]) * math.sin(math.radians(_angle(levels)))

@@ -1,0 +1,164 @@
+"""What a search's report says of its finalists, of the winner, and of what the winner mistakes."""
+
+import base64
+import math
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from hpo.analysis.statistics import paired_difference
+from hpo.data.datasets import normalization
+from hpo.model import snippet
+from hpo.report.figures import confusion as network_figures
+from hpo.report.page import Block, Code, Picture, Section, Table
+from hpo.report.search_tables import (
+    at_bounds,
+    bias,
+    finalists_table,
+    fresh_estimate,
+    spelled_estimate,
+    winner_sentence,
+)
+from hpo.storage.results import StoredGrid, StoredSearch
+from hpo.study.file import Cell
+from hpo.study.finalists import trial_number
+
+
+def finalists_section(study: StoredSearch, saved: bool) -> Section:
+    """The finalists' table, what it says, and how to use the winner where it is saved."""
+    title = "The finalists, and the winner among them"
+    if study.tested is None or study.tested.finished.empty:
+        text = "No finalist is trained on fresh seeds yet; the same command goes on from here."
+        return Section(title=title, blocks=[text])
+    blocks: list[Block] = [main_table(study, study.tested)]
+    if study.winner is None:
+        blocks.append(f"{winner_sentence(study)} The same command goes on from here.")
+        return Section(title=title, blocks=blocks)
+    verdicts = _verdicts(study, study.tested, study.winner)
+    blocks.append([*verdicts, *at_bounds(study, study.winner.config)])
+    if not saved:
+        text = "The winner is not saved beside this report; the same command trains and saves it."
+        return Section(title=title, blocks=[*blocks, text])
+    return Section(title=title, blocks=[*blocks, *_saved_blocks(study, study.winner)])
+
+
+def _saved_blocks(study: StoredSearch, winner: Cell) -> list[Block]:
+    mean, deviation = normalization(study.data["name"])
+    features = int(study.data["features"])
+    return [
+        "The winner was trained once more, on all training images, and lies in best/, beside this "
+        "report. There it classifies images (a bright digit on black; --invert for dark on light):",
+        Code(text="hpo predict best IMAGE.png"),
+        "It is a plain torch network, and needs no hpo:",
+        Code(text=snippet.snippet("best", winner.config, features, mean, deviation)),
+    ]
+
+
+def main_table(study: StoredSearch, tested: StoredGrid) -> Table:
+    """A row a finalist: as selected, on fresh seeds, and on the test images."""
+    caption = (
+        f"Data: {study.data_name}. As selected: the one validation that the search ranked by. "
+        "Fresh seeds and test: mean (95% interval) over seeds that the search never saw, each with "
+        "a split of its own; the intervals cover seeds and splits, not other test images. "
+        "Selection bias: as selected minus fresh seeds, points."
+    )
+    return finalists_table(study, tested, caption)
+
+
+def _verdicts(study: StoredSearch, tested: StoredGrid, winner: Cell) -> list[str]:
+    fresh = fresh_estimate(tested, winner)
+    assert fresh is not None
+    found = [
+        f"Trial {trial_number(winner.name)} wins: its mean validation accuracy over fresh seeds is "
+        f"the best, {spelled_estimate(fresh)}. The test had no part in the choice."
+    ]
+    found += [_against(tested, winner, other) for other in tested.file.cells if other != winner]
+    biases = [bias(study, tested, cell) for cell in tested.file.cells]
+    known = [value for value in biases if not math.isnan(value)]
+    mean = sum(known) / len(known)
+    return [*found, _bias_sentence(mean, len(known))]
+
+
+def _bias_sentence(mean: float, k: int) -> str:
+    how = "better" if mean >= 0 else "worse"
+    whose = "the finalist" if k == 1 else f"the {k} finalists, on average,"
+    text = f"As selected, {whose} looked {abs(mean):.2f} points {how} than on fresh seeds"
+    if mean < 0:
+        return f"{text}: the search's one split was harder than most, which hides what luck gave."
+    return f"{text}: what choosing the best flatters, and how easy the search's one split was."
+
+
+def _against(tested: StoredGrid, winner: Cell, other: Cell) -> str:
+    a, b = (100 * tested.of(c).set_index("seed")["valid_accuracy"] for c in (winner, other))
+    common = a.index.intersection(b.index)
+    name = f"trial {trial_number(other.name)}"
+    if len(common) < 3:
+        return f"Against {name} there are too few common seeds to tell."
+    found = paired_difference(a[common].to_list(), b[common].to_list())
+    interval = f"{found.mean:+.2f} points, 95% interval {found.low:.2f} to {found.high:.2f}"
+    if found.low > 0:
+        return f"Its lead over {name} is more than the seeds' noise ({interval})."
+    return f"Whether it is better than {name} these seeds do not decide ({interval})."
+
+
+def mistakes_sections(study: StoredSearch) -> list[Section]:
+    """The winner's confusion matrix and worst images; none before there is a winner."""
+    if study.tested is None or study.winner is None:
+        return []
+    found = [
+        trial.user_attrs["mistakes"]
+        for trial in study.tested.frozen
+        if trial.state.name == "COMPLETE" and trial.user_attrs["cell"] == study.winner.name
+    ]
+    if not found:
+        return []
+    mean = np.mean([of["confusion"] for of in found], axis=0)
+    worst = _worst([image for of in found for image in of["worst"]])
+    over = f"mean over {len(found)} seeds" if len(found) > 1 else "one seed"
+    blocks: list[Block] = [
+        Picture(
+            file="confusion.svg",
+            svg=network_figures.confusion(mean.tolist()),
+            alt="Confusion matrix of the winner on the test images.",
+            caption=f"Test images of each class and what the winner takes them for, {over}. "
+            f"{study.data_name}.",
+        )
+    ]
+    if worst:
+        blocks.append(
+            Picture(
+                file="worst.svg",
+                svg=network_figures.worst_images(worst),
+                alt="The test images that the winner is most wrong about.",
+                caption="The test images that the winner's seeds are most wrong about: label, what "
+                f"it is taken for, and the probability left for the label. {study.data_name}.",
+            )
+        )
+    return [Section(title="What the winner mistakes", blocks=blocks)]
+
+
+def _worst(images: Sequence[dict[str, Any]], most: int = 16) -> list[network_figures.WorstImage]:
+    """Those that the most seeds have among their worst, the least probable label first."""
+    by_image: dict[int, list[dict[str, Any]]] = {}
+    for image in images:
+        if image["pixels"]:
+            by_image.setdefault(image["image"], []).append(image)
+    ranked = sorted(by_image.values(), key=lambda of: (-len(of), _mean_probability(of)))
+    return [_worst_image(of) for of in ranked[:most]]
+
+
+def _mean_probability(images: Sequence[dict[str, Any]]) -> float:
+    return float(np.mean([image["probability"] for image in images]))
+
+
+def _worst_image(images: Sequence[dict[str, Any]]) -> network_figures.WorstImage:
+    pixels = np.frombuffer(base64.b64decode(images[0]["pixels"]), np.uint8)
+    side = math.isqrt(len(pixels))
+    return network_figures.WorstImage(
+        label=images[0]["label"],
+        predicted=Counter(image["predicted"] for image in images).most_common(1)[0][0],
+        probability=_mean_probability(images),
+        pixels=pixels.reshape(side, side),
+    )

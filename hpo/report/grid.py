@@ -1,0 +1,269 @@
+"""A grid's report: overview, protocol, the experiments in their order, how it was run."""
+
+from collections.abc import Sequence
+
+from hpo.analysis.statistics import Estimate, paired_difference
+from hpo.report import causes, noise
+from hpo.report import claims as verdict_report
+from hpo.report.figures import confusion as network_figures
+from hpo.report.figures import grid as figures
+from hpo.report.findings import comparisons, finding
+from hpo.report.grid_tables import (
+    FAILS_BELOW,
+    cells_table,
+    curve_cells,
+    fails,
+    most_accurate,
+    overview_rows,
+    published,
+    stands_on,
+)
+from hpo.report.page import Block, Picture, Section, Table
+from hpo.report.run_facts import run_table, trained_in
+from hpo.storage.results import StoredGrid
+from hpo.storage.trial import METRICS
+from hpo.study.config import CLASSES, SOURCES
+from hpo.study.file import COLUMNS, FIGURES, Cell, Experiment
+
+FALLING = {
+    "constant": "",
+    "linear": ", its learning rate falling linearly to 0",
+    "cosine": ", its learning rate falling to 0 as a cosine does",
+}
+
+
+def _basis(study: StoredGrid) -> str:
+    """The data that a table stands on, in words."""
+    return f"{stands_on(study)}; accuracy and loss on its {study.data['test']:,} test images"
+
+
+def _key(study: StoredGrid, cells: Sequence[Cell]) -> str:
+    if all(len(study.of(cell)) < 2 for cell in cells):
+        return "Reproduced: a single run"
+    text = "Reproduced: mean ± standard deviation over the seeds"
+    if any(fails(study, cell) for cell in cells):
+        text += "; median (range) where runs fail to learn"
+    return text
+
+
+def _of_many(shown: Sequence[Cell], cells: Sequence[Cell]) -> str:
+    """A sentence for a caption, where not all are shown."""
+    if len(shown) == len(cells):
+        return ""
+    return f" The {len(shown)} most accurate of {len(cells):,} networks; the tables have all."
+
+
+def _glance(study: StoredGrid) -> Section:
+    shown = most_accurate(study, study.file.cells)
+    kept = {cell.name for cell in shown}
+    dots = [
+        figures.Dots(
+            label=cell.reported[which].label if which is not None else cell.label,
+            fails=fails(study, cell),
+            values=(100 * study.of(cell)["test_accuracy"]).dropna().to_list(),
+            reported=_reported_percent(cell, which),
+        )
+        for cell, which in overview_rows(study.file)
+        if cell.name in kept
+    ]
+    title = "All networks at a glance"
+    blocks: list[Block] = []
+    if any(row.values for row in dots):
+        alt = "Test accuracy of every network: a dot for each seed, a bar at their mean"
+        alt += ", the reported figure as a diamond." if published(study.file) else "."
+        blocks.append(
+            Picture(
+                file="overview.svg",
+                svg=figures.overview(dots, 100 * FAILS_BELOW),
+                alt=alt,
+                caption=f"Test accuracy, a dot a seed. {_basis(study)}."
+                + _of_many(shown, study.file.cells),
+            )
+        )
+    blocks.append(main_table(study))
+    for cell in study.file.cells:
+        if len(cell.reported) > 1:
+            labels = " and ".join(entry.label for entry in cell.reported)
+            blocks.append(
+                f"{labels} are one configuration, published more than once: its seeds were trained "
+                "once and stand in each of its rows."
+            )
+    return Section(title=title, blocks=blocks)
+
+
+def main_table(study: StoredGrid) -> Table:
+    """Every network, what was reported of it and what was reproduced."""
+    columns = [*(c for c in COLUMNS if c not in FIGURES), *FIGURES]
+    caption = f"{_basis(study)}. {_key(study, study.file.cells)}."
+    return cells_table(study, overview_rows(study.file), columns, caption)
+
+
+def _reported_percent(cell: Cell, which: int | None) -> float | None:
+    accuracy = cell.reported[which].test_accuracy if which is not None else None
+    return None if accuracy is None else 100 * accuracy
+
+
+def _differences(study: StoredGrid) -> list[Section]:
+    """Each cell beside the first one, the baseline: what stands in a grid for importances."""
+    baseline, *others = study.file.cells
+    shown = most_accurate(study, others)
+    found = [(cell, _difference(study, cell, baseline)) for cell in shown]
+    rows = [
+        network_figures.DifferenceRow(label=cell.label, mean=d.mean, low=d.low, high=d.high)
+        for cell, d in found
+        if d is not None
+    ]
+    if not rows:
+        return []
+    picture = Picture(
+        file="importance.svg",
+        svg=network_figures.differences(rows, baseline.label),
+        alt=f"Difference of each network's test accuracy from that of {baseline.label}.",
+        caption=f"Test accuracy minus that of {baseline.label}, seed by seed: mean and 95% "
+        f"interval (Student's t). {_basis(study)}." + _of_many(shown, others),
+    )
+    return [Section(title=f"How far each network is from {baseline.label}", blocks=[picture])]
+
+
+def _difference(study: StoredGrid, cell: Cell, baseline: Cell) -> Estimate | None:
+    """In points, over the seeds that both have; None without any."""
+    a, b = (100 * study.of(c).set_index("seed")["test_accuracy"] for c in (cell, baseline))
+    common = a.index.intersection(b.index)
+    if common.empty:
+        return None
+    return paired_difference(a[common].to_list(), b[common].to_list())
+
+
+def _protocol(study: StoredGrid) -> Section:
+    data, cells = study.data, study.file.cells
+    config = cells[0].config
+    batch = {cell.config.batch_size for cell in cells}
+    epochs = {cell.config.epochs for cell in cells}
+    spelled = f"for {config.epochs} epochs" if len(epochs) == 1 else "for as long as its cell says"
+    sized = f"in batches of {config.batch_size}" if len(batch) == 1 else "in its cell's batches"
+    schedules = {cell.config.schedule for cell in cells}
+    falling = FALLING[config.schedule] if len(schedules) == 1 else ", by its cell's schedule"
+    text = (
+        f"Every training splits the {data['train'] + data['valid']:,} training images of "
+        f"{study.data_name} into {data['train']:,} to train on and {data['valid']:,} to validate "
+        f"on, starts from the weights that PyTorch's Linear layers start from, and minimizes cross "
+        f"entropy {sized}, shuffled every epoch, {spelled}{falling}. The network of the last epoch "
+        f"is tested on the {data['test']:,} test images. {_seeding(cells)}"
+    )
+    meaning = (
+        "Training loss and accuracy are running means over an epoch while the weights change, so "
+        "early in training they lag behind validation. Training time covers training and "
+        f"validation, not the test. A run fails to learn if it ends below {100 * FAILS_BELOW:g}% "
+        "test accuracy, three times chance."
+    )
+    return Section(title="How the networks were trained", blocks=[text, meaning])
+
+
+def _seeding(cells: Sequence[Cell]) -> str:
+    if all(cell.varies == SOURCES for cell in cells):
+        return (
+            "Seed k fixes split, initial weights and batch order alike for every network, so "
+            "networks are compared in pairs of seeds."
+        )
+    return (
+        "Seed k fixes what a cell draws anew (of split, initial weights and batch order) alike for "
+        "every network; the rest is drawn from seed 0."
+    )
+
+
+def _experiment(study: StoredGrid, number: int, experiment: Experiment) -> Section:
+    by_name = {cell.name: cell for cell in study.file.cells}
+    cells = [by_name[name] for name in experiment.cells]
+    named = [by_name[name] for name in curve_cells(study.file, experiment)]
+    shown = most_accurate(study, named)
+    table = cells_table(
+        study,
+        [(cell, None) for cell in cells],
+        experiment.columns,
+        f"{_basis(study)}. {_key(study, cells)}.",
+    )
+    findings = [finding(study, cell) for cell in shown]
+    findings += comparisons(study, most_accurate(study, cells))
+    blocks: list[Block] = [experiment.text] if experiment.text else []
+    blocks += [table, findings]
+    drawn = [c for cell in shown if (c := _cell_curves(study, cell)) is not None]
+    if drawn:
+        labels = ", ".join(curve.label for curve in drawn)
+        blocks.append(
+            Picture(
+                file=f"curves-{number}.svg",
+                svg=figures.curves(drawn, CLASSES),
+                alt=f"Learning curves of {labels}: loss on the left, accuracy on the right.",
+                caption=_curves_caption(study, drawn) + _of_many(shown, named),
+            )
+        )
+    return Section(title=experiment.title, blocks=blocks)
+
+
+def _curves_caption(study: StoredGrid, drawn: Sequence[figures.CellCurves]) -> str:
+    middle = "mean"
+    if any(curve.collapsed for curve in drawn):
+        middle = "median" if all(curve.collapsed for curve in drawn) else "mean (median at chance)"
+    several = any(len(curve.valid_loss) > 1 for curve in drawn)
+    text = f"Line: {middle} of the seeds; band: their range." if several else "A single seed."
+    text += f" {study.data_name}."
+    if len({curve.collapsed for curve in drawn}) == 2:
+        text += " Networks that fail to learn have axes of their own."
+    return text
+
+
+def _cell_curves(study: StoredGrid, cell: Cell) -> figures.CellCurves | None:
+    numbers = study.of(cell)["number"]
+    rows = study.curves[study.curves["number"].isin(numbers)]
+    if rows.empty:
+        return None
+    wide = {m: rows.pivot(index="number", columns="epoch", values=m).to_numpy() for m in METRICS}
+    seeds = f"{len(numbers)} seed{'' if len(numbers) == 1 else 's'}"
+    return figures.CellCurves(
+        label=f"{cell.label} ({seeds})",
+        collapsed=fails(study, cell),
+        train_loss=wide["train_loss"],
+        valid_loss=wide["valid_loss"],
+        train_accuracy=100 * wide["train_accuracy"],
+        valid_accuracy=100 * wide["valid_accuracy"],
+    )
+
+
+def _run_section(study: StoredGrid) -> Section:
+    times = (
+        "Small networks are trained several seeds at a time; a seed's training time is its share."
+    )
+    if published(study.file):
+        times += " Reported times are of the report's machine and cannot be compared."
+    facts = [["Source", study.file.source]] if study.file.source else []
+    return Section(title="How it was run", blocks=[run_table(study, facts), times])
+
+
+def lead(study: StoredGrid) -> list[str]:
+    file = study.file
+    counts = [len(study.of(cell)) for cell in file.cells]
+    low, high = min(counts), max(counts)
+    seeds = f"{high}" if low == high else f"{low} to {high}"
+    lead = (
+        f"{len(file.cells)} configurations, {seeds} seed{'' if high == 1 else 's'} each: "
+        f"{sum(counts)} trainings on {study.data_name}, {trained_in(study)}."
+    )
+    planned = len(file.cells) * study.seeds
+    parts = [file.text, lead] if file.text else [lead]
+    if sum(counts) < planned:
+        parts.append(f"The study is not finished: {sum(counts)} of {planned} trainings are done.")
+    if study.data["name"] != file.dataset:
+        parts.append(
+            f"These figures stand on {study.data_name}, not on the study's own {file.dataset}; "
+            "they cannot be compared with figures on it."
+        )
+    return [" ".join(part.split()) for part in parts]
+
+
+def sections(study: StoredGrid) -> list[Section]:
+    """The report: overview, protocol, the experiments in their order, how it was run."""
+    experiments = [_experiment(study, n, e) for n, e in enumerate(study.file.experiments)]
+    found = [_glance(study), *verdict_report.sections(study), *noise.sections(study)]
+    found += _differences(study)
+    found.append(_protocol(study))
+    return [*found, *experiments, *causes.sections(study), _run_section(study)]

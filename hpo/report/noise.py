@@ -1,0 +1,191 @@
+"""Where the spread between runs of a network comes from, and what one run of each can tell."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from scipy.special import chdtri, ndtr
+
+from hpo.analysis.statistics import paired_difference
+from hpo.report.grid_tables import fails, stands_on
+from hpo.report.page import Block, Section, Table
+from hpo.storage.results import StoredGrid
+from hpo.study.config import SOURCES
+from hpo.study.file import Cell
+
+DIFFERENCES = (0.1, 0.2, 0.5, 1.0)  # points of test accuracy
+POWER, LEVEL = 0.8, 0.05
+MOST_SEEDS = 10_000
+NAMES = {"split": "the split", "weights": "the initial weights", "order": "the batch order"}
+
+
+def sections(study: StoredGrid) -> list[Section]:
+    """Of a grid whose cells draw different things anew; nothing of any other."""
+    networks = _networks(study)
+    if not networks:
+        return []
+    blocks: list[Block] = [_spread_table(study, networks)]
+    blocks.append(
+        "Shares need not add up to 100%: what is drawn together also acts together, and a standard "
+        "deviation from so few seeds is only known as well as its interval says."
+    )
+    spreads = [_deviation(study, cell) for cell in map(_whole, networks) if cell]
+    known = [spread for spread in spreads if spread > 0]
+    if known:
+        blocks.append(_power_table(study, float(np.sqrt(np.mean(np.square(known))))))
+    blocks += [[*_sentences(study, networks)]] if known else []
+    return [Section(title="Where the spread comes from", blocks=blocks)]
+
+
+def _networks(study: StoredGrid) -> list[list[Cell]]:
+    """Cells of one configuration that differ in what their seeds draw anew, a list a network."""
+    keyed = [(tuple(cell.config.as_dict().items()), cell) for cell in study.file.cells]
+    order = list(dict.fromkeys(key for key, _ in keyed))
+    groups = [[cell for key, cell in keyed if key == wanted] for wanted in order]
+    return [cells for cells in groups if len({cell.varies for cell in cells}) > 1]
+
+
+def _whole(cells: Sequence[Cell]) -> Cell | None:
+    """The cell in which everything is drawn anew."""
+    return next((cell for cell in cells if cell.varies == SOURCES), None)
+
+
+def _accuracies(study: StoredGrid, cell: Cell, metric: str = "test_accuracy") -> pd.Series:
+    """In percent, by seed; nothing of a cell whose runs fail to learn: a deviation of theirs is
+    about failing."""
+    rows = study.of(cell).set_index("seed")[metric] * 100
+    return rows[:0] if fails(study, cell) else rows.dropna()
+
+
+def _deviation(study: StoredGrid, cell: Cell, metric: str = "test_accuracy") -> float:
+    """Sample standard deviation in points; NaN for fewer than two runs."""
+    values = _accuracies(study, cell, metric)
+    return float(values.std(ddof=1)) if len(values) > 1 else math.nan
+
+
+def deviation_interval(deviation: float, n: int) -> tuple[float, float]:
+    """95% interval of a standard deviation estimated from n normal values, by chi-squared."""
+    low, high = chdtri(n - 1, [0.025, 0.975])
+    return deviation * math.sqrt((n - 1) / low), deviation * math.sqrt((n - 1) / high)
+
+
+def drawn(cell: Cell) -> str:
+    """What a cell's seeds draw anew: the split; the split and the batch order; all three."""
+    if cell.varies == SOURCES:
+        return "all three"
+    return " and ".join(NAMES[name] for name in cell.varies)
+
+
+def _spread_table(study: StoredGrid, networks: Sequence[Sequence[Cell]]) -> Table:
+    rows = [_spread_row(study, cell, _whole(cells)) for cells in networks for cell in cells]
+    return Table(
+        headers=[
+            ("Network", 1), ("Drawn anew", 1), ("Test accuracy, sd (points)", 2),
+            ("Validation accuracy, sd (points)", 1), ("Seeds", 1),
+        ],
+        subheaders=["", "", "95% interval", "variance, share of all", "95% interval", ""],
+        rows=rows,
+        caption=f"{stands_on(study)}. Standard deviation over the seeds, with the interval of the "
+        "chi-squared distribution; share: the variance over that with all three drawn anew.",
+    )  # fmt: skip
+
+
+def _spread_row(study: StoredGrid, cell: Cell, whole: Cell | None) -> list[str]:
+    deviation = _deviation(study, cell)
+    total = _deviation(study, whole) if whole else math.nan
+    share = f"{100 * (deviation / total) ** 2:.0f}%" if total > 0 else "–"
+    return [
+        cell.config.brief,
+        drawn(cell),
+        _spread_text(study, cell, "test_accuracy"),
+        "–" if math.isnan(deviation) else share,
+        _spread_text(study, cell, "valid_accuracy"),
+        str(len(study.of(cell))),
+    ]
+
+
+def _spread_text(study: StoredGrid, cell: Cell, metric: str) -> str:
+    deviation, n = _deviation(study, cell, metric), len(_accuracies(study, cell, metric))
+    if math.isnan(deviation):
+        return "–"
+    low, high = deviation_interval(deviation, n)
+    return f"{deviation:.2f} ({low:.2f} to {high:.2f})"
+
+
+# --- what one seed tells -----------------------------------------------------------------------
+
+
+def ranked_right(difference: float, deviation: float) -> float:
+    """The chance that single runs of two networks, so far apart and of this spread, come out in
+    their true order."""
+    return float(ndtr(difference / (math.sqrt(2) * deviation)))
+
+
+def seeds_needed(difference: float, deviation: float) -> int:
+    """Seeds of each of two networks, unpaired, with which a t-test at LEVEL finds a difference with
+    POWER; MOST_SEEDS at the most."""
+    from statsmodels.stats.power import TTestIndPower
+
+    power, low, high = TTestIndPower(), 2, MOST_SEEDS
+    while low < high:  # power rises with the seeds
+        middle = (low + high) // 2
+        short = power.power(difference / deviation, middle, LEVEL) < POWER  # NaN: beyond numbers
+        low, high = (middle + 1, high) if short else (low, middle)
+    return low
+
+
+def _power_table(study: StoredGrid, deviation: float) -> Table:
+    rows = [
+        [
+            f"{difference:g} points",
+            f"{100 * ranked_right(difference, deviation):.0f}%",
+            str(seeds_needed(difference, deviation)),
+        ]
+        for difference in DIFFERENCES
+    ]
+    return Table(
+        headers=[("True difference", 1), ("One run each ranks them right", 1), ("Seeds needed", 1)],
+        subheaders=["", "", ""],
+        rows=rows,
+        caption=f"{stands_on(study)}. For two networks whose runs spread by {deviation:.2f} points "
+        "each, all three drawn anew. Seeds needed: of each network, for a t-test at 5% to find the "
+        "difference four times of five; fewer where seeds are shared and runs go in pairs.",
+    )
+
+
+def _sentences(study: StoredGrid, networks: Sequence[Sequence[Cell]]) -> list[str]:
+    found = [_chance(study, whole) for cells in networks if (whole := _whole(cells))]
+    wholes = [whole for cells in networks if (whole := _whole(cells))]
+    pairs = [(a, b) for i, a in enumerate(wholes) for b in wholes[i + 1 :]]
+    return [text for text in (*found, *(_apart(study, a, b) for a, b in pairs)) if text]
+
+
+def _chance(study: StoredGrid, cell: Cell) -> str:
+    deviation = _deviation(study, cell)
+    if not deviation > 0:
+        return ""
+    apart = 1.96 * math.sqrt(2) * deviation
+    return (
+        f"Two runs of {cell.config.brief} differ by more than {apart:.2f} points one time in "
+        "twenty, by chance alone: a smaller difference between single runs of two networks says "
+        "nothing."
+    )
+
+
+def _apart(study: StoredGrid, a: Cell, b: Cell) -> str:
+    """What single runs of two networks of the study would have said of their order."""
+    ours, theirs = (_accuracies(study, cell) for cell in (a, b))
+    common = ours.index.intersection(theirs.index)
+    if len(common) < 2:
+        return ""
+    gap = paired_difference(ours[common].to_list(), theirs[common].to_list())
+    better, worse = (a, b) if gap.mean > 0 else (b, a)
+    spread = math.hypot(ours.std(ddof=1), theirs.std(ddof=1)) / math.sqrt(2)
+    if not spread > 0:
+        return ""
+    right = 100 * ranked_right(abs(gap.mean), spread)
+    return (
+        f"{better.config.brief} is {abs(gap.mean):.2f} points more accurate than "
+        f"{worse.config.brief}; one run of each would have ranked them so with {right:.0f}%."
+    )

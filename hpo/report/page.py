@@ -1,0 +1,130 @@
+"""What a report's pages are made of, and how they become HTML and Markdown."""
+
+import html
+import re
+from dataclasses import dataclass
+
+import jinja2
+
+from hpo.report.figures.svg import legible
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeaderCell:
+    """across and down: the columns and rows that it spans; column: the one that it heads alone."""
+
+    text: str
+    across: int = 1
+    down: int = 1
+    column: int | None = None
+    sub: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """headers: (text, columns it spans); subheaders: one a column, or none. rows: cells as text."""
+
+    headers: list[tuple[str, int]]
+    subheaders: list[str]
+    rows: list[list[str]]
+    caption: str
+
+    @property
+    def flat_headers(self) -> list[str]:
+        """One header a column, for Markdown: "Test loss, reported"."""
+        spread = [text for text, span in self.headers for _ in range(span)]
+        pairs = zip(spread, self.subheaders, strict=True)
+        return [f"{text}, {sub}" if sub else text for text, sub in pairs]
+
+    @property
+    def header_rows(self) -> list[list[HeaderCell]]:
+        """The headers as cells of one row, or of two where there are subheaders."""
+        if not any(self.subheaders):
+            cells = [(text, i) for i, (text, _) in enumerate(self.headers)]
+            return [[HeaderCell(text=text, column=column) for text, column in cells]]
+        first, second, column = [], [], 0
+        for text, span in self.headers:
+            subs = self.subheaders[column : column + span]
+            if any(subs):
+                first.append(HeaderCell(text=text, across=span))
+                below = enumerate(subs, column)
+                second += [HeaderCell(text=sub, column=i, sub=True) for i, sub in below]
+            else:
+                first.append(HeaderCell(text=text, down=2, column=column))
+            column += span
+        return [first, second]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    file: str
+    svg: str
+    alt: str
+    caption: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Code:
+    """Lines to copy, word for word."""
+
+    text: str
+
+
+Block = str | list[str] | Table | Picture | Code
+
+
+@dataclass(frozen=True, kw_only=True)
+class Section:
+    """A heading with blocks below it: paragraphs (text), lists of sentences, and the others."""
+
+    title: str
+    blocks: list[Block]
+
+
+def render(template: str, title: str, lead: list[str], sections: list[Section]) -> str:
+    """The page that one of hpo/report/templates/ makes of the sections."""
+    found = _environment().get_template(template)
+    return legible(found.render(title=title, lead=lead, sections=sections))
+
+
+def render_note(
+    title: str, lead: list[str], facts: list[tuple[str, str]], block: Table | None
+) -> str:
+    """A study's note in Markdown: paragraphs, a line a fact, a table."""
+    template = _environment().get_template("note.md.j2")
+    return legible(template.render(title=title, lead=lead, facts=facts, block=block))
+
+
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("hpo.report"),
+        autoescape=jinja2.select_autoescape(["html.j2"]),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["inline"] = _inline
+    environment.filters["md"] = _markdown
+    environment.tests["table"] = lambda block: isinstance(block, Table)
+    environment.tests["findings"] = lambda block: isinstance(block, list)
+    environment.tests["code"] = lambda block: isinstance(block, Code)
+    environment.tests["picture"] = lambda block: isinstance(block, Picture)
+    return environment
+
+
+def _inline(picture: Picture) -> str:
+    """The picture as a part of the page: its ids made its own, its size left to the page."""
+    prefix = f"{picture.file.removesuffix('.svg')}-"
+    svg = re.sub(r'\b(id="|href="#|url\(#)', rf"\g<1>{prefix}", picture.svg)
+    size = re.search(r'viewBox="0 0 (\S+) \S+"', svg)
+    svg = re.sub(r'(<svg[^>]*?) width="[^"]*" height="[^"]*"', r"\1", svg, count=1)
+    label = html.escape(picture.alt)
+    wide = f' style="max-width: {size[1]}pt"' if size else ""
+    return svg.replace("<svg", f'<svg role="img" aria-label="{label}"{wide}', 1)
+
+
+def _markdown(text: str) -> str:
+    """Text of the user's or of a machine, safe in a Markdown table and paragraph."""
+    for character in "\\`*_[]<>|":
+        text = text.replace(character, f"\\{character}")
+    return " ".join(text.split())

@@ -1,0 +1,49 @@
+"""How a study was run, for its report: trials, time, command, machine, versions."""
+
+import shlex
+from collections.abc import Sequence
+
+from hpo.report.page import Table
+from hpo.run.display import seconds_text
+from hpo.storage.results import StoredStudy
+
+
+def run_table(study: StoredStudy, more: Sequence[list[str]] = ()) -> Table:
+    """A row a fact, and `more` rows after them."""
+    counts = study.trials["state"].value_counts()
+    states = ", ".join(f"{n} {state}" for state, n in counts.items()) or "none yet"
+    facts = [["Trials", states], ["Trained in", trained_in(study)]]
+    facts += _session_facts(study)
+    facts += [["Data checksum", f"SHA-256 {study.data['checksum']}"], *more]
+    return Table(headers=[("What", 1), ("Value", 1)], subheaders=["", ""], rows=facts, caption="")
+
+
+def _session_facts(study: StoredStudy) -> list[list[str]]:
+    if not study.sessions:
+        return []
+    last = study.sessions[-1]
+    hardware, versions = last["hardware"], last["versions"]
+    machine = f"{hardware['processor']}, {hardware['cores']} cores"
+    memory = f", {hardware['memory_gib']} GiB" if hardware["memory_gib"] else ""
+    packages = ", ".join(f"{name} {version}" for name, version in versions.items())
+    workers = f"{last['workers']} on {last['device']}, one thread each"
+    facts = [["Command", last["command"]], ["Workers", workers]]
+    facts += [["Machine", machine + memory], ["Versions", packages]]
+    return facts + ([["Commit", last["git_commit"]]] if last["git_commit"] else [])
+
+
+def trained_in(study: StoredStudy) -> str:
+    """By the clock, and in training time."""
+    seconds = sum(session.get("seconds", 0) for session in study.sessions)
+    core_seconds = study.trials["train_seconds"].sum()
+    runs = len(study.sessions)
+    parts = [f"{seconds_text(seconds)} by the clock"]
+    parts += [f"over {runs} runs"] if runs > 1 else []
+    cut = sum("seconds" not in session for session in study.sessions)
+    parts += [f"({cut} of them killed, its time unknown)"] if cut else []
+    return f"{' '.join(parts)}, {seconds_text(core_seconds)} of training time"
+
+
+def repeatable(typed: str) -> str:
+    """The command without what would delete the study."""
+    return shlex.join(word for word in shlex.split(typed) if word not in ("--fresh", "--yes"))

@@ -1,0 +1,255 @@
+"""A search's report: the winner, how the search went, what mattered, how it was searched."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pandas as pd
+
+from hpo.analysis import importance
+from hpo.report.figures import confusion as network_figures
+from hpo.report.figures import contour
+from hpo.report.figures import search as search_figures
+from hpo.report.figures import slices as space_figures
+from hpo.report.finalists import finalists_section, mistakes_sections
+from hpo.report.page import Block, Code, Picture, Section
+from hpo.report.run_facts import repeatable, run_table, trained_in
+from hpo.report.search_tables import (
+    BEST,
+    at_bounds,
+    best_table,
+    fates,
+    fates_table,
+    run_seconds,
+    selected_values,
+    unfinished,
+    winner_sentence,
+)
+from hpo.run.display import seconds_text
+from hpo.storage.results import StoredSearch
+from hpo.study.space import Fixed, Range, spelled
+
+SAMPLERS = {
+    "tpe": "TPE", "random": "random search", "gp": "a Gaussian process", "cmaes": "CMA-ES",
+    "qmc": "a quasi-random sequence",
+}  # fmt: skip
+PRUNERS = {
+    "none": "no pruning", "median": "the median rule", "percentile": "the 25% rule",
+    "sha": "successive halving", "hyperband": "Hyperband",
+}  # fmt: skip
+
+
+def lead(study: StoredSearch) -> list[str]:
+    file = study.file
+    counts = ", ".join(f"{len(of)} {fate}" for fate, of in fates(study).items() if len(of))
+    parts = [file.text] if file.text else []
+    parts.append(
+        f"{len(study.ended)} networks tried on {study.data_name} ({counts or 'none begun'}), "
+        f"chosen by {SAMPLERS[file.sampler]}, with {PRUNERS[file.pruner]}: {trained_in(study)}."
+    )
+    parts += [winner_sentence(study)] if study.tested else []
+    parts += [sentence] if (sentence := unfinished(study)) else []
+    if study.data["name"] != file.dataset:
+        parts.append(
+            f"These figures stand on {study.data_name}, not on the study's own {file.dataset}; "
+            "they cannot be compared with figures on it."
+        )
+    return [" ".join(part.split()) for part in parts]
+
+
+def sections(study: StoredSearch, *, saved: bool) -> list[Section]:
+    """The report in its order; saved: whether the winner lies in best/ beside it."""
+    found = [finalists_section(study, saved), _course(study), _best(study), _importance(study)]
+    return [*found, *mistakes_sections(study), _protocol(study), _run(study)]
+
+
+# --- how it went -------------------------------------------------------------------------------
+
+
+def _course(study: StoredSearch) -> Section:
+    blocks: list[Block] = []
+    if len(study.ended):
+        runs = [_progress(study, f"this search ({SAMPLERS[study.file.sampler]})")]
+        if study.random is not None and len(study.random.ended):
+            runs.append(_progress(study.random, f"random search ({study.random.name})"))
+        blocks.append(
+            Picture(
+                file="progress.svg",
+                svg=search_figures.progress(runs),
+                alt="Best validation accuracy so far, over trials and over time.",
+                caption=f"The best validation accuracy so far, over trials that ended and over the "
+                f"time of running. {study.data_name}.",
+            )
+        )
+    caption = "Seconds of a core: training and validation, one core a trial"
+    blocks.append(fates_table(study, f"{caption}. {study.data_name}."))
+    if len(study.ranked):
+        blocks.append(_curves(study))
+    return Section(title="How the search went", blocks=blocks)
+
+
+def _progress(study: StoredSearch, label: str) -> search_figures.Run:
+    rows = study.ended
+    return search_figures.Run(
+        label=label,
+        values=selected_values(rows),
+        seconds=run_seconds(study, rows),
+        numbers=rows["number"].to_list(),
+    )
+
+
+def _curves(study: StoredSearch) -> Picture:
+    best = [int(n) for n in study.ranked.head(BEST)["number"]]
+    pruned = study.trials[study.trials["state"] == "PRUNED"]["number"]
+    return Picture(
+        file="curves.svg",
+        svg=network_figures.trial_curves(
+            [_curve(study, n) for n in best], [_curve(study, int(n)) for n in pruned]
+        ),
+        alt="Validation accuracy by epoch of the best trials, and of the pruned ones.",
+        caption=f"Validation accuracy of the {len(best)} best trials, and of the "
+        f"{len(pruned)} pruned ones up to where they ended. {study.data_name}.",
+    )
+
+
+def _curve(study: StoredSearch, number: int) -> network_figures.TrialCurve:
+    rows = study.curves[study.curves["number"] == number]
+    label = f"#{number}: {study.config(number).brief}"
+    return network_figures.TrialCurve(label=label, values=(100 * rows["valid_accuracy"]).to_list())
+
+
+def _best(study: StoredSearch) -> Section:
+    if study.ranked.empty:
+        return Section(
+            title="The best trials", blocks=["No trial has been trained to its end yet."]
+        )
+    caption = f"One training each, on {study.data_name}, all with the same split and seed."
+    blocks: list[Block] = [best_table(study, caption)]
+    if study.tested is None:
+        blocks.append(at_bounds(study, study.config(int(study.ranked.iloc[0]["number"]))))
+    return Section(title="The best trials", blocks=blocks)
+
+
+# --- what mattered -----------------------------------------------------------------------------
+
+
+def _importance(study: StoredSearch) -> Section:
+    title = "Which hyperparameters mattered"
+    found = importance.evaluate(study.frozen, log_scale=True)
+    if found is None:
+        return Section(
+            title=title, blocks=["Too few trials have been trained to their end to tell."]
+        )
+    evaluators = " and ".join(each.evaluator for each in found.evaluations)
+    bars = [
+        search_figures.Bar(
+            hyperparameter=name,
+            shares={each.evaluator: _share(each.shares[name]) for each in found.evaluations},
+        )
+        for name in importance.ranked(found)
+    ]
+    blocks: list[Block] = [
+        Picture(
+            file="importance.svg",
+            svg=search_figures.importance(bars),
+            alt=f"Importance of each hyperparameter by {evaluators}, with 95% intervals.",
+            caption=f"Share of importance by {evaluators}; {_whiskers(found)}. {study.data_name}.",
+        ),
+        list(found.notes),
+    ]
+    return Section(title=title, blocks=[*blocks, *_effects(study, found)])
+
+
+def _whiskers(found: importance.Importances) -> str:
+    if all(each.resamples for each in found.evaluations):
+        return "whiskers: 95% of bootstrap resamples of the trials"
+    return "too few trials for an interval"
+
+
+def _share(share: importance.Share) -> tuple[float, float, float]:
+    return (100 * share.share, 100 * share.low, 100 * share.high)
+
+
+def _effects(study: StoredSearch, found: importance.Importances) -> Iterator[Block]:
+    panels = [_slice(study, name) for name in importance.ranked(found)]
+    yield Picture(
+        file="slices.svg",
+        svg=space_figures.slices(panels),
+        alt="Validation accuracy of every trial against each of its hyperparameters.",
+        caption="Every trial against each hyperparameter: what the search saw of its effect. Where "
+        "the sampler liked a region the points are dense; that is its choice and not chance. "
+        f"{study.data_name}.",
+    )
+    pair = importance.most_important_pair(found)
+    if pair:
+        x, y = (_parameter(study, name) for name in pair)
+        yield Picture(
+            file="contour.svg",
+            svg=contour.contour(x, y, _complete_accuracies(study), study.ended["number"].to_list()),
+            alt=f"Validation accuracy over {pair[0]} and {pair[1]}.",
+            caption=f"Validation accuracy of the trials that ran to their end, over the two that "
+            f"matter most, {pair[0]} and {pair[1]}. {study.data_name}.",
+        )
+
+
+def _parameter(study: StoredSearch, name: str) -> space_figures.Parameter:
+    domain = study.file.space[name]
+    log = isinstance(domain, Range) and domain.log
+    return space_figures.Parameter(name=name, values=study.ended[name].to_list(), log=log)
+
+
+def _slice(study: StoredSearch, name: str) -> space_figures.Slice:
+    rows = study.ended
+    return space_figures.Slice(
+        parameter=_parameter(study, name),
+        accuracies=(100 * rows["valid_accuracy"]).to_list(),
+        states=_states(rows),
+        numbers=rows["number"].to_list(),
+    )
+
+
+def _complete_accuracies(study: StoredSearch) -> list[float]:
+    """Percent, NaN where a trial was pruned or diverged."""
+    rows = study.ended
+    complete = [state == "COMPLETE" for state in _states(rows)]
+    return [float(v) for v in (100 * rows["valid_accuracy"]).where(complete)]
+
+
+def _states(rows: pd.DataFrame) -> list[Any]:
+    diverged = rows["diverged"]
+    return [
+        "DIVERGED" if lost else state for lost, state in zip(diverged, rows["state"], strict=True)
+    ]
+
+
+# --- how ---------------------------------------------------------------------------------------
+
+
+def _protocol(study: StoredSearch) -> Section:
+    data, file = study.data, study.file
+    space = [f"{name}: {spelled(domain)}" for name, domain in file.space.items()]
+    free = sum(not isinstance(domain, Fixed) for domain in file.space.values())
+    text = (
+        f"Each trial trains one network on {data['train']:,} images of {study.data_name} and is "
+        f"judged by its accuracy on {data['valid']:,} others after its last epoch; all trials "
+        f"share split, seed and batch order. The search chooses {free} hyperparameters. A trial "
+        "that diverges (a loss that is not finite, or a hundred times that of a guess) ends at "
+        "once and counts as 0%. No configuration is trained twice."
+    )
+    fresh = (
+        f"The {file.finalists} best are trained again on {file.finalist_seeds} fresh seeds, each "
+        "with its own split, initial weights and batch order. Their validation names the winner; "
+        f"the {data['test']:,} test images are used once for each finalist and seed, for the "
+        "figures above and for no choice."
+    )
+    return Section(title="How it was searched", blocks=[text, space, fresh])
+
+
+def _run(study: StoredSearch) -> Section:
+    blocks: list[Block] = [run_table(study)]
+    if study.tested is not None:
+        seconds = sum(session.get("seconds", 0) for session in study.tested.sessions)
+        blocks.append(f"The finalists took {seconds_text(seconds)} more.")
+    if study.sessions:
+        blocks += ["To go on from here, or to run it elsewhere:"]
+        blocks += [Code(text=repeatable(study.sessions[-1]["command"]))]
+    return Section(title="How it was run", blocks=blocks)

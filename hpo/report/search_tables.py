@@ -1,0 +1,270 @@
+"""A search's figures as text and as tables: trials, finalists, what became of all."""
+
+import math
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from hpo.analysis.statistics import Estimate, estimate
+from hpo.report.grid_tables import setting
+from hpo.report.page import Table
+from hpo.run.display import seconds_text
+from hpo.storage.results import StoredGrid, StoredSearch
+from hpo.storage.trial import KILLED
+from hpo.study.config import BOUNDS, Config
+from hpo.study.file import Cell
+from hpo.study.finalists import trial_number
+from hpo.study.space import Range
+
+BEST = 10  # trials shown one by one
+AT_A_BOUND = 0.02  # of a range's width, on its scale
+
+
+def network_cells(config: Config) -> list[str]:
+    cell = Cell(name="x", config=config)
+    columns = ("hidden_layers", "activation", "optimizer")
+    return [*(setting(cell, column) for column in columns), f"{config.lr:.3g}"]
+
+
+NETWORK = [("Hidden layers", 1), ("Activation", 1), ("Optimizer", 1), ("Learning rate", 1)]
+
+
+def best_table(study: StoredSearch, caption: str) -> Table:
+    """The best trials, a row each."""
+    rows = []
+    for _, trial in study.ranked.head(BEST).iterrows():
+        accuracies = [f"{100 * trial[key]:.2f}" for key in ("valid_accuracy", "train_accuracy")]
+        number = int(trial["number"])
+        seconds = f"{trial['train_seconds']:.1f}"
+        rows.append([str(number), *network_cells(study.config(number)), *accuracies, seconds])
+    headers = [("Trial", 1), *NETWORK, ("Validation (%)", 1), ("Training (%)", 1), ("Seconds", 1)]
+    return Table(headers=headers, subheaders=[""] * len(headers), rows=rows, caption=caption)
+
+
+def best_rows(study: StoredSearch, most: int = 5) -> list[list[str]]:
+    """The best trials for a terminal, headers first."""
+    rows = [["trial", "network", "validation (%)", "seconds"]]
+    for _, trial in study.ranked.head(most).iterrows():
+        number = int(trial["number"])
+        accuracy, seconds = f"{100 * trial['valid_accuracy']:.2f}", f"{trial['train_seconds']:.1f}"
+        rows.append([str(number), study.config(number).brief, accuracy, seconds])
+    return rows
+
+
+def fates_table(study: StoredSearch, caption: str) -> Table:
+    """What became of the trials, and the seconds that each kind took."""
+    rows = []
+    for label, of in fates(study).items():
+        if len(of):
+            total, median = of["spent"].sum(), of["spent"].median()
+            share = f"{100 * total / max(_spent(study), 1e-9):.0f}%"
+            rows.append([label, str(len(of)), f"{total:.0f}", share, f"{median:.1f}"])
+    headers = ["Fate", "Trials", "Seconds of a core", "Share", "Median seconds"]
+    return Table(
+        headers=[(text, 1) for text in headers],
+        subheaders=[""] * len(headers),
+        rows=rows,
+        caption=caption,
+    )
+
+
+def fates(study: StoredSearch) -> dict[str, pd.DataFrame]:
+    """{fate: its trials}, with a column `spent` of seconds."""
+    trials = study.trials.assign(spent=_seconds(study.trials))
+    diverged, state = trials["diverged"], trials["state"]
+    return {
+        "trained to the end": trials[(state == "COMPLETE") & ~diverged],
+        "pruned": trials[state == "PRUNED"],
+        "diverged": trials[(state == "COMPLETE") & diverged],
+        "failed or stopped": trials[state == "FAIL"],
+        "running": trials[state == "RUNNING"],
+    }
+
+
+def _seconds(trials: pd.DataFrame) -> pd.Series:
+    """Training time; of a trial that left none, the time from its start to its end, unless its run
+    was killed: then the end is when the next run found it."""
+    ended, started = (pd.to_datetime(trials[key], format="ISO8601") for key in ("ended", "started"))
+    by_clock = (ended - started).dt.total_seconds()
+    by_clock = by_clock.where(trials["fail_reason"] != KILLED)
+    return trials["train_seconds"].astype(float).fillna(by_clock).fillna(0.0)
+
+
+def _spent(study: StoredSearch) -> float:
+    return float(_seconds(study.trials).sum())
+
+
+# --- finalists ---------------------------------------------------------------------------------
+
+
+def finalists_table(study: StoredSearch, tested: StoredGrid, caption: str) -> Table:
+    """A row a finalist, in the order in which the search ranked them."""
+    rows = []
+    for rank, cell in enumerate(tested.file.cells, 1):
+        name = f"{rank}, the winner" if cell == study.winner else str(rank)
+        row = [name, str(trial_number(cell.name)), *network_cells(cell.config)]
+        row.append(f"{100 * as_selected(study, cell):.2f}")
+        fresh, test = fresh_estimate(tested, cell), test_estimate(tested, cell)
+        row += [_interval(fresh), _points(bias(study, tested, cell)), _interval(test)]
+        rows.append([*row, str(len(tested.of(cell)))])
+    headers = [("Rank", 1), ("Trial", 1), *NETWORK, ("Validation accuracy (%)", 3)]
+    headers += [("Test accuracy (%)", 1), ("Seeds", 1)]
+    below = [""] * 6 + ["as selected", "fresh seeds", "selection bias", "", ""]
+    return Table(headers=headers, subheaders=below, rows=rows, caption=caption)
+
+
+def finalists_rows(study: StoredSearch, tested: StoredGrid) -> list[list[str]]:
+    """The finalists for a terminal, headers first."""
+    rows = [["trial", "network", "as selected (%)", "fresh seeds (%)", "bias", "test (%)"]]
+    for cell in tested.file.cells:
+        winner = " (the winner)" if cell == study.winner else ""
+        row = [str(trial_number(cell.name)) + winner, cell.config.brief]
+        row += [f"{100 * as_selected(study, cell):.2f}", _interval(fresh_estimate(tested, cell))]
+        bias_text = _points(bias(study, tested, cell))
+        rows.append([*row, bias_text, _interval(test_estimate(tested, cell))])
+    return rows
+
+
+def as_selected(study: StoredSearch, cell: Cell) -> float:
+    """The validation accuracy that the search chose the finalist by, a fraction."""
+    number = trial_number(cell.name)
+    return float(study.trials.loc[study.trials["number"] == number, "valid_accuracy"].iloc[0])
+
+
+def fresh_estimate(tested: StoredGrid, cell: Cell) -> Estimate | None:
+    """Mean validation accuracy over the fresh seeds, percent."""
+    return _estimate(tested.of(cell)["valid_accuracy"])
+
+
+def test_estimate(tested: StoredGrid, cell: Cell) -> Estimate | None:
+    """Mean test accuracy over the fresh seeds, percent."""
+    return _estimate(tested.of(cell)["test_accuracy"])
+
+
+def _estimate(fractions: pd.Series) -> Estimate | None:
+    values = 100 * fractions.dropna().to_numpy()
+    return estimate(values) if len(values) else None
+
+
+def bias(study: StoredSearch, tested: StoredGrid, cell: Cell) -> float:
+    """Points by which the validation that chose the finalist exceeds that of fresh seeds."""
+    fresh = fresh_estimate(tested, cell)
+    return 100 * as_selected(study, cell) - fresh.mean if fresh else math.nan
+
+
+def _interval(found: Estimate | None) -> str:
+    if found is None:
+        return "–"
+    if found.n == 1:
+        return f"{found.mean:.2f}"
+    return f"{found.mean:.2f} ({found.low:.2f} to {found.high:.2f})"
+
+
+def _points(value: float) -> str:
+    return "–" if math.isnan(value) else f"{value:+.2f}"
+
+
+def finalists_frame(study: StoredSearch) -> pd.DataFrame:
+    """finalists.csv: a row a finalist and fresh seed."""
+    columns = ["rank", "number", "seed", "valid_accuracy", "test_loss", "test_accuracy"]
+    parts = [pd.DataFrame(columns=columns)]
+    for rank, cell in enumerate(study.tested.file.cells if study.tested else (), 1):
+        assert study.tested
+        number = trial_number(cell.name)
+        of = study.tested.of(cell).assign(rank=rank, number=number)
+        parts.append(of[columns].astype({"seed": int}))
+    return pd.concat([part for part in parts if len(part)] or parts, ignore_index=True)
+
+
+# --- the space ---------------------------------------------------------------------------------
+
+
+def at_bounds(study: StoredSearch, config: Config) -> list[str]:
+    """A sentence for each hyperparameter that lies on a bound of its range and could go beyond."""
+    found = []
+    for name, domain in study.file.space.items():
+        if isinstance(domain, Range) and domain.low < domain.high:
+            value = config.as_dict()[name]
+            place = _place(value, domain)
+            least = domain.low <= BOUNDS[name][1]  # nothing is below it
+            if place >= 1 - AT_A_BOUND or (place <= AT_A_BOUND and not least):
+                side = f"upper bound, {domain.high:g}" if place > 0.5 else f"lower, {domain.low:g}"
+                found.append(
+                    f"Its {name} of {value:g} lies on the space's {side}: better values may lie "
+                    "beyond, so widen the range and search again."
+                )
+    return found
+
+
+def _place(value: float, domain: Range) -> float:
+    """Where in its range a value lies, 0 … 1."""
+    low, high = domain.low, domain.high
+    if domain.log:
+        value, low, high = math.log(value), math.log(low), math.log(high)
+    return (value - low) / (high - low)
+
+
+# --- over time ---------------------------------------------------------------------------------
+
+
+def run_seconds(study: StoredSearch, rows: pd.DataFrame) -> list[float]:
+    """The seconds of running, pauses between sessions left out, at which these trials ended."""
+    spans = _spans(study.sessions)
+    moments = [datetime.fromisoformat(text).timestamp() for text in rows["ended"]]
+    return [sum(min(max(t - start, 0.0), length) for start, length in spans) for t in moments]
+
+
+def _spans(sessions: Sequence[dict[str, Any]]) -> list[tuple[float, float]]:
+    """(start, seconds) of each session; a killed one is taken to have lasted until the next."""
+    starts = [session["started"] for session in sessions]
+    until_next = np.diff([*starts, math.inf])
+    return [
+        (start, min(session.get("seconds", math.inf), longest))
+        for start, session, longest in zip(starts, sessions, until_next, strict=True)
+    ]
+
+
+def selected_values(rows: pd.DataFrame) -> list[float]:
+    """What each ended trial offers to a choice, percent: NaN where it was pruned, 0 diverged."""
+    values = np.where(rows["diverged"], 0.0, 100 * rows["valid_accuracy"])
+    return [float(v) for v in np.where(rows["state"] == "PRUNED", np.nan, values)]
+
+
+def winner_sentence(study: StoredSearch) -> str:
+    """Who won, and its test accuracy; how far the finalists are, where nobody has yet."""
+    if study.tested is None:
+        return "The finalists are not trained yet."
+    if study.winner is None:
+        cells = study.tested.file.cells
+        done = sum(len(study.tested.of(cell)) for cell in cells)
+        planned = len(cells) * study.file.finalist_seeds
+        return f"The finalists are not finished: {done} of {planned} trainings are done."
+    name = f"The winner is {study.winner.config.brief} (trial {trial_number(study.winner.name)})"
+    found = test_estimate(study.tested, study.winner)
+    if found is None:
+        return f"{name}; it is not tested."
+    return f"{name}: test accuracy {spelled_estimate(found)}."
+
+
+def spelled_estimate(found: Estimate) -> str:
+    """98.54% (95% interval 98.49 to 98.58, 5 fresh seeds)."""
+    if found.n == 1:
+        return f"{found.mean:.2f}% with a single seed"
+    interval = f"95% interval {found.low:.2f} to {found.high:.2f}"
+    return f"{found.mean:.2f}% ({interval}, {found.n} fresh seeds)"
+
+
+def unfinished(study: StoredSearch) -> str:
+    """Why there are fewer trials than were asked for; nothing where there are enough."""
+    done = len(study.ended)
+    if done >= study.planned:
+        return ""
+    spent = sum(session.get("seconds", 0.0) for session in study.sessions)
+    if study.timeout is not None and spent >= study.timeout:
+        text = f"Its time limit of {seconds_text(study.timeout)} ended the search"
+        return f"{text}, after {done} of {study.planned} trials."
+    text = f"The search is not finished: {done} of {study.planned} trials are done"
+    return f"{text}; it gave up, for too many failed in a row." if study.gave_up else f"{text}."

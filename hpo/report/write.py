@@ -1,0 +1,127 @@
+"""A study's report, from the storage alone: pages, figures, CSV files, provenance."""
+
+import json
+import os
+import shutil
+import tempfile
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from hpo.model import folder as best
+from hpo.report import grid as grid_report
+from hpo.report import page
+from hpo.report import search as search_report
+from hpo.report.search_tables import finalists_frame
+from hpo.storage.results import StoredGrid, StoredSearch, StoredStudy
+from hpo.study.finalists import trial_number
+
+Stored = StoredGrid | StoredSearch
+PAGES = ("index.html", "report.md")
+ABANDONED_SECONDS = 3600.0
+
+
+def write(study: Stored, folder: Path) -> Path:
+    """Writes all of the report's files to `folder`, each one whole; the path of index.html.
+
+    They are made in a folder beside it first, so a full disk leaves the old report as it was, and
+    are moved in together, the pages last. Raises OSError.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    _clear_away(folder)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as beside:
+        _write_files(study, Path(beside), folder)
+        _move_in(Path(beside), folder)
+    return folder / "index.html"
+
+
+def _write_files(study: Stored, folder: Path, target: Path) -> None:
+    """Into `folder`, for `target`, where a winner may be saved already."""
+    lead, sections = _content(study, target)
+    (folder / "figures").mkdir()
+    blocks = [block for section in sections for block in section.blocks]
+    for picture in (block for block in blocks if isinstance(block, page.Picture)):
+        (folder / "figures" / picture.file).write_text(picture.svg, encoding="utf-8")
+    for template, name in (("index.html.j2", "index.html"), ("report.md.j2", "report.md")):
+        text = page.render(template, study.file.title, lead, sections)
+        (folder / name).write_text(text, encoding="utf-8")
+    study.trials.to_csv(folder / "trials.csv", index=False)
+    study.curves.to_csv(folder / "curves.csv", index=False)
+    if isinstance(study, StoredSearch):
+        finalists_frame(study).to_csv(folder / "finalists.csv", index=False)
+    provenance = json.dumps(_provenance(study), indent=2, ensure_ascii=False)
+    (folder / "provenance.json").write_text(provenance + "\n", encoding="utf-8")
+
+
+def _content(study: Stored, target: Path) -> tuple[list[str], list[page.Section]]:
+    if isinstance(study, StoredSearch):
+        saved = _is_saved(study, target / "best")
+        return search_report.lead(study), search_report.sections(study, saved=saved)
+    return grid_report.lead(study), grid_report.sections(study)
+
+
+def _is_saved(study: StoredSearch, folder: Path) -> bool:
+    """Whether the folder holds this study's winner, and not another one's."""
+    if study.winner is None:
+        return False
+    number, config = trial_number(study.winner.name), study.winner.config
+    return best.is_there(folder, best.said_of(study.name, number, config, study.data))
+
+
+def _move_in(source: Path, target: Path) -> None:
+    """By renaming file for file, for `target` may hold others (best/, a user's own) and may be a
+    link or a mount."""
+    (target / "figures").mkdir(parents=True, exist_ok=True)
+    made = [path.relative_to(source) for path in source.rglob("*") if path.is_file()]
+    for path in sorted(made, key=lambda path: (path.name in PAGES, path)):
+        os.replace(source / path, target / path)
+    for old in (target / "figures").glob("*.svg"):
+        if old.relative_to(target) not in made:
+            old.unlink()
+
+
+def _clear_away(folder: Path) -> None:
+    """What writers of this report left that were killed."""
+    for left in folder.parent.glob(f".{folder.name}.*"):
+        with suppress(OSError):
+            if time.time() - left.stat().st_mtime > ABANDONED_SECONDS:
+                shutil.rmtree(left)
+
+
+def _provenance(study: Stored) -> dict[str, Any]:
+    last = study.sessions[-1] if study.sessions else {}
+    seeds = {int(seed) for seed in study.finished["seed"].dropna()}
+    if isinstance(study, StoredSearch) and study.tested:
+        seeds |= {int(seed) for seed in study.tested.finished["seed"].dropna()}
+    return {
+        "study": study.name,
+        **{key: last.get(key) for key in ("command", "versions", "git_commit", "hardware")},
+        "threads": {"workers": last.get("workers"), "torch_threads_per_worker": 1},
+        "dataset": study.data,
+        "split_seeds": sorted(seeds),
+        "started": _clock(study.sessions[0]["started"]) if study.sessions else None,
+        "seconds": sum(session.get("seconds", 0) for session in study.sessions),
+        "sessions": _stamped(study),
+        **_finalists_sessions(study),
+    }
+
+
+def _finalists_sessions(study: Stored) -> dict[str, Any]:
+    if not isinstance(study, StoredSearch) or study.tested is None:
+        return {}
+    return {"finalists_sessions": _stamped(study.tested)}
+
+
+def _stamped(study: StoredStudy) -> list[dict[str, Any]]:
+    """The sessions as a reader wants them; which host it was is nobody's business."""
+    kept = [{k: v for k, v in s.items() if k not in ("host", "until")} for s in study.sessions]
+    return [{**s, "started": _clock(s["started"])} for s in kept]
+
+
+def _clock(seconds: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
+
+
+def has_results(study: Stored) -> bool:
+    return not study.finished.empty

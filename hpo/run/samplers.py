@@ -1,0 +1,111 @@
+"""Optuna's samplers and pruners by their names in study files, and what goes together."""
+
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from optuna import pruners, samplers
+from optuna.exceptions import ExperimentalWarning
+from optuna.trial import BaseTrial
+
+from hpo.errors import InputError
+from hpo.study.config import Config
+from hpo.study.file import PRUNERS as PRUNER_NAMES
+from hpo.study.file import SAMPLERS as SAMPLER_NAMES
+from hpo.study.file import SearchStudy
+from hpo.study.space import Choices, Fixed, Range
+
+STARTUP_TRIALS = 5
+# Median and percentile judge from this epoch on: after the first one alone, slow starters (a small
+# learning rate, sigmoids) stand behind networks that they will overtake.
+FIRST_JUDGED = 2
+REDUCTION = 3  # eta of successive halving and Hyperband (Li et al., JMLR 18 (2018) 185)
+
+# {name: (seed, best parameters so far) -> sampler}
+SAMPLERS: dict[str, Callable[[int, Mapping[str, Any]], samplers.BaseSampler]] = {
+    "tpe": lambda seed, best: samplers.TPESampler(seed=seed),
+    "random": lambda seed, best: samplers.RandomSampler(seed=seed),
+    "gp": lambda seed, best: samplers.GPSampler(seed=seed, warn_independent_sampling=False),
+    # Optuna keeps its state pickled in the storage; we begin anew from the best instead.
+    "cmaes": lambda seed, best: samplers.CmaEsSampler(
+        seed=seed, x0=dict(best) or None, warn_independent_sampling=False
+    ),
+    "qmc": lambda seed, best: samplers.QMCSampler(
+        seed=seed, scramble=True, warn_asynchronous_seeding=False, warn_independent_sampling=False
+    ),
+}
+
+# {name: epochs of a whole training -> pruner}
+PRUNERS: dict[str, Callable[[int], pruners.BasePruner]] = {
+    "none": lambda epochs: pruners.NopPruner(),
+    "median": lambda epochs: pruners.MedianPruner(STARTUP_TRIALS, FIRST_JUDGED),
+    "percentile": lambda epochs: pruners.PercentilePruner(25.0, STARTUP_TRIALS, FIRST_JUDGED),
+    "sha": lambda epochs: pruners.SuccessiveHalvingPruner(
+        min_resource=1, reduction_factor=REDUCTION
+    ),
+    "hyperband": lambda epochs: pruners.HyperbandPruner(
+        min_resource=1, max_resource=epochs, reduction_factor=REDUCTION
+    ),
+}
+assert set(SAMPLERS) == set(SAMPLER_NAMES)
+assert set(PRUNERS) == set(PRUNER_NAMES)
+
+
+def mark_diverged(trial: BaseTrial, sampler: samplers.BaseSampler) -> None:
+    """Lets TPE rank a diverged trial below the pruned ones: it takes COMPLETE trials, however bad,
+    for better than PRUNED ones, but infeasible ones for worse than both."""
+    if isinstance(sampler, samplers.TPESampler):
+        trial.set_constraint("diverged", 1.0)
+
+
+@contextmanager
+def _calm() -> Iterator[None]:
+    """Without Optuna's notes that QMC is experimental."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        yield
+
+
+def make_sampler(study: SearchStudy, stored: int, best: Mapping[str, Any]) -> samplers.BaseSampler:
+    """The study's sampler, for a study that holds `stored` trials already.
+
+    A sampler's state is not stored. One that draws at random begins from another seed when a study
+    is resumed, or it would draw what it drew before; QMC goes on in its one sequence.
+    """
+    seed = study.sampler_seed if study.sampler == "qmc" else study.sampler_seed + 1_000_003 * stored
+    numeric = {name: best[name] for name in _ranges(study) if name in best}
+    with _calm():
+        return SAMPLERS[study.sampler](seed % 2**32, numeric)
+
+
+def make_pruner(study: SearchStudy) -> pruners.BasePruner:
+    return PRUNERS[study.pruner](most_epochs(study))
+
+
+def most_epochs(study: SearchStudy) -> int:
+    """How long the longest training of the space is."""
+    domain = study.space.get("epochs", Fixed(value=Config.epochs))
+    if isinstance(domain, Choices):
+        return int(max(domain.values))
+    return int(domain.high if isinstance(domain, Range) else domain.value)
+
+
+def check_together(study: SearchStudy, where: str) -> None:
+    """InputError, a line a fault, for a sampler or pruner that cannot work on the space."""
+    faults = []
+    if study.sampler == "cmaes" and len(_ranges(study)) < 2:
+        found = ", ".join(_ranges(study)) or "none"
+        faults.append(f"sampler cmaes needs two ranges or more in the space, it has {found}")
+    if all(isinstance(domain, Fixed) for domain in study.space.values()):
+        faults = ["the space has nothing to choose: every value is fixed"]
+    if study.pruner != "none" and most_epochs(study) == 1:
+        faults.append(f"pruner {study.pruner} has nothing to prune: a training is one epoch")
+    if study.pruner == "hyperband" and 1 < most_epochs(study) < REDUCTION:
+        faults.append(f"pruner hyperband needs {REDUCTION} epochs or more, a training has 2")
+    if faults:
+        raise InputError("\n".join(f"{where}: {fault}; choose another" for fault in faults))
+
+
+def _ranges(study: SearchStudy) -> list[str]:
+    return [n for n, d in study.space.items() if isinstance(d, Range) and d.low < d.high]

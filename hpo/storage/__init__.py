@@ -1,0 +1,1 @@
+"""The Optuna storage: opened, locked, retried, read, and what a trial keeps in it."""

@@ -1,0 +1,213 @@
+"""Opens the Optuna storage of a URL, with SQLite set up to be read while it is written."""
+
+import os
+import sqlite3
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import optuna
+import sqlalchemy
+from optuna.exceptions import OptunaError
+from optuna.storages import BaseStorage, RDBStorage
+from optuna.storages._rdb import models
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import (
+    ArgumentError,
+    IntegrityError,
+    OperationalError,
+    ProgrammingError,
+    SQLAlchemyError,
+)
+
+from hpo.errors import InputError
+from hpo.passwords import blotted, shown
+from hpo.storage import journal
+
+JOURNAL = "journal"
+LOCK_SECONDS = 30
+MAKING_ATTEMPTS = 4
+OPTUNA_TABLES = {"studies", "trials", "version_info"}
+
+
+class NothingStored(InputError):  # noqa: N818
+    """There is no storage there yet; nothing is wrong with its URL."""
+
+
+def absolute(url: str) -> str:
+    """The URL with a file's whole path: the same for every folder it is named from."""
+    parsed = make_url(url)
+    file = _file(parsed)
+    return f"{parsed.get_backend_name()}:///{file.absolute()}" if file else url
+
+
+def check_storage(url: str, *, create: bool = True) -> None:
+    """Raises what open_storage raises, as far as it shows without making anything."""
+    with _explained(url):
+        parsed = make_url(url)
+        file = _file(parsed)
+        if parsed.get_backend_name() == JOURNAL and file is None:
+            raise InputError(f"storage {shown(url)}: names no file; write {JOURNAL}:///hpo.log")
+        if file is None or file.exists():
+            if create and file and not _writable(file):
+                raise InputError(
+                    f"storage {shown(url)}: cannot be written (the file or its folder is "
+                    "read-only); give another --storage"
+                )
+            if parsed.get_backend_name() != JOURNAL:
+                _check_tables(url, _tables(parsed, create), create)
+        elif not create:
+            raise NothingStored(f"storage {shown(url)}: there is no such file; `hpo run` makes it")
+        elif not file.parent.is_dir():
+            raise InputError(f"storage {shown(url)}: there is no folder {file.parent}; make it")
+
+
+def open_storage(url: str, *, create: bool = True) -> BaseStorage:
+    """The storage of an SQLAlchemy URL, or of a journal file's (journal:///hpo.log), made where it
+    is not there yet (unless create is False).
+
+    Raises InputError for a URL that is none, a database that cannot be reached or, where it may be
+    made, not be written to, and one that holds other things than Optuna's; NothingStored for one
+    that is not there and is not to be made.
+    """
+    check_storage(url, create=create)
+    with _explained(url):
+        parsed = make_url(url)
+        file = _file(parsed)
+        if parsed.get_backend_name() == JOURNAL:
+            assert file is not None
+            return journal.open_file(file, create=create)
+        storage = _make(url, _engine_arguments(parsed, create))
+        if create and file:
+            with storage.engine.connect() as connection:  # waits for another one that writes
+                connection.exec_driver_sql("PRAGMA journal_mode = wal")
+                connection.exec_driver_sql("BEGIN IMMEDIATE")
+            sqlalchemy.event.listen(storage.engine, "connect", _set_up_sqlite)
+            storage.engine.dispose()
+    return storage
+
+
+def _make(url: str, engine_arguments: dict[str, Any]) -> RDBStorage:
+    """Optuna's storage; tried again where another process (a dashboard, say) makes the same tables
+    at the same moment."""
+    for _ in range(MAKING_ATTEMPTS - 1):
+        try:
+            return RDBStorage(url, engine_kwargs=engine_arguments)
+        except (IntegrityError, OperationalError, ProgrammingError):
+            time.sleep(0.3)
+    return RDBStorage(url, engine_kwargs=engine_arguments)
+
+
+@contextmanager
+def _explained(url: str) -> Iterator[None]:
+    """Turns what goes wrong with a storage into InputError."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", sqlalchemy.exc.SAWarning)
+            yield
+    except InputError:
+        raise
+    except (ArgumentError, ValueError) as error:
+        raise InputError(
+            f"storage {shown(url)}: is no storage URL; write one such as sqlite:///hpo.db"
+        ) from error
+    except ImportError as error:
+        raise InputError(
+            f"storage {shown(url)}: its database driver is not installed ({error}); install it"
+        ) from error
+    except (SQLAlchemyError, OptunaError, RuntimeError, OSError) as error:
+        reason = blotted(reason_of(error), url)
+        raise InputError(
+            f"storage {shown(url)}: cannot be opened ({reason}); give another --storage"
+        ) from error
+
+
+def reason_of(error: BaseException) -> str:
+    """The first line of the innermost cause: SQLAlchemy's own text runs over many."""
+    while cause := getattr(error, "orig", None) or error.__cause__:
+        error = cause
+    return blotted(str(error).strip().split("\n")[0]) or type(error).__name__
+
+
+def _file(url: sqlalchemy.URL) -> Path | None:
+    """The file of an SQLite or journal URL; None for one in memory and for other databases."""
+    if url.get_backend_name() not in ("sqlite", JOURNAL) or url.database in (None, "", ":memory:"):
+        return None
+    return Path(str(url.database))
+
+
+def _engine_arguments(url: sqlalchemy.URL, create: bool = True) -> dict[str, Any]:
+    if url.get_backend_name() != "sqlite":
+        return {}
+    file = _file(url)
+    if file and not create:
+        return {"creator": partial(_connect_existing, file.absolute())}
+    return {"connect_args": {"timeout": LOCK_SECONDS}}
+
+
+def _connect_existing(file: Path) -> sqlite3.Connection:
+    """SQLite makes a file that is not there; whoever only watches leaves none behind. What nobody
+    can write it reads without the files beside it that a write-ahead log else needs."""
+    mode = "mode=rw" if _writable(file) else "mode=ro&immutable=1"
+    return sqlite3.connect(
+        f"{file.as_uri()}?{mode}", uri=True, timeout=LOCK_SECONDS, check_same_thread=False
+    )
+
+
+def _writable(file: Path) -> bool:
+    return os.access(file, os.W_OK) and os.access(file.parent, os.W_OK)
+
+
+def _tables(url: sqlalchemy.URL, create: bool) -> set[str]:
+    engine = sqlalchemy.create_engine(url, **_engine_arguments(url, create))
+    try:
+        return set(sqlalchemy.inspect(engine).get_table_names())
+    finally:
+        engine.dispose()
+
+
+def _check_tables(url: str, tables: set[str], create: bool) -> None:
+    if not (tables >= OPTUNA_TABLES or tables <= _optunas_tables()):
+        raise InputError(
+            f"storage {shown(url)}: is a database of something else, without Optuna's tables; "
+            "give --storage another one"
+        )
+    if not tables and not create:
+        raise NothingStored(f"storage {shown(url)}: holds no studies yet; `hpo run` makes them")
+
+
+def _optunas_tables() -> set[str]:
+    """All of them: a process killed while it made them leaves a part, which Optuna completes."""
+    return {*models.BaseModel.metadata.tables, "alembic_version"}
+
+
+def _set_up_sqlite(connection: Any, _record: Any) -> None:
+    """With the write-ahead log, where readers (the dashboard) and the one writer do not block each
+    other, synchronous = normal survives a crash of the program (https://sqlite.org/wal.html). Who
+    waits longer for another writer does so above SQLite, where Ctrl-C is heard (see patience)."""
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA synchronous = normal")
+    cursor.execute("PRAGMA busy_timeout = 1000")
+    cursor.close()
+
+
+def artifacts_folder(url: str) -> Path:
+    """Where a storage's artifacts lie: hpo.artifacts beside hpo.db; for other databases in the
+    current folder."""
+    file = _file(make_url(url))
+    return file.with_suffix(".artifacts") if file else Path("hpo.artifacts")
+
+
+def require_studies(storage: BaseStorage, url: str) -> None:
+    """NothingStored where the storage has no study."""
+    if not storage.get_all_studies():
+        raise NothingStored(f"storage {shown(url)}: holds no studies yet; `hpo run` makes them")
+
+
+def quiet() -> None:
+    """Optuna's own log lines would run through the progress display."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)

@@ -1,0 +1,236 @@
+"""A study as it stands in the storage, as tables: a row a trial, a row an epoch."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from functools import cached_property
+from typing import Any
+
+import optuna
+import pandas as pd
+from optuna.exceptions import StorageInternalError
+from optuna.storages import BaseStorage
+from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.exc import SQLAlchemyError
+
+from hpo.errors import InputError
+from hpo.storage.bulk_read import all_trials
+from hpo.storage.open import reason_of
+from hpo.storage.trial import KILLED, METRICS, OUT_OF_TIME, STOPPED
+from hpo.study import finalists
+from hpo.study.config import Config
+from hpo.study.file import FIGURES, Cell, GridStudy, SearchStudy, parse
+from hpo.study.space import Fixed, size
+
+TRIAL_COLUMNS = (
+    "number", "state", "cell", "seed", "depth", "width", "activation", "optimizer", "lr",
+    "batch_size", "epochs", *METRICS, "test_loss", "test_accuracy", "train_seconds", "diverged",
+    "momentum", "nesterov", "weight_decay", "schedule", "parameters", "stack", "started",
+    "ended", "fail_reason",
+)  # fmt: skip
+AGAIN = (KILLED, STOPPED, OUT_OF_TIME)
+NAMES = {"mnist": "MNIST", "fashion-mnist": "Fashion-MNIST", "kmnist": "KMNIST"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredStudy:
+    """What the storage holds of a study. trials: a row a trial, curves: a row a trial and epoch,
+    as in trials.csv and curves.csv; frozen: the trials as Optuna has them."""
+
+    name: str
+    data: dict[str, Any]
+    sessions: list[dict[str, Any]]
+    frozen: Sequence[FrozenTrial]
+    trials: pd.DataFrame
+    curves: pd.DataFrame
+
+    @cached_property
+    def finished(self) -> pd.DataFrame:
+        return self.trials[self.trials["state"] == "COMPLETE"]
+
+    @property
+    def data_name(self) -> str:
+        return NAMES.get(self.data["name"], str(self.data["name"]))
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredGrid(StoredStudy):
+    """A grid: its file, and how many seeds a cell is to have."""
+
+    file: GridStudy
+    seeds: int
+
+    def of(self, cell: Cell) -> pd.DataFrame:
+        """The cell's finished trials, a row a seed."""
+        found = self._by_cell.get(cell.name)
+        return self.finished.iloc[:0] if found is None else found
+
+    @cached_property
+    def _by_cell(self) -> dict[str, pd.DataFrame]:
+        rows = self.finished.drop_duplicates(["cell", "seed"]).sort_values("seed")
+        return {str(name): group for name, group in rows.groupby("cell", sort=False)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredSearch(StoredStudy):
+    """A search, its budget in trials and in seconds of all its runs (None: no limit), its
+    finalists' grid (None before it is begun), the cell that won (None until the finalists are
+    trained), and another search of the same space and data by the random sampler, if the storage
+    has one."""
+
+    file: SearchStudy
+    n_trials: int
+    timeout: float | None
+    gave_up: bool
+    tested: StoredGrid | None
+    winner: Cell | None
+    random: "StoredSearch | None"
+
+    @property
+    def ended(self) -> pd.DataFrame:
+        """The trials that count: COMPLETE or PRUNED, in the order in which they ended."""
+        counted = self.trials["state"].isin(["COMPLETE", "PRUNED"])
+        return self.trials[counted].sort_values("ended")
+
+    @property
+    def ranked(self) -> pd.DataFrame:
+        """COMPLETE trials that did not diverge, the best first."""
+        sound = self.finished[~self.finished["diverged"]]
+        return sound.sort_values(["valid_accuracy", "number"], ascending=[False, True])
+
+    @property
+    def planned(self) -> float:
+        """How many trials it is to have: a finite space may have fewer than were asked for."""
+        return min(self.n_trials, size(self.file.space))
+
+    def config(self, number: int) -> Config:
+        """What a trial trained."""
+        return finalists.config_of(self.frozen[number], self.file)
+
+
+def load_study(storage: BaseStorage, name: str) -> StoredGrid | StoredSearch:
+    """The study of that name; InputError, with the names that there are, if it is not stored, and
+    with the reason, if the storage fails."""
+    try:
+        return _load_study(storage, name)
+    except (StorageInternalError, SQLAlchemyError) as error:
+        raise InputError(f"study {name!r}: cannot be read ({reason_of(error)})") from error
+
+
+def _load_study(storage: BaseStorage, name: str) -> StoredGrid | StoredSearch:
+    try:
+        study = optuna.load_study(study_name=name, storage=storage)
+    except KeyError as error:
+        known = ", ".join(optuna.get_all_study_names(storage)) or "none"
+        raise InputError(f"study {name!r}: is not in the storage; there are: {known}") from error
+    attributes = study.user_attrs
+    if "study_file" not in attributes:
+        raise InputError(f"study {name!r}: was not made by hpo")
+    file = parse(attributes["study_file"], name, f"stored study {name}")
+    if ("seeds" if isinstance(file, GridStudy) else "n_trials") not in attributes:
+        raise InputError(f"study {name!r}: nothing of it is run yet; `hpo run` goes on with it")
+    trials = all_trials(study, storage)
+    common: dict[str, Any] = {
+        "name": name,
+        "data": attributes["data"],
+        "sessions": attributes.get("sessions", []),
+        "frozen": trials,
+        "curves": _curves_frame(trials),
+    }
+    if isinstance(file, GridStudy):
+        frame = _trials_frame(trials, {})
+        return StoredGrid(file=file, seeds=attributes["seeds"], trials=frame, **common)
+    bound = attributes["binding"]
+    file = replace(file, sampler=bound["sampler"], pruner=bound["pruner"])
+    tested = _finalists(storage, study, file)
+    return StoredSearch(
+        file=file,
+        n_trials=attributes["n_trials"],
+        timeout=attributes.get("timeout"),
+        gave_up=attributes.get("gave_up", False),
+        trials=_trials_frame(trials, _fixed(file)),
+        tested=tested,
+        winner=_winner(tested, file) if tested else None,
+        random=_random_search(storage, bound),
+        **common,
+    )
+
+
+def seconds_of(study: optuna.Study) -> float:
+    """How long it has been run in all; runs that were killed left no time."""
+    return float(sum(s.get("seconds", 0.0) for s in study.user_attrs.get("sessions", [])))
+
+
+def _winner(tested: StoredGrid, file: SearchStudy) -> Cell | None:
+    """None while a finalist has a seed that the next run would train for the first time."""
+    seeds = finalists.fresh_seeds(file)
+    settled = tested.trials[~tested.trials["fail_reason"].isin(AGAIN)]
+    settled = settled[settled["state"].isin(["COMPLETE", "FAIL"])]
+    there = set(zip(settled["cell"], settled["seed"], strict=True))
+    if any((cell.name, seed) not in there for cell in tested.file.cells for seed in seeds):
+        return None
+    return finalists.winner(tested.finished, tested.file.cells, seeds)
+
+
+def _fixed(file: SearchStudy) -> dict[str, Any]:
+    return {name: d.value for name, d in file.space.items() if isinstance(d, Fixed)}
+
+
+def _finalists(storage: BaseStorage, study: optuna.Study, file: SearchStudy) -> StoredGrid | None:
+    """The finalists' grid, its cells in the order of their rank; None until it is begun."""
+    name = finalists.name_of(study.study_name)
+    if name not in optuna.get_all_study_names(storage):
+        return None
+    begun = optuna.load_study(study_name=name, storage=storage)
+    if not finalists.belong(begun, study) or "seeds" not in begun.user_attrs:
+        return None
+    found = load_study(storage, name)
+    assert isinstance(found, StoredGrid)
+    return found
+
+
+def _random_search(storage: BaseStorage, bound: Mapping[str, Any]) -> StoredSearch | None:
+    """Another stored search that differs from the one so bound in its sampler alone, random."""
+    if bound["sampler"] == "random":
+        return None
+    for other in storage.get_all_studies():
+        theirs, kind = (other.user_attrs.get(key) for key in ("binding", "kind"))
+        begun = "n_trials" in other.user_attrs
+        if begun and kind == "search" and theirs == {**bound, "sampler": "random"}:
+            found = load_study(storage, other.study_name)
+            assert isinstance(found, StoredSearch)
+            return found
+    return None
+
+
+def _trials_frame(trials: Sequence[FrozenTrial], fixed: Mapping[str, Any]) -> pd.DataFrame:
+    rows = []
+    for trial in trials:
+        last = {m: values[-1] for m, values in trial.user_attrs.get("curve", {}).items()}
+        times = {"started": _iso(trial.datetime_start), "ended": _iso(trial.datetime_complete)}
+        known = {**fixed, **trial.params, **trial.user_attrs, **last, **times}
+        rows.append({"number": trial.number, "state": trial.state.name, **known})
+    frame = pd.DataFrame(rows).reindex(columns=list(TRIAL_COLUMNS))
+    frame["diverged"] = frame["diverged"].eq(True)
+    numeric = [*METRICS, *FIGURES]
+    frame[numeric] = frame[numeric].astype(float)
+    return frame
+
+
+def _iso(time: datetime | None) -> str | None:
+    return time.isoformat() if time else None
+
+
+def _curves_frame(trials: Sequence[FrozenTrial]) -> pd.DataFrame:
+    rows = []
+    for trial in trials:
+        attributes = trial.user_attrs
+        curve = attributes.get("curve")
+        if trial.state not in (TrialState.COMPLETE, TrialState.PRUNED) or not curve:
+            continue
+        for epoch, values in enumerate(zip(*(curve[m] for m in METRICS), strict=True), 1):
+            key = (trial.number, attributes.get("cell"), attributes.get("seed"), epoch)
+            rows.append((*key, *values))
+    frame = pd.DataFrame(rows, columns=["number", "cell", "seed", "epoch", *METRICS])
+    frame[list(METRICS)] = frame[list(METRICS)].astype(float)
+    return frame

@@ -1,0 +1,86 @@
+"""A search's best trials as a grid on fresh seeds, and the winner among them."""
+
+from collections.abc import Sequence
+
+import optuna
+import pandas as pd
+from optuna.trial import FrozenTrial
+
+from hpo.run.search import SEED
+from hpo.study.config import HYPERPARAMETERS, Config
+from hpo.study.file import Cell, Experiment, GridStudy, SearchStudy
+from hpo.study.space import Fixed
+
+
+def name_of(search: str) -> str:
+    """The name of the study that holds a search's finalists."""
+    return f"{search}.finalists"
+
+
+def search_of(name: str) -> str:
+    """The search that runs a study: its own name, or for finalists that of their search."""
+    return name.removesuffix(".finalists")
+
+
+def cell_name(number: int) -> str:
+    """The finalist that trial `number` of the search became."""
+    return f"trial-{number}"
+
+
+def trial_number(cell: str) -> int:
+    """The search's trial that a finalist's cell is named after."""
+    return int(cell.removeprefix("trial-"))
+
+
+def fresh_seeds(study_file: SearchStudy) -> Sequence[int]:
+    """The seeds of the finalists: none of them is the search's own."""
+    return range(SEED + 1, SEED + 1 + study_file.finalist_seeds)
+
+
+def config_of(trial: FrozenTrial, study_file: SearchStudy) -> Config:
+    """What the trial trained: what it suggested, and what the space fixes."""
+    fixed = {name: d.value for name, d in study_file.space.items() if isinstance(d, Fixed)}
+    chosen = {name: trial.params[name] for name in HYPERPARAMETERS if name in trial.params}
+    return Config(**fixed, **chosen)
+
+
+def belong(finalists: optuna.Study, search: optuna.Study) -> bool:
+    """Whether these are the search's own: trial numbers say nothing of another one of its name."""
+    bound = finalists.user_attrs.get("binding", {})
+    return bool(bound.get("search") == search.user_attrs.get("token"))
+
+
+def winner(finished: pd.DataFrame, cells: Sequence[Cell], seeds: Sequence[int]) -> Cell | None:
+    """The finalist with the best mean validation accuracy over these seeds, among those with the
+    most of them; None where none has any. The test plays no part.
+
+    finished: a row a trial, with the columns cell, seed and valid_accuracy.
+    """
+    asked = finished[finished["seed"].isin(list(seeds))]
+    values = {cell.name: asked["valid_accuracy"][asked["cell"] == cell.name] for cell in cells}
+    most = max(map(len, values.values()), default=0)
+    full = [cell for cell in cells if most and len(values[cell.name]) == most]
+    return max(full, key=lambda cell: float(values[cell.name].mean()), default=None)
+
+
+def grid_of(trials: Sequence[FrozenTrial], study_file: SearchStudy) -> GridStudy:
+    """These trials of the search as a grid on fresh seeds."""
+    cells = [
+        Cell(name=cell_name(trial.number), config=config_of(trial, study_file)) for trial in trials
+    ]
+    title = f"{study_file.title}: finalists"
+    raw = {
+        "title": title,
+        "dataset": study_file.dataset,
+        "seeds": study_file.finalist_seeds,
+        "cells": [{"name": cell.name, **cell.config.as_dict()} for cell in cells],
+    }
+    return GridStudy(
+        name=name_of(study_file.name),
+        title=title,
+        dataset=study_file.dataset,
+        seeds=study_file.finalist_seeds,
+        cells=tuple(cells),
+        experiments=(Experiment(title="All cells", cells=tuple(cell.name for cell in cells)),),
+        raw=raw,
+    )

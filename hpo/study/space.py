@@ -1,0 +1,203 @@
+"""A search space's domains: fixed values, choices and ranges, in Optuna's words."""
+
+import itertools
+import math
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from hpo.errors import quoted
+from hpo.study.config import BOUNDS, REQUIRED, check, faults_in
+
+if TYPE_CHECKING:
+    from optuna.trial import BaseTrial
+
+RANGE_KEYS = ("low", "high", "log", "step")
+MOST_STEPS = 1_000_000  # they are counted and drawn from as a list
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fixed:
+    value: Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choices:
+    values: tuple[Any, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Range:
+    """low to high, both included; whole numbers if both are; step None means 1 or continuous."""
+
+    low: float
+    high: float
+    log: bool = False
+    step: float | None = None
+
+
+Domain = Fixed | Choices | Range
+
+
+def domain_faults(name: str, value: Any) -> list[str]:
+    """What is wrong with `value` as the domain of the hyperparameter `name`, in words."""
+    if isinstance(value, list):
+        return _choices_faults(name, value)
+    if isinstance(value, dict):
+        return _range_faults(name, value)
+    return [fault] if (fault := check(name, value)) else []
+
+
+def _choices_faults(name: str, values: list[Any]) -> list[str]:
+    if not values:
+        return ["is an empty list of choices; give at least one"]
+    faults = [fault for value in values if (fault := check(name, value))]
+    if not faults and len(set(values)) < len(values):
+        faults.append("has a choice twice")
+    return faults
+
+
+def _range_faults(name: str, table: Mapping[str, Any]) -> list[str]:
+    if name not in BOUNDS:
+        return ["has no range; give a value or a list of choices"]
+    unknown = [key for key in table if key not in RANGE_KEYS]
+    if unknown or "low" not in table or "high" not in table:
+        extra = f", not {', '.join(unknown)}" if unknown else ""
+        return [f"a range has low and high, and may have log or step{extra}"]
+    faults = [f"{key}: {f}" for key in ("low", "high") if (f := check(name, table[key]))]
+    if table.get("log") and not faults and table["low"] <= 0:
+        faults.append(f"low: a log range starts above 0, got {quoted(table['low'])}")
+    if not faults and table["low"] > table["high"]:
+        faults.append(f"low {quoted(table['low'])} is above high {quoted(table['high'])}")
+    if not isinstance(table.get("log", False), bool):
+        faults.append(f"log: must be true or false, got {quoted(table['log'])}")
+    return faults + _step_faults(name, table)
+
+
+def _step_faults(name: str, table: Mapping[str, Any]) -> list[str]:
+    step = table.get("step")
+    if step is None:
+        return []
+    if table.get("log"):
+        return ["step: a log range has no step"]
+    kind = BOUNDS[name][0]
+    number = isinstance(step, kind if kind is int else (int, float)) and not isinstance(step, bool)
+    if not number or not 0 < step < math.inf:
+        words = "a whole number" if kind is int else "a number"
+        return [f"step: must be {words} above 0, got {quoted(step)}"]
+    return _whole_steps_faults(table, step)
+
+
+def _whole_steps_faults(table: Mapping[str, Any], step: float) -> list[str]:
+    ends = (table["low"], table["high"])
+    if any(isinstance(end, bool) or not isinstance(end, (int, float)) for end in ends):
+        return []  # said already
+    steps = (ends[1] - ends[0]) / step
+    if steps > MOST_STEPS:
+        return [f"step: {quoted(step)} makes {steps:.3g} values, the most is {MOST_STEPS:,}"]
+    if math.isfinite(steps) and abs(steps - round(steps)) > 1e-6:
+        low, high = map(quoted, ends)
+        return [f"step: {quoted(step)} does not lead from low {low} to high {high}"]
+    return []
+
+
+def parse_domain(value: Any) -> Domain:
+    """The domain that a sound value of a study file says: scalar, list or table."""
+    if isinstance(value, list):
+        return Choices(values=tuple(value))
+    if isinstance(value, dict):
+        return Range(**value)
+    return Fixed(value=value)
+
+
+def space_faults(table: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """(hyperparameter, what is wrong with its domain) for a space as a study file writes it; the
+    names themselves are taken to be known."""
+    faults = [(name, "is missing") for name in REQUIRED if name not in table]
+    faults += [
+        (name, fault) for name, value in table.items() for fault in domain_faults(name, value)
+    ]
+    if faults:
+        return faults
+    return _combination_faults({name: parse_domain(value) for name, value in table.items()})
+
+
+def _combination_faults(space: Mapping[str, Domain]) -> list[tuple[str, str]]:
+    """Where values that the space may combine do not go together."""
+    names = [name for name in ("optimizer", "momentum", "nesterov") if name in space]
+    faults: dict[str, str] = {}
+    for values in itertools.product(*(_ends(space[name]) for name in names)):
+        faults |= faults_in(dict(zip(names, values, strict=True)))
+    return list(faults.items())
+
+
+def _ends(domain: Domain) -> tuple[Any, ...]:
+    if isinstance(domain, Range):
+        return (domain.low, domain.high)
+    return (domain.value,) if isinstance(domain, Fixed) else domain.values
+
+
+def suggest(trial: "BaseTrial", space: Mapping[str, Domain]) -> dict[str, Any]:
+    """A value of each domain, as the trial suggests it; fixed ones are not the trial's affair."""
+    return {name: _suggest(trial, name, domain) for name, domain in space.items()}
+
+
+def _suggest(trial: "BaseTrial", name: str, domain: Domain) -> Any:
+    if isinstance(domain, Fixed):
+        return domain.value
+    if isinstance(domain, Choices):
+        return trial.suggest_categorical(name, domain.values)
+    if BOUNDS[name][0] is int:
+        low, high, step = int(domain.low), int(domain.high), int(domain.step or 1)
+        return trial.suggest_int(name, low, high, step=step, log=domain.log)
+    return trial.suggest_float(name, domain.low, domain.high, step=domain.step, log=domain.log)
+
+
+def spelled(domain: Domain) -> str:
+    """The domain as a person writes it: 0.0001 … 1 (log), or [relu, tanh]."""
+    if isinstance(domain, Fixed):
+        return str(domain.value)
+    if isinstance(domain, Choices):
+        return f"[{', '.join(map(str, domain.values))}]"
+    notes = ["log"] if domain.log else []
+    notes += [f"step {domain.step:g}"] if domain.step else []
+    return f"{domain.low:g} … {domain.high:g}" + (f" ({', '.join(notes)})" if notes else "")
+
+
+def _options(name: str, domain: Domain) -> list[Any] | None:
+    """All values of a domain; None where it is continuous."""
+    if isinstance(domain, Fixed):
+        return [domain.value]
+    if isinstance(domain, Choices):
+        return list(domain.values)
+    if BOUNDS[name][0] is int:
+        return list(range(int(domain.low), int(domain.high) + 1, int(domain.step or 1)))
+    if domain.low == domain.high:
+        return [domain.low]
+    if domain.step:
+        count = math.floor((domain.high - domain.low) / domain.step + 1e-8) + 1
+        return [min(domain.low + i * domain.step, domain.high) for i in range(count)]
+    return None
+
+
+def size(space: Mapping[str, Domain]) -> float:
+    """How many configurations the space has; inf where a range is continuous."""
+    options = [_options(name, domain) for name, domain in space.items()]
+    return math.prod(math.inf if found is None else len(found) for found in options)
+
+
+def draw(space: Mapping[str, Domain], rng: random.Random) -> dict[str, Any]:
+    """A configuration at random, continuous ranges uniformly on their own scale."""
+    return {name: _draw(name, domain, rng) for name, domain in space.items()}
+
+
+def _draw(name: str, domain: Domain, rng: random.Random) -> Any:
+    options = _options(name, domain)
+    if options is not None:
+        return rng.choice(options)
+    assert isinstance(domain, Range)
+    if not domain.log:
+        return rng.uniform(domain.low, domain.high)
+    drawn = math.exp(rng.uniform(math.log(domain.low), math.log(domain.high)))
+    return min(max(drawn, domain.low), domain.high)  # exp and log round

@@ -1,0 +1,1 @@
+"""Training of multilayer perceptrons: network, optimizers, epochs, diagnostics."""

@@ -1,0 +1,61 @@
+"""What a network mistakes for what: a confusion matrix and the images it is most wrong about."""
+
+import base64
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hpo.study.config import CLASSES
+from hpo.training.network import Network
+from hpo.training.train import Examples, answers
+
+WORST = 16  # images kept of each network
+CHUNK = 256
+
+
+def inspect(network: Network, examples: Examples) -> list[dict[str, Any]]:
+    """For each replicate, as JSON: confusion[label][predicted], counts; and `worst`, the images
+    misclassified with the least probability for their label, worst first. Pixels are bytes in
+    base64, row by row, 0 the least and 255 the greatest of the image."""
+    rows = torch.arange(len(examples.labels), device=examples.labels.device)
+    parts = [answers(network, examples, _same(part, network)) for part in rows.split(CHUNK)]
+    logits = torch.cat([part[0] for part, _ in parts], dim=2)  # (R, classes, n)
+    return [_mistakes(of, examples) for of in logits]
+
+
+def _same(rows: Tensor, network: Network) -> Tensor:
+    """The same rows for every replicate, as one step: (1, R, n)."""
+    return rows.expand(network.replicates, -1).unsqueeze(0).contiguous()
+
+
+def _mistakes(logits: Tensor, examples: Examples) -> dict[str, Any]:
+    labels = examples.labels
+    predicted = logits.argmax(0)
+    chances = torch.log_softmax(logits, 0).gather(0, labels.unsqueeze(0))[0].exp()
+    wrong = (predicted != labels).nonzero()[:, 0]
+    order = wrong[chances[wrong].argsort()][:WORST]
+    confusion = torch.bincount(labels * CLASSES + predicted, minlength=CLASSES**2)
+    return {
+        "confusion": confusion.view(CLASSES, CLASSES).tolist(),
+        "worst": [
+            {
+                "image": int(index),
+                "label": int(labels[index]),
+                "predicted": int(predicted[index]),
+                "probability": float(chances[index]),
+                "pixels": _pixels(examples.images[index]),
+            }
+            for index in order
+        ],
+    }
+
+
+def _pixels(image: Tensor) -> str | None:
+    """A square image as bytes; None where it is no square."""
+    if math.isqrt(image.numel()) ** 2 != image.numel():
+        return None
+    low, high = image.aminmax()
+    scaled = ((image - low) / (high - low).clamp(min=1e-9) * 255).round().to(torch.uint8)
+    return base64.b64encode(scaled.cpu().numpy().tobytes()).decode()

@@ -1,0 +1,136 @@
+"""What goes on inside networks while they train: gradients, updates, units that have gone quiet."""
+
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor
+
+from hpo.training.network import Layers, Network, Pass
+
+PROBES = 8  # steps of an epoch that are measured, evenly spread
+IMAGES = 1_024  # on which units are looked at after an epoch
+
+# Where a sigmoid has less than 4% of its greatest slope; tanh at the same input, for
+# tanh(z) = 2 sigmoid(2z) - 1. On saturation: Glorot and Bengio (2010), "Understanding the
+# difficulty of training deep feedforward neural networks".
+SATURATED: dict[str, Callable[[Tensor], Tensor]] = {
+    "sigmoid": lambda h: (h - 0.5).abs() > 0.49,
+    "tanh": lambda h: h.abs() > 0.98,
+}
+
+# Of each measure, a list a layer from the input on, with a figure a replicate.
+Figures = dict[str, list[list[float]] | None]
+
+
+class Diagnosis:
+    """Measures single steps of training, and units at an epoch's end; it changes nothing of them.
+
+    gradient_norm: the norm of the loss's gradient by a layer's weight matrix, mean over the probed
+    steps. update_ratio: the norm of a step's change of that matrix over the matrix's own.
+    largest_update: the greatest of these, in epoch 1 over its first PROBES steps too. dead: the
+    share of a hidden layer's ReLU units that are 0 on all of up to IMAGES images. saturated: the
+    share of a hidden layer's sigmoid or tanh outputs, over units and images, at their flat ends.
+    """
+
+    def __init__(self, network: Network) -> None:
+        sizes, device = network.sizes, network.layers.flat.device
+        self.network = network
+        self.gradient = Layers.zeros(sizes, network.replicates, device)
+        self.change = Layers.zeros(sizes, network.replicates, device)
+        self.beginning = True
+        self._forget()
+
+    def _forget(self) -> None:
+        self.count = 0
+        shape = (len(self.network.sizes) - 1, self.network.replicates)
+        self.gradient_norm = torch.zeros(shape, dtype=torch.float64)
+        self.update_ratio = torch.zeros_like(self.gradient_norm)
+        self.largest_update = torch.zeros_like(self.gradient_norm)
+
+    def wants(self, step: int, steps: int) -> bool:
+        """Whether this one of an epoch's steps is to be measured."""
+        return _even(step, steps) or (self.beginning and step < PROBES)
+
+    def probe(
+        self,
+        step: tuple[int, int],
+        buffers: Pass,
+        logits: Tensor,
+        targets: Tensor,
+        update: Callable[[], None],
+    ) -> None:
+        """Makes a step (its number, and how many there are), update(), and measures it; what is in
+        the buffers is used twice."""
+        layers = self.network.layers
+        buffers.backward(logits, targets, self.gradient, step=1 / logits.shape[2], keep=0)
+        weights = _norms(layers)
+        self.change.flat.copy_(layers.flat)
+        update()
+        torch.sub(layers.flat, self.change.flat, out=self.change.flat)
+        ratio = _norms(self.change) / weights
+        self.largest_update = torch.maximum(self.largest_update, ratio)
+        if _even(*step):
+            self.count += 1
+            self.gradient_norm += _norms(self.gradient)
+            self.update_ratio += ratio
+
+    def figures(self, chunks: Iterable[Pass]) -> Figures:
+        """The measures since the last call; chunks: passes after a forward, over some images."""
+        found: Figures = {
+            "gradient_norm": (self.gradient_norm / self.count).tolist(),
+            "update_ratio": (self.update_ratio / self.count).tolist(),
+            "largest_update": self.largest_update.tolist(),
+            **_quiet(self.network.activation, chunks),
+        }
+        self._forget()
+        self.beginning = False
+        return found
+
+
+def _even(step: int, steps: int) -> bool:
+    """Whether it is one of PROBES steps that are evenly spread."""
+    every = max(steps // PROBES, 1)
+    return step % every == every // 2
+
+
+def _norms(layers: Layers) -> Tensor:
+    """Of each weight matrix, (layers, R); in double precision, where a lost gradient's squares are
+    not lost too."""
+    norm, double = torch.linalg.vector_norm, torch.float64
+    return torch.stack([norm(w.flatten(1), dim=1, dtype=double) for w in layers.weights]).cpu()
+
+
+def _quiet(activation: str, chunks: Iterable[Pass]) -> Figures:
+    """dead and saturated, where the activation can be either; NaN for a network of NaNs."""
+    found: Figures = {"dead": None, "saturated": None}
+    if activation == "relu":
+        found["dead"] = _dead(chunks)
+    elif activation in SATURATED:
+        found["saturated"] = _saturated(SATURATED[activation], chunks)
+    return found
+
+
+def _dead(chunks: Iterable[Pass]) -> list[list[float]] | None:
+    greatest: list[Tensor] = []  # of each layer's units over the images, (R, width)
+    for buffers in chunks:
+        here = [h.amax(1) for h in buffers.outputs[1:]]
+        greatest = list(map(torch.maximum, greatest, here)) if greatest else here
+    shares = [((most <= 0).double() + _unknown(most)).mean(1) for most in greatest]
+    return [share.tolist() for share in shares] or None
+
+
+def _saturated(
+    flat: Callable[[Tensor], Tensor], chunks: Iterable[Pass]
+) -> list[list[float]] | None:
+    sums: list[Tensor] = []  # of each layer's shares over units, (R,)
+    images = 0
+    for buffers in chunks:
+        here = [(flat(h).double() + _unknown(h)).mean(2).sum(1) for h in buffers.outputs[1:]]
+        sums = list(map(torch.add, sums, here)) if sums else here
+        images += buffers.inputs.shape[1]
+    return [(total / images).tolist() for total in sums] or None
+
+
+def _unknown(values: Tensor) -> Tensor:
+    """NaN where a value is NaN, and 0 elsewhere: infinity is an answer."""
+    return torch.where(values.isnan(), torch.nan, 0.0).double()

@@ -1,0 +1,42 @@
+"""A dataset's arrays as tensors on a device."""
+
+import torch
+
+from hpo.data.datasets import Dataset, Floats, Integers, split
+from hpo.errors import InputError
+from hpo.study.config import Seeds
+from hpo.training.train import Examples, Split
+
+
+def choose_device(name: str) -> torch.device:
+    """auto is CUDA where there is one, else the CPU: networks this small gain nothing on MPS.
+
+    Raises InputError for a device that this machine or this build of torch does not have.
+    """
+    there = {
+        "cpu": True,
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+    }
+    if name == "auto":
+        return torch.device("cuda" if there["cuda"] else "cpu")
+    if not there.get(name):
+        has = ", ".join(device for device, usable in there.items() if usable)
+        raise InputError(f"device {name!r}: not usable here; this machine has {has}")
+    return torch.device(name)
+
+
+def examples(images: Floats, labels: Integers, device: torch.device) -> Examples:
+    """On the CPU they share the arrays' memory."""
+    return Examples(torch.from_numpy(images).to(device), torch.from_numpy(labels).to(device))
+
+
+def split_rows(dataset: Dataset, seeds: Seeds) -> Split:
+    """The rows that these seeds train on and validate on."""
+    train_rows, valid_rows = split(dataset, seeds.split)
+    return Split(torch.from_numpy(train_rows), torch.from_numpy(valid_rows))
+
+
+def whole(dataset: Dataset) -> Split:
+    """All training images to train on, none to validate on."""
+    return Split(torch.arange(len(dataset.train_labels)), torch.arange(0))

@@ -1,0 +1,266 @@
+"""The epoch loop, the schedules, the evaluation; knows nothing of trials, Optuna or files."""
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from hpo.study.config import CLASSES, Config, Seeds
+from hpo.training.diagnostics import IMAGES, Diagnosis, Figures
+from hpo.training.network import Network, Pass
+from hpo.training.optimizers import OPTIMIZERS, Step
+
+# The learning rate as a share of `lr`, by the share of the training's steps that are done. The
+# linear one was the best of ten on a range of problems in Defazio et al., "Optimal Linear Decay
+# Learning Rate Schedules and Further Refinements" (https://arxiv.org/abs/2310.07831).
+SCHEDULES: dict[str, Callable[[float], float]] = {
+    "constant": lambda done: 1.0,
+    "linear": lambda done: 1.0 - done,
+    "cosine": lambda done: (1.0 + math.cos(math.pi * done)) / 2,
+}
+
+# Steps between two looks at whether training is still wanted: milliseconds.
+STEPS_BETWEEN_LOOKS = 8
+
+# Rows evaluated at a time: 784 floats each, so 5 replicates stay within 4 MB; full cache lines.
+CHUNK = 256
+
+
+@dataclass(frozen=True)
+class Examples:
+    """images: (N, features) float32, labels: (N,) int64."""
+
+    images: Tensor
+    labels: Tensor
+
+
+@dataclass(frozen=True)
+class Split:
+    """Row numbers of the examples trained on and of those validated on, int64."""
+
+    train: Tensor
+    valid: Tensor
+
+
+# Logits (steps, R, classes, B) and the labels (steps, R, B) that belong to them.
+Answers = tuple[Tensor, Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Epoch:
+    """What one epoch gave, a figure a replicate; number counts from 1.
+
+    Training loss and accuracy are means over the epoch while the weights change. seconds is a
+    replicate's share of the epoch's training and validation. diagnostics: see Diagnosis, None where
+    they were not asked for.
+    """
+
+    number: int
+    train_loss: list[float]
+    train_accuracy: list[float]
+    valid_loss: list[float]
+    valid_accuracy: list[float]
+    seconds: float
+    network: Network
+    diagnostics: Figures | None = None
+
+
+class _Unwanted(Exception):  # noqa: N818
+    """Raised within an epoch that nobody waits for any more."""
+
+
+def train(
+    config: Config,
+    examples: Examples,
+    splits: Sequence[Split],
+    seeds: Sequence[Seeds],
+    device: torch.device | None = None,
+    unwanted: Callable[[], bool] = lambda: False,
+    *,
+    diagnose: bool = False,
+) -> Iterator[Epoch]:
+    """Trains one network for each split and seed, all of one configuration; yields every epoch.
+
+    The splits must be equally large; where they have no rows to validate on, validation figures
+    are NaN. Stop iterating to stop training; unwanted() is asked every few steps, and where it
+    says so training ends within its epoch. The network of the last Epoch is the trained one; it is
+    the same object in all of them.
+    """
+    device = device or torch.device("cpu")
+    sizes = (examples.images.shape[1], *[config.width] * config.depth, CLASSES)
+    generators = [torch.Generator().manual_seed(seed.weights) for seed in seeds]
+    network = Network(sizes, config.activation, generators, device)
+    orders = [torch.Generator().manual_seed(seed.order) for seed in seeds]
+    valid = torch.stack([split.valid for split in splits]).to(device)
+    diagnosis = Diagnosis(network) if diagnose else None
+    trainer = _Trainer(config, network, len(splits[0].train), unwanted, diagnosis)
+    for number in range(1, config.epochs + 1):
+        start = time.perf_counter()
+        order = torch.stack([_shuffled(s.train, g) for s, g in zip(splits, orders, strict=True)])
+        try:
+            train_loss, train_accuracy = trainer.epoch(examples, order.to(device))
+        except _Unwanted:
+            return
+        valid_loss, valid_accuracy = evaluate(network, examples, valid)
+        looked_at = _forwarded(network, examples, valid[:, :IMAGES])
+        figures = diagnosis.figures(looked_at) if diagnosis else None
+        yield Epoch(
+            number=number,
+            train_loss=train_loss,
+            train_accuracy=train_accuracy,
+            valid_loss=valid_loss,
+            valid_accuracy=valid_accuracy,
+            seconds=(time.perf_counter() - start) / len(seeds),
+            network=network,
+            diagnostics=figures,
+        )
+
+
+def _shuffled(rows: Tensor, generator: torch.Generator) -> Tensor:
+    return rows[torch.randperm(len(rows), generator=generator)]
+
+
+class _Trainer:
+    """One optimizer's steps over a network; plain gradient descent is folded into the backward."""
+
+    def __init__(
+        self,
+        config: Config,
+        network: Network,
+        rows: int,
+        unwanted: Callable[[], bool],
+        diagnosis: Diagnosis | None,
+    ) -> None:
+        """rows: how many a replicate trains on in an epoch."""
+        self.network = network
+        self.diagnosis = diagnosis
+        self.unwanted = unwanted
+        self.batch_size = config.batch_size
+        self.lr = config.lr
+        self.schedule = SCHEDULES[config.schedule]
+        self.steps = config.epochs * math.ceil(rows / config.batch_size)
+        self.done = 0
+        self.optimizer: Step | None = None
+        self.gradient = network.layers
+        if config.optimizer != "sgd" or config.momentum or config.weight_decay:
+            layers = network.layers
+            self.gradient = type(layers).zeros(
+                network.sizes, network.replicates, layers.flat.device
+            )
+            self.optimizer = OPTIMIZERS[config.optimizer](layers.flat, self.gradient.flat, config)
+        self.passes: dict[int, Pass] = {}
+
+    def epoch(self, examples: Examples, order: Tensor) -> tuple[list[float], list[float]]:
+        """Trains on the rows of order, (R, n), in batches; a replicate's losses and accuracies."""
+        batches = _batches(order, self.batch_size)
+        return _metrics([self._steps(examples, rows) for rows in batches])
+
+    def _steps(self, examples: Examples, rows: Tensor) -> Answers:
+        """A step for each of rows, (steps, R, B)."""
+        buffers = self._pass(rows.shape[2])
+        inputs = buffers.inputs.flatten(0, 1)
+        labels = examples.labels[rows]
+        targets = _class_major_zeros(rows).scatter_(2, labels.unsqueeze(2), 1.0)
+        logits = torch.empty_like(targets)
+        steps = zip(rows.flatten(1), logits, targets, strict=True)
+        for step, (index, answer, target) in enumerate(steps):
+            if step % STEPS_BETWEEN_LOOKS == 0 and self.unwanted():
+                raise _Unwanted
+            torch.index_select(examples.images, 0, index, out=inputs)
+            buffers.forward(answer)
+            if self.diagnosis and self.diagnosis.wants(step, len(rows)):
+                update = partial(self._update, buffers, answer, target)
+                self.diagnosis.probe((step, len(rows)), buffers, answer, target, update)
+            else:
+                self._update(buffers, answer, target)
+        return logits, labels
+
+    def _pass(self, batch: int) -> Pass:
+        if batch not in self.passes:
+            self.passes[batch] = Pass(self.network, batch)
+        return self.passes[batch]
+
+    def _update(self, buffers: Pass, logits: Tensor, targets: Tensor) -> None:
+        batch = logits.shape[2]
+        lr = self.lr * self.schedule(self.done / self.steps)
+        self.done += 1
+        if self.optimizer is None:
+            step = -lr / batch
+            buffers.backward(logits, targets, self.network.layers, step=step, keep=1)
+        else:
+            buffers.backward(logits, targets, self.gradient, step=1 / batch, keep=0)
+            self.optimizer(lr)
+
+
+def evaluate(network: Network, examples: Examples, rows: Tensor) -> tuple[list[float], list[float]]:
+    """Mean cross entropy and accuracy of each replicate on its rows of the examples, (R, n); NaN
+    where there are none."""
+    if not rows.numel():
+        return [math.nan] * len(rows), [math.nan] * len(rows)
+    return _metrics([answers(network, examples, part) for part in _batches(rows, CHUNK)])
+
+
+def answers(network: Network, examples: Examples, rows: Tensor) -> Answers:
+    """The network's logits for rows of the examples, (steps, R, B), and the labels."""
+    buffers = Pass(network, rows.shape[2])
+    inputs = buffers.inputs.flatten(0, 1)
+    logits = _class_major_zeros(rows)
+    for index, answer in zip(rows.flatten(1), logits, strict=True):
+        torch.index_select(examples.images, 0, index, out=inputs)
+        buffers.forward(answer)
+    return logits, examples.labels[rows]
+
+
+def _forwarded(network: Network, examples: Examples, rows: Tensor) -> Iterator[Pass]:
+    """Passes that have taken rows of the examples, (R, n), through the network, one after another
+    in the same buffers."""
+    for part in _batches(rows, CHUNK):
+        buffers = Pass(network, part.shape[2])
+        inputs, logits = buffers.inputs.flatten(0, 1), _class_major_zeros(part)
+        for index, answer in zip(part.flatten(1), logits, strict=True):
+            torch.index_select(examples.images, 0, index, out=inputs)
+            buffers.forward(answer)
+            yield buffers
+
+
+def _batches(rows: Tensor, size: int) -> list[Tensor]:
+    """Rows (R, n) as batches: (steps, R, size), and the smaller last one as (1, R, rest)."""
+    whole = rows.shape[1] - rows.shape[1] % size
+    parts = [part for part in (rows[:, :whole], rows[:, whole:]) if part.numel()]
+    shaped = [part.unflatten(1, (-1, min(size, part.shape[1]))) for part in parts]
+    return [part.transpose(0, 1).contiguous() for part in shaped]
+
+
+def _class_major_zeros(rows: Tensor) -> Tensor:
+    steps, replicates, batch = rows.shape
+    return torch.zeros(steps, replicates, CLASSES, batch, device=rows.device)
+
+
+def _correct(logits: Tensor, labels: Tensor) -> int:
+    """How many labels argmax finds in logits, (steps, classes, B). By the maximum, in a tenth of
+    argmax's time, unless a maximum is not unique: there, and at NaN, argmax itself decides."""
+    greatest = logits.amax(1, keepdim=True)
+    if int((logits == greatest).sum().item()) != labels.numel():
+        return int((logits.argmax(1) == labels).sum().item())
+    return int((logits.gather(1, labels.unsqueeze(1)) == greatest).sum().item())
+
+
+def _metrics(parts: Sequence[Answers]) -> tuple[list[float], list[float]]:
+    """Mean cross entropy and accuracy over all parts; each replicate summed by itself, so that its
+    figures do not depend on its neighbours in the stack."""
+    losses, accuracies = [], []
+    count = sum(labels.shape[0] * labels.shape[2] for _, labels in parts)
+    for replicate in range(parts[0][1].shape[1]):
+        loss, correct = 0.0, 0
+        for logits, labels in parts:
+            answer, truth = logits[:, replicate].contiguous(), labels[:, replicate]
+            loss += cross_entropy(answer, truth, reduction="none").double().sum().item()
+            correct += _correct(answer, truth)
+        losses.append(loss / count)
+        accuracies.append(correct / count)
+    return losses, accuracies

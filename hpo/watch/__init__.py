@@ -1,0 +1,1 @@
+"""What a person watches: progress, terminal tables, the dashboard and its notes and pictures."""

@@ -1,0 +1,228 @@
+"""optuna-dashboard on a storage and its artifacts: by itself, or beside a run."""
+
+import errno
+import io
+import logging
+import multiprocessing
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from multiprocessing import connection, parent_process
+from multiprocessing.connection import Connection
+from pathlib import Path
+from socketserver import TCPServer, ThreadingMixIn
+from typing import Any
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
+
+import optuna_dashboard
+from optuna.artifacts import FileSystemArtifactStore
+from optuna.artifacts.exceptions import ArtifactNotFound
+from optuna.storages import BaseStorage
+
+from hpo.errors import InputError, quoted
+from hpo.process import stop_signals
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+HOST, PORT = LOOPBACK[0], 8080
+START_SECONDS = 60
+POLITE = 10  # niceness beside a run: training goes first
+
+StartResponse = Callable[..., Any]
+
+
+class _Handler(WSGIRequestHandler):
+    server: "Server"
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """No line a request."""
+
+    def get_stderr(self) -> "_Stack":
+        """Where wsgiref writes the stack of an answer that broke off."""
+        return _Stack(self.server.say)
+
+
+class Server(ThreadingMixIn, WSGIServer):
+    """A thread a request: one that waits for a large study keeps no other waiting."""
+
+    daemon_threads = True
+
+    def __init__(self, host: str, port: int, say: Callable[[str], None]) -> None:
+        self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self.say = say
+        super().__init__((host, port), _Handler)
+
+    @property
+    def address(self) -> str:
+        """http://127.0.0.1:8080/"""
+        host, port = self.server_address[:2]
+        name = f"[{host!s}]" if ":" in str(host) else host
+        return f"http://{name!s}:{port}/"
+
+    def server_bind(self) -> None:
+        """Without WSGIServer's search for the host's full name, which may ask the network."""
+        TCPServer.server_bind(self)
+        host, port = self.server_address[:2]
+        self.server_name, self.server_port = str(host), int(port)
+        self.setup_environ()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that goes away is nobody's fault; anything else is a line."""
+        error = sys.exc_info()[1]
+        if error is not None and not isinstance(error, ConnectionError):
+            self.say(f"dashboard: {_first_line(error)}")
+
+
+class _Stack(io.StringIO):
+    """A file for an error's stack, that passes on its last line alone."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        super().__init__()
+        self.say = say
+
+    def flush(self) -> None:
+        text = self.getvalue().strip()
+        self.seek(0)
+        self.truncate()
+        if text:
+            self.say(f"dashboard: {text.splitlines()[-1]}")
+
+
+def listen(
+    storage: BaseStorage, folder: Path, host: str, port: int, say: Callable[[str], None]
+) -> Server:
+    """A server that listens and is still to serve (`serve_forever`); port 0 takes a free one.
+
+    say: told, in a line, of what goes wrong with a request; the same line once. Raises InputError
+    where it cannot listen.
+    """
+    said = _Said(say)
+    if not host:
+        raise InputError("--host '': would be every address of this machine; give one")
+    try:
+        server = Server(host, port, said)
+    except UnicodeError as error:
+        raise InputError(f"--host {quoted(host)}: is no address; give one") from error
+    except OSError as error:
+        at_port = error.errno in (errno.EADDRINUSE, errno.EACCES)
+        option = f"--port {port}" if at_port else f"--host {host}"
+        remedy = "another, or --port 0 for a free one" if at_port else "an address of this machine"
+        reason = error.strerror or str(error)
+        raise InputError(f"{option}: cannot listen on it ({reason}); give {remedy}") from error
+    _log_calmly(said)
+    app = optuna_dashboard.wsgi(storage, artifact_store=FileSystemArtifactStore(folder))
+    app.catchall = False  # bottle's own page would be a traceback
+    server.set_app(_Calm(app, said))
+    return server
+
+
+class _Said:
+    """Passes a line on, but not the same one again and again."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self.say, self.last = say, ""
+
+    def __call__(self, line: str) -> None:
+        if line != self.last:
+            self.last = line
+            self.say(line)
+
+
+class _Calm:
+    """A WSGI application that answers what goes wrong in another one with a line."""
+
+    def __init__(self, app: Any, say: Callable[[str], None]) -> None:
+        self.app, self.say = app, say
+
+    def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
+        try:
+            return self.app(environ, start_response)  # type: ignore[no-any-return]
+        except ArtifactNotFound:
+            return self._answer(start_response, "404 Not Found", "This artifact is gone.")
+        except Exception as error:
+            self.say(f"dashboard: {_first_line(error)}")
+            return self._answer(start_response, "503 Service Unavailable", _first_line(error))
+
+    def _answer(self, start_response: StartResponse, status: str, text: str) -> list[bytes]:
+        start_response(status, [("Content-Type", "text/plain; charset=utf-8")])
+        return [text.encode()]
+
+
+class _Lines(logging.Handler):
+    def __init__(self, say: Callable[[str], None]) -> None:
+        super().__init__(logging.WARNING)
+        self.say = say
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.say(f"dashboard: {record.getMessage().removeprefix('Exception: ').splitlines()[0]}")
+
+
+def _log_calmly(say: Callable[[str], None]) -> None:
+    """optuna-dashboard logs a stack for every request that its storage fails."""
+    logger = logging.getLogger("optuna_dashboard")
+    logger.handlers, logger.propagate = [_Lines(say)], False
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+# --- beside a run ------------------------------------------------------------------------------
+
+
+@contextmanager
+def beside(url: str, folder: Path) -> Iterator[str]:
+    """Serves from a process of its own for as long as the block lasts; its address. Where the usual
+    port is taken it takes a free one.
+
+    Raises InputError where it cannot listen at all.
+    """
+    context = multiprocessing.get_context("forkserver")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_serve_beside, args=(url, folder, theirs), daemon=True)
+    process.start()
+    theirs.close()
+    try:
+        yield _first_word(ours)
+    finally:
+        process.kill()
+        process.join()
+
+
+def _first_word(channel: Connection) -> str:
+    try:
+        word = channel.recv() if channel.poll(START_SECONDS) else "it did not start"
+    except EOFError:
+        word = "it did not start"
+    if not word.startswith("http"):
+        raise InputError(f"--dashboard: {word}")
+    return str(word)
+
+
+def _serve_beside(url: str, folder: Path, channel: Connection) -> None:
+    from hpo.storage.open import open_storage
+
+    signal.pthread_sigmask(signal.SIG_BLOCK, stop_signals())  # its run ends it
+    os.nice(POLITE)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    try:
+        storage = open_storage(url, create=False)
+        try:
+            server = listen(storage, folder, HOST, PORT, lambda line: None)
+        except InputError:
+            server = listen(storage, folder, HOST, 0, lambda line: None)
+    except InputError as error:
+        channel.send(str(error))
+        return
+    channel.send(server.address)
+    server.serve_forever()
+
+
+def _end_with_parent() -> None:
+    parent = parent_process()
+    assert parent is not None
+    connection.wait([parent.sentinel])
+    os._exit(1)

@@ -1,0 +1,1 @@
+"""Processes that train, and the messages that the runner exchanges with them."""

@@ -1,0 +1,223 @@
+"""Worker processes of this machine: start a task, wait for an event, stop a task."""
+
+import multiprocessing
+import signal
+import tempfile
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from multiprocessing import connection, forkserver, resource_tracker
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from types import TracebackType
+
+from hpo.data.datasets import Dataset
+from hpo.errors import InputError
+from hpo.process import stop_signals
+from hpo.workers.messages import Died, Done, Event, Failed, Ready, Stop, Task
+from hpo.workers.shared_data import SharedDataset
+
+START_SECONDS = 120
+EPOCH_LIMIT = 600.0
+LISTENED_SECONDS = 5.0  # at most, from one wait to the next: so long a caller may be busy
+
+
+def preload() -> None:
+    """Starts the server that workers are forked from, if it does not run; it loads torch while the
+    caller goes on.
+
+    Ctrl-C reaches the whole process group, and so may its like; it is the runner that answers them,
+    so they are blocked for the server before it is born, and for the workers that it bears.
+    (multiprocessing's tracker unblocks them when it starts, so it comes first.)
+
+    Raises InputError where the system does not let it start.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["hpo.workers.worker"])
+    resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, stop_signals())
+    try:
+        forkserver.ensure_running()
+    except OSError as error:  # its socket lies there, and a socket's path may have 107 bytes
+        folder = tempfile.gettempdir()
+        raise InputError(
+            f"TMPDIR {folder}: no worker can be started by way of it ({error}); set another, short "
+            "and writable one"
+        ) from error
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _work(channel: Connection, shared: SharedDataset, device: str) -> None:
+    from hpo.workers.worker import work
+
+    work(channel, shared, device)
+
+
+def require_device(device: str) -> None:
+    """InputError unless a worker could train on the device; asked of a process that has torch."""
+    if device in ("auto", "cpu"):
+        return
+    preload()
+    context = multiprocessing.get_context("forkserver")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_try_device, args=(theirs, device), daemon=True)
+    process.start()
+    theirs.close()
+    if fault := ours.recv():
+        raise InputError(f"--device: {fault}")
+
+
+def _try_device(channel: Connection, device: str) -> None:
+    from hpo.training.tensors import choose_device
+
+    try:
+        choose_device(device)
+    except InputError as error:
+        channel.send(str(error))
+    else:
+        channel.send("")
+
+
+@dataclass
+class _Worker:
+    process: BaseProcess
+    channel: Connection
+    task: Task | None = None
+    silent: float = 0.0  # seconds since it got its task or said something
+    hung: bool = False
+
+
+class Pool:
+    """`workers` processes, one torch thread each, that share one dataset in memory.
+
+    A context manager. A worker that dies is replaced, and so is one that has a task and ends no
+    epoch in `epoch_limit` seconds; its task comes back as Died.
+    """
+
+    def __init__(
+        self, workers: int, dataset: Dataset, device: str, epoch_limit: float = EPOCH_LIMIT
+    ) -> None:
+        self._context = multiprocessing.get_context("forkserver")
+        self._shared = SharedDataset(dataset)
+        self._device = device
+        self._limit = epoch_limit
+        self._listened = time.monotonic()
+        self._workers = [self._start_worker() for _ in range(workers)]
+        self.device = ""
+
+    def __enter__(self) -> "Pool":
+        try:
+            self.device = self._first_word()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _start_worker(self) -> _Worker:
+        preload()  # the server may have been killed, too
+        ours, theirs = self._context.Pipe()
+        process = self._context.Process(
+            target=_work, args=(theirs, self._shared, self._device), daemon=True
+        )
+        process.start()
+        theirs.close()
+        return _Worker(process, ours)
+
+    def _first_word(self) -> str:
+        """The kind of device that the first worker reports."""
+        channel = self._workers[0].channel
+        if not channel.poll(START_SECONDS):
+            raise RuntimeError(f"no worker process started within {START_SECONDS} seconds")
+        word = channel.recv()
+        assert isinstance(word, Ready), word
+        return word.device
+
+    @property
+    def size(self) -> int:
+        return len(self._workers)
+
+    @property
+    def idle(self) -> list[int]:
+        """The numbers of the workers that have no task."""
+        return [i for i, worker in enumerate(self._workers) if worker.task is None]
+
+    def start(self, worker: int, task: Task) -> None:
+        """Hands a task to an idle worker."""
+        assert self._workers[worker].task is None
+        self._workers[worker].task = task
+        self._workers[worker].silent = 0.0
+        # A worker that has just died takes no task; wait() will find it and report the task lost.
+        with suppress(BrokenPipeError, ConnectionResetError):
+            self._workers[worker].channel.send(task)
+
+    def stop(self, task: int) -> None:
+        """Asks for a task to end within its epoch; its Done comes all the same."""
+        for worker in self._workers:
+            if worker.task and worker.task.id == task:
+                with suppress(BrokenPipeError, ConnectionResetError):  # as in start
+                    worker.channel.send(Stop(task=task))
+
+    def wait(self, seconds: float) -> list[Event]:
+        """What happened, as soon as anything does or after so many seconds."""
+        by_channel = {worker.channel: i for i, worker in enumerate(self._workers)}
+        events = []
+        for channel in connection.wait(list(by_channel), seconds):
+            event = self._receive(by_channel[channel])  # type: ignore[index]
+            if event is not None:
+                events.append(event)
+        self._end_the_silent()
+        return events
+
+    def _end_the_silent(self) -> None:
+        """Kills workers that hang; their end is found by the next wait."""
+        now = time.monotonic()
+        passed, self._listened = min(now - self._listened, LISTENED_SECONDS), now
+        for worker in self._workers:
+            worker.silent += passed if worker.task else 0.0
+            if worker.silent > self._limit and not worker.hung:
+                worker.hung = True
+                worker.process.kill()
+
+    def _receive(self, index: int) -> Event | None:
+        worker = self._workers[index]
+        worker.silent = 0.0
+        try:
+            message = worker.channel.recv()
+        except (EOFError, ConnectionResetError):
+            return self._replace(index)
+        if isinstance(message, Ready):
+            return None
+        if isinstance(message, (Done, Failed)):
+            worker.task = None
+        return message  # type: ignore[no-any-return]
+
+    def _replace(self, index: int) -> Died:
+        worker = self._workers[index]
+        worker.process.join(5)
+        worker.channel.close()
+        self._workers[index] = self._start_worker()
+        return Died(
+            task=worker.task.id if worker.task else None,
+            exitcode=worker.process.exitcode,
+            hung=self._limit if worker.hung else None,
+        )
+
+    def close(self) -> None:
+        """Ends all workers at once, whatever they do; a second time does nothing."""
+        for worker in self._workers:
+            worker.process.kill()
+        for worker in self._workers:
+            worker.process.join()
+            worker.channel.close()
+        if self._workers:
+            self._shared.close()
+        self._workers = []
