@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from hpo.errors import InputError, printable, quoted, shortened
+from hpo.errors import InputError
 from hpo.passwords import blotted, shown
 from hpo.process import outlive_output, stop_signals
+from hpo.text import printable, quoted, shortened
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -172,6 +173,7 @@ def run(
     """Run or resume a study, then write its report."""
     outlive_output()
     from hpo.study import file as study_file
+    from hpo.study import names
 
     loaded = study_file.load(study)
     own_name = study_file.check_name(loaded.name if name is None else name)
@@ -193,7 +195,7 @@ def run(
     _at_least("--timeout", timeout, 0)
     _at_least("--epoch-limit", epoch_limit, 1)
     _one_of("--device", device, ("auto", "cpu", "cuda", "mps"))
-    _one_of("--dataset", loaded.dataset if dataset is None else dataset, study_file.DATASETS)
+    _one_of("--dataset", loaded.dataset if dataset is None else dataset, names.DATASETS)
     _check_writable(out, own_name)
 
     from hpo.workers import pool
@@ -303,14 +305,14 @@ def _refuse(options: dict[str, Any], study: str, kind: str) -> None:
 def _with_options(search: "SearchStudy", options: dict[str, Any]) -> "SearchStudy":
     """The search as --trials, --sampler, --sampler-seed and --pruner change it, where given."""
     from hpo.run import samplers
-    from hpo.study import file as study_file
+    from hpo.study import names
 
     _at_least("--trials", options["--trials"], 1)
     _at_least("--sampler-seed", options["--sampler-seed"], 0)
-    known = {"--sampler": study_file.SAMPLERS, "--pruner": study_file.PRUNERS}
-    for option, names in known.items():
+    known = {"--sampler": names.SAMPLERS, "--pruner": names.PRUNERS}
+    for option, table in known.items():
         if options[option] is not None:
-            _one_of(option, options[option], names)
+            _one_of(option, options[option], table)
     keys = {"--trials": "n_trials"}
     given = {
         keys.get(option, option.removeprefix("--").replace("-", "_")): value
@@ -425,7 +427,7 @@ def compare(
 
 def _print_parts(parts: "Iterable[RenderableType]") -> None:
     """Lines and tables; a table is as wide as it is where the output is no terminal."""
-    from hpo.report.figures.svg import legible
+    from hpo.text import legible
 
     console = _console()
     for part in parts:
@@ -507,7 +509,8 @@ def predict(
     ] = False,
 ) -> None:
     """Classify images: a line an image, its path, class and probability."""
-    from hpo.model import description, images
+    from hpo.model import folder as description
+    from hpo.model import images
 
     features = description.read(best).features
     names, pixels = images.read_all(image, features, invert=invert)
@@ -526,9 +529,9 @@ def data_get(
 ) -> None:
     """Fetch and check a dataset."""
     from hpo.data import datasets as data
-    from hpo.study import file as study_file
+    from hpo.study import names
 
-    _one_of("NAME", name, study_file.DATASETS)
+    _one_of("NAME", name, names.DATASETS)
     folder = data_dir or data.default_dir()
     loaded = data.load(name, folder)
     train, test = len(loaded.train_labels), len(loaded.test_labels)
@@ -539,11 +542,11 @@ def data_get(
 def data_list(data_dir: DataDirOption = None) -> None:
     """List the datasets, and whether they are on disk."""
     from hpo.data import datasets as data
-    from hpo.study import file as study_file
+    from hpo.study import names
 
     folder = data_dir or data.default_dir()
     print(f"Datasets in {folder}:")
-    for name in study_file.DATASETS:
+    for name in names.DATASETS:
         missing = data.missing(name, folder)
         state = "embedded" if name == data.EMBEDDED else "not here" if missing else "on disk"
         print(f"  {name:16}{state}")
@@ -595,7 +598,7 @@ def _at_least(option: str, value: float | None, least: int) -> None:
         raise InputError(f"{option}: must be at most {MOST}, got {quoted(value)}")
 
 
-def _one_of(option: str, value: str, known: tuple[str, ...]) -> None:
+def _one_of(option: str, value: str, known: "Iterable[str]") -> None:
     if value not in known:
         raise InputError(f"{option}: must be one of {', '.join(known)}, got {quoted(value)}")
 

@@ -8,7 +8,7 @@ import torch
 
 import hpo
 from hpo.errors import InputError
-from hpo.study.config import ACTIVATIONS, OPTIMIZERS
+from hpo.study.names import ACTIVATIONS, OPTIMIZERS
 
 SMALL = {
     "depth": {"low": 1, "high": 2},

@@ -72,10 +72,10 @@ RULES = {
     "watch": "report report.figures run analysis storage study",
     "report": "report.figures analysis model storage data study",
     "report.figures": "",
+    "objective": "run.samplers training storage.trial data study",
     "run": "workers model storage data study",
     "workers": "model.weights training data study",
     "analysis": "storage.results study",
-    "objective": "run.samplers training storage.trial data study",
     "model": "training data study",
     "training": "data study",
     "storage": "study",
@@ -147,10 +147,31 @@ def broken_rules(imported: dict[str, set[str]]) -> list[str]:
     ]
 
 
+UNTIL_WATCHERS = {  # a run that tells watchers will need neither
+    "run.loop imports report.figures.trial",
+    "run.loop imports watch.artifacts",
+    "run.runner imports watch.artifacts",
+    "run.runner imports watch.note",
+}
+
+
+def test_folders_import_only_what_the_rules_allow():
+    found = broken_rules({m: imports(list(ast.walk(MODULES[m]))) for m in MODULES})
+    assert set(found) <= UNTIL_WATCHERS
+
+
 def test_a_broken_rule_is_found():
     assert broken_rules({"study.file": {"run.plan"}, "run.loop": {"workers.pool", "errors"}}) == [
         "study.file imports run.plan"
     ]
+
+
+def test_rules_point_downwards_and_know_every_folder():
+    order = list(RULES)
+    assert {place_of(module) for module in MODULES} <= {*order, *SMALL}
+    for place, allowed in RULES.items():
+        folders = {p if p in RULES else place_of(p) for p in allowed.split()}
+        assert folders <= set(order[order.index(place) + 1 :]), place
 
 
 def test_modules_import_each_other_in_no_circle():
@@ -159,6 +180,19 @@ def test_modules_import_each_other_in_no_circle():
         free = {module for module, uses in left.items() if not uses & set(left)}
         assert free, f"a circle among {sorted(left)}"
         left = {module: uses for module, uses in left.items() if module not in free}
+
+
+@pytest.mark.parametrize("folder", sorted({*FOLDERS, ""}))
+def test_a_folder_has_at_most_12_files(folder: str):
+    files = list(PACKAGE.joinpath(*folder.split(".")).glob("*.py"))
+    assert 0 < len(files) <= MOST_FILES
+
+
+def test_few_folders_know_optuna():
+    outside = {m: {name.split(".")[0] for name in imports(at_top(m))} for m in MODULES}
+    users = {module for module, packages in outside.items() if "optuna" in packages}
+    assert not {module for module in users if place_of(module) in NO_OPTUNA}
+    assert {"run.study", "storage.open"} <= users
 
 
 def loaded_with(module: str) -> set[str]:
@@ -196,7 +230,7 @@ def readers_of(attribute: str) -> set[str]:
 
 def test_test_images_have_a_single_door():
     assert readers_of("test_images") == {"workers.worker", "data.datasets"}
-    counting = {"cli", "run.runner"}  # they count the labels: len(dataset.test_labels)
+    counting = {"cli", "run.study", "run.runner"}  # they count the labels: len(dataset.test_labels)
     assert readers_of("test_labels") <= {"workers.worker", "data.datasets"} | counting
     functions = [
         node for node in MODULES["data.datasets"].body if isinstance(node, ast.FunctionDef)

@@ -23,13 +23,15 @@ from PIL import Image
 
 from hpo import cli
 from hpo.errors import InputError
-from hpo.model import description, images
 from hpo.model import folder as best
+from hpo.model import images
 from hpo.model import weights as saved
-from hpo.model.snippet import CALLS, snippet
-from hpo.study.config import ACTIVATIONS, CLASSES, Config
+from hpo.model.snippet import snippet
+from hpo.study.config import CLASSES, Config
+from hpo.study.names import ACTIVATIONS
 from hpo.training.network import Network
 from hpo.training.train import Examples, answers
+from hpo.workers.worker import _packed as packed
 
 SIDE, FEATURES = 28, 784
 MEAN, DEVIATION = 0.1307, 0.3081
@@ -68,7 +70,7 @@ def write(folder: Path, asked: Network, **said: Any) -> Path:
         "deviation": DEVIATION,
         "config": config(asked.activation).as_dict(),
     }
-    best.write(folder, saved.packed(asked), {**whole, **said})
+    best.write(folder, packed(asked), {**whole, **said})
     return folder
 
 
@@ -152,11 +154,6 @@ def test_many_images_are_answered_as_each_alone(folder: Path):
     many = np.resize(UNIT, (saved.CHUNK + 2, FEATURES))
     found, few = loaded.probabilities(many), loaded.probabilities(UNIT)
     np.testing.assert_allclose(found, np.resize(few, (len(many), CLASSES)), rtol=1e-4)
-
-
-def test_snippet_names_the_modules_that_are_loaded():
-    assert {name: f"nn.{module.__name__}()" for name, module in saved.MODULES.items()} == CALLS
-    assert tuple(CALLS) == ACTIVATIONS
 
 
 def test_snippet_gives_the_networks_own_logits_without_hpo(tmp_path: Path):
@@ -630,8 +627,3 @@ def test_slips_are_found_without_loading_torch(folder: Path, tmp_path: Path):
     ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert ended.returncode == 2
     assert ended.stdout == "False False\n"
-
-
-def test_files_are_looked_for_where_they_are_written():
-    assert description.MODEL == best.MODEL
-    assert description.CONFIG == best.CONFIG

@@ -18,8 +18,8 @@ from hpo.report import grid as grid_report
 from hpo.report import page
 from hpo.report import write as report
 from hpo.report.figures import grid as figures
-from hpo.run.plan import distributions
-from hpo.run.runner import binding
+from hpo.run.grid import distributions
+from hpo.run.study import binding
 from hpo.storage import results
 from hpo.storage import trial as record
 from hpo.storage.open import open_storage

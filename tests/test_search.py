@@ -31,6 +31,7 @@ from hpo.storage import trial as record
 from hpo.storage.open import open_storage
 from hpo.study import file as study_file
 from hpo.study import finalists
+from hpo.study.names import PRUNERS, SAMPLERS
 from hpo.study.space import draw, parse_domain, suggest
 from hpo.workers import messages
 
@@ -332,7 +333,7 @@ def play(searching: SearchPlan, accuracy: float) -> plan.Job:
     return job
 
 
-@pytest.mark.parametrize("sampler", study_file.SAMPLERS)
+@pytest.mark.parametrize("sampler", SAMPLERS)
 def test_every_sampler_searches(sampler, tmp_path):
     searching = search_plan(tmp_path, SEARCH.replace('"random"', f'"{sampler}"'))
     jobs = [play(searching, 0.5 + 0.01 * (i % 7)) for i in range(14)]
@@ -342,7 +343,7 @@ def test_every_sampler_searches(sampler, tmp_path):
     assert sampler[:2] in kinds.pop()
 
 
-@pytest.mark.parametrize("pruner", [name for name in study_file.PRUNERS if name != "none"])
+@pytest.mark.parametrize("pruner", [name for name in PRUNERS if name != "none"])
 def test_every_pruner_prunes_the_hopeless_and_keeps_the_best(pruner, tmp_path):
     text = SEARCH.replace('"none"', f'"{pruner}"').replace("epochs = 3", "epochs = 9")
     searching = search_plan(tmp_path, text)

@@ -11,10 +11,8 @@ import pytest
 import torch
 from torch import nn
 
-from hpo.study.config import ACTIVATIONS, OPTIMIZERS, SCHEDULES, Config, Seeds
-from hpo.training.network import ACTIVATIONS as ACTIVATION_CODE
-from hpo.training.optimizers import OPTIMIZERS as OPTIMIZER_CODE
-from hpo.training.train import SCHEDULES as SCHEDULE_CODE
+from hpo.study.config import Config, Seeds
+from hpo.study.names import ACTIVATIONS, OPTIMIZERS, SCHEDULES
 from hpo.training.train import Epoch, Examples, Split, _correct, evaluate, train
 
 FEATURES = 20
@@ -117,10 +115,10 @@ def assert_same_weights(epoch: Epoch, replicate: int, model: nn.Sequential) -> N
         assert error < 1e-5, f"{name}: {error:.1e}"
 
 
-def test_names_in_config_are_those_of_the_code():
-    assert tuple(ACTIVATION_CODE) == ACTIVATIONS
-    assert tuple(OPTIMIZER_CODE) == OPTIMIZERS
-    assert tuple(SCHEDULE_CODE) == SCHEDULES
+def test_every_name_has_its_code():
+    for table in (ACTIVATIONS, OPTIMIZERS, SCHEDULES):
+        assert all(named.load() for named in table.values())
+    assert {name: getattr(nn, named.module) for name, named in ACTIVATIONS.items()} == MODULES
 
 
 @pytest.mark.parametrize("depth", [1, 3])

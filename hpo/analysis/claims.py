@@ -20,7 +20,6 @@ from hpo.analysis.hypothesis_tests import (
     within,
     within_unpaired,
 )
-from hpo.report.grid_tables import FAILS_BELOW, fails
 from hpo.storage.results import StoredGrid
 from hpo.study.claims import Claim, Form, Term
 from hpo.study.file import Cell
@@ -99,16 +98,16 @@ def _parts(study: StoredGrid, claim: Claim) -> Iterator[Part]:
 
 
 def _failing(study: StoredGrid, term: Term) -> Part:
-    rows = study.of(cell_of(study, term))
-    failing = int(((rows["test_accuracy"] < FAILS_BELOW) | rows["diverged"].astype(bool)).sum())
-    return Part(sides=(term,), evidence=mostly_fails(failing, len(rows)) if len(rows) else None)
+    failing = study.failing(study.cell(term.cell))
+    found = mostly_fails(int(failing.sum()), len(failing)) if len(failing) else None
+    return Part(sides=(term,), evidence=found)
 
 
 def _greater(study: StoredGrid, claim: Claim, a: Term, b: Term) -> Part:
     if claim.metric == SECONDS:
         return Part(sides=(a, b), evidence=_slower(study, a, b), logs=True)
     differences, lost = _pairs(study, claim, a, b)
-    bimodal = any(fails(study, cell_of(study, term)) for term in (a, b) if term.cell)
+    bimodal = any(study.fails(study.cell(term.cell)) for term in (a, b) if term.cell)
     found = greater(differences, bimodal=bimodal) if len(differences) else None
     return Part(sides=(a, b), evidence=found, lost=lost)
 
@@ -127,7 +126,7 @@ def _slower(study: StoredGrid, a: Term, b: Term) -> Evidence | None:
 def _log_times(study: StoredGrid, term: Term) -> NDArray[np.float64]:
     if term.number is not None:
         return np.log([term.number])
-    return np.asarray(np.log(clocked(study, cell_of(study, term))))
+    return np.asarray(np.log(clocked(study, study.cell(term.cell))))
 
 
 def _similar(study: StoredGrid, claim: Claim, a: Term, b: Term) -> Part:
@@ -161,7 +160,7 @@ def _pairs(
 
 def _values(study: StoredGrid, metric: str, term: Term) -> pd.Series:
     """The metric by seed, in its own unit."""
-    rows = study.of(cell_of(study, term))
+    rows = study.of(study.cell(term.cell))
     if term.epoch is not None:
         at = study.curves[study.curves["epoch"] == term.epoch]
         rows = at[at["number"].isin(rows["number"])]
@@ -169,11 +168,6 @@ def _values(study: StoredGrid, metric: str, term: Term) -> pd.Series:
     if metric == "gap":
         return rows["train_accuracy"] - rows["valid_accuracy"]
     return rows[metric]
-
-
-def cell_of(study: StoredGrid, term: Term) -> Cell:
-    """The cell that a term names."""
-    return next(cell for cell in study.file.cells if cell.name == term.cell)
 
 
 def clocked(study: StoredGrid, cell: Cell) -> list[float]:

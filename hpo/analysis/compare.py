@@ -11,7 +11,6 @@ from rich.table import Table as RichTable
 from hpo.analysis.hypothesis_tests import Evidence, Verdict, greater, greater_unpaired, judge
 from hpo.analysis.statistics import summarize
 from hpo.errors import InputError
-from hpo.report.grid_tables import fails
 from hpo.storage.results import StoredGrid, StoredSearch
 from hpo.study.file import Cell
 
@@ -102,9 +101,8 @@ def _winner(search: StoredSearch) -> Side:
 
 
 def _side(study: StoredGrid, cell: Cell, name: str = "") -> Side:
-    rows = study.of(cell).set_index("seed")
-    values = (100 * rows["test_accuracy"]).dropna()
-    return Side(study=name or study.name, cell=cell, values=values, fails=fails(study, cell))
+    values = 100 * study.values(cell).dropna()
+    return Side(study=name or study.name, cell=cell, values=values, fails=study.fails(cell))
 
 
 def _evidence(ours: Side, theirs: Side) -> Evidence | None:

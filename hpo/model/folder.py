@@ -1,48 +1,101 @@
-"""The winner's folder: trained on all training images, saved without pickle, said in TOML."""
+"""A `best/` folder: the winner's weights and the config.toml that describes them (no torch)."""
 
+import math
 import os
 import tempfile
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import tomli_w
-from optuna.trial import TrialState
 
 from hpo.data.datasets import normalization
-from hpo.model.description import CONFIG, MODEL
-from hpo.run.forecast import by_cost
-from hpo.run.plan import Early, Job
-from hpo.study.config import Config, Seeds
-from hpo.workers.messages import Task
+from hpo.errors import InputError
+from hpo.study.config import HYPERPARAMETERS, REQUIRED, SEED, Config
 
-SEED = 0
+MODEL, CONFIG = "model.safetensors", "config.toml"
+REMEDY = "give the `best` folder of a search's report"
+
+# The bound on features only keeps a foreign file from taking the machine.
+MOST_FEATURES = 10_000_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Description:
+    """mean and deviation normalize pixels of 0 … 1, as in training."""
+
+    config: Config
+    features: int
+    mean: float
+    deviation: float
+    dataset: str
+
+
+def read(folder: Path) -> Description:
+    """The description in a `best/` folder; InputError, naming the file, where it is none of hpo's.
+
+    What it says beyond Description is for people.
+    """
+    path = folder / CONFIG
+    said = _toml(path)
+    _check(said, path)
+    try:
+        config = Config(**_hyperparameters(said.get("config")))
+    except ValueError as error:
+        raise InputError(f"{path}: config: was not written by hpo ({error}); {REMEDY}") from error
+    return Description(
+        config=config,
+        features=said["features"],
+        mean=said["mean"],
+        deviation=said["deviation"],
+        dataset=said["dataset"],
+    )
+
+
+def _toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); {REMEDY}") from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: is not valid TOML: {error}; {REMEDY}") from error
+
+
+def _check(said: Mapping[str, Any], path: Path) -> None:
+    kinds = {"features": int, "mean": float, "deviation": float, "dataset": str}
+    faults = [
+        f"{key}: no {kind.__name__}"
+        for key, kind in kinds.items()
+        if type(said.get(key)) is not kind
+    ]
+    if not faults and not 1 <= said["features"] <= MOST_FEATURES:
+        faults = [f"features: must be between 1 and {MOST_FEATURES:,}"]
+    if not faults and not (math.isfinite(said["mean"]) and 0 < said["deviation"] < math.inf):
+        faults = ["mean, deviation: must be finite, the deviation above 0"]
+    if faults:
+        raise InputError(f"{path}: was not written by hpo ({'; '.join(faults)}); {REMEDY}")
+
+
+def _hyperparameters(values: Any) -> dict[str, Any]:
+    """ValueError unless `values` are named hyperparameters, all that are required among them."""
+    if not isinstance(values, dict):
+        raise ValueError("no table")
+    missing = [name for name in REQUIRED if name not in values]
+    unknown = [repr(name) for name in values if name not in HYPERPARAMETERS]
+    if missing or unknown:
+        raise ValueError(
+            f"missing: {', '.join(missing) or '–'}; unknown: {', '.join(unknown) or '–'}"
+        )
+    return values
+
+
+# --- writing -----------------------------------------------------------------------------------
 
 
 class Unsaved(Exception):  # noqa: N818
     """The winner is trained, but its folder could not be written."""
-
-
-class BestPlan:
-    """One training on all training images; it is no trial, for nothing validates it."""
-
-    def __init__(self, config: Config, label: str) -> None:
-        task = Task(id=1, config=config, seeds=(Seeds.of(SEED),), whole=True)
-        self.job = Job(task=task, label=label, trials=[], names=[label], cost=1.0)
-        self.waiting = [self.job]
-
-    def next(self) -> Job | None:
-        return self.waiting.pop() if self.waiting else None
-
-    def judge(self, job: Job) -> Early | None:
-        return None
-
-    def ended(self, job: Job, state: TrialState) -> None:
-        """Its network is in the job."""
-
-    def seconds_left(self, jobs: Sequence[Job], workers: int, limit: float) -> float | None:
-        return by_cost([job.spent() for job in jobs], [], workers)
 
 
 def said_of(study: str, trial: int, config: Config, data: Mapping[str, Any]) -> dict[str, Any]:

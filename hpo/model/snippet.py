@@ -3,17 +3,7 @@
 import json
 
 from hpo.study.config import CLASSES, Config
-
-# What saved.MODULES holds, as source. tests/test_predict.py holds the two together.
-CALLS = {
-    "sigmoid": "nn.Sigmoid()",
-    "tanh": "nn.Tanh()",
-    "relu": "nn.ReLU()",
-    "gelu": "nn.GELU()",
-    "silu": "nn.SiLU()",
-    "elu": "nn.ELU()",
-    "leaky_relu": "nn.LeakyReLU()",
-}
+from hpo.study.names import ACTIVATIONS
 
 PROGRAM = """\
 import torch
@@ -35,7 +25,7 @@ print(logits.softmax(1).max(1))  # probabilities and classes
 
 def snippet(folder: str, config: Config, features: int, mean: float, deviation: float) -> str:
     """A program of its own; `folder` is where it is going to find the model."""
-    call = CALLS[config.activation]
+    call = f"nn.{ACTIVATIONS[config.activation].module}()"
     fan_ins = [features, *[config.width] * (config.depth - 1)]
     layers = [f"    nn.Linear({fan_in}, {config.width}), {call}," for fan_in in fan_ins]
     layers.append(f"    nn.Linear({config.width}, {CLASSES}),")

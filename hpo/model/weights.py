@@ -11,29 +11,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from hpo.errors import InputError
-from hpo.model import description
-from hpo.model.description import CONFIG, MODEL, REMEDY, Description
+from hpo.model import folder as description
+from hpo.model.folder import CONFIG, MODEL, REMEDY, Description
 from hpo.study.config import CLASSES
-from hpo.training.network import Network
-
-# The modules of torch.nn that network.ACTIVATIONS are.
-MODULES: dict[str, type[nn.Module]] = {
-    "sigmoid": nn.Sigmoid,
-    "tanh": nn.Tanh,
-    "relu": nn.ReLU,
-    "gelu": nn.GELU,
-    "silu": nn.SiLU,
-    "elu": nn.ELU,
-    "leaky_relu": nn.LeakyReLU,
-}
+from hpo.study.names import ACTIVATIONS
 
 # Images answered at a time: a wide network's hidden units for all of MNIST would fill a machine.
 CHUNK = 1024
-
-
-def packed(network: Network) -> bytes:
-    """The first replicate's parameters as a safetensors file."""
-    return safetensors.torch.save(network.state_dict(), {"format": "pt"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,9 +59,10 @@ def load(folder: Path) -> Saved:
 def _without_weights(said: Description) -> nn.Sequential:
     config = said.config
     layers: list[nn.Module] = []
+    activation = getattr(nn, ACTIVATIONS[config.activation].module)
     with torch.device("meta"):
         for fan_in, fan_out in pairwise([said.features, *[config.width] * config.depth, CLASSES]):
-            layers += [nn.Linear(fan_in, fan_out), MODULES[config.activation]()]
+            layers += [nn.Linear(fan_in, fan_out), activation()]
     return nn.Sequential(*layers[:-1])
 
 

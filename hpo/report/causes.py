@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpo.report.figures import causes as cause_figures
-from hpo.report.grid_tables import fails, stands_on
+from hpo.report.grid_tables import stands_on
 from hpo.report.page import Block, Picture, Section
 from hpo.storage.results import StoredGrid
 from hpo.study.claims import Cause
@@ -46,7 +46,7 @@ def sections(study: StoredGrid) -> list[Section]:
 
 
 def _blocks(study: StoredGrid, cause: Cause) -> list[Block]:
-    cell, beside = (_cell(study, name) for name in (cause.cell, cause.beside))
+    cell, beside = (study.cell(name) for name in (cause.cell, cause.beside))
     where = f" ({cause.where})" if cause.where else ""
     said = f"“{cause.quote}”{where}" if cause.quote else f"{cell.label}: {cause.presumes}{where}."
     ours, theirs = (measures(study, of) for of in (cell, beside))
@@ -67,10 +67,6 @@ def _blocks(study: StoredGrid, cause: Cause) -> list[Block]:
         caption=f"Of each layer, the median over the seeds after each epoch. {stands_on(study)}.",
     )
     return [" ".join([*sentences, *_intervention(study, cell, cause)]), picture]
-
-
-def _cell(study: StoredGrid, name: str) -> Cell:
-    return next(cell for cell in study.file.cells if cell.name == name)
 
 
 def measures(study: StoredGrid, cell: Cell) -> Measures:
@@ -151,7 +147,7 @@ def _intervention(study: StoredGrid, cell: Cell, cause: Cause) -> Sequence[str]:
         return []
     for other in study.file.cells:
         same = _without_lr(other.config) == _without_lr(cell.config)
-        learns = len(study.of(other)) and not fails(study, other)
+        learns = len(study.of(other)) and not study.fails(other)
         if same and learns and other.config.lr < cell.config.lr:
             return [f"At {other.config.lr:g} the same network learns with every seed."]
     return ["Only a run at a lower rate would prove it the cause; this study has none."]

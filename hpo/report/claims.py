@@ -3,10 +3,10 @@
 import math
 from collections.abc import Sequence
 
-from hpo.analysis.claims import SECONDS, Judged, Part, cell_of, judge_all
+from hpo.analysis.claims import SECONDS, Judged, Part, judge_all
 from hpo.analysis.hypothesis_tests import LEVEL, Verdict, prediction_interval
 from hpo.analysis.statistics import summarize
-from hpo.report.grid_tables import DIGITS, SCALE, fails, stands_on
+from hpo.report.grid_tables import DIGITS, SCALE, stands_on
 from hpo.report.page import Block, Section, Table
 from hpo.storage.results import StoredGrid
 from hpo.study.claims import Form, Term
@@ -146,14 +146,14 @@ def _basis(study: StoredGrid, judged: Judged) -> str:
 
 
 def _labels(study: StoredGrid, part: Part) -> list[str]:
-    return list(dict.fromkeys(cell_of(study, side).label for side in part.sides if side.cell))
+    return list(dict.fromkeys(study.cell(side.cell).label for side in part.sides if side.cell))
 
 
 def _comparison(study: StoredGrid, judged: Judged, part: Part) -> str:
     found, form = part.evidence, judged.claim.form
     assert found is not None
     if form is Form.FAILS:
-        label = cell_of(study, part.sides[0]).label
+        label = study.cell(part.sides[0].cell).label
         return f"{label} fails to learn with {round(found.effect * found.n)} of {found.n} seeds"
     name, scale, digits, unit = WORDS[judged.claim.metric]
     first, second = part.sides
@@ -176,7 +176,7 @@ def _comparison(study: StoredGrid, judged: Judged, part: Part) -> str:
 
 def _side(study: StoredGrid, side: Term) -> str:
     after = "" if side.epoch is None else f" after epoch {side.epoch}"
-    return f"{cell_of(study, side).label}{after}"
+    return f"{study.cell(side.cell).label}{after}"
 
 
 def _runs(part: Part) -> str:
@@ -241,7 +241,7 @@ def _prediction(study: StoredGrid, cell: Cell, which: int, columns: Sequence[str
     for column in columns:
         value = getattr(cell.reported[which], column)
         values = (SCALE[column] * rows[column]).to_list()
-        bounds = _expected(values, collapsed=fails(study, cell))
+        bounds = _expected(values, collapsed=study.fails(cell))
         if value is None or bounds is None:
             line += ["–" if value is None else _number(SCALE[column] * value, column), "–", "–"]
             continue

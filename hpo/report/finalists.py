@@ -91,7 +91,7 @@ def _bias_sentence(mean: float, k: int) -> str:
 
 
 def _against(tested: StoredGrid, winner: Cell, other: Cell) -> str:
-    a, b = (100 * tested.of(c).set_index("seed")["valid_accuracy"] for c in (winner, other))
+    a, b = (100 * values for values in tested.paired(winner, other, "valid_accuracy"))
     common = a.index.intersection(b.index)
     name = f"trial {trial_number(other.name)}"
     if len(common) < 3:

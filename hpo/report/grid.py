@@ -7,12 +7,11 @@ from hpo.report import causes, noise
 from hpo.report import claims as verdict_report
 from hpo.report.figures import confusion as network_figures
 from hpo.report.figures import grid as figures
-from hpo.report.findings import comparisons, finding
 from hpo.report.grid_tables import (
-    FAILS_BELOW,
     cells_table,
+    comparisons,
     curve_cells,
-    fails,
+    finding,
     most_accurate,
     overview_rows,
     published,
@@ -20,16 +19,11 @@ from hpo.report.grid_tables import (
 )
 from hpo.report.page import Block, Picture, Section, Table
 from hpo.report.run_facts import run_table, trained_in
-from hpo.storage.results import StoredGrid
+from hpo.storage.results import FAILS_BELOW, StoredGrid
 from hpo.storage.trial import METRICS
 from hpo.study.config import CLASSES, SOURCES
 from hpo.study.file import COLUMNS, FIGURES, Cell, Experiment
-
-FALLING = {
-    "constant": "",
-    "linear": ", its learning rate falling linearly to 0",
-    "cosine": ", its learning rate falling to 0 as a cosine does",
-}
+from hpo.study.names import SCHEDULES, label
 
 
 def _basis(study: StoredGrid) -> str:
@@ -41,7 +35,7 @@ def _key(study: StoredGrid, cells: Sequence[Cell]) -> str:
     if all(len(study.of(cell)) < 2 for cell in cells):
         return "Reproduced: a single run"
     text = "Reproduced: mean ± standard deviation over the seeds"
-    if any(fails(study, cell) for cell in cells):
+    if any(study.fails(cell) for cell in cells):
         text += "; median (range) where runs fail to learn"
     return text
 
@@ -59,7 +53,7 @@ def _glance(study: StoredGrid) -> Section:
     dots = [
         figures.Dots(
             label=cell.reported[which].label if which is not None else cell.label,
-            fails=fails(study, cell),
+            fails=study.fails(cell),
             values=(100 * study.of(cell)["test_accuracy"]).dropna().to_list(),
             reported=_reported_percent(cell, which),
         )
@@ -127,11 +121,8 @@ def _differences(study: StoredGrid) -> list[Section]:
 
 def _difference(study: StoredGrid, cell: Cell, baseline: Cell) -> Estimate | None:
     """In points, over the seeds that both have; None without any."""
-    a, b = (100 * study.of(c).set_index("seed")["test_accuracy"] for c in (cell, baseline))
-    common = a.index.intersection(b.index)
-    if common.empty:
-        return None
-    return paired_difference(a[common].to_list(), b[common].to_list())
+    a, b = (100 * values for values in study.paired(cell, baseline))
+    return None if a.empty else paired_difference(a.to_list(), b.to_list())
 
 
 def _protocol(study: StoredGrid) -> Section:
@@ -142,7 +133,10 @@ def _protocol(study: StoredGrid) -> Section:
     spelled = f"for {config.epochs} epochs" if len(epochs) == 1 else "for as long as its cell says"
     sized = f"in batches of {config.batch_size}" if len(batch) == 1 else "in its cell's batches"
     schedules = {cell.config.schedule for cell in cells}
-    falling = FALLING[config.schedule] if len(schedules) == 1 else ", by its cell's schedule"
+    falling = ", by its cell's schedule"
+    if len(schedules) == 1:
+        named = label(SCHEDULES, config.schedule)
+        falling = "" if config.schedule == "constant" else f", its learning rate {named}"
     text = (
         f"Every training splits the {data['train'] + data['valid']:,} training images of "
         f"{study.data_name} into {data['train']:,} to train on and {data['valid']:,} to validate "
@@ -221,7 +215,7 @@ def _cell_curves(study: StoredGrid, cell: Cell) -> figures.CellCurves | None:
     seeds = f"{len(numbers)} seed{'' if len(numbers) == 1 else 's'}"
     return figures.CellCurves(
         label=f"{cell.label} ({seeds})",
-        collapsed=fails(study, cell),
+        collapsed=study.fails(cell),
         train_loss=wide["train_loss"],
         valid_loss=wide["valid_loss"],
         train_accuracy=100 * wide["train_accuracy"],

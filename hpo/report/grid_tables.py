@@ -1,25 +1,18 @@
-"""A grid's figures as text and as tables, reported beside reproduced."""
+"""A grid's results as tables and sentences, reported values beside reproduced ones."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 
-from hpo.analysis.statistics import Summary, summarize
+from hpo.analysis.statistics import Summary, paired_difference, summarize
 from hpo.report.page import Table
 from hpo.storage.results import StoredGrid
-from hpo.study.config import CLASSES
 from hpo.study.file import COLUMNS, FIGURES, Cell, Experiment, GridStudy
+from hpo.study.names import ACTIVATIONS, OPTIMIZERS, label
 
 MOST_SHOWN = 40  # cells
-# A run that stays below three times chance has learnt nothing worth the name.
-FAILS_BELOW = 3 / CLASSES
 
 SCALE = {"test_accuracy": 100.0, "test_loss": 1.0, "train_seconds": 1.0}
 DIGITS = {"test_accuracy": 2, "test_loss": 4, "train_seconds": 2}
-
-
-def fails(study: StoredGrid, cell: Cell) -> bool:
-    """Whether any of the cell's runs stayed near chance or diverged."""
-    rows = study.of(cell)
-    return bool(((rows["test_accuracy"] < FAILS_BELOW) | rows["diverged"].astype(bool)).any())
 
 
 def stands_on(study: StoredGrid) -> str:
@@ -34,7 +27,7 @@ def reproduced(study: StoredGrid, cell: Cell, figure: str) -> str:
     summary = summarize(values.to_list())
     if summary is None:
         return f"{len(values)} diverged" if len(values) else "–"
-    text = summary_text(summary, DIGITS[figure], collapsed=fails(study, cell) and _spreads(figure))
+    text = summary_text(summary, DIGITS[figure], collapsed=study.fails(cell) and _spreads(figure))
     lost = len(values) - summary.n
     return f"{text}, {lost} diverged" if lost else text
 
@@ -64,11 +57,9 @@ def setting(cell: Cell, column: str) -> str:
     if column == "hidden_layers":
         return f"{config.depth} × {config.width}"
     if column == "activation":
-        spelled = {"relu": "ReLU", "gelu": "GELU", "silu": "SiLU", "elu": "ELU"}
-        return spelled.get(config.activation, config.activation.replace("_", " ").capitalize())
+        return label(ACTIVATIONS, config.activation)
     if column == "optimizer":
-        spelled = {"sgd": "SGD", "sgd_momentum": "SGD, momentum", "adam": "Adam"}
-        return {**spelled, "adamw": "AdamW", "rmsprop": "RMSprop"}[config.optimizer]
+        return label(OPTIMIZERS, config.optimizer)
     return str(config.lr)
 
 
@@ -136,3 +127,98 @@ def curve_cells(file: GridStudy, experiment: Experiment) -> Sequence[str]:
     before = file.experiments[: file.experiments.index(experiment)]
     seen = {name for earlier in before for name in earlier.cells}
     return [name for name in experiment.cells if name not in seen] or experiment.cells
+
+
+# --- sentences ---------------------------------------------------------------------------------
+
+
+def finding(study: StoredGrid, cell: Cell) -> str:
+    """What came out for one cell, in a sentence or two."""
+    rows = study.of(cell)
+    values = (100 * rows["test_accuracy"]).to_list()
+    summary = summarize(values)
+    if summary is None:
+        return f"{cell.label} has no finished run yet."
+    published = [100 * r.test_accuracy for r in cell.reported if r.test_accuracy is not None]
+    seeds = f"{summary.n} seed{'' if summary.n == 1 else 's'}"
+    if study.fails(cell):
+        failing, diverged = int(study.failing(cell).sum()), int(rows["diverged"].sum())
+        text = f"{cell.label} fails to learn in {_share(failing, summary.n)}: "
+        text += f"test accuracy {summary.mean:.2f}%" if summary.n == 1 else (
+            f"median test accuracy {summary.median:.2f}%, "
+            f"range {summary.low:.2f}–{summary.high:.2f}%"
+        )  # fmt: skip
+        text += f"; in {_share(diverged, summary.n)} its loss was not finite" if diverged else ""
+        return f"{text}. {_published_text(published)}".strip()
+    if summary.n == 1:
+        return (
+            f"{cell.label} reaches {summary.mean:.2f}% with one seed. {_published_text(published)}"
+        )
+    text = f"{cell.label} reaches {summary.mean:.2f} ± {summary.sd:.2f}% over {seeds}"
+    text += f", between {summary.low:.2f}% and {summary.high:.2f}%. "
+    return (text + _placed(published, summary)).strip()
+
+
+def _share(count: int, n: int) -> str:
+    if count == n:
+        return f"all {n} seeds" if n > 1 else "its one seed"
+    return f"{count} of {n} seeds"
+
+
+def _published_text(values: Sequence[float]) -> str:
+    if not values:
+        return ""
+    return f"The report has {' and '.join(f'{v:.2f}%' for v in values)}."
+
+
+def _placed(values: Sequence[float], summary: Summary) -> str:
+    """Where the reported figures lie among the seeds."""
+    parts = []
+    for value in values:
+        below, above = value < summary.low, value > summary.high
+        place = "below all seeds" if below else "above all seeds" if above else "inside that range"
+        parts.append(f"{value:.2f}%, {place}")
+    return f"The report has {'; and '.join(parts)}." if parts else ""
+
+
+def comparisons(study: StoredGrid, cells: Sequence[Cell]) -> list[str]:
+    """The cells that learn, ranked by mean test accuracy, each against the next, seed by seed."""
+    learned = [cell for cell in cells if len(study.of(cell)) and not study.fails(cell)]
+    learned.sort(key=lambda cell: -study.of(cell)["test_accuracy"].mean())
+    return [_comparison(study, a, b) for a, b in pairwise(learned)]
+
+
+def _comparison(study: StoredGrid, better: Cell, worse: Cell) -> str:
+    a, b = (100 * values for values in study.paired(better, worse))
+    if a.empty:
+        return f"{better.label} and {worse.label} have no seed in common yet."
+    difference = paired_difference(a.to_list(), b.to_list())
+    if difference.mean < 0:  # ranked by all seeds, compared on those in common
+        return _comparison(study, worse, better)
+    published = _published_differences(better, worse)
+    if difference.n == 1:
+        return (
+            f"{better.label} is {difference.mean:+.2f} points from {worse.label} in a single pair "
+            f"of runs, which says nothing about other seeds{published}."
+        )
+    interval = f"95% interval {difference.low:.2f} to {difference.high:.2f}"
+    basis = f"{interval}, {difference.n} pairs of seeds{published}"
+    if difference.resolved:
+        return (
+            f"{better.label} is {difference.mean:.2f} points more accurate than {worse.label} "
+            f"({basis})."
+        )
+    return (
+        f"Between {better.label} and {worse.label} these seeds do not decide: "
+        f"{difference.mean:+.2f} points ({basis})."
+    )
+
+
+def _published_differences(better: Cell, worse: Cell) -> str:
+    pairs = [
+        100 * (a.test_accuracy - b.test_accuracy)
+        for a in better.reported
+        for b in worse.reported
+        if a.test_accuracy is not None and b.test_accuracy is not None
+    ]
+    return f"; reported: {' and '.join(f'{d:+.2f}' for d in pairs)}" if pairs else ""

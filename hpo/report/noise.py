@@ -8,7 +8,7 @@ import pandas as pd
 from scipy.special import chdtri, ndtr
 
 from hpo.analysis.statistics import paired_difference
-from hpo.report.grid_tables import fails, stands_on
+from hpo.report.grid_tables import stands_on
 from hpo.report.page import Block, Section, Table
 from hpo.storage.results import StoredGrid
 from hpo.study.config import SOURCES
@@ -54,8 +54,8 @@ def _whole(cells: Sequence[Cell]) -> Cell | None:
 def _accuracies(study: StoredGrid, cell: Cell, metric: str = "test_accuracy") -> pd.Series:
     """In percent, by seed; nothing of a cell whose runs fail to learn: a deviation of theirs is
     about failing."""
-    rows = study.of(cell).set_index("seed")[metric] * 100
-    return rows[:0] if fails(study, cell) else rows.dropna()
+    values = 100 * study.values(cell, metric)
+    return values[:0] if study.fails(cell) else values.dropna()
 
 
 def _deviation(study: StoredGrid, cell: Cell, metric: str = "test_accuracy") -> float:

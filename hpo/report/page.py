@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import jinja2
 
-from hpo.report.figures.svg import legible
+from hpo.text import legible
 
 
 @dataclass(frozen=True, kw_only=True)

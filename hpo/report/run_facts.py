@@ -4,8 +4,8 @@ import shlex
 from collections.abc import Sequence
 
 from hpo.report.page import Table
-from hpo.run.display import seconds_text
 from hpo.storage.results import StoredStudy
+from hpo.text import seconds_text
 
 
 def run_table(study: StoredStudy, more: Sequence[list[str]] = ()) -> Table:

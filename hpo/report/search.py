@@ -24,18 +24,10 @@ from hpo.report.search_tables import (
     unfinished,
     winner_sentence,
 )
-from hpo.run.display import seconds_text
 from hpo.storage.results import StoredSearch
+from hpo.study.names import PRUNERS, SAMPLERS, label
 from hpo.study.space import Fixed, Range, spelled
-
-SAMPLERS = {
-    "tpe": "TPE", "random": "random search", "gp": "a Gaussian process", "cmaes": "CMA-ES",
-    "qmc": "a quasi-random sequence",
-}  # fmt: skip
-PRUNERS = {
-    "none": "no pruning", "median": "the median rule", "percentile": "the 25% rule",
-    "sha": "successive halving", "hyperband": "Hyperband",
-}  # fmt: skip
+from hpo.text import seconds_text
 
 
 def lead(study: StoredSearch) -> list[str]:
@@ -44,7 +36,8 @@ def lead(study: StoredSearch) -> list[str]:
     parts = [file.text] if file.text else []
     parts.append(
         f"{len(study.ended)} networks tried on {study.data_name} ({counts or 'none begun'}), "
-        f"chosen by {SAMPLERS[file.sampler]}, with {PRUNERS[file.pruner]}: {trained_in(study)}."
+        f"chosen by {label(SAMPLERS, file.sampler)}, with {label(PRUNERS, file.pruner)}: "
+        f"{trained_in(study)}."
     )
     parts += [winner_sentence(study)] if study.tested else []
     parts += [sentence] if (sentence := unfinished(study)) else []
@@ -68,7 +61,7 @@ def sections(study: StoredSearch, *, saved: bool) -> list[Section]:
 def _course(study: StoredSearch) -> Section:
     blocks: list[Block] = []
     if len(study.ended):
-        runs = [_progress(study, f"this search ({SAMPLERS[study.file.sampler]})")]
+        runs = [_progress(study, f"this search ({label(SAMPLERS, study.file.sampler)})")]
         if study.random is not None and len(study.random.ended):
             runs.append(_progress(study.random, f"random search ({study.random.name})"))
         blocks.append(

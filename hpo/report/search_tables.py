@@ -11,13 +11,13 @@ import pandas as pd
 from hpo.analysis.statistics import Estimate, estimate
 from hpo.report.grid_tables import setting
 from hpo.report.page import Table
-from hpo.run.display import seconds_text
 from hpo.storage.results import StoredGrid, StoredSearch
 from hpo.storage.trial import KILLED
 from hpo.study.config import BOUNDS, Config
 from hpo.study.file import Cell
 from hpo.study.finalists import trial_number
 from hpo.study.space import Range
+from hpo.text import seconds_text
 
 BEST = 10  # trials shown one by one
 AT_A_BOUND = 0.02  # of a range's width, on its scale

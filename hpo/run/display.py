@@ -11,6 +11,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from hpo.text import seconds_text
+
 
 @dataclass
 class Progress:
@@ -47,16 +49,6 @@ class Progress:
         if self.finish is None or self.seconds is not None:
             return ""
         return f"about {seconds_text(max(self.finish - time.monotonic(), 0.0))} left"
-
-
-def seconds_text(seconds: float) -> str:
-    """45 s, 2 min 05 s, 1 h 20 min."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
 def picture(progress: Progress) -> RenderableType:

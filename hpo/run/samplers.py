@@ -1,7 +1,7 @@
 """Optuna's samplers and pruners by their names in study files, and what goes together."""
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,9 +11,8 @@ from optuna.trial import BaseTrial
 
 from hpo.errors import InputError
 from hpo.study.config import Config
-from hpo.study.file import PRUNERS as PRUNER_NAMES
-from hpo.study.file import SAMPLERS as SAMPLER_NAMES
 from hpo.study.file import SearchStudy
+from hpo.study.names import PRUNERS, SAMPLERS
 from hpo.study.space import Choices, Fixed, Range
 
 STARTUP_TRIALS = 5
@@ -22,34 +21,56 @@ STARTUP_TRIALS = 5
 FIRST_JUDGED = 2
 REDUCTION = 3  # eta of successive halving and Hyperband (Li et al., JMLR 18 (2018) 185)
 
-# {name: (seed, best parameters so far) -> sampler}
-SAMPLERS: dict[str, Callable[[int, Mapping[str, Any]], samplers.BaseSampler]] = {
-    "tpe": lambda seed, best: samplers.TPESampler(seed=seed),
-    "random": lambda seed, best: samplers.RandomSampler(seed=seed),
-    "gp": lambda seed, best: samplers.GPSampler(seed=seed, warn_independent_sampling=False),
-    # Optuna keeps its state pickled in the storage; we begin anew from the best instead.
-    "cmaes": lambda seed, best: samplers.CmaEsSampler(
-        seed=seed, x0=dict(best) or None, warn_independent_sampling=False
-    ),
-    "qmc": lambda seed, best: samplers.QMCSampler(
-        seed=seed, scramble=True, warn_asynchronous_seeding=False, warn_independent_sampling=False
-    ),
-}
+Sampler = samplers.BaseSampler
+Pruner = pruners.BasePruner
 
-# {name: epochs of a whole training -> pruner}
-PRUNERS: dict[str, Callable[[int], pruners.BasePruner]] = {
-    "none": lambda epochs: pruners.NopPruner(),
-    "median": lambda epochs: pruners.MedianPruner(STARTUP_TRIALS, FIRST_JUDGED),
-    "percentile": lambda epochs: pruners.PercentilePruner(25.0, STARTUP_TRIALS, FIRST_JUDGED),
-    "sha": lambda epochs: pruners.SuccessiveHalvingPruner(
-        min_resource=1, reduction_factor=REDUCTION
-    ),
-    "hyperband": lambda epochs: pruners.HyperbandPruner(
-        min_resource=1, max_resource=epochs, reduction_factor=REDUCTION
-    ),
-}
-assert set(SAMPLERS) == set(SAMPLER_NAMES)
-assert set(PRUNERS) == set(PRUNER_NAMES)
+# The samplers of study.names: (seed, best parameters so far) -> sampler.
+
+
+def tpe(seed: int, best: Mapping[str, Any]) -> Sampler:
+    return samplers.TPESampler(seed=seed)
+
+
+def random(seed: int, best: Mapping[str, Any]) -> Sampler:
+    return samplers.RandomSampler(seed=seed)
+
+
+def gp(seed: int, best: Mapping[str, Any]) -> Sampler:
+    return samplers.GPSampler(seed=seed, warn_independent_sampling=False)
+
+
+def cmaes(seed: int, best: Mapping[str, Any]) -> Sampler:
+    """Starts from the best trial: Optuna would keep its state as a pickle in the storage."""
+    return samplers.CmaEsSampler(seed=seed, x0=dict(best) or None, warn_independent_sampling=False)
+
+
+def qmc(seed: int, best: Mapping[str, Any]) -> Sampler:
+    return samplers.QMCSampler(
+        seed=seed, scramble=True, warn_asynchronous_seeding=False, warn_independent_sampling=False
+    )
+
+
+# The pruners of study.names: epochs of a whole training -> pruner.
+
+
+def no_pruner(epochs: int) -> Pruner:
+    return pruners.NopPruner()
+
+
+def median(epochs: int) -> Pruner:
+    return pruners.MedianPruner(STARTUP_TRIALS, FIRST_JUDGED)
+
+
+def percentile(epochs: int) -> Pruner:
+    return pruners.PercentilePruner(25.0, STARTUP_TRIALS, FIRST_JUDGED)
+
+
+def successive_halving(epochs: int) -> Pruner:
+    return pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=REDUCTION)
+
+
+def hyperband(epochs: int) -> Pruner:
+    return pruners.HyperbandPruner(min_resource=1, max_resource=epochs, reduction_factor=REDUCTION)
 
 
 def mark_diverged(trial: BaseTrial, sampler: samplers.BaseSampler) -> None:
@@ -76,11 +97,11 @@ def make_sampler(study: SearchStudy, stored: int, best: Mapping[str, Any]) -> sa
     seed = study.sampler_seed if study.sampler == "qmc" else study.sampler_seed + 1_000_003 * stored
     numeric = {name: best[name] for name in _ranges(study) if name in best}
     with _calm():
-        return SAMPLERS[study.sampler](seed % 2**32, numeric)
+        return SAMPLERS[study.sampler].load()(seed % 2**32, numeric)  # type: ignore[no-any-return]
 
 
 def make_pruner(study: SearchStudy) -> pruners.BasePruner:
-    return PRUNERS[study.pruner](most_epochs(study))
+    return PRUNERS[study.pruner].load()(most_epochs(study))  # type: ignore[no-any-return]
 
 
 def most_epochs(study: SearchStudy) -> int:

@@ -18,13 +18,12 @@ from hpo.run import samplers
 from hpo.run.forecast import Sound, by_count, finalists
 from hpo.run.plan import Early, Job, Shape, parameter_count
 from hpo.storage import trial as record
-from hpo.study.config import Config, Seeds
+from hpo.study.config import SEED, Config, Seeds
 from hpo.study.file import SearchStudy
 from hpo.study.space import Fixed, draw, size, suggest
 from hpo.workers.messages import Task
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
-SEED = 0  # every trial of a search: the same split, weights drawn and shuffled alike
 ASKS = 10  # before a sampler that repeats itself is helped by a draw at random
 FAILURES_IN_A_ROW = 20
 RUNGS = "completed_rung_"  # what successive halving and Hyperband remember of a trial

@@ -18,8 +18,9 @@ from hpo.storage.bulk_read import all_trials
 from hpo.storage.open import reason_of
 from hpo.storage.trial import KILLED, METRICS, OUT_OF_TIME, STOPPED
 from hpo.study import finalists
-from hpo.study.config import Config
+from hpo.study.config import CLASSES, Config
 from hpo.study.file import FIGURES, Cell, GridStudy, SearchStudy, parse
+from hpo.study.names import DATASETS, label
 from hpo.study.space import Fixed, size
 
 TRIAL_COLUMNS = (
@@ -28,8 +29,8 @@ TRIAL_COLUMNS = (
     "momentum", "nesterov", "weight_decay", "schedule", "parameters", "stack", "started",
     "ended", "fail_reason",
 )  # fmt: skip
+FAILS_BELOW = 3 / CLASSES  # test accuracy: three times chance
 AGAIN = (KILLED, STOPPED, OUT_OF_TIME)
-NAMES = {"mnist": "MNIST", "fashion-mnist": "Fashion-MNIST", "kmnist": "KMNIST"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +51,7 @@ class StoredStudy:
 
     @property
     def data_name(self) -> str:
-        return NAMES.get(self.data["name"], str(self.data["name"]))
+        return label(DATASETS, self.data["name"])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,10 +61,36 @@ class StoredGrid(StoredStudy):
     file: GridStudy
     seeds: int
 
+    def cell(self, name: str | None) -> Cell:
+        """Returns the cell of that name."""
+        return next(cell for cell in self.file.cells if cell.name == name)
+
     def of(self, cell: Cell) -> pd.DataFrame:
-        """The cell's finished trials, a row a seed."""
+        """Returns the cell's finished trials, one row per seed, sorted by seed."""
         found = self._by_cell.get(cell.name)
         return self.finished.iloc[:0] if found is None else found
+
+    def values(self, cell: Cell, metric: str = "test_accuracy") -> pd.Series:
+        """Returns a metric of the cell's finished trials, indexed by seed."""
+        return self.of(cell).set_index("seed")[metric]
+
+    def failing(self, cell: Cell) -> pd.Series:
+        """Returns for each finished trial of the cell whether it failed to learn: True where it
+        diverged or its test accuracy stayed below FAILS_BELOW."""
+        rows = self.of(cell)
+        return (rows["test_accuracy"] < FAILS_BELOW) | rows["diverged"].astype(bool)
+
+    def fails(self, cell: Cell) -> bool:
+        """Whether any trial of the cell failed to learn."""
+        return bool(self.failing(cell).any())
+
+    def paired(
+        self, a: Cell, b: Cell, metric: str = "test_accuracy"
+    ) -> tuple[pd.Series, pd.Series]:
+        """Returns a metric of two cells at the seeds that both have."""
+        ours, theirs = self.values(a, metric), self.values(b, metric)
+        common = ours.index.intersection(theirs.index)
+        return ours[common], theirs[common]
 
     @cached_property
     def _by_cell(self) -> dict[str, pd.DataFrame]:

@@ -1,12 +1,12 @@
 """What a publication concludes from its runs, and presumes of them, declared to be tested."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from itertools import pairwise
 from typing import Any, Protocol
 
-from hpo.errors import quoted
+from hpo.text import quoted
 
 METRICS = (
     "test_accuracy", "test_loss", "train_seconds", "valid_accuracy", "valid_loss",
@@ -74,7 +74,7 @@ class Reader(Protocol):
     def known(self, table: Mapping[str, Any], keys: Sequence[str], at: str = "") -> None: ...
     def text(self, table: Mapping[str, Any], key: str, default: str, at: str = "") -> str: ...
     def choice(
-        self, table: Mapping[str, Any], key: str, default: str, known: tuple[str, ...], at: str = ""
+        self, table: Mapping[str, Any], key: str, default: str, known: Collection[str], at: str = ""
     ) -> str: ...
 
 

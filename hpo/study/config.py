@@ -4,17 +4,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from hpo.errors import quoted
-
-# The keys of network.ACTIVATIONS, optimizers.OPTIMIZERS and training.SCHEDULES, here so that a
-# study file is checked without importing torch. tests/test_training.py holds the two together.
-ACTIVATIONS = ("sigmoid", "tanh", "relu", "gelu", "silu", "elu", "leaky_relu")
-OPTIMIZERS = ("sgd", "sgd_momentum", "adam", "adamw", "rmsprop")
-
-SCHEDULES = ("constant", "linear", "cosine")
+from hpo.study.names import ACTIVATIONS, OPTIMIZERS, SCHEDULES, Named
+from hpo.text import quoted
 
 CLASSES = 10  # of every dataset here
-CHOICES = {"activation": ACTIVATIONS, "optimizer": OPTIMIZERS, "schedule": SCHEDULES}
+SEED = 0  # of every trial of a search; finalists use the seeds after it
+CHOICES: dict[str, Mapping[str, Named]] = {
+    "activation": ACTIVATIONS,
+    "optimizer": OPTIMIZERS,
+    "schedule": SCHEDULES,
+}
 # name: (type, least, most). The upper bounds only keep a slip of the pen from taking the machine.
 BOUNDS: dict[str, tuple[type, float, float]] = {
     "depth": (int, 1, 100),
@@ -32,7 +31,8 @@ def check(name: str, value: Any) -> str | None:
     """What is wrong with `value` for the hyperparameter `name`, in words; None if nothing is."""
     if name in CHOICES:
         known = ", ".join(CHOICES[name])
-        return None if value in CHOICES[name] else f"must be one of {known}, got {quoted(value)}"
+        found = isinstance(value, str) and value in CHOICES[name]
+        return None if found else f"must be one of {known}, got {quoted(value)}"
     if name == "nesterov":
         return None if isinstance(value, bool) else f"must be true or false, got {quoted(value)}"
     kind, low, high = BOUNDS[name]
@@ -106,10 +106,14 @@ DEFAULTS = {f.name: f.default for f in fields(Config) if f.name not in REQUIRED}
 def faults_in(values: Mapping[str, Any]) -> dict[str, str]:
     """{hyperparameter: what is wrong with it}; also where two values do not go together."""
     faults = {name: fault for name, v in values.items() if (fault := check(name, v))}
-    if not faults and values.get("nesterov"):
-        momentum = values.get("momentum") or values["optimizer"] == "sgd_momentum"
-        if not values["optimizer"].startswith("sgd") or not momentum:
-            faults["nesterov"] = "needs optimizer sgd with a momentum above 0"
-    if not faults and values.get("momentum") and values["optimizer"] in ("adam", "adamw"):
+    if faults:
+        return faults
+    optimizer = OPTIMIZERS[values["optimizer"]]
+    momentum = values.get("momentum")
+    if values.get("nesterov") and not (
+        "nesterov" in optimizer.takes and (momentum or optimizer.momentum)
+    ):
+        faults["nesterov"] = "needs optimizer sgd with a momentum above 0"
+    elif momentum and "momentum" not in optimizer.takes:
         faults["momentum"] = f"is no hyperparameter of {values['optimizer']}"
     return faults

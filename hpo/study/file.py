@@ -4,21 +4,20 @@ import difflib
 import re
 import tomllib
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hpo.errors import InputError, printable, quoted, shortened
+from hpo.errors import InputError
 from hpo.study import claims
 from hpo.study.claims import Cause, Claim
 from hpo.study.config import HYPERPARAMETERS, REQUIRED, SOURCES, Config, check, faults_in
+from hpo.study.names import DATASETS, PRUNERS, SAMPLERS
 from hpo.study.space import Domain, parse_domain, space_faults
+from hpo.text import printable, quoted, shortened
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-DATASETS = ("mnist", "fashion-mnist", "kmnist", "mnist-5k")
-SAMPLERS = ("tpe", "random", "gp", "cmaes", "qmc")
-PRUNERS = ("none", "median", "hyperband", "sha", "percentile")
 COLUMNS = {
     "hidden_layers": "Hidden layers",
     "activation": "Activation",
@@ -213,10 +212,10 @@ class _Reader:
         return bool(value)
 
     def choice(
-        self, table: Mapping[str, Any], key: str, default: str, known: tuple[str, ...], at: str = ""
+        self, table: Mapping[str, Any], key: str, default: str, known: Collection[str], at: str = ""
     ) -> str:
         value = table.get(key, default)
-        if value not in known:
+        if not isinstance(value, str) or value not in known:
             self.fault(f"{at}{key}", f"must be one of {', '.join(known)}, got {quoted(value)}")
             return default
         return str(value)

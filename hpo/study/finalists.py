@@ -1,15 +1,16 @@
 """A search's best trials as a grid on fresh seeds, and the winner among them."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-import optuna
-import pandas as pd
-from optuna.trial import FrozenTrial
-
-from hpo.run.search import SEED
-from hpo.study.config import HYPERPARAMETERS, Config
+from hpo.study.config import HYPERPARAMETERS, SEED, Config
 from hpo.study.file import Cell, Experiment, GridStudy, SearchStudy
 from hpo.study.space import Fixed
+
+if TYPE_CHECKING:
+    import optuna
+    import pandas as pd
+    from optuna.trial import FrozenTrial
 
 
 def name_of(search: str) -> str:
@@ -37,20 +38,20 @@ def fresh_seeds(study_file: SearchStudy) -> Sequence[int]:
     return range(SEED + 1, SEED + 1 + study_file.finalist_seeds)
 
 
-def config_of(trial: FrozenTrial, study_file: SearchStudy) -> Config:
+def config_of(trial: "FrozenTrial", study_file: SearchStudy) -> Config:
     """What the trial trained: what it suggested, and what the space fixes."""
     fixed = {name: d.value for name, d in study_file.space.items() if isinstance(d, Fixed)}
     chosen = {name: trial.params[name] for name in HYPERPARAMETERS if name in trial.params}
     return Config(**fixed, **chosen)
 
 
-def belong(finalists: optuna.Study, search: optuna.Study) -> bool:
+def belong(finalists: "optuna.Study", search: "optuna.Study") -> bool:
     """Whether these are the search's own: trial numbers say nothing of another one of its name."""
     bound = finalists.user_attrs.get("binding", {})
     return bool(bound.get("search") == search.user_attrs.get("token"))
 
 
-def winner(finished: pd.DataFrame, cells: Sequence[Cell], seeds: Sequence[int]) -> Cell | None:
+def winner(finished: "pd.DataFrame", cells: Sequence[Cell], seeds: Sequence[int]) -> Cell | None:
     """The finalist with the best mean validation accuracy over these seeds, among those with the
     most of them; None where none has any. The test plays no part.
 
@@ -63,7 +64,7 @@ def winner(finished: pd.DataFrame, cells: Sequence[Cell], seeds: Sequence[int]) 
     return max(full, key=lambda cell: float(values[cell.name].mean()), default=None)
 
 
-def grid_of(trials: Sequence[FrozenTrial], study_file: SearchStudy) -> GridStudy:
+def grid_of(trials: "Sequence[FrozenTrial]", study_file: SearchStudy) -> GridStudy:
     """These trials of the search as a grid on fresh seeds."""
     cells = [
         Cell(name=cell_name(trial.number), config=config_of(trial, study_file)) for trial in trials

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from hpo.errors import quoted
 from hpo.study.config import BOUNDS, REQUIRED, check, faults_in
+from hpo.text import quoted
 
 if TYPE_CHECKING:
     from optuna.trial import BaseTrial

@@ -5,18 +5,12 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor
 
+from hpo.study.names import ACTIVATIONS
+from hpo.training.activations import Activation
 from hpo.training.network import Layers, Network, Pass
 
 PROBES = 8  # steps of an epoch that are measured, evenly spread
 IMAGES = 1_024  # on which units are looked at after an epoch
-
-# Where a sigmoid has less than 4% of its greatest slope; tanh at the same input, for
-# tanh(z) = 2 sigmoid(2z) - 1. On saturation: Glorot and Bengio (2010), "Understanding the
-# difficulty of training deep feedforward neural networks".
-SATURATED: dict[str, Callable[[Tensor], Tensor]] = {
-    "sigmoid": lambda h: (h - 0.5).abs() > 0.49,
-    "tanh": lambda h: h.abs() > 0.98,
-}
 
 # Of each measure, a list a layer from the input on, with a figure a replicate.
 Figures = dict[str, list[list[float]] | None]
@@ -103,10 +97,11 @@ def _norms(layers: Layers) -> Tensor:
 def _quiet(activation: str, chunks: Iterable[Pass]) -> Figures:
     """dead and saturated, where the activation can be either; NaN for a network of NaNs."""
     found: Figures = {"dead": None, "saturated": None}
-    if activation == "relu":
+    known: Activation = ACTIVATIONS[activation].load()
+    if known.dies:
         found["dead"] = _dead(chunks)
-    elif activation in SATURATED:
-        found["saturated"] = _saturated(SATURATED[activation], chunks)
+    elif known.saturated:
+        found["saturated"] = _saturated(known.saturated, chunks)
     return found
 
 

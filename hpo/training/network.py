@@ -6,65 +6,15 @@ backward kernels; tests/test_training.py holds them to autograd.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
 from torch import Tensor
 
-aten = torch.ops.aten
-
-
-@dataclass(frozen=True, kw_only=True)
-class Activation:
-    """forward(z, out=h) and backward(d, kept, d): d times the derivative, written back into d.
-
-    kept is the output h, or the input z where the derivative needs it (keeps_input).
-    """
-
-    forward: Callable[..., Tensor]
-    backward: Callable[[Tensor, Tensor, Tensor], Tensor]
-    keeps_input: bool = False
-
-
-ACTIVATIONS = {
-    "sigmoid": Activation(
-        forward=torch.sigmoid,
-        backward=lambda d, h, out: aten.sigmoid_backward.grad_input(d, h, grad_input=out),
-    ),
-    "tanh": Activation(
-        forward=torch.tanh,
-        backward=lambda d, h, out: aten.tanh_backward.grad_input(d, h, grad_input=out),
-    ),
-    "relu": Activation(
-        forward=lambda z, out: torch.clamp_min(z, 0, out=out),
-        backward=lambda d, h, out: aten.threshold_backward.grad_input(d, h, 0, grad_input=out),
-    ),
-    "gelu": Activation(
-        forward=aten.gelu.out,
-        backward=lambda d, z, out: aten.gelu_backward.grad_input(d, z, grad_input=out),
-        keeps_input=True,
-    ),
-    "silu": Activation(
-        forward=aten.silu.out,
-        backward=lambda d, z, out: aten.silu_backward.grad_input(d, z, grad_input=out),
-        keeps_input=True,
-    ),
-    "elu": Activation(
-        forward=aten.elu.out,
-        backward=lambda d, h, out: aten.elu_backward.grad_input(
-            d, 1.0, 1.0, 1.0, True, h, grad_input=out
-        ),
-    ),
-    "leaky_relu": Activation(
-        forward=aten.leaky_relu.out,
-        backward=lambda d, h, out: aten.leaky_relu_backward.grad_input(
-            d, h, 0.01, True, grad_input=out
-        ),
-    ),
-}
-
+from hpo.study.names import ACTIVATIONS
+from hpo.training.activations import Activation
 
 # Vector kernels take so many numbers at a time (or a divisor of it) and round what is left over
 # differently. Elementwise work is done on vectors padded to a multiple, so that a replicate's
@@ -162,7 +112,7 @@ class Pass:
         device = network.layers.flat.device
         rows = (network.replicates, batch)
         self.network = network
-        self.activation = ACTIVATIONS[network.activation]
+        self.activation: Activation = ACTIVATIONS[network.activation].load()
         outputs = [_padded((*rows, size), device) for size in network.sizes[:-1]]
         keep = self.activation.keeps_input
         kept = [_padded(view.shape, device) for view, _ in outputs] if keep else outputs

@@ -8,31 +8,40 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from torch.optim.adam import adam
-from torch.optim.adamw import adamw
-from torch.optim.rmsprop import rmsprop
-from torch.optim.sgd import sgd
+from torch.optim.adam import adam as functional_adam
+from torch.optim.adamw import adamw as functional_adamw
+from torch.optim.rmsprop import rmsprop as functional_rmsprop
+from torch.optim.sgd import sgd as functional_sgd
 
 from hpo.study.config import Config
+from hpo.study.names import OPTIMIZERS
 
 # Changes the weights by one step at a learning rate.
 Step = Callable[[float], None]
 
-# What torch.optim's classes have where nothing else is said, and the usual momentum of SGD.
+# The defaults of torch.optim's classes.
 BETA1, BETA2, ALPHA, EPS = 0.9, 0.999, 0.99, 1e-8
-MOMENTUM = 0.9
 
 
-def _sgd(weights: Tensor, gradient: Tensor, config: Config, momentum: float) -> Step:
+def sgd(weights: Tensor, gradient: Tensor, config: Config) -> Step:
+    momentum = config.momentum or OPTIMIZERS[config.optimizer].momentum
     velocity: list[Tensor | None] = [None]
 
     def step(lr: float) -> None:
-        sgd(
+        functional_sgd(
             [weights], [gradient], velocity, fused=True, lr=lr, momentum=momentum, dampening=0.0,
             weight_decay=config.weight_decay, nesterov=config.nesterov, maximize=False,
         )  # fmt: skip
 
     return step
+
+
+def adam(weights: Tensor, gradient: Tensor, config: Config) -> Step:
+    return _adam(weights, gradient, config, functional_adam)
+
+
+def adamw(weights: Tensor, gradient: Tensor, config: Config) -> Step:
+    return _adam(weights, gradient, config, functional_adamw)
 
 
 def _adam(weights: Tensor, gradient: Tensor, config: Config, function: Callable[..., None]) -> Step:
@@ -48,26 +57,15 @@ def _adam(weights: Tensor, gradient: Tensor, config: Config, function: Callable[
     return step
 
 
-def _rmsprop(weights: Tensor, gradient: Tensor, config: Config) -> Step:
+def rmsprop(weights: Tensor, gradient: Tensor, config: Config) -> Step:
     square, velocity = torch.zeros_like(weights), torch.zeros_like(weights)
     steps = torch.zeros(())
 
     def step(lr: float) -> None:
-        rmsprop(
+        functional_rmsprop(
             [weights], [gradient], [square], [], [velocity], [steps], foreach=True, lr=lr,
             alpha=ALPHA, eps=EPS, weight_decay=config.weight_decay, momentum=config.momentum,
             centered=False,
         )  # fmt: skip
 
     return step
-
-
-# Each is given the weights, where their gradient will stand, and the configuration. fused: one
-# kernel over all weights (https://docs.pytorch.org/docs/stable/optim.html).
-OPTIMIZERS: dict[str, Callable[[Tensor, Tensor, Config], Step]] = {
-    "sgd": lambda w, g, c: _sgd(w, g, c, c.momentum),
-    "sgd_momentum": lambda w, g, c: _sgd(w, g, c, c.momentum or MOMENTUM),
-    "adam": lambda w, g, c: _adam(w, g, c, adam),
-    "adamw": lambda w, g, c: _adam(w, g, c, adamw),
-    "rmsprop": _rmsprop,
-}

@@ -11,18 +11,10 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from hpo.study.config import CLASSES, Config, Seeds
+from hpo.study.names import OPTIMIZERS, SCHEDULES
 from hpo.training.diagnostics import IMAGES, Diagnosis, Figures
 from hpo.training.network import Network, Pass
-from hpo.training.optimizers import OPTIMIZERS, Step
-
-# The learning rate as a share of `lr`, by the share of the training's steps that are done. The
-# linear one was the best of ten on a range of problems in Defazio et al., "Optimal Linear Decay
-# Learning Rate Schedules and Further Refinements" (https://arxiv.org/abs/2310.07831).
-SCHEDULES: dict[str, Callable[[float], float]] = {
-    "constant": lambda done: 1.0,
-    "linear": lambda done: 1.0 - done,
-    "cosine": lambda done: (1.0 + math.cos(math.pi * done)) / 2,
-}
+from hpo.training.optimizers import Step
 
 # Steps between two looks at whether training is still wanted: milliseconds.
 STEPS_BETWEEN_LOOKS = 8
@@ -142,7 +134,7 @@ class _Trainer:
         self.unwanted = unwanted
         self.batch_size = config.batch_size
         self.lr = config.lr
-        self.schedule = SCHEDULES[config.schedule]
+        self.schedule = SCHEDULES[config.schedule].load()
         self.steps = config.epochs * math.ceil(rows / config.batch_size)
         self.done = 0
         self.optimizer: Step | None = None
@@ -152,7 +144,9 @@ class _Trainer:
             self.gradient = type(layers).zeros(
                 network.sizes, network.replicates, layers.flat.device
             )
-            self.optimizer = OPTIMIZERS[config.optimizer](layers.flat, self.gradient.flat, config)
+            self.optimizer = OPTIMIZERS[config.optimizer].load()(
+                layers.flat, self.gradient.flat, config
+            )
         self.passes: dict[int, Pass] = {}
 
     def epoch(self, examples: Examples, order: Tensor) -> tuple[list[float], list[float]]:

@@ -23,8 +23,9 @@ from optuna.artifacts import FileSystemArtifactStore
 from optuna.artifacts.exceptions import ArtifactNotFound
 from optuna.storages import BaseStorage
 
-from hpo.errors import InputError, quoted
+from hpo.errors import InputError
 from hpo.process import stop_signals
+from hpo.text import quoted
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 HOST, PORT = LOOPBACK[0], 8080

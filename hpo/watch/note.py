@@ -12,12 +12,12 @@ from hpo.report import page
 from hpo.report.finalists import main_table
 from hpo.report.page import Table
 from hpo.report.run_facts import repeatable
-from hpo.report.search import PRUNERS, SAMPLERS
 from hpo.report.search_tables import winner_sentence
-from hpo.run.display import seconds_text
 from hpo.storage.results import StoredGrid, StoredSearch, StoredStudy, load_study
 from hpo.study.finalists import name_of
+from hpo.study.names import PRUNERS, SAMPLERS, label
 from hpo.study.space import Fixed, spelled
+from hpo.text import seconds_text
 
 WRITTEN = "note"  # the study's attribute that knows our own note from one that a person changed
 
@@ -91,7 +91,7 @@ def _budget(study: StoredGrid | StoredSearch) -> list[tuple[str, str]]:
             ("Cells", "; ".join(cells)),
         ]
     file = study.file
-    chosen = f"chosen by {SAMPLERS[file.sampler]}, with {PRUNERS[file.pruner]}"
+    chosen = f"chosen by {label(SAMPLERS, file.sampler)}, with {label(PRUNERS, file.pruner)}"
     again = f"the best {file.finalists} again on {file.finalist_seeds} fresh seeds each"
     limit = "" if study.timeout is None else f" or {seconds_text(study.timeout)} of searching"
     fixed = {k: d for k, d in file.space.items() if isinstance(d, Fixed)}

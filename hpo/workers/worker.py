@@ -7,11 +7,11 @@ from contextlib import suppress
 from multiprocessing import connection, parent_process
 from multiprocessing.connection import Connection
 
+import safetensors.torch
 import torch
 from torch import Tensor
 
 from hpo.data import datasets as data
-from hpo.model import weights as saved
 from hpo.training import confusion as mistakes
 from hpo.training.network import Network
 from hpo.training.tensors import choose_device, examples, split_rows, whole
@@ -83,7 +83,7 @@ def _trained(channel: Connection, task: Task, dataset: data.Dataset, device: tor
         )
     if stopped or network is None:
         return Done(task=task.id)
-    model = saved.packed(network) if task.whole else None
+    model = _packed(network) if task.whole else None
     if not task.test:
         return Done(task=task.id, model=model)
     return _tested(network, task, dataset, device)
@@ -101,3 +101,8 @@ def _tested(network: Network, task: Task, dataset: data.Dataset, device: torch.d
     loss, accuracy = evaluate(network, images, rows.expand(network.replicates, -1))
     found = mistakes.inspect(network, images) if task.inspect else None
     return Done(task=task.id, test_loss=loss, test_accuracy=accuracy, mistakes=found)
+
+
+def _packed(network: Network) -> bytes:
+    """The first replicate's parameters as a safetensors file."""
+    return safetensors.torch.save(network.state_dict(), {"format": "pt"})

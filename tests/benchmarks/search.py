@@ -26,7 +26,6 @@ from torch import nn
 from torchvision import datasets, transforms
 
 from hpo.data import datasets as data
-from hpo.model.weights import MODULES
 from hpo.run import provenance, runner
 from hpo.run.display import Progress
 from hpo.run.search import SearchPlan
@@ -34,6 +33,7 @@ from hpo.storage.open import open_storage, quiet
 from hpo.storage.trial import METRICS
 from hpo.study import file as study_file
 from hpo.study.config import Config
+from hpo.study.names import ACTIVATIONS
 from hpo.study.space import Fixed, Range, suggest
 from hpo.watch import artifacts as pictures
 from hpo.workers import pool
@@ -203,7 +203,10 @@ def usual_objective(root: Path, configs: list[Config], batch: int, epochs: int):
         valid = torch.utils.data.DataLoader(parts[1], batch_size=batch)
         layers: list[nn.Module] = [nn.Flatten()]
         for fan_in in [784, *[config.width] * (config.depth - 1)]:
-            layers += [nn.Linear(fan_in, config.width), MODULES[config.activation]()]
+            layers += [
+                nn.Linear(fan_in, config.width),
+                getattr(nn, ACTIVATIONS[config.activation].module)(),
+            ]
         model = nn.Sequential(*layers, nn.Linear(config.width, 10))
         optimizer = optimizers[config.optimizer](model.parameters(), config.lr)
         criterion = nn.CrossEntropyLoss()

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 from hpo import cli
-from hpo.run.plan import GridPlan
+from hpo.run.grid import GridPlan
 from hpo.run.search import SearchPlan
 
 MIB = os.sysconf("SC_PAGE_SIZE") / 2**20

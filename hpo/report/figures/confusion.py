@@ -14,8 +14,9 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from hpo.report.figures.grid import BLACK, BLUE, GREY, VERMILLION, blank, drawing, short, svg_text
-from hpo.report.figures.search import ACCURACY, COLOURS, count, fit, focus, head, width
+from hpo.report.figures.search import ACCURACY, COLOURS, fit, focus, head, width
 from hpo.report.figures.tooltips import tip
+from hpo.text import count
 
 MARKERS = "osD^vPXp<>"
 FAR = 20.0  # percentage points from the baseline beyond which a cell gets an axis of its own

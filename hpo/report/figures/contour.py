@@ -20,7 +20,7 @@ from scipy.ndimage import gaussian_filter
 from scipy.spatial import ConvexHull
 
 from hpo.report.figures.grid import BLACK, VERMILLION, blank, drawing, short, svg_text
-from hpo.report.figures.search import ACCURACY, COLOURS, count, focus, head, width
+from hpo.report.figures.search import ACCURACY, COLOURS, focus, head, width
 from hpo.report.figures.slices import (
     Parameter,
     is_log,
@@ -33,6 +33,7 @@ from hpo.report.figures.slices import (
     value_text,
 )
 from hpo.report.figures.tooltips import tip
+from hpo.text import count
 
 
 def contour(

@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from hpo.report.figures import tooltips as hover
-from hpo.report.figures.svg import legible
 from hpo.report.figures.tooltips import tip
+from hpo.text import legible
 
 # Okabe and Ito (2008), "Color Universal Design", https://jfly.uni-koeln.de/color/
 BLUE, VERMILLION, GREY, BLACK = "#0072B2", "#D55E00", "#8A8A8A", "#222222"

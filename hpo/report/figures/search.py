@@ -14,8 +14,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from hpo.report.figures.grid import BLACK, BLUE, STYLE, VERMILLION, blank, drawing, short, svg_text
-from hpo.report.figures.svg import legible
 from hpo.report.figures.tooltips import tip
+from hpo.text import count, legible
 
 GREEN, PURPLE = "#009E73", "#CC79A7"  # Okabe and Ito's too
 ACCURACY = "Validation accuracy (%)"
@@ -111,10 +111,6 @@ def head(axes: Axes, title: str, note: str = "") -> None:
         note, (0, 1), xytext=(0, 4), xycoords="axes fraction", textcoords="offset points",
         color="#555555", fontsize=8,
     )  # fmt: skip
-
-
-def count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 # --- progress ----------------------------------------------------------------------------------

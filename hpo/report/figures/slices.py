@@ -13,8 +13,9 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, Locator, LogLocator, MaxNLocator, NullLocator
 
 from hpo.report.figures.grid import BLACK, BLUE, GREY, VERMILLION, drawing, svg_text
-from hpo.report.figures.search import ACCURACY, BELOW, BEST, count, fit, focus, head, width
+from hpo.report.figures.search import ACCURACY, BELOW, BEST, fit, focus, head, width
 from hpo.report.figures.tooltips import tip
+from hpo.text import count
 
 GOLDEN = 0.618034  # its multiples fill the unit interval evenly: jitter without randomness
 STATES: dict[str, dict[str, Any]] = {

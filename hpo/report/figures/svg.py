@@ -7,18 +7,12 @@ from xml.etree.ElementTree import Element
 
 SVG, XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
 GROUP, USE, PATH = f"{{{SVG}}}g", f"{{{SVG}}}use", f"{{{SVG}}}path"
-FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 SHARED = ("style", "clip-path")
 MARKER = re.compile("m[0-9a-f]{10}")  # a marker's id
 DIGITS = re.compile(r"(\.\d\d)\d+")  # beyond a hundredth of a point
 
 ElementTree.register_namespace("", SVG)
 ElementTree.register_namespace("xlink", XLINK)
-
-
-def legible(text: str) -> str:
-    """The text with a sign of replacement for each control character and lone surrogate."""
-    return FORBIDDEN.sub("\ufffd", text)
 
 
 def parsed(text: str) -> Element:

@@ -11,7 +11,8 @@ from matplotlib.collections import LineCollection, PathCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from hpo.report.figures.svg import GROUP, PATH, SVG, USE, legible, parsed, shrink, written
+from hpo.report.figures.svg import GROUP, PATH, SVG, USE, parsed, shrink, written
+from hpo.text import legible
 
 POINTS = 72  # an inch, in SVG files of matplotlib
 NEAR = 0.02  # points between a mark and the value that it stands for

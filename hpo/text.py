@@ -1,0 +1,48 @@
+"""Text for people: values quoted short and printable, counts and times in words."""
+
+import re
+
+from hpo.passwords import shown
+
+MOST = 120  # characters of a quoted value
+# Control characters and lone surrogates: XML does not allow them, terminals obey some of them.
+FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
+
+
+def quoted(value: object) -> str:
+    """Returns the value as Python writes it, printable, shortened, without passwords."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # over 4,300 digits; tables in tables
+        return f"a {type(value).__name__} too long to print"
+    return shortened(shown(text))  # in this order: shown() needs the whole URL
+
+
+def shortened(text: str, most: int = MOST) -> str:
+    """Returns the beginning and the end of a text that is longer than `most` characters."""
+    return text if len(text) <= most else f"{text[: most - 20]} … {text[-16:]}"
+
+
+def printable(text: str) -> str:
+    """Returns the text in one line, with characters that are not printable escaped."""
+    return text if text.isprintable() else repr(text)[1:-1]
+
+
+def legible(text: str) -> str:
+    """Replaces each control character and lone surrogate by U+FFFD."""
+    return FORBIDDEN.sub("\ufffd", text)
+
+
+def count(number: int, noun: str) -> str:
+    """1 trial, 2 trials."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def seconds_text(seconds: float) -> str:
+    """45 s, 2 min 05 s, 1 h 20 min."""
+    rounded = round(seconds)
+    if rounded < 60:
+        return f"{rounded} s"
+    if rounded < 3600:
+        return f"{rounded // 60} min {rounded % 60:02d} s"
+    return f"{rounded // 3600} h {rounded % 3600 // 60:02d} min"
