@@ -15,7 +15,7 @@ import pytest
 import torchvision
 from conftest import Answer
 
-from hpo import cli
+from hpo import cli, session
 from hpo.data import datasets as data
 from hpo.passwords import shown
 from hpo.storage.open import open_storage
@@ -362,7 +362,7 @@ def test_mnist_5k_stands_in_visibly_where_mnist_cannot_be_had(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     loaded = study_file.load("grid-report")
-    dataset, name = cli._load_data(loaded, None, tmp_path, "mine")
+    dataset, name = session.load_data(loaded, None, tmp_path, "mine")
     assert (dataset.name, name) == ("mnist-5k", "mine.mnist-5k")
     out, err = capsys.readouterr()
     assert out == ""
@@ -398,7 +398,7 @@ def test_dataset_asked_for_is_never_replaced(
 def test_study_file_on_another_dataset_gets_it_or_nothing(tmp_path: Path):
     raw = {**study_file.load("grid-report").raw, "dataset": "kmnist"}
     with pytest.raises(data.Unavailable, match="kmnist"):
-        cli._load_data(study_file.parse(raw, "mine", "mine.toml"), None, tmp_path, "mine")
+        session.load_data(study_file.parse(raw, "mine", "mine.toml"), None, tmp_path, "mine")
 
 
 @pytest.mark.usefixtures("offline")

@@ -23,7 +23,9 @@ from test_search_cli import await_trials, ended_in
 from tiny import SEARCH
 
 from hpo.errors import InputError
+from hpo.run.progress import Progress
 from hpo.storage.open import open_storage
+from hpo.storage.results import load_study
 from hpo.watch import note
 from hpo.watch.dashboard import Server, beside, listen
 from hpo.workers import pool
@@ -273,21 +275,30 @@ def test_a_search_says_what_it_is_and_what_came_out(ended_search):
     assert "2 seeds each" in note_of(ended_search.folder, "tiny.finalists")
 
 
+def begin(storage) -> None:
+    study = optuna.load_study(study_name="grid-report", storage=storage)
+    note.Notes(storage, "hpo run grid-report").on_start(study, Progress(title="", total=1))
+
+
+def end(storage, report: Path | None, command: str = "hpo run grid-report") -> None:
+    note.Notes(storage, command).end(load_study(storage, "grid-report"), report)
+
+
 def test_a_grid_says_its_cells_and_its_table(tmp_path):
     store(tmp_path)
     storage = open_storage(f"sqlite:///{tmp_path / 'hpo.db'}")
-    note.begin(storage, "grid-report", "hpo run grid-report")
+    begin(storage)
     begun = note_of(tmp_path, "grid-report")
     assert "24 trials: 8 cells, 3 seeds each" in begun
     assert "Report" not in begun
-    note.end(storage, "grid-report", "hpo run grid-report", tmp_path / "index.html")
+    end(storage, tmp_path / "index.html")
     assert "| Baseline MLP |" in note_of(tmp_path, "grid-report")
 
 
 def test_a_note_repeats_no_deletion_and_names_no_report_that_is_not_there(tmp_path):
     store(tmp_path)
     storage = open_storage(f"sqlite:///{tmp_path / 'hpo.db'}")
-    note.end(storage, "grid-report", "hpo run grid-report --fresh --yes --seeds 3", None)
+    end(storage, None, "hpo run grid-report --fresh --yes --seeds 3")
     text = note_of(tmp_path, "grid-report")
     assert "- **Command**: hpo run grid-report --seeds 3\n" in text
     assert "**Report**" not in text
@@ -299,8 +310,8 @@ def test_a_note_that_a_person_changed_is_left_alone(tmp_path):
 
     store(tmp_path)
     storage = open_storage(f"sqlite:///{tmp_path / 'hpo.db'}")
-    note.begin(storage, "grid-report", "hpo run grid-report")
+    begin(storage)
     study = optuna.load_study(study_name="grid-report", storage=storage)
     save_note(study, "My own words.")
-    note.end(storage, "grid-report", "hpo run grid-report", tmp_path / "index.html")
+    end(storage, tmp_path / "index.html")
     assert note_of(tmp_path, "grid-report") == "My own words."

@@ -2,7 +2,7 @@
 
 import pytest
 
-from hpo.run.forecast import Sound, Spent, by_cost, by_count, finalists
+from hpo.run.forecast import Candidate, Spent, by_cost, by_count, finalists
 
 
 def spent(cost: float, share: float, seconds: float) -> Spent:
@@ -35,12 +35,15 @@ def test_trials_to_come_are_like_the_later_half():
 
 def test_finalists_are_the_best_on_all_their_seeds_and_one_on_all_images():
     values = [(0.9, 10.0), (0.97, 4.0), (0.98, 8.0)]
-    sound = [Sound(value=value, seconds=seconds) for value, seconds in values]
+    sound = [Candidate(value=value, seconds=seconds) for value, seconds in values]
     assert finalists(sound, 2, 5, 2) == pytest.approx((4 + 8) * 5 / 2 + 1.25 * 8)
 
 
 def test_finalists_that_are_trained_take_no_time():
-    sound = [Sound(value=0.97, seconds=4, trained=5), Sound(value=0.98, seconds=8, trained=3)]
+    sound = [
+        Candidate(value=0.97, seconds=4, trained=5),
+        Candidate(value=0.98, seconds=8, trained=3),
+    ]
     assert finalists(sound, 2, 5, 2) == pytest.approx(2 * 8 / 2 + 1.25 * 8)
     assert finalists(sound[:1], 2, 5, 2) == 0.0
     assert finalists([], 2, 5, 2) == 0.0

@@ -64,16 +64,16 @@ def written(folder: Path, text: str) -> study_file.GridStudy:
 def run(file: study_file.GridStudy, folder: Path, **changes) -> results.StoredGrid:
     """Runs a grid on the tiny dataset in this process and reads it back."""
     storage = open_storage(f"sqlite:///{folder / 'hpo.db'}")
-    machine = runner.Machine(
+    run = runner.Run(
+        dataset=changes.pop("dataset", None) or tiny_dataset(),
+        storage=storage,
         workers=changes.pop("workers", 2),
         device="cpu",
         provenance=provenance.collect(["test"]),
-        quiet=True,
     )
-    settings = {"name": "quick", "machine": machine, **changes}
+    settings = {"name": "quick", **changes}
     settings["seeds"] = range(settings.get("seeds", file.seeds))
-    dataset = settings.pop("dataset", None) or tiny_dataset()
-    runner.run_grid(file, dataset, storage, **settings)
+    runner.run_grid(run, file, **settings)
     return results.load_study(storage, settings["name"])
 
 

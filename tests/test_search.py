@@ -26,6 +26,7 @@ from hpo.run import plan, provenance, runner
 from hpo.run.loop import End
 from hpo.run.samplers import check_together
 from hpo.run.search import FAILURES_IN_A_ROW, SearchPlan
+from hpo.run.study import binding, clean_up, open_study
 from hpo.storage import results
 from hpo.storage import trial as record
 from hpo.storage.open import open_storage
@@ -72,13 +73,17 @@ def storage_in(folder: Path):
 
 def run(file: study_file.SearchStudy, folder: Path, **changes) -> End:
     """Runs a search on the tiny dataset in this process."""
-    machine = runner.Machine(
-        workers=2, device="cpu", provenance=provenance.collect(["test"]), quiet=True
+    run = runner.Run(
+        dataset=changes.pop("dataset", None) or tiny_dataset(),
+        storage=storage_in(folder),
+        workers=2,
+        device="cpu",
+        provenance=provenance.collect(["test"]),
     )
-    settings = {"name": "tiny", "n_trials": file.n_trials, "folder": folder / "best"}
-    settings |= {"machine": machine, **changes}
-    dataset = settings.pop("dataset", None) or tiny_dataset()
-    return runner.run_search(file, dataset, storage_in(folder), **settings)
+    if "n_trials" in changes:
+        file = dataclasses.replace(file, n_trials=changes.pop("n_trials"))
+    settings = {"name": "tiny", "folder": folder / "best", **changes}
+    return runner.run_search(run, file, **settings)
 
 
 def stored(folder: Path, name: str = "tiny") -> results.StoredSearch:
@@ -95,7 +100,7 @@ def states(study: results.StoredStudy) -> dict[str, int]:
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a search that ran to its end."""
     folder = tmp_path_factory.mktemp("whole")
-    assert run(written(folder), folder) is End.WHOLE
+    assert run(written(folder), folder) is End.COMPLETE
     return folder
 
 
@@ -171,7 +176,7 @@ def test_the_winner_is_saved_as_a_network_that_answers(whole):
 
 def test_a_finished_search_runs_nothing_and_keeps_its_saved_network(whole):
     before = (whole / "best/model.safetensors").stat().st_mtime_ns
-    assert run(written(whole), whole) is End.WHOLE
+    assert run(written(whole), whole) is End.COMPLETE
     study = stored(whole)
     assert states(study) == {"COMPLETE": 12}
     assert len(study.sessions) == 1
@@ -273,7 +278,7 @@ def test_a_stepped_range_never_steps_over_its_end(tmp_path):
 
 
 def test_a_space_that_is_trained_whole_ends_the_search(tmp_path):
-    assert run(written(tmp_path, FINITE), tmp_path, n_trials=40) is End.WHOLE
+    assert run(written(tmp_path, FINITE), tmp_path, n_trials=40) is End.COMPLETE
     study = stored(tmp_path)
     assert len(study.trials) == 2 * 2 * 2 * 2
     assert len({tuple(sorted(trial.params.items())) for trial in study.frozen}) == 16
@@ -283,7 +288,7 @@ def test_out_of_memory_fails_a_trial_and_divergence_ends_one_and_the_search_goes
     text = FINITE.replace("depth = { low = 1, high = 2 }", "depth = 3")
     text = text.replace("width = 8", "width = [8, 65536]").replace("[0.1, 0.3]", "[0.1, 1e6]")
     text = text.replace('["relu", "tanh"]', '"relu"').replace('["sgd", "adam"]', '"sgd"')
-    assert run(written(tmp_path, text), tmp_path) is End.WHOLE
+    assert run(written(tmp_path, text), tmp_path) is End.COMPLETE
     study = stored(tmp_path)
     assert states(study) == {"COMPLETE": 2, "FAIL": 2}
     failed = study.trials[study.trials["state"] == "FAIL"]
@@ -303,10 +308,10 @@ def test_out_of_memory_fails_a_trial_and_divergence_ends_one_and_the_search_goes
 
 def search_plan(folder: Path, text: str, n_trials: int = 10_000) -> SearchPlan:
     file, storage, dataset = written(folder, text), storage_in(folder), tiny_dataset()
-    bound = runner.binding(file, dataset)
-    study = runner.open_study(storage, file, dataset, "tiny", bound)
-    runner.clean_up(study)
-    return SearchPlan(study, storage, file, n_trials, dataset)
+    file = dataclasses.replace(file, n_trials=n_trials)
+    study = open_study(storage, file, dataset, "tiny", binding(file, dataset))
+    clean_up(study)
+    return SearchPlan(study, storage, file, dataset)
 
 
 def epoch(job: plan.Job, accuracy: float, loss: float = 1.0) -> None:
@@ -325,10 +330,10 @@ def play(searching: SearchPlan, accuracy: float) -> plan.Job:
     assert job is not None
     for _ in range(job.task.config.epochs):
         epoch(job, accuracy)
-        job.early = searching.judge(job)
-        if job.early:
+        job.early_stop = searching.judge(job)
+        if job.early_stop:
             break
-    pruned = job.early is plan.Early.PRUNED
+    pruned = job.early_stop is plan.EarlyStop.PRUNED
     searching.ended(job, TrialState.PRUNED if pruned else TrialState.COMPLETE)
     return job
 
@@ -338,7 +343,7 @@ def test_every_sampler_searches(sampler, tmp_path):
     searching = search_plan(tmp_path, SEARCH.replace('"random"', f'"{sampler}"'))
     jobs = [play(searching, 0.5 + 0.01 * (i % 7)) for i in range(14)]
     assert len({job.label for job in jobs}) == 14
-    kinds = {type(searching.twin.sampler).__name__.lower()}
+    kinds = {type(searching.copy.sampler).__name__.lower()}
     assert kinds <= {"tpesampler", "randomsampler", "gpsampler", "cmaessampler", "qmcsampler"}
     assert sampler[:2] in kinds.pop()
 
@@ -351,8 +356,8 @@ def test_every_pruner_prunes_the_hopeless_and_keeps_the_best(pruner, tmp_path):
         play(searching, 0.9 + 0.001 * i)
     worst = [play(searching, 0.1 - 0.001 * i) for i in range(6)]
     best = play(searching, 0.99)
-    assert plan.Early.PRUNED in {job.early for job in worst}
-    assert best.early is None
+    assert plan.EarlyStop.PRUNED in {job.early_stop for job in worst}
+    assert best.early_stop is None
     assert len(best.epochs) == 9
 
 
@@ -362,7 +367,7 @@ def test_rungs_of_successive_halving_outlive_a_resume(tmp_path):
     job = play(searching, 0.9)
     searching.storage.set_trial_state_values(job.trials[0], TrialState.COMPLETE, [0.9])
     again = search_plan(tmp_path, text)
-    kept = again.twin.get_trials(deepcopy=False)[0].system_attrs
+    kept = again.copy.get_trials(deepcopy=False)[0].system_attrs
     assert kept["completed_rung_0"] == 0.9
 
 
@@ -371,9 +376,9 @@ def test_tpe_takes_a_diverged_trial_for_worse_than_a_pruned_one(tmp_path):
     searching = search_plan(tmp_path, text)
     job = searching.next()
     epoch(job, 0.1, math.nan)
-    job.early = searching.judge(job)
+    job.early_stop = searching.judge(job)
     searching.ended(job, TrialState.COMPLETE)
-    (trial,) = searching.twin.trials
+    (trial,) = searching.copy.trials
     assert sum(trial.constraints.values()) > 0, "infeasible: ranked below COMPLETE and PRUNED"
 
 
@@ -381,7 +386,7 @@ def test_running_trials_repel_the_sampler_and_count_for_the_budget(tmp_path):
     searching = search_plan(tmp_path, SEARCH, n_trials=3)
     jobs = [searching.next() for _ in range(4)]
     assert [job is None for job in jobs] == [False, False, False, True]
-    running = searching.twin.get_trials(deepcopy=False, states=[TrialState.RUNNING])
+    running = searching.copy.get_trials(deepcopy=False, states=[TrialState.RUNNING])
     assert len(running) == 3
 
 
@@ -390,10 +395,10 @@ def test_a_diverged_trial_ends_at_once_with_the_worst_value(loss, tmp_path):
     searching = search_plan(tmp_path, SEARCH)
     job = searching.next()
     epoch(job, 0.1, loss)
-    job.early = searching.judge(job)
-    assert job.early is plan.Early.DIVERGED
+    job.early_stop = searching.judge(job)
+    assert job.early_stop is plan.EarlyStop.DIVERGED
     searching.ended(job, TrialState.COMPLETE)
-    assert [trial.value for trial in searching.twin.trials] == [0.0]
+    assert [trial.value for trial in searching.copy.trials] == [0.0]
     assert record.attributes(job.epochs, 0)["diverged"] == 1
 
 
@@ -412,7 +417,7 @@ def test_failures_in_a_row_end_the_search_and_a_failed_one_is_replaced(tmp_path)
 @pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
 def test_a_sampler_that_repeats_itself_is_helped_to_a_new_configuration(tmp_path):
     searching = search_plan(tmp_path, FINITE)
-    searching.twin.sampler = optuna.samplers.PartialFixedSampler(
+    searching.copy.sampler = optuna.samplers.PartialFixedSampler(
         {"depth": 1, "activation": "relu", "optimizer": "sgd", "lr": 0.1},
         optuna.samplers.RandomSampler(),
     )
@@ -426,10 +431,10 @@ def test_asking_stays_quick_with_a_thousand_trials_stored(tmp_path):
     searching = search_plan(tmp_path, text)
     rng = np.random.default_rng(0)
     for _ in range(1000):  # in the twin alone: filling the storage would take a minute
-        searching.twin.enqueue_trial(draw(searching.space, searching.rng))
-        trial = searching.twin.ask()
+        searching.copy.enqueue_trial(draw(searching.space, searching.rng))
+        trial = searching.copy.ask()
         suggest(trial, searching.space)
-        searching.twin.tell(trial, float(rng.uniform(0.8, 0.98)))
+        searching.copy.tell(trial, float(rng.uniform(0.8, 0.98)))
     times = []
     for _ in range(15):
         began = time.process_time()
@@ -496,7 +501,7 @@ def test_seconds_in_the_file_are_a_budget_of_all_runs(tmp_path):
     [*_, sentence] = search_report.lead(before)
     counted = f"after {len(before.ended)} of 100000 trials."
     assert sentence == f"Its time limit of 5 s ended the search, {counted}"
-    assert run(file, tmp_path) is End.WHOLE
+    assert run(file, tmp_path) is End.COMPLETE
     assert len(stored(tmp_path).trials) == len(before.trials)
 
 

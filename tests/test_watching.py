@@ -18,12 +18,23 @@ from test_search_cli import await_trials
 from tiny import SEARCH
 
 from hpo.report.figures.trial import CurvePicture
-from hpo.run.display import Display, Progress, picture
+from hpo.run.plan import Job
+from hpo.run.progress import Progress
 from hpo.storage import lock, results
 from hpo.storage.open import open_storage
 from hpo.storage.trial import METRICS
-from hpo.watch import artifacts as pictures
+from hpo.study.config import Config
 from hpo.watch import progress as watching
+from hpo.watch.artifacts import CurveArtifacts, remove
+from hpo.watch.display import Display, render
+from hpo.workers.messages import Task
+
+CONFIG = Config(depth=1, width=8, activation="relu", optimizer="sgd", lr=0.1)
+
+
+def job(label: str) -> Job:
+    task = Task(id=1, config=CONFIG, seeds=())
+    return Job(task=task, label=label, trials=[], names=[], cost=1.0)
 
 
 def text_of(renderable, width: int = 80) -> str:
@@ -55,6 +66,12 @@ def running(tmp_path: Path) -> results.StoredGrid:
     study = optuna.load_study(study_name="grid-report", storage=storage)
     study.set_user_attr("seeds", 8)
     study.set_user_attr("sessions", [{"started": time.time() - 30, "workers": 2}])
+    progress = Progress(
+        title="grid-report", total=64, done=24, best="tanh seed 1, validation accuracy 95.00%",
+        workers=["baseline seeds 3–4, epoch 4/10"], started=time.monotonic() - 30,
+    )  # fmt: skip
+    progress.expect(60)
+    study.set_user_attr(watching.PROGRESS, progress.as_json())
     add_running(study, 0, [3, 4], epoch=4, ago=10)
     found = results.load_study(storage, "grid-report")
     assert isinstance(found, results.StoredGrid)
@@ -62,11 +79,28 @@ def running(tmp_path: Path) -> results.StoredGrid:
 
 
 def test_a_running_grid_is_shown_as_its_run_shows_it(running):
-    shown = text_of(picture(watching.progress(running, here=True)))
+    shown = text_of(render(watching.read_progress(running, here=True)))
     assert "24/64" in shown
     assert "baseline seeds 3–4, epoch 4/10" in shown
     assert "best" in shown
     assert re.search(r"3\d s, about .* left", shown)
+
+
+def test_a_progress_survives_json():
+    progress = Progress(title="grid", total=4, done=2, workers=["a"], best="b")
+    progress.expect(60)
+    read = Progress.from_json(json.loads(json.dumps(progress.as_json())))
+    same = {"started": 0.0, "finish": 0.0}
+    assert dataclasses.replace(read, **same) == dataclasses.replace(progress, **same)
+    assert read.started == pytest.approx(progress.started, abs=0.1)
+    assert read.finish == pytest.approx(progress.finish, abs=0.1)
+
+
+def test_a_study_without_a_stored_progress_is_counted(running):
+    """Of an earlier version's run."""
+    progress = watching.read_progress(dataclasses.replace(running, progress=None), here=True)
+    assert (progress.done, progress.total, progress.workers) == (24, 64, [])
+    assert "validation accuracy" in progress.best
 
 
 def test_trials_left_running_by_a_killed_run_are_said(running):
@@ -84,19 +118,12 @@ def test_a_run_on_another_machine_is_shown_as_under_way(running):
     assert "baseline seeds 3–4, epoch 4/10" in text_of(shown)
 
 
-def test_a_time_limit_bounds_the_time_left(running):
-    session = {**running.sessions[-1], "until": time.time() + 3}
-    limited = dataclasses.replace(running, sessions=[session])
-    left = watching.progress(limited, here=True).finish - time.monotonic()
-    assert 0 < left <= 3 < watching.progress(running, here=True).finish - time.monotonic()
-
-
 def test_a_trial_that_will_run_again_has_not_failed(running):
     frame = running.trials.astype({"fail_reason": object})
     frame.loc[:2, "state"] = "FAIL"
     frame.loc[:2, "fail_reason"] = ["stopped", "RuntimeError: no memory", "out of time"]
     stopped = dataclasses.replace(running, trials=frame)
-    assert watching.progress(stopped, here=True).failed == 1
+    assert watching.read_progress(stopped, here=False).failed == 1
 
 
 def test_an_ended_study_says_how_long_it_took(tmp_path):
@@ -105,10 +132,10 @@ def test_an_ended_study_says_how_long_it_took(tmp_path):
     study = optuna.load_study(study_name="grid-report", storage=storage)
     sessions = [{"started": 0.0, "seconds": 60.0, "workers": 2}] * 2
     study.set_user_attr("sessions", sessions)
-    found = watching.progress(results.load_study(storage, stored.name), here=False)
+    found = watching.read_progress(results.load_study(storage, stored.name), here=False)
     assert (found.done, found.total, found.workers) == (24, 24, [])
-    assert "2 min 00 s" in text_of(picture(found))
-    assert "left" not in text_of(picture(found))
+    assert "2 min 00 s" in text_of(render(found))
+    assert "left" not in text_of(render(found))
 
 
 @pytest.mark.parametrize("width", [40, 80])
@@ -117,22 +144,25 @@ def test_no_line_of_the_picture_wraps(width):
         title="search", total=50, done=7, pruned=3, failed=1, best="trial 3 " + 40 * "x",
         workers=["trial 8 (4 × 1024 leaky_relu, sgd_momentum at 0.00012), epoch 3/8" * 2, ""],
     )  # fmt: skip
-    lines = text_of(picture(progress), width).splitlines()
+    lines = text_of(render(progress), width).splitlines()
     assert all(len(line) <= width for line in lines)
     assert sum("worker" in line for line in lines) == 2
     assert sum("best" in line for line in lines) == 1
 
 
-def test_a_live_display_draws_over_itself_and_leaves_one_picture():
+def test_a_live_display_draws_over_itself_and_leaves_one_render():
     file = io.StringIO()
     console = Console(file=file, force_terminal=True, width=90, highlight=False)
     progress = Progress(title="grid", total=4, workers=["a", "b"])
-    with Display(progress, quiet=False, console=console) as display:
-        for done in range(1, 5):
-            progress.done = done
-            display.line("never a line beside the picture")
-            assert display.live is not None
-            display.live.refresh()
+    display = Display(quiet=False, console=console)
+    display.on_start(None, progress)
+    for done in range(1, 5):
+        progress.done = done
+        display.on_end(job("never a line beside the display"), "trained")
+        assert display.live is not None
+        display.live.refresh()
+    progress.workers = []
+    display.on_finish()
     left = file.getvalue().rsplit("\x1b[1A", 1)[-1]
     assert "never" not in file.getvalue()
     assert left.count("grid") <= 1
@@ -210,45 +240,47 @@ def test_every_trial_carries_its_curve_and_what_sorts(ended_search):
 def test_a_deleted_studys_pictures_go_with_it(tmp_path):
     storage = open_storage(f"sqlite:///{tmp_path / 'hpo.db'}")
     folder, curve = tmp_path / "artifacts", {metric: [0.5] for metric in METRICS}
-    drawing = pictures.Pictures(storage, folder)
+    drawing = CurveArtifacts(storage, folder, print)
     studies = [optuna.create_study(storage=storage) for _ in range(2)]
     for study in studies:
-        drawing.attach(study.ask()._trial_id, curve, 2)
+        drawing.on_trial(study.ask()._trial_id, curve, 2)
     assert len(list(folder.iterdir())) == 2
-    pictures.remove(storage, studies[0]._study_id, folder)
+    remove(storage, studies[0]._study_id, folder)
     [left] = folder.iterdir()
     [[meta]] = [
         optuna.artifacts.get_all_artifact_meta(trial, storage=storage)
         for trial in studies[1].trials
     ]
     assert left.name == meta.artifact_id
-    pictures.remove(storage, studies[1]._study_id, folder)
+    remove(storage, studies[1]._study_id, folder)
     assert not folder.exists()
 
 
 def test_a_picture_deleted_in_the_dashboard_does_not_stop_a_deletion(tmp_path):
     storage = open_storage(f"sqlite:///{tmp_path / 'hpo.db'}")
-    drawing = pictures.Pictures(storage, tmp_path / "artifacts")
+    drawing = CurveArtifacts(storage, tmp_path / "artifacts", print)
     study = optuna.create_study(storage=storage)
     trial = study.ask()._trial_id
     for _ in range(2):
-        drawing.attach(trial, {metric: [0.5] for metric in METRICS}, 2)
+        drawing.on_trial(trial, {metric: [0.5] for metric in METRICS}, 2)
     first = next(key for key in storage.get_trial(trial).system_attrs if "artifact" in key)
     storage.set_trial_system_attr(trial, first, json.dumps(None))  # as optuna-dashboard does
-    pictures.remove(storage, study._study_id, tmp_path / "artifacts")
+    remove(storage, study._study_id, tmp_path / "artifacts")
     assert len(list((tmp_path / "artifacts").iterdir())) == 1
 
 
 def test_a_folder_that_goes_away_costs_a_line_and_no_trial(tmp_path):
     storage = open_storage(f"sqlite:///{tmp_path / 'hpo.db'}")
     study = optuna.create_study(storage=storage, direction="maximize")
-    drawing = pictures.Pictures(storage, tmp_path / "artifacts")
-    assert drawing.fault == ""
+    drawing = CurveArtifacts(storage, tmp_path / "artifacts", print)
+    said: list[str] = []
+    drawing.say = said.append
     (tmp_path / "artifacts").rmdir()
     curve = {metric: [0.5, None] for metric in METRICS}
     trial = study.ask()
-    drawing.attach(trial._trial_id, curve, 2)
-    assert "cannot be written" in drawing.fault
+    drawing.on_trial(trial._trial_id, curve, 2)
+    drawing.on_trial(trial._trial_id, curve, 2)
+    assert ["cannot be written" in line for line in said] == [True]
     study.tell(trial, 0.5)
 
 

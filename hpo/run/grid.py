@@ -1,4 +1,4 @@
-"""The plan of a grid: its missing trials as stacks, the longest first."""
+"""The plan of a grid: stacks of missing trials, the longest first."""
 
 from collections.abc import Mapping, Sequence
 
@@ -15,6 +15,7 @@ from optuna.trial import TrialState, create_trial
 from hpo.data.datasets import Dataset
 from hpo.run.forecast import ALL_IMAGES, Spent, by_cost
 from hpo.run.plan import Job, Shape, cost, parameter_count, stack_size
+from hpo.run.progress import Progress
 from hpo.study.config import DEFAULTS, HYPERPARAMETERS, Config, Seeds
 from hpo.study.file import Cell, GridStudy
 from hpo.workers.messages import Task
@@ -23,7 +24,7 @@ ALWAYS_STORED = ("depth", "width", "activation", "optimizer", "lr", "batch_size"
 
 
 class GridPlan:
-    """The missing trials of a grid as stacks, the longest first."""
+    """Trains the missing trials of a grid as stacks, the longest first."""
 
     def __init__(
         self,
@@ -36,8 +37,8 @@ class GridPlan:
         ranges: Mapping[str, BaseDistribution] | None = None,
         finalists: bool = False,
     ) -> None:
-        """ranges: distributions in place of those that just hold the cells. finalists: their tests
-        say what was mistaken, and after them one is trained once more, on all images."""
+        """ranges: distributions that replace those made from the cells. finalists: whether the
+        cells are a search's finalists, which are tested with a confusion matrix."""
         self.storage = storage
         self.study_id = storage.get_study_id_from_name(study.study_name)
         self.finalists = finalists
@@ -54,18 +55,21 @@ class GridPlan:
                 stack = missing[start : start + size]
                 self.waiting.append((each * len(stack), cell, stack))
         self.waiting.sort(key=lambda entry: -entry[0])
-        self.missing = sum(len(stack) for _, _, stack in self.waiting)
-        self.after = 0.0
-        if finalists:
-            costs = [cost(cell.config, shape) for cell in study_file.cells]
-            self.after = ALL_IMAGES * max(costs)
+        self.jobs = len(self.waiting)
+        self.total = len(study_file.cells) * len(seeds)
+        costs = [cost(cell.config, shape) for cell in study_file.cells]
+        self.winner_cost = ALL_IMAGES * max(costs) if finalists else 0.0
         self.started = 0
         self.spent: list[Spent] = []
+
+    def progress(self, title: str, started: float) -> Progress:
+        missing = sum(len(stack) for _, _, stack in self.waiting)
+        return Progress(title=title, total=self.total, done=self.total - missing, started=started)
 
     def next(self) -> Job | None:
         if not self.waiting:
             return None
-        spent, cell, seeds = self.waiting.pop(0)
+        stack_cost, cell, seeds = self.waiting.pop(0)
         trials = [self._create_trial(cell, seed, len(seeds)) for seed in seeds]
         self.started += 1
         task = Task(
@@ -78,21 +82,21 @@ class GridPlan:
         )
         label = f"{cell.name} {_seeds_text(seeds)}"
         names = [f"{cell.name} seed {seed}" for seed in seeds]
-        return Job(task=task, label=label, trials=trials, names=names, cost=spent)
+        return Job(task=task, label=label, trials=trials, names=names, cost=stack_cost)
 
     def judge(self, job: Job) -> None:
-        """A grid's trainings run to their last epoch, so that their curves can be compared."""
+        """Stops none: all trainings of a grid run to their last epoch, for equal curves."""
 
     def ended(self, job: Job, state: TrialState) -> None:
         self.spent.append(job.spent())
 
-    def seconds_left(self, jobs: Sequence[Job], workers: int, limit: float) -> float | None:
-        spent = [*self.spent, *(job.spent() for job in jobs)]
-        left = by_cost(spent, [cost for cost, _, _ in self.waiting], workers, self.after)
+    def seconds_left(self, running: Sequence[Job], workers: int, limit: float) -> float | None:
+        spent = [*self.spent, *(job.spent() for job in running)]
+        left = by_cost(spent, [cost for cost, _, _ in self.waiting], workers, self.winner_cost)
         return None if left is None else min(left, limit)
 
     def _create_trial(self, cell: Cell, seed: int, stack: int) -> int:
-        """A RUNNING trial with its parameters and its key, in one transaction."""
+        """Stores a RUNNING trial with its parameters, cell and seed in one transaction; its id."""
         values = cell.config.as_dict()
         template = create_trial(
             state=TrialState.RUNNING,
@@ -117,23 +121,23 @@ def _seeds_text(seeds: list[int]) -> str:
 
 
 def finished_seeds(study: optuna.Study) -> set[tuple[str, int]]:
-    """The (cell, seed) pairs that have a COMPLETE trial."""
+    """Returns the (cell, seed) pairs that have a COMPLETE trial."""
     complete = study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])
     return {(trial.user_attrs["cell"], trial.user_attrs["seed"]) for trial in complete}
 
 
 def distributions(configs: list[Config]) -> dict[str, BaseDistribution]:
-    """Distributions that just hold the cells: for the dashboard and for importances."""
+    """Returns the smallest distributions that hold all cells, for the dashboard."""
     rows = [config.as_dict() for config in configs]
-    found: dict[str, BaseDistribution] = {}
+    smallest: dict[str, BaseDistribution] = {}
     for name in HYPERPARAMETERS:
         values = sorted({row[name] for row in rows})
         if name not in ALWAYS_STORED and values == [DEFAULTS[name]]:
             continue
         if isinstance(values[0], (str, bool)):
-            found[name] = CategoricalDistribution(values)
+            smallest[name] = CategoricalDistribution(values)
         elif isinstance(values[0], int):
-            found[name] = IntDistribution(values[0], values[-1])
+            smallest[name] = IntDistribution(values[0], values[-1])
         else:
-            found[name] = FloatDistribution(values[0], values[-1], log=name == "lr")
-    return found
+            smallest[name] = FloatDistribution(values[0], values[-1], log=name == "lr")
+    return smallest

@@ -1,17 +1,19 @@
-"""What a run has to train, in which order, and what is trained together."""
+"""Jobs of a run, the interfaces of plans and watchers, and the size of stacks."""
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from itertools import pairwise
-from typing import Protocol
+from typing import Any, Protocol
 
+import optuna
 from optuna.trial import TrialState
 
 from hpo.data.datasets import VALID_SHARE, Dataset
 from hpo.run.forecast import Spent
+from hpo.run.progress import Progress
 from hpo.storage.trial import WORST
 from hpo.study.config import CLASSES, Config
 from hpo.workers.messages import EpochDone, Task
@@ -25,7 +27,7 @@ STACKED_PARAMETERS = 60_000
 
 @dataclass(frozen=True, kw_only=True)
 class Shape:
-    """How large the data is: features of an image, and images trained on."""
+    """The size of the data: features of an image, and rows of the training split."""
 
     features: int
     train_rows: int
@@ -37,17 +39,17 @@ class Shape:
 
 
 def parameter_count(config: Config, shape: Shape) -> int:
-    """Weights and biases of the configuration's network."""
+    """Returns the number of weights and biases of the configuration's network."""
     sizes = [shape.features, *[config.width] * config.depth, CLASSES]
     return sum((fan_in + 1) * fan_out for fan_in, fan_out in pairwise(sizes))
 
 
 def stack_size(config: Config, shape: Shape) -> int:
-    """How many replicates of a network are trained at once: a matter of network and data alone, so
-    that results never depend on the machine's size.
+    """Returns how many replicates of a network are trained at once.
 
-    Where rows do not come in full cache lines MKL rounds by position, and a replicate's last bits
-    would depend on its place in the stack; such a network is trained alone.
+    The size depends on network and data alone, so that results do not depend on the machine. MKL
+    rounds by position where rows are not full cache lines: a replicate's last bits would depend on
+    its place in the stack. Such a network is trained alone.
     """
     batches = (config.batch_size, shape.train_rows % config.batch_size)
     aligned = config.width % 16 == 0 and all(rows % 8 == 0 for rows in batches)
@@ -55,13 +57,13 @@ def stack_size(config: Config, shape: Shape) -> int:
 
 
 def cost(config: Config, shape: Shape) -> float:
-    """About how many seconds of a core a training takes: only ratios matter (order, time left)."""
+    """Estimates the seconds that a training takes on one core; only ratios are used."""
     steps = math.ceil(shape.train_rows / config.batch_size)
     arithmetic = 6 * parameter_count(config, shape) * config.batch_size / 85e9
     return config.epochs * steps * (arithmetic + 2.5e-5 * (config.depth + 1))
 
 
-class Early(Enum):
+class EarlyStop(Enum):
     """Why a training ends before its last epoch."""
 
     PRUNED = "pruned"
@@ -70,7 +72,11 @@ class Early(Enum):
 
 @dataclass
 class Job:
-    """A task with its trials (ids in the storage, and names; one a seed), and what came back."""
+    """A task, its trials (one per seed), and what the worker has sent back.
+
+    trials: ids in the storage. reported: epochs that the storage has. began: when a worker got the
+    job, by the monotonic clock. model: see messages.Done.
+    """
 
     task: Task
     label: str
@@ -79,35 +85,77 @@ class Job:
     cost: float
     epochs: list[EpochDone] = field(default_factory=list)
     attempts: int = 1
-    reported: int = 0  # epochs that the storage has
-    early: Early | None = None
+    reported: int = 0
+    early_stop: EarlyStop | None = None
     model: bytes | None = None
-    began: float = 0.0  # when a worker got it, by the monotonic clock
+    began: float = 0.0
 
     def spent(self) -> Spent:
-        """What it has taken so far."""
+        """Returns the time that the job has taken so far."""
         share = len(self.epochs) / self.task.config.epochs
         return Spent(cost=self.cost, share=share, seconds=time.monotonic() - self.began)
 
     def values(self) -> list[float]:
-        """The value of each trial: its last validation accuracy, the worst if it diverged."""
-        if self.early is Early.DIVERGED:
+        """Returns each trial's value: the last validation accuracy, or WORST if it diverged."""
+        if self.early_stop is EarlyStop.DIVERGED:
             return [WORST] * len(self.trials)
         return self.epochs[-1].valid_accuracy
 
 
 class Plan(Protocol):
-    """Where jobs come from and who judges them on their way."""
+    """What is trained, in which order, and which trainings end early."""
+
+    @property
+    def jobs(self) -> int:
+        """How many jobs are not started yet, at most."""
+
+    def progress(self, title: str, started: float) -> Progress:
+        """Returns the progress at the start. started: of the run, by the monotonic clock."""
 
     def next(self) -> Job | None:
-        """The next job to start; None when there is none (now, or for good)."""
+        """Returns the next job to start; None if there is none, now or for good."""
 
-    def judge(self, job: Job) -> Early | None:
-        """Why the job should end after its last epoch, if it should."""
+    def judge(self, job: Job) -> EarlyStop | None:
+        """Returns why the job should end after its last epoch; None if it should go on."""
 
     def ended(self, job: Job, state: TrialState) -> None:
-        """The job's trials have come to this end."""
+        """Takes note that the job's trials have ended in this state."""
 
-    def seconds_left(self, jobs: Sequence[Job], workers: int, limit: float) -> float | None:
-        """Until all is done, where these jobs are under way and the plan's own trainings end after
-        `limit` seconds at the latest; None until there is enough to tell."""
+    def seconds_left(self, running: Sequence[Job], workers: int, limit: float) -> float | None:
+        """Forecasts the seconds until all is done; None until enough is known.
+
+        limit: seconds after which the plan starts no job and stops those that run.
+        """
+
+
+class Watcher:
+    """Is told what happens in a run; does nothing where a subclass does not override a method.
+
+    The order of calls: on_open once, then for each plan that has something to train on_start,
+    on_epoch, on_trial, on_end and on_tick, on_finish.
+    """
+
+    def on_open(self, study: optuna.Study) -> None:
+        """The study is in the storage; nothing of this run is written yet."""
+
+    def on_start(self, study: optuna.Study | None, progress: Progress) -> None:
+        """A plan starts. study: None if its training is no trial. progress: kept up to date."""
+
+    def on_epoch(self, job: Job) -> None:
+        """A job has ended an epoch."""
+
+    def on_trial(self, trial: int, curve: Mapping[str, Any], epochs: int) -> None:
+        """A trial (its id) is about to end. curve: see storage.trial.attributes. epochs: of a
+        complete training."""
+
+    def on_end(self, job: Job, outcome: str) -> None:
+        """A job has ended; outcome: in words."""
+
+    def on_notice(self, text: str) -> None:
+        """Something that the user must see."""
+
+    def on_tick(self) -> None:
+        """Called at least every TICK_SECONDS of a plan, see run.loop."""
+
+    def on_finish(self) -> None:
+        """The plan is over, however it ended."""

@@ -1,4 +1,4 @@
-"""Where results come from: command, versions, commit, hardware."""
+"""The origin of results: command, versions, commit, hardware."""
 
 import importlib.metadata
 import os
@@ -15,13 +15,13 @@ PACKAGES = ("hpo", "torch", "torchvision", "optuna", "numpy", "scipy", "pandas",
 
 
 def command_line(arguments: list[str]) -> str:
-    """The command as it was typed, passwords in URLs blotted out, what is no text escaped."""
+    """Returns the command as typed, without passwords, with bytes that are no text escaped."""
     typed = shlex.join(["hpo", *map(shown, arguments)])
     return typed.encode(errors="backslashreplace").decode()
 
 
 def collect(arguments: list[str]) -> dict[str, Any]:
-    """What is known before a run starts."""
+    """Returns what a session stores: command, host, versions, commit, hardware."""
     return {
         "command": command_line(arguments),
         "host": platform.node(),
@@ -41,7 +41,7 @@ def _versions() -> dict[str, str]:
 
 
 def _git_commit() -> str | None:
-    """The commit of the checkout that hpo runs from, "-dirty" where files differ; None outside."""
+    """Returns the commit of the checkout, "-dirty" if files differ; None outside a checkout."""
     root = Path(__file__).parents[2]
     if not (root / ".git").exists():
         return None

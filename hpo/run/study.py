@@ -1,4 +1,4 @@
-"""A run's study in the storage: made, bound to its study file, cleaned up."""
+"""The study in the storage: created, bound to its study file, cleaned up."""
 
 import warnings
 from collections.abc import Mapping
@@ -10,14 +10,14 @@ from optuna.trial import Trial, TrialState
 
 from hpo.data.datasets import Dataset, check, split
 from hpo.errors import InputError
-from hpo.storage import trial as record
+from hpo.storage.trial import KILLED
 from hpo.study.config import SOURCES
 from hpo.study.file import SearchStudy, StudyFile
 from hpo.study.space import spelled
 
 
 def binding(study_file: StudyFile, dataset: Dataset) -> dict[str, Any]:
-    """What a stored study is bound to: all that its results depend on, budget and seeds aside."""
+    """Returns what a stored study is bound to: what its results depend on, budget and seeds aside."""
     if isinstance(study_file, SearchStudy):
         chosen = {f"space.{name}": spelled(domain) for name, domain in study_file.space.items()}
         chosen |= {"sampler": study_file.sampler, "pruner": study_file.pruner}
@@ -26,7 +26,7 @@ def binding(study_file: StudyFile, dataset: Dataset) -> dict[str, Any]:
             f"cells.{cell.name}.{key}": value
             for cell in study_file.cells
             for key, value in cell.config.as_dict().items()
-            if (key, value) != ("schedule", "constant")  # older studies knew no other
+            if (key, value) != ("schedule", "constant")  # older studies do not name it
         }
         chosen |= {
             f"cells.{cell.name}.varies": ", ".join(cell.varies)
@@ -42,7 +42,7 @@ def binding(study_file: StudyFile, dataset: Dataset) -> dict[str, Any]:
 
 
 def describe(dataset: Dataset) -> dict[str, Any]:
-    """The dataset in numbers, for the report."""
+    """Returns the dataset's name, checksum and sizes, for the report."""
     train_rows, valid_rows = split(dataset, 0)
     return {
         "name": dataset.name,
@@ -61,10 +61,10 @@ def open_study(
     name: str,
     bound: Mapping[str, Any],
 ) -> optuna.Study:
-    """The stored study of that name, made if it is not there.
+    """Returns the stored study of that name; creates it if needed.
 
-    Raises InputError, a line a difference, where a stored one is bound to other things, and for a
-    dataset that nothing can be trained on.
+    Raises InputError, one line per difference, if the stored study is bound to other things, and
+    for a dataset that cannot be trained on.
     """
     check(dataset)
     bound = dict(bound)
@@ -97,8 +97,8 @@ def _differences(name: str, stored: Mapping[str, Any], given: Mapping[str, Any])
 
 
 def clean_up(study: optuna.Study) -> None:
-    """Fails what a killed run left RUNNING: only a runner writes here, and this one just began."""
+    """Fails the trials that a killed run left RUNNING; no other run writes to the study."""
     for trial in study.get_trials(deepcopy=False, states=[TrialState.RUNNING]):
         handle = Trial(study, trial._trial_id)
-        handle.set_user_attr("fail_reason", record.KILLED)
+        handle.set_user_attr("fail_reason", KILLED)
         study.tell(handle, state=TrialState.FAIL)

@@ -44,6 +44,7 @@ class StoredStudy:
     frozen: Sequence[FrozenTrial]
     trials: pd.DataFrame
     curves: pd.DataFrame
+    progress: dict[str, Any] | None = None  # see run.progress.Progress
 
     @cached_property
     def finished(self) -> pd.DataFrame:
@@ -60,6 +61,11 @@ class StoredGrid(StoredStudy):
 
     file: GridStudy
     seeds: int
+
+    @property
+    def parts(self) -> "Sequence[StoredGrid | StoredSearch]":
+        """Returns the studies that a report of this one covers."""
+        return [self]
 
     def cell(self, name: str | None) -> Cell:
         """Returns the cell of that name."""
@@ -114,6 +120,11 @@ class StoredSearch(StoredStudy):
     random: "StoredSearch | None"
 
     @property
+    def parts(self) -> "Sequence[StoredGrid | StoredSearch]":
+        """Returns the search, and its finalists once there are some."""
+        return [self] if self.tested is None else [self, self.tested]
+
+    @property
     def ended(self) -> pd.DataFrame:
         """The trials that count: COMPLETE or PRUNED, in the order in which they ended."""
         counted = self.trials["state"].isin(["COMPLETE", "PRUNED"])
@@ -162,6 +173,7 @@ def _load_study(storage: BaseStorage, name: str) -> StoredGrid | StoredSearch:
         "data": attributes["data"],
         "sessions": attributes.get("sessions", []),
         "frozen": trials,
+        "progress": attributes.get("progress"),
         "curves": _curves_frame(trials),
     }
     if isinstance(file, GridStudy):

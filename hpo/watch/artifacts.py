@@ -1,8 +1,9 @@
-"""The learning curves that trials carry in the dashboard: pictures in a folder of artifacts."""
+"""The trials' learning curves as Optuna artifacts, which optuna-dashboard shows."""
 
 import json
 import os
 import tempfile
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -12,20 +13,25 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial
 
 from hpo.report.figures.trial import Curve, CurvePicture
+from hpo.run.plan import Watcher
 
 NAME = "learning-curve.png"
 
 
-class Pictures:
-    """Draws the curves of a storage's trials into a folder. One that cannot be written costs the
-    pictures, never a trial; `fault` says so then, in a line."""
+class CurveArtifacts(Watcher):
+    """Attaches a picture of its learning curve to each trial before the trial ends.
 
-    def __init__(self, storage: BaseStorage, folder: Path) -> None:
+    If the folder cannot be written, `say` is told once, no more pictures are drawn, and trials go
+    on without them.
+    """
+
+    def __init__(self, storage: BaseStorage, folder: Path, say: Callable[[str], None]) -> None:
         self.storage = storage
         self.folder = folder
         self.store = FileSystemArtifactStore(folder)
         self.drawing = CurvePicture()
-        self.fault = ""
+        self.say = say
+        self.writable = True
         try:
             folder.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=folder):
@@ -33,9 +39,8 @@ class Pictures:
         except OSError as error:
             self._give_up(error)
 
-    def attach(self, trial: int, curve: Curve, epochs: int) -> None:
-        """Gives a trial (its id), that has not ended yet, the picture of its curve."""
-        if self.fault:
+    def on_trial(self, trial: int, curve: Curve, epochs: int) -> None:
+        if not self.writable:
             return
         try:
             with tempfile.TemporaryDirectory() as scratch:
@@ -52,15 +57,15 @@ class Pictures:
             self._give_up(error)
 
     def _give_up(self, error: OSError) -> None:
-        reason = error.strerror or str(error)
-        self.fault = (
-            f"NOTE: artifact folder {self.folder}: cannot be written ({reason}); going on, without "
-            "pictures in the dashboard"
+        self.writable = False
+        self.say(
+            f"artifact folder {self.folder}: cannot be written ({error.strerror or error}); the "
+            "run goes on without pictures in the dashboard"
         )
 
 
 def remove(storage: BaseStorage, study_id: int, folder: Path) -> None:
-    """Removes the pictures of a study's trials, and the folder if nothing else is in it."""
+    """Removes the pictures of a study's trials, and the folder if it is empty then."""
     store = FileSystemArtifactStore(folder)
     for trial in storage.get_all_trials(study_id, deepcopy=False):
         for artifact in _artifacts(trial):
@@ -71,8 +76,8 @@ def remove(storage: BaseStorage, study_id: int, folder: Path) -> None:
 
 
 def _artifacts(trial: FrozenTrial) -> list[str]:
-    """The ids of its artifacts; one that was deleted in the dashboard leaves null behind, on which
-    Optuna's own list of them fails."""
+    """Returns the ids of the trial's artifacts. Optuna's own list of them fails on the null that
+    the dashboard leaves behind for a deleted artifact."""
     attributes = trial.system_attrs.items()
-    found = [json.loads(text) for key, text in attributes if key.startswith("artifacts:")]
-    return [meta["artifact_id"] for meta in found if meta]
+    metas = [json.loads(text) for key, text in attributes if key.startswith("artifacts:")]
+    return [meta["artifact_id"] for meta in metas if meta]

@@ -1,4 +1,4 @@
-"""The note that a study carries in the dashboard: what it is, and what came out in the end."""
+"""The note of a study in optuna-dashboard: what the study is, and its results."""
 
 import hashlib
 from pathlib import Path
@@ -13,42 +13,43 @@ from hpo.report.finalists import main_table
 from hpo.report.page import Table
 from hpo.report.run_facts import repeatable
 from hpo.report.search_tables import winner_sentence
+from hpo.run.plan import Watcher
+from hpo.run.progress import Progress
 from hpo.storage.results import StoredGrid, StoredSearch, StoredStudy, load_study
-from hpo.study.finalists import name_of
 from hpo.study.names import PRUNERS, SAMPLERS, label
 from hpo.study.space import Fixed, spelled
 from hpo.text import seconds_text
 
-WRITTEN = "note"  # the study's attribute that knows our own note from one that a person changed
+WRITTEN = "note"  # attribute of the study: the digest of the note that hpo wrote last
 
 
-def begin(storage: BaseStorage, name: str, command: str) -> None:
-    """Says of a study what it is, before its first trial."""
-    _write(storage, name, command, None)
+class Notes(Watcher):
+    """Writes the notes of the studies of a run. A note that a person wrote or changed stays."""
+
+    def __init__(self, storage: BaseStorage, command: str) -> None:
+        self.storage = storage
+        self.command = command
+
+    def on_start(self, study: optuna.Study | None, progress: Progress) -> None:
+        if study:
+            stored = load_study(self.storage, study.study_name)
+            self._write(study, markdown(stored, self.command, None, ended=False))
+
+    def end(self, stored: StoredGrid | StoredSearch, report: Path | None) -> None:
+        """Adds the results and the report's path to the note of a study and of its finalists."""
+        for part in stored.parts:
+            study = optuna.load_study(study_name=part.name, storage=self.storage)
+            self._write(study, markdown(part, self.command, report, ended=True))
+
+    def _write(self, study: optuna.Study, text: str) -> None:
+        before = get_note(study)
+        if before and study.user_attrs.get(WRITTEN) != _digest(before):
+            return
+        save_note(study, text)
+        study.set_user_attr(WRITTEN, _digest(text))
 
 
-def end(storage: BaseStorage, name: str, command: str, report: Path | None) -> None:
-    """Adds what came out, of a search and of its finalists, and where the report lies, if it could
-    be written."""
-    _write(storage, name, command, report, ended=True)
-    if name_of(name) in optuna.get_all_study_names(storage):
-        _write(storage, name_of(name), command, report, ended=True)
-
-
-def _write(
-    storage: BaseStorage, name: str, command: str, report: Path | None, *, ended: bool = False
-) -> None:
-    """Leaves a note alone that somebody else has written or changed."""
-    study = optuna.load_study(study_name=name, storage=storage)
-    before = get_note(study)
-    if before and study.user_attrs.get(WRITTEN) != _print_of(before):
-        return
-    text = markdown(load_study(storage, name), command, report, ended=ended)
-    save_note(study, text)
-    study.set_user_attr(WRITTEN, _print_of(text))
-
-
-def _print_of(text: str) -> str:
+def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

@@ -27,15 +27,15 @@ from torchvision import datasets, transforms
 
 from hpo.data import datasets as data
 from hpo.run import provenance, runner
-from hpo.run.display import Progress
 from hpo.run.search import SearchPlan
+from hpo.run.study import binding, open_study
 from hpo.storage.open import open_storage, quiet
 from hpo.storage.trial import METRICS
 from hpo.study import file as study_file
 from hpo.study.config import Config
 from hpo.study.names import ACTIVATIONS
 from hpo.study.space import Fixed, Range, suggest
-from hpo.watch import artifacts as pictures
+from hpo.watch.artifacts import CurveArtifacts
 from hpo.workers import pool
 
 ROOT = Path(__file__).parent.parent.parent
@@ -52,8 +52,7 @@ def opened(
     folder: Path, search: study_file.SearchStudy, dataset: data.Dataset
 ) -> tuple[RDBStorage, optuna.Study]:
     storage = open_storage(f"sqlite:///{folder / 'hpo.db'}")
-    bound = runner.binding(search, dataset)
-    return storage, runner.open_study(storage, search, dataset, "search", bound)
+    return storage, open_study(storage, search, dataset, "search", binding(search, dataset))
 
 
 # --- asking with many trials stored --------------------------------------------------------------
@@ -90,11 +89,11 @@ def asking_table(dataset: data.Dataset, counts: list[int]) -> list[str]:
     lines += ["| --- | --- | --- | --- |"]
     for count in counts:
         with tempfile.TemporaryDirectory() as scratch:
-            search = shipped()
+            search = dataclasses.replace(shipped(), n_trials=10**6)
             storage, study = opened(Path(scratch), search, dataset)
             fill(storage, study, search, count)
             start = time.perf_counter()
-            plan = SearchPlan(study, storage, search, 10**6, dataset)
+            plan = SearchPlan(study, storage, search, dataset)
             opening = time.perf_counter() - start
             asks = [ask_seconds(plan) for _ in range(30)]
         parts = [
@@ -164,17 +163,17 @@ def searched(
 ) -> tuple[list[FrozenTrial], float, float]:
     """The trials of a search without finalists, the runner's CPU seconds and its wall seconds."""
     storage, study = opened(folder, search, dataset)
-    plan = SearchPlan(study, storage, search, n_trials, dataset)
-    machine = runner.Machine(
+    plan = SearchPlan(study, storage, dataclasses.replace(search, n_trials=n_trials), dataset)
+    run = runner.Run(
+        dataset=dataset,
+        storage=storage,
         workers=WORKERS,
         device="cpu",
         provenance=provenance.collect([]),
-        quiet=True,
-        pictures=pictures.Pictures(storage, folder / "hpo.artifacts"),
+        watchers=[CurveArtifacts(storage, folder / "hpo.artifacts", print)],
     )
-    progress = Progress(title="benchmark", total=n_trials)
     start, cpu = time.perf_counter(), time.process_time()
-    runner.run_plan(study, plan, storage, dataset, progress, n_trials, machine)
+    runner.train(run, plan, "benchmark", study)
     wall, cpu = time.perf_counter() - start, time.process_time() - cpu
     return study.get_trials(deepcopy=False, states=[TrialState.COMPLETE]), cpu, wall
 

@@ -25,17 +25,18 @@ def run(text: str, dataset: Dataset, folder: Path) -> results.StoredGrid | resul
     (folder / "study.toml").write_text(text)
     loaded = study_file.load(str(folder / "study.toml"))
     storage = open_storage(f"sqlite:///{folder / 'hpo.db'}")
-    machine = runner.Machine(
-        workers=1, device="cpu", provenance=provenance.collect(["test"]), quiet=True
+    run = runner.Run(
+        dataset=dataset,
+        storage=storage,
+        workers=1,
+        device="cpu",
+        provenance=provenance.collect(["test"]),
     )
     if isinstance(loaded, study_file.GridStudy):
-        seeds = range(loaded.seeds)
-        runner.run_grid(loaded, dataset, storage, name="study", seeds=seeds, machine=machine)
+        runner.run_grid(run, loaded, name="study", seeds=range(loaded.seeds))
     else:
-        runner.run_search(
-            loaded, dataset, storage, name="study", n_trials=6, folder=folder / "best",
-            machine=machine,
-        )  # fmt: skip
+        loaded = replace(loaded, n_trials=6)
+        runner.run_search(run, loaded, name="study", folder=folder / "best")
     found = results.load_study(storage, "study")
     report.write(found, folder / "reports" / "study")
     storage.engine.dispose()

@@ -1,0 +1,322 @@
+"""One `hpo run`: study file, data, storage, lock, training, report and note."""
+
+import dataclasses
+import math
+import os
+import sys
+import tempfile
+from collections.abc import Iterable
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from hpo.errors import InputError
+from hpo.passwords import shown
+from hpo.study import file as study_file
+from hpo.text import legible
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+
+    from hpo.data.datasets import Dataset
+    from hpo.run.loop import End
+    from hpo.run.runner import Run
+    from hpo.storage.lock import Holder
+    from hpo.storage.results import StoredGrid, StoredSearch
+    from hpo.watch.note import Notes
+
+# The modules of a run are imported in functions: torch loads in the workers' server meanwhile.
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """The options of `hpo run`, see `hpo run --help`; None: the study file's or the default."""
+
+    study: str
+    seeds: int | None
+    trials: int | None
+    timeout: float | None
+    sampler: str | None
+    sampler_seed: int | None
+    pruner: str | None
+    workers: int | None
+    epoch_limit: float
+    dataset: str | None
+    data_dir: Path | None
+    storage: str
+    out: Path
+    name: str | None
+    device: str
+    with_dashboard: bool
+    artifacts: Path | None
+    fresh: bool
+    yes: bool
+    quiet: bool
+
+
+def run(options: Options) -> bool:
+    """Runs or resumes a study, then writes its report.
+
+    Returns whether there is a result, a report and, for a search, the saved winner. Raises
+    InputError, and KeyboardInterrupt if the run was stopped.
+    """
+    file = _with_options(study_file.load(options.study), options)
+    name = study_file.check_name(file.name if options.name is None else options.name)
+    check_writable(options.out, name)
+
+    from hpo.workers import pool
+
+    pool.preload()
+    from hpo.storage import open as storages
+
+    storages.quiet()
+    storages.check_storage(options.storage)
+    dataset, name = load_data(file, options.dataset, options.data_dir, name)
+    check_writable(options.out, name)
+    pool.require_device(options.device)
+
+    import hpo.report.write  # noqa: F401  # while the workers' server loads torch
+    from hpo.storage.lock import only_run
+
+    with ExitStack() as stack:
+        absolute = storages.absolute(options.storage)
+        holder = stack.enter_context(only_run(absolute, name, say))
+        return _run(options, file, dataset, name, holder, stack)
+
+
+def _run(
+    options: Options,
+    file: study_file.StudyFile,
+    dataset: "Dataset",
+    name: str,
+    holder: "Holder",
+    stack: ExitStack,
+) -> bool:
+    """Trains the study, now that this process holds it, and writes report and note."""
+    from hpo.run import provenance
+    from hpo.run.runner import Run
+    from hpo.storage.open import artifacts_folder, open_storage
+    from hpo.storage.retry import patient
+    from hpo.watch.artifacts import CurveArtifacts
+    from hpo.watch.dashboard import beside
+    from hpo.watch.display import Display
+    from hpo.watch.note import Notes
+    from hpo.watch.progress import Heartbeat
+
+    storage = patient(open_storage(options.storage), shown(options.storage), say)
+    artifacts = options.artifacts or artifacts_folder(options.storage)
+    if options.fresh:
+        _delete(storage, name, options.yes, artifacts, holder)
+    origin = provenance.collect(sys.argv[1:])
+    notes = Notes(storage, origin["command"])
+    watchers = (
+        Heartbeat(holder),
+        notes,
+        CurveArtifacts(storage, artifacts, say),
+        Display(quiet=options.quiet),
+    )
+    run = Run(
+        dataset=dataset,
+        storage=storage,
+        workers=options.workers or _cores(),
+        device=options.device,
+        provenance=origin,
+        epoch_limit=options.epoch_limit,
+        watchers=watchers,
+    )
+    if options.with_dashboard:
+        address = stack.enter_context(beside(options.storage, artifacts))
+        print(f"optuna-dashboard on {address}", flush=True)
+    return _train_and_report(run, file, name, options, notes)
+
+
+def _train_and_report(
+    run: "Run", file: study_file.StudyFile, name: str, options: Options, notes: "Notes"
+) -> bool:
+    """Writes the report of what is stored, however the training ends."""
+    from hpo.model.folder import Unsaved
+    from hpo.run.loop import End
+    from hpo.storage.retry import StorageLost
+
+    end, saved, folder = End.COMPLETE, True, options.out / name
+    try:
+        end = _train(run, file, name, options)
+    except Unsaved as error:
+        print(f"hpo: {error}", file=sys.stderr)
+        saved = False
+    except KeyboardInterrupt:  # between two plans, or a second signal
+        with suppress(InputError):  # nothing may be stored yet
+            _report(run, name, folder, notes)
+        raise
+    except StorageLost:
+        with suppress(InputError):  # a full disk can still be read
+            _report(run, name, folder, None)
+        raise
+    complete = _report(run, name, folder, notes)
+    if end is End.STOPPED:
+        raise KeyboardInterrupt
+    return saved and complete
+
+
+def _train(run: "Run", file: study_file.StudyFile, name: str, options: Options) -> "End":
+    from hpo.run import runner
+
+    timeout = math.inf if options.timeout is None else options.timeout
+    if isinstance(file, study_file.SearchStudy):
+        folder = options.out / name / "best"
+        return runner.run_search(run, file, name=name, folder=folder, timeout=timeout)
+    seeds = range(options.seeds or file.seeds)
+    return runner.run_grid(run, file, name=name, seeds=seeds, timeout=timeout)
+
+
+def _report(run: "Run", name: str, folder: Path, notes: "Notes | None") -> bool:
+    """Writes report and note; whether the report is written and any trial has finished."""
+    from hpo.storage.results import load_study
+    from hpo.storage.retry import StorageLost
+
+    stored = load_study(run.storage, name)
+    written = write_report(stored, folder)
+    try:
+        if notes:
+            notes.end(stored, written)
+    except StorageLost as error:  # the study and its report are complete
+        say(f"the study's note is not written: {error}")
+    return written is not None and not stored.finished.empty
+
+
+def write_report(study: "StoredGrid | StoredSearch", folder: Path) -> Path | None:
+    """Writes the study's report and prints its results; None if it could not be written."""
+    from hpo.report import write
+    from hpo.watch import terminal
+
+    try:
+        written = write.write(study, folder)
+    except OSError as error:
+        print(f"hpo: {folder}: the report could not be written: {error}", file=sys.stderr)
+        return None
+    print_parts(terminal.terminal(study))
+    print(f"report: {written}")
+    if study.finished.empty:
+        print(f"hpo: study {study.name!r}: no trial has finished", file=sys.stderr)
+    return written
+
+
+def print_parts(parts: "Iterable[RenderableType]") -> None:
+    """Prints lines and tables. A table keeps its full width where the output is no terminal."""
+    out = console()
+    for part in parts:
+        if isinstance(part, str):
+            out.print(legible(part), soft_wrap=True, markup=False)
+        else:
+            out.print(part)
+
+
+def console() -> "Console":
+    """Returns the terminal, or 200 columns where the output is no terminal."""
+    from rich.console import Console
+
+    terminal = Console(highlight=False)
+    return terminal if terminal.is_terminal else Console(highlight=False, width=200)
+
+
+def say(text: str) -> None:
+    """Prints a note on standard error."""
+    print(f"NOTE: {text}", file=sys.stderr, flush=True)
+
+
+# --- before the run ----------------------------------------------------------------------------
+
+
+def _with_options(file: study_file.StudyFile, options: Options) -> study_file.StudyFile:
+    """Returns the study as the options change it; InputError for an option of the other kind."""
+    search = {
+        "n_trials": options.trials,
+        "sampler": options.sampler,
+        "sampler_seed": options.sampler_seed,
+        "pruner": options.pruner,
+    }
+    if not isinstance(file, study_file.SearchStudy):
+        _refuse(search, file.name, "grid")
+        return file
+    _refuse({"seeds": options.seeds}, file.name, "search")
+    from hpo.run import samplers
+
+    changes: dict[str, Any] = {key: v for key, v in search.items() if v is not None}
+    if options.trials is not None or options.timeout is not None:
+        changes["timeout"] = None  # these options replace the file's time limit
+    changed = dataclasses.replace(file, **changes)
+    samplers.check_together(changed, f"study {file.name!r}")
+    return changed
+
+
+def _refuse(options: dict[str, Any], study: str, kind: str) -> None:
+    for key, value in options.items():
+        if value is not None:
+            option = "--" + key.removeprefix("n_").replace("_", "-")
+            raise InputError(f"{option}: study {study!r} is a {kind}, which has no such option")
+
+
+def load_data(
+    file: study_file.StudyFile, asked: str | None, data_dir: Path | None, name: str
+) -> "tuple[Dataset, str]":
+    """Returns the dataset and the study's name, which changes if mnist-5k replaces MNIST."""
+    from hpo.data import datasets
+
+    folder = data_dir or datasets.default_dir()
+    wanted = asked or file.dataset
+    try:
+        return datasets.load(wanted, folder), name
+    except datasets.Unavailable as error:
+        if asked or wanted != "mnist":
+            raise
+        replacement = datasets.EMBEDDED
+        say(
+            f"{error}. Going on with the embedded {replacement} (5,000 images) as "
+            f"{name}.{replacement}; its figures are not MNIST's."
+        )
+        return datasets.load(replacement, folder), f"{name}.{replacement}"
+
+
+def check_writable(out: Path, name: str) -> None:
+    """Raises InputError unless files can be made in `out`/`name`, or in the folder above it."""
+    wanted = out.absolute() / name
+    existing = [path for path in (wanted, *wanted.parents) if os.path.lexists(path)]
+    try:
+        for folder in existing[: 2 if existing[0] == wanted else 1]:
+            with tempfile.TemporaryFile(dir=folder):
+                pass
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise InputError(f"--out {out}: cannot be written ({reason}); give another") from error
+
+
+def _delete(storage: Any, name: str, yes: bool, artifacts: Path, holder: "Holder") -> None:
+    """Deletes the stored study, its finalists and their pictures, after a question."""
+    import optuna
+
+    from hpo.study.finalists import name_of
+    from hpo.watch.artifacts import remove
+
+    stored = [n for n in (name_of(name), name) if n in optuna.get_all_study_names(storage)]
+    if not stored:
+        return
+    if name in stored:
+        holder.take(optuna.load_study(study_name=name, storage=storage))
+    if not yes:
+        if not sys.stdin.isatty():
+            raise InputError("--fresh: would delete a study; add --yes where nobody can be asked")
+        if not typer.confirm(f"Delete the stored study {name!r} with all its trials?"):
+            raise InputError("--fresh: nothing deleted, nothing run")
+    for study in stored:
+        remove(storage, storage.get_study_id_from_name(study), artifacts)
+        optuna.delete_study(study_name=study, storage=storage)
+
+
+def _cores() -> int:
+    """Returns the number of cores that this process may use, container limits included."""
+    import joblib
+
+    return int(joblib.cpu_count())
