@@ -99,14 +99,14 @@ def _run(
     from hpo.run import provenance
     from hpo.run.runner import Run
     from hpo.storage.open import artifacts_folder, open_storage
-    from hpo.storage.retry import patient
+    from hpo.storage.retry import retrying
     from hpo.watch.artifacts import CurveArtifacts
     from hpo.watch.dashboard import beside
     from hpo.watch.display import Display
     from hpo.watch.note import Notes
     from hpo.watch.progress import Heartbeat
 
-    storage = patient(open_storage(options.storage), shown(options.storage), say)
+    storage = retrying(open_storage(options.storage), shown(options.storage), say)
     artifacts = options.artifacts or artifacts_folder(options.storage)
     if options.fresh:
         _delete(storage, name, options.yes, artifacts, holder)

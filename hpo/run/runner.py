@@ -26,7 +26,7 @@ from hpo.run.search import SearchPlan
 from hpo.run.study import binding, clean_up, describe, open_study
 from hpo.run.winner import WinnerPlan
 from hpo.storage import results
-from hpo.storage.retry import StorageLost, heeding
+from hpo.storage.retry import StorageLost, during_run
 from hpo.study import finalists
 from hpo.study.file import GridStudy, SearchStudy, StudyFile
 from hpo.workers.pool import EPOCH_LIMIT, Pool
@@ -182,9 +182,9 @@ def train(
         progress.workers = [""] * pool.size
         loop = Loop(plan, run.storage, pool, progress, run.watchers, deadline, best_value)
         with (
+            during_run(run.storage, study, loop.notice, lambda: loop.stopping),
             _session(run, study, pool) if study else nullcontext(),
             _watched(run, study, progress),
-            heeding(run.storage, loop.notice, lambda: loop.stopping),
         ):
             return loop.run()
 

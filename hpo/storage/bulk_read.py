@@ -15,14 +15,14 @@ from optuna.storages import BaseStorage, RDBStorage, _CachedStorage
 from optuna.storages._rdb import models
 from optuna.trial import FrozenTrial
 
-from hpo.storage.retry import Patient
+from hpo.storage.retry import RetryingStorage
 
 
 def all_trials(study: optuna.Study, storage: BaseStorage) -> list[FrozenTrial]:
     """The study's trials as study.get_trials gives them; not to be changed."""
-    if isinstance(storage, Patient):
+    if isinstance(storage, RetryingStorage):
         behind = storage.backend
-        return storage.insist(lambda _: all_trials(study, behind))
+        return storage.retry(lambda _: all_trials(study, behind))
     if isinstance(storage, _CachedStorage):
         storage = storage._backend
     if not isinstance(storage, RDBStorage):

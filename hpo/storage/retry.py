@@ -1,12 +1,12 @@
-"""A storage that is waited for: what fails because it is away for a while is done again."""
+"""A storage whose calls are retried while it is locked, full, restarting or cut off."""
 
 import time
-from abc import update_abstractmethods
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
+import optuna
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.storages import BaseStorage, get_storage
 from optuna.trial import TrialState
@@ -15,62 +15,58 @@ from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
 from hpo.errors import InputError
 from hpo.storage.open import reason_of
 
-PATIENCE_SECONDS = 300.0
+RETRY_SECONDS = 300.0
 PAUSE_SECONDS = 0.2
-SILENT_SECONDS = 2.0  # a lock is gone before that, most of the time
-# What storages raise when they fail; journal files fail as files do.
-FAULTS = (StorageInternalError, SQLAlchemyError, OSError)
-WRITES = ("create_new_trial", "set_")
+SILENT_SECONDS = 2.0  # most locks are gone before that
+FAULTS = (StorageInternalError, SQLAlchemyError, OSError)  # OSError: of journal files
 T = TypeVar("T")
 
 
 class StorageLost(InputError):  # noqa: N818
-    """The storage did not come back, or what it held is gone; nothing more can be stored."""
+    """The storage did not come back, or the study was deleted; nothing more can be stored."""
 
 
-def _forwarded(name: str) -> Callable[..., Any]:
-    def method(self: "Patient", *args: Any, **kwargs: Any) -> Any:
-        return self.insist(partial(self._call, name, args, kwargs))
-
-    method.__name__ = name
-    method.__doc__ = getattr(BaseStorage, name).__doc__
-    return method
+def _never() -> bool:
+    return False
 
 
-class Patient(BaseStorage):
-    """Another storage, whose every call is made again while that one is locked, full, restarting or
-    cut off, for up to PATIENCE_SECONDS; then StorageLost.
+class RetryingStorage:
+    """Retries each call of an Optuna storage that fails, for up to `seconds`, then StorageLost.
 
-    Made again, a call has the effect of one: a trial that was made though the answer was lost is
-    found, one that was ended stays so. For the one process that writes a study's trials.
+    Retries are idempotent: a trial that a lost call created or ended is recognised. Only one
+    process may create trials. Other errors are the storage's own, as Optuna's contract has them.
 
-    where: the storage's name in errors. say: told once that the storage is waited for, and when it
-    is back. stopping: whether nobody wants to wait any more.
+    where: the storage's name in messages. say: told when a wait is long and when it is over.
+    stopping: whether the run is asked to stop; then a wait ends with KeyboardInterrupt.
     """
 
     def __init__(self, backend: BaseStorage, where: str, say: Callable[[str], None]) -> None:
         self.backend = backend
         self.where = where
         self.say = say
-        self.stopping: Callable[[], bool] = lambda: False
-        self.patience = PATIENCE_SECONDS
-        self._made: set[int] = set()  # trials, by their ids
+        self.stopping = _never
+        self.seconds = RETRY_SECONDS
+        self._created: set[int] = set()  # ids of trials
 
-    def insist(self, call: Callable[[bool], T]) -> T:
-        """What the call returns once the storage is well; it is told whether it is made again."""
-        began, told = time.monotonic(), False
-        again = False
+    def __getattr__(self, name: str) -> Any:
+        if name == "backend":  # not set yet, while unpickling
+            raise AttributeError(name)
+        attribute = getattr(self.backend, name)
+        return partial(self._call, name) if callable(attribute) else attribute
+
+    def _call(self, name: str, *args: Any, **kwargs: Any) -> Any:
+        return self.retry(lambda again: self._call_once(name, again, args, kwargs))
+
+    def retry(self, call: Callable[[bool], T]) -> T:
+        """Calls until the storage answers; the call is told whether it is made again."""
+        started, told, again = time.monotonic(), False, False
         while True:
             try:
-                found = call(again)
+                answer = call(again)
             except FAULTS as error:
-                waited = time.monotonic() - began
-                if not _passes(error) or waited > self.patience or self.stopping():
-                    self.patience = 0.0  # whoever cleans up now is not to wait as long again
-                    if self.stopping():
-                        self.say(str(self._lost(error, waited)))
-                        raise KeyboardInterrupt from error
-                    raise self._lost(error, waited) from error
+                waited = time.monotonic() - started
+                if not _may_pass(error) or waited > self.seconds or self.stopping():
+                    raise self._give_up(error, waited) from error
                 if not told and waited > SILENT_SECONDS:
                     told = True
                     self.say(f"{self.where}: {reason_of(error)}; waiting for it")
@@ -78,70 +74,88 @@ class Patient(BaseStorage):
                 time.sleep(PAUSE_SECONDS)
                 continue
             if told:
-                self.say(f"{self.where}: is back after {time.monotonic() - began:.0f} s")
-            return found
+                self.say(f"{self.where}: is back after {time.monotonic() - started:.0f} s")
+            return answer
 
-    def _lost(self, error: Exception, waited: float) -> StorageLost:
+    def _give_up(self, error: Exception, waited: float) -> BaseException:
+        self.seconds = 0.0  # the calls that clean up do not wait again
         after = f", for {waited:.0f} s" if waited > SILENT_SECONDS else ""
-        return StorageLost(
+        lost = StorageLost(
             f"{self.where}: {reason_of(error)}{after}; finished trials are stored, the same "
             "command goes on from there once the storage is well"
         )
+        if not self.stopping():
+            return lost
+        self.say(str(lost))
+        return KeyboardInterrupt()
 
-    def _call(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], again: bool) -> Any:
+    def _call_once(
+        self, name: str, again: bool, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
         call = partial(getattr(self.backend, name), *args, **kwargs)
+        if name == "create_new_trial":
+            lost = self._lost_trial(*args) if again else None
+            trial = call() if lost is None else lost
+            self._created.add(trial)
+            return trial
         try:
-            if name == "create_new_trial":
-                found = self._unheard(*args) if again else None
-                trial = call() if found is None else found
-                self._made.add(trial)
-                return trial
             return call()
-        except KeyError as error:
-            if not name.startswith(WRITES):
-                raise
-            raise StorageLost(f"{self.where}: the study was deleted while it ran") from error
-        except UpdateFinishedTrialError as error:
+        except UpdateFinishedTrialError:
             if again and name == "set_trial_state_values":
                 trial, state = args[:2]
                 if self.backend.get_trial(trial).state is state:
                     return True
-            raise StorageLost(f"{self.where}: somebody else ended this run's trial") from error
+            raise
 
-    def _unheard(self, study: int, *_: Any) -> int | None:
-        """A trial that was made, though the answer was lost: this process alone makes any."""
+    def _lost_trial(self, study: int, *_: Any) -> int | None:
+        """Returns the id of a trial that was created though the answer was lost."""
         running = self.backend.get_all_trials(study, deepcopy=False, states=(TrialState.RUNNING,))
-        return next((t._trial_id for t in running if t._trial_id not in self._made), None)
+        return next((t._trial_id for t in running if t._trial_id not in self._created), None)
+
+
+def retrying(backend: BaseStorage, url: str, say: Callable[[str], None]) -> BaseStorage:
+    """Returns a RetryingStorage; of a database it reads an ended trial once."""
+    return cast(BaseStorage, RetryingStorage(get_storage(backend), f"storage {url}", say))
 
 
 @contextmanager
-def heeding(
-    storage: BaseStorage, say: Callable[[str], None], stopping: Callable[[], bool]
+def during_run(
+    storage: BaseStorage,
+    study: optuna.Study | None,
+    say: Callable[[str], None],
+    stopping: Callable[[], bool],
 ) -> Iterator[None]:
-    """While it lasts, a Patient tells `say` that it waits, and gives up when `stopping`."""
-    if not isinstance(storage, Patient):
+    """Sets `say` and `stopping` of a RetryingStorage for the time of a run.
+
+    Raises StorageLost if another process deletes the study or ends one of its trials.
+    """
+    if not isinstance(storage, RetryingStorage):
         yield
         return
     before = storage.say, storage.stopping
     storage.say, storage.stopping = say, stopping
     try:
         yield
+    except UpdateFinishedTrialError as error:
+        raise StorageLost(f"{storage.where}: another process ended a trial of this run") from error
+    except KeyError as error:
+        if study and _exists(storage, study._study_id):
+            raise
+        raise StorageLost(f"{storage.where}: the study was deleted while it ran") from error
     finally:
         storage.say, storage.stopping = before
 
 
-for _name in (*BaseStorage.__abstractmethods__, "get_trial_number_from_id", "remove_session"):
-    setattr(Patient, _name, _forwarded(_name))
-update_abstractmethods(Patient)  # type: ignore[type-abstract]
+def _exists(storage: RetryingStorage, study: int) -> bool:
+    try:
+        storage.get_study_name_from_id(study)
+    except KeyError:
+        return False
+    return True
 
 
-def patient(backend: BaseStorage, url: str, say: Callable[[str], None]) -> Patient:
-    """A Patient of the storage; one of a database reads a trial that has ended once."""
-    return Patient(get_storage(backend), f"storage {url}", say)  # type: ignore[abstract]
-
-
-def _passes(error: Exception) -> bool:
-    """Whether it may pass: a lock, a full disk, a server that restarts. A damaged file does not."""
+def _may_pass(error: Exception) -> bool:
+    """Whether the fault may pass: a lock, a full disk, a restart; not a damaged file."""
     cause = error.__cause__ or error
     if isinstance(cause, SQLAlchemyError):
         lost = getattr(cause, "connection_invalidated", False)

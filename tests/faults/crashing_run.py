@@ -8,11 +8,13 @@ import signal
 import sys
 
 from hpo import cli
-from hpo.storage.retry import WRITES, Patient
+from hpo.storage.retry import RetryingStorage
+
+WRITES = ("create_new_trial", "set_")
 
 
 def crash_at(last: int) -> None:
-    call, done = Patient._call, 0
+    call, done = RetryingStorage._call_once, 0
 
     def counted(self, name, *arguments, **named):
         nonlocal done
@@ -21,7 +23,7 @@ def crash_at(last: int) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         return call(self, name, *arguments, **named)
 
-    Patient._call = counted
+    RetryingStorage._call_once = counted
 
 
 if __name__ == "__main__":  # workers load this file too

@@ -18,7 +18,7 @@ from scenes import HPO, ended
 
 from hpo.storage.bulk_read import all_trials
 from hpo.storage.open import open_storage
-from hpo.storage.retry import patient
+from hpo.storage.retry import retrying
 
 TRIALS, EARLY = 5000, 500
 TINY = """
@@ -127,7 +127,7 @@ def test_trials_read_at_once_are_those_that_optuna_reads(tmp_path):
         other.add_trial(trial)
     study.ask(spaces)
     study.add_trial(create_trial(state=TrialState.FAIL, user_attrs={"fail_reason": "x"}))
-    ours, theirs = all_trials(study, patient(storage, "of a run", print)), study.get_trials()
+    ours, theirs = all_trials(study, retrying(storage, "of a run", print)), study.get_trials()
     assert len(ours) == 5
     for a, b in zip(ours, theirs, strict=True):
         steps = [sorted(map(repr, t.intermediate_values.items())) for t in (a, b)]

@@ -18,7 +18,7 @@ from scenes import GRID, HPO, Scene, check_grid, ended, fill, wait_for
 
 from hpo.errors import InputError
 from hpo.storage.open import open_storage
-from hpo.storage.retry import StorageLost, patient
+from hpo.storage.retry import StorageLost, retrying
 
 # Half a second a trial: there is time to do harm in the middle.
 SLOW = GRID.replace("epochs = 4", "epochs = 20").replace("width = 80", "width = 200")
@@ -139,14 +139,14 @@ def test_a_power_cut_costs_the_last_moments_alone(full, stage, tmp_path, tally):
     tally("3.14", "SQLite's log cut at a random byte, as by a power cut", cuts, outcome)
 
 
-def test_patience_has_an_end(small_disk):
+def test_retries_have_an_end(small_disk):
     disk = small_disk("1m")
     said: list[str] = []
     url = f"sqlite:///{disk / 'hpo.db'}"
-    storage = patient(open_storage(url), url, said.append)
+    storage = retrying(open_storage(url), url, said.append)
     study = storage.create_new_study([1], "study")
     fill(disk)
-    storage.patience = 3.0
+    storage.seconds = 3.0
     with pytest.raises(StorageLost, match="full, for 3 s; finished trials are stored"):
         storage.set_study_user_attr(study, "one", "x" * 1_000_000)
     assert len(said) == 1
@@ -334,7 +334,7 @@ def test_two_answers_lost_make_no_trial_twice(tmp_path):
             return lost
 
     url = f"sqlite:///{tmp_path / 'hpo.db'}"
-    storage = patient(open_storage(url), url, print)
+    storage = retrying(open_storage(url), url, print)
     study = storage.create_new_study([1], "study")
     storage.backend = Deaf(storage.backend)
     made = [storage.create_new_trial(study) for _ in range(3)]

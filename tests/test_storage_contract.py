@@ -1,0 +1,26 @@
+"""The retrying storage keeps Optuna's contract: Optuna's own test suite passes on it."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from optuna.storages import BaseStorage, RDBStorage
+from optuna.testing.pytest_storages import StorageTestCase
+
+from hpo.storage.open import open_storage
+from hpo.storage.retry import retrying
+
+# The suite leaves the connections of pickled copies open.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
+
+class TestRetryingStorage(StorageTestCase):
+    @pytest.fixture(params=["sqlite:///{}/hpo.db", "journal:///{}/hpo.log", "postgresql"])
+    def storage(self, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[BaseStorage]:
+        url = request.param.format(tmp_path)
+        if url == "postgresql":
+            url = request.getfixturevalue("postgres")(f"contract_{abs(hash(request.node.name))}")
+        backend = open_storage(url)
+        yield retrying(backend, url, print)
+        if isinstance(backend, RDBStorage):
+            backend.engine.dispose()
