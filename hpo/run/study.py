@@ -17,7 +17,7 @@ from hpo.study.space import spelled
 
 
 def binding(study_file: StudyFile, dataset: Dataset) -> dict[str, Any]:
-    """Returns what a stored study is bound to: what its results depend on, budget and seeds aside."""
+    """Returns what a stored study is bound to: what its results depend on, without the budget."""
     if isinstance(study_file, SearchStudy):
         chosen = {f"space.{name}": spelled(domain) for name, domain in study_file.space.items()}
         chosen |= {"sampler": study_file.sampler, "pruner": study_file.pruner}

@@ -1,6 +1,5 @@
-"""One run at a time of a study: a lock of this machine, and a mark in the storage for others."""
+"""One run of a study at a time: a file lock on this machine, a mark in the storage for others."""
 
-import fcntl
 import hashlib
 import json
 import os
@@ -10,46 +9,48 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from io import FileIO
 from pathlib import Path
 from typing import Any
 
 import optuna
+from filelock import FileLock, Timeout
 
 from hpo.errors import InputError
 
-ATTEMPTS = 3
-BEAT_SECONDS = 10.0
-DEAD_SECONDS = 25.0  # without a beat
+LOCK_SECONDS = 0.3  # `held` holds the lock for a moment
+HEARTBEAT_SECONDS = 10.0
+DEAD_SECONDS = 25.0  # without a heartbeat
 HOLDER = "holder"  # the attribute of the study
 
 
 class Holder:
-    """The right to run a study, for as long as the process lives or until another one takes it.
+    """The right to run a study, until the process ends or another run takes the study over.
 
-    On this machine the system's lock decides (flock), which goes with its process however that
-    ends. A run elsewhere, or of another user, is known by its mark in the storage alone: an
-    attribute of the study with a beat that it renews every BEAT_SECONDS. No clocks are compared:
-    whoever finds such a mark watches whether it beats.
+    On this machine the file lock decides; the system releases it however the process ends. A run on
+    another machine, or of another user, is known only by its mark: an attribute of the study whose
+    counter "beat" it raises every HEARTBEAT_SECONDS. No clocks are compared: a run that finds such
+    a mark waits and sees whether it changes.
+
+    lock: the name of the file lock, the same for all runs that share it. say: told of a wait.
     """
 
     def __init__(self, lock: str, say: Callable[[str], None]) -> None:
-        self.mark = {**_me(), "lock": lock, "token": uuid.uuid4().hex, "beat": 0}
+        self.mark = {**_process(), "lock": lock, "token": uuid.uuid4().hex, "beat": 0}
         self.say = say
         self.study: optuna.Study | None = None
-        self.next_beat = 0.0
+        self.next_heartbeat = 0.0
 
     def take(self, study: optuna.Study) -> None:
-        """Puts the mark on the study; InputError where somebody else's is alive."""
+        """Marks the study as this run's. Raises InputError if another run of it is alive."""
         mark = study.user_attrs.get(HOLDER)
-        if mark and mark["lock"] != self.mark["lock"] and self._beats(study, mark):
+        if mark and mark["lock"] != self.mark["lock"] and self._is_alive(study, mark):
             raise InputError(_refusal(study.study_name, mark))
         self.study = study
         self._write()
 
-    def _beats(self, study: optuna.Study, mark: Mapping[str, Any]) -> bool:
+    def _is_alive(self, study: optuna.Study, mark: Mapping[str, Any]) -> bool:
         self.say(
-            f"study {study.study_name!r}: was run by {_words(mark)}; waiting up to "
+            f"study {study.study_name!r}: was run by {_describe(mark)}; waiting up to "
             f"{DEAD_SECONDS:.0f} s for a sign of life"
         )
         deadline = time.monotonic() + DEAD_SECONDS
@@ -60,9 +61,10 @@ class Holder:
                 return now is not None
         return False
 
-    def beat(self) -> None:
-        """Renews the mark where it is time to; InputError where another run has taken the study."""
-        if self.study is None or time.monotonic() < self.next_beat:
+    def heartbeat(self) -> None:
+        """Renews the mark when it is time. Raises InputError if another run took the study, or if
+        the study was deleted."""
+        if self.study is None or time.monotonic() < self.next_heartbeat:
             return
         name = self.study.study_name
         try:
@@ -78,10 +80,10 @@ class Holder:
     def _write(self) -> None:
         assert self.study is not None
         self.study.set_user_attr(HOLDER, self.mark)
-        self.next_beat = time.monotonic() + BEAT_SECONDS
+        self.next_heartbeat = time.monotonic() + HEARTBEAT_SECONDS
 
     def release(self) -> None:
-        """Takes the mark off, if the storage lets it."""
+        """Removes the mark, if the storage allows it."""
         if self.study is not None:
             with suppress(InputError, KeyError):  # lost, or deleted
                 self.study.set_user_attr(HOLDER, None)
@@ -89,81 +91,69 @@ class Holder:
 
 @contextmanager
 def only_run(storage: str, study: str, say: Callable[[str], None]) -> Iterator[Holder]:
-    """Holds the study of that storage (an absolute name of it) for as long as the block lasts.
+    """Holds the study of that storage (its absolute URL) for the time of the block.
 
-    Raises InputError, with the holder, where another process of this machine has it, and where the
-    lock cannot be made. say: told of a wait for a holder elsewhere, see Holder.
+    Raises InputError that names the holder if another process of this machine holds the study, and
+    if the lock cannot be made. say: see Holder.
     """
-    with _opened(_path(storage, study)) as file:
-        if not _locked(file):
-            raise InputError(_refusal(study, _read(file)))
-        with suppress(OSError):  # of a full disk: the lock holds, a refusal says less
-            file.truncate(0)
-            file.write(json.dumps(_me()).encode())
-        status = os.fstat(file.fileno())
-        holder = Holder(f"{platform.node()}:{status.st_dev}:{status.st_ino}", say)
-        try:
-            yield holder
-        finally:
-            holder.release()
-
-
-def _opened(path: Path) -> FileIO:
-    """The lock's file; not where a link of that name, which anybody may have left, leads to."""
-    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
+    path = _path(storage, study)
     try:
-        return FileIO(os.open(path, flags, 0o600), "r+")
+        lock = FileLock(path, timeout=LOCK_SECONDS, mode=0o600)
+        lock.acquire()  # does not follow a link in the place of the file
+    except Timeout as error:
+        raise InputError(_refusal(study, _read(path))) from error
     except OSError as error:
         reason = error.strerror or str(error)
         raise InputError(
             f"lock {path}: cannot be made ({reason}); remove it, or set TMPDIR to another folder"
         ) from error
+    with lock:
+        with suppress(OSError):  # a full disk: the lock holds, a refusal names no holder
+            path.write_text(json.dumps(_process()), encoding="utf-8")
+        status = path.stat()
+        holder = Holder(f"{platform.node()}:{status.st_dev}:{status.st_ino}", say)
+        try:
+            yield holder
+        finally:
+            holder.release()
+            lock.release()
 
 
 def held(storage: str, study: str) -> bool:
     """Whether a process of this machine runs the study."""
-    try:
-        with _path(storage, study).open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:  # there is none, or it is somebody else's
+    path = _path(storage, study)
+    if not path.is_file():
         return False
-    return False
+    try:
+        with FileLock(path, timeout=0):
+            return False
+    except Timeout:
+        return True
+    except OSError:  # another user's
+        return False
 
 
-def _locked(file: FileIO) -> bool:
-    """Tries more than once: who only looks (`held`) has it for a moment."""
-    for _ in range(ATTEMPTS):
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return True
-        except BlockingIOError:
-            time.sleep(0.1)
-    return False
-
-
-def _me() -> dict[str, Any]:
+def _process() -> dict[str, Any]:
     since = time.strftime("%Y-%m-%d %H:%M:%S %Z", time.localtime())
     return {"host": platform.node(), "pid": os.getpid(), "since": since}
 
 
-def _read(file: FileIO) -> dict[str, Any]:
-    """Who says to hold the lock: nobody yet, for a moment after it was taken."""
-    with suppress(ValueError):
-        found = json.loads(file.read())
-        if isinstance(found, dict):
-            return found
+def _read(path: Path) -> dict[str, Any]:
+    """Returns who holds the lock; nothing for a moment after it was taken."""
+    with suppress(ValueError, OSError):
+        process = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(process, dict):
+            return process
     return {}
 
 
-def _words(mark: Mapping[str, Any]) -> str:
+def _describe(mark: Mapping[str, Any]) -> str:
     host, pid, since = (mark.get(key, "unknown") for key in ("host", "pid", "since"))
     return f"process {pid} on {host} since {since}"
 
 
 def _refusal(study: str, mark: Mapping[str, Any]) -> str:
-    return f"study {study!r}: is being run by {_words(mark)}; wait for it, or stop it"
+    return f"study {study!r}: is being run by {_describe(mark)}; wait for it, or stop it"
 
 
 def _path(storage: str, study: str) -> Path:

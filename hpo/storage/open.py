@@ -142,7 +142,7 @@ def _file(url: sqlalchemy.URL) -> Path | None:
 
 def _engine_arguments(url: sqlalchemy.URL, create: bool = True) -> dict[str, Any]:
     if url.get_backend_name() != "sqlite":
-        return {}
+        return {"pool_pre_ping": True}  # a server may have closed a connection meanwhile
     file = _file(url)
     if file and not create:
         return {"creator": partial(_connect_existing, file.absolute())}

@@ -42,7 +42,7 @@ class Heartbeat(Watcher):
         self.study, self.progress, self.written = study, progress, -math.inf
 
     def on_tick(self) -> None:
-        self.holder.beat()
+        self.holder.heartbeat()
         if self.study and time.monotonic() > self.written + WRITE_SECONDS:
             self.study.set_user_attr(PROGRESS, self.progress.as_json())
             self.written = time.monotonic()

@@ -1,7 +1,6 @@
 """Thousands of trials: what they cost in memory, in time to start, to report and to show."""
 
 import json
-import math
 import subprocess
 import sys
 import time
@@ -10,15 +9,8 @@ from itertools import accumulate
 from pathlib import Path
 from statistics import median
 
-import optuna
 import pytest
-from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.trial import TrialState, create_trial
 from scenes import HPO, ended
-
-from hpo.storage.bulk_read import all_trials
-from hpo.storage.open import open_storage
-from hpo.storage.retry import retrying
 
 TRIALS, EARLY = 5000, 500
 TINY = """
@@ -103,35 +95,3 @@ def seconds(command: str, folder: Path) -> float:
     started = time.monotonic()
     subprocess.run([*HPO, command, "study"], cwd=folder, check=True, stdout=subprocess.DEVNULL)
     return time.monotonic() - started
-
-
-def test_trials_read_at_once_are_those_that_optuna_reads(tmp_path):
-    storage = open_storage(f"sqlite:///{tmp_path / 'hpo.db'}")
-    other = optuna.create_study(study_name="other", storage=storage)
-    study = optuna.create_study(study_name="study", storage=storage)
-    spaces = {
-        "a": CategoricalDistribution(["x", "y", None]),
-        "b": FloatDistribution(1e-3, 1.0, log=True),
-        "c": IntDistribution(1, 9, step=2),
-    }
-    for number, value in enumerate((0.5, math.inf, -math.inf)):
-        trial = create_trial(
-            value=value,
-            params={"a": ["x", "y", None][number], "b": 0.1 / (number + 1), "c": 2 * number + 1},
-            distributions=spaces,
-            user_attrs={"curve": {"loss": [1.0, None]}, "cell": "é"},
-            system_attrs={"k": [1, 2]},
-            intermediate_values={2: math.nan, 1: math.inf, 3: 0.25},
-        )
-        study.add_trial(trial)
-        other.add_trial(trial)
-    study.ask(spaces)
-    study.add_trial(create_trial(state=TrialState.FAIL, user_attrs={"fail_reason": "x"}))
-    ours, theirs = all_trials(study, retrying(storage, "of a run", print)), study.get_trials()
-    assert len(ours) == 5
-    for a, b in zip(ours, theirs, strict=True):
-        steps = [sorted(map(repr, t.intermediate_values.items())) for t in (a, b)]
-        assert steps[0] == steps[1]  # NaN is not equal to itself
-        a.intermediate_values = b.intermediate_values = {}
-        assert a == b
-    storage.engine.dispose()

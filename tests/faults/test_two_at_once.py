@@ -73,9 +73,9 @@ def test_a_run_that_was_taken_for_dead_stops_at_its_next_beat(study, monkeypatch
     sleeper.take(study)
     other.take(study)
     assert len(said) == 1
-    sleeper.next_beat = 0.0
+    sleeper.next_heartbeat = 0.0
     with pytest.raises(InputError, match="is being run by process"):
-        sleeper.beat()
+        sleeper.heartbeat()
     sleeper.release()  # leaves the other's mark
     assert study.user_attrs["holder"]["lock"] == "here"
     other.release()
@@ -88,8 +88,8 @@ def test_a_mark_that_beats_is_respected_within_a_beat(study):
     theirs = dict(study.user_attrs["holder"])
 
     def say(text):  # it beats while the other waits
-        first.next_beat = 0.0
-        first.beat()
+        first.next_heartbeat = 0.0
+        first.heartbeat()
 
     second.say = say
     with pytest.raises(InputError, match="is being run by"):
