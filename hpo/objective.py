@@ -14,6 +14,7 @@ from hpo.storage import trial as record
 from hpo.storage.trial import WORST
 from hpo.study.config import HYPERPARAMETERS, Config, Seeds
 from hpo.study.file import SearchStudy, load
+from hpo.study.names import DATASETS
 from hpo.study.space import Domain, parse_domain, space_faults, suggest
 from hpo.training import tensors
 from hpo.training.train import Epoch, train
@@ -55,9 +56,8 @@ class Objective:
         seed: int = 0,
         device: str = "auto",
     ) -> None:
-        if dataset not in (*data.IDX, data.EMBEDDED):
-            known = ", ".join((*data.IDX, data.EMBEDDED))
-            raise InputError(f"dataset: must be one of {known}, got {dataset!r}")
+        if dataset not in DATASETS:
+            raise InputError(f"dataset: must be one of {', '.join(DATASETS)}, got {dataset!r}")
         self.space = default_space() if space is None else _parsed(space)
         self.seeds = Seeds.of(seed)
         self.device = tensors.choose_device(device)

@@ -264,12 +264,13 @@ def load_data(
 ) -> "tuple[Dataset, str]":
     """Returns the dataset and the study's name, which changes if mnist-5k replaces MNIST."""
     from hpo.data import datasets
+    from hpo.data.download import Unavailable
 
     folder = data_dir or datasets.default_dir()
     wanted = asked or file.dataset
     try:
         return datasets.load(wanted, folder), name
-    except datasets.Unavailable as error:
+    except Unavailable as error:
         if asked or wanted != "mnist":
             raise
         replacement = datasets.EMBEDDED

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import forked
@@ -19,7 +19,9 @@ from scenes import Scene
 from tally import amount, full, tally  # noqa: F401
 from tiny import SEARCH
 
+from hpo.data import catalog
 from hpo.data import datasets as data
+from hpo.data.catalog import NAMES, _md5
 from hpo.study.config import CLASSES
 
 
@@ -224,8 +226,7 @@ def idx_files() -> IdxFiles:
     images = rng.integers(0, 256, (120, 28, 28), dtype=np.uint8)
     labels = np.arange(120, dtype=np.uint8) % CLASSES
     arrays = (images[:100], labels[:100], images[100:], labels[100:])
-    names = [file.name for file in data.IDX["mnist"].files]
-    contents = {name: _idx(array) for name, array in zip(names, arrays, strict=True)}
+    contents = {name: _idx(array) for name, array in zip(NAMES, arrays, strict=True)}
     return IdxFiles(contents, *arrays)
 
 
@@ -237,15 +238,9 @@ def _idx(array: np.ndarray) -> bytes:
 @pytest.fixture
 def small_mnist(idx_files: IdxFiles, monkeypatch: pytest.MonkeyPatch) -> IdxFiles:
     """The small files' checksums stand in the table of datasets, for MNIST and Fashion-MNIST."""
-    packed = " ".join(data._md5(content) for content in idx_files.packed.values())
-    plain = " ".join(data._md5(content) for content in idx_files.contents.values())
-    for name, plain_md5s in (("mnist", plain), ("fashion-mnist", None)):
-        known = data.IDX[name]
-        small = data._Idx(
-            torchvision=known.torchvision,
-            files=data._files(packed, plain_md5s),
-            mean=known.mean,
-            deviation=known.deviation,
-        )
-        monkeypatch.setitem(data.IDX, name, small)
+    packed = tuple(map(_md5, idx_files.packed.values()))
+    plain = tuple(map(_md5, idx_files.contents.values()))
+    for name, md5s in (("MNIST", plain), ("FASHION_MNIST", ())):
+        small = replace(getattr(catalog, name), gz_md5s=packed, md5s=md5s)
+        monkeypatch.setattr(catalog, name, small)
     return idx_files

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from hpo import cli
-from hpo.data import datasets as data
+from hpo.data import download
 
 SECONDS = 10.0
 
@@ -94,7 +94,7 @@ def _become(arguments: list[str], folder: Path, out: Path, err: Path, env: dict[
     import tempfile
 
     tempfile.tempdir = None
-    data._first_to_answer = lambda *_: None  # no network
+    download._first_to_answer = lambda *_: None  # no network
     code: Any = 98
     try:
         cli.main()

@@ -16,7 +16,8 @@ import torchvision
 from conftest import Answer
 
 from hpo import cli, session
-from hpo.data import datasets as data
+from hpo.data.catalog import NAMES
+from hpo.data.download import Unavailable
 from hpo.passwords import shown
 from hpo.storage.open import open_storage
 from hpo.study import file as study_file
@@ -310,8 +311,8 @@ def test_list_shows_the_studies_in_the_storage(forked_hpo: Run, tmp_path: Path):
 def test_data_list_says_what_is_on_disk(forked_hpo: Run, tmp_path: Path):
     raw = tmp_path / "d" / "KMNIST" / "raw"
     raw.mkdir(parents=True)
-    for file in data.IDX["kmnist"].files:
-        (raw / f"{file.name}.gz").touch()
+    for name in NAMES:
+        (raw / f"{name}.gz").touch()
     answer = forked_hpo("data", "list", env={"HPO_DATA_DIR": str(tmp_path / "d")})
     assert (answer.code, answer.err) == (0, "")
     assert [line.split(maxsplit=1) for line in answer.out.splitlines()[1:]] == [
@@ -331,8 +332,8 @@ def test_data_get_says_what_it_got(forked_hpo: Run):
 def test_data_get_names_a_damaged_file(forked_hpo: Run, tmp_path: Path):
     raw = tmp_path / "MNIST" / "raw"
     raw.mkdir(parents=True)
-    for file in data.IDX["mnist"].files:
-        (raw / f"{file.name}.gz").write_bytes(b"half")
+    for name in NAMES:
+        (raw / f"{name}.gz").write_bytes(b"half")
     answer = forked_hpo("data", "get", "mnist", "--data-dir", ".")
     assert_refused(answer, "train-images-idx3-ubyte.gz: is damaged", "delete", lines=4)
 
@@ -397,7 +398,7 @@ def test_dataset_asked_for_is_never_replaced(
 @pytest.mark.usefixtures("offline")
 def test_study_file_on_another_dataset_gets_it_or_nothing(tmp_path: Path):
     raw = {**study_file.load("grid-report").raw, "dataset": "kmnist"}
-    with pytest.raises(data.Unavailable, match="kmnist"):
+    with pytest.raises(Unavailable, match="kmnist"):
         session.load_data(study_file.parse(raw, "mine", "mine.toml"), None, tmp_path, "mine")
 
 

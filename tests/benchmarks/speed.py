@@ -26,6 +26,7 @@ from torch import nn
 from torchvision import datasets, transforms
 
 from hpo.data import datasets as data
+from hpo.data.catalog import NAMES
 from hpo.run import provenance
 from hpo.study.config import Config, Seeds
 from hpo.training.train import Examples, Split, train
@@ -162,12 +163,12 @@ def plain_copy(folder: Path, target: Path) -> None:
     """MNIST's files as torchvision wants them: decompressed."""
     raw = target / "MNIST" / "raw"
     raw.mkdir(parents=True)
-    for file in data.IDX["mnist"].files:
-        plain = folder / "MNIST" / "raw" / file.name
+    for name in NAMES:
+        plain = folder / "MNIST" / "raw" / name
         if plain.is_file():
             shutil.copy(plain, raw)
         else:
-            (raw / file.name).write_bytes(gzip.decompress(Path(f"{plain}.gz").read_bytes()))
+            (raw / name).write_bytes(gzip.decompress(Path(f"{plain}.gz").read_bytes()))
 
 
 def report_epoch(width: int, root: Path) -> float:
