@@ -1,12 +1,16 @@
 """Study files: what the shipped ones say, and what a wrong one is told."""
 
+import json
 import time
+import tomllib
 from pathlib import Path
 
+import jsonschema
 import pytest
 
 from hpo.errors import InputError
 from hpo.study import file as study_file
+from hpo.study import schema
 from hpo.study.file import COLUMNS, GridStudy, Reported, SearchStudy, load
 from hpo.study.space import Choices, Fixed, Range
 
@@ -134,6 +138,26 @@ def test_search_space_reads_scalars_lists_and_tables_as_fixed_choices_and_ranges
     assert study.space["lr"] == Range(low=1e-4, high=1.0, log=True)
     assert study.space["batch_size"] == Fixed(value=256)
     assert isinstance(study.space["optimizer"], Choices)
+
+
+def test_the_schema_is_current_and_knows_the_shipped_files():
+    stored = (study_file.studies_dir() / schema.FILE).read_text("utf-8")
+    assert stored == schema.text(), "python -m hpo.study.schema writes it"
+    for path in study_file.shipped().values():
+        assert path.read_text("utf-8").startswith(f"#:schema ./{schema.FILE}\n")
+        jsonschema.validate(tomllib.loads(path.read_text("utf-8")), json.loads(stored))
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [("width = 8", "width = 0"), ("seeds = 3", "seed = 3"), ('"relu"', '"swish"'), ("0.95", "95")],
+)
+def test_the_schema_refuses_what_the_program_refuses(old: str, new: str):
+    known = schema.json_schema()
+    jsonschema.validate(tomllib.loads(GRID), known)
+    jsonschema.validate(tomllib.loads(SEARCH), known)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(tomllib.loads(GRID.replace(old, new)), known)
 
 
 # --- a user's own ------------------------------------------------------------------------------

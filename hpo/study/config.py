@@ -1,72 +1,40 @@
-"""What one training is: its hyperparameters, their names and their bounds (no torch here)."""
+"""The hyperparameters of a training: their names, types, bounds and defaults."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from functools import cache
+from typing import Annotated, Any, get_type_hints
 
-from hpo.study.names import ACTIVATIONS, OPTIMIZERS, SCHEDULES, Named
-from hpo.text import quoted
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+
+from hpo.study.fields import Flag, bounds, explained_number, one_of
+from hpo.study.names import ACTIVATIONS, OPTIMIZERS, SCHEDULES
 
 CLASSES = 10  # of every dataset here
 SEED = 0  # of every trial of a search; finalists use the seeds after it
-CHOICES: dict[str, Mapping[str, Named]] = {
-    "activation": ACTIVATIONS,
-    "optimizer": OPTIMIZERS,
-    "schedule": SCHEDULES,
-}
-# name: (type, least, most). The upper bounds only keep a slip of the pen from taking the machine.
-BOUNDS: dict[str, tuple[type, float, float]] = {
-    "depth": (int, 1, 100),
-    "width": (int, 1, 65_536),
-    "lr": (float, 0.0, 1e6),
-    "batch_size": (int, 1, 65_536),
-    "epochs": (int, 1, 100_000),
-    "momentum": (float, 0.0, 1.0),
-    "weight_decay": (float, 0.0, 1e6),
-}
-POSITIVE = ("lr",)
 
 
-def check(name: str, value: Any) -> str | None:
-    """What is wrong with `value` for the hyperparameter `name`, in words; None if nothing is."""
-    if name in CHOICES:
-        known = ", ".join(CHOICES[name])
-        found = isinstance(value, str) and value in CHOICES[name]
-        return None if found else f"must be one of {known}, got {quoted(value)}"
-    if name == "nesterov":
-        return None if isinstance(value, bool) else f"must be true or false, got {quoted(value)}"
-    kind, low, high = BOUNDS[name]
-    accepted = int if kind is int else (int, float)
-    if isinstance(value, bool) or not isinstance(value, accepted):
-        return f"must be {'a whole number' if kind is int else 'a number'}, got {quoted(value)}"
-    if name in POSITIVE and value <= low:
-        return f"must be greater than {low:g}, got {quoted(value)}"
-    if not low <= value <= high:  # so is NaN
-        return f"must be between {low:g} and {high:g}, got {quoted(value)}"
-    return None
-
-
+# The upper bounds keep a typing error from taking all memory.
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """The hyperparameters of one training.
+    """The hyperparameters of one training. Raises ValueError for a value out of its bounds.
 
-    depth counts hidden layers, width their units. momentum and nesterov belong to the sgd family
-    (`sgd_momentum` is SGD at momentum 0.9 unless momentum says otherwise); weight_decay to all
-    optimizers, decoupled in adamw. schedule is how lr falls to 0 over all steps of the training, if
-    at all. Raises ValueError for a value out of its bounds.
+    depth: hidden layers. width: units of each. momentum and nesterov belong to the SGD family;
+    `sgd_momentum` is SGD with momentum 0.9 unless momentum is given. weight_decay: decoupled in
+    adamw. schedule: how lr changes over the steps of the training.
     """
 
-    depth: int
-    width: int
-    activation: str
-    optimizer: str
-    lr: float
-    batch_size: int = 64
-    epochs: int = 10
-    momentum: float = 0.0
-    nesterov: bool = False
-    weight_decay: float = 0.0
-    schedule: str = "constant"
+    depth: Annotated[int, Field(ge=1, le=100)]
+    width: Annotated[int, Field(ge=1, le=65_536)]
+    activation: Annotated[str, *one_of(ACTIVATIONS)]
+    optimizer: Annotated[str, *one_of(OPTIMIZERS)]
+    lr: Annotated[float, Field(gt=0, le=1e6)]
+    batch_size: Annotated[int, Field(ge=1, le=65_536)] = 64
+    epochs: Annotated[int, Field(ge=1, le=100_000)] = 10
+    momentum: Annotated[float, Field(ge=0, le=1)] = 0.0
+    nesterov: Flag = False
+    weight_decay: Annotated[float, Field(ge=0, le=1e6)] = 0.0
+    schedule: Annotated[str, *one_of(SCHEDULES)] = "constant"
 
     def __post_init__(self) -> None:
         faults = faults_in(self.as_dict())
@@ -80,12 +48,13 @@ class Config:
         return f"{layers}, {self.optimizer} at {self.lr:.2g}"
 
     def as_dict(self) -> dict[str, Any]:
+        """Returns {hyperparameter: value}."""
         return {f.name: getattr(self, f.name) for f in fields(self)}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Seeds:
-    """Where a training's randomness comes from: its split, its initial weights, its batch order."""
+    """The seeds of a training's split, initial weights and batch order."""
 
     split: int
     weights: int
@@ -93,7 +62,7 @@ class Seeds:
 
     @classmethod
     def of(cls, seed: int, varies: Sequence[str] = ("split", "weights", "order")) -> "Seeds":
-        """Seed k of what varies; the rest stays at seed 0."""
+        """Returns `seed` for the sources that vary, and 0 for the others."""
         return cls(**{name: seed if name in varies else 0 for name in SOURCES})
 
 
@@ -103,17 +72,39 @@ REQUIRED = ("depth", "width", "activation", "optimizer", "lr")
 DEFAULTS = {f.name: f.default for f in fields(Config) if f.name not in REQUIRED}
 
 
+_HINTS = get_type_hints(Config, include_extras=True)
+# {hyperparameter: (int or float, least, most)} of those that are numbers.
+BOUNDS = {name: bounds(h) for name, h in _HINTS.items() if h.__origin__ in (int, float)}
+# {hyperparameter: its type for pydantic, with errors in plain words}
+TYPES = {name: explained_number(h) if name in BOUNDS else h for name, h in _HINTS.items()}
+
+
+@cache
+def _adapter(name: str) -> TypeAdapter[Any]:
+    strict = ConfigDict(strict=True, allow_inf_nan=False)
+    return TypeAdapter(TYPES[name], config=strict)
+
+
+def check(name: str, value: Any) -> str | None:
+    """Returns what is wrong with a value of a hyperparameter; None if nothing is."""
+    try:
+        _adapter(name).validate_python(value)
+    except ValidationError as error:
+        return error.errors(include_url=False)[0]["msg"]
+    return None
+
+
 def faults_in(values: Mapping[str, Any]) -> dict[str, str]:
-    """{hyperparameter: what is wrong with it}; also where two values do not go together."""
+    """Returns {hyperparameter: what is wrong}, also for values that do not go together."""
     faults = {name: fault for name, v in values.items() if (fault := check(name, v))}
-    if faults:
-        return faults
-    optimizer = OPTIMIZERS[values["optimizer"]]
-    momentum = values.get("momentum")
-    if values.get("nesterov") and not (
-        "nesterov" in optimizer.takes and (momentum or optimizer.momentum)
-    ):
-        faults["nesterov"] = "needs optimizer sgd with a momentum above 0"
+    return faults or _combination_faults(values)
+
+
+def _combination_faults(values: Mapping[str, Any]) -> dict[str, str]:
+    optimizer, momentum = OPTIMIZERS[values["optimizer"]], values.get("momentum")
+    if values.get("nesterov"):
+        if "nesterov" not in optimizer.takes or not (momentum or optimizer.momentum):
+            return {"nesterov": "needs optimizer sgd with a momentum above 0"}
     elif momentum and "momentum" not in optimizer.takes:
-        faults["momentum"] = f"is no hyperparameter of {values['optimizer']}"
-    return faults
+        return {"momentum": f"is no hyperparameter of {values['optimizer']}"}
+    return {}

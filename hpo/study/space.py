@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from hpo.study.config import BOUNDS, REQUIRED, check, faults_in
+from pydantic import TypeAdapter, WithJsonSchema
+
+from hpo.study.config import BOUNDS, REQUIRED, TYPES, check, faults_in
 from hpo.text import quoted
 
 if TYPE_CHECKING:
@@ -109,6 +111,18 @@ def parse_domain(value: Any) -> Domain:
     if isinstance(value, dict):
         return Range(**value)
     return Fixed(value=value)
+
+
+def domain_schema(name: str) -> WithJsonSchema:
+    """Returns the JSON Schema of a hyperparameter's domain: a value, choices or a range."""
+    value = TypeAdapter(TYPES[name]).json_schema()
+    kinds: list[dict[str, Any]] = [value, {"type": "array", "items": value, "minItems": 1}]
+    if name in BOUNDS:
+        step = {"type": value["type"], "exclusiveMinimum": 0}
+        keys = {"low": value, "high": value, "log": {"type": "boolean"}, "step": step}
+        required = {"required": ["low", "high"], "additionalProperties": False}
+        kinds.append({"type": "object", "properties": keys, **required})
+    return WithJsonSchema({"anyOf": kinds})
 
 
 def space_faults(table: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -144,7 +144,7 @@ def test_a_document_with_any_value_in_any_place_is_read_or_refused(folder, name,
 
 
 def test_mutated_study_files_are_read_or_refused(folder, amount, tally):
-    rng, outcomes, valid = random.Random(0), Counter(), []
+    rng, outcomes, valid = random.Random(1), Counter(), []
     path = folder / "mutated.toml"
     count = amount(150, 5000)
     before = listing(folder)
@@ -369,15 +369,15 @@ def best(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     """The files of a small network's best/ folder."""
     import torch
 
-    from hpo.model import weights as saved
     from hpo.model.folder import said_of
     from hpo.training.network import Network
+    from hpo.workers.worker import _packed
 
     config = Config(depth=1, width=8, activation="relu", optimizer="sgd", lr=0.1)
     network = Network([784, 8, 10], "relu", [torch.Generator()], torch.device("cpu"))
     about = {"name": "mnist-5k", "checksum": "x", "features": 784, "train": 3, "valid": 1}
     said = tomli_w.dumps(said_of("study", 0, config, about))
-    return {"model.safetensors": saved.packed(network), "config.toml": said.encode()}
+    return {"model.safetensors": _packed(network), "config.toml": said.encode()}
 
 
 def pictures() -> dict[str, bytes]:

@@ -27,7 +27,7 @@ from test_report import store
 
 import hpo
 from hpo import cli, passwords
-from hpo.data.datasets import IDX
+from hpo.data.catalog import NAMES
 from hpo.errors import InputError
 from hpo.report import write as report
 from hpo.study import file as study_file
@@ -111,7 +111,7 @@ def test_a_pickle_in_place_of_a_dataset_a_network_or_an_image_is_not_opened(tmp_
     folder, sprung = tmp_path / "cwd", tmp_path / "sprung"
     torch.save({"0.weight": Trap(sprung)}, tmp_path / "archive")
     contents = [pickle.dumps(Trap(sprung)), (tmp_path / "archive").read_bytes()]
-    raw = [f"MNIST/raw/{file.name}{end}" for file in IDX["mnist"].files for end in ("", ".gz")]
+    raw = [f"MNIST/raw/{name}{end}" for name in NAMES for end in ("", ".gz")]
     legacy = ["MNIST/processed/training.pt", "MNIST/processed/test.pt"]
     named = ["best/config.toml", "best/model.safetensors", "a.png", "a.npz", "a.idx", "hpo.log"]
     for path in map(folder.joinpath, (*raw, *legacy, *named, "study.toml")):

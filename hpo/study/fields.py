@@ -1,0 +1,152 @@
+"""Types of the fields of a study file: declared for pydantic, with errors in plain words."""
+
+import difflib
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Annotated, Any, TypeVar, get_args
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    WithJsonSchema,
+    WrapValidator,
+)
+from pydantic_core import PydanticCustomError
+
+from hpo.errors import InputError
+from hpo.text import printable, quoted, shortened
+
+
+class Table(BaseModel):
+    """A table of a study file: no other keys, no conversions, no NaN."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False, frozen=True)
+
+
+T = TypeVar("T", bound=Table)
+
+
+class Faults:
+    """Collects what is wrong with a study file, to say all of it at once. where: the file."""
+
+    def __init__(self, where: str) -> None:
+        self.where = where
+        self.lines: list[str] = []
+
+    def add(self, key: str, text: str) -> None:
+        key, text = printable(shortened(key)), printable(shortened(text, 600))
+        self.lines.append(f"{self.where}: {key}: {text}")
+
+    def raise_all(self) -> None:
+        """Raises InputError, one line per fault, if there are any."""
+        if self.lines:
+            raise InputError("\n".join(self.lines))
+
+    def read(
+        self, model: type[T], table: Mapping[str, Any], at: str = "", *, besides: Sequence[str] = ()
+    ) -> T | None:
+        """Reads a table; None and its faults if it is wrong. besides: keys that are read apart."""
+        known = (*model.model_fields, *besides)
+        unknown = self.unknown(table, known, at)
+        own = {k: v for k, v in table.items() if k in model.model_fields}
+        try:
+            read = model.model_validate(own)
+        except ValidationError as error:
+            for wrong in error.errors(include_url=False):
+                self.add(f"{at}{wrong['loc'][0]}", wrong["msg"])
+            return None
+        return None if unknown else read
+
+    def unknown(self, table: Mapping[str, Any], known: Sequence[str], at: str = "") -> bool:
+        """Adds a fault for each key that is not known; whether there is one."""
+        unknown = [key for key in table if key not in known]
+        for key in unknown:
+            near = difflib.get_close_matches(key, known, 1)
+            hint = f"did you mean {quoted(near[0])}?" if near else f"known: {', '.join(known)}"
+            self.add(f"{at}{key}", f"unknown key; {hint}")
+        return bool(unknown)
+
+    def table(self, parent: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+        """Returns the table at a key; empty if there is none."""
+        value = parent.get(key, {})
+        if isinstance(value, dict):
+            return value
+        self.add(key, f"must be a table, got {quoted(value)}")
+        return {}
+
+    def tables(self, parent: Mapping[str, Any], key: str, at: str = "") -> list[Mapping[str, Any]]:
+        """Returns the tables of an array at a key; empty if there are none."""
+        value = parent.get(key, [])
+        if isinstance(value, list) and all(isinstance(item, dict) for item in value):
+            return value
+        self.add(f"{at}{key}", f"must be a list of tables, got {quoted(value)}")
+        return []
+
+
+def fault(text: str) -> PydanticCustomError:
+    """Returns the error that a validator raises to say `text`."""
+    return PydanticCustomError("fault", "{text}", {"text": text})
+
+
+def explained(words: str | Callable[[str, Any], str]) -> WrapValidator:
+    """Replaces pydantic's message by "WORDS, got VALUE".
+
+    words: or a function of the error's type and the value. The types:
+    https://docs.pydantic.dev/latest/errors/validation_errors/.
+    """
+
+    def explain(value: Any, handler: Callable[[Any], Any]) -> Any:
+        try:
+            return handler(value)
+        except ValidationError as error:
+            kind = error.errors(include_url=False)[0]["type"]
+            text = words if isinstance(words, str) else words(kind, value)
+            raise fault(f"{text}, got {quoted(value)}") from None
+
+    return WrapValidator(explain)
+
+
+def one_of(names: Collection[str]) -> tuple[WrapValidator, WithJsonSchema]:
+    """Accepts the names that the table has when the value is validated."""
+
+    def check(value: Any, handler: Callable[[Any], Any]) -> Any:
+        if not isinstance(value, str) or value not in names:
+            raise fault(f"must be one of {', '.join(names)}, got {quoted(value)}")
+        return value
+
+    return WrapValidator(check), WithJsonSchema({"enum": list(names)})
+
+
+def bounds(hint: Any) -> tuple[type, float, float]:
+    """Returns int or float and the declared bounds of Annotated[int or float, Field(…)]."""
+    kind, field = get_args(hint)[:2]
+    limits = {
+        key: getattr(limit, key)
+        for limit in field.metadata
+        for key in ("gt", "ge", "le")
+        if hasattr(limit, key)
+    }
+    return kind, limits["gt"] if "gt" in limits else limits["ge"], limits["le"]
+
+
+def explained_number(hint: Any) -> Any:
+    """Returns the type Annotated[int or float, Field(…)] with its bounds in the message."""
+    kind, low, high = bounds(hint)
+
+    def words(error: str, value: Any) -> str:
+        too_long = type(value) is int  # 400 digits are no float
+        if error in ("int_type", "float_type", "int_from_float") and not too_long:
+            return f"must be {'a whole number' if kind is int else 'a number'}"
+        if error == "greater_than":
+            return f"must be greater than {low:g}"
+        return f"must be between {low:g} and {high:g}"
+
+    return Annotated[hint, explained(words)]
+
+
+Text = Annotated[str, StringConstraints(strip_whitespace=True), explained("must be text")]
+Flag = Annotated[bool, explained("must be true or false")]
+Names = Annotated[tuple[str, ...], Field(strict=False), explained("must be a list of names")]
+Count = Annotated[int, Field(ge=1, le=10**6), explained("must be a whole number from 1 to 1000000")]
