@@ -1,5 +1,9 @@
-"""What n values say of a statement, and the verdict on many statements at once."""
+"""Hypothesis tests on values per seed, and verdicts with Holm's correction.
 
+scipy.stats and statsmodels are imported in the functions: they take half a second to load.
+"""
+
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -8,24 +12,24 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import stdtr, stdtrit
-
-from hpo.analysis.statistics import estimate
 
 LEVEL = 0.05
-EXACT = 16  # values up to which all sign flips are tried, and not a sample of them
+EXACT = 16  # values up to which all sign flips are tried; beyond, a sample of FLIPS
 FLIPS = 9_999
-ROUNDING = 1e-12  # of a sum: less does not make one of two greater
+ROUNDING = 1e-12  # of a sum: a smaller difference is none
 
-Values = Sequence[float] | NDArray[np.float64]
+Floats = NDArray[np.float64]
+Values = Sequence[float] | Floats
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evidence:
-    """What n values say of one statement: its effect with a 95% interval (NaN or infinite bounds
-    where so few values give none), and two one-sided p-values. p_for is small where the statement
-    is supported beyond chance, p_against where it is contradicted so. test: its name, "" where
-    nothing can be tested."""
+    """What n values say of a statement.
+
+    effect: with its 95% interval low to high (NaN or infinite where n is too small). p_for and
+    p_against: one-sided p-values, small where the values support or contradict the statement.
+    test: its name, "" if nothing can be tested.
+    """
 
     n: int
     effect: float
@@ -37,191 +41,176 @@ class Evidence:
 
 
 class Verdict(Enum):
-    """What is concluded of a statement."""
+    """The conclusion on a statement."""
 
     HOLDS = "holds"
     UNRESOLVED = "unresolved"
     REFUTED = "refuted"
 
 
-# --- statements --------------------------------------------------------------------------------
+# --- tests -------------------------------------------------------------------------------------
 
 
 def greater(differences: Values, *, bimodal: bool = False) -> Evidence:
-    """That the mean of paired differences is above 0: by the paired t-test, or by flipping signs
-    where pairs are bimodal or all alike (a t of infinity would be false certainty).
+    """Tests that the mean of paired differences is above 0, by the paired t-test.
 
-    Raises ValueError without a difference, or for one that is not finite.
+    By sign flips where pairs are bimodal, and where all values are equal: t would be infinite.
+    Raises ValueError for no values and for values that are not finite.
     """
-    found = _finite(differences)
-    if found.size == 1 or not found.any():
-        return _untested(found)
-    if bimodal or np.ptp(found) < 1e-12 * np.abs(found).max():
-        return _sign_flip(found)
-    mean = estimate(found)
-    error = float(found.std(ddof=1)) / found.size**0.5
-    return Evidence(
-        n=found.size, effect=mean.mean, low=mean.low, high=mean.high,
-        p_for=_t_above(mean.mean, error, found.size - 1),
-        p_against=_t_above(-mean.mean, error, found.size - 1), test="paired t",
-    )  # fmt: skip
+    values = _finite(differences)
+    if values.size == 1 or not values.any():
+        return _untested(values)
+    if bimodal or np.ptp(values) < 1e-12 * np.abs(values).max():
+        return _sign_flips(values)
+    from scipy.stats import ttest_1samp
+
+    return _evidence(values.size, values.mean(), *_t(ttest_1samp, values, 0), "paired t")
 
 
 def greater_unpaired(a: Values, b: Values, *, bimodal: bool = False) -> Evidence:
-    """That the mean of a is above that of b, by Student's t-test for two samples of one spread; n
-    counts both. (Welch's would grant them two, but of 10 values and 2 it rejects 25 of 1,000 true
-    hypotheses at a level of 3.) Where they are bimodal by the permutation test of their means,
-    which gives no interval.
+    """Tests that the mean of a is above that of b, by Student's t-test for two samples; n counts
+    both. By a permutation test of the means, without an interval, where they are bimodal.
 
-    Raises ValueError where either has no value, or one that is not finite.
+    Welch's test allows two spreads, but of 10 values and 2 it rejects 25 of 1,000 true hypotheses
+    at a level of 3. Raises ValueError as `greater` does.
     """
-    mean, error, degrees = _pooled(_finite(a), _finite(b))
-    n = len(a) + len(b)
-    if not degrees:
-        return _nothing(n, mean)
+    ours, theirs = _finite(a), _finite(b)
+    n, effect = len(ours) + len(theirs), ours.mean() - theirs.mean()
+    if _untestable(ours, theirs):
+        return _nothing(n, effect)
     if bimodal:
-        return _shuffled(_finite(a), _finite(b))
-    half = float(stdtrit(degrees, 0.975)) * error
-    return Evidence(
-        n=n, effect=mean, low=mean - half, high=mean + half,
-        p_for=_t_above(mean, error, degrees), p_against=_t_above(-mean, error, degrees),
-        test="two-sample t",
-    )  # fmt: skip
+        p_for, p_against = (_permutation(ours, theirs, side) for side in ("greater", "less"))
+        return _evidence(n, effect, (np.nan, np.nan), p_for, p_against, "permutation")
+    from scipy.stats import ttest_ind
+
+    return _evidence(n, effect, *_t(ttest_ind, ours, theirs), "two-sample t")
 
 
 @cache
 def mostly_fails(failures: int, n: int) -> Evidence:
-    """That something fails more often than not: the exact binomial test against one half, with the
-    interval of Clopper and Pearson (1934). Raises ValueError without a try."""
+    """Tests that a training fails more often than not, by the exact binomial test against one half
+    with the interval of Clopper and Pearson (1934). Raises ValueError for n = 0."""
     if n < 1:
         raise ValueError("a share needs at least 1 try")
-    from scipy.stats import binomtest  # half a second to load
+    from scipy.stats import binomtest
 
-    above = binomtest(failures, n, 0.5, alternative="greater").pvalue
-    below = binomtest(failures, n, 0.5, alternative="less").pvalue
+    above, below = (binomtest(failures, n, 0.5, alternative=s) for s in ("greater", "less"))
     interval = binomtest(failures, n).proportion_ci(0.95, method="exact")
-    return Evidence(
-        n=n, effect=failures / n, low=float(interval.low), high=float(interval.high),
-        p_for=float(above), p_against=float(below), test="exact binomial",
-    )  # fmt: skip
+    return _evidence(n, failures / n, interval, above.pvalue, below.pvalue, "exact binomial")
 
 
 def within(differences: Values, margin: float) -> Evidence:
-    """That the mean of paired differences lies within ± margin, by two one-sided t-tests
+    """Tests that the mean of paired differences lies within ± margin, by two one-sided t-tests
     (Schuirmann 1987). Raises ValueError as `greater` does."""
-    found = _finite(differences)
-    if found.size == 1:
-        return _untested(found)
-    error = float(found.std(ddof=1)) / found.size**0.5
-    return _within(float(found.mean()), error, found.size - 1, found.size, margin)
+    values = _finite(differences)
+    if values.size == 1:
+        return _untested(values)
+    if np.ptp(values) == 0:  # equal values of so few seeds are no evidence
+        return _nothing(values.size, values.mean())
+    from scipy.stats import ttest_1samp
+    from statsmodels.stats.weightstats import DescrStatsW
+
+    p_for = DescrStatsW(values).ttost_mean(-margin, margin)[0]
+    interval, *_ = _t(ttest_1samp, values, 0)
+    outside = _t(ttest_1samp, values, margin)[1], _t(ttest_1samp, values, -margin)[2]
+    return _equivalence(values.size, values.mean(), interval, p_for, min(outside))
 
 
 def within_unpaired(a: Values, b: Values, margin: float) -> Evidence:
-    """That the means of a and b lie within ± margin of each other, by two one-sided t-tests
-    as `greater_unpaired` makes them.
-    Raises ValueError as `greater_unpaired` does."""
-    mean, error, degrees = _pooled(_finite(a), _finite(b))
-    n = len(a) + len(b)
-    if not degrees:
-        return _nothing(n, mean)
-    return _within(mean, error, degrees, n, margin)
+    """Tests that the means of a and b lie within ± margin of each other, by two one-sided t-tests
+    for two samples of one spread. Raises ValueError as `greater` does."""
+    ours, theirs = _finite(a), _finite(b)
+    n, effect = len(ours) + len(theirs), ours.mean() - theirs.mean()
+    if _untestable(ours, theirs):
+        return _nothing(n, effect)
+    from scipy.stats import ttest_ind
+    from statsmodels.stats.weightstats import ttost_ind
+
+    p_for = ttost_ind(ours, theirs, -margin, margin)[0]
+    interval, *_ = _t(ttest_ind, ours, theirs)
+    outside = _t(ttest_ind, ours - margin, theirs)[1], _t(ttest_ind, ours + margin, theirs)[2]
+    return _equivalence(n, effect, interval, p_for, min(outside))
 
 
-def _within(mean: float, error: float, degrees: float, n: int, margin: float) -> Evidence:
-    """Outside is looked for on two sides, so its p-value is doubled. Values all alike are too good
-    to be true of so few."""
-    if error == 0:
-        return _nothing(n, mean)
-    half = float(stdtrit(degrees, 0.975)) * error
-    above = _t_above(mean - margin, error, degrees)
-    below = _t_above(-margin - mean, error, degrees)
+def _t(test: Any, a: Floats, b: Any) -> tuple[Any, float, float]:
+    """Returns a t-test's 95% interval, and its p-values for a mean above and below 0."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # of values that are nearly equal
+        both, above, below = (test(a, b, alternative=s) for s in ("two-sided", "greater", "less"))
+    return both.confidence_interval(), float(above.pvalue), float(below.pvalue)
+
+
+def _equivalence(n: int, effect: float, interval: Any, p_for: float, p_outside: float) -> Evidence:
+    """The mean may lie outside on two sides, so that p-value is doubled."""
+    return _evidence(n, effect, interval, p_for, min(1.0, 2 * p_outside), "equivalence")
+
+
+def _evidence(
+    n: int, effect: float, interval: Any, p_for: float, p_against: float, test: str
+) -> Evidence:
+    low, high = map(float, interval)
     return Evidence(
-        n=n, effect=mean, low=mean - half, high=mean + half,
-        p_for=max(_t_above(margin - mean, error, degrees), _t_above(mean + margin, error, degrees)),
-        p_against=min(1.0, 2 * min(above, below)),
-        test="equivalence",
+        n=n, effect=float(effect), low=low, high=high, p_for=float(p_for),
+        p_against=float(p_against), test=test,
     )  # fmt: skip
 
 
 def _nothing(n: int, effect: float, bound: float = float("nan")) -> Evidence:
-    """What can be seen, and not tested."""
-    return Evidence(n=n, effect=effect, low=bound, high=bound, p_for=1.0, p_against=1.0, test="")
+    """An effect that cannot be tested."""
+    return _evidence(n, effect, (bound, bound), 1.0, 1.0, "")
 
 
-def _untested(found: NDArray[np.float64]) -> Evidence:
-    """One value, or nothing but zeros."""
-    bound = float("nan") if found.size == 1 else 0.0
-    return _nothing(found.size, float(found.mean()), bound)
+def _untested(values: Floats) -> Evidence:
+    """One value, or only zeros."""
+    bound = float("nan") if values.size == 1 else 0.0
+    return _nothing(values.size, values.mean(), bound)
 
 
-def _finite(values: Values) -> NDArray[np.float64]:
-    found = np.asarray(values, float)
-    if not found.size or not np.isfinite(found).all():
-        raise ValueError(f"a test needs finite values, at least 1 of them; got {found.tolist()}")
-    return found
+def _untestable(a: Floats, b: Floats) -> bool:
+    """Whether two samples have no degree of freedom, or no spread."""
+    return a.size + b.size == 2 or (np.ptp(a) == 0 and np.ptp(b) == 0)
 
 
-def _t_above(mean: float, error: float, degrees: float) -> float:
-    """The one-sided p-value for a mean above 0; without any spread the mean decides."""
-    if error == 0:
-        return 0.5 if mean == 0 else float(mean < 0)
-    return float(stdtr(degrees, -mean / error))
+def _finite(values: Values) -> Floats:
+    array = np.asarray(values, float)
+    if not array.size or not np.isfinite(array).all():
+        raise ValueError(f"a test needs finite values, at least 1 of them; got {array.tolist()}")
+    return array
 
 
-def _shuffled(a: NDArray[np.float64], b: NDArray[np.float64]) -> Evidence:
+def _permutation(a: Floats, b: Floats, side: str) -> float:
     from scipy.stats import permutation_test
 
     def difference(x: Any, y: Any, axis: int) -> Any:
         return np.mean(x, axis=axis) - np.mean(y, axis=axis)
 
-    p_for, p_against = (
-        float(
-            permutation_test(
-                (a, b), difference, alternative=side, n_resamples=FLIPS, vectorized=True,
-                random_state=0,
-            ).pvalue
-        )
-        for side in ("greater", "less")
-    )  # fmt: skip
-    return Evidence(
-        n=a.size + b.size, effect=float(a.mean() - b.mean()), low=float("nan"), high=float("nan"),
-        p_for=p_for, p_against=p_against, test="permutation",
-    )  # fmt: skip
-
-
-def _pooled(a: NDArray[np.float64], b: NDArray[np.float64]) -> tuple[float, float, int]:
-    """Difference of the means, its standard error and degrees of freedom, with one spread for both;
-    0 degrees where it is not known, or there is none."""
-    mean, degrees = float(a.mean() - b.mean()), a.size + b.size - 2
-    squares = float(((a - a.mean()) ** 2).sum() + ((b - b.mean()) ** 2).sum())
-    if not degrees or squares == 0:
-        return mean, 0.0, 0
-    return mean, (squares / degrees * (1 / a.size + 1 / b.size)) ** 0.5, degrees
+    test = permutation_test(
+        (a, b), difference, alternative=side, n_resamples=FLIPS, vectorized=True, random_state=0
+    )
+    return float(test.pvalue)
 
 
 # --- sign flips --------------------------------------------------------------------------------
 
 
-def _sign_flip(found: NDArray[np.float64]) -> Evidence:
-    """The permutation test of Fisher (1935): were the mean 0 and the differences symmetric about
-    it, each could as well have had the other sign. The interval holds every mean that the test does
-    not reject."""
-    return Evidence(
-        n=found.size, effect=float(found.mean()), low=_bound(found), high=-_bound(-found),
-        p_for=_p_above(found, 0.0), p_against=_p_above(-found, 0.0), test="sign flips",
-    )  # fmt: skip
+def _sign_flips(values: Floats) -> Evidence:
+    """The permutation test of Fisher (1935): if the mean is 0 and the distribution symmetric, each
+    value could as well have the other sign. The interval holds all means that are not rejected."""
+    interval = _bound(values), -_bound(-values)
+    p_for, p_against = _p_above(values, 0.0), _p_above(-values, 0.0)
+    return _evidence(values.size, values.mean(), interval, p_for, p_against, "sign flips")
 
 
-def _p_above(found: NDArray[np.float64], mean: float) -> float:
-    """The share of flips that give the differences from `mean` a sum as great as they have."""
-    shifted = found - mean
+def _p_above(values: Floats, mean: float) -> float:
+    """Returns the share of flips that give the differences from `mean` as large a sum."""
+    shifted = values - mean
     sums = _signs(shifted.size) @ shifted
     return float((sums >= shifted.sum() - ROUNDING * np.abs(shifted).sum()).mean())
 
 
 @cache
-def _signs(n: int) -> NDArray[np.float64]:
-    """All flips of n values, or FLIPS at random and none flipped: a row a flip."""
+def _signs(n: int) -> Floats:
+    """Returns all flips of n values, or FLIPS random ones and the one without a flip, as rows."""
     if n <= EXACT:
         bits = np.arange(2**n)[:, None] >> np.arange(n) & 1
     else:
@@ -229,15 +218,15 @@ def _signs(n: int) -> NDArray[np.float64]:
     return np.asarray(2.0 * bits - 1)
 
 
-def _bound(found: NDArray[np.float64]) -> float:
-    """The lower bound: the least mean that flips do not reject at 2.5%, for their p-value rises
-    with it. Below the least difference that is 1 in 2^n: too much for fewer than 6 values."""
-    if 0.5**found.size > LEVEL / 2:
+def _bound(values: Floats) -> float:
+    """Returns the lower bound: the least mean that flips do not reject at 2.5%, by bisection. The
+    smallest p-value is 1 in 2^n, so fewer than 6 values have none."""
+    if 0.5**values.size > LEVEL / 2:
         return -np.inf
-    low, high = float(found.min()), float(found.mean())
+    low, high = float(values.min()), float(values.mean())
     for _ in range(50):
         middle = (low + high) / 2
-        low, high = (low, middle) if _p_above(found, middle) > LEVEL / 2 else (middle, high)
+        low, high = (low, middle) if _p_above(values, middle) > LEVEL / 2 else (middle, high)
     return high
 
 
@@ -245,20 +234,24 @@ def _bound(found: NDArray[np.float64]) -> float:
 
 
 def combine(parts: Sequence[Evidence]) -> tuple[float, float]:
-    """(p_for, p_against) of the statement that all parts are true. It holds if each does, so the
-    weakest part decides (the intersection-union test, Berger 1982); it is refuted if any part is,
-    so the strongest contradiction counts as often as there were chances for it (Bonferroni)."""
+    """Returns (p_for, p_against) of the statement that all parts are true.
+
+    It holds if each part does: the weakest decides (intersection-union test, Berger 1982). It is
+    refuted if any part is: the smallest p-value, multiplied by the number of parts (Bonferroni).
+    """
     against = min(part.p_against for part in parts)
     return max(part.p_for for part in parts), min(1.0, len(parts) * against)
 
 
 def judge(p_values: Sequence[tuple[float, float]]) -> list[tuple[Verdict, float]]:
-    """The verdicts on statements with these (p_for, p_against), each with its two-sided p-value
-    after Holm's correction (1979) over all of them: the chance of any false verdict is at most
-    LEVEL. A statement that could not be tested, with p-values of 1, counts among them."""
+    """Returns the verdict and the corrected two-sided p-value for each (p_for, p_against).
+
+    Holm's correction (1979) over all statements keeps the chance of any false verdict at LEVEL.
+    Statements that could not be tested count with p = 1.
+    """
     if not p_values:
         return []
-    from statsmodels.stats.multitest import multipletests  # a second to load
+    from statsmodels.stats.multitest import multipletests
 
     two_sided = [min(1.0, 2 * min(pair)) for pair in p_values]
     corrected = [float(p) for p in multipletests(two_sided, method="holm")[1]]
@@ -272,9 +265,12 @@ def _verdict(pair: tuple[float, float], p: float) -> Verdict:
 
 
 def prediction_interval(values: Values) -> tuple[float, float] | None:
-    """Where one more value is expected with 95%: mean ± t·sd·√(1 + 1/n); None for fewer than 2."""
-    found = _finite(values)
-    if found.size < 2:
+    """Returns where one more value is expected with 95%: mean ± t·sd·√(1 + 1/n); None for n < 2."""
+    array = _finite(values)
+    if array.size < 2:
         return None
-    half = float(stdtrit(found.size - 1, 0.975) * found.std(ddof=1) * (1 + 1 / found.size) ** 0.5)
-    return float(found.mean()) - half, float(found.mean()) + half
+    from scipy.stats import t
+
+    scale = array.std(ddof=1) * (1 + 1 / array.size) ** 0.5
+    low, high = t.interval(0.95, array.size - 1, loc=array.mean(), scale=scale or 1e-300)
+    return float(low), float(high)

@@ -8,7 +8,6 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    StringConstraints,
     ValidationError,
     WithJsonSchema,
     WrapValidator,
@@ -146,7 +145,14 @@ def explained_number(hint: Any) -> Any:
     return Annotated[hint, explained(words)]
 
 
-Text = Annotated[str, StringConstraints(strip_whitespace=True), explained("must be text")]
+def _text(value: Any, handler: Callable[[Any], Any]) -> str:
+    """Strips the text. pydantic's own type refuses the lone surrogates that JSON may hold."""
+    if not isinstance(value, str):
+        raise fault(f"must be text, got {quoted(value)}")
+    return value.strip()
+
+
+Text = Annotated[str, WrapValidator(_text)]
 Flag = Annotated[bool, explained("must be true or false")]
 Names = Annotated[tuple[str, ...], Field(strict=False), explained("must be a list of names")]
 Count = Annotated[int, Field(ge=1, le=10**6), explained("must be a whole number from 1 to 1000000")]
