@@ -255,10 +255,10 @@ def compare(
 
     names = [_stored_name(study, None) for study in (first, second)]
     opened = open_storage(storage, create=False)
-    from hpo.analysis import compare
     from hpo.storage.results import load_study
+    from hpo.watch.terminal import comparison
 
-    session.print_parts(compare.terminal(*(load_study(opened, name) for name in names)))
+    session.print_parts(comparison(*(load_study(opened, name) for name in names)))
 
 
 @app.command("list")

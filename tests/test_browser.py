@@ -116,8 +116,11 @@ def test_the_report_is_valid_html(any_page):
     assert found.returncode == 0, found.stdout + found.stderr
 
 
+PLAIN = "table.sortable:not(.verdicts)"
+
+
 def column(page: Page, index: int) -> list[str]:
-    rows = page.locator("table.sortable").first.locator("tbody tr")
+    rows = page.locator(PLAIN).first.locator("tbody tr")
     return [row.locator("th, td").nth(index).inner_text() for row in rows.all()]
 
 
@@ -125,7 +128,7 @@ def test_tables_sort_by_a_click_and_by_the_keyboard(watched, page_file):
     page = watched.page
     page.goto(page_file.as_uri())
     before = column(page, 5)
-    header = page.locator("table.sortable").first.locator("th[data-column='5']")
+    header = page.locator(PLAIN).first.locator("th[data-column='5']")
     header.get_by_role("button").click()
     assert header.get_attribute("aria-sort") == "descending"
     found = [float(text) for text in column(page, 5)]
@@ -134,6 +137,27 @@ def test_tables_sort_by_a_click_and_by_the_keyboard(watched, page_file):
     assert header.get_attribute("aria-sort") == "ascending"
     header.get_by_role("button").press("Enter")
     assert column(page, 5) == before
+
+
+def test_conclusions_unfold_at_their_row_and_are_all_open_on_paper(watched, page_file):
+    page = watched.page
+    page.goto(page_file.as_uri())
+    rows = page.locator("table.verdicts tbody tr")
+    assert rows.count() == 20
+    first = rows.first
+    basis = first.locator("details p")
+    assert not basis.is_visible()
+    first.locator("summary").press("Enter")
+    assert basis.is_visible()
+    assert first.locator(".mark").inner_text().split()[-1] in {"holds", "unresolved", "refuted"}
+    assert first.locator("svg.forest circle").count() == 1
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert page.locator("table.verdicts details[open]").count() == 20
+    page.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert page.locator("table.verdicts details[open]").count() == 1
+    page.locator("table.verdicts th[data-column='1'] button").click()
+    words = [text.split()[-1] for text in page.locator("table.verdicts .mark").all_inner_texts()]
+    assert words == sorted(words, reverse=True)
 
 
 def test_a_pointer_over_a_mark_tells_its_value(watched, page_file):

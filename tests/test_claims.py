@@ -12,6 +12,7 @@ from hpo.analysis.hypothesis_tests import Verdict
 from hpo.errors import InputError
 from hpo.report import claims as verdict_report
 from hpo.report import grid as grid_report
+from hpo.report import noise
 from hpo.report import write as report
 from hpo.report.page import Table
 from hpo.storage import results
@@ -179,7 +180,7 @@ def test_seeds_of_one_stack_are_clocked_once(tmp_path):
 
 def test_a_published_value_is_set_beside_where_one_more_run_would_fall(tmp_path):
     study = store(tmp_path, seeds=10)
-    section = verdict_report.sections(study)[1]
+    [section] = noise.predictions(study)
     [table] = section.blocks
     assert isinstance(table, Table)
     row = next(row for row in table.rows if row[0] == "Baseline MLP")

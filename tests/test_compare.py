@@ -9,11 +9,12 @@ import pytest
 from rich.console import Console
 from test_report import store
 
-from hpo.analysis.compare import compare, terminal
+from hpo.analysis.compare import compare
 from hpo.analysis.hypothesis_tests import Verdict
 from hpo.errors import InputError
 from hpo.storage import results
 from hpo.storage.open import open_storage
+from hpo.watch.terminal import comparison
 
 CELLS = """
 dataset = "mnist"
@@ -61,7 +62,7 @@ def reseeded(study: results.StoredGrid) -> results.StoredGrid:
 
 def said(first, second) -> str:
     console = Console(width=200, highlight=False, file=io.StringIO())
-    for part in terminal(first, second):
+    for part in comparison(first, second):
         console.print(part, soft_wrap=isinstance(part, str))
     return console.file.getvalue()
 

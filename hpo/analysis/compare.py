@@ -1,15 +1,11 @@
 """Two stored studies beside each other: where one is more accurate than the other."""
 
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from rich.console import RenderableType
-from rich.table import Table as RichTable
 
 from hpo.analysis.hypothesis_tests import Evidence, Verdict, greater, greater_unpaired, judge
-from hpo.analysis.statistics import summarize
 from hpo.errors import InputError
 from hpo.storage.results import StoredGrid, StoredSearch
 from hpo.study.file import Cell
@@ -114,61 +110,3 @@ def _evidence(ours: Side, theirs: Side) -> Evidence | None:
     if len(common) > 1 and ours.cell.varies == theirs.cell.varies:
         return greater(np.asarray(ours.values[common] - theirs.values[common]), bimodal=bimodal)
     return greater_unpaired(ours.values.to_list(), theirs.values.to_list(), bimodal=bimodal)
-
-
-# --- in the terminal ---------------------------------------------------------------------------
-
-
-def terminal(first: Stored, second: Stored) -> Iterator[RenderableType]:
-    """A row a network, and what the verdicts rest on."""
-    rows = compare(first, second)
-    table = RichTable(box=None, pad_edge=False, header_style="bold")
-    names = ("", first.name, second.name)
-    for header in (*names, "difference (95% interval)", "test", "p", "verdict"):
-        table.add_column(header, no_wrap=True)
-    for row in rows:
-        table.add_row(row.name, *map(_values, row.sides), *_figures(row))
-    yield f"Test accuracy (%) on {first.data_name}"
-    yield table
-    yield (
-        "Mean ± standard deviation (n). Paired where seeds are shared. p: two-sided, after Holm's "
-        f"correction over {len(rows)} comparison{'' if len(rows) == 1 else 's'}."
-    )
-    yield from _different(rows)
-
-
-def _values(side: Side) -> str:
-    summary = summarize(side.values.to_list())
-    if summary is None:
-        return "no runs"
-    if side.fails and summary.n > 1:
-        return f"median {summary.median:.2f} ({summary.low:.2f}–{summary.high:.2f}; {summary.n})"
-    spread = f" ± {summary.sd:.2f}" if summary.n > 1 else ""
-    return f"{summary.mean:.2f}{spread} ({summary.n})"
-
-
-def _figures(row: Row) -> Sequence[str]:
-    found = row.evidence
-    if found is None:
-        return "–", "–", "–", Verdict.UNRESOLVED.value
-    difference = f"{found.effect:+.2f}"
-    if found.low == found.low:
-        difference += f" ({found.low:.2f} to {found.high:.2f})"
-    better = {Verdict.HOLDS: row.sides[0].study, Verdict.REFUTED: row.sides[1].study}
-    said = f"{better[row.verdict]} is better" if row.verdict in better else row.verdict.value
-    p = "–" if not found.test else "< 0.001" if row.p < 0.001 else f"{row.p:.3f}"
-    return difference.replace("-", "−"), f"{found.test or 'none'}, n = {found.n}", p, said
-
-
-def _different(rows: Sequence[Row]) -> Iterator[str]:
-    """Cells of one name that are not one network."""
-    for row in rows:
-        ours, theirs = (side.cell.config.as_dict() for side in row.sides)
-        keys = [key for key in ours if ours[key] != theirs[key]]
-        if keys:
-            parts = [f"{key} {_brief(ours[key])} and {_brief(theirs[key])}" for key in keys]
-            yield f"{row.name}: {', '.join(parts)}."
-
-
-def _brief(value: object) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -4,13 +4,11 @@ import math
 from collections.abc import Sequence
 
 from hpo.analysis.claims import SECONDS, Judged, Part, judge_all
-from hpo.analysis.hypothesis_tests import LEVEL, Verdict, prediction_interval
-from hpo.analysis.statistics import summarize
-from hpo.report.grid_tables import DIGITS, SCALE, stands_on
-from hpo.report.page import Block, Section, Table
+from hpo.analysis.hypothesis_tests import LEVEL, Verdict
+from hpo.report.grid_tables import stands_on
+from hpo.report.page import Block, Section, VerdictRow, Verdicts, interval_svg
 from hpo.storage.results import StoredGrid
 from hpo.study.claims import Form, Term
-from hpo.study.file import COLUMNS, Cell
 
 # metric: (its name in a sentence, what its values are multiplied by, digits, unit)
 WORDS = {
@@ -23,7 +21,13 @@ WORDS = {
     "train_loss": ("training loss", 1.0, 4, ""),
     "train_seconds": ("training time", 1.0, 2, " s"),
 }
-PREDICTED = ("test_accuracy", "test_loss")
+KEY = """
+Effect: the first side minus the second; of a conclusion with several parts, the part that is
+closest, weakest or clearest. Drawn: its 95% interval. The upright line is no difference (half of
+the runs, for failing); a band is what counts as similar. All rows of a unit share one scale, linear
+near 0 and logarithmic farther out; an arrow leaves it. p: two-sided, after Holm's correction over
+all conclusions. A click on a conclusion shows its quotation and what the verdict rests on.
+"""
 CAVEATS = """
 A conclusion holds where the seeds support it and chance alone would hardly do so, is refuted where
 they contradict it as clearly, and is unresolved otherwise. Cells are compared in pairs of seeds by
@@ -38,16 +42,17 @@ alone; and not of other data.
 
 
 def sections(study: StoredGrid) -> list[Section]:
-    """What became of the study's claims and of the values that were reported, if there are any."""
-    found = [_verdicts(study)] if study.file.claims else []
-    predicted = _predictions(study)
-    return [*found, predicted] if predicted else found
+    """Returns the section on the study's claims, if it has any."""
+    return [_verdicts(study)] if study.file.claims else []
 
 
 def _verdicts(study: StoredGrid) -> Section:
     judged = judge_all(study)
-    blocks: list[Block] = [tally(judged) + ".", _table(study, judged)]
-    blocks += [[sentence(study, of) for of in judged], " ".join(CAVEATS.split())]
+    table = Verdicts(
+        rows=[_row(study, of) for of in judged],
+        caption=f"{stands_on(study)}. {' '.join(KEY.split())}",
+    )
+    blocks: list[Block] = [table, " ".join(CAVEATS.split())]
     return Section(title="Which conclusions hold", blocks=blocks)
 
 
@@ -61,28 +66,51 @@ def tally(judged: Sequence[Judged]) -> str:
     return f"Of {len(judged)} conclusion{'' if len(judged) == 1 else 's'} {', '.join(parts)}"
 
 
-def _table(study: StoredGrid, judged: Sequence[Judged]) -> Table:
-    rows = [
-        [of.claim.says, of.claim.where or "–", of.verdict.value, *_figures(of)] for of in judged
-    ]
-    headers = ["Conclusion", "Stands in", "Verdict", "Effect (95% interval)", "Test", "p"]
-    return Table(
-        headers=[(text, 1) for text in headers],
-        subheaders=[""] * len(headers),
-        rows=rows,
-        caption=f"{stands_on(study)}. Effect: the first side minus the second; where a "
-        "conclusion has several parts, that of the closest, weakest or clearest. p: two-sided, "
-        "after Holm's correction over all conclusions.",
+def _row(study: StoredGrid, judged: Judged) -> VerdictRow:
+    part = judged.decisive
+    number, drawing, test, p = "–", "", "no runs", "–"
+    if part.evidence is not None:
+        number, drawing = effect(judged, part), _forest(judged, part)
+        test = f"{part.evidence.test or 'none'}, n = {part.evidence.n}"
+        p = _p(judged.p) if part.evidence.test else "–"
+    return VerdictRow(
+        verdict=judged.verdict.value,
+        claim=judged.claim.says,
+        where=judged.claim.where or "–",
+        effect=number,
+        drawing=drawing,
+        test=test,
+        p=p,
+        basis=sentence(study, judged),
     )
 
 
-def _figures(judged: Judged) -> list[str]:
-    """Effect, test with n, and p, as text."""
-    part = judged.decisive
-    if part.evidence is None:
-        return ["–", "no runs", "–"]
-    basis = f"{part.evidence.test or 'none'}, n = {part.evidence.n}"
-    return [effect(judged, part), basis, _p(judged.p) if part.evidence.test else "–"]
+# Where the scale of a drawn interval turns from linear to logarithmic, and where it ends.
+SCALES = {" points": (0.1, 100.0), "": (0.005, 5.0), "ratio": (0.02, 3.0), "share": (10.0, 1.0)}
+
+
+def _forest(judged: Judged, part: Part) -> str:
+    """Returns the interval as a small SVG: a line from low to high with a dot at the effect."""
+    evidence = part.evidence
+    assert evidence is not None
+    values, margin = [evidence.low, evidence.effect, evidence.high], 0.0
+    unit, scale = WORDS[judged.claim.metric][3], WORDS[judged.claim.metric][1]
+    if judged.claim.form is Form.FAILS:
+        unit, scale, values = "share", 1.0, [2 * v - 1 for v in values]  # half is no effect
+    elif part.logs:
+        unit, scale = "ratio", 1.0
+    linear, end = SCALES[unit]
+    if judged.claim.form is Form.SIMILAR:
+        margin = _place(math.log1p(judged.claim.within), linear, end)
+    low, middle, high = (_place(scale * value, linear, end) for value in values)
+    return interval_svg(low, middle, high, margin)
+
+
+def _place(value: float, linear: float, end: float) -> float:
+    """Returns the place from -1 to 1; beyond these for a value that leaves the scale."""
+    if not math.isfinite(value):
+        return value
+    return math.asinh(value / linear) / math.asinh(end / linear)
 
 
 def _p(p: float) -> str:
@@ -204,64 +232,3 @@ def _reservation(judged: Judged, part: Part) -> str:
     if judged.claim.metric == SECONDS:
         return "Seeds trained as one stack share a clock, so times are few; more seeds would tell."
     return "These seeds do not decide it."
-
-
-# --- reported values ---------------------------------------------------------------------------
-
-
-def _predictions(study: StoredGrid) -> Section | None:
-    """Whether one more run would be expected to give what was reported."""
-    columns = [c for c in PREDICTED if any(_reports(cell, c) for cell in study.file.cells)]
-    rows = [
-        row
-        for cell in study.file.cells
-        for which in range(len(cell.reported))
-        if (row := _prediction(study, cell, which, columns))
-    ]
-    if not rows:
-        return None
-    table = Table(
-        headers=[("Model", 1), *((COLUMNS[column], 3) for column in columns), ("Seeds", 1)],
-        subheaders=["", *["reported", "one more run", "reported is"] * len(columns), ""],
-        rows=rows,
-        caption=f"{stands_on(study)}. One more run: 95% prediction interval from the seeds "
-        "(Student's t); where runs fail to learn, their range, which holds one more of n + 1 runs "
-        "with probability (n − 1)/(n + 1).",
-    )
-    return Section(title="Would one more run give what was reported?", blocks=[table])
-
-
-def _reports(cell: Cell, column: str) -> bool:
-    return any(getattr(entry, column) is not None for entry in cell.reported)
-
-
-def _prediction(study: StoredGrid, cell: Cell, which: int, columns: Sequence[str]) -> list[str]:
-    rows = study.of(cell)
-    line = [cell.reported[which].label]
-    for column in columns:
-        value = getattr(cell.reported[which], column)
-        values = (SCALE[column] * rows[column]).to_list()
-        bounds = _expected(values, collapsed=study.fails(cell))
-        if value is None or bounds is None:
-            line += ["–" if value is None else _number(SCALE[column] * value, column), "–", "–"]
-            continue
-        low, high = (round(bound, DIGITS[column]) for bound in bounds)  # as exact as is printed
-        value = round(SCALE[column] * value, DIGITS[column])
-        place = "below" if value < low else "above" if value > high else "inside"
-        line += [_number(value, column), f"{_number(low, column)}–{_number(high, column)}", place]
-    return [*line, str(len(rows))] if len(rows) else []
-
-
-def _number(value: float, column: str) -> str:
-    return f"{value:.{DIGITS[column]}f}"
-
-
-def _expected(values: Sequence[float], *, collapsed: bool) -> tuple[float, float] | None:
-    finite = [value for value in values if math.isfinite(value)]
-    if len(finite) < 2:
-        return None
-    if not collapsed:
-        return prediction_interval(finite)
-    summary = summarize(finite)
-    assert summary is not None
-    return summary.low, summary.high

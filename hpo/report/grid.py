@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from hpo.analysis.claims import judge_all
 from hpo.analysis.statistics import Estimate, paired_difference
 from hpo.report import causes, noise
 from hpo.report import claims as verdict_report
@@ -243,7 +244,8 @@ def lead(study: StoredGrid) -> list[str]:
         f"{sum(counts)} trainings on {study.data_name}, {trained_in(study)}."
     )
     planned = len(file.cells) * study.seeds
-    parts = [file.text, lead] if file.text else [lead]
+    parts = [f"{verdict_report.tally(judge_all(study))}."] if file.claims else []
+    parts += [lead, file.text] if file.text else [lead]
     if sum(counts) < planned:
         parts.append(f"The study is not finished: {sum(counts)} of {planned} trainings are done.")
     if study.data["name"] != file.dataset:
@@ -257,7 +259,8 @@ def lead(study: StoredGrid) -> list[str]:
 def sections(study: StoredGrid) -> list[Section]:
     """The report: overview, protocol, the experiments in their order, how it was run."""
     experiments = [_experiment(study, n, e) for n, e in enumerate(study.file.experiments)]
-    found = [_glance(study), *verdict_report.sections(study), *noise.sections(study)]
+    found = [*verdict_report.sections(study), _glance(study), *noise.predictions(study)]
+    found += noise.sections(study)
     found += _differences(study)
     found.append(_protocol(study))
     return [*found, *experiments, *causes.sections(study), _run_section(study)]

@@ -7,16 +7,18 @@ import numpy as np
 import pandas as pd
 from scipy.special import chdtri, ndtr
 
-from hpo.analysis.statistics import paired_difference
-from hpo.report.grid_tables import stands_on
+from hpo.analysis.hypothesis_tests import prediction_interval
+from hpo.analysis.statistics import paired_difference, summarize
+from hpo.report.grid_tables import DIGITS, SCALE, stands_on
 from hpo.report.page import Block, Section, Table
 from hpo.storage.results import StoredGrid
 from hpo.study.config import SOURCES
-from hpo.study.file import Cell
+from hpo.study.file import COLUMNS, Cell
 
 DIFFERENCES = (0.1, 0.2, 0.5, 1.0)  # points of test accuracy
 POWER, LEVEL = 0.8, 0.05
 MOST_SEEDS = 10_000
+PREDICTED = ("test_accuracy", "test_loss")
 NAMES = {"split": "the split", "weights": "the initial weights", "order": "the batch order"}
 
 
@@ -189,3 +191,64 @@ def _apart(study: StoredGrid, a: Cell, b: Cell) -> str:
         f"{better.config.brief} is {abs(gap.mean):.2f} points more accurate than "
         f"{worse.config.brief}; one run of each would have ranked them so with {right:.0f}%."
     )
+
+
+# --- what one more run would give --------------------------------------------------------------
+
+
+def predictions(study: StoredGrid) -> list[Section]:
+    """Returns the section on whether one more run would give what was reported, if it applies."""
+    columns = [c for c in PREDICTED if any(_reports(cell, c) for cell in study.file.cells)]
+    rows = [
+        row
+        for cell in study.file.cells
+        for which in range(len(cell.reported))
+        if (row := _prediction(study, cell, which, columns))
+    ]
+    if not rows:
+        return []
+    table = Table(
+        headers=[("Model", 1), *((COLUMNS[column], 3) for column in columns), ("Seeds", 1)],
+        subheaders=["", *["reported", "one more run", "reported is"] * len(columns), ""],
+        rows=rows,
+        caption=f"{stands_on(study)}. One more run: 95% prediction interval from the seeds "
+        "(Student's t); where runs fail to learn, their range, which holds one more of n + 1 runs "
+        "with probability (n − 1)/(n + 1).",
+    )
+    return [Section(title="Would one more run give what was reported?", blocks=[table])]
+
+
+def _reports(cell: Cell, column: str) -> bool:
+    return any(getattr(entry, column) is not None for entry in cell.reported)
+
+
+def _prediction(study: StoredGrid, cell: Cell, which: int, columns: Sequence[str]) -> list[str]:
+    rows = study.of(cell)
+    line = [cell.reported[which].label]
+    for column in columns:
+        value = getattr(cell.reported[which], column)
+        values = (SCALE[column] * rows[column]).to_list()
+        bounds = _expected(values, collapsed=study.fails(cell))
+        if value is None or bounds is None:
+            line += ["–" if value is None else _number(SCALE[column] * value, column), "–", "–"]
+            continue
+        low, high = (round(bound, DIGITS[column]) for bound in bounds)  # as exact as is printed
+        value = round(SCALE[column] * value, DIGITS[column])
+        place = "below" if value < low else "above" if value > high else "inside"
+        line += [_number(value, column), f"{_number(low, column)}–{_number(high, column)}", place]
+    return [*line, str(len(rows))] if len(rows) else []
+
+
+def _number(value: float, column: str) -> str:
+    return f"{value:.{DIGITS[column]}f}"
+
+
+def _expected(values: Sequence[float], *, collapsed: bool) -> tuple[float, float] | None:
+    finite = [value for value in values if math.isfinite(value)]
+    if len(finite) < 2:
+        return None
+    if not collapsed:
+        return prediction_interval(finite)
+    summary = summarize(finite)
+    assert summary is not None
+    return summary.low, summary.high

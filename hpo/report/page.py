@@ -70,7 +70,30 @@ class Code:
     text: str
 
 
-Block = str | list[str] | Table | Picture | Code
+@dataclass(frozen=True, kw_only=True)
+class VerdictRow:
+    """A conclusion as text: its verdict (holds, unresolved or refuted), effect, test and p-value,
+    the interval as SVG, and the sentence on which the verdict rests."""
+
+    verdict: str
+    claim: str
+    where: str
+    effect: str
+    drawing: str
+    test: str
+    p: str
+    basis: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdicts:
+    """A table of conclusions."""
+
+    rows: list[VerdictRow]
+    caption: str
+
+
+Block = str | list[str] | Table | Verdicts | Picture | Code
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,8 +131,35 @@ def _environment() -> jinja2.Environment:
     environment.tests["table"] = lambda block: isinstance(block, Table)
     environment.tests["findings"] = lambda block: isinstance(block, list)
     environment.tests["code"] = lambda block: isinstance(block, Code)
+    environment.tests["verdicts"] = lambda block: isinstance(block, Verdicts)
     environment.tests["picture"] = lambda block: isinstance(block, Picture)
     return environment
+
+
+def interval_svg(low: float, middle: float, high: float, margin: float = 0.0) -> str:
+    """Draws an interval on a scale from -1 to 1 with a line at 0; arrows where it leaves the scale.
+
+    low and high: NaN if there is no interval. margin: half the width of a band around 0.
+    """
+    width, height, edge = 150, 18, 8
+    half = width / 2
+
+    def x(value: float) -> float:
+        return round(half + max(-1.0, min(1.0, value)) * (half - edge), 1)
+
+    parts = [f'<path class="margin" d="M{x(-margin)} 9H{x(margin)}"/>'] if margin else []
+    parts.append(f'<path class="axis" d="M{edge} 9H{width - edge}M{half} 1V17"/>')
+    if low == low:
+        parts.append(f'<path class="interval" d="M{x(low)} 9H{x(high)}"/>')
+        if low < -1:
+            parts.append(f'<path class="arrow" d="M1 9l{edge} -4v8z"/>')
+        if high > 1:
+            parts.append(f'<path class="arrow" d="M{width - 1} 9l-{edge} -4v8z"/>')
+    parts.append(f'<circle cx="{x(middle)}" cy="9" r="3"/>')
+    return (
+        f'<svg class="forest" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
+        f'aria-hidden="true">{"".join(parts)}</svg>'
+    )
 
 
 def _inline(picture: Picture) -> str:

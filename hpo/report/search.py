@@ -33,13 +33,13 @@ from hpo.text import seconds_text
 def lead(study: StoredSearch) -> list[str]:
     file = study.file
     counts = ", ".join(f"{len(of)} {fate}" for fate, of in fates(study).items() if len(of))
-    parts = [file.text] if file.text else []
+    parts = [winner_sentence(study)] if study.tested else []
     parts.append(
         f"{len(study.ended)} networks tried on {study.data_name} ({counts or 'none begun'}), "
         f"chosen by {label(SAMPLERS, file.sampler)}, with {label(PRUNERS, file.pruner)}: "
         f"{trained_in(study)}."
     )
-    parts += [winner_sentence(study)] if study.tested else []
+    parts += [file.text] if file.text else []
     parts += [sentence] if (sentence := unfinished(study)) else []
     if study.data["name"] != file.dataset:
         parts.append(

@@ -1,4 +1,4 @@
-"""A stored study for a terminal. No pictures are loaded here: who looks is not to wait."""
+"""A stored study, or two compared, as lines and tables for the terminal; without matplotlib."""
 
 from collections.abc import Iterator, Sequence
 
@@ -6,12 +6,15 @@ from rich.console import RenderableType
 from rich.table import Table as RichTable
 
 from hpo.analysis.claims import judge_all
+from hpo.analysis.compare import Row, Side, Stored, compare
 from hpo.analysis.hypothesis_tests import Verdict
+from hpo.analysis.statistics import summarize
 from hpo.report.claims import tally
 from hpo.report.grid_tables import most_accurate, published, reported, reproduced
 from hpo.report.search_tables import best_rows, fates, finalists_rows, unfinished, winner_sentence
 from hpo.storage.results import StoredGrid, StoredSearch
 from hpo.study.file import FIGURES
+from hpo.text import count
 
 
 def terminal(study: StoredGrid | StoredSearch) -> Iterator[RenderableType]:
@@ -25,20 +28,19 @@ def _grid(study: StoredGrid) -> Iterator[RenderableType]:
     states = ", ".join(f"{n} {state}" for state, n in counts.items()) or "no trials"
     yield f"{study.name} on {study.data_name}: {states}"
     with_reported = published(study.file)
-    table = RichTable(box=None, pad_edge=False, header_style="bold")
-    table.add_column("cell")
-    table.add_column("seeds", justify="right")
-    table.add_column("test accuracy (%)", no_wrap=True)
-    table.add_column("test loss", no_wrap=True)
-    table.add_column("seconds", no_wrap=True)
-    if with_reported:
-        table.add_column("reported (%)", no_wrap=True)
+    header = ["cell", "seeds", "test accuracy (%)", "test loss", "seconds"]
+    header += ["reported (%)"] if with_reported else []
     cells = most_accurate(study, study.file.cells)
-    for cell in cells:
-        row = [cell.name, str(len(study.of(cell)))]
-        row += [reproduced(study, cell, figure) for figure in FIGURES]
-        table.add_row(*row, *([reported(cell, "test_accuracy")] if with_reported else []))
-    yield table
+    rows = [
+        [
+            cell.name,
+            str(len(study.of(cell))),
+            *(reproduced(study, cell, figure) for figure in FIGURES),
+            *([reported(cell, "test_accuracy")] if with_reported else []),
+        ]
+        for cell in cells
+    ]
+    yield _table([header, *rows])
     if len(cells) < len(study.file.cells):
         of_all = f"of {len(study.file.cells):,} cells"
         yield f"the {len(cells)} most accurate {of_all}; the report has all"
@@ -66,17 +68,70 @@ def _search(study: StoredSearch) -> Iterator[RenderableType]:
     if sentence := unfinished(study):
         yield sentence
     if len(study.ranked):
-        yield _rich(best_rows(study))
+        yield _table(best_rows(study))
     if study.tested is not None and len(study.tested.finished):
-        yield _rich(finalists_rows(study, study.tested))
+        yield _table(finalists_rows(study, study.tested))
         yield winner_sentence(study)
 
 
-def _rich(rows: Sequence[Sequence[str]]) -> RichTable:
-    """The first row is the header."""
+def _table(rows: Sequence[Sequence[str]]) -> RichTable:
+    """Returns the rows as a table for the terminal; the first row is the header."""
     table = RichTable(box=None, pad_edge=False, header_style="bold")
     for header in rows[0]:
         table.add_column(header, no_wrap=True)
     for row in rows[1:]:
         table.add_row(*row)
     return table
+
+
+# --- hpo compare -------------------------------------------------------------------------------
+
+
+def comparison(first: Stored, second: Stored) -> Iterator[RenderableType]:
+    """Yields a table with a row per network, and what the verdicts rest on."""
+    rows = compare(first, second)
+    header = ["", first.name, second.name, "difference (95% interval)", "test", "p", "verdict"]
+    yield f"Test accuracy (%) on {first.data_name}"
+    yield _table([header, *([row.name, *map(_values, row.sides), *_figures(row)] for row in rows)])
+    yield (
+        "Mean ± standard deviation (n). Paired where seeds are shared. p: two-sided, after Holm's "
+        f"correction over {count(len(rows), 'comparison')}."
+    )
+    yield from _different(rows)
+
+
+def _values(side: Side) -> str:
+    summary = summarize(side.values.to_list())
+    if summary is None:
+        return "no runs"
+    if side.fails and summary.n > 1:
+        return f"median {summary.median:.2f} ({summary.low:.2f}–{summary.high:.2f}; {summary.n})"
+    spread = f" ± {summary.sd:.2f}" if summary.n > 1 else ""
+    return f"{summary.mean:.2f}{spread} ({summary.n})"
+
+
+def _figures(row: Row) -> Sequence[str]:
+    found = row.evidence
+    if found is None:
+        return "–", "–", "–", Verdict.UNRESOLVED.value
+    difference = f"{found.effect:+.2f}"
+    if found.low == found.low:
+        difference += f" ({found.low:.2f} to {found.high:.2f})"
+    better = {Verdict.HOLDS: row.sides[0].study, Verdict.REFUTED: row.sides[1].study}
+    said = f"{better[row.verdict]} is better" if row.verdict in better else row.verdict.value
+    p = "–" if not found.test else "< 0.001" if row.p < 0.001 else f"{row.p:.3f}"
+    return difference.replace("-", "−"), f"{found.test or 'none'}, n = {found.n}", p, said
+
+
+def _different(rows: Sequence[Row]) -> Iterator[str]:
+    """Cells of one name that are not one network."""
+    for row in rows:
+        ours, theirs = (side.cell.config.as_dict() for side in row.sides)
+        keys = [key for key in ours if ours[key] != theirs[key]]
+        if keys:
+            parts = [f"{key} {_brief(ours[key])} and {_brief(theirs[key])}" for key in keys]
+            yield f"{row.name}: {', '.join(parts)}."
+
+
+def _brief(value: object) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

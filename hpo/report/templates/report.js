@@ -92,3 +92,8 @@ addEventListener("keydown", (event) => {
 });
 addEventListener("scroll", place, { capture: true, passive: true });
 addEventListener("resize", place);
+
+// On paper all is open.
+const closed = [...document.querySelectorAll("details:not([open])")];
+addEventListener("beforeprint", () => closed.forEach((each) => { each.dataset.closed = !each.open; each.open = true; }));
+addEventListener("afterprint", () => closed.forEach((each) => { each.open = each.dataset.closed !== "true"; }));
