@@ -1,4 +1,4 @@
-"""The reusable objective: an MLP from a trial's suggestions, trained, recorded, pruned."""
+"""The reusable objective: suggests an MLP, trains it, records it, prunes it."""
 
 import os
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ from hpo.training.train import Epoch, train
 
 
 def default_space() -> Mapping[str, Domain]:
-    """The space of studies/search.toml."""
+    """Returns the space of studies/search.toml."""
     study = load("search")
     assert isinstance(study, SearchStudy)
     return study.space
@@ -67,7 +67,8 @@ class Objective:
         self.split = tensors.split_rows(loaded, self.seeds)
 
     def __call__(self, trial: optuna.trial.BaseTrial) -> float:
-        """Raises optuna.TrialPruned where the pruner says so."""
+        """Trains the network that the trial suggests. Raises optuna.TrialPruned if the pruner asks
+        for it."""
         config = Config(**suggest(trial, self.space))
         epochs: list[Epoch] = []
         pruned = False

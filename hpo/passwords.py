@@ -1,4 +1,4 @@
-"""Passwords in storage URLs, kept out of all that people and logs get to see."""
+"""Removes passwords of storage URLs from everything that people and logs see."""
 
 import re
 from urllib.parse import unquote
@@ -12,13 +12,13 @@ QUERY = r"([?&;](?:\w*passw(?:or)?d|pwd|odbc_connect)=)(?:(?!&){any})*"
 
 
 def shown(url: str) -> str:
-    """A storage URL, or an argument of a command with one in it, without its password."""
+    """Returns a storage URL, or a command's argument that holds one, without its password."""
     return _hidden(url, r"[\s\S]")
 
 
 def blotted(text: str, *urls: str) -> str:
-    """A text of several lines, an error's or a driver's, without the passwords of these URLs, of
-    which a driver may have taken a part for something else, and of those in the text."""
+    """Removes the passwords of these URLs, and of URLs in the text, from a text of several lines. A
+    driver may quote only a part of a URL."""
     for secret in sorted(_secrets(urls), key=len, reverse=True):
         text = re.sub(rf"(?<!\w){re.escape(secret)}(?!\w)", "***", text)
     return _hidden(text, r"\S")
@@ -31,7 +31,7 @@ def _hidden(text: str, any_character: str) -> str:
 
 
 def _secrets(urls: tuple[str, ...]) -> set[str]:
-    """The passwords as they are written, decoded and quoted by Python, whole and in parts."""
+    """Returns the passwords as written, decoded and quoted by Python, complete and in parts."""
     found: set[str] = set()
     for url in urls:
         for pattern in (LOGIN, NO_HOST, QUERY):

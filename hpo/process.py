@@ -1,4 +1,4 @@
-"""What a run has of its process: signals that ask it to stop, and output that may go away."""
+"""The process of a run: signals that ask it to stop, and output that may go away."""
 
 import io
 import os
@@ -8,15 +8,14 @@ from typing import Any, TextIO
 
 
 def stop_signals() -> tuple[signal.Signals, ...]:
-    """Ctrl-C, SIGTERM, and SIGHUP of a terminal that is closed, unless that is ignored (nohup)."""
+    """Returns SIGINT, SIGTERM and, unless nohup ignores it, SIGHUP of a closed terminal."""
     asked = (signal.SIGINT, signal.SIGTERM)
     ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     return asked if ignored else (*asked, signal.SIGHUP)
 
 
 def outlive_output() -> None:
-    """From here on what stdout and stderr do not take is lost, without an error: the disk of a log
-    may be full, the reader of a pipe gone, a terminal closed."""
+    """Ignores write errors on stdout and stderr: full disk, closed pipe, closed terminal."""
     sys.stdout, sys.stderr = _losing(sys.stdout), _losing(sys.stderr)
 
 

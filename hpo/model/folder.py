@@ -1,4 +1,4 @@
-"""A `best/` folder: the winner's weights and the config.toml that describes them (no torch)."""
+"""The `best/` folder: the winner's weights and the config.toml that describes them (no torch)."""
 
 import math
 import os
@@ -24,7 +24,7 @@ MOST_FEATURES = 10_000_000
 
 @dataclass(frozen=True, kw_only=True)
 class Description:
-    """mean and deviation normalize pixels of 0 … 1, as in training."""
+    """The description of a saved network. mean and deviation normalize pixels of 0 … 1."""
 
     config: Config
     features: int
@@ -34,10 +34,8 @@ class Description:
 
 
 def read(folder: Path) -> Description:
-    """The description in a `best/` folder; InputError, naming the file, where it is none of hpo's.
-
-    What it says beyond Description is for people.
-    """
+    """Reads the description in a `best/` folder. Raises InputError that names the file if hpo did
+    not write it."""
     path = folder / CONFIG
     said = _toml(path)
     _check(said, path)
@@ -79,7 +77,7 @@ def _check(said: Mapping[str, Any], path: Path) -> None:
 
 
 def _hyperparameters(values: Any) -> dict[str, Any]:
-    """ValueError unless `values` are named hyperparameters, all that are required among them."""
+    """Returns the hyperparameters. Raises ValueError for other names and for missing ones."""
     if not isinstance(values, dict):
         raise ValueError("no table")
     missing = [name for name in REQUIRED if name not in values]
@@ -99,7 +97,7 @@ class Unsaved(Exception):  # noqa: N818
 
 
 def said_of(study: str, trial: int, config: Config, data: Mapping[str, Any]) -> dict[str, Any]:
-    """What config.toml says: which network this is, and what it takes. data: runner.describe's."""
+    """Returns the content of config.toml. data: see run.study.describe."""
     mean, deviation = normalization(data["name"])
     return {
         "study": study,
@@ -116,7 +114,7 @@ def said_of(study: str, trial: int, config: Config, data: Mapping[str, Any]) -> 
 
 
 def is_there(folder: Path, said: Mapping[str, Any]) -> bool:
-    """Whether the folder holds just this network already."""
+    """Whether the folder holds exactly this network already."""
     try:
         found = tomllib.loads((folder / CONFIG).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -125,10 +123,7 @@ def is_there(folder: Path, said: Mapping[str, Any]) -> bool:
 
 
 def write(folder: Path, model: bytes, said: Mapping[str, Any]) -> None:
-    """Model and description, each whole; config.toml last, for it says that the model is there.
-
-    Raises Unsaved.
-    """
+    """Writes the model, then config.toml, each of them complete or not at all. Raises Unsaved."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / CONFIG).unlink(missing_ok=True)

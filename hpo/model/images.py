@@ -1,4 +1,4 @@
-"""Images in files of the user's as a network's inputs: PNG and its like, IDX, .npz; no pickle."""
+"""Images in the user's files: PNG and other pictures, IDX, .npz; without pickle."""
 
 import gzip
 import logging
@@ -33,10 +33,10 @@ FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
 
 
 def read_all(paths: Sequence[Path], features: int, *, invert: bool) -> tuple[list[str], Floats]:
-    """Names of all images in the files, and their pixels as by `read`.
+    """Returns the names of all images in the files, and their pixels as by `read`.
 
-    A file's only image is named as the file, others path[0], path[1] and so on. Raises InputError,
-    a line a faulty file, once all of them are read.
+    The only image of a file has the file's name, others path[0], path[1] and so on. Raises
+    InputError, one line per faulty file, after all files are read.
     """
     names, parts, faults = [], [], []
     for path in paths:
@@ -54,10 +54,10 @@ def read_all(paths: Sequence[Path], features: int, *, invert: bool) -> tuple[lis
 
 
 def read(path: Path, features: int, *, invert: bool = False) -> Floats:
-    """The images in a file, (n, features) with n of at least 1, from 0 (black) to 1 (white).
+    """Returns the images in a file, (n, features), n at least 1, from 0 (black) to 1 (white).
 
-    What is transparent becomes black. invert turns dark on light into light on dark; what is
-    transparent is then taken as white before. Raises InputError that names the file.
+    Transparent pixels become black. invert: turns dark on light into light on dark; then
+    transparent pixels count as white. Raises InputError that names the file.
     """
     try:
         with path.open("rb") as file:
@@ -77,7 +77,7 @@ def read(path: Path, features: int, *, invert: bool = False) -> Floats:
 
 
 def _pixels(file: IO[bytes], features: int, ground: int) -> Floats:
-    """What the file begins with says what it is; its name may say anything."""
+    """Reads a file by its first bytes, not by its name."""
     start = file.read(4)
     file.seek(0)
     if start.startswith(ZIP):
@@ -104,7 +104,7 @@ def _side(features: int) -> int:
 
 
 def _idx(stream: IO[bytes], features: int) -> Floats:
-    """An IDX file of images (http://yann.lecun.com/exdb/mnist, "file formats")."""
+    """Reads an IDX file of images (http://yann.lecun.com/exdb/mnist, "file formats")."""
     header = stream.read(IDX_HEADER.size)
     if not header.startswith(IDX):
         raise InputError(f"holds no IDX file of unsigned bytes; {REMEDY}")
@@ -132,7 +132,7 @@ def _check_count(pixels: int) -> None:
 
 
 def _unit(values: NDArray[Any]) -> Floats:
-    """Bytes of 0 … 255 or floats of 0 … 1 as floats of 0 … 1."""
+    """Converts bytes of 0 … 255, or floats of 0 … 1, to floats of 0 … 1."""
     if values.dtype == np.uint8:
         return values.astype(np.float32) / np.float32(255)
     if not ((values >= 0) & (values <= 1)).all():  # nor is NaN
@@ -144,7 +144,8 @@ def _unit(values: NDArray[Any]) -> Floats:
 
 
 def _npz(file: IO[bytes], features: int) -> Floats:
-    """All arrays of images in the file's order; arrays of other shapes (labels) are passed over."""
+    """Reads all arrays of images in the file's order; skips arrays of other shapes, such as
+    labels."""
     with zipfile.ZipFile(file) as archive:
         members = [info for info in archive.infolist() if info.filename.endswith(".npy")]
         shapes = {info: _announced(archive, info)[0] for info in members}
@@ -158,7 +159,7 @@ def _npz(file: IO[bytes], features: int) -> Floats:
 def _announced(
     archive: zipfile.ZipFile, info: zipfile.ZipInfo
 ) -> tuple[tuple[int, ...], np.dtype[Any], int]:
-    """The shape and dtype that an array's header announces, and the bytes that follow it."""
+    """Returns the shape and dtype in an array's header, and the number of bytes after it."""
     if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise InputError("is packed as numpy packs no .npz; write it by numpy.savez")
     with archive.open(info) as member:
@@ -169,7 +170,7 @@ def _announced(
 
 
 def _fits(shape: tuple[int, ...], features: int) -> bool:
-    """Whether it is that of one image or of many, flat or square."""
+    """Whether the shape is that of one image or of many, flat or square."""
     side = math.isqrt(features)
     flat = len(shape) in (1, 2) and shape[-1] == features
     return flat or (len(shape) in (2, 3) and shape[-2:] == (side, side) and side**2 == features)
@@ -183,7 +184,7 @@ def _unsuitable(shapes: list[tuple[int, ...]], features: int) -> str:
 
 
 def _array(archive: zipfile.ZipFile, info: zipfile.ZipInfo, features: int) -> Floats:
-    """An array as (n, features); read only where its header agrees with the archive's."""
+    """Reads an array as (n, features), if its header agrees with the archive's."""
     name = info.filename.removesuffix(".npy")
     shape, dtype, held = _announced(archive, info)
     if dtype != np.uint8 and dtype.kind != "f":
@@ -199,9 +200,9 @@ def _array(archive: zipfile.ZipFile, info: zipfile.ZipInfo, features: int) -> Fl
 
 
 def _picture(file: IO[bytes], side: int, ground: int) -> Floats:
-    """A picture in grey as (side, side), antialiased where it was of another size.
+    """Reads a picture in grey as (side, side), resized with antialiasing.
 
-    Of an animation the first frame. Where a camera noted how it was held, turned upright.
+    Of an animation, the first frame. Turned upright if the camera noted its orientation.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -229,7 +230,7 @@ def _grey(image: Image.Image, ground: int) -> Floats:
 
 
 def _deep_grey(image: Image.Image, ground: int) -> Floats:
-    """Of 16 bits a pixel, which is what Pillow keeps in the modes I;16 and I."""
+    """Reads 16 bits per pixel, which Pillow keeps in the modes I;16 and I."""
     levels = np.array(image)
     if levels.min() < 0 or levels.max() > 65_535:
         raise InputError("is a picture of more than 16 bits a pixel; save it with 8 or 16")

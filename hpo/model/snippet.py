@@ -1,4 +1,4 @@
-"""Python that loads a `best/` folder with torch and safetensors alone, for a report to show."""
+"""Python code that loads a `best/` folder with torch and safetensors alone, for the report."""
 
 import json
 
@@ -24,7 +24,7 @@ print(logits.softmax(1).max(1))  # probabilities and classes
 
 
 def snippet(folder: str, config: Config, features: int, mean: float, deviation: float) -> str:
-    """A program of its own; `folder` is where it is going to find the model."""
+    """Returns a complete program. folder: where the program finds the model."""
     call = f"nn.{ACTIVATIONS[config.activation].module}()"
     fan_ins = [features, *[config.width] * (config.depth - 1)]
     layers = [f"    nn.Linear({fan_in}, {config.width}), {call}," for fan_in in fan_ins]

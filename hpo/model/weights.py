@@ -1,4 +1,4 @@
-"""A trained network as a safetensors file: packed, loaded again, and asked."""
+"""A saved network: loaded from a safetensors file and asked for probabilities."""
 
 from dataclasses import dataclass
 from itertools import pairwise
@@ -22,13 +22,13 @@ CHUNK = 1024
 
 @dataclass(frozen=True, kw_only=True)
 class Saved:
-    """A network as it was saved, and what it takes."""
+    """A saved network and its description."""
 
     network: nn.Sequential
     description: Description
 
     def probabilities(self, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
-        """(n, features) pixels of 0 … 1 to (n, classes)."""
+        """Returns the probabilities (n, classes) for pixels (n, features) of 0 … 1."""
         mean, deviation = self.description.mean, self.description.deviation
         with torch.inference_mode():
             parts = torch.from_numpy(pixels).split(CHUNK)
@@ -37,9 +37,10 @@ class Saved:
 
 
 def load(folder: Path) -> Saved:
-    """The network in a `best/` folder; InputError, naming the file, where it is none of hpo's.
+    """Loads the network in a `best/` folder. Raises InputError that names the file if hpo did not
+    write it.
 
-    The weights' names, shapes and types are compared before any of them is read.
+    Names, shapes and types of the weights are compared before any of them is read.
     """
     said = description.read(folder)
     network = _without_weights(said)
@@ -67,7 +68,7 @@ def _without_weights(said: Description) -> nn.Sequential:
 
 
 def _check_header(path: Path, expected: dict[str, Tensor]) -> None:
-    """InputError unless the file says that it holds tensors like these, as 32-bit floats."""
+    """Raises InputError unless the file declares tensors like these, as 32-bit floats."""
     with safetensors.safe_open(path, "pt") as file:
         parts = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
         found = {name: (tuple(p.get_shape()), p.get_dtype()) for name, p in parts.items()}

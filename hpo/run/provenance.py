@@ -11,7 +11,8 @@ from typing import Any
 
 from hpo.passwords import shown
 
-PACKAGES = ("hpo", "torch", "torchvision", "optuna", "numpy", "scipy", "pandas", "matplotlib")
+DISTRIBUTION = "hpo-studies"  # the name "hpo" is another program's on the index
+PACKAGES = ("torch", "torchvision", "optuna", "numpy", "scipy", "pandas", "matplotlib")
 
 
 def command_line(arguments: list[str]) -> str:
@@ -37,7 +38,8 @@ def collect(arguments: list[str]) -> dict[str, Any]:
 
 
 def _versions() -> dict[str, str]:
-    return {name: importlib.metadata.version(name) for name in PACKAGES}
+    versions = {"hpo": importlib.metadata.version(DISTRIBUTION)}
+    return versions | {name: importlib.metadata.version(name) for name in PACKAGES}
 
 
 def _git_commit() -> str | None:

@@ -1,4 +1,4 @@
-"""A journal file as a storage, each line an operation: whole, or not there."""
+"""A journal file as a storage: each line is an operation, complete or not there."""
 
 import errno
 import json
@@ -18,8 +18,8 @@ GRACE_SECONDS = 10  # after which the lock of a process that was killed while it
 
 
 class _Backend(JournalFileBackend):
-    """Optuna's, which a line cut off (by a kill, a full disk) and continued by the next operation
-    would break for good: here what was cut off goes first."""
+    """Truncates a partial last line (kill, full disk) before appending; Optuna would append to it
+    and corrupt the file."""
 
     def __init__(self, file: Path) -> None:
         self.path = str(file.absolute())  # Optuna's lock spins on a relative path in a folder
@@ -51,10 +51,10 @@ def _append(file: FileIO, content: bytes) -> None:
 
 
 def open_file(file: Path, *, create: bool) -> JournalStorage:
-    """The journal, made where it is not there yet. create: it is going to be written to.
+    """Opens a journal file. create: creates it if needed, and it will be written to.
 
-    Raises InputError for a file of something else or a damaged one, OSError for one that cannot be
-    read or written.
+    Raises InputError for a file of something else and for a damaged one, OSError for one that
+    cannot be read or written.
     """
     if create:
         with open(file, "ab"):
@@ -74,7 +74,7 @@ def open_file(file: Path, *, create: bool) -> JournalStorage:
 
 
 def _whole_lines(file: BinaryIO | FileIO) -> int:
-    """Where the last whole line ends; leaves the file at its beginning."""
+    """Returns where the last complete line ends; seeks to the beginning."""
     end = file.seek(0, os.SEEK_END)
     while end:
         start = max(end - BLOCK, 0)

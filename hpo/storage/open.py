@@ -1,4 +1,4 @@
-"""Opens the Optuna storage of a URL, with SQLite set up to be read while it is written."""
+"""Opens the Optuna storage of a URL. SQLite is set up to be read while it is written."""
 
 import os
 import sqlite3
@@ -35,18 +35,18 @@ OPTUNA_TABLES = {"studies", "trials", "version_info"}
 
 
 class NothingStored(InputError):  # noqa: N818
-    """There is no storage there yet; nothing is wrong with its URL."""
+    """There is no storage yet, or no study in it; the URL is right."""
 
 
 def absolute(url: str) -> str:
-    """The URL with a file's whole path: the same for every folder it is named from."""
+    """Returns the URL with the absolute path of its file."""
     parsed = make_url(url)
     file = _file(parsed)
     return f"{parsed.get_backend_name()}:///{file.absolute()}" if file else url
 
 
 def check_storage(url: str, *, create: bool = True) -> None:
-    """Raises what open_storage raises, as far as it shows without making anything."""
+    """Raises what open_storage raises, as far as that is known without creating anything."""
     with _explained(url):
         parsed = make_url(url)
         file = _file(parsed)
@@ -67,12 +67,11 @@ def check_storage(url: str, *, create: bool = True) -> None:
 
 
 def open_storage(url: str, *, create: bool = True) -> BaseStorage:
-    """The storage of an SQLAlchemy URL, or of a journal file's (journal:///hpo.log), made where it
-    is not there yet (unless create is False).
+    """Opens the storage of an SQLAlchemy URL or of a journal file (journal:///hpo.log).
 
-    Raises InputError for a URL that is none, a database that cannot be reached or, where it may be
-    made, not be written to, and one that holds other things than Optuna's; NothingStored for one
-    that is not there and is not to be made.
+    create: creates it if it does not exist. Raises InputError for a wrong URL, a database that
+    cannot be reached, one that cannot be written to (with create), and one that is not Optuna's;
+    NothingStored if it does not exist and create is False.
     """
     check_storage(url, create=create)
     with _explained(url):
@@ -92,8 +91,8 @@ def open_storage(url: str, *, create: bool = True) -> BaseStorage:
 
 
 def _make(url: str, engine_arguments: dict[str, Any]) -> RDBStorage:
-    """Optuna's storage; tried again where another process (a dashboard, say) makes the same tables
-    at the same moment."""
+    """Opens Optuna's storage; tries again if another process, such as a dashboard, creates the same
+    tables at the same moment."""
     for _ in range(MAKING_ATTEMPTS - 1):
         try:
             return RDBStorage(url, engine_kwargs=engine_arguments)
@@ -104,7 +103,7 @@ def _make(url: str, engine_arguments: dict[str, Any]) -> RDBStorage:
 
 @contextmanager
 def _explained(url: str) -> Iterator[None]:
-    """Turns what goes wrong with a storage into InputError."""
+    """Turns errors of a storage into InputError."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", sqlalchemy.exc.SAWarning)
@@ -127,14 +126,14 @@ def _explained(url: str) -> Iterator[None]:
 
 
 def reason_of(error: BaseException) -> str:
-    """The first line of the innermost cause: SQLAlchemy's own text runs over many."""
+    """Returns the first line of the innermost cause; SQLAlchemy's own text has many lines."""
     while cause := getattr(error, "orig", None) or error.__cause__:
         error = cause
     return blotted(str(error).strip().split("\n")[0]) or type(error).__name__
 
 
 def _file(url: sqlalchemy.URL) -> Path | None:
-    """The file of an SQLite or journal URL; None for one in memory and for other databases."""
+    """Returns the file of an SQLite or journal URL; None for other databases and for memory."""
     if url.get_backend_name() not in ("sqlite", JOURNAL) or url.database in (None, "", ":memory:"):
         return None
     return Path(str(url.database))
@@ -150,8 +149,8 @@ def _engine_arguments(url: sqlalchemy.URL, create: bool = True) -> dict[str, Any
 
 
 def _connect_existing(file: Path) -> sqlite3.Connection:
-    """SQLite makes a file that is not there; whoever only watches leaves none behind. What nobody
-    can write it reads without the files beside it that a write-ahead log else needs."""
+    """Opens an existing file only, because SQLite would create it. A file that cannot be written is
+    opened as immutable, without the files of a write-ahead log."""
     mode = "mode=rw" if _writable(file) else "mode=ro&immutable=1"
     return sqlite3.connect(
         f"{file.as_uri()}?{mode}", uri=True, timeout=LOCK_SECONDS, check_same_thread=False
@@ -181,14 +180,15 @@ def _check_tables(url: str, tables: set[str], create: bool) -> None:
 
 
 def _optunas_tables() -> set[str]:
-    """All of them: a process killed while it made them leaves a part, which Optuna completes."""
+    """Returns all of Optuna's tables. A kill while they are created leaves a part, which Optuna
+    completes."""
     return {*models.BaseModel.metadata.tables, "alembic_version"}
 
 
 def _set_up_sqlite(connection: Any, _record: Any) -> None:
-    """With the write-ahead log, where readers (the dashboard) and the one writer do not block each
-    other, synchronous = normal survives a crash of the program (https://sqlite.org/wal.html). Who
-    waits longer for another writer does so above SQLite, where Ctrl-C is heard (see patience)."""
+    """With the write-ahead log, readers and the one writer do not block each other, and synchronous
+    = normal survives a crash of the program (https://sqlite.org/wal.html). A longer wait happens in
+    RetryingStorage, which hears Ctrl-C."""
     cursor = connection.cursor()
     cursor.execute("PRAGMA synchronous = normal")
     cursor.execute("PRAGMA busy_timeout = 1000")
@@ -196,18 +196,18 @@ def _set_up_sqlite(connection: Any, _record: Any) -> None:
 
 
 def artifacts_folder(url: str) -> Path:
-    """Where a storage's artifacts lie: hpo.artifacts beside hpo.db; for other databases in the
-    current folder."""
+    """Returns the folder of a storage's artifacts: hpo.artifacts beside hpo.db, or in the current
+    folder."""
     file = _file(make_url(url))
     return file.with_suffix(".artifacts") if file else Path("hpo.artifacts")
 
 
 def require_studies(storage: BaseStorage, url: str) -> None:
-    """NothingStored where the storage has no study."""
+    """Raises NothingStored if the storage has no study."""
     if not storage.get_all_studies():
         raise NothingStored(f"storage {shown(url)}: holds no studies yet; `hpo run` makes them")
 
 
 def quiet() -> None:
-    """Optuna's own log lines would run through the progress display."""
+    """Silences Optuna's log lines, which would run through the progress display."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)

@@ -1,4 +1,4 @@
-"""A study as it stands in the storage, as tables: a row a trial, a row an epoch."""
+"""A stored study as tables: a row per trial, and a row per trial and epoch."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -35,8 +35,8 @@ AGAIN = (KILLED, STOPPED, OUT_OF_TIME)
 
 @dataclass(frozen=True, kw_only=True)
 class StoredStudy:
-    """What the storage holds of a study. trials: a row a trial, curves: a row a trial and epoch,
-    as in trials.csv and curves.csv; frozen: the trials as Optuna has them."""
+    """A study as stored. trials: a row per trial; curves: a row per trial and epoch, as in
+    trials.csv and curves.csv; frozen: the trials as Optuna has them."""
 
     name: str
     data: dict[str, Any]
@@ -57,7 +57,7 @@ class StoredStudy:
 
 @dataclass(frozen=True, kw_only=True)
 class StoredGrid(StoredStudy):
-    """A grid: its file, and how many seeds a cell is to have."""
+    """A stored grid. seeds: how many seeds each cell has when the grid is complete."""
 
     file: GridStudy
     seeds: int
@@ -106,10 +106,12 @@ class StoredGrid(StoredStudy):
 
 @dataclass(frozen=True, kw_only=True)
 class StoredSearch(StoredStudy):
-    """A search, its budget in trials and in seconds of all its runs (None: no limit), its
-    finalists' grid (None before it is begun), the cell that won (None until the finalists are
-    trained), and another search of the same space and data by the random sampler, if the storage
-    has one."""
+    """A stored search.
+
+    n_trials and timeout: its budget in trials and in seconds of all its runs (None: no limit).
+    tested: the finalists' grid, None before they start. winner: None until all finalists are
+    trained. random: a search of the same space and data by the random sampler, if one is stored.
+    """
 
     file: SearchStudy
     n_trials: int
@@ -126,29 +128,30 @@ class StoredSearch(StoredStudy):
 
     @property
     def ended(self) -> pd.DataFrame:
-        """The trials that count: COMPLETE or PRUNED, in the order in which they ended."""
+        """Returns the COMPLETE and PRUNED trials in the order in which they ended."""
         counted = self.trials["state"].isin(["COMPLETE", "PRUNED"])
         return self.trials[counted].sort_values("ended")
 
     @property
     def ranked(self) -> pd.DataFrame:
-        """COMPLETE trials that did not diverge, the best first."""
+        """Returns the COMPLETE trials that did not diverge, the best first."""
         sound = self.finished[~self.finished["diverged"]]
         return sound.sort_values(["valid_accuracy", "number"], ascending=[False, True])
 
     @property
     def planned(self) -> float:
-        """How many trials it is to have: a finite space may have fewer than were asked for."""
+        """Returns how many trials the search will have: a finite space may have fewer than
+        n_trials."""
         return min(self.n_trials, size(self.file.space))
 
     def config(self, number: int) -> Config:
-        """What a trial trained."""
+        """Returns the configuration of a trial."""
         return finalists.config_of(self.frozen[number], self.file)
 
 
 def load_study(storage: BaseStorage, name: str) -> StoredGrid | StoredSearch:
-    """The study of that name; InputError, with the names that there are, if it is not stored, and
-    with the reason, if the storage fails."""
+    """Reads the study of that name. Raises InputError if it is not stored, with the names that are,
+    and if the storage fails."""
     try:
         return _load_study(storage, name)
     except (StorageInternalError, SQLAlchemyError) as error:
@@ -196,12 +199,12 @@ def _load_study(storage: BaseStorage, name: str) -> StoredGrid | StoredSearch:
 
 
 def seconds_of(study: optuna.Study) -> float:
-    """How long it has been run in all; runs that were killed left no time."""
+    """Returns the seconds of all runs so far; killed runs stored none."""
     return float(sum(s.get("seconds", 0.0) for s in study.user_attrs.get("sessions", [])))
 
 
 def _winner(tested: StoredGrid, file: SearchStudy) -> Cell | None:
-    """None while a finalist has a seed that the next run would train for the first time."""
+    """Returns the winner; None while a finalist has a seed that the next run would train."""
     seeds = finalists.fresh_seeds(file)
     settled = tested.trials[~tested.trials["fail_reason"].isin(AGAIN)]
     settled = settled[settled["state"].isin(["COMPLETE", "FAIL"])]
@@ -216,7 +219,7 @@ def _fixed(file: SearchStudy) -> dict[str, Any]:
 
 
 def _finalists(storage: BaseStorage, study: optuna.Study, file: SearchStudy) -> StoredGrid | None:
-    """The finalists' grid, its cells in the order of their rank; None until it is begun."""
+    """Returns the finalists' grid, its cells in the order of their rank; None before they start."""
     name = finalists.name_of(study.study_name)
     if name not in optuna.get_all_study_names(storage):
         return None
@@ -229,7 +232,7 @@ def _finalists(storage: BaseStorage, study: optuna.Study, file: SearchStudy) -> 
 
 
 def _random_search(storage: BaseStorage, bound: Mapping[str, Any]) -> StoredSearch | None:
-    """Another stored search that differs from the one so bound in its sampler alone, random."""
+    """Returns another stored search that differs only in its sampler, which is random."""
     if bound["sampler"] == "random":
         return None
     for other in storage.get_all_studies():

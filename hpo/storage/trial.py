@@ -1,4 +1,4 @@
-"""What is written down of a training in its trial: plain JSON, everything a report needs."""
+"""What a trial stores of its training: plain JSON, everything that a report needs."""
 
 import math
 from collections.abc import Sequence
@@ -30,9 +30,9 @@ class EpochFigures(Protocol):
 
 
 def attributes(epochs: Sequence[EpochFigures], replicate: int) -> dict[str, Any]:
-    """One replicate's curve (NaN and Inf become null), seconds, the gap between its last training
-    and validation accuracies, and whether it diverged: 0 or 1, since the dashboard sorts numbers
-    alone."""
+    """Returns one replicate's curve (NaN and Inf as null), seconds, gap between the last training
+    and validation accuracy, and whether it diverged, as 0 or 1: the dashboard sorts only numbers.
+    """
     curve = {metric: [getattr(e, metric)[replicate] for e in epochs] for metric in METRICS}
     measured = _diagnostics(epochs, replicate)
     return {
@@ -47,8 +47,7 @@ def attributes(epochs: Sequence[EpochFigures], replicate: int) -> dict[str, Any]
 def _diagnostics(
     epochs: Sequence[EpochFigures], replicate: int
 ) -> dict[str, list[list[float | None]]]:
-    """{measure: a list an epoch of a figure a layer}, to four digits; none where none were asked
-    for, or the activation has no such measure."""
+    """Returns {measure: figures per epoch and layer}, to four digits; empty without diagnostics."""
     found: dict[str, list[list[float | None]]] = {}
     for epoch in epochs:
         for measure, layers in (epoch.diagnostics or {}).items():
@@ -59,11 +58,11 @@ def _diagnostics(
 
 
 def diverged(epoch: EpochFigures, replicate: int) -> bool:
-    """Whether an epoch's losses are NaN, infinite or beyond any use."""
+    """Whether a loss of the epoch is NaN, infinite, or at least USELESS_LOSS."""
     losses = (epoch.train_loss[replicate], epoch.valid_loss[replicate])
     return not all(loss < USELESS_LOSS for loss in losses)
 
 
 def finite(value: float) -> float | None:
-    """The value, or None where JSON has no word for it."""
+    """Returns the value, or None for NaN and Inf, which JSON does not have."""
     return value if math.isfinite(value) else None

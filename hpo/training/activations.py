@@ -11,10 +11,10 @@ aten = torch.ops.aten
 
 @dataclass(frozen=True, kw_only=True)
 class Activation:
-    """forward(z, out=h) and backward(d, kept, d): d times the derivative, written back into d.
+    """forward(z, out=h); backward(d, kept, d) multiplies d by the derivative, in place.
 
-    kept is the output h, or the input z where the derivative needs it (keeps_input). dies: whether
-    a unit can be 0 for all inputs. saturated: which outputs lie where the slope is nearly 0.
+    kept: the output h, or the input z if keeps_input. dies: whether a unit can be 0 for all inputs.
+    saturated: which outputs lie where the slope is nearly 0.
     """
 
     forward: Callable[..., Tensor]

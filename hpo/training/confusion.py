@@ -1,4 +1,4 @@
-"""What a network mistakes for what: a confusion matrix and the images it is most wrong about."""
+"""Confusion matrices, and the images that a network is most wrong about."""
 
 import base64
 import math
@@ -16,9 +16,11 @@ CHUNK = 256
 
 
 def inspect(network: Network, examples: Examples) -> list[dict[str, Any]]:
-    """For each replicate, as JSON: confusion[label][predicted], counts; and `worst`, the images
-    misclassified with the least probability for their label, worst first. Pixels are bytes in
-    base64, row by row, 0 the least and 255 the greatest of the image."""
+    """Returns for each replicate, as JSON, confusion[label][predicted] as counts and `worst`.
+
+    worst: misclassified images with the smallest probability of their label, the smallest first.
+    Pixels are base64 bytes, row by row, from 0 to 255.
+    """
     rows = torch.arange(len(examples.labels), device=examples.labels.device)
     parts = [answers(network, examples, _same(part, network)) for part in rows.split(CHUNK)]
     logits = torch.cat([part[0] for part, _ in parts], dim=2)  # (R, classes, n)
@@ -26,7 +28,7 @@ def inspect(network: Network, examples: Examples) -> list[dict[str, Any]]:
 
 
 def _same(rows: Tensor, network: Network) -> Tensor:
-    """The same rows for every replicate, as one step: (1, R, n)."""
+    """Returns the same rows for every replicate, as one step: (1, R, n)."""
     return rows.expand(network.replicates, -1).unsqueeze(0).contiguous()
 
 
@@ -53,7 +55,7 @@ def _mistakes(logits: Tensor, examples: Examples) -> dict[str, Any]:
 
 
 def _pixels(image: Tensor) -> str | None:
-    """A square image as bytes; None where it is no square."""
+    """Returns a square image as base64 bytes; None for another shape."""
     if math.isqrt(image.numel()) ** 2 != image.numel():
         return None
     low, high = image.aminmax()

@@ -1,4 +1,4 @@
-"""What goes on inside networks while they train: gradients, updates, units that have gone quiet."""
+"""Diagnostics of training: gradients, updates, dead and saturated units."""
 
 from collections.abc import Callable, Iterable
 
@@ -17,13 +17,13 @@ Figures = dict[str, list[list[float]] | None]
 
 
 class Diagnosis:
-    """Measures single steps of training, and units at an epoch's end; it changes nothing of them.
+    """Measures single steps of training, and units at the end of an epoch; changes nothing.
 
-    gradient_norm: the norm of the loss's gradient by a layer's weight matrix, mean over the probed
-    steps. update_ratio: the norm of a step's change of that matrix over the matrix's own.
-    largest_update: the greatest of these, in epoch 1 over its first PROBES steps too. dead: the
-    share of a hidden layer's ReLU units that are 0 on all of up to IMAGES images. saturated: the
-    share of a hidden layer's sigmoid or tanh outputs, over units and images, at their flat ends.
+    gradient_norm: norm of the gradient of a layer's weight matrix, mean over the probed steps.
+    update_ratio: norm of a step's change of that matrix over the matrix's norm. largest_update: the
+    largest of these; in epoch 1 also over its first PROBES steps. dead: share of a hidden layer's
+    ReLU units that are 0 on up to IMAGES images. saturated: share of a hidden layer's sigmoid or
+    tanh outputs, over units and images, where the slope is nearly 0.
     """
 
     def __init__(self, network: Network) -> None:
@@ -42,7 +42,7 @@ class Diagnosis:
         self.largest_update = torch.zeros_like(self.gradient_norm)
 
     def wants(self, step: int, steps: int) -> bool:
-        """Whether this one of an epoch's steps is to be measured."""
+        """Whether this step of an epoch is measured."""
         return _even(step, steps) or (self.beginning and step < PROBES)
 
     def probe(
@@ -53,8 +53,8 @@ class Diagnosis:
         targets: Tensor,
         update: Callable[[], None],
     ) -> None:
-        """Makes a step (its number, and how many there are), update(), and measures it; what is in
-        the buffers is used twice."""
+        """Makes a step by update() and measures it. step: its number, and the number of steps. The
+        buffers are used twice."""
         layers = self.network.layers
         buffers.backward(logits, targets, self.gradient, step=1 / logits.shape[2], keep=0)
         weights = _norms(layers)
@@ -69,7 +69,8 @@ class Diagnosis:
             self.update_ratio += ratio
 
     def figures(self, chunks: Iterable[Pass]) -> Figures:
-        """The measures since the last call; chunks: passes after a forward, over some images."""
+        """Returns the measures since the last call. chunks: passes after a forward pass over
+        images."""
         found: Figures = {
             "gradient_norm": (self.gradient_norm / self.count).tolist(),
             "update_ratio": (self.update_ratio / self.count).tolist(),
@@ -82,20 +83,20 @@ class Diagnosis:
 
 
 def _even(step: int, steps: int) -> bool:
-    """Whether it is one of PROBES steps that are evenly spread."""
+    """Whether the step is one of PROBES evenly spread steps."""
     every = max(steps // PROBES, 1)
     return step % every == every // 2
 
 
 def _norms(layers: Layers) -> Tensor:
-    """Of each weight matrix, (layers, R); in double precision, where a lost gradient's squares are
-    not lost too."""
+    """Returns the norm of each weight matrix, (layers, R), in double precision: squares of a
+    vanished gradient are not lost."""
     norm, double = torch.linalg.vector_norm, torch.float64
     return torch.stack([norm(w.flatten(1), dim=1, dtype=double) for w in layers.weights]).cpu()
 
 
 def _quiet(activation: str, chunks: Iterable[Pass]) -> Figures:
-    """dead and saturated, where the activation can be either; NaN for a network of NaNs."""
+    """Returns dead and saturated, where the activation can be; NaN for a network of NaNs."""
     found: Figures = {"dead": None, "saturated": None}
     known: Activation = ACTIVATIONS[activation].load()
     if known.dies:
@@ -127,5 +128,5 @@ def _saturated(
 
 
 def _unknown(values: Tensor) -> Tensor:
-    """NaN where a value is NaN, and 0 elsewhere: infinity is an answer."""
+    """Returns NaN where a value is NaN, and 0 elsewhere."""
     return torch.where(values.isnan(), torch.nan, 0.0).double()

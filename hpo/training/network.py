@@ -1,8 +1,8 @@
-"""The multilayer perceptron: layers, initial weights, forward and backward, over standing buffers.
+"""The multilayer perceptron: layers, initial weights, forward and backward pass, reused buffers.
 
-Every tensor has a leading replicate dimension R: R networks of one shape, with weights of their
-own, are trained at once. A network alone is R = 1. Derivatives are written out, by torch's own
-backward kernels; tests/test_training.py holds them to autograd.
+Every tensor has a leading replicate dimension R: R networks of one shape, each with its own
+weights, are trained at once. A single network has R = 1. Derivatives are written out with torch's
+own backward kernels; tests/test_training.py compares them with autograd.
 """
 
 import math
@@ -27,7 +27,7 @@ def _padded_size(count: int) -> int:
 
 
 def _padded(shape: tuple[int, ...], device: torch.device) -> tuple[Tensor, Tensor]:
-    """A tensor of zeros, and the padded vector that it is the beginning of."""
+    """Returns a tensor of zeros, and the padded vector that begins with it."""
     count = math.prod(shape)
     vector = torch.zeros(_padded_size(count), device=device)
     return vector[:count].view(shape), vector
@@ -35,8 +35,10 @@ def _padded(shape: tuple[int, ...], device: torch.device) -> tuple[Tensor, Tenso
 
 @dataclass(frozen=True)
 class Layers:
-    """weights[l]: (R, in, out) and biases[l]: (R, 1, out), all of them views of one flat vector;
-    bias_vectors[l]: the padded part of it that begins with biases[l]."""
+    """The parameters: weights[l] (R, in, out) and biases[l] (R, 1, out), views of one flat vector.
+
+    bias_vectors[l]: the padded part of the vector that begins with biases[l].
+    """
 
     flat: Tensor
     weights: tuple[Tensor, ...]
@@ -58,10 +60,10 @@ class Layers:
 
 
 class Network:
-    """R perceptrons of the layer sizes (inputs, hidden …, classes), initialized as nn.Linear is.
+    """R perceptrons with the layer sizes (inputs, hidden …, classes), initialized as nn.Linear is.
 
-    generators: one a replicate, on the CPU; each draws that replicate's weights and biases, layer
-    by layer, in the order and the shapes in which torch.nn.Linear draws them.
+    generators: one per replicate, on the CPU. Each draws the replicate's weights and biases in the
+    order and the shapes in which torch.nn.Linear draws them.
     """
 
     def __init__(
@@ -88,11 +90,12 @@ class Network:
 
     @property
     def parameters(self) -> int:
-        """Weights and biases of one replicate."""
+        """Returns the number of weights and biases of one replicate."""
         return sum((fan_in + 1) * fan_out for fan_in, fan_out in pairwise(self.sizes))
 
     def state_dict(self, replicate: int = 0) -> dict[str, Tensor]:
-        """One replicate's parameters as nn.Sequential(Linear, activation, Linear, …) names them."""
+        """Returns one replicate's parameters, named as in nn.Sequential(Linear, activation, Linear,
+        …)."""
         state = {}
         layers = zip(self.layers.weights, self.layers.biases, strict=True)
         for index, (weight, bias) in enumerate(layers):
@@ -102,10 +105,11 @@ class Network:
 
 
 class Pass:
-    """Standing buffers that take batches of B rows a replicate forward and back through a network.
+    """Buffers for a forward and backward pass of B rows per replicate.
 
-    inputs: (R, B, features), to be filled before forward. Logits, targets and the last delta are
-    class-major, (R, classes, B): softmax over ten neighbours in memory takes six times as long.
+    inputs: (R, B, features), filled by the caller before forward. Logits, targets and the last
+    delta have the classes first, (R, classes, B): a softmax over ten neighbours in memory takes six
+    times as long.
     """
 
     def __init__(self, network: Network, batch: int) -> None:
@@ -131,7 +135,7 @@ class Pass:
         self._zero = torch.zeros((), device=device)
 
     def forward(self, logits: Tensor) -> None:
-        """Writes the network's answer to self.inputs into logits, (R, classes, B)."""
+        """Computes the logits of self.inputs and writes them to `logits`, (R, classes, B)."""
         weights, biases = self.network.layers.weights, self.network.layers.biases
         last = len(weights) - 1
         for layer in range(last):
@@ -144,10 +148,9 @@ class Pass:
     def backward(
         self, logits: Tensor, targets: Tensor, into: Layers, *, step: float, keep: float
     ) -> None:
-        """into = keep · into + step · gradient of the cross entropy summed over the batch; keep is
-        0 or 1.
+        """Computes into = keep · into + step · gradient of the cross entropy summed over the batch.
 
-        targets: (R, classes, B), one-hot. Where `into` is the network's own layers and keep is 1
+        targets: (R, classes, B), one-hot. keep: 0 or 1. With the network's own layers and keep = 1
         this is a step of gradient descent: each weight is used before it is changed.
         """
         deltas = self.deltas

@@ -1,8 +1,9 @@
-"""The optimizers: torch.optim's own steps, by its functional interface.
+"""The optimizers: torch.optim's steps, by its functional interface.
 
-A torch.optim.Optimizer imports torch's compiler as soon as it is made, 1.5 s of CPU in every worker
-of every run, and its bookkeeping costs Adam 20 to 30 µs a step. The functions that it calls do
-neither."""
+A class of torch.optim imports torch's compiler when it is created, 1.5 s of CPU in every worker,
+and costs Adam 20 to 30 µs a step. The functions that it calls do neither. Each function here takes
+the flat weights, their gradient (filled before every step) and the configuration.
+"""
 
 from collections.abc import Callable
 

@@ -9,7 +9,8 @@ from hpo.training.train import Examples, Split
 
 
 def choose_device(name: str) -> torch.device:
-    """auto is CUDA where there is one, else the CPU: networks this small gain nothing on MPS.
+    """Returns the device of that name; auto is CUDA if there is one, else the CPU. MPS is no faster
+    for networks this small.
 
     Raises InputError for a device that this machine or this build of torch does not have.
     """
@@ -27,16 +28,16 @@ def choose_device(name: str) -> torch.device:
 
 
 def examples(images: Floats, labels: Integers, device: torch.device) -> Examples:
-    """On the CPU they share the arrays' memory."""
+    """Returns the arrays as tensors; on the CPU they share the arrays' memory."""
     return Examples(torch.from_numpy(images).to(device), torch.from_numpy(labels).to(device))
 
 
 def split_rows(dataset: Dataset, seeds: Seeds) -> Split:
-    """The rows that these seeds train on and validate on."""
+    """Returns the rows that these seeds train on and validate on."""
     train_rows, valid_rows = split(dataset, seeds.split)
     return Split(torch.from_numpy(train_rows), torch.from_numpy(valid_rows))
 
 
 def whole(dataset: Dataset) -> Split:
-    """All training images to train on, none to validate on."""
+    """Returns a split with all training images to train on and none to validate on."""
     return Split(torch.arange(len(dataset.train_labels)), torch.arange(0))

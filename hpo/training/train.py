@@ -1,4 +1,4 @@
-"""The epoch loop, the schedules, the evaluation; knows nothing of trials, Optuna or files."""
+"""The epoch loop and the evaluation; knows nothing of trials, Optuna or files."""
 
 import math
 import time
@@ -25,7 +25,7 @@ CHUNK = 256
 
 @dataclass(frozen=True)
 class Examples:
-    """images: (N, features) float32, labels: (N,) int64."""
+    """Images (N, features) float32 and labels (N,) int64."""
 
     images: Tensor
     labels: Tensor
@@ -33,7 +33,7 @@ class Examples:
 
 @dataclass(frozen=True)
 class Split:
-    """Row numbers of the examples trained on and of those validated on, int64."""
+    """Rows of the examples to train on and to validate on, int64."""
 
     train: Tensor
     valid: Tensor
@@ -63,7 +63,7 @@ class Epoch:
 
 
 class _Unwanted(Exception):  # noqa: N818
-    """Raised within an epoch that nobody waits for any more."""
+    """Ends an epoch that is no longer wanted."""
 
 
 def train(
@@ -76,12 +76,11 @@ def train(
     *,
     diagnose: bool = False,
 ) -> Iterator[Epoch]:
-    """Trains one network for each split and seed, all of one configuration; yields every epoch.
+    """Trains one network per split and seed, all with one configuration; yields every epoch.
 
-    The splits must be equally large; where they have no rows to validate on, validation figures
-    are NaN. Stop iterating to stop training; unwanted() is asked every few steps, and where it
-    says so training ends within its epoch. The network of the last Epoch is the trained one; it is
-    the same object in all of them.
+    splits: equally large; without rows to validate on, validation figures are NaN. unwanted: asked
+    every few steps; if it is true, training ends within its epoch. To stop training, stop
+    iterating. All epochs have the same network, which is trained at the end.
     """
     device = device or torch.device("cpu")
     sizes = (examples.images.shape[1], *[config.width] * config.depth, CLASSES)
@@ -118,7 +117,8 @@ def _shuffled(rows: Tensor, generator: torch.Generator) -> Tensor:
 
 
 class _Trainer:
-    """One optimizer's steps over a network; plain gradient descent is folded into the backward."""
+    """The steps of an optimizer over a network; plain gradient descent is part of the backward
+    pass."""
 
     def __init__(
         self,
@@ -128,7 +128,7 @@ class _Trainer:
         unwanted: Callable[[], bool],
         diagnosis: Diagnosis | None,
     ) -> None:
-        """rows: how many a replicate trains on in an epoch."""
+        """rows: how many rows a replicate trains on in an epoch."""
         self.network = network
         self.diagnosis = diagnosis
         self.unwanted = unwanted
@@ -150,12 +150,13 @@ class _Trainer:
         self.passes: dict[int, Pass] = {}
 
     def epoch(self, examples: Examples, order: Tensor) -> tuple[list[float], list[float]]:
-        """Trains on the rows of order, (R, n), in batches; a replicate's losses and accuracies."""
+        """Trains on the rows of order, (R, n), in batches. Returns each replicate's loss and
+        accuracy."""
         batches = _batches(order, self.batch_size)
         return _metrics([self._steps(examples, rows) for rows in batches])
 
     def _steps(self, examples: Examples, rows: Tensor) -> Answers:
-        """A step for each of rows, (steps, R, B)."""
+        """Makes one step for each of rows, (steps, R, B)."""
         buffers = self._pass(rows.shape[2])
         inputs = buffers.inputs.flatten(0, 1)
         labels = examples.labels[rows]
@@ -192,15 +193,15 @@ class _Trainer:
 
 
 def evaluate(network: Network, examples: Examples, rows: Tensor) -> tuple[list[float], list[float]]:
-    """Mean cross entropy and accuracy of each replicate on its rows of the examples, (R, n); NaN
-    where there are none."""
+    """Returns the mean cross entropy and the accuracy of each replicate on its rows, (R, n); NaN
+    without rows."""
     if not rows.numel():
         return [math.nan] * len(rows), [math.nan] * len(rows)
     return _metrics([answers(network, examples, part) for part in _batches(rows, CHUNK)])
 
 
 def answers(network: Network, examples: Examples, rows: Tensor) -> Answers:
-    """The network's logits for rows of the examples, (steps, R, B), and the labels."""
+    """Returns the network's logits for rows, (steps, R, B), and the labels."""
     buffers = Pass(network, rows.shape[2])
     inputs = buffers.inputs.flatten(0, 1)
     logits = _class_major_zeros(rows)
@@ -211,8 +212,8 @@ def answers(network: Network, examples: Examples, rows: Tensor) -> Answers:
 
 
 def _forwarded(network: Network, examples: Examples, rows: Tensor) -> Iterator[Pass]:
-    """Passes that have taken rows of the examples, (R, n), through the network, one after another
-    in the same buffers."""
+    """Yields passes after a forward pass over rows, (R, n), one after another in the same
+    buffers."""
     for part in _batches(rows, CHUNK):
         buffers = Pass(network, part.shape[2])
         inputs, logits = buffers.inputs.flatten(0, 1), _class_major_zeros(part)
@@ -223,7 +224,7 @@ def _forwarded(network: Network, examples: Examples, rows: Tensor) -> Iterator[P
 
 
 def _batches(rows: Tensor, size: int) -> list[Tensor]:
-    """Rows (R, n) as batches: (steps, R, size), and the smaller last one as (1, R, rest)."""
+    """Splits rows (R, n) into batches: (steps, R, size), and the smaller last one as (1, R, rest)."""
     whole = rows.shape[1] - rows.shape[1] % size
     parts = [part for part in (rows[:, :whole], rows[:, whole:]) if part.numel()]
     shaped = [part.unflatten(1, (-1, min(size, part.shape[1]))) for part in parts]
@@ -236,8 +237,9 @@ def _class_major_zeros(rows: Tensor) -> Tensor:
 
 
 def _correct(logits: Tensor, labels: Tensor) -> int:
-    """How many labels argmax finds in logits, (steps, classes, B). By the maximum, in a tenth of
-    argmax's time, unless a maximum is not unique: there, and at NaN, argmax itself decides."""
+    """Counts the labels that argmax finds in logits, (steps, classes, B). Comparing with the
+    maximum takes a tenth of argmax's time; where a maximum is not unique, or NaN, argmax decides.
+    """
     greatest = logits.amax(1, keepdim=True)
     if int((logits == greatest).sum().item()) != labels.numel():
         return int((logits.argmax(1) == labels).sum().item())
@@ -245,8 +247,8 @@ def _correct(logits: Tensor, labels: Tensor) -> int:
 
 
 def _metrics(parts: Sequence[Answers]) -> tuple[list[float], list[float]]:
-    """Mean cross entropy and accuracy over all parts; each replicate summed by itself, so that its
-    figures do not depend on its neighbours in the stack."""
+    """Returns the mean cross entropy and the accuracy over all parts. Each replicate is summed by
+    itself, so that its figures do not depend on the stack."""
     losses, accuracies = [], []
     count = sum(labels.shape[0] * labels.shape[2] for _, labels in parts)
     for replicate in range(parts[0][1].shape[1]):

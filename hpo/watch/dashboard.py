@@ -1,4 +1,4 @@
-"""optuna-dashboard on a storage and its artifacts: by itself, or beside a run."""
+"""optuna-dashboard on a storage and its artifacts: alone, or beside a run."""
 
 import errno
 import io
@@ -39,15 +39,15 @@ class _Handler(WSGIRequestHandler):
     server: "Server"
 
     def log_message(self, format: str, *args: Any) -> None:
-        """No line a request."""
+        """Logs no requests."""
 
     def get_stderr(self) -> "_Stack":
-        """Where wsgiref writes the stack of an answer that broke off."""
+        """Returns where wsgiref writes the stack of a response that failed."""
         return _Stack(self.server.say)
 
 
 class Server(ThreadingMixIn, WSGIServer):
-    """A thread a request: one that waits for a large study keeps no other waiting."""
+    """Answers each request in a thread, so that a large study does not block others."""
 
     daemon_threads = True
 
@@ -58,27 +58,27 @@ class Server(ThreadingMixIn, WSGIServer):
 
     @property
     def address(self) -> str:
-        """http://127.0.0.1:8080/"""
+        """Returns the address, such as http://127.0.0.1:8080/."""
         host, port = self.server_address[:2]
         name = f"[{host!s}]" if ":" in str(host) else host
         return f"http://{name!s}:{port}/"
 
     def server_bind(self) -> None:
-        """Without WSGIServer's search for the host's full name, which may ask the network."""
+        """Skips WSGIServer's search for the host's full name, which may use the network."""
         TCPServer.server_bind(self)
         host, port = self.server_address[:2]
         self.server_name, self.server_port = str(host), int(port)
         self.setup_environ()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that goes away is nobody's fault; anything else is a line."""
+        """Ignores clients that disconnect; says other errors in a line."""
         error = sys.exc_info()[1]
         if error is not None and not isinstance(error, ConnectionError):
             self.say(f"dashboard: {_first_line(error)}")
 
 
 class _Stack(io.StringIO):
-    """A file for an error's stack, that passes on its last line alone."""
+    """A file that passes on only the last line of an error's stack."""
 
     def __init__(self, say: Callable[[str], None]) -> None:
         super().__init__()
@@ -95,10 +95,10 @@ class _Stack(io.StringIO):
 def listen(
     storage: BaseStorage, folder: Path, host: str, port: int, say: Callable[[str], None]
 ) -> Server:
-    """A server that listens and is still to serve (`serve_forever`); port 0 takes a free one.
+    """Returns a server that listens; serve_forever() serves. Port 0 takes a free port.
 
-    say: told, in a line, of what goes wrong with a request; the same line once. Raises InputError
-    where it cannot listen.
+    say: told, in a line, what fails in a request; repeated lines once. Raises InputError if it
+    cannot listen.
     """
     said = _Said(say)
     if not host:
@@ -121,7 +121,7 @@ def listen(
 
 
 class _Said:
-    """Passes a line on, but not the same one again and again."""
+    """Passes a line on, unless it repeats the last one."""
 
     def __init__(self, say: Callable[[str], None]) -> None:
         self.say, self.last = say, ""
@@ -133,7 +133,7 @@ class _Said:
 
 
 class _Calm:
-    """A WSGI application that answers what goes wrong in another one with a line."""
+    """A WSGI application that answers errors of another one with a line."""
 
     def __init__(self, app: Any, say: Callable[[str], None]) -> None:
         self.app, self.say = app, say
@@ -162,7 +162,7 @@ class _Lines(logging.Handler):
 
 
 def _log_calmly(say: Callable[[str], None]) -> None:
-    """optuna-dashboard logs a stack for every request that its storage fails."""
+    """Replaces the stacks that optuna-dashboard logs for failed requests by lines."""
     logger = logging.getLogger("optuna_dashboard")
     logger.handlers, logger.propagate = [_Lines(say)], False
 
@@ -176,10 +176,10 @@ def _first_line(error: BaseException) -> str:
 
 @contextmanager
 def beside(url: str, folder: Path) -> Iterator[str]:
-    """Serves from a process of its own for as long as the block lasts; its address. Where the usual
-    port is taken it takes a free one.
+    """Serves from another process for the time of the block; yields the address. Takes a free port
+    if the usual one is in use.
 
-    Raises InputError where it cannot listen at all.
+    Raises InputError if it cannot listen at all.
     """
     context = multiprocessing.get_context("forkserver")
     ours, theirs = context.Pipe()

@@ -1,4 +1,4 @@
-"""What the runner and its workers say to each other."""
+"""The messages between runner and workers."""
 
 import signal
 from dataclasses import dataclass
@@ -9,11 +9,11 @@ from hpo.study.config import Config, Seeds
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """Train one network for each of the seeds, as a stack; test them at the end if test is set.
+    """Train one network per seed, as a stack.
 
-    inspect: the test also says which images were mistaken for what. whole: train on all training
-    images, validate on none, and send the network itself. diagnose: with every epoch, what went on
-    inside, see diagnosis.Diagnosis.
+    test: test the networks at the end. inspect: also return confusion matrices. whole: train on all
+    training images, validate on none, and return the network. diagnose: measure training, see
+    training.diagnostics.
     """
 
     id: int
@@ -27,7 +27,7 @@ class Task:
 
 @dataclass(frozen=True, kw_only=True)
 class Stop:
-    """End this task at once, its epoch unfinished, without a test."""
+    """End this task at once, within its epoch and without a test."""
 
     task: int
 
@@ -55,10 +55,10 @@ class EpochDone:
 
 @dataclass(frozen=True, kw_only=True)
 class Done:
-    """A task has ended; the test's figures, one a seed, where it was asked for and reached.
+    """A task has ended, with the test figures, one per seed, if it was tested.
 
-    mistakes: one a seed where the task was to inspect, see mistakes.inspect. model: the
-    trained network of a `whole` task, as the bytes of a safetensors file.
+    mistakes: one per seed, see training.confusion.inspect. model: the network of a `whole` task, as
+    the bytes of a safetensors file.
     """
 
     task: int
@@ -70,7 +70,7 @@ class Done:
 
 @dataclass(frozen=True, kw_only=True)
 class Failed:
-    """A task failed, but the worker is well."""
+    """A task has failed; the worker goes on."""
 
     task: int
     reason: str
@@ -78,9 +78,9 @@ class Failed:
 
 @dataclass(frozen=True, kw_only=True)
 class Died:
-    """A worker process ended; the task that it had, if any, is lost.
+    """A worker process has ended, and its task, if any, is lost.
 
-    hung: it was killed after so many seconds without a word, if that is why.
+    hung: after how many seconds without a message it was killed; None if it was not.
     """
 
     task: int | None
@@ -89,7 +89,7 @@ class Died:
 
     @property
     def words(self) -> str:
-        """What became of the worker."""
+        """Returns what happened to the worker."""
         if self.hung:
             return f"ended no epoch in {self.hung:g} s (see --epoch-limit)"
         memory = "; the system may be out of memory" if self.exitcode == -signal.SIGKILL else ""

@@ -1,4 +1,4 @@
-"""Worker processes of this machine: start a task, wait for an event, stop a task."""
+"""Worker processes on this machine: start a task, wait for an event, stop a task."""
 
 import multiprocessing
 import signal
@@ -23,14 +23,14 @@ LISTENED_SECONDS = 5.0  # at most, from one wait to the next: so long a caller m
 
 
 def preload() -> None:
-    """Starts the server that workers are forked from, if it does not run; it loads torch while the
-    caller goes on.
+    """Starts the server that workers are forked from, if it does not run; it loads torch in the
+    background.
 
-    Ctrl-C reaches the whole process group, and so may its like; it is the runner that answers them,
-    so they are blocked for the server before it is born, and for the workers that it bears.
-    (multiprocessing's tracker unblocks them when it starts, so it comes first.)
+    Signals such as Ctrl-C reach the whole process group, but only the runner answers them. They are
+    blocked before the server starts, so that server and workers inherit the mask. multiprocessing's
+    resource tracker unblocks signals when it starts, so it starts first.
 
-    Raises InputError where the system does not let it start.
+    Raises InputError if the system does not let the server start.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["hpo.workers.worker"])
@@ -55,7 +55,7 @@ def _work(channel: Connection, shared: SharedDataset, device: str) -> None:
 
 
 def require_device(device: str) -> None:
-    """InputError unless a worker could train on the device; asked of a process that has torch."""
+    """Raises InputError unless a worker can train on the device; asks a process that has torch."""
     if device in ("auto", "cpu"):
         return
     preload()
@@ -89,10 +89,10 @@ class _Worker:
 
 
 class Pool:
-    """`workers` processes, one torch thread each, that share one dataset in memory.
+    """`workers` processes with one torch thread each that share a dataset in memory.
 
-    A context manager. A worker that dies is replaced, and so is one that has a task and ends no
-    epoch in `epoch_limit` seconds; its task comes back as Died.
+    A context manager. A worker that dies is replaced, and so is one that ends no epoch of its task
+    in `epoch_limit` seconds; the task comes back as Died.
     """
 
     def __init__(
@@ -133,7 +133,7 @@ class Pool:
         return _Worker(process, ours)
 
     def _first_word(self) -> str:
-        """The kind of device that the first worker reports."""
+        """Returns the kind of device that the first worker reports."""
         channel = self._workers[0].channel
         if not channel.poll(START_SECONDS):
             raise RuntimeError(f"no worker process started within {START_SECONDS} seconds")
@@ -147,11 +147,11 @@ class Pool:
 
     @property
     def idle(self) -> list[int]:
-        """The numbers of the workers that have no task."""
+        """Returns the numbers of the workers without a task."""
         return [i for i, worker in enumerate(self._workers) if worker.task is None]
 
     def start(self, worker: int, task: Task) -> None:
-        """Hands a task to an idle worker."""
+        """Gives a task to an idle worker."""
         assert self._workers[worker].task is None
         self._workers[worker].task = task
         self._workers[worker].silent = 0.0
@@ -160,14 +160,14 @@ class Pool:
             self._workers[worker].channel.send(task)
 
     def stop(self, task: int) -> None:
-        """Asks for a task to end within its epoch; its Done comes all the same."""
+        """Asks for a task to end within its epoch; its Done message comes as usual."""
         for worker in self._workers:
             if worker.task and worker.task.id == task:
                 with suppress(BrokenPipeError, ConnectionResetError):  # as in start
                     worker.channel.send(Stop(task=task))
 
     def wait(self, seconds: float) -> list[Event]:
-        """What happened, as soon as anything does or after so many seconds."""
+        """Returns the events so far, as soon as there is one or after `seconds`."""
         by_channel = {worker.channel: i for i, worker in enumerate(self._workers)}
         events = []
         for channel in connection.wait(list(by_channel), seconds):
@@ -178,7 +178,7 @@ class Pool:
         return events
 
     def _end_the_silent(self) -> None:
-        """Kills workers that hang; their end is found by the next wait."""
+        """Kills workers that hang; the next wait replaces them."""
         now = time.monotonic()
         passed, self._listened = min(now - self._listened, LISTENED_SECONDS), now
         for worker in self._workers:
@@ -212,7 +212,7 @@ class Pool:
         )
 
     def close(self) -> None:
-        """Ends all workers at once, whatever they do; a second time does nothing."""
+        """Ends all workers at once, whatever they do. A second call does nothing."""
         for worker in self._workers:
             worker.process.kill()
         for worker in self._workers:

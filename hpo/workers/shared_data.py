@@ -15,9 +15,9 @@ ALIGNMENT = 64
 
 
 class SharedDataset:
-    """Holds a Dataset's arrays in a file without a name: nothing stays behind after a kill.
+    """Holds a Dataset's arrays in a file without a name, of which nothing stays after a kill.
 
-    Can be passed to a process that is being started, and to none otherwise.
+    Can be pickled only to a process that is being started.
     """
 
     def __init__(self, dataset: Dataset) -> None:
@@ -41,12 +41,12 @@ class SharedDataset:
         }
 
     def open(self) -> Dataset:
-        """The dataset, on the shared memory; not to be written to."""
+        """Returns the dataset in the shared memory; do not write to it."""
         arrays: dict[str, Any] = self._map()
         return Dataset(**arrays, **self.plain)
 
     def close(self) -> None:
-        """Gives up this process's hold; the workers' mappings stay."""
+        """Closes the file in this process; the workers' mappings stay."""
         os.close(self.fd)
 
     def __getstate__(self) -> dict[str, Any]:

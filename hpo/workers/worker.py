@@ -1,5 +1,4 @@
-"""What a worker process does: takes tasks, trains, sends back every epoch. Loaded with torch once,
-in the server that workers are forked from."""
+"""A worker process: takes tasks, trains, sends every epoch. Loaded once, in the fork server."""
 
 import os
 import threading
@@ -21,7 +20,8 @@ from hpo.workers.shared_data import SharedDataset
 
 
 def work(channel: Connection, shared: SharedDataset, device_name: str) -> None:
-    """Trains what comes through the channel until it closes; ends with its parent."""
+    """Trains the tasks that come through the channel until it closes. Ends with the parent
+    process."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(1)
     device = choose_device(device_name)
@@ -54,7 +54,7 @@ def _answer(
 
 
 def _trained(channel: Connection, task: Task, dataset: data.Dataset, device: torch.device) -> Done:
-    """Sends every epoch; returns the last word."""
+    """Trains a task and sends every epoch. Returns the last message."""
     images = examples(dataset.train_images, dataset.train_labels, device)
     splits = [whole(dataset) if task.whole else split_rows(dataset, s) for s in task.seeds]
     stopped, network = False, None
@@ -95,7 +95,7 @@ def _is_stop(channel: Connection, task: Task) -> bool:
 
 
 def _tested(network: Network, task: Task, dataset: data.Dataset, device: torch.device) -> Done:
-    """The trained networks on the test images: the one place that reads them."""
+    """Tests the trained networks: the only function that reads the test images."""
     images = examples(dataset.test_images, dataset.test_labels, device)
     rows: Tensor = torch.arange(len(images.labels), device=device)
     loss, accuracy = evaluate(network, images, rows.expand(network.replicates, -1))
@@ -104,5 +104,5 @@ def _tested(network: Network, task: Task, dataset: data.Dataset, device: torch.d
 
 
 def _packed(network: Network) -> bytes:
-    """The first replicate's parameters as a safetensors file."""
+    """Returns the first replicate's parameters as a safetensors file."""
     return safetensors.torch.save(network.state_dict(), {"format": "pt"})
