@@ -175,7 +175,8 @@ def train(
     """Trains what the plan says, for `timeout` seconds at most. study: None if it is no trial."""
     if not plan.jobs or timeout <= 0:
         return End.COMPLETE
-    deadline, progress = time.monotonic() + timeout, plan.progress(title, run.started)
+    started, deadline = time.time(), time.monotonic() + timeout
+    progress = plan.progress(title, run.started)
     best_value = _take_best(study, progress) if study else -math.inf
     size = min(run.workers, plan.jobs)
     with Pool(size, run.dataset, run.device, run.epoch_limit) as pool:
@@ -183,7 +184,7 @@ def train(
         loop = Loop(plan, run.storage, pool, progress, run.watchers, deadline, best_value)
         with (
             during_run(run.storage, study, loop.notice, lambda: loop.stopping),
-            _session(run, study, pool) if study else nullcontext(),
+            _session(run, study, pool, started) if study else nullcontext(),
             _watched(run, study, progress),
         ):
             return loop.run()
@@ -203,9 +204,8 @@ def _take_best(study: optuna.Study, progress: Progress) -> float:
 
 
 @contextmanager
-def _session(run: Run, study: optuna.Study, pool: Pool) -> Iterator[None]:
-    """Stores in the study where and when it is trained, and at the end for how many seconds."""
-    started = time.time()
+def _session(run: Run, study: optuna.Study, pool: Pool, started: float) -> Iterator[None]:
+    """Stores in the study where and since when it is trained, and at the end for how long."""
     session = {**run.provenance, "started": started, "workers": pool.size, "device": pool.device}
     sessions = [*study.user_attrs.get("sessions", []), session]
     study.set_user_attr("sessions", sessions)
