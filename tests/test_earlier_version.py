@@ -31,12 +31,12 @@ def curves(folder: Path, name: str) -> pd.DataFrame:
 
 
 @pytest.mark.parametrize("name", ["grid", "search"])
-def test_it_is_shown_and_reported_as_it_was(hpo, folder, name):
-    shown = hpo("show", name)
+def test_it_is_shown_and_reported_as_it_was(forked_hpo, folder, name):
+    shown = forked_hpo("show", name)
     assert shown.code == 0, shown.err
     assert "best" in shown.out
     assert {"grid": "4/4", "search": "8/8"}[name] in shown.out
-    assert hpo("report", name).code == 0
+    assert forked_hpo("report", name).code == 0
     written = folder / f"reports/{name}/curves.csv"
     assert written.read_bytes() == (STORED / f"{name}.csv").read_bytes()
 

@@ -143,7 +143,6 @@ def test_new_names_go_through_a_search_its_report_and_its_saved_winner(folder):
     hpo(folder, "run", "search.toml", "--quiet", "--name", "mine")
     text = (folder / "reports/mine/report.md").read_text("utf-8")
     assert all(label in text for label in ("NSGA-II", "Stripes", "nn.Softplus()"))
-    assert "Stripes" in hpo(folder, "show", "mine")
     program = (
         "import mine, numpy as np; from pathlib import Path; from hpo.model.weights import load\n"
         "saved = load(Path('reports/mine/best')); data = mine.STRIPES.load('stripes', None)\n"

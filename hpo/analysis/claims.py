@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import combinations, pairwise
 
 import numpy as np
@@ -65,6 +66,7 @@ class Judged:
         return min(self.parts, key=lambda part: key(part.evidence) if part.evidence else math.inf)
 
 
+@lru_cache(maxsize=1)  # report, lead and terminal ask for the same study
 def judge_all(study: StoredGrid) -> list[Judged]:
     """The claims of the study's file in their order. A claim of which a part has no runs at all is
     unresolved."""

@@ -33,7 +33,7 @@ FAILS_BELOW = 3 / CLASSES  # test accuracy: three times chance
 AGAIN = (KILLED, STOPPED, OUT_OF_TIME)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class StoredStudy:
     """A study as stored. trials: a row per trial; curves: a row per trial and epoch, as in
     trials.csv and curves.csv; frozen: the trials as Optuna has them."""
@@ -55,7 +55,7 @@ class StoredStudy:
         return label(DATASETS, self.data["name"])
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class StoredGrid(StoredStudy):
     """A stored grid. seeds: how many seeds each cell has when the grid is complete."""
 
@@ -104,7 +104,7 @@ class StoredGrid(StoredStudy):
         return {str(name): group for name, group in rows.groupby("cell", sort=False)}
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class StoredSearch(StoredStudy):
     """A stored search.
 
