@@ -1,4 +1,4 @@
-"""A grid's claims put to the test: what the seeds say of each, and the verdict."""
+"""Tests the claims of a grid: what the seeds say of each, and the verdict."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -30,9 +30,11 @@ SECONDS = "train_seconds"
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """One comparison of a claim. evidence: None where there is nothing to compare. lost: seeds left
-    out because a figure of theirs is not finite. logs: the effect is of logarithms, a
-    ratio's."""
+    """One comparison of a claim.
+
+    evidence: None if there is nothing to compare. lost: seeds without a finite figure. logs:
+    whether the effect is a difference of logarithms, a ratio.
+    """
 
     sides: tuple[Term, ...]
     evidence: Evidence | None
@@ -42,8 +44,8 @@ class Part:
 
 @dataclass(frozen=True, kw_only=True)
 class Judged:
-    """A claim with its parts, its verdict, and its p-value, two-sided and corrected by Holm over
-    all claims of the study (1 where nothing can be tested)."""
+    """A claim with its parts, verdict, and two-sided p-value after Holm's correction over all
+    claims (1 if nothing can be tested)."""
 
     claim: Claim
     parts: tuple[Part, ...]
@@ -52,8 +54,8 @@ class Judged:
 
     @property
     def decisive(self) -> Part:
-        """The part to look at first: the strongest against the claim where it is refuted, the
-        weakest for it where nothing is decided, the closest one where it holds."""
+        """Returns the part to show: the clearest contradiction of a refuted claim, the weakest part
+        of an unresolved one, the closest part of one that holds."""
         for part in self.parts:
             if part.evidence is None:
                 return part
@@ -68,7 +70,7 @@ class Judged:
 
 @lru_cache(maxsize=1)  # report, lead and terminal ask for the same study
 def judge_all(study: StoredGrid) -> list[Judged]:
-    """The claims of the study's file in their order. A claim of which a part has no runs at all is
+    """Tests the claims of the study's file, in their order. A claim with a part without trials is
     unresolved."""
     parts = [tuple(_parts(study, claim)) for claim in study.file.claims]
     found = judge([_combined(of) for of in parts])
@@ -115,8 +117,8 @@ def _greater(study: StoredGrid, claim: Claim, a: Term, b: Term) -> Part:
 
 
 def _slower(study: StoredGrid, a: Term, b: Term) -> Evidence | None:
-    """Seeds have no part in how long a training takes, so times are not paired by them; of their
-    logarithms, for a slow network's vary more by as much as it is slower."""
+    """Compares training times. Seeds do not determine times, so they are not paired; logarithms,
+    because a slower network's times vary more."""
     ours, theirs = (_log_times(study, term) for term in (a, b))
     if not ours.size or not theirs.size:
         return None
@@ -132,7 +134,8 @@ def _log_times(study: StoredGrid, term: Term) -> NDArray[np.float64]:
 
 
 def _similar(study: StoredGrid, claim: Claim, a: Term, b: Term) -> Part:
-    """Of logarithms, for the claim is about ratios; figures that are not positive have none."""
+    """Compares logarithms, because the claim is about ratios; values that are not positive are left
+    out."""
     margin = math.log1p(claim.within)
     if claim.metric == SECONDS:
         ours, theirs = (_log_times(study, term) for term in (a, b))
@@ -146,7 +149,7 @@ def _similar(study: StoredGrid, claim: Claim, a: Term, b: Term) -> Part:
 def _pairs(
     study: StoredGrid, claim: Claim, a: Term, b: Term, *, logs: bool = False
 ) -> tuple[list[float], int]:
-    """a - b, seed by seed, where both are finite; and how many pairs are not."""
+    """Returns a - b, seed by seed, where both are finite, and how many pairs are not."""
     sides = [None if term.cell is None else _values(study, claim.metric, term) for term in (a, b)]
     seeds = set.intersection(*(set(side.index) for side in sides if side is not None))
     both = [
@@ -161,7 +164,7 @@ def _pairs(
 
 
 def _values(study: StoredGrid, metric: str, term: Term) -> pd.Series:
-    """The metric by seed, in its own unit."""
+    """Returns the metric by seed, in its own unit."""
     rows = study.of(study.cell(term.cell))
     if term.epoch is not None:
         at = study.curves[study.curves["epoch"] == term.epoch]
@@ -173,7 +176,7 @@ def _values(study: StoredGrid, metric: str, term: Term) -> pd.Series:
 
 
 def clocked(study: StoredGrid, cell: Cell) -> list[float]:
-    """The cell's training times that were clocked apart: seeds trained as one stack share one."""
+    """Returns the cell's training times; seeds of one stack share one time."""
     rows = study.of(cell)
     stacked = rows["stack"].fillna(1) > 1
     apart = [*rows[~stacked][SECONDS], *rows[stacked][SECONDS].drop_duplicates()]

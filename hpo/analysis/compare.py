@@ -1,4 +1,4 @@
-"""Two stored studies beside each other: where one is more accurate than the other."""
+"""Compares two stored studies: grids cell by cell, searches by their winners."""
 
 from dataclasses import dataclass
 
@@ -15,7 +15,7 @@ Stored = StoredGrid | StoredSearch
 
 @dataclass(frozen=True, kw_only=True)
 class Side:
-    """One study's runs of a network. values: test accuracy in percent, by seed."""
+    """A network in one study. values: test accuracies in percent, by seed."""
 
     study: str
     cell: Cell
@@ -25,8 +25,11 @@ class Side:
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """A network in both studies. evidence is of the first one's lead, None without runs; p after
-    Holm's correction over all rows."""
+    """A network in both studies.
+
+    evidence: of the first study's lead, None without trials. p: after Holm's correction over all
+    rows.
+    """
 
     name: str
     sides: tuple[Side, Side]
@@ -36,12 +39,11 @@ class Row:
 
 
 def compare(first: Stored, second: Stored) -> list[Row]:
-    """Two grids cell by cell (of one name, or else of one configuration), two searches by their
-    winners on fresh seeds. In pairs where both have seeds in common, which then draw the same
-    things; unpaired otherwise.
+    """Compares two grids cell by cell (equal names, else equal configurations) or two searches by
+    their winners on fresh seeds.
 
-    Raises InputError for a grid and a search, for different data, and where there is nothing in
-    common.
+    Paired where both have common seeds, unpaired otherwise. Raises InputError for a grid and a
+    search, for different data, and if nothing corresponds.
     """
     if first.name == second.name:
         raise InputError(f"study {first.name!r}: needs another one to be compared with")
@@ -102,7 +104,7 @@ def _side(study: StoredGrid, cell: Cell, name: str = "") -> Side:
 
 
 def _evidence(ours: Side, theirs: Side) -> Evidence | None:
-    """In pairs over two common seeds or more."""
+    """Tests in pairs over two common seeds or more, unpaired otherwise."""
     if ours.values.empty or theirs.values.empty:
         return None
     bimodal = ours.fails or theirs.fails

@@ -1,7 +1,7 @@
 """fANOVA's main effects (Hutter, Hoos & Leyton-Brown, ICML 2014) on scikit-learn's forests.
 
-Optuna's numbers to rounding, 6 times as fast with 100 trials, 20 with 400, 70 with 1,600, so that
-they can be resampled: boxes are summed along an axis, not compared pair by pair.
+Gives Optuna's numbers to rounding, 6 times as fast with 100 trials, 20 with 400, 70 with 1,600, so
+that they can be resampled: boxes are summed along an axis, not compared pair by pair.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -23,7 +23,7 @@ def value_of(trial: FrozenTrial) -> float:
 
 
 def normalized(importances: Floats) -> Floats:
-    """To a sum of 1; equal where nothing was found."""
+    """Scales importances to a sum of 1; equal shares if all are 0."""
     total = importances.sum()
     return importances / total if total > 0 else np.full_like(importances, 1 / importances.size)
 
@@ -31,8 +31,8 @@ def normalized(importances: Floats) -> Floats:
 def fanova(
     trials: list[FrozenTrial], space: Mapping[str, BaseDistribution], log_scale: bool
 ) -> Estimate:
-    """As Optuna's FanovaImportanceEvaluator(n_trees=trees, seed=seed): the part of a tree's
-    variance over the whole space that each hyperparameter's main effect has, mean over trees."""
+    """Returns an estimate as Optuna's FanovaImportanceEvaluator(n_trees=trees, seed=seed): each
+    hyperparameter's main effect as a share of a tree's variance, the mean over trees."""
     from sklearn.ensemble import RandomForestRegressor
 
     blocks = [_columns(d, [t.params[name] for t in trials], log_scale) for name, d in space.items()]
@@ -52,7 +52,8 @@ def fanova(
 
 
 def _columns(distribution: Any, values: Sequence[Any], log_scale: bool) -> tuple[Floats, Floats]:
-    """(inputs, bounds), a row a column of the forest: choices one-hot, numbers as they are."""
+    """Returns (inputs, bounds), a row per column of the forest: choices one-hot, numbers as they
+    are."""
     if isinstance(distribution, CategoricalDistribution):
         chosen = [int(distribution.to_internal_repr(value)) for value in values]
         choices = len(distribution.choices)
@@ -62,8 +63,8 @@ def _columns(distribution: Any, values: Sequence[Any], log_scale: bool) -> tuple
 
 
 def _leaves(tree: Any, low: Floats, high: Floats) -> tuple[Floats, Floats, Floats]:
-    """A scikit-learn tree's leaves: lower and upper corners (leaves, columns) in the unit cube that
-    stands for low to high, and values."""
+    """Returns a tree's leaves: lower and upper corners (leaves, columns), scaled to 0 … 1, and
+    values."""
     lows, highs = np.tile(low, (tree.node_count, 1)), np.tile(high, (tree.node_count, 1))
     nodes = np.zeros(1, int)
     while (nodes := nodes[tree.feature[nodes] >= 0]).size:  # level by level
@@ -82,10 +83,11 @@ def _leaves(tree: Any, low: Floats, high: Floats) -> tuple[Floats, Floats, Float
 
 
 def _main_effects(low: Floats, high: Floats, values: Floats, groups: Sequence[Rows]) -> Floats:
-    """Each group of columns' part of the variance of a function constant in each of these boxes.
+    """Returns each group of columns' share of the variance of a function that is constant in each
+    box.
 
-    The mean over all other columns is the sum of the boxes' projections on the group's, each with
-    its box's value times its extent in the others; its variance is the integral of the square.
+    The mean over all other columns is the sum of the boxes' projections on the group, each with its
+    value times its extent in the others; the variance is the integral of the square.
     """
     extent = high - low
     volume = extent.prod(axis=1)
@@ -100,15 +102,15 @@ def _main_effects(low: Floats, high: Floats, values: Floats, groups: Sequence[Ro
 
 
 def _squares_on_line(low: Floats, high: Floats, weights: Floats) -> float:
-    """The integral of the square of a sum of weighted intervals: from end to end it is constant."""
+    """Integrates the square of a sum of weighted intervals; between two ends it is constant."""
     ends, at = np.unique(np.vstack((low, high)).ravel(), return_inverse=True)
     steps = np.bincount(at, np.concatenate((weights, -weights)))
     return float(np.cumsum(steps)[:-1] ** 2 @ np.diff(ends))
 
 
 def _squares_on_boxes(low: Floats, high: Floats, weights: Floats) -> float:
-    """The same for boxes, pair by pair as far as they overlap. One-hot columns are split in the
-    middle or not at all, so few boxes are told apart."""
+    """Integrates the same for boxes, by pairs that overlap. One-hot columns are split in the middle
+    or not at all, so few boxes differ."""
     boxes, at = np.unique(np.hstack((low, high)), axis=0, return_inverse=True)
     summed = np.bincount(at.ravel(), weights)
     lows, highs = np.split(boxes, 2, axis=1)

@@ -1,8 +1,8 @@
-"""Which hyperparameters mattered in a search, by two evaluators, and how sure that is.
+"""Importance of hyperparameters in a search, by two evaluators, with bootstrap intervals.
 
-PED-ANOVA is Optuna's (Watanabe, Bansal & Hutter, arXiv 2304.10255). fANOVA (Hutter, Hoos &
-Leyton-Brown, ICML 2014) gives Optuna's numbers to rounding, fast enough to be resampled. Importing
-optuna.importance costs 1 to 3 s (scikit-learn): it waits for its use.
+PED-ANOVA is Optuna's (Watanabe, Bansal & Hutter, arXiv 2304.10255). fANOVA (Hutter, Hoos & Leyton-
+Brown, ICML 2014) gives Optuna's numbers to rounding, fast enough to be resampled. optuna.importance
+takes 1 to 3 s to import (scikit-learn), so it is imported when used.
 """
 
 import math
@@ -35,7 +35,7 @@ RESAMPLES, TREES, RESAMPLED_TREES = 100, 64, 8
 
 @dataclass(frozen=True, kw_only=True)
 class Share:
-    """A hyperparameter's part of an importance of 1 in all, with its 95% bootstrap interval."""
+    """A hyperparameter's share of a total importance of 1, with its 95% bootstrap interval."""
 
     share: float
     low: float
@@ -44,7 +44,7 @@ class Share:
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """What one evaluator says: a share by hyperparameter, the highest first."""
+    """The result of one evaluator: a share per hyperparameter, the largest first."""
 
     evaluator: str
     shares: Mapping[str, Share]
@@ -53,10 +53,10 @@ class Evaluation:
 
 @dataclass(frozen=True, kw_only=True)
 class Importances:
-    """PED-ANOVA's evaluation, then fANOVA's, on `trials` COMPLETE ones.
+    """The evaluations of PED-ANOVA and fANOVA on `trials` COMPLETE trials.
 
-    quantile: the best part of the trials, which PED-ANOVA compares with all of them. notes: what
-    a reader has to know, in sentences.
+    quantile: the best part of the trials, which PED-ANOVA compares with all. notes: sentences that
+    a reader needs.
     """
 
     evaluations: tuple[Evaluation, ...]
@@ -72,13 +72,12 @@ def evaluate(
     seed: int = 0,
     log_scale: bool = False,
 ) -> Importances | None:
-    """Importances from a search's trials, their one value maximized; None with fewer than 2
-    COMPLETE ones, or if no hyperparameter has two values to choose from.
+    """Evaluates importances from a search's trials, whose value is maximized.
 
-    resamples: of the trials with replacement, for PED-ANOVA; fANOVA takes the first two fifths. An
-    interval is widened to hold its share. log_scale: whether fANOVA sees log ranges on the scale
-    they were searched on; Optuna's does not, and gives 0.1 to 1 nine times the weight of 0.01 to
-    0.1.
+    None for fewer than 2 COMPLETE trials, and if no hyperparameter has two values. resamples: of
+    the trials with replacement, for PED-ANOVA; fANOVA takes the first two fifths. An interval is
+    widened to hold its share. log_scale: whether fANOVA sees log ranges in logarithms; Optuna's
+    does not, and gives 0.1 to 1 nine times the weight of 0.01 to 0.1.
     """
     complete = _bare(trials)
     names = sorted({n for t in complete for n, d in t.distributions.items() if not d.single()})
@@ -107,24 +106,24 @@ def evaluate(
 
 
 def target_quantile(trials: int) -> float:
-    """PED-ANOVA's best part: a tenth of the trials, or 5 of them if that is more; at most half."""
+    """Returns PED-ANOVA's best part: a tenth of the trials, at least BEST of them, at most half."""
     return min(max(0.1, BEST / trials), 0.5)
 
 
 def ranked(importances: Importances) -> tuple[str, ...]:
-    """The hyperparameters as the first evaluator orders them, the most important first."""
+    """Returns the hyperparameters in the first evaluator's order, the most important first."""
     return tuple(importances.evaluations[0].shares)
 
 
 def most_important_pair(importances: Importances) -> tuple[str, str] | None:
-    """The first evaluator's first two; None if only one hyperparameter varies."""
+    """Returns the first evaluator's first two; None if only one hyperparameter varies."""
     first, *others = ranked(importances)
     return (first, others[0]) if others else None
 
 
 def _bare(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
-    """The COMPLETE ones with what evaluators need: ids of their own, by which PED-ANOVA tells the
-    best from the rest, and one object for equal distributions, which is faster to compare."""
+    """Copies COMPLETE trials with what evaluators need: own ids, by which PED-ANOVA finds the best,
+    and one object per equal distribution, which is faster to compare."""
     one: dict[BaseDistribution, BaseDistribution] = {}
     bare: list[FrozenTrial] = []
     for t in trials:
@@ -138,7 +137,7 @@ def _bare(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
 def _evaluation(
     evaluator: str, names: Sequence[str], estimate: Estimate, rows: Rows, seed: int
 ) -> Evaluation:
-    """The estimate on all trials, and the middle 95% of those on the resampled ones."""
+    """Returns the estimate on all trials, and the middle 95% of the estimates on resamples."""
     found = estimate(np.arange(rows.shape[1]), TREES, seed)
     low, high = np.zeros(len(names)), np.ones(len(names))
     if len(rows):
@@ -151,7 +150,7 @@ def _evaluation(
 
 
 class _Resampled(Study):
-    """A study to be maximized that says it has `drawn`, though nothing is stored."""
+    """A study to be maximized whose trials are `drawn`, without a storage."""
 
     def __init__(self) -> None:
         storage = optuna.storages.InMemoryStorage()
@@ -167,7 +166,7 @@ class _Resampled(Study):
 
 @contextmanager
 def _calm() -> Iterator[None]:
-    """Without Optuna's line about a new study, and its warnings about what the notes say."""
+    """Silences Optuna's line about a new study, and warnings that the notes give."""
     verbosity = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
@@ -195,7 +194,7 @@ def _ped_anova(trials: list[FrozenTrial], names: Sequence[str], quantile: float)
 def _basis(
     complete: list[FrozenTrial], evaluations: Sequence[Evaluation], quantile: float
 ) -> Iterator[str]:
-    """What the shares and their intervals stand on."""
+    """Describes the trials that the shares and intervals are based on."""
     n, values = len(complete), sorted(map(value_of, complete), reverse=True)
     best = sum(value >= values[math.ceil(quantile * n) - 1] for value in values)
     yield (
@@ -222,7 +221,7 @@ def _basis(
 
 
 def _unseen(trials: Sequence[FrozenTrial]) -> Iterator[str]:
-    """What trials that went wrong do to the shares."""
+    """Describes the effect of pruned, failed and diverged trials."""
     pruned, failed = (
         sum(trial.state is state for trial in trials)
         for state in (TrialState.PRUNED, TrialState.FAIL)
@@ -244,7 +243,7 @@ def _unseen(trials: Sequence[FrozenTrial]) -> Iterator[str]:
 
 
 def _undecided(complete: list[FrozenTrial], evaluations: Sequence[Evaluation]) -> Iterator[str]:
-    """Where an order means little."""
+    """Says where an order is not settled."""
     if len({value_of(trial) for trial in complete}) == 1:
         yield "All complete trials have the same value, so nothing can be told apart."
     for evaluation in evaluations:
@@ -263,7 +262,7 @@ def _undecided(complete: list[FrozenTrial], evaluations: Sequence[Evaluation]) -
 
 
 def _fanova_alone(names: Sequence[str], taken: Sequence[str], logs: Sequence[str]) -> Iterator[str]:
-    """Where fANOVA sees the search space otherwise than the search did."""
+    """Says where fANOVA sees another space than the search."""
     if left := [name for name in names if name not in taken]:
         yield f"fANOVA leaves out {_listed(left)}, whose range is not the same in every trial."
     if logs:

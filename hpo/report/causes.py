@@ -1,4 +1,4 @@
-"""Whether what a publication presumes to make networks fail is seen in their diagnostics."""
+"""The report's section on causes: whether the diagnostics show what a publication presumes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ Measures = dict[str, NDArray[np.float64]]
 
 @dataclass(frozen=True, kw_only=True)
 class Seen:
-    """A cause put to the test: in how many of n seeds it is seen, and in words."""
+    """A cause that was looked for: in how many of n seeds it is seen, and in words."""
 
     count: int
     n: int
@@ -40,7 +40,7 @@ class Seen:
 
 
 def sections(study: StoredGrid) -> list[Section]:
-    """Each presumed cause: what was presumed, whether it is seen, and its picture."""
+    """Returns the section on presumed causes: what was presumed, whether it is seen, a figure."""
     blocks = [block for cause in study.file.causes for block in _blocks(study, cause)]
     return [Section(title="Why networks fail", blocks=blocks)] if blocks else []
 
@@ -70,8 +70,8 @@ def _blocks(study: StoredGrid, cause: Cause) -> list[Block]:
 
 
 def measures(study: StoredGrid, cell: Cell) -> Measures:
-    """{measure: (seeds, epochs, layers)} of the cell's finished runs, NaN where a figure was not
-    finite; nothing where there are no diagnostics."""
+    """Returns {measure: (seeds, epochs, layers)} of the cell's finished trials, NaN where a figure
+    was not finite; empty without diagnostics."""
     stored = [study.frozen[int(n)].user_attrs.get("diagnostics") for n in study.of(cell)["number"]]
     there: list[dict[str, Any]] = [found for found in stored if found]
     if not there:
@@ -80,8 +80,8 @@ def measures(study: StoredGrid, cell: Cell) -> Measures:
 
 
 def vanishing(ours: Measures, theirs: Measures, cell: Cell, beside: Cell) -> Seen:
-    """Whether in epoch 1 the gradient at the input is lost beside that at the output, and not so
-    in the network that works."""
+    """Whether in epoch 1 the gradient of the first layer vanishes beside that of the last layer,
+    while it does not in the network that learns."""
     shares, others = (_first_over_last(of) for of in (ours, theirs))
     text = (
         f"in epoch 1 the gradient of {cell.label}'s first layer has {_range(shares)} of its last "
@@ -99,8 +99,8 @@ def _first_over_last(of: Measures) -> NDArray[np.float64]:
 
 
 def too_long(ours: Measures, theirs: Measures, cell: Cell, beside: Cell) -> Seen:
-    """Whether the longest step in epoch 1, its first steps included, is TOO_LONG times that of the
-    network that works; with what became of its units."""
+    """Whether the longest step in epoch 1 is TOO_LONG times that of the network that learns; and
+    the state of the units at the end."""
     steps, others = (np.fmax.reduce(of["largest_update"][:, 0], axis=1) for of in (ours, theirs))
     text = (
         f"in epoch 1 the longest step measured changes a layer of {cell.label} by {_range(steps)} "
@@ -114,7 +114,7 @@ def too_long(ours: Measures, theirs: Measures, cell: Cell, beside: Cell) -> Seen
 
 
 def _quiet(ours: Measures, theirs: Measures, beside: Cell) -> str:
-    """What the last epoch says of units that no longer answer."""
+    """Describes dead or saturated units in the last epoch."""
     for measure, words in (("dead", "units are dead"), ("saturated", "outputs are saturated")):
         if measure in ours:
             last = np.median(ours[measure][:, -1].max(axis=1))
@@ -127,7 +127,7 @@ def _quiet(ours: Measures, theirs: Measures, beside: Cell) -> str:
 
 
 def _median(values: NDArray[np.float64]) -> float:
-    """Of those that are finite; NaN where none is."""
+    """Returns the median of the finite values; NaN if there are none."""
     finite = values[np.isfinite(values)]
     return float(np.median(finite)) if finite.size else float("nan")
 
@@ -142,7 +142,8 @@ def _range(values: NDArray[np.float64]) -> str:
 
 
 def _intervention(study: StoredGrid, cell: Cell, cause: Cause) -> Sequence[str]:
-    """A symptom is no proof; a cell that differs in the learning rate alone, and learns, is one."""
+    """Looks for a cell that differs only by a lower learning rate and learns: only such an
+    intervention proves the cause."""
     if cause.presumes == "vanishing gradients":
         return []
     for other in study.file.cells:

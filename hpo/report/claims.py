@@ -1,4 +1,4 @@
-"""The report's part on claims: what holds, what does not, and whether reported values were luck."""
+"""The report's section on claims: their verdicts, effects and intervals."""
 
 import math
 from collections.abc import Sequence
@@ -151,7 +151,7 @@ def _bound(value: float, digits: int) -> str:
 
 
 def sentence(study: StoredGrid, judged: Judged) -> str:
-    """The conclusion in the publication's words, its verdict, and what it rests on."""
+    """Returns the conclusion in the publication's words, the verdict, and what it rests on."""
     claim = judged.claim
     said = f"“{claim.quote}”" if claim.quote else claim.says
     said += f" ({claim.where})" if claim.where else ""
@@ -208,14 +208,14 @@ def _side(study: StoredGrid, side: Term) -> str:
 
 
 def _runs(part: Part) -> str:
-    """10 pairs of seeds; 12 trainings clocked apart."""
+    """10 seeds; 12 trainings timed separately."""
     found = part.evidence
     assert found is not None
     return f"{found.n} {'trainings clocked apart' if part.logs else 'seeds'}"
 
 
 def _reservation(judged: Judged, part: Part) -> str:
-    """Why nothing is decided, where nothing is."""
+    """Says why nothing is decided; empty if something is."""
     found = part.evidence
     assert found is not None
     if judged.verdict is not Verdict.UNRESOLVED:

@@ -1,4 +1,4 @@
-"""What a search's report says of its finalists, of the winner, and of what the winner mistakes."""
+"""The report's sections on the finalists, the winner, and the winner's mistakes."""
 
 import base64
 import math
@@ -27,7 +27,7 @@ from hpo.study.finalists import trial_number
 
 
 def finalists_section(study: StoredSearch, saved: bool) -> Section:
-    """The finalists' table, what it says, and how to use the winner where it is saved."""
+    """Returns the finalists' table, its conclusions, and how to use the saved winner."""
     title = "The finalists, and the winner among them"
     if study.tested is None or study.tested.finished.empty:
         text = "No finalist is trained on fresh seeds yet; the same command goes on from here."
@@ -57,7 +57,7 @@ def _saved_blocks(study: StoredSearch, winner: Cell) -> list[Block]:
 
 
 def main_table(study: StoredSearch, tested: StoredGrid) -> Table:
-    """A row a finalist: as selected, on fresh seeds, and on the test images."""
+    """Returns a row per finalist: as selected, on fresh seeds, and on the test images."""
     caption = (
         f"Data: {study.data_name}. As selected: the one validation that the search ranked by. "
         "Fresh seeds and test: mean (95% interval) over seeds that the search never saw, each with "
@@ -104,7 +104,7 @@ def _against(tested: StoredGrid, winner: Cell, other: Cell) -> str:
 
 
 def mistakes_sections(study: StoredSearch) -> list[Section]:
-    """The winner's confusion matrix and worst images; none before there is a winner."""
+    """Returns the winner's confusion matrix and worst images; empty before there is a winner."""
     if study.tested is None or study.winner is None:
         return []
     found = [
@@ -140,7 +140,7 @@ def mistakes_sections(study: StoredSearch) -> list[Section]:
 
 
 def _worst(images: Sequence[dict[str, Any]], most: int = 16) -> list[network_figures.WorstImage]:
-    """Those that the most seeds have among their worst, the least probable label first."""
+    """Returns the images that most seeds have among their worst, the least probable label first."""
     by_image: dict[int, list[dict[str, Any]]] = {}
     for image in images:
         if image["pixels"]:

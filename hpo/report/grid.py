@@ -1,4 +1,4 @@
-"""A grid's report: overview, protocol, the experiments in their order, how it was run."""
+"""A grid's report, section by section."""
 
 from collections.abc import Sequence
 
@@ -28,7 +28,7 @@ from hpo.study.names import SCHEDULES, label
 
 
 def _basis(study: StoredGrid) -> str:
-    """The data that a table stands on, in words."""
+    """Describes the data that a table is based on."""
     return f"{stands_on(study)}; accuracy and loss on its {study.data['test']:,} test images"
 
 
@@ -42,7 +42,7 @@ def _key(study: StoredGrid, cells: Sequence[Cell]) -> str:
 
 
 def _of_many(shown: Sequence[Cell], cells: Sequence[Cell]) -> str:
-    """A sentence for a caption, where not all are shown."""
+    """Returns a sentence for a caption if not all networks are shown."""
     if len(shown) == len(cells):
         return ""
     return f" The {len(shown)} most accurate of {len(cells):,} networks; the tables have all."
@@ -87,7 +87,7 @@ def _glance(study: StoredGrid) -> Section:
 
 
 def main_table(study: StoredGrid) -> Table:
-    """Every network, what was reported of it and what was reproduced."""
+    """Returns a row per network: its settings, reported and reproduced results."""
     columns = [*(c for c in COLUMNS if c not in FIGURES), *FIGURES]
     caption = f"{_basis(study)}. {_key(study, study.file.cells)}."
     return cells_table(study, overview_rows(study.file), columns, caption)
@@ -99,7 +99,8 @@ def _reported_percent(cell: Cell, which: int | None) -> float | None:
 
 
 def _differences(study: StoredGrid) -> list[Section]:
-    """Each cell beside the first one, the baseline: what stands in a grid for importances."""
+    """Compares each cell with the first one, the baseline: the grid's counterpart of
+    importances."""
     baseline, *others = study.file.cells
     shown = most_accurate(study, others)
     found = [(cell, _difference(study, cell, baseline)) for cell in shown]
@@ -121,7 +122,8 @@ def _differences(study: StoredGrid) -> list[Section]:
 
 
 def _difference(study: StoredGrid, cell: Cell, baseline: Cell) -> Estimate | None:
-    """In points, over the seeds that both have; None without any."""
+    """Returns the difference in points over the seeds that both cells have; None if there are
+    none."""
     a, b = (100 * values for values in study.paired(cell, baseline))
     return None if a.empty else paired_difference(a.to_list(), b.to_list())
 
@@ -257,7 +259,7 @@ def lead(study: StoredGrid) -> list[str]:
 
 
 def sections(study: StoredGrid) -> list[Section]:
-    """The report: overview, protocol, the experiments in their order, how it was run."""
+    """Returns the report's sections in their order."""
     experiments = [_experiment(study, n, e) for n, e in enumerate(study.file.experiments)]
     found = [*verdict_report.sections(study), _glance(study), *noise.predictions(study)]
     found += noise.sections(study)

@@ -16,13 +16,13 @@ DIGITS = {"test_accuracy": 2, "test_loss": 4, "train_seconds": 2}
 
 
 def stands_on(study: StoredGrid) -> str:
-    """Data: MNIST; with a warning where that is not what the study file names."""
+    """Data: MNIST; with a warning if the study file names other data."""
     warning = "" if study.data["name"] == study.file.dataset else f", not {study.file.dataset}"
     return f"Data: {study.data_name}{warning}"
 
 
 def reproduced(study: StoredGrid, cell: Cell, figure: str) -> str:
-    """mean ± sd, or median (range) where runs collapse; an en dash without a finished run."""
+    """mean ± std, or median (range) where runs fail; an en dash without a finished trial."""
     values = study.of(cell)[figure] * SCALE[figure]
     summary = summarize(values.to_list())
     if summary is None:
@@ -46,7 +46,7 @@ def summary_text(summary: Summary, digits: int, *, collapsed: bool) -> str:
 
 
 def reported(cell: Cell, figure: str, which: int | None = None) -> str:
-    """What was published for the cell: all of it, or the one entry `which`."""
+    """Returns the published values of the cell: all, or only the entry `which`."""
     entries = cell.reported if which is None else cell.reported[which : which + 1]
     values = [v for entry in entries if (v := getattr(entry, figure)) is not None]
     return " and ".join(f"{v * SCALE[figure]:.{DIGITS[figure]}f}" for v in values) or "–"
@@ -73,7 +73,7 @@ def cells_table(
     columns: Sequence[str],
     caption: str,
 ) -> Table:
-    """A row for each cell (and reported entry), settings first, then reported and reproduced."""
+    """Returns a row per cell and reported entry: settings first, then reported and reproduced."""
     published = any(cell.reported for cell, _ in rows)
     settings = [c for c in columns if c not in FIGURES]
     measured = [c for c in columns if c in FIGURES]
@@ -97,7 +97,7 @@ def cells_table(
 
 
 def most_accurate(study: StoredGrid, cells: Sequence[Cell]) -> Sequence[Cell]:
-    """Those that pictures and terminals show: where they are many, the most accurate."""
+    """Returns the cells that figures and terminals show: all, or the MOST_SHOWN most accurate."""
     if len(cells) <= MOST_SHOWN:
         return cells
     means = study.finished.groupby("cell")["test_accuracy"].mean()
@@ -107,7 +107,7 @@ def most_accurate(study: StoredGrid, cells: Sequence[Cell]) -> Sequence[Cell]:
 
 
 def overview_rows(file: GridStudy) -> list[tuple[Cell, int | None]]:
-    """A row for each published network, in the order in which the experiments come to it."""
+    """Returns a row per published network, in the order of the experiments."""
     by_name = {cell.name: cell for cell in file.cells}
     visits = [name for e in file.experiments for name in curve_cells(file, e)]
     rest = [cell.name for cell in file.cells for _ in range(max(len(cell.reported), 1))]
@@ -121,7 +121,7 @@ def overview_rows(file: GridStudy) -> list[tuple[Cell, int | None]]:
 
 
 def curve_cells(file: GridStudy, experiment: Experiment) -> Sequence[str]:
-    """The cells whose curves a section shows: what it names, or what no section before had."""
+    """Returns the cells whose curves a section shows: those it names, or those not shown before."""
     if experiment.curves:
         return experiment.curves
     before = file.experiments[: file.experiments.index(experiment)]
@@ -133,7 +133,7 @@ def curve_cells(file: GridStudy, experiment: Experiment) -> Sequence[str]:
 
 
 def finding(study: StoredGrid, cell: Cell) -> str:
-    """What came out for one cell, in a sentence or two."""
+    """Describes the results of a cell in a sentence or two."""
     rows = study.of(cell)
     values = (100 * rows["test_accuracy"]).to_list()
     summary = summarize(values)
@@ -172,7 +172,7 @@ def _published_text(values: Sequence[float]) -> str:
 
 
 def _placed(values: Sequence[float], summary: Summary) -> str:
-    """Where the reported figures lie among the seeds."""
+    """Says where the reported values lie among the seeds."""
     parts = []
     for value in values:
         below, above = value < summary.low, value > summary.high
@@ -182,7 +182,8 @@ def _placed(values: Sequence[float], summary: Summary) -> str:
 
 
 def comparisons(study: StoredGrid, cells: Sequence[Cell]) -> list[str]:
-    """The cells that learn, ranked by mean test accuracy, each against the next, seed by seed."""
+    """Ranks the cells that learn by mean test accuracy and compares each with the next, seed by
+    seed."""
     learned = [cell for cell in cells if len(study.of(cell)) and not study.fails(cell)]
     learned.sort(key=lambda cell: -study.of(cell)["test_accuracy"].mean())
     return [_comparison(study, a, b) for a, b in pairwise(learned)]

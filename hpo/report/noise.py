@@ -1,4 +1,4 @@
-"""Where the spread between runs of a network comes from, and what one run of each can tell."""
+"""The report's sections on noise: sources of the spread between runs, and what one run can tell."""
 
 import math
 from collections.abc import Sequence
@@ -23,7 +23,8 @@ NAMES = {"split": "the split", "weights": "the initial weights", "order": "the b
 
 
 def sections(study: StoredGrid) -> list[Section]:
-    """Of a grid whose cells draw different things anew; nothing of any other."""
+    """Returns the section on the sources of spread, for a grid whose cells vary different
+    sources."""
     networks = _networks(study)
     if not networks:
         return []
@@ -41,7 +42,7 @@ def sections(study: StoredGrid) -> list[Section]:
 
 
 def _networks(study: StoredGrid) -> list[list[Cell]]:
-    """Cells of one configuration that differ in what their seeds draw anew, a list a network."""
+    """Returns a list of cells per network: one configuration, different sources that vary."""
     keyed = [(tuple(cell.config.as_dict().items()), cell) for cell in study.file.cells]
     order = list(dict.fromkeys(key for key, _ in keyed))
     groups = [[cell for key, cell in keyed if key == wanted] for wanted in order]
@@ -49,31 +50,31 @@ def _networks(study: StoredGrid) -> list[list[Cell]]:
 
 
 def _whole(cells: Sequence[Cell]) -> Cell | None:
-    """The cell in which everything is drawn anew."""
+    """Returns the cell in which all sources vary."""
     return next((cell for cell in cells if cell.varies == SOURCES), None)
 
 
 def _accuracies(study: StoredGrid, cell: Cell, metric: str = "test_accuracy") -> pd.Series:
-    """In percent, by seed; nothing of a cell whose runs fail to learn: a deviation of theirs is
-    about failing."""
+    """Returns accuracies in percent by seed. Empty if any run failed to learn: its spread would
+    measure failures."""
     values = 100 * study.values(cell, metric)
     return values[:0] if study.fails(cell) else values.dropna()
 
 
 def _deviation(study: StoredGrid, cell: Cell, metric: str = "test_accuracy") -> float:
-    """Sample standard deviation in points; NaN for fewer than two runs."""
+    """Returns the sample standard deviation in points; NaN for fewer than two runs."""
     values = _accuracies(study, cell, metric)
     return float(values.std(ddof=1)) if len(values) > 1 else math.nan
 
 
 def deviation_interval(deviation: float, n: int) -> tuple[float, float]:
-    """95% interval of a standard deviation estimated from n normal values, by chi-squared."""
+    """Returns the 95% interval of a standard deviation of n normal values, by chi-squared."""
     low, high = chdtri(n - 1, [0.025, 0.975])
     return deviation * math.sqrt((n - 1) / low), deviation * math.sqrt((n - 1) / high)
 
 
 def drawn(cell: Cell) -> str:
-    """What a cell's seeds draw anew: the split; the split and the batch order; all three."""
+    """the split; the split and the batch order; all three."""
     if cell.varies == SOURCES:
         return "all three"
     return " and ".join(NAMES[name] for name in cell.varies)
@@ -119,14 +120,13 @@ def _spread_text(study: StoredGrid, cell: Cell, metric: str) -> str:
 
 
 def ranked_right(difference: float, deviation: float) -> float:
-    """The chance that single runs of two networks, so far apart and of this spread, come out in
-    their true order."""
+    """Returns the probability that single runs of two networks come out in their true order."""
     return float(ndtr(difference / (math.sqrt(2) * deviation)))
 
 
 def seeds_needed(difference: float, deviation: float) -> int:
-    """Seeds of each of two networks, unpaired, with which a t-test at LEVEL finds a difference with
-    POWER; MOST_SEEDS at the most."""
+    """Returns how many seeds each of two networks needs, unpaired, for a t-test at LEVEL to find a
+    difference with POWER; at most MOST_SEEDS."""
     from statsmodels.stats.power import TTestIndPower
 
     power, low, high = TTestIndPower(), 2, MOST_SEEDS
@@ -176,7 +176,7 @@ def _chance(study: StoredGrid, cell: Cell) -> str:
 
 
 def _apart(study: StoredGrid, a: Cell, b: Cell) -> str:
-    """What single runs of two networks of the study would have said of their order."""
+    """Says how often single runs of two networks would have ranked them correctly."""
     ours, theirs = (_accuracies(study, cell) for cell in (a, b))
     common = ours.index.intersection(theirs.index)
     if len(common) < 2:

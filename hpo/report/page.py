@@ -1,4 +1,4 @@
-"""What a report's pages are made of, and how they become HTML and Markdown."""
+"""The blocks of a report's pages, and their rendering as HTML and Markdown."""
 
 import html
 import re
@@ -11,7 +11,8 @@ from hpo.text import legible
 
 @dataclass(frozen=True, kw_only=True)
 class HeaderCell:
-    """across and down: the columns and rows that it spans; column: the one that it heads alone."""
+    """A cell of a table's header. across, down: columns and rows that it spans. column: the only
+    column below it."""
 
     text: str
     across: int = 1
@@ -22,7 +23,7 @@ class HeaderCell:
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """headers: (text, columns it spans); subheaders: one a column, or none. rows: cells as text."""
+    """A table of text. headers: (text, columns it spans); subheaders: one per column, or empty."""
 
     headers: list[tuple[str, int]]
     subheaders: list[str]
@@ -31,14 +32,14 @@ class Table:
 
     @property
     def flat_headers(self) -> list[str]:
-        """One header a column, for Markdown: "Test loss, reported"."""
+        """Returns one header per column, for Markdown: "Test loss, reported"."""
         spread = [text for text, span in self.headers for _ in range(span)]
         pairs = zip(spread, self.subheaders, strict=True)
         return [f"{text}, {sub}" if sub else text for text, sub in pairs]
 
     @property
     def header_rows(self) -> list[list[HeaderCell]]:
-        """The headers as cells of one row, or of two where there are subheaders."""
+        """Returns the header's cells in one row, or in two if there are subheaders."""
         if not any(self.subheaders):
             cells = [(text, i) for i, (text, _) in enumerate(self.headers)]
             return [[HeaderCell(text=text, column=column) for text, column in cells]]
@@ -65,15 +66,18 @@ class Picture:
 
 @dataclass(frozen=True, kw_only=True)
 class Code:
-    """Lines to copy, word for word."""
+    """Lines of code to copy."""
 
     text: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class VerdictRow:
-    """A conclusion as text: its verdict (holds, unresolved or refuted), effect, test and p-value,
-    the interval as SVG, and the sentence on which the verdict rests."""
+    """A conclusion as text.
+
+    verdict: holds, unresolved or refuted. drawing: the interval as SVG. basis: what the verdict
+    rests on.
+    """
 
     verdict: str
     claim: str
@@ -98,14 +102,14 @@ Block = str | list[str] | Table | Verdicts | Picture | Code
 
 @dataclass(frozen=True, kw_only=True)
 class Section:
-    """A heading with blocks below it: paragraphs (text), lists of sentences, and the others."""
+    """A heading and its blocks: paragraphs (text), lists of sentences, tables, pictures, code."""
 
     title: str
     blocks: list[Block]
 
 
 def render(template: str, title: str, lead: list[str], sections: list[Section]) -> str:
-    """The page that one of hpo/report/templates/ makes of the sections."""
+    """Renders the sections by a template of hpo/report/templates/."""
     found = _environment().get_template(template)
     return legible(found.render(title=title, lead=lead, sections=sections))
 
@@ -113,7 +117,7 @@ def render(template: str, title: str, lead: list[str], sections: list[Section]) 
 def render_note(
     title: str, lead: list[str], facts: list[tuple[str, str]], block: Table | None
 ) -> str:
-    """A study's note in Markdown: paragraphs, a line a fact, a table."""
+    """Renders a study's note in Markdown: paragraphs, a line per fact, a table."""
     template = _environment().get_template("note.md.j2")
     return legible(template.render(title=title, lead=lead, facts=facts, block=block))
 
@@ -163,7 +167,7 @@ def interval_svg(low: float, middle: float, high: float, margin: float = 0.0) ->
 
 
 def _inline(picture: Picture) -> str:
-    """The picture as a part of the page: its ids made its own, its size left to the page."""
+    """Returns the picture as a part of the page, with its own ids and the page's width."""
     prefix = f"{picture.file.removesuffix('.svg')}-"
     svg = re.sub(r'\b(id="|href="#|url\(#)', rf"\g<1>{prefix}", picture.svg)
     size = re.search(r'viewBox="0 0 (\S+) \S+"', svg)
@@ -174,7 +178,7 @@ def _inline(picture: Picture) -> str:
 
 
 def _markdown(text: str) -> str:
-    """Text of the user's or of a machine, safe in a Markdown table and paragraph."""
+    """Escapes text for a Markdown table or paragraph."""
     for character in "\\`*_[]<>|":
         text = text.replace(character, f"\\{character}")
     return " ".join(text.split())

@@ -1,4 +1,4 @@
-"""How a study was run, for its report: trials, time, command, machine, versions."""
+"""How a study was run: trials, time, command, machine, versions."""
 
 import shlex
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from hpo.text import seconds_text
 
 
 def run_table(study: StoredStudy, more: Sequence[list[str]] = ()) -> Table:
-    """A row a fact, and `more` rows after them."""
+    """Returns a row per fact, and then the rows `more`."""
     counts = study.trials["state"].value_counts()
     states = ", ".join(f"{n} {state}" for state, n in counts.items()) or "none yet"
     facts = [["Trials", states], ["Trained in", trained_in(study)]]
@@ -33,7 +33,7 @@ def _session_facts(study: StoredStudy) -> list[list[str]]:
 
 
 def trained_in(study: StoredStudy) -> str:
-    """By the clock, and in training time."""
+    """Returns the time by the clock and the training time, as text."""
     seconds = sum(session.get("seconds", 0) for session in study.sessions)
     core_seconds = study.trials["train_seconds"].sum()
     runs = len(study.sessions)
@@ -45,5 +45,5 @@ def trained_in(study: StoredStudy) -> str:
 
 
 def repeatable(typed: str) -> str:
-    """The command without what would delete the study."""
+    """Returns the command without the options that delete the study."""
     return shlex.join(word for word in shlex.split(typed) if word not in ("--fresh", "--yes"))

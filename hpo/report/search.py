@@ -1,4 +1,4 @@
-"""A search's report: the winner, how the search went, what mattered, how it was searched."""
+"""A search's report, section by section."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -50,7 +50,7 @@ def lead(study: StoredSearch) -> list[str]:
 
 
 def sections(study: StoredSearch, *, saved: bool) -> list[Section]:
-    """The report in its order; saved: whether the winner lies in best/ beside it."""
+    """Returns the report's sections. saved: whether the winner is in best/ beside the report."""
     found = [finalists_section(study, saved), _course(study), _best(study), _importance(study)]
     return [*found, *mistakes_sections(study), _protocol(study), _run(study)]
 
@@ -201,7 +201,7 @@ def _slice(study: StoredSearch, name: str) -> space_figures.Slice:
 
 
 def _complete_accuracies(study: StoredSearch) -> list[float]:
-    """Percent, NaN where a trial was pruned or diverged."""
+    """Returns accuracies in percent, NaN for pruned and diverged trials."""
     rows = study.ended
     complete = [state == "COMPLETE" for state in _states(rows)]
     return [float(v) for v in (100 * rows["valid_accuracy"]).where(complete)]

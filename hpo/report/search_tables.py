@@ -1,4 +1,4 @@
-"""A search's figures as text and as tables: trials, finalists, what became of all."""
+"""A search's results as text and tables: trials, finalists, states."""
 
 import math
 from collections.abc import Sequence
@@ -33,7 +33,7 @@ NETWORK = [("Hidden layers", 1), ("Activation", 1), ("Optimizer", 1), ("Learning
 
 
 def best_table(study: StoredSearch, caption: str) -> Table:
-    """The best trials, a row each."""
+    """Returns a row per trial, the best first."""
     rows = []
     for _, trial in study.ranked.head(BEST).iterrows():
         accuracies = [f"{100 * trial[key]:.2f}" for key in ("valid_accuracy", "train_accuracy")]
@@ -45,7 +45,7 @@ def best_table(study: StoredSearch, caption: str) -> Table:
 
 
 def best_rows(study: StoredSearch, most: int = 5) -> list[list[str]]:
-    """The best trials for a terminal, headers first."""
+    """Returns the best trials for the terminal, the header first."""
     rows = [["trial", "network", "validation (%)", "seconds"]]
     for _, trial in study.ranked.head(most).iterrows():
         number = int(trial["number"])
@@ -55,7 +55,7 @@ def best_rows(study: StoredSearch, most: int = 5) -> list[list[str]]:
 
 
 def fates_table(study: StoredSearch, caption: str) -> Table:
-    """What became of the trials, and the seconds that each kind took."""
+    """Returns the number and the seconds of the trials in each state."""
     rows = []
     for label, of in fates(study).items():
         if len(of):
@@ -72,7 +72,7 @@ def fates_table(study: StoredSearch, caption: str) -> Table:
 
 
 def fates(study: StoredSearch) -> dict[str, pd.DataFrame]:
-    """{fate: its trials}, with a column `spent` of seconds."""
+    """Returns {state in words: its trials}, with the seconds in a column `spent`."""
     trials = study.trials.assign(spent=_seconds(study.trials))
     diverged, state = trials["diverged"], trials["state"]
     return {
@@ -85,8 +85,8 @@ def fates(study: StoredSearch) -> dict[str, pd.DataFrame]:
 
 
 def _seconds(trials: pd.DataFrame) -> pd.Series:
-    """Training time; of a trial that left none, the time from its start to its end, unless its run
-    was killed: then the end is when the next run found it."""
+    """Returns the training time. Without one: from start to end, unless the run was killed, because
+    such an end is when the next run found the trial."""
     ended, started = (pd.to_datetime(trials[key], format="ISO8601") for key in ("ended", "started"))
     by_clock = (ended - started).dt.total_seconds()
     by_clock = by_clock.where(trials["fail_reason"] != KILLED)
@@ -101,7 +101,7 @@ def _spent(study: StoredSearch) -> float:
 
 
 def finalists_table(study: StoredSearch, tested: StoredGrid, caption: str) -> Table:
-    """A row a finalist, in the order in which the search ranked them."""
+    """Returns a row per finalist, in the search's order."""
     rows = []
     for rank, cell in enumerate(tested.file.cells, 1):
         name = f"{rank}, the winner" if cell == study.winner else str(rank)
@@ -117,7 +117,7 @@ def finalists_table(study: StoredSearch, tested: StoredGrid, caption: str) -> Ta
 
 
 def finalists_rows(study: StoredSearch, tested: StoredGrid) -> list[list[str]]:
-    """The finalists for a terminal, headers first."""
+    """Returns the finalists for the terminal, the header first."""
     rows = [["trial", "network", "as selected (%)", "fresh seeds (%)", "bias", "test (%)"]]
     for cell in tested.file.cells:
         winner = " (the winner)" if cell == study.winner else ""
@@ -129,18 +129,18 @@ def finalists_rows(study: StoredSearch, tested: StoredGrid) -> list[list[str]]:
 
 
 def as_selected(study: StoredSearch, cell: Cell) -> float:
-    """The validation accuracy that the search chose the finalist by, a fraction."""
+    """Returns the validation accuracy by which the search selected the finalist, a fraction."""
     number = trial_number(cell.name)
     return float(study.trials.loc[study.trials["number"] == number, "valid_accuracy"].iloc[0])
 
 
 def fresh_estimate(tested: StoredGrid, cell: Cell) -> Estimate | None:
-    """Mean validation accuracy over the fresh seeds, percent."""
+    """Returns the mean validation accuracy over the fresh seeds, in percent."""
     return _estimate(tested.of(cell)["valid_accuracy"])
 
 
 def test_estimate(tested: StoredGrid, cell: Cell) -> Estimate | None:
-    """Mean test accuracy over the fresh seeds, percent."""
+    """Returns the mean test accuracy over the fresh seeds, in percent."""
     return _estimate(tested.of(cell)["test_accuracy"])
 
 
@@ -150,7 +150,7 @@ def _estimate(fractions: pd.Series) -> Estimate | None:
 
 
 def bias(study: StoredSearch, tested: StoredGrid, cell: Cell) -> float:
-    """Points by which the validation that chose the finalist exceeds that of fresh seeds."""
+    """Returns by how many points the selecting validation exceeds that of fresh seeds."""
     fresh = fresh_estimate(tested, cell)
     return 100 * as_selected(study, cell) - fresh.mean if fresh else math.nan
 
@@ -168,7 +168,7 @@ def _points(value: float) -> str:
 
 
 def finalists_frame(study: StoredSearch) -> pd.DataFrame:
-    """finalists.csv: a row a finalist and fresh seed."""
+    """Returns finalists.csv: a row per finalist and fresh seed."""
     columns = ["rank", "number", "seed", "valid_accuracy", "test_loss", "test_accuracy"]
     parts = [pd.DataFrame(columns=columns)]
     for rank, cell in enumerate(study.tested.file.cells if study.tested else (), 1):
@@ -183,7 +183,8 @@ def finalists_frame(study: StoredSearch) -> pd.DataFrame:
 
 
 def at_bounds(study: StoredSearch, config: Config) -> list[str]:
-    """A sentence for each hyperparameter that lies on a bound of its range and could go beyond."""
+    """Returns a sentence per hyperparameter that lies on a bound of its range and could go
+    beyond."""
     found = []
     for name, domain in study.file.space.items():
         if isinstance(domain, Range) and domain.low < domain.high:
@@ -200,7 +201,7 @@ def at_bounds(study: StoredSearch, config: Config) -> list[str]:
 
 
 def _place(value: float, domain: Range) -> float:
-    """Where in its range a value lies, 0 … 1."""
+    """Returns where in its range a value lies, 0 … 1."""
     low, high = domain.low, domain.high
     if domain.log:
         value, low, high = math.log(value), math.log(low), math.log(high)
@@ -211,14 +212,15 @@ def _place(value: float, domain: Range) -> float:
 
 
 def run_seconds(study: StoredSearch, rows: pd.DataFrame) -> list[float]:
-    """The seconds of running, pauses between sessions left out, at which these trials ended."""
+    """Returns the seconds of running at which these trials ended, without pauses between
+    sessions."""
     spans = _spans(study.sessions)
     moments = [datetime.fromisoformat(text).timestamp() for text in rows["ended"]]
     return [sum(min(max(t - start, 0.0), length) for start, length in spans) for t in moments]
 
 
 def _spans(sessions: Sequence[dict[str, Any]]) -> list[tuple[float, float]]:
-    """(start, seconds) of each session; a killed one is taken to have lasted until the next."""
+    """Returns (start, seconds) of each session; a killed one counts until the next one starts."""
     starts = [session["started"] for session in sessions]
     until_next = np.diff([*starts, math.inf])
     return [
@@ -228,13 +230,13 @@ def _spans(sessions: Sequence[dict[str, Any]]) -> list[tuple[float, float]]:
 
 
 def selected_values(rows: pd.DataFrame) -> list[float]:
-    """What each ended trial offers to a choice, percent: NaN where it was pruned, 0 diverged."""
+    """Returns the accuracy of each ended trial in percent: NaN if pruned, 0 if diverged."""
     values = np.where(rows["diverged"], 0.0, 100 * rows["valid_accuracy"])
     return [float(v) for v in np.where(rows["state"] == "PRUNED", np.nan, values)]
 
 
 def winner_sentence(study: StoredSearch) -> str:
-    """Who won, and its test accuracy; how far the finalists are, where nobody has yet."""
+    """Names the winner and its test accuracy, or the state of the finalists."""
     if study.tested is None:
         return "The finalists are not trained yet."
     if study.winner is None:
@@ -258,7 +260,7 @@ def spelled_estimate(found: Estimate) -> str:
 
 
 def unfinished(study: StoredSearch) -> str:
-    """Why there are fewer trials than were asked for; nothing where there are enough."""
+    """Says why there are fewer trials than the budget; empty if there are enough."""
     done = len(study.ended)
     if done >= study.planned:
         return ""

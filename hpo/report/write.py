@@ -1,4 +1,4 @@
-"""A study's report, from the storage alone: pages, figures, CSV files, provenance."""
+"""Writes a study's report from the storage alone: pages, figures, CSV files, provenance."""
 
 import json
 import os
@@ -23,10 +23,10 @@ ABANDONED_SECONDS = 3600.0
 
 
 def write(study: Stored, folder: Path) -> Path:
-    """Writes all of the report's files to `folder`, each one whole; the path of index.html.
+    """Writes all files of the report to `folder`; returns the path of index.html.
 
-    They are made in a folder beside it first, so a full disk leaves the old report as it was, and
-    are moved in together, the pages last. Raises OSError.
+    Files are written beside the folder first and moved in then, the pages last: a full disk leaves
+    the old report as it was. Raises OSError.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     _clear_away(folder)
@@ -37,7 +37,7 @@ def write(study: Stored, folder: Path) -> Path:
 
 
 def _write_files(study: Stored, folder: Path, target: Path) -> None:
-    """Into `folder`, for `target`, where a winner may be saved already."""
+    """Writes to `folder` what `target` will hold; a winner may be saved in `target` already."""
     lead, sections = _content(study, target)
     (folder / "figures").mkdir()
     blocks = [block for section in sections for block in section.blocks]
@@ -62,7 +62,7 @@ def _content(study: Stored, target: Path) -> tuple[list[str], list[page.Section]
 
 
 def _is_saved(study: StoredSearch, folder: Path) -> bool:
-    """Whether the folder holds this study's winner, and not another one's."""
+    """Whether the folder holds this study's winner."""
     if study.winner is None:
         return False
     number, config = trial_number(study.winner.name), study.winner.config
@@ -70,8 +70,7 @@ def _is_saved(study: StoredSearch, folder: Path) -> bool:
 
 
 def _move_in(source: Path, target: Path) -> None:
-    """By renaming file for file, for `target` may hold others (best/, a user's own) and may be a
-    link or a mount."""
+    """Moves file by file, because `target` may hold other files and may be a link or a mount."""
     (target / "figures").mkdir(parents=True, exist_ok=True)
     made = [path.relative_to(source) for path in source.rglob("*") if path.is_file()]
     for path in sorted(made, key=lambda path: (path.name in PAGES, path)):
@@ -82,7 +81,7 @@ def _move_in(source: Path, target: Path) -> None:
 
 
 def _clear_away(folder: Path) -> None:
-    """What writers of this report left that were killed."""
+    """Deletes what killed writers of this report left."""
     for left in folder.parent.glob(f".{folder.name}.*"):
         with suppress(OSError):
             if time.time() - left.stat().st_mtime > ABANDONED_SECONDS:
@@ -114,7 +113,7 @@ def _finalists_sessions(study: Stored) -> dict[str, Any]:
 
 
 def _stamped(study: StoredStudy) -> list[dict[str, Any]]:
-    """The sessions as a reader wants them; which host it was is nobody's business."""
+    """Returns the sessions with readable times, without the host's name."""
     kept = [{k: v for k, v in s.items() if k not in ("host", "until")} for s in study.sessions]
     return [{**s, "started": _clock(s["started"])} for s in kept]
 

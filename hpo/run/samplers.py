@@ -1,4 +1,4 @@
-"""Optuna's samplers and pruners by their names in study files, and what goes together."""
+"""Optuna's samplers and pruners behind the names of study files, and what they need."""
 
 import warnings
 from collections.abc import Iterator, Mapping
@@ -74,25 +74,25 @@ def hyperband(epochs: int) -> Pruner:
 
 
 def mark_diverged(trial: BaseTrial, sampler: samplers.BaseSampler) -> None:
-    """Lets TPE rank a diverged trial below the pruned ones: it takes COMPLETE trials, however bad,
-    for better than PRUNED ones, but infeasible ones for worse than both."""
+    """Makes TPE rank a diverged trial below pruned ones. TPE ranks any COMPLETE trial above PRUNED
+    ones, but infeasible trials below both."""
     if isinstance(sampler, samplers.TPESampler):
         trial.set_constraint("diverged", 1.0)
 
 
 @contextmanager
 def _calm() -> Iterator[None]:
-    """Without Optuna's notes that QMC is experimental."""
+    """Silences Optuna's warning that QMC is experimental."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
         yield
 
 
 def make_sampler(study: SearchStudy, stored: int, best: Mapping[str, Any]) -> samplers.BaseSampler:
-    """The study's sampler, for a study that holds `stored` trials already.
+    """Returns the study's sampler. stored: how many trials the study holds.
 
-    A sampler's state is not stored. One that draws at random begins from another seed when a study
-    is resumed, or it would draw what it drew before; QMC goes on in its one sequence.
+    A sampler's state is not stored. A random sampler gets another seed when a study is resumed, or
+    it would draw the same values again; QMC continues its sequence.
     """
     seed = study.sampler_seed if study.sampler == "qmc" else study.sampler_seed + 1_000_003 * stored
     numeric = {name: best[name] for name in _ranges(study) if name in best}
@@ -105,7 +105,7 @@ def make_pruner(study: SearchStudy) -> pruners.BasePruner:
 
 
 def most_epochs(study: SearchStudy) -> int:
-    """How long the longest training of the space is."""
+    """Returns the epochs of the longest training in the space."""
     domain = study.space.get("epochs", Fixed(value=Config.epochs))
     if isinstance(domain, Choices):
         return int(max(domain.values))
@@ -113,7 +113,8 @@ def most_epochs(study: SearchStudy) -> int:
 
 
 def check_together(study: SearchStudy, where: str) -> None:
-    """InputError, a line a fault, for a sampler or pruner that cannot work on the space."""
+    """Raises InputError, one line per fault, for a sampler or pruner that cannot work on the
+    space."""
     faults = []
     if study.sampler == "cmaes" and len(_ranges(study)) < 2:
         found = ", ".join(_ranges(study)) or "none"

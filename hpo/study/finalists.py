@@ -1,4 +1,4 @@
-"""A search's best trials as a grid on fresh seeds, and the winner among them."""
+"""The finalists of a search: a grid of the best trials on fresh seeds, and the winner."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -14,48 +14,48 @@ if TYPE_CHECKING:
 
 
 def name_of(search: str) -> str:
-    """The name of the study that holds a search's finalists."""
+    """Returns the name of the study that holds a search's finalists."""
     return f"{search}.finalists"
 
 
 def search_of(name: str) -> str:
-    """The search that runs a study: its own name, or for finalists that of their search."""
+    """Returns the search of a finalists' study; for any other study its own name."""
     return name.removesuffix(".finalists")
 
 
 def cell_name(number: int) -> str:
-    """The finalist that trial `number` of the search became."""
+    """Returns the name of the finalist's cell of a trial."""
     return f"trial-{number}"
 
 
 def trial_number(cell: str) -> int:
-    """The search's trial that a finalist's cell is named after."""
+    """Returns the trial number in the name of a finalist's cell."""
     return int(cell.removeprefix("trial-"))
 
 
 def fresh_seeds(study_file: SearchStudy) -> Sequence[int]:
-    """The seeds of the finalists: none of them is the search's own."""
+    """Returns the finalists' seeds, which never include the search's own."""
     return range(SEED + 1, SEED + 1 + study_file.finalist_seeds)
 
 
 def config_of(trial: "FrozenTrial", study_file: SearchStudy) -> Config:
-    """What the trial trained: what it suggested, and what the space fixes."""
+    """Returns the configuration of a trial: suggested and fixed values."""
     fixed = {name: d.value for name, d in study_file.space.items() if isinstance(d, Fixed)}
     chosen = {name: trial.params[name] for name in HYPERPARAMETERS if name in trial.params}
     return Config(**fixed, **chosen)
 
 
 def belong(finalists: "optuna.Study", search: "optuna.Study") -> bool:
-    """Whether these are the search's own: trial numbers say nothing of another one of its name."""
+    """Whether the finalists are this search's; another search of that name has other trials."""
     bound = finalists.user_attrs.get("binding", {})
     return bool(bound.get("search") == search.user_attrs.get("token"))
 
 
 def winner(finished: "pd.DataFrame", cells: Sequence[Cell], seeds: Sequence[int]) -> Cell | None:
-    """The finalist with the best mean validation accuracy over these seeds, among those with the
-    most of them; None where none has any. The test plays no part.
+    """Returns the finalist with the best mean validation accuracy over these seeds.
 
-    finished: a row a trial, with the columns cell, seed and valid_accuracy.
+    Among those with the most seeds; None if none has any. The test plays no part. finished: a row
+    per trial with the columns cell, seed and valid_accuracy.
     """
     asked = finished[finished["seed"].isin(list(seeds))]
     values = {cell.name: asked["valid_accuracy"][asked["cell"] == cell.name] for cell in cells}
@@ -65,7 +65,7 @@ def winner(finished: "pd.DataFrame", cells: Sequence[Cell], seeds: Sequence[int]
 
 
 def grid_of(trials: "Sequence[FrozenTrial]", study_file: SearchStudy) -> GridStudy:
-    """These trials of the search as a grid on fresh seeds."""
+    """Returns these trials of the search as a grid on fresh seeds."""
     cells = [
         Cell(name=cell_name(trial.number), config=config_of(trial, study_file)) for trial in trials
     ]

@@ -1,4 +1,4 @@
-"""A search space's domains: fixed values, choices and ranges, in Optuna's words."""
+"""The domains of a search space: fixed values, choices and ranges, in Optuna's words."""
 
 import itertools
 import math
@@ -31,7 +31,8 @@ class Choices:
 
 @dataclass(frozen=True, kw_only=True)
 class Range:
-    """low to high, both included; whole numbers if both are; step None means 1 or continuous."""
+    """The range low to high, both included; integers if both are. step: None means 1 or
+    continuous."""
 
     low: float
     high: float
@@ -43,7 +44,7 @@ Domain = Fixed | Choices | Range
 
 
 def domain_faults(name: str, value: Any) -> list[str]:
-    """What is wrong with `value` as the domain of the hyperparameter `name`, in words."""
+    """Returns what is wrong with a hyperparameter's domain, in words."""
     if isinstance(value, list):
         return _choices_faults(name, value)
     if isinstance(value, dict):
@@ -105,7 +106,7 @@ def _whole_steps_faults(table: Mapping[str, Any], step: float) -> list[str]:
 
 
 def parse_domain(value: Any) -> Domain:
-    """The domain that a sound value of a study file says: scalar, list or table."""
+    """Returns the domain of a correct value of a study file: scalar, list or table."""
     if isinstance(value, list):
         return Choices(values=tuple(value))
     if isinstance(value, dict):
@@ -126,8 +127,8 @@ def domain_schema(name: str) -> WithJsonSchema:
 
 
 def space_faults(table: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """(hyperparameter, what is wrong with its domain) for a space as a study file writes it; the
-    names themselves are taken to be known."""
+    """Returns (hyperparameter, what is wrong) for a space as a study file writes it, with known
+    names."""
     faults = [(name, "is missing") for name in REQUIRED if name not in table]
     faults += [
         (name, fault) for name, value in table.items() for fault in domain_faults(name, value)
@@ -138,7 +139,7 @@ def space_faults(table: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _combination_faults(space: Mapping[str, Domain]) -> list[tuple[str, str]]:
-    """Where values that the space may combine do not go together."""
+    """Returns the faults of values that the space combines."""
     names = [name for name in ("optimizer", "momentum", "nesterov") if name in space]
     faults: dict[str, str] = {}
     for values in itertools.product(*(_ends(space[name]) for name in names)):
@@ -153,7 +154,7 @@ def _ends(domain: Domain) -> tuple[Any, ...]:
 
 
 def suggest(trial: "BaseTrial", space: Mapping[str, Domain]) -> dict[str, Any]:
-    """A value of each domain, as the trial suggests it; fixed ones are not the trial's affair."""
+    """Suggests a value of each domain by the trial; fixed values are no parameters of the trial."""
     return {name: _suggest(trial, name, domain) for name, domain in space.items()}
 
 
@@ -169,7 +170,7 @@ def _suggest(trial: "BaseTrial", name: str, domain: Domain) -> Any:
 
 
 def spelled(domain: Domain) -> str:
-    """The domain as a person writes it: 0.0001 … 1 (log), or [relu, tanh]."""
+    """Returns the domain as text: 0.0001 … 1 (log), or [relu, tanh]."""
     if isinstance(domain, Fixed):
         return str(domain.value)
     if isinstance(domain, Choices):
@@ -180,7 +181,7 @@ def spelled(domain: Domain) -> str:
 
 
 def _options(name: str, domain: Domain) -> list[Any] | None:
-    """All values of a domain; None where it is continuous."""
+    """Returns all values of a domain; None if it is continuous."""
     if isinstance(domain, Fixed):
         return [domain.value]
     if isinstance(domain, Choices):
@@ -196,13 +197,13 @@ def _options(name: str, domain: Domain) -> list[Any] | None:
 
 
 def size(space: Mapping[str, Domain]) -> float:
-    """How many configurations the space has; inf where a range is continuous."""
+    """Returns the number of configurations; inf if a range is continuous."""
     options = [_options(name, domain) for name, domain in space.items()]
     return math.prod(math.inf if found is None else len(found) for found in options)
 
 
 def draw(space: Mapping[str, Domain], rng: random.Random) -> dict[str, Any]:
-    """A configuration at random, continuous ranges uniformly on their own scale."""
+    """Draws a random configuration; continuous ranges uniformly on their scale."""
     return {name: _draw(name, domain, rng) for name, domain in space.items()}
 
 

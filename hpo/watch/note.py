@@ -56,8 +56,8 @@ def _digest(text: str) -> str:
 def markdown(
     study: StoredGrid | StoredSearch, command: str, report: Path | None, *, ended: bool
 ) -> str:
-    """The note. ended: whether the run is over, and its main table belongs into it; report: where
-    that run's report lies, if it could be written."""
+    """Returns the note. ended: whether the run is over; then the note has the main table. report:
+    the report's path, None if it could not be written."""
     facts = [("Data", _data(study)), *_budget(study), ("Command", repeatable(command))]
     if report:
         facts.append(("Report", str(report.absolute())))

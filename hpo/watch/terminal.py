@@ -18,12 +18,12 @@ from hpo.text import count
 
 
 def terminal(study: StoredGrid | StoredSearch) -> Iterator[RenderableType]:
-    """What became of its trials, and what came out."""
+    """Yields the states of the study's trials and its results."""
     return _search(study) if isinstance(study, StoredSearch) else _grid(study)
 
 
 def _grid(study: StoredGrid) -> Iterator[RenderableType]:
-    """The overview for a terminal: what is there of each cell, and what became of the trials."""
+    """Yields the results of each cell and the states of the trials."""
     counts = study.trials["state"].value_counts()
     states = ", ".join(f"{n} {state}" for state, n in counts.items()) or "no trials"
     yield f"{study.name} on {study.data_name}: {states}"
@@ -51,7 +51,7 @@ def _grid(study: StoredGrid) -> Iterator[RenderableType]:
 
 
 def _verdicts(study: StoredGrid) -> Iterator[RenderableType]:
-    """The tally, and a line for each conclusion that does not hold."""
+    """Yields the tally, and a line per conclusion that does not hold."""
     if not study.file.claims or study.finished.empty:
         return
     judged = judge_all(study)
@@ -62,7 +62,7 @@ def _verdicts(study: StoredGrid) -> Iterator[RenderableType]:
 
 
 def _search(study: StoredSearch) -> Iterator[RenderableType]:
-    """The search for a terminal: fates, the best trials, the finalists."""
+    """Yields the states, the best trials and the finalists."""
     counts = ", ".join(f"{len(of)} {fate}" for fate, of in fates(study).items() if len(of))
     yield f"{study.name} on {study.data_name}: {counts or 'no trials'}"
     if sentence := unfinished(study):
@@ -124,7 +124,7 @@ def _figures(row: Row) -> Sequence[str]:
 
 
 def _different(rows: Sequence[Row]) -> Iterator[str]:
-    """Cells of one name that are not one network."""
+    """Yields a line for cells of one name that are different networks."""
     for row in rows:
         ours, theirs = (side.cell.config.as_dict() for side in row.sides)
         keys = [key for key in ours if ours[key] != theirs[key]]

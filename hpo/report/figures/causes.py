@@ -1,4 +1,4 @@
-"""Networks' gradients, updates and quiet units over epochs, as SVG text."""
+"""Figures of gradients, updates and quiet units over epochs."""
 
 from collections.abc import Mapping, Sequence
 
@@ -25,8 +25,8 @@ Measures = Mapping[str, NDArray[np.float64]]
 
 
 def causes(networks: Sequence[tuple[str, Measures]]) -> str:
-    """A column a network (its label and measures), a row a measure: a line a layer, from dark at
-    the input to light at the output, at the median over the seeds."""
+    """Draws a column per network and a row per measure: a line per layer, from dark at the input to
+    light at the output, the median over the seeds."""
     with drawing():
         rows = ["gradient_norm", "largest_update"]
         rows += ["quiet"] if any(QUIET.keys() & found.keys() for _, found in networks) else []
@@ -89,7 +89,7 @@ def _line_text(layer: int, layers: int, values: NDArray[np.float64]) -> str:
 
 
 def _median(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Over the seeds; NaN where none has a figure."""
+    """Returns the median over the seeds; NaN if none has a figure."""
     known = np.isfinite(values).any(axis=0)
     filled = np.where(known, values, 0.0)
     return np.where(known, np.nanmedian(filled, axis=0), np.nan)

@@ -1,4 +1,4 @@
-"""Pictures of single networks as SVG text: their curves, their mistakes, their differences."""
+"""Figures of single networks: learning curves, confusion matrix, worst images, differences."""
 
 import math
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ ACROSS = 8  # images in a row
 
 @dataclass(frozen=True, kw_only=True)
 class TrialCurve:
-    """A trial's validation accuracies in percent, an epoch each."""
+    """A trial's validation accuracies in percent, one per epoch."""
 
     label: str
     values: Sequence[float]
@@ -33,8 +33,8 @@ class TrialCurve:
 
 @dataclass(frozen=True, kw_only=True)
 class WorstImage:
-    """A misclassified image: bytes (height, width), 0 the ground and 255 the ink; and the
-    probability (0 to 1) that the network gave to its label."""
+    """A misclassified image. pixels: bytes (height, width), 255 is ink. probability: of its label,
+    0 to 1."""
 
     pixels: np.ndarray
     label: int
@@ -44,8 +44,8 @@ class WorstImage:
 
 @dataclass(frozen=True, kw_only=True)
 class DifferenceRow:
-    """A cell's mean paired difference from the baseline in percentage points with its 95% interval,
-    whose ends are NaN for a single pair."""
+    """A cell's mean paired difference from the baseline in points, with its 95% interval; NaN
+    bounds for a single pair."""
 
     label: str
     mean: float
@@ -57,9 +57,11 @@ class DifferenceRow:
 
 
 def trial_curves(best: Sequence[TrialCurve], pruned: Sequence[TrialCurve]) -> str:
-    """The curves of the (up to) ten best trials, the best first; beside them, if there are any, the
-    pruned ones with a cross at each one's end. Each panel's axis leaves out the lowest values. At
-    least one best trial."""
+    """Draws the curves of up to ten best trials, and beside them the pruned ones with a cross at
+    their end.
+
+    best: at least one, the best first. The axes leave out the lowest values.
+    """
     best = best[: len(MARKERS)]
     with drawing():
         lines = math.ceil(len(best) / 2)
@@ -81,8 +83,8 @@ def trial_curves(best: Sequence[TrialCurve], pruned: Sequence[TrialCurve]) -> st
 
 
 def _best_curves(axes: Axes, best: Sequence[TrialCurve]) -> None:
-    """From dark (the best) to light, each with a marker of its own; without the lowest twentieth
-    of the values."""
+    """Draws curves from dark (the best) to light, each with its own marker; leaves out the lowest
+    twentieth of the values."""
     shades = mpl.colormaps[COLOURS](np.linspace(0, 0.88, len(best)))
     for place, curve in enumerate(best):
         (drawn,) = axes.plot(
@@ -108,7 +110,7 @@ def _epoch_texts(curve: TrialCurve) -> list[str]:
 
 
 def _pruned_curves(axes: Axes, best: TrialCurve, pruned: Sequence[TrialCurve]) -> None:
-    """Thin lines up to a cross, or a triangle where the end lies below the axis."""
+    """Draws thin lines up to a cross, or to a triangle if the end lies below the axis."""
     ends = np.array([([math.nan, *curve.values])[-1] for curve in pruned])
     axes.set_ylim(*focus(np.concatenate([ends, np.asarray(best.values, float)])))
     texts = [f"{c.label}, pruned at {end:.2f}%" for c, end in zip(pruned, ends, strict=True)]
@@ -130,7 +132,7 @@ def _pruned_curves(axes: Axes, best: TrialCurve, pruned: Sequence[TrialCurve]) -
 
 
 def _pruned_lines(axes: Axes, pruned: Sequence[TrialCurve], texts: Sequence[str]) -> None:
-    """One collection: a line by itself costs a millisecond, and there may be thousands."""
+    """Draws the lines as one collection: single lines cost a millisecond each."""
     long = [(np.asarray(c.values, float), t) for c, t in zip(pruned, texts, strict=True)]
     long = [(values, text) for values, text in long if len(values) > 1]
     steps = [np.column_stack([np.arange(1, len(v) + 1), v]) for v, _ in long]
@@ -139,7 +141,7 @@ def _pruned_lines(axes: Axes, pruned: Sequence[TrialCurve], texts: Sequence[str]
 
 
 def _pruned_ends(axes: Axes, epochs: Sequence[int], ends: np.ndarray, texts: Sequence[str]) -> None:
-    """A cross at each end, a triangle for each one below the axis."""
+    """Draws a cross at each end, a triangle for each one below the axis."""
     below, at = ends < axes.get_ylim()[0], np.array(epochs)
     style: dict[str, Any] = {
         "color": BLACK, "markersize": 4.5, "zorder": 3, "alpha": 0.7, "linestyle": "",
@@ -155,8 +157,8 @@ def _pruned_ends(axes: Axes, epochs: Sequence[int], ends: np.ndarray, texts: Seq
 
 
 def confusion(matrix: Sequence[Sequence[float]]) -> str:
-    """What each label (row) is taken for (column), in images; colour tells the mistakes alone, the
-    diagonal stays pale. Beside each row the percentage of it that is right."""
+    """Draws the images of each label (row) by predicted class (column). Colour marks only mistakes.
+    Beside each row: the percentage that is right."""
     with drawing(**{"axes.grid": False, "axes.spines.left": False}):
         counts = np.asarray(matrix, float)
         classes, mistakes = len(counts), np.where(np.eye(len(counts)), np.nan, counts)
@@ -186,7 +188,7 @@ def _number(value: float) -> str:
 
 
 def _confusion_axes(axes: Axes, counts: np.ndarray) -> None:
-    """Classes in order from the top left, and the right answers of each row."""
+    """Orders the classes from the top left and writes each row's percentage."""
     classes = len(counts)
     axes.set(xlabel="Predicted", ylabel="Label", ylim=(classes, 0), aspect="auto")
     axes.set_xticks(np.arange(classes) + 0.5, [str(c) for c in range(classes)])
@@ -199,8 +201,8 @@ def _confusion_axes(axes: Axes, counts: np.ndarray) -> None:
 
 
 def worst_images(images: Sequence[WorstImage]) -> str:
-    """The images eight a row, as ink on paper; beneath each its label, what it was taken for, and
-    the probability of its label. At least one image."""
+    """Draws the images, eight per row, as ink on paper with label, predicted class and the label's
+    probability. At least one image."""
     with drawing(**{"axes.grid": False}):
         rows = math.ceil(len(images) / ACROSS)
         figure = blank(1.42 * rows, left=0.06, right=0.06, top=0.06, bottom=0.46)
@@ -230,9 +232,11 @@ def _chance(probability: float) -> str:
 
 
 def differences(rows: Sequence[DifferenceRow], baseline: str = "the baseline") -> str:
-    """A row a cell: its difference from the baseline and 95% interval about a line at zero, with
-    the figures at the right. Cells more than FAR points away stand left, on a scale of their own. A
-    filled mark has an interval without zero. At least one row."""
+    """Draws a row per cell: its difference from the baseline with the 95% interval.
+
+    Cells more than FAR points away have a scale of their own, on the left. A filled mark: the
+    interval excludes zero. At least one row.
+    """
     with drawing():
         names = [short(row.label) for row in rows]
         known = [row for row in rows if not math.isnan(row.mean)]
@@ -289,8 +293,7 @@ def _mark(row: DifferenceRow) -> str:
 def _difference_panel(
     axes: Axes, rows: Sequence[DifferenceRow], panel: Sequence[DifferenceRow]
 ) -> None:
-    """The panel's rows in their places among all; an interval that leaves the axis ends in an
-    arrow."""
+    """Draws the panel's rows at their places; an interval that leaves the axis ends in an arrow."""
     low, high = _difference_limits(panel)
     axes.set_xlim(low, high)
     if low < 0 < high:
@@ -309,8 +312,8 @@ def _difference_panel(
 
 
 def _difference_limits(panel: Sequence[DifferenceRow]) -> tuple[float, float]:
-    """Around the means and, for cells that are not FAR away, zero; with as much of the intervals as
-    lies within one and a half times their spread."""
+    """Returns limits around the means, zero included unless the cells are FAR away, and as much of
+    the intervals as one and a half times the means' spread."""
     means = [row.mean for row in panel if not math.isnan(row.mean)] or [0.0]
     far = abs(means[0]) > FAR
     places = means if far else [*means, 0.0]

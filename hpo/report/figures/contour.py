@@ -1,4 +1,4 @@
-"""Accuracy over two hyperparameters, as SVG text: a surface, strips, or a matrix."""
+"""Figures of accuracy over two hyperparameters: a surface, strips, or a matrix."""
 
 import math
 from collections.abc import Sequence
@@ -39,10 +39,12 @@ from hpo.text import count
 def contour(
     x: Parameter, y: Parameter, accuracies: Sequence[float], numbers: Sequence[int] = ()
 ) -> str:
-    """Accuracy (percent; NaN is left out) of trials over two hyperparameters: a smoothed surface
-    for two numbers, strips for a number and a category, a matrix of medians for two categories.
-    Where no surface can be laid through the trials (fewer than four, or in a line), the trials
-    alone. numbers: the trials' (from 0 if none are given)."""
+    """Draws the accuracy of trials over two hyperparameters.
+
+    Two numbers: a smoothed surface; a number and a category: strips; two categories: a matrix of
+    medians. Fewer than four trials, or trials on a line: the trials alone. accuracies: percent, NaN
+    is left out. numbers: of the trials, from 0 by default.
+    """
     with drawing():
         numbers = list(numbers) or range(len(accuracies))
         x, y, values, numbers = _complete(x, y, np.asarray(accuracies, float), numbers)
@@ -68,8 +70,7 @@ def contour(
 
 
 def _keep_hues(artists: Sequence[Artist]) -> None:
-    """Names the coloured ground and its bar, if there is a ground: on a dark page all but these
-    turn their lightness over, or the best would be dark."""
+    """Marks artists whose colours dark mode must not invert."""
     if any(isinstance(artist, ContourSet | QuadMesh) for artist in artists[:1]):
         for place, artist in enumerate(artists):
             if not isinstance(artist, LineCollection | PathCollection):
@@ -79,7 +80,7 @@ def _keep_hues(artists: Sequence[Artist]) -> None:
 def _complete(
     x: Parameter, y: Parameter, values: np.ndarray, numbers: Sequence[int]
 ) -> tuple[Parameter, Parameter, np.ndarray, list[int]]:
-    """The trials that have a finite accuracy and both hyperparameters."""
+    """Returns the trials that have a finite accuracy and both hyperparameters."""
     every = zip(x.values, y.values, values, numbers, strict=True)
     kept = [t for t in every if t[2] == t[2] and not (is_missing(t[0]) or is_missing(t[1]))]
     fewer = [replace(p, values=[trial[i] for trial in kept]) for i, p in enumerate((x, y))]
@@ -98,7 +99,7 @@ def _trial_texts(
 
 
 def _left(y: Parameter) -> float:
-    """Inches for the ticks and the name of the upright axis."""
+    """Returns the inches for ticks and name of the vertical axis."""
     return 0.45 + width([level_text(level) for level in levels_of(y) or ("0.0001",)])
 
 
@@ -107,7 +108,7 @@ def _axis_name(parameter: Parameter) -> str:
 
 
 def _bands(values: np.ndarray) -> BoundaryNorm:
-    """Bands of colour over the upper range; all that lies lower has the darkest."""
+    """Returns bands of colour over the upper range; all below has the darkest colour."""
     bounds = MaxNLocator(12, steps=[1, 2, 2.5, 5, 10]).tick_values(*focus(values))
     cut = bool((values < bounds[0]).any())
     return BoundaryNorm(bounds, 256, extend="min" if cut else "neither")
@@ -117,8 +118,8 @@ def _plane(
     axes: Axes, x: Parameter, y: Parameter, values: np.ndarray, norm: BoundaryNorm,
     texts: Sequence[str],
 ) -> str:  # fmt: skip
-    """The trials over a number and a number or a category, on a coloured ground; says how to read
-    it."""
+    """Draws the trials over a number and another hyperparameter on coloured ground; returns how to
+    read it."""
     across, up = places_of(x), places_of(y)
     note = (_surface if levels_of(y) is None else _strips)(axes, x, y, values, norm)
     looks: dict[str, Any] = {"s": 13, "c": BLACK, "edgecolors": "white", "clip_on": False}
@@ -136,8 +137,8 @@ def _plane(
 
 
 def _unit_places(parameter: Parameter) -> tuple[np.ndarray, np.ndarray]:
-    """A number's place between its least and its greatest value, 0 to 1, and 81 values of the
-    hyperparameter at even distances; in logarithms where its scale is one."""
+    """Returns the places of numbers from 0 to 1, and 81 evenly spaced values; in logarithms on a
+    log scale."""
     places = np.log(places_of(parameter)) if parameter.log else places_of(parameter)
     low, high = places.min(), places.max()
     grid = np.linspace(low, high, 81)
@@ -145,7 +146,7 @@ def _unit_places(parameter: Parameter) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _surface(axes: Axes, x: Parameter, y: Parameter, values: np.ndarray, norm: BoundaryNorm) -> str:
-    """Linear interpolation between the trials, smoothed, inside their hull; nothing where they
+    """Draws a smoothed linear interpolation between the trials, inside their hull; nothing if they
     span no area."""
     (u, across), (v, up) = _unit_places(x), _unit_places(y)
     places, first, which = np.unique(
@@ -167,8 +168,8 @@ def _surface(axes: Axes, x: Parameter, y: Parameter, values: np.ndarray, norm: B
 
 
 def _heights(places: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """The surface on 81 by 81 points, smoothed by a Gaussian of a twenty-seventh of its side; as at
-    the nearest trial beyond the hull."""
+    """Returns the surface on 81 × 81 points, smoothed by a Gaussian of 1/27 of its side; outside
+    the hull as at the nearest trial."""
     steps = np.linspace(0, 1, 81)
     grid = tuple(np.meshgrid(steps, steps))
     inside, beyond = (griddata(places, values, grid, method=m) for m in ("linear", "nearest"))
@@ -177,7 +178,8 @@ def _heights(places: np.ndarray, values: np.ndarray) -> np.ndarray:
 
 
 def _strips(axes: Axes, x: Parameter, y: Parameter, values: np.ndarray, norm: BoundaryNorm) -> str:
-    """A strip a category, cut into fields of equal width that have their trials' median colour."""
+    """Draws a strip per category, in fields of equal width with the colour of their trials'
+    median."""
     levels = levels_of(y) or []
     fields = min(max(values.size // (2 * len(levels)), 2), 12)
     unit, across = _unit_places(x)
@@ -200,7 +202,7 @@ def _median(values: np.ndarray) -> float:
 
 
 def _matrix(axes: Axes, x: Parameter, y: Parameter, values: np.ndarray, norm: BoundaryNorm) -> str:
-    """Median and number of the trials of each pair; says how to read it."""
+    """Draws median and number of the trials of each pair; returns how to read it."""
     columns, rows = levels_of(x) or [], levels_of(y) or []
     axes.grid(visible=False)
     groups: dict[tuple[int, int], list[float]] = {}
@@ -231,5 +233,5 @@ def _field_text(x: Parameter, y: Parameter, a: object, b: object, group: list[fl
 
 
 def _ink(colour: Any) -> str:
-    """Black or white, whichever reads on the colour."""
+    """Returns black or white, whichever is readable on the colour."""
     return BLACK if float(np.dot(colour[:3], (0.299, 0.587, 0.114))) > 0.5 else "white"

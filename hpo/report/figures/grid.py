@@ -1,4 +1,4 @@
-"""The report's pictures as SVG text, drawn by matplotlib in colours that the colour-blind tell."""
+"""The style of all figures, and a grid's figures: learning curves and overview."""
 
 import io
 from collections.abc import Iterator, Sequence
@@ -54,7 +54,7 @@ class CellCurves:
 
 @dataclass(frozen=True, kw_only=True)
 class Dots:
-    """A row of the overview: the test accuracies of the seeds in percent, and the reported one."""
+    """A row of the overview: test accuracies of the seeds in percent, and the reported one."""
 
     label: str
     fails: bool
@@ -63,7 +63,8 @@ class Dots:
 
 
 def blank(height: float, *, left: float, right: float, top: float, bottom: float) -> Figure:
-    """8 inches wide, with margins in inches: a fixed layout takes half the time of a solved one."""
+    """Returns a figure of 8 inches with margins in inches; a solved layout would take twice the
+    time."""
     figure = Figure(figsize=(8, height))
     figure.subplots_adjust(
         left=left / 8, right=1 - right / 8, top=1 - top / height, bottom=bottom / height, wspace=0.2
@@ -73,13 +74,13 @@ def blank(height: float, *, left: float, right: float, top: float, bottom: float
 
 @contextmanager
 def drawing(**more: Any) -> Iterator[None]:
-    """Within it all is drawn in STYLE (and `more`), whatever the user's matplotlibrc says."""
+    """Draws everything within the block in STYLE (and `more`), not in the user's matplotlibrc."""
     with mpl.rc_context(DEFAULTS | STYLE | more):
         yield
 
 
 def short(label: str) -> str:
-    """The label as a picture can show it, of at most 40 characters."""
+    """Returns the label as a figure can show it, at most 40 characters."""
     label = legible(label)
     return label if len(label) <= 40 else f"{label[:39]}…"
 
@@ -93,8 +94,8 @@ def svg_text(figure: Figure) -> str:
 
 
 def curves(cells: Sequence[CellCurves], classes: int = 10) -> str:
-    """A row a cell: loss left, accuracy right. Cells that learn share their axes; a collapsed one
-    has axes of its own, so that it does not flatten the others."""
+    """Draws a row per cell: loss on the left, accuracy on the right. Cells that learn share their
+    axes; a cell that fails has its own."""
     with drawing():
         figure = blank(0.45 + 2.35 * len(cells), left=0.6, right=0.1, top=0.6, bottom=0.5)
         axes = figure.subplots(len(cells), 2, squeeze=False, gridspec_kw={"hspace": 0.36})
@@ -144,7 +145,7 @@ def _limits(cells: Sequence[CellCurves], metric: str) -> tuple[float, float]:
 
 
 def _chance(left: Axes, right: Axes, cell: CellCurves, classes: int) -> None:
-    """Axes around chance level; a loss beyond three times chance runs out of the picture."""
+    """Sets axes around chance level; a loss above three times chance leaves the figure."""
     losses = np.concatenate([cell.train_loss.ravel(), cell.valid_loss.ravel()])
     chance = float(np.log(classes))
     top = min(float(np.nanmax(losses)) * 1.08, 3 * chance) if np.isfinite(losses).any() else chance
@@ -164,10 +165,10 @@ def _note(axes: Axes, height: float, text: str) -> None:
 
 
 def overview(rows: Sequence[Dots], threshold: float) -> str:
-    """A row a network: a dot a seed, a bar at their mean, a diamond at the reported figure.
+    """Draws a row per network: a dot per seed, a bar at the mean, a diamond at the reported value.
 
-    Networks that fail stand left, on a scale of their own, so that the others can be told apart;
-    a reported figure below the threshold (percent) stands left too.
+    Networks that fail have a scale of their own on the left, and so have reported values below the
+    threshold (percent).
     """
     with drawing():
         left, right = _placed(rows, threshold)

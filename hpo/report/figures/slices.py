@@ -1,4 +1,4 @@
-"""What each hyperparameter does, as SVG text: slices, and a hyperparameter on an axis."""
+"""Figures of single hyperparameters: slices, and a hyperparameter on an axis."""
 
 import math
 from collections.abc import Sequence
@@ -33,7 +33,7 @@ NAMES = {
 @dataclass(frozen=True, kw_only=True)
 class Parameter:
     """A hyperparameter and its value in each trial: numbers, or text and bools as categories; None
-    or NaN where a trial had none."""
+    or NaN if a trial has none."""
 
     name: str
     values: Sequence[float | str | None]
@@ -42,8 +42,11 @@ class Parameter:
 
 @dataclass(frozen=True, kw_only=True)
 class Slice:
-    """A hyperparameter beside the trials' accuracies in percent: the last one of a pruned trial; of
-    a diverged one it is not looked at. numbers: the trials' (from 0 if none are given)."""
+    """A hyperparameter beside the trials' accuracies in percent.
+
+    Of a pruned trial the last accuracy; of a diverged one it is ignored. numbers: of the trials,
+    from 0 by default.
+    """
 
     parameter: Parameter
     accuracies: Sequence[float]
@@ -58,9 +61,11 @@ GAP = 0.36  # between two panels, whose outermost ticks may be wide numbers
 
 
 def slices(panels: Sequence[Slice]) -> str:
-    """A panel a hyperparameter: each trial's accuracy over its value, the best COMPLETE one ringed.
-    Categories and few repeated numbers become strips, with a bar at the median of the COMPLETE
-    trials. At least one panel."""
+    """Draws a panel per hyperparameter: accuracies over its values, the best COMPLETE trial ringed.
+
+    Categories and few repeated numbers become strips with a bar at the median of the COMPLETE
+    trials. At least one panel.
+    """
     with drawing():
         low, high = focus(np.concatenate([_of(panel, "COMPLETE", "PRUNED") for panel in panels]))
         low -= 0.14 * (high - low)  # room for what lies below
@@ -78,8 +83,8 @@ def slices(panels: Sequence[Slice]) -> str:
 
 
 def _panels(panels: Sequence[Slice]) -> tuple[Figure, list[tuple[Axes, float]]]:
-    """A figure with an axes and its width in inches for each panel, up to three in a row; a row is
-    as high as its category names ask for."""
+    """Returns a figure and, for each panel, its axes and width in inches; up to three panels per
+    row, each row as high as its category names need."""
     columns = 2 if len(panels) in (2, 4) else min(3, len(panels))
     across = (8 - 0.68 - 0.15 - GAP * (columns - 1)) / columns
     names = [label_height(panel.parameter, across) for panel in panels]
@@ -98,15 +103,14 @@ def _panels(panels: Sequence[Slice]) -> tuple[Figure, list[tuple[Axes, float]]]:
 
 
 def _of(panel: Slice, *states: str) -> np.ndarray:
-    """The finite accuracies of the trials in these states."""
+    """Returns the finite accuracies of the trials in these states."""
     values = np.asarray(panel.accuracies, float)
     chosen: np.ndarray = values[np.isin(panel.states, states) & np.isfinite(values)]
     return chosen
 
 
 def _slice(axes: Axes, panel: Slice, best: float) -> None:
-    """The trials by their states, those below the axis and the diverged ones in lanes of their own
-    at its bottom."""
+    """Draws the trials by state; those below the axis and diverged ones in lanes at the bottom."""
     accuracies, states = np.asarray(panel.accuracies, float), np.asarray(panel.states)
     x, (low, high) = places_of(panel.parameter), axes.get_ylim()
     texts, below = _trial_texts(panel), accuracies < low
@@ -143,7 +147,7 @@ def value_text(value: object) -> str:
 
 
 def _medians(axes: Axes, panel: Slice) -> None:
-    """A bar across each strip, at the median of its COMPLETE trials."""
+    """Draws a bar across each strip at the median of its COMPLETE trials."""
     trials = list(zip(panel.parameter.values, panel.accuracies, panel.states, strict=True))
     for place, level in enumerate(levels_of(panel.parameter) or ()):
         values = [a for v, a, state in trials if v == level and state == "COMPLETE" and a == a]
@@ -154,7 +158,7 @@ def _medians(axes: Axes, panel: Slice) -> None:
 
 
 def _slices_legend(figure: Figure, panels: Sequence[Slice], low: float, best: float) -> None:
-    """What occurs in any panel, in two lines at the top."""
+    """Draws a legend of all states that occur, in two lines at the top."""
     seen = {state for panel in panels for state in panel.states}
     entries = [(dict(STATES[state]), NAMES[state]) for state in STATES if state in seen]
     below = max(int((_of(p, "COMPLETE", "PRUNED") < low).sum()) for p in panels)
@@ -175,8 +179,8 @@ def _slices_legend(figure: Figure, panels: Sequence[Slice], low: float, best: fl
 
 
 def levels_of(parameter: Parameter) -> list[Any] | None:
-    """The values in order if they are categories, or numbers so few that strips suit them better;
-    None for a continuous axis."""
+    """Returns the values in order if they are categories or few numbers; None for a continuous
+    axis."""
     present = [value for value in parameter.values if not is_missing(value)]
     if any(isinstance(value, str | bool | np.bool_) for value in present):
         return sorted(set(present), key=str)
@@ -197,7 +201,7 @@ def is_log(parameter: Parameter) -> bool:
 
 
 def places_of(parameter: Parameter) -> np.ndarray:
-    """Where each trial lies on the axis, NaN for one without a value; spread over its strip."""
+    """Returns each trial's place on the axis, spread over its strip; NaN without a value."""
     levels = levels_of(parameter)
     if levels is None:
         return np.array(_numbers(parameter))
@@ -207,7 +211,7 @@ def places_of(parameter: Parameter) -> np.ndarray:
 
 
 def set_scale(axis: XAxis | YAxis, parameter: Parameter, inches: float) -> None:
-    """Ticks and scale of an axis so long; numbers as plain text: STYLE sets no mathematics."""
+    """Sets ticks and scale of an axis of this length; numbers as plain text."""
     levels, which = levels_of(parameter), axis.axis_name
     if levels is not None:
         axis.set_ticks(range(len(levels)), [level_text(level) for level in levels])
@@ -237,7 +241,7 @@ def level_text(level: object) -> str:
 
 
 def _turned(levels: list[Any], inches: float) -> bool:
-    """Whether the categories would collide side by side."""
+    """Whether category names would collide side by side."""
     return len(levels) * (width([level_text(level) for level in levels]) + 0.1) > inches
 
 
@@ -246,7 +250,7 @@ def _angle(levels: list[Any]) -> int:
 
 
 def label_height(parameter: Parameter, inches: float) -> float:
-    """Inches that turned labels need beyond level ones."""
+    """Returns the inches that turned labels need beyond level ones."""
     levels = levels_of(parameter)
     if levels is None or not _turned(levels, inches):
         return 0.0

@@ -1,5 +1,4 @@
-"""SVG files of matplotlib, made safe to read and small: text without what XML forbids, one style a
-group of marks."""
+"""Makes matplotlib's SVG files safe and small."""
 
 import re
 from xml.etree import ElementTree
@@ -16,7 +15,7 @@ ElementTree.register_namespace("xlink", XLINK)
 
 
 def parsed(text: str) -> Element:
-    """The <svg> element of a file; ElementTree.ParseError if it is no XML."""
+    """Returns the <svg> element of a file. Raises ElementTree.ParseError if it is not XML."""
     # Comments hold the texts of outlined labels.
     keeping = ElementTree.TreeBuilder(insert_comments=True)
     root = ElementTree.fromstring(text, ElementTree.XMLParser(target=keeping))
@@ -32,8 +31,7 @@ def written(root: Element) -> str:
 
 
 def shrink(root: Element) -> None:
-    """Leaves out what costs bytes and shows nothing: indents, places finer than a hundredth of a
-    point, and the style that each mark of a group repeats."""
+    """Removes indents, places finer than a hundredth of a point, and styles that marks repeat."""
     for element in root.iter():
         element.text, element.tail = _unindented(element.text), _unindented(element.tail)
     defined = set(root.iterfind(f".//{{{SVG}}}defs/{PATH}"))
@@ -58,8 +56,8 @@ def _round(element: Element) -> None:
 
 
 def _share(group: Element) -> None:
-    """Moves to the group what all that it draws says alike; opacity is no such thing, for a group
-    has one of its own."""
+    """Moves attributes that all marks of a group share to the group; not opacity, which groups have
+    as well."""
     drawn = [child for child in group if child.tag in (USE, PATH)]
     if len(drawn) < 2 or len(drawn) != len(group):
         return

@@ -1,4 +1,4 @@
-"""What a pointer over a picture shows: SVG titles for a plot's lines, marks and bars."""
+"""Tooltips of figures: SVG titles for lines, marks and bars."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -24,7 +24,7 @@ TIP = "tip "
 
 @dataclass(frozen=True, kw_only=True)
 class Mark:
-    """A mark in a picture, the group that holds it, its place in points, and what it stands for."""
+    """A mark in a figure, the group that holds it, its place in points, and its text."""
 
     element: Element
     group: Element
@@ -33,13 +33,12 @@ class Mark:
 
 
 def tip(artist: Artist, texts: Sequence[str]) -> None:
-    """Has the pointer show a text: one for the whole artist, or one for each mark of a line or a
-    scatter, or for each line of a collection."""
+    """Sets the text that the pointer shows: one for the artist, or one per mark or line."""
     artist.set_gid(f"{TIP}{id(artist)} {json.dumps([legible(text) for text in texts])}")
 
 
 def flatten_crowds(figure: Figure) -> None:
-    """Marks that are too many for a page to hold one by one become pixels, without texts."""
+    """Turns marks that are too many for a page into pixels, without texts."""
     sizes = {artist: len(_texts(artist)) for artist in figure.findobj(_is_tipped)}
     for artist, size in sizes.items():
         if size > CROWD or (size > 1 and sum(sizes.values()) > CROWDS):
@@ -57,7 +56,7 @@ def _texts(artist: Artist) -> list[str]:
 
 
 def with_titles(text: str, figure: Figure) -> str:
-    """The figure's SVG file as an <svg> element, its tips as <title> elements."""
+    """Returns the figure's SVG file as an <svg> element with its tooltips as <title> elements."""
     root = parsed(text)
     shrink(root)
     root.set("pointer-events", "none")  # or a line would hide the marks that lie beneath it
@@ -74,7 +73,7 @@ def with_titles(text: str, figure: Figure) -> str:
 
 
 def _titled(group: Element, artist: Artist, figure: Figure) -> list[Mark]:
-    """The artist's marks, which have no titles yet; none if it gets its titles as a whole."""
+    """Returns the artist's marks that still need titles; empty if the artist has one title."""
     texts = _texts(artist)
     if isinstance(artist, LineCollection):
         for path, text in zip(group.iter(PATH), texts, strict=False):
@@ -89,7 +88,7 @@ def _titled(group: Element, artist: Artist, figure: Figure) -> list[Mark]:
 
 
 def _places(artist: Line2D | PathCollection, figure: Figure) -> np.ndarray:
-    """Where its values lie in the SVG file, in points from the top left."""
+    """Returns the places of the artist's values in the SVG file, in points from the top left."""
     if isinstance(artist, Line2D):
         pixels = artist.get_transform().transform(artist.get_xydata())
     else:
@@ -100,8 +99,8 @@ def _places(artist: Line2D | PathCollection, figure: Figure) -> np.ndarray:
 
 
 def _marks(group: Element, places: np.ndarray, texts: Sequence[str]) -> Iterator[Mark]:
-    """Marks come in the order of the values, but those outside the picture are not drawn: so places
-    decide."""
+    """Assigns texts to marks by place: marks have the order of the values, but those outside are
+    not drawn."""
     values = iter(zip(places.tolist(), texts, strict=True))
     for parent in group.iter(GROUP):
         for use in parent.findall(USE):
@@ -112,7 +111,7 @@ def _marks(group: Element, places: np.ndarray, texts: Sequence[str]) -> Iterator
 
 
 def _together(marks: Sequence[Mark]) -> list[list[Mark]]:
-    """The marks by where they lie: each with those that a pointer cannot tell from it."""
+    """Groups marks that a pointer cannot tell apart."""
     found: list[list[Mark]] = []
     by_field: dict[tuple[int, int], list[list[Mark]]] = {}  # of a plane in squares
     for mark in marks:
@@ -133,7 +132,7 @@ def _is_near(one: Mark, other: Mark) -> bool:
 
 
 def _title_marks(marks: Sequence[Mark]) -> None:
-    """One title for all: in each group that holds some of them, around or in these."""
+    """Adds one title for all these marks, in each group that holds some of them."""
     texts = list(dict.fromkeys(mark.text for mark in marks))
     for group in {id(mark.group): mark.group for mark in marks}.values():
         group.set("pointer-events", "visiblePainted")
@@ -142,7 +141,7 @@ def _title_marks(marks: Sequence[Mark]) -> None:
 
 
 def _wrapped(group: Element, marks: Sequence[Element]) -> Element:
-    """The marks in a group of their own, where the last of them was."""
+    """Puts the marks into a group of their own, at the place of the last one."""
     place = list(group).index(marks[-1])
     around = Element(GROUP)
     around.tail = "\n"
@@ -154,7 +153,7 @@ def _wrapped(group: Element, marks: Sequence[Element]) -> Element:
 
 
 def _title(element: Element, texts: Sequence[str]) -> None:
-    """In the element, before all else; of many texts the first."""
+    """Inserts a title before all else; of many texts, the first ones."""
     shown = list(texts)
     if len(texts) > MOST:
         shown[MOST - 1 :] = [f"… and {len(texts) - MOST + 1} more"]

@@ -1,4 +1,4 @@
-"""One trial's learning curve as a small picture, for the dashboard."""
+"""A trial's learning curve as a small picture, for the dashboard."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ Curve = Mapping[str, Sequence[float | None]]
 
 
 class CurvePicture:
-    """Draws one curve after another into one figure: making it anew would double the time."""
+    """Draws one curve after another into one figure: a new figure would double the time."""
 
     def __init__(self) -> None:
         with drawing():
@@ -35,8 +35,8 @@ class CurvePicture:
             self.axes[0].legend()
 
     def png(self, curve: Curve, epochs: int) -> bytes:
-        """curve: the trial's metrics (record.METRICS), a value an epoch, None where it is not a
-        number. epochs: how many it was to have."""
+        """Returns a PNG. curve: the trial's metrics, one value per epoch, None if it is not a
+        number. epochs: of a complete training."""
         for metric, line in self.lines.items():
             scale = 100 if metric.endswith("accuracy") else 1
             values = [float("nan") if v is None else scale * v for v in curve[metric]]
