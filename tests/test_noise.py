@@ -135,7 +135,7 @@ def test_the_report_says_where_the_spread_comes_from_and_what_one_run_tells(spre
     assert "the rest is drawn from seed 0" in text
 
 
-def test_nothing_is_said_of_runs_that_are_not_there_or_fail(spread):
+def test_nothing_is_describe_winner_runs_that_are_not_there_or_fail(spread):
     frame = spread.trials.copy()
     frame.loc[frame["cell"] == "relu-all", "state"] = "FAIL"
     frame.loc[frame["cell"] == "relu-split", "test_accuracy"] = 0.1

@@ -22,8 +22,8 @@ from hpo.run.plan import Job
 from hpo.run.progress import Progress
 from hpo.storage import lock, results
 from hpo.storage.open import open_storage
-from hpo.storage.trial import METRICS
 from hpo.study.config import Config
+from hpo.study.metrics import METRICS
 from hpo.watch import progress as watching
 from hpo.watch.artifacts import CurveArtifacts, remove
 from hpo.watch.display import Display, render

@@ -96,7 +96,9 @@ class Unsaved(Exception):  # noqa: N818
     """The winner is trained, but its folder could not be written."""
 
 
-def said_of(study: str, trial: int, config: Config, data: Mapping[str, Any]) -> dict[str, Any]:
+def describe_winner(
+    study: str, trial: int, config: Config, data: Mapping[str, Any]
+) -> dict[str, Any]:
     """Returns the content of config.toml. data: see run.study.describe."""
     mean, deviation = normalization(data["name"])
     return {

@@ -21,9 +21,9 @@ from hpo.report.grid_tables import (
 from hpo.report.page import Block, Picture, Section, Table
 from hpo.report.run_facts import run_table, trained_in
 from hpo.storage.results import FAILS_BELOW, StoredGrid
-from hpo.storage.trial import METRICS
 from hpo.study.config import CLASSES, SOURCES
 from hpo.study.file import COLUMNS, FIGURES, Cell, Experiment
+from hpo.study.metrics import METRICS
 from hpo.study.names import SCHEDULES, label
 
 

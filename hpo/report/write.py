@@ -66,7 +66,7 @@ def _is_saved(study: StoredSearch, folder: Path) -> bool:
     if study.winner is None:
         return False
     number, config = trial_number(study.winner.name), study.winner.config
-    return best.is_there(folder, best.said_of(study.name, number, config, study.data))
+    return best.is_there(folder, best.describe_winner(study.name, number, config, study.data))
 
 
 def _move_in(source: Path, target: Path) -> None:

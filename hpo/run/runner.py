@@ -154,7 +154,7 @@ def _run_winner(
     if winner is None:
         return End.COMPLETE
     number = finalists.trial_number(winner.name)
-    text = best.said_of(search.study_name, number, winner.config, describe(run.dataset))
+    text = best.describe_winner(search.study_name, number, winner.config, describe(run.dataset))
     if best.is_there(folder, text):
         return End.COMPLETE
     label = f"{winner.name} on all {len(run.dataset.train_labels)} images"

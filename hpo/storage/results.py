@@ -16,10 +16,11 @@ from sqlalchemy.exc import SQLAlchemyError
 from hpo.errors import InputError
 from hpo.storage.bulk_read import all_trials
 from hpo.storage.open import reason_of
-from hpo.storage.trial import KILLED, METRICS, OUT_OF_TIME, STOPPED
+from hpo.storage.trial import KILLED, OUT_OF_TIME, STOPPED
 from hpo.study import finalists
 from hpo.study.config import CLASSES, Config
 from hpo.study.file import FIGURES, Cell, GridStudy, SearchStudy, parse
+from hpo.study.metrics import METRICS
 from hpo.study.names import DATASETS, label
 from hpo.study.space import Fixed, size
 

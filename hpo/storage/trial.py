@@ -2,62 +2,46 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
+
+from hpo.study.metrics import METRICS, EpochMetrics
 
 # A hundred times the loss of a guess among ten classes: nothing useful comes after it.
 USELESS_LOSS = 230.0
 WORST = 0.0  # a diverged trial's value: finite, so that samplers learn from it
 # Why trials FAIL that the next run trains again.
 KILLED, STOPPED, OUT_OF_TIME = "interrupted: its run was killed", "stopped", "out of time"
-METRICS = ("train_loss", "train_accuracy", "valid_loss", "valid_accuracy")
 
 
-class EpochFigures(Protocol):
-    """training.Epoch, or the message that carries it: a figure a replicate."""
-
-    @property
-    def train_loss(self) -> list[float]: ...
-    @property
-    def train_accuracy(self) -> list[float]: ...
-    @property
-    def valid_loss(self) -> list[float]: ...
-    @property
-    def valid_accuracy(self) -> list[float]: ...
-    @property
-    def seconds(self) -> float: ...
-    @property
-    def diagnostics(self) -> dict[str, list[list[float]] | None] | None: ...
-
-
-def attributes(epochs: Sequence[EpochFigures], replicate: int) -> dict[str, Any]:
+def attributes(epochs: Sequence[EpochMetrics], replicate: int) -> dict[str, Any]:
     """Returns one replicate's curve (NaN and Inf as null), seconds, gap between the last training
     and validation accuracy, and whether it diverged, as 0 or 1: the dashboard sorts only numbers.
     """
     curve = {metric: [getattr(e, metric)[replicate] for e in epochs] for metric in METRICS}
-    measured = _diagnostics(epochs, replicate)
+    diagnostics = _diagnostics(epochs, replicate)
     return {
         "train_seconds": sum(epoch.seconds for epoch in epochs),
         "train_valid_gap": curve["train_accuracy"][-1] - curve["valid_accuracy"][-1],
         "diverged": int(any(diverged(epoch, replicate) for epoch in epochs)),
         "curve": {metric: [finite(v) for v in values] for metric, values in curve.items()},
-        **({"diagnostics": measured} if measured else {}),
+        **({"diagnostics": diagnostics} if diagnostics else {}),
     }
 
 
 def _diagnostics(
-    epochs: Sequence[EpochFigures], replicate: int
+    epochs: Sequence[EpochMetrics], replicate: int
 ) -> dict[str, list[list[float | None]]]:
     """Returns {measure: figures per epoch and layer}, to four digits; empty without diagnostics."""
-    found: dict[str, list[list[float | None]]] = {}
+    curves: dict[str, list[list[float | None]]] = {}
     for epoch in epochs:
         for measure, layers in (epoch.diagnostics or {}).items():
             if layers is not None:
                 figures = [finite(float(f"{layer[replicate]:.4g}")) for layer in layers]
-                found.setdefault(measure, []).append(figures)
-    return found
+                curves.setdefault(measure, []).append(figures)
+    return curves
 
 
-def diverged(epoch: EpochFigures, replicate: int) -> bool:
+def diverged(epoch: EpochMetrics, replicate: int) -> bool:
     """Whether a loss of the epoch is NaN, infinite, or at least USELESS_LOSS."""
     losses = (epoch.train_loss[replicate], epoch.valid_loss[replicate])
     return not all(loss < USELESS_LOSS for loss in losses)

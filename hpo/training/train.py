@@ -11,8 +11,9 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from hpo.study.config import CLASSES, Config, Seeds
+from hpo.study.metrics import EpochMetrics
 from hpo.study.names import OPTIMIZERS, SCHEDULES
-from hpo.training.diagnostics import IMAGES, Diagnosis, Figures
+from hpo.training.diagnostics import IMAGES, Diagnosis
 from hpo.training.network import Network, Pass
 from hpo.training.optimizers import Step
 
@@ -44,22 +45,10 @@ Answers = tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Epoch:
-    """What one epoch gave, a figure a replicate; number counts from 1.
+class Epoch(EpochMetrics):
+    """An epoch's metrics and the network after it, the same object in all epochs."""
 
-    Training loss and accuracy are means over the epoch while the weights change. seconds is a
-    replicate's share of the epoch's training and validation. diagnostics: see Diagnosis, None where
-    they were not asked for.
-    """
-
-    number: int
-    train_loss: list[float]
-    train_accuracy: list[float]
-    valid_loss: list[float]
-    valid_accuracy: list[float]
-    seconds: float
     network: Network
-    diagnostics: Figures | None = None
 
 
 class _Unwanted(Exception):  # noqa: N818

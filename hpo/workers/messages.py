@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hpo.study.config import Config, Seeds
+from hpo.study.metrics import EpochMetrics
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,17 +41,10 @@ class Ready:
 
 
 @dataclass(frozen=True, kw_only=True)
-class EpochDone:
-    """See training.Epoch; a figure for each of the task's seeds."""
+class EpochDone(EpochMetrics):
+    """A task has ended an epoch; one value per seed."""
 
     task: int
-    number: int
-    train_loss: list[float]
-    train_accuracy: list[float]
-    valid_loss: list[float]
-    valid_accuracy: list[float]
-    seconds: float
-    diagnostics: dict[str, list[list[float]] | None] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

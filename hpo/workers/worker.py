@@ -69,18 +69,7 @@ def _trained(channel: Connection, task: Task, dataset: data.Dataset, device: tor
     )
     for epoch in epochs:
         network = epoch.network
-        channel.send(
-            EpochDone(
-                task=task.id,
-                number=epoch.number,
-                train_loss=epoch.train_loss,
-                train_accuracy=epoch.train_accuracy,
-                valid_loss=epoch.valid_loss,
-                valid_accuracy=epoch.valid_accuracy,
-                seconds=epoch.seconds,
-                diagnostics=epoch.diagnostics,
-            )
-        )
+        channel.send(EpochDone(task=task.id, **epoch.metrics()))
     if stopped or network is None:
         return Done(task=task.id)
     model = _packed(network) if task.whole else None

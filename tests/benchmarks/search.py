@@ -30,9 +30,9 @@ from hpo.run import provenance, runner
 from hpo.run.search import SearchPlan
 from hpo.run.study import binding, open_study
 from hpo.storage.open import open_storage, quiet
-from hpo.storage.trial import METRICS
 from hpo.study import file as study_file
 from hpo.study.config import Config
+from hpo.study.metrics import METRICS
 from hpo.study.names import ACTIVATIONS
 from hpo.study.space import Fixed, Range, suggest
 from hpo.watch.artifacts import CurveArtifacts

@@ -369,14 +369,14 @@ def best(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     """The files of a small network's best/ folder."""
     import torch
 
-    from hpo.model.folder import said_of
+    from hpo.model.folder import describe_winner
     from hpo.training.network import Network
     from hpo.workers.worker import _packed
 
     config = Config(depth=1, width=8, activation="relu", optimizer="sgd", lr=0.1)
     network = Network([784, 8, 10], "relu", [torch.Generator()], torch.device("cpu"))
     about = {"name": "mnist-5k", "checksum": "x", "features": 784, "train": 3, "valid": 1}
-    said = tomli_w.dumps(said_of("study", 0, config, about))
+    said = tomli_w.dumps(describe_winner("study", 0, config, about))
     return {"model.safetensors": _packed(network), "config.toml": said.encode()}
 
 

@@ -1,4 +1,4 @@
-"""A search's pictures as SVG text: its progress and its importances."""
+"""Figures of a search (progress, importances), and helpers of the other figures' axes."""
 
 import math
 from bisect import bisect
@@ -44,9 +44,11 @@ BEST: dict[str, Any] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """A search as it went: of each finished trial, in the order of completion, its accuracy in
-    percent (0 where it diverged, NaN where it was pruned), the second at which it ended, and its
-    number (in this order from 0 if none are given)."""
+    """A search's finished trials in the order of completion.
+
+    Accuracies in percent (0 if diverged, NaN if pruned), the seconds at which they ended, and their
+    numbers (from 0 by default).
+    """
 
     label: str
     values: Sequence[float]
@@ -56,8 +58,8 @@ class Run:
 
 @dataclass(frozen=True, kw_only=True)
 class Bar:
-    """A hyperparameter's share of the importance, by evaluator, as (share, low, high) in percent of
-    the total; low and high are NaN where there is no interval."""
+    """A hyperparameter's importance by evaluator, as (share, low, high) in percent; NaN bounds
+    without an interval."""
 
     hyperparameter: str
     shares: Mapping[str, tuple[float, float, float]]
@@ -67,8 +69,8 @@ class Bar:
 
 
 def focus(values: np.ndarray) -> tuple[float, float]:
-    """Limits that tell the good values apart: down to the lowest one that is no farther from the
-    top than four times what the best third spans."""
+    """Returns limits that separate the good values: at most four times the span of the best
+    third."""
     finite = values[np.isfinite(values)]
     if not finite.size:
         return 0.0, 100.0
@@ -80,7 +82,7 @@ def focus(values: np.ndarray) -> tuple[float, float]:
 
 
 def width(labels: Sequence[str], size: float = 9) -> float:
-    """Inches that the widest of the labels takes in a row of type."""
+    """Returns the inches of the widest label in a row."""
     return max((_advance(label, size) for label in labels), default=0.0)
 
 
@@ -94,7 +96,7 @@ def _advance(label: str, size: float) -> float:
 
 @cache
 def fit(label: str, inches: float, size: float = 9) -> str:
-    """The label as a picture can show it, or as much of its beginning as has room."""
+    """Returns the label, or as much of its beginning as has room."""
     label = legible(label)
     if width([label], size) <= inches:
         return label
@@ -104,7 +106,7 @@ def fit(label: str, inches: float, size: float = 9) -> str:
 
 
 def head(axes: Axes, title: str, note: str = "") -> None:
-    """A title at the left end, and a note in small type beneath it."""
+    """Writes a title at the left and a note in small type below it."""
     if title:
         axes.set_title(title, loc="left", fontweight="bold", pad=17 if note else 6)
     axes.annotate(
@@ -117,9 +119,11 @@ def head(axes: Axes, title: str, note: str = "") -> None:
 
 
 def progress(runs: Sequence[Run]) -> str:
-    """Best accuracy so far, over finished trials (left) and over time (right). The first run is the
-    study's own, its trials shown as dots; further runs of one label share a style. At least one
-    run, and at most four labels."""
+    """Draws the best accuracy so far, over finished trials (left) and over time (right).
+
+    The first run is the study's own, with its trials as dots; further runs of one label share a
+    style. At least one run, at most four labels.
+    """
     with drawing():
         styles = dict(zip(dict.fromkeys(run.label for run in runs), RUNS, strict=False))
         top = 0.3 + 0.19 * math.ceil(len(styles) / 2)
@@ -147,7 +151,7 @@ def progress(runs: Sequence[Run]) -> str:
 
 
 def _unit(seconds: float) -> tuple[float, str]:
-    """Seconds in a unit that suits a run so long, and its name."""
+    """Returns the seconds of a suitable unit, and the unit's name."""
     if seconds > 3 * 3600:
         return 3600, "hours"
     return (60, "minutes") if seconds > 180 else (1, "seconds")
@@ -158,8 +162,8 @@ def _so_far(run: Run) -> np.ndarray:
 
 
 def _progress_limits(runs: Sequence[Run]) -> tuple[float, float]:
-    """Around the best values from a tenth of the trials on, at most ten points deep unless a run
-    ends lower; with room for the trials a little worse."""
+    """Returns limits around the best values from a tenth of the trials on, at most ten points deep
+    unless a run ends lower."""
     curves = [curve for run in runs if np.isfinite(curve := _so_far(run)).any()]
     if not curves:
         return 0.0, 100.0
@@ -172,7 +176,7 @@ def _progress_limits(runs: Sequence[Run]) -> tuple[float, float]:
 
 
 def _best_line(axes: Axes, run: Run, x: np.ndarray, style: dict[str, Any]) -> None:
-    """The best value so far, with a dot where the run ends."""
+    """Draws the best value so far, with a dot where the run ends."""
     so_far = _so_far(run)
     axes.step(x, so_far, where="post", zorder=3, **style)
     (end,) = axes.plot(x[-1:], so_far[-1:], ".", color=style["color"], zorder=3, markersize=8)
@@ -180,7 +184,7 @@ def _best_line(axes: Axes, run: Run, x: np.ndarray, style: dict[str, Any]) -> No
 
 
 def _trial_dots(axes: Axes, x: np.ndarray, run: Run, low: float) -> None:
-    """The trials, those below the axis as triangles at its edge."""
+    """Draws the trials; those below the axis as triangles at its edge."""
     values = np.asarray(run.values, float)
     below = values < low
     texts = [
@@ -218,8 +222,11 @@ def _best_label(label: str, runs: Sequence[Run]) -> str:
 
 
 def importance(bars: Sequence[Bar]) -> str:
-    """A group a hyperparameter, a bar an evaluator, the greatest by the first evaluator on top. At
-    least one bar, and at most four evaluators."""
+    """Draws a group per hyperparameter and a bar per evaluator, the largest by the first evaluator
+    on top.
+
+    At least one bar, at most four evaluators.
+    """
     with drawing():
         evaluators = list(dict.fromkeys(name for bar in bars for name in bar.shares))
         order = sorted(bars, key=lambda bar: -np.nan_to_num(_share(bar, evaluators[0])[0], nan=-1))
@@ -248,7 +255,7 @@ def _reach(bar: Bar) -> float:
 def _importance_bars(
     axes: Axes, bars: Sequence[Bar], evaluator: str, index: int, height: float
 ) -> None:
-    """One evaluator's bars, with intervals and figures; a dash where it has none."""
+    """Draws one evaluator's bars with intervals and numbers; a dash without a value."""
     y = np.arange(len(bars)) - 0.4 + height * (index + 0.5)
     shares = np.array([_share(bar, evaluator) for bar in bars])
     drawn = axes.barh(

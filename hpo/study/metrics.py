@@ -1,0 +1,28 @@
+"""The metrics of an epoch, as training gives them, messages carry them and trials store them."""
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+METRICS = ("train_loss", "train_accuracy", "valid_loss", "valid_accuracy")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpochMetrics:
+    """The metrics of an epoch, one value per replicate.
+
+    number: from 1. Training loss and accuracy are running means while the weights change. seconds:
+    a replicate's share of the epoch's training and validation. diagnostics: {measure: one list per
+    layer}, None if they were not asked for.
+    """
+
+    number: int
+    train_loss: list[float]
+    train_accuracy: list[float]
+    valid_loss: list[float]
+    valid_accuracy: list[float]
+    seconds: float
+    diagnostics: dict[str, list[list[float]] | None] | None = None
+
+    def metrics(self) -> dict[str, Any]:
+        """Returns these fields, to pass them on."""
+        return {f.name: getattr(self, f.name) for f in fields(EpochMetrics)}
