@@ -79,15 +79,15 @@ class Objective:
             trial.report(epoch.valid_accuracy[0], epoch.number)
             if pruned := epoch.number < config.epochs and trial.should_prune():
                 break
-        found = record.attributes(epochs, 0)
-        found["parameters"] = epochs[-1].network.parameters
-        for key, value in found.items():
+        attributes = record.attributes(epochs, 0)
+        attributes["parameters"] = epochs[-1].network.parameters
+        for key, value in attributes.items():
             trial.set_user_attr(key, value)
-        if found["diverged"] and isinstance(trial, optuna.Trial):
+        if attributes["diverged"] and isinstance(trial, optuna.Trial):
             mark_diverged(trial, trial.study.sampler)
         if pruned:
             raise optuna.TrialPruned(f"pruned after epoch {len(epochs)}")
-        return WORST if found["diverged"] else epochs[-1].valid_accuracy[0]
+        return WORST if attributes["diverged"] else epochs[-1].valid_accuracy[0]
 
 
 def _parsed(space: Mapping[str, Any]) -> dict[str, Domain]:

@@ -32,13 +32,13 @@ def _hidden(text: str, any_character: str) -> str:
 
 def _secrets(urls: tuple[str, ...]) -> set[str]:
     """Returns the passwords as written, decoded and quoted by Python, complete and in parts."""
-    found: set[str] = set()
+    secrets: set[str] = set()
     for url in urls:
         for pattern in (LOGIN, NO_HOST, QUERY):
             pattern = pattern.replace("{any}", r"[\s\S]")
             for match in re.finditer(pattern, url, re.IGNORECASE):
                 written = match[0].removeprefix(match[1]).removeprefix(":").removesuffix("@")
-                found |= {written, *re.split(r"[@/:?#&=;,\s]", written)}
-    found |= {unquote(secret) for secret in found}
-    found |= {repr(secret)[1:-1] for secret in found}
-    return found - {"", "***"}
+                secrets |= {written, *re.split(r"[@/:?#&=;,\s]", written)}
+    secrets |= {unquote(secret) for secret in secrets}
+    secrets |= {repr(secret)[1:-1] for secret in secrets}
+    return secrets - {"", "***"}

@@ -100,7 +100,7 @@ def test_a_stack_that_shares_a_source_is_each_of_its_runs_alone():
 
 def test_a_deviations_interval_is_the_textbooks():
     """n = 10: sd times 0.6878 to 1.8256 (chi-squared with 9 degrees: 19.023 and 2.700)."""
-    assert noise.deviation_interval(1.0, 10) == pytest.approx((0.6878, 1.8256), abs=1e-4)
+    assert noise.std_interval(1.0, 10) == pytest.approx((0.6878, 1.8256), abs=1e-4)
 
 
 def test_the_seeds_that_are_needed_are_cohens():

@@ -60,9 +60,9 @@ class Judged:
             if part.evidence is None:
                 return part
         keys: dict[Verdict, Callable[[Evidence], float]] = {
-            Verdict.REFUTED: lambda found: found.p_against,
-            Verdict.UNRESOLVED: lambda found: -found.p_for,
-            Verdict.HOLDS: lambda found: found.low,
+            Verdict.REFUTED: lambda evidence: evidence.p_against,
+            Verdict.UNRESOLVED: lambda evidence: -evidence.p_for,
+            Verdict.HOLDS: lambda evidence: evidence.low,
         }
         key = keys[self.verdict]
         return min(self.parts, key=lambda part: key(part.evidence) if part.evidence else math.inf)
@@ -73,10 +73,10 @@ def judge_all(study: StoredGrid) -> list[Judged]:
     """Tests the claims of the study's file, in their order. A claim with a part without trials is
     unresolved."""
     parts = [tuple(_parts(study, claim)) for claim in study.file.claims]
-    found = judge([_combined(of) for of in parts])
+    verdicts = judge([_combined(of) for of in parts])
     return [
         Judged(claim=claim, parts=of, verdict=verdict, p=p)
-        for claim, of, (verdict, p) in zip(study.file.claims, parts, found, strict=True)
+        for claim, of, (verdict, p) in zip(study.file.claims, parts, verdicts, strict=True)
     ]
 
 
@@ -103,8 +103,8 @@ def _parts(study: StoredGrid, claim: Claim) -> Iterator[Part]:
 
 def _failing(study: StoredGrid, term: Term) -> Part:
     failing = study.failing(study.cell(term.cell))
-    found = mostly_fails(int(failing.sum()), len(failing)) if len(failing) else None
-    return Part(sides=(term,), evidence=found)
+    evidence = mostly_fails(int(failing.sum()), len(failing)) if len(failing) else None
+    return Part(sides=(term,), evidence=evidence)
 
 
 def _greater(study: StoredGrid, claim: Claim, a: Term, b: Term) -> Part:
@@ -112,8 +112,8 @@ def _greater(study: StoredGrid, claim: Claim, a: Term, b: Term) -> Part:
         return Part(sides=(a, b), evidence=_slower(study, a, b), logs=True)
     differences, lost = _pairs(study, claim, a, b)
     bimodal = any(study.fails(study.cell(term.cell)) for term in (a, b) if term.cell)
-    found = greater(differences, bimodal=bimodal) if len(differences) else None
-    return Part(sides=(a, b), evidence=found, lost=lost)
+    evidence = greater(differences, bimodal=bimodal) if len(differences) else None
+    return Part(sides=(a, b), evidence=evidence, lost=lost)
 
 
 def _slower(study: StoredGrid, a: Term, b: Term) -> Evidence | None:
@@ -139,11 +139,11 @@ def _similar(study: StoredGrid, claim: Claim, a: Term, b: Term) -> Part:
     margin = math.log1p(claim.within)
     if claim.metric == SECONDS:
         ours, theirs = (_log_times(study, term) for term in (a, b))
-        found = within_unpaired(ours, theirs, margin) if ours.size and theirs.size else None
-        return Part(sides=(a, b), evidence=found, logs=True)
+        evidence = within_unpaired(ours, theirs, margin) if ours.size and theirs.size else None
+        return Part(sides=(a, b), evidence=evidence, logs=True)
     differences, lost = _pairs(study, claim, a, b, logs=True)
-    found = within(differences, margin) if len(differences) else None
-    return Part(sides=(a, b), evidence=found, lost=lost, logs=True)
+    evidence = within(differences, margin) if len(differences) else None
+    return Part(sides=(a, b), evidence=evidence, lost=lost, logs=True)
 
 
 def _pairs(

@@ -53,11 +53,11 @@ def compare(first: Stored, second: Stored) -> list[Row]:
             "their accuracies are of different images and cannot be compared"
         )
     pairs = _pairs(first, second)
-    found = [_evidence(*sides) for _, sides in pairs]
-    judged = judge([(f.p_for, f.p_against) if f else (1.0, 1.0) for f in found])
+    evidences = [_evidence(*sides) for _, sides in pairs]
+    judged = judge([(f.p_for, f.p_against) if f else (1.0, 1.0) for f in evidences])
     return [
         Row(name=name, sides=sides, evidence=evidence, verdict=verdict, p=p)
-        for (name, sides), evidence, (verdict, p) in zip(pairs, found, judged, strict=True)
+        for (name, sides), evidence, (verdict, p) in zip(pairs, evidences, judged, strict=True)
     ]
 
 

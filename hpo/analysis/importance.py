@@ -138,12 +138,12 @@ def _evaluation(
     evaluator: str, names: Sequence[str], estimate: Estimate, rows: Rows, seed: int
 ) -> Evaluation:
     """Returns the estimate on all trials, and the middle 95% of the estimates on resamples."""
-    found = estimate(np.arange(rows.shape[1]), TREES, seed)
+    estimates = estimate(np.arange(rows.shape[1]), TREES, seed)
     low, high = np.zeros(len(names)), np.ones(len(names))
     if len(rows):
         drawn = [estimate(row, RESAMPLED_TREES, seed + i) for i, row in enumerate(rows, 1)]
         low, high = np.percentile(drawn, (2.5, 97.5), axis=0)
-    bounds = zip(found, np.minimum(low, found), np.maximum(high, found), strict=True)
+    bounds = zip(estimates, np.minimum(low, estimates), np.maximum(high, estimates), strict=True)
     shares = [Share(share=float(s), low=float(a), high=float(b)) for s, a, b in bounds]
     pairs = sorted(zip(names, shares, strict=True), key=lambda pair: (-pair[1].share, pair[0]))
     return Evaluation(evaluator=evaluator, shares=dict(pairs), resamples=len(rows))
@@ -185,8 +185,8 @@ def _ped_anova(trials: list[FrozenTrial], names: Sequence[str], quantile: float)
 
     def estimate(rows: Rows, _trees: int, _seed: int) -> Floats:
         study.drawn = [trials[row] for row in rows]
-        found = get_param_importances(study, evaluator=evaluator)
-        return normalized(np.array([found.get(name, 0.0) for name in names]))
+        importances = get_param_importances(study, evaluator=evaluator)
+        return normalized(np.array([importances.get(name, 0.0) for name in names]))
 
     return estimate
 

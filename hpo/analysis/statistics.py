@@ -58,11 +58,11 @@ def estimate(values: Sequence[float] | NDArray[np.float64]) -> Estimate:
     """
     if not len(values):
         raise ValueError("a mean needs at least 1 value")
-    found = np.asarray(values, float)
-    n, mean = found.size, float(found.mean())
+    array = np.asarray(values, float)
+    n, mean = array.size, float(array.mean())
     if n == 1:
         return Estimate(n=1, mean=mean, low=float("nan"), high=float("nan"))
-    half = float(stdtrit(n - 1, 0.975)) * float(found.std(ddof=1)) / n**0.5
+    half = float(stdtrit(n - 1, 0.975)) * float(array.std(ddof=1)) / n**0.5
     return Estimate(n=n, mean=mean, low=mean - half, high=mean + half)
 
 

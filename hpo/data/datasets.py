@@ -59,8 +59,8 @@ class Source(Protocol):
 
 def source(name: str) -> Source:
     """Returns the source of a dataset's name."""
-    found: Source = DATASETS[name].load()
-    return found
+    entry: Source = DATASETS[name].load()
+    return entry
 
 
 def load(name: str, folder: Path) -> Dataset:

@@ -37,18 +37,18 @@ def read(folder: Path) -> Description:
     """Reads the description in a `best/` folder. Raises InputError that names the file if hpo did
     not write it."""
     path = folder / CONFIG
-    said = _toml(path)
-    _check(said, path)
+    content = _toml(path)
+    _check(content, path)
     try:
-        config = Config(**_hyperparameters(said.get("config")))
+        config = Config(**_hyperparameters(content.get("config")))
     except ValueError as error:
         raise InputError(f"{path}: config: was not written by hpo ({error}); {REMEDY}") from error
     return Description(
         config=config,
-        features=said["features"],
-        mean=said["mean"],
-        deviation=said["deviation"],
-        dataset=said["dataset"],
+        features=content["features"],
+        mean=content["mean"],
+        deviation=content["deviation"],
+        dataset=content["dataset"],
     )
 
 
@@ -61,16 +61,16 @@ def _toml(path: Path) -> dict[str, Any]:
         raise InputError(f"{path}: is not valid TOML: {error}; {REMEDY}") from error
 
 
-def _check(said: Mapping[str, Any], path: Path) -> None:
+def _check(content: Mapping[str, Any], path: Path) -> None:
     kinds = {"features": int, "mean": float, "deviation": float, "dataset": str}
     faults = [
         f"{key}: no {kind.__name__}"
         for key, kind in kinds.items()
-        if type(said.get(key)) is not kind
+        if type(content.get(key)) is not kind
     ]
-    if not faults and not 1 <= said["features"] <= MOST_FEATURES:
+    if not faults and not 1 <= content["features"] <= MOST_FEATURES:
         faults = [f"features: must be between 1 and {MOST_FEATURES:,}"]
-    if not faults and not (math.isfinite(said["mean"]) and 0 < said["deviation"] < math.inf):
+    if not faults and not (math.isfinite(content["mean"]) and 0 < content["deviation"] < math.inf):
         faults = ["mean, deviation: must be finite, the deviation above 0"]
     if faults:
         raise InputError(f"{path}: was not written by hpo ({'; '.join(faults)}); {REMEDY}")
@@ -115,22 +115,22 @@ def describe_winner(
     }
 
 
-def is_there(folder: Path, said: Mapping[str, Any]) -> bool:
+def is_there(folder: Path, content: Mapping[str, Any]) -> bool:
     """Whether the folder holds exactly this network already."""
     try:
-        found = tomllib.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        stored = tomllib.loads((folder / CONFIG).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
-    return found == said and (folder / MODEL).is_file()
+    return stored == content and (folder / MODEL).is_file()
 
 
-def write(folder: Path, model: bytes, said: Mapping[str, Any]) -> None:
+def write(folder: Path, model: bytes, content: Mapping[str, Any]) -> None:
     """Writes the model, then config.toml, each of them complete or not at all. Raises Unsaved."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / CONFIG).unlink(missing_ok=True)
         _replace(folder / MODEL, model)
-        _replace(folder / CONFIG, tomli_w.dumps(said).encode())
+        _replace(folder / CONFIG, tomli_w.dumps(content).encode())
     except OSError as error:
         reason = f"{folder}: the winner could not be saved ({error.strerror or error})"
         raise Unsaved(f"{reason}; the same command trains and saves it again") from error

@@ -179,8 +179,8 @@ def _fits(shape: tuple[int, ...], features: int) -> bool:
 def _unsuitable(shapes: list[tuple[int, ...]], features: int) -> str:
     side = math.isqrt(features)
     square = f" or (n, {side}, {side})" if side**2 == features else ""
-    found = ", ".join(map(str, shapes[:5])) + (" …" if len(shapes) > 5 else "")
-    return f"holds no array of shape (n, {features}){square}, but {found or 'no array'}; give one"
+    listed = ", ".join(map(str, shapes[:5])) + (" …" if len(shapes) > 5 else "")
+    return f"holds no array of shape (n, {features}){square}, but {listed or 'no array'}; give one"
 
 
 def _array(archive: zipfile.ZipFile, info: zipfile.ZipInfo, features: int) -> Floats:

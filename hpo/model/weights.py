@@ -42,8 +42,8 @@ def load(folder: Path) -> Saved:
 
     Names, shapes and types of the weights are compared before any of them is read.
     """
-    said = description.read(folder)
-    network = _without_weights(said)
+    about = description.read(folder)
+    network = _without_weights(about)
     path = folder / MODEL
     try:
         _check_header(path, network.state_dict())
@@ -54,15 +54,15 @@ def load(folder: Path) -> Saved:
     if not all(weight.isfinite().all() for weight in weights.values()):
         raise InputError(f"{path}: not all of its weights are numbers; {REMEDY}")
     network.load_state_dict(weights, assign=True)
-    return Saved(network=network.eval(), description=said)
+    return Saved(network=network.eval(), description=about)
 
 
-def _without_weights(said: Description) -> nn.Sequential:
-    config = said.config
+def _without_weights(about: Description) -> nn.Sequential:
+    config = about.config
     layers: list[nn.Module] = []
     activation = getattr(nn, ACTIVATIONS[config.activation].module)
     with torch.device("meta"):
-        for fan_in, fan_out in pairwise([said.features, *[config.width] * config.depth, CLASSES]):
+        for fan_in, fan_out in pairwise([about.features, *[config.width] * config.depth, CLASSES]):
             layers += [nn.Linear(fan_in, fan_out), activation()]
     return nn.Sequential(*layers[:-1])
 
@@ -71,13 +71,13 @@ def _check_header(path: Path, expected: dict[str, Tensor]) -> None:
     """Raises InputError unless the file declares tensors like these, as 32-bit floats."""
     with safetensors.safe_open(path, "pt") as file:
         parts = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
-        found = {name: (tuple(p.get_shape()), p.get_dtype()) for name, p in parts.items()}
+        declared = {name: (tuple(p.get_shape()), p.get_dtype()) for name, p in parts.items()}
     wanted = {name: (tuple(weight.shape), "F32") for name, weight in expected.items()}
-    for name in sorted({*wanted, *found}, key=repr):
-        if wanted.get(name) != found.get(name):
+    for name in sorted({*wanted, *declared}, key=repr):
+        if wanted.get(name) != declared.get(name):
             raise InputError(
                 f"{path}: is not the network that {CONFIG} describes ({name!r}: "
-                f"{_shown(found.get(name))}, not {_shown(wanted.get(name))}); {REMEDY}"
+                f"{_shown(declared.get(name))}, not {_shown(wanted.get(name))}); {REMEDY}"
             )
 
 

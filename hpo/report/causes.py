@@ -48,17 +48,19 @@ def sections(study: StoredGrid) -> list[Section]:
 def _blocks(study: StoredGrid, cause: Cause) -> list[Block]:
     cell, beside = (study.cell(name) for name in (cause.cell, cause.beside))
     where = f" ({cause.where})" if cause.where else ""
-    said = f"“{cause.quote}”{where}" if cause.quote else f"{cell.label}: {cause.presumes}{where}."
+    quotation = (
+        f"“{cause.quote}”{where}" if cause.quote else f"{cell.label}: {cause.presumes}{where}."
+    )
     ours, theirs = (measures(study, of) for of in (cell, beside))
     if not ours or not theirs:
         missing = cell if not ours else beside
         return [
-            f"{said} There are no diagnostics of {missing.label}, so nothing can be said: it was "
-            "trained without `diagnostics = true`, or none of its runs has finished."
+            f"{quotation} There are no diagnostics of {missing.label}, so nothing can be said: it "
+            "was trained without `diagnostics = true`, or none of its runs has finished."
         ]
     looked_for = vanishing if cause.presumes == "vanishing gradients" else too_long
-    found = looked_for(ours, theirs, cell, beside)
-    sentences = [said, f"{found.verdict}: {found.text}"]
+    seen = looked_for(ours, theirs, cell, beside)
+    sentences = [quotation, f"{seen.verdict}: {seen.text}"]
     picture = Picture(
         file=f"causes-{cause.cell}.svg",
         svg=cause_figures.causes([(cell.label, ours), (beside.label, theirs)]),
@@ -73,7 +75,7 @@ def measures(study: StoredGrid, cell: Cell) -> Measures:
     """Returns {measure: (seeds, epochs, layers)} of the cell's finished trials, NaN where a figure
     was not finite; empty without diagnostics."""
     stored = [study.frozen[int(n)].user_attrs.get("diagnostics") for n in study.of(cell)["number"]]
-    there: list[dict[str, Any]] = [found for found in stored if found]
+    there: list[dict[str, Any]] = [diagnostics for diagnostics in stored if diagnostics]
     if not there:
         return {}
     return {measure: np.array([f[measure] for f in there], float) for measure in there[0]}

@@ -119,19 +119,21 @@ def _p(p: float) -> str:
 
 def effect(judged: Judged, part: Part) -> str:
     """+0.76 points (0.61 to 0.91); ratios as × 1.03 (0.98 to 1.08); shares in percent."""
-    found = part.evidence
-    assert found is not None
+    evidence = part.evidence
+    assert evidence is not None
     if judged.claim.form is Form.FAILS:
-        low, high = (f"{100 * bound:.0f}" for bound in (found.low, found.high))
-        return f"{100 * found.effect:.0f}% of runs ({low} to {high})"
+        low, high = (f"{100 * bound:.0f}" for bound in (evidence.low, evidence.high))
+        return f"{100 * evidence.effect:.0f}% of runs ({low} to {high})"
     if part.logs:
-        ratio, low, high = (f"{_exp(v):.2f}" for v in (found.effect, found.low, found.high))
-        return f"× {ratio}" + ("" if math.isnan(found.low) else f" ({low} to {high})")
+        ratio, low, high = (
+            f"{_exp(v):.2f}" for v in (evidence.effect, evidence.low, evidence.high)
+        )
+        return f"× {ratio}" + ("" if math.isnan(evidence.low) else f" ({low} to {high})")
     _, scale, digits, unit = WORDS[judged.claim.metric]
-    value = _signed(scale * found.effect, digits)
-    if math.isnan(found.low):
+    value = _signed(scale * evidence.effect, digits)
+    if math.isnan(evidence.low):
         return f"{value}{unit}"
-    low, high = (_bound(scale * bound, digits) for bound in (found.low, found.high))
+    low, high = (_bound(scale * bound, digits) for bound in (evidence.low, evidence.high))
     return f"{value}{unit} ({low} to {high})"
 
 
@@ -153,10 +155,10 @@ def _bound(value: float, digits: int) -> str:
 def sentence(study: StoredGrid, judged: Judged) -> str:
     """Returns the conclusion in the publication's words, the verdict, and what it rests on."""
     claim = judged.claim
-    said = f"“{claim.quote}”" if claim.quote else claim.says
-    said += f" ({claim.where})" if claim.where else ""
+    text = f"“{claim.quote}”" if claim.quote else claim.says
+    text += f" ({claim.where})" if claim.where else ""
     word = judged.verdict.value.capitalize()
-    return f"{said} {word}: {_basis(study, judged)}"
+    return f"{text} {word}: {_basis(study, judged)}"
 
 
 def _basis(study: StoredGrid, judged: Judged) -> str:
@@ -178,14 +180,15 @@ def _labels(study: StoredGrid, part: Part) -> list[str]:
 
 
 def _comparison(study: StoredGrid, judged: Judged, part: Part) -> str:
-    found, form = part.evidence, judged.claim.form
-    assert found is not None
+    evidence, form = part.evidence, judged.claim.form
+    assert evidence is not None
     if form is Form.FAILS:
         label = study.cell(part.sides[0].cell).label
-        return f"{label} fails to learn with {round(found.effect * found.n)} of {found.n} seeds"
+        failing = round(evidence.effect * evidence.n)
+        return f"{label} fails to learn with {failing} of {evidence.n} seeds"
     name, scale, digits, unit = WORDS[judged.claim.metric]
     first, second = part.sides
-    difference = scale * found.effect
+    difference = scale * evidence.effect
     if first.cell is None and not part.logs:  # the cell is what a sentence is about
         first, second, difference = second, first, -difference
     subject = f"the {name} of {_side(study, first)}"
@@ -209,24 +212,26 @@ def _side(study: StoredGrid, side: Term) -> str:
 
 def _runs(part: Part) -> str:
     """10 seeds; 12 trainings timed separately."""
-    found = part.evidence
-    assert found is not None
-    return f"{found.n} {'trainings clocked apart' if part.logs else 'seeds'}"
+    evidence = part.evidence
+    assert evidence is not None
+    return f"{evidence.n} {'trainings clocked apart' if part.logs else 'seeds'}"
 
 
 def _reservation(judged: Judged, part: Part) -> str:
     """Says why nothing is decided; empty if something is."""
-    found = part.evidence
-    assert found is not None
+    evidence = part.evidence
+    assert evidence is not None
     if judged.verdict is not Verdict.UNRESOLVED:
         return ""
-    if not found.test and part.logs:
+    if not evidence.test and part.logs:
         return "Each was clocked once, so nothing can be said of chance."
-    if not found.test:
-        return "One seed says nothing about others." if found.n == 1 else "The seeds do not differ."
-    if found.high == math.inf:
+    if not evidence.test:
+        return (
+            "One seed says nothing about others." if evidence.n == 1 else "The seeds do not differ."
+        )
+    if evidence.high == math.inf:
         return "Where runs fail to learn, fewer than 6 seeds can decide nothing."
-    alone = min(found.p_for, found.p_against) * 2
+    alone = min(evidence.p_for, evidence.p_against) * 2
     if alone < LEVEL:
         return f"Alone that would do (p = {_p(alone)}); among so many conclusions it may be chance."
     if judged.claim.metric == SECONDS:

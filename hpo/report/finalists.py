@@ -70,15 +70,15 @@ def main_table(study: StoredSearch, tested: StoredGrid) -> Table:
 def _verdicts(study: StoredSearch, tested: StoredGrid, winner: Cell) -> list[str]:
     fresh = fresh_estimate(tested, winner)
     assert fresh is not None
-    found = [
+    sentences = [
         f"Trial {trial_number(winner.name)} wins: its mean validation accuracy over fresh seeds is "
         f"the best, {spelled_estimate(fresh)}. The test had no part in the choice."
     ]
-    found += [_against(tested, winner, other) for other in tested.file.cells if other != winner]
+    sentences += [_against(tested, winner, other) for other in tested.file.cells if other != winner]
     biases = [bias(study, tested, cell) for cell in tested.file.cells]
     known = [value for value in biases if not math.isnan(value)]
     mean = sum(known) / len(known)
-    return [*found, _bias_sentence(mean, len(known))]
+    return [*sentences, _bias_sentence(mean, len(known))]
 
 
 def _bias_sentence(mean: float, k: int) -> str:
@@ -96,9 +96,9 @@ def _against(tested: StoredGrid, winner: Cell, other: Cell) -> str:
     name = f"trial {trial_number(other.name)}"
     if len(common) < 3:
         return f"Against {name} there are too few common seeds to tell."
-    found = paired_difference(a[common].to_list(), b[common].to_list())
-    interval = f"{found.mean:+.2f} points, 95% interval {found.low:.2f} to {found.high:.2f}"
-    if found.low > 0:
+    lead = paired_difference(a[common].to_list(), b[common].to_list())
+    interval = f"{lead.mean:+.2f} points, 95% interval {lead.low:.2f} to {lead.high:.2f}"
+    if lead.low > 0:
         return f"Its lead over {name} is more than the seeds' noise ({interval})."
     return f"Whether it is better than {name} these seeds do not decide ({interval})."
 
@@ -107,16 +107,16 @@ def mistakes_sections(study: StoredSearch) -> list[Section]:
     """Returns the winner's confusion matrix and worst images; empty before there is a winner."""
     if study.tested is None or study.winner is None:
         return []
-    found = [
+    mistakes = [
         trial.user_attrs["mistakes"]
         for trial in study.tested.frozen
         if trial.state.name == "COMPLETE" and trial.user_attrs["cell"] == study.winner.name
     ]
-    if not found:
+    if not mistakes:
         return []
-    mean = np.mean([of["confusion"] for of in found], axis=0)
-    worst = _worst([image for of in found for image in of["worst"]])
-    over = f"mean over {len(found)} seeds" if len(found) > 1 else "one seed"
+    mean = np.mean([of["confusion"] for of in mistakes], axis=0)
+    worst = _worst([image for of in mistakes for image in of["worst"]])
+    over = f"mean over {len(mistakes)} seeds" if len(mistakes) > 1 else "one seed"
     blocks: list[Block] = [
         Picture(
             file="confusion.svg",

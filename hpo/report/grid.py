@@ -103,10 +103,10 @@ def _differences(study: StoredGrid) -> list[Section]:
     importances."""
     baseline, *others = study.file.cells
     shown = most_accurate(study, others)
-    found = [(cell, _difference(study, cell, baseline)) for cell in shown]
+    differences = [(cell, _difference(study, cell, baseline)) for cell in shown]
     rows = [
         network_figures.DifferenceRow(label=cell.label, mean=d.mean, low=d.low, high=d.high)
-        for cell, d in found
+        for cell, d in differences
         if d is not None
     ]
     if not rows:
@@ -261,8 +261,8 @@ def lead(study: StoredGrid) -> list[str]:
 def sections(study: StoredGrid) -> list[Section]:
     """Returns the report's sections in their order."""
     experiments = [_experiment(study, n, e) for n, e in enumerate(study.file.experiments)]
-    found = [*verdict_report.sections(study), _glance(study), *noise.predictions(study)]
-    found += noise.sections(study)
-    found += _differences(study)
-    found.append(_protocol(study))
-    return [*found, *experiments, *causes.sections(study), _run_section(study)]
+    all_sections = [*verdict_report.sections(study), _glance(study), *noise.predictions(study)]
+    all_sections += noise.sections(study)
+    all_sections += _differences(study)
+    all_sections.append(_protocol(study))
+    return [*all_sections, *experiments, *causes.sections(study), _run_section(study)]

@@ -33,7 +33,7 @@ def sections(study: StoredGrid) -> list[Section]:
         "Shares need not add up to 100%: what is drawn together also acts together, and a standard "
         "deviation from so few seeds is only known as well as its interval says."
     )
-    spreads = [_deviation(study, cell) for cell in map(_whole, networks) if cell]
+    spreads = [_std(study, cell) for cell in map(_whole, networks) if cell]
     known = [spread for spread in spreads if spread > 0]
     if known:
         blocks.append(_power_table(study, float(np.sqrt(np.mean(np.square(known))))))
@@ -61,13 +61,13 @@ def _accuracies(study: StoredGrid, cell: Cell, metric: str = "test_accuracy") ->
     return values[:0] if study.fails(cell) else values.dropna()
 
 
-def _deviation(study: StoredGrid, cell: Cell, metric: str = "test_accuracy") -> float:
+def _std(study: StoredGrid, cell: Cell, metric: str = "test_accuracy") -> float:
     """Returns the sample standard deviation in points; NaN for fewer than two runs."""
     values = _accuracies(study, cell, metric)
     return float(values.std(ddof=1)) if len(values) > 1 else math.nan
 
 
-def deviation_interval(deviation: float, n: int) -> tuple[float, float]:
+def std_interval(deviation: float, n: int) -> tuple[float, float]:
     """Returns the 95% interval of a standard deviation of n normal values, by chi-squared."""
     low, high = chdtri(n - 1, [0.025, 0.975])
     return deviation * math.sqrt((n - 1) / low), deviation * math.sqrt((n - 1) / high)
@@ -94,10 +94,10 @@ def _spread_table(study: StoredGrid, networks: Sequence[Sequence[Cell]]) -> Tabl
     )  # fmt: skip
 
 
-def _spread_row(study: StoredGrid, cell: Cell, whole: Cell | None) -> list[str]:
-    deviation = _deviation(study, cell)
-    total = _deviation(study, whole) if whole else math.nan
-    share = f"{100 * (deviation / total) ** 2:.0f}%" if total > 0 else "–"
+def _spread_row(study: StoredGrid, cell: Cell, total: Cell | None) -> list[str]:
+    deviation = _std(study, cell)
+    all_three = _std(study, total) if total else math.nan
+    share = f"{100 * (deviation / all_three) ** 2:.0f}%" if all_three > 0 else "–"
     return [
         cell.config.brief,
         drawn(cell),
@@ -109,10 +109,10 @@ def _spread_row(study: StoredGrid, cell: Cell, whole: Cell | None) -> list[str]:
 
 
 def _spread_text(study: StoredGrid, cell: Cell, metric: str) -> str:
-    deviation, n = _deviation(study, cell, metric), len(_accuracies(study, cell, metric))
+    deviation, n = _std(study, cell, metric), len(_accuracies(study, cell, metric))
     if math.isnan(deviation):
         return "–"
-    low, high = deviation_interval(deviation, n)
+    low, high = std_interval(deviation, n)
     return f"{deviation:.2f} ({low:.2f} to {high:.2f})"
 
 
@@ -157,14 +157,14 @@ def _power_table(study: StoredGrid, deviation: float) -> Table:
 
 
 def _sentences(study: StoredGrid, networks: Sequence[Sequence[Cell]]) -> list[str]:
-    found = [_chance(study, whole) for cells in networks if (whole := _whole(cells))]
-    wholes = [whole for cells in networks if (whole := _whole(cells))]
+    chances = [_chance(study, total) for cells in networks if (total := _whole(cells))]
+    wholes = [total for cells in networks if (total := _whole(cells))]
     pairs = [(a, b) for i, a in enumerate(wholes) for b in wholes[i + 1 :]]
-    return [text for text in (*found, *(_apart(study, a, b) for a, b in pairs)) if text]
+    return [text for text in (*chances, *(_apart(study, a, b) for a, b in pairs)) if text]
 
 
 def _chance(study: StoredGrid, cell: Cell) -> str:
-    deviation = _deviation(study, cell)
+    deviation = _std(study, cell)
     if not deviation > 0:
         return ""
     apart = 1.96 * math.sqrt(2) * deviation

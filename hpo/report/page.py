@@ -110,8 +110,8 @@ class Section:
 
 def render(template: str, title: str, lead: list[str], sections: list[Section]) -> str:
     """Renders the sections by a template of hpo/report/templates/."""
-    found = _environment().get_template(template)
-    return legible(found.render(title=title, lead=lead, sections=sections))
+    page = _environment().get_template(template)
+    return legible(page.render(title=title, lead=lead, sections=sections))
 
 
 def render_note(

@@ -17,10 +17,10 @@ from hpo.report.search_tables import (
     BEST,
     at_bounds,
     best_table,
-    fates,
-    fates_table,
     run_seconds,
     selected_values,
+    states_table,
+    trials_by_state,
     unfinished,
     winner_sentence,
 )
@@ -32,7 +32,9 @@ from hpo.text import seconds_text
 
 def lead(study: StoredSearch) -> list[str]:
     file = study.file
-    counts = ", ".join(f"{len(of)} {fate}" for fate, of in fates(study).items() if len(of))
+    counts = ", ".join(
+        f"{len(of)} {state}" for state, of in trials_by_state(study).items() if len(of)
+    )
     parts = [winner_sentence(study)] if study.tested else []
     parts.append(
         f"{len(study.ended)} networks tried on {study.data_name} ({counts or 'none begun'}), "
@@ -51,8 +53,8 @@ def lead(study: StoredSearch) -> list[str]:
 
 def sections(study: StoredSearch, *, saved: bool) -> list[Section]:
     """Returns the report's sections. saved: whether the winner is in best/ beside the report."""
-    found = [finalists_section(study, saved), _course(study), _best(study), _importance(study)]
-    return [*found, *mistakes_sections(study), _protocol(study), _run(study)]
+    first = [finalists_section(study, saved), _course(study), _best(study), _importance(study)]
+    return [*first, *mistakes_sections(study), _protocol(study), _run(study)]
 
 
 # --- how it went -------------------------------------------------------------------------------
@@ -74,7 +76,7 @@ def _course(study: StoredSearch) -> Section:
             )
         )
     caption = "Seconds of a core: training and validation, one core a trial"
-    blocks.append(fates_table(study, f"{caption}. {study.data_name}."))
+    blocks.append(states_table(study, f"{caption}. {study.data_name}."))
     if len(study.ranked):
         blocks.append(_curves(study))
     return Section(title="How the search went", blocks=blocks)
@@ -127,33 +129,34 @@ def _best(study: StoredSearch) -> Section:
 
 def _importance(study: StoredSearch) -> Section:
     title = "Which hyperparameters mattered"
-    found = importance.evaluate(study.frozen, log_scale=True)
-    if found is None:
+    importances = importance.evaluate(study.frozen, log_scale=True)
+    if importances is None:
         return Section(
             title=title, blocks=["Too few trials have been trained to their end to tell."]
         )
-    evaluators = " and ".join(each.evaluator for each in found.evaluations)
+    evaluators = " and ".join(each.evaluator for each in importances.evaluations)
     bars = [
         search_figures.Bar(
             hyperparameter=name,
-            shares={each.evaluator: _share(each.shares[name]) for each in found.evaluations},
+            shares={each.evaluator: _share(each.shares[name]) for each in importances.evaluations},
         )
-        for name in importance.ranked(found)
+        for name in importance.ranked(importances)
     ]
     blocks: list[Block] = [
         Picture(
             file="importance.svg",
             svg=search_figures.importance(bars),
             alt=f"Importance of each hyperparameter by {evaluators}, with 95% intervals.",
-            caption=f"Share of importance by {evaluators}; {_whiskers(found)}. {study.data_name}.",
+            caption=f"Share of importance by {evaluators}; {_whiskers(importances)}. "
+            f"{study.data_name}.",
         ),
-        list(found.notes),
+        list(importances.notes),
     ]
-    return Section(title=title, blocks=[*blocks, *_effects(study, found)])
+    return Section(title=title, blocks=[*blocks, *_effects(study, importances)])
 
 
-def _whiskers(found: importance.Importances) -> str:
-    if all(each.resamples for each in found.evaluations):
+def _whiskers(importances: importance.Importances) -> str:
+    if all(each.resamples for each in importances.evaluations):
         return "whiskers: 95% of bootstrap resamples of the trials"
     return "too few trials for an interval"
 
@@ -162,8 +165,8 @@ def _share(share: importance.Share) -> tuple[float, float, float]:
     return (100 * share.share, 100 * share.low, 100 * share.high)
 
 
-def _effects(study: StoredSearch, found: importance.Importances) -> Iterator[Block]:
-    panels = [_slice(study, name) for name in importance.ranked(found)]
+def _effects(study: StoredSearch, importances: importance.Importances) -> Iterator[Block]:
+    panels = [_slice(study, name) for name in importance.ranked(importances)]
     yield Picture(
         file="slices.svg",
         svg=space_figures.slices(panels),
@@ -172,7 +175,7 @@ def _effects(study: StoredSearch, found: importance.Importances) -> Iterator[Blo
         "the sampler liked a region the points are dense; that is its choice and not chance. "
         f"{study.data_name}.",
     )
-    pair = importance.most_important_pair(found)
+    pair = importance.most_important_pair(importances)
     if pair:
         x, y = (_parameter(study, name) for name in pair)
         yield Picture(

@@ -54,10 +54,10 @@ def best_rows(study: StoredSearch, most: int = 5) -> list[list[str]]:
     return rows
 
 
-def fates_table(study: StoredSearch, caption: str) -> Table:
+def states_table(study: StoredSearch, caption: str) -> Table:
     """Returns the number and the seconds of the trials in each state."""
     rows = []
-    for label, of in fates(study).items():
+    for label, of in trials_by_state(study).items():
         if len(of):
             total, median = of["spent"].sum(), of["spent"].median()
             share = f"{100 * total / max(_spent(study), 1e-9):.0f}%"
@@ -71,7 +71,7 @@ def fates_table(study: StoredSearch, caption: str) -> Table:
     )
 
 
-def fates(study: StoredSearch) -> dict[str, pd.DataFrame]:
+def trials_by_state(study: StoredSearch) -> dict[str, pd.DataFrame]:
     """Returns {state in words: its trials}, with the seconds in a column `spent`."""
     trials = study.trials.assign(spent=_seconds(study.trials))
     diverged, state = trials["diverged"], trials["state"]
@@ -155,12 +155,12 @@ def bias(study: StoredSearch, tested: StoredGrid, cell: Cell) -> float:
     return 100 * as_selected(study, cell) - fresh.mean if fresh else math.nan
 
 
-def _interval(found: Estimate | None) -> str:
-    if found is None:
+def _interval(estimate: Estimate | None) -> str:
+    if estimate is None:
         return "–"
-    if found.n == 1:
-        return f"{found.mean:.2f}"
-    return f"{found.mean:.2f} ({found.low:.2f} to {found.high:.2f})"
+    if estimate.n == 1:
+        return f"{estimate.mean:.2f}"
+    return f"{estimate.mean:.2f} ({estimate.low:.2f} to {estimate.high:.2f})"
 
 
 def _points(value: float) -> str:
@@ -185,7 +185,7 @@ def finalists_frame(study: StoredSearch) -> pd.DataFrame:
 def at_bounds(study: StoredSearch, config: Config) -> list[str]:
     """Returns a sentence per hyperparameter that lies on a bound of its range and could go
     beyond."""
-    found = []
+    sentences = []
     for name, domain in study.file.space.items():
         if isinstance(domain, Range) and domain.low < domain.high:
             value = config.as_dict()[name]
@@ -193,11 +193,11 @@ def at_bounds(study: StoredSearch, config: Config) -> list[str]:
             least = domain.low <= BOUNDS[name][1]  # nothing is below it
             if place >= 1 - AT_A_BOUND or (place <= AT_A_BOUND and not least):
                 side = f"upper bound, {domain.high:g}" if place > 0.5 else f"lower, {domain.low:g}"
-                found.append(
+                sentences.append(
                     f"Its {name} of {value:g} lies on the space's {side}: better values may lie "
                     "beyond, so widen the range and search again."
                 )
-    return found
+    return sentences
 
 
 def _place(value: float, domain: Range) -> float:
@@ -245,18 +245,18 @@ def winner_sentence(study: StoredSearch) -> str:
         planned = len(cells) * study.file.finalist_seeds
         return f"The finalists are not finished: {done} of {planned} trainings are done."
     name = f"The winner is {study.winner.config.brief} (trial {trial_number(study.winner.name)})"
-    found = test_estimate(study.tested, study.winner)
-    if found is None:
+    accuracy = test_estimate(study.tested, study.winner)
+    if accuracy is None:
         return f"{name}; it is not tested."
-    return f"{name}: test accuracy {spelled_estimate(found)}."
+    return f"{name}: test accuracy {spelled_estimate(accuracy)}."
 
 
-def spelled_estimate(found: Estimate) -> str:
+def spelled_estimate(estimate: Estimate) -> str:
     """98.54% (95% interval 98.49 to 98.58, 5 fresh seeds)."""
-    if found.n == 1:
-        return f"{found.mean:.2f}% with a single seed"
-    interval = f"95% interval {found.low:.2f} to {found.high:.2f}"
-    return f"{found.mean:.2f}% ({interval}, {found.n} fresh seeds)"
+    if estimate.n == 1:
+        return f"{estimate.mean:.2f}% with a single seed"
+    interval = f"95% interval {estimate.low:.2f} to {estimate.high:.2f}"
+    return f"{estimate.mean:.2f}% ({interval}, {estimate.n} fresh seeds)"
 
 
 def unfinished(study: StoredSearch) -> str:

@@ -117,8 +117,8 @@ def check_together(study: SearchStudy, where: str) -> None:
     space."""
     faults = []
     if study.sampler == "cmaes" and len(_ranges(study)) < 2:
-        found = ", ".join(_ranges(study)) or "none"
-        faults.append(f"sampler cmaes needs two ranges or more in the space, it has {found}")
+        ranges = ", ".join(_ranges(study)) or "none"
+        faults.append(f"sampler cmaes needs two ranges or more in the space, it has {ranges}")
     if all(isinstance(domain, Fixed) for domain in study.space.values()):
         faults = ["the space has nothing to choose: every value is fixed"]
     if study.pruner != "none" and most_epochs(study) == 1:

@@ -74,8 +74,8 @@ class StoredGrid(StoredStudy):
 
     def of(self, cell: Cell) -> pd.DataFrame:
         """Returns the cell's finished trials, one row per seed, sorted by seed."""
-        found = self._by_cell.get(cell.name)
-        return self.finished.iloc[:0] if found is None else found
+        rows = self._by_cell.get(cell.name)
+        return self.finished.iloc[:0] if rows is None else rows
 
     def values(self, cell: Cell, metric: str = "test_accuracy") -> pd.Series:
         """Returns a metric of the cell's finished trials, indexed by seed."""
@@ -227,9 +227,9 @@ def _finalists(storage: BaseStorage, study: optuna.Study, file: SearchStudy) -> 
     begun = optuna.load_study(study_name=name, storage=storage)
     if not finalists.belong(begun, study) or "seeds" not in begun.user_attrs:
         return None
-    found = load_study(storage, name)
-    assert isinstance(found, StoredGrid)
-    return found
+    grid = load_study(storage, name)
+    assert isinstance(grid, StoredGrid)
+    return grid
 
 
 def _random_search(storage: BaseStorage, bound: Mapping[str, Any]) -> StoredSearch | None:
@@ -240,9 +240,9 @@ def _random_search(storage: BaseStorage, bound: Mapping[str, Any]) -> StoredSear
         theirs, kind = (other.user_attrs.get(key) for key in ("binding", "kind"))
         begun = "n_trials" in other.user_attrs
         if begun and kind == "search" and theirs == {**bound, "sampler": "random"}:
-            found = load_study(storage, other.study_name)
-            assert isinstance(found, StoredSearch)
-            return found
+            search = load_study(storage, other.study_name)
+            assert isinstance(search, StoredSearch)
+            return search
     return None
 
 

@@ -199,7 +199,7 @@ def _options(name: str, domain: Domain) -> list[Any] | None:
 def size(space: Mapping[str, Domain]) -> float:
     """Returns the number of configurations; inf if a range is continuous."""
     options = [_options(name, domain) for name, domain in space.items()]
-    return math.prod(math.inf if found is None else len(found) for found in options)
+    return math.prod(math.inf if values is None else len(values) for values in options)
 
 
 def draw(space: Mapping[str, Domain], rng: random.Random) -> dict[str, Any]:

@@ -71,7 +71,7 @@ class Diagnosis:
     def figures(self, chunks: Iterable[Pass]) -> Figures:
         """Returns the measures since the last call. chunks: passes after a forward pass over
         images."""
-        found: Figures = {
+        figures: Figures = {
             "gradient_norm": (self.gradient_norm / self.count).tolist(),
             "update_ratio": (self.update_ratio / self.count).tolist(),
             "largest_update": self.largest_update.tolist(),
@@ -79,7 +79,7 @@ class Diagnosis:
         }
         self._forget()
         self.beginning = False
-        return found
+        return figures
 
 
 def _even(step: int, steps: int) -> bool:
@@ -97,13 +97,13 @@ def _norms(layers: Layers) -> Tensor:
 
 def _quiet(activation: str, chunks: Iterable[Pass]) -> Figures:
     """Returns dead and saturated, where the activation can be; NaN for a network of NaNs."""
-    found: Figures = {"dead": None, "saturated": None}
+    shares: Figures = {"dead": None, "saturated": None}
     known: Activation = ACTIVATIONS[activation].load()
     if known.dies:
-        found["dead"] = _dead(chunks)
+        shares["dead"] = _dead(chunks)
     elif known.saturated:
-        found["saturated"] = _saturated(known.saturated, chunks)
-    return found
+        shares["saturated"] = _saturated(known.saturated, chunks)
+    return shares
 
 
 def _dead(chunks: Iterable[Pass]) -> list[list[float]] | None:

@@ -214,8 +214,8 @@ def _forwarded(network: Network, examples: Examples, rows: Tensor) -> Iterator[P
 
 def _batches(rows: Tensor, size: int) -> list[Tensor]:
     """Splits rows (R, n) into batches (steps, R, size), and a smaller last one (1, R, rest)."""
-    whole = rows.shape[1] - rows.shape[1] % size
-    parts = [part for part in (rows[:, :whole], rows[:, whole:]) if part.numel()]
+    full = rows.shape[1] - rows.shape[1] % size
+    parts = [part for part in (rows[:, :full], rows[:, full:]) if part.numel()]
     shaped = [part.unflatten(1, (-1, min(size, part.shape[1]))) for part in parts]
     return [part.transpose(0, 1).contiguous() for part in shaped]
 

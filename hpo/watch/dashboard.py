@@ -100,11 +100,11 @@ def listen(
     say: told, in a line, what fails in a request; repeated lines once. Raises InputError if it
     cannot listen.
     """
-    said = _Said(say)
+    say_once = _Once(say)
     if not host:
         raise InputError("--host '': would be every address of this machine; give one")
     try:
-        server = Server(host, port, said)
+        server = Server(host, port, say_once)
     except UnicodeError as error:
         raise InputError(f"--host {quoted(host)}: is no address; give one") from error
     except OSError as error:
@@ -113,14 +113,14 @@ def listen(
         remedy = "another, or --port 0 for a free one" if at_port else "an address of this machine"
         reason = error.strerror or str(error)
         raise InputError(f"{option}: cannot listen on it ({reason}); give {remedy}") from error
-    _log_calmly(said)
+    _log_calmly(say_once)
     app = optuna_dashboard.wsgi(storage, artifact_store=FileSystemArtifactStore(folder))
     app.catchall = False  # bottle's own page would be a traceback
-    server.set_app(_Calm(app, said))
+    server.set_app(_Calm(app, say_once))
     return server
 
 
-class _Said:
+class _Once:
     """Passes a line on, unless it repeats the last one."""
 
     def __init__(self, say: Callable[[str], None]) -> None:

@@ -11,7 +11,13 @@ from hpo.analysis.hypothesis_tests import Verdict
 from hpo.analysis.statistics import summarize
 from hpo.report.claims import tally
 from hpo.report.grid_tables import most_accurate, published, reported, reproduced
-from hpo.report.search_tables import best_rows, fates, finalists_rows, unfinished, winner_sentence
+from hpo.report.search_tables import (
+    best_rows,
+    finalists_rows,
+    trials_by_state,
+    unfinished,
+    winner_sentence,
+)
 from hpo.storage.results import StoredGrid, StoredSearch
 from hpo.study.file import FIGURES
 from hpo.text import count
@@ -63,7 +69,9 @@ def _verdicts(study: StoredGrid) -> Iterator[RenderableType]:
 
 def _search(study: StoredSearch) -> Iterator[RenderableType]:
     """Yields the states, the best trials and the finalists."""
-    counts = ", ".join(f"{len(of)} {fate}" for fate, of in fates(study).items() if len(of))
+    counts = ", ".join(
+        f"{len(of)} {state}" for state, of in trials_by_state(study).items() if len(of)
+    )
     yield f"{study.name} on {study.data_name}: {counts or 'no trials'}"
     if sentence := unfinished(study):
         yield sentence
@@ -111,16 +119,16 @@ def _values(side: Side) -> str:
 
 
 def _figures(row: Row) -> Sequence[str]:
-    found = row.evidence
-    if found is None:
+    evidence = row.evidence
+    if evidence is None:
         return "–", "–", "–", Verdict.UNRESOLVED.value
-    difference = f"{found.effect:+.2f}"
-    if found.low == found.low:
-        difference += f" ({found.low:.2f} to {found.high:.2f})"
+    difference = f"{evidence.effect:+.2f}"
+    if evidence.low == evidence.low:
+        difference += f" ({evidence.low:.2f} to {evidence.high:.2f})"
     better = {Verdict.HOLDS: row.sides[0].study, Verdict.REFUTED: row.sides[1].study}
-    said = f"{better[row.verdict]} is better" if row.verdict in better else row.verdict.value
-    p = "–" if not found.test else "< 0.001" if row.p < 0.001 else f"{row.p:.3f}"
-    return difference.replace("-", "−"), f"{found.test or 'none'}, n = {found.n}", p, said
+    verdict = f"{better[row.verdict]} is better" if row.verdict in better else row.verdict.value
+    p = "–" if not evidence.test else "< 0.001" if row.p < 0.001 else f"{row.p:.3f}"
+    return difference.replace("-", "−"), f"{evidence.test or 'none'}, n = {evidence.n}", p, verdict
 
 
 def _different(rows: Sequence[Row]) -> Iterator[str]:

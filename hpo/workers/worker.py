@@ -88,8 +88,8 @@ def _tested(network: Network, task: Task, dataset: data.Dataset, device: torch.d
     images = examples(dataset.test_images, dataset.test_labels, device)
     rows: Tensor = torch.arange(len(images.labels), device=device)
     loss, accuracy = evaluate(network, images, rows.expand(network.replicates, -1))
-    found = mistakes.inspect(network, images) if task.inspect else None
-    return Done(task=task.id, test_loss=loss, test_accuracy=accuracy, mistakes=found)
+    confusion = mistakes.inspect(network, images) if task.inspect else None
+    return Done(task=task.id, test_loss=loss, test_accuracy=accuracy, mistakes=confusion)
 
 
 def _packed(network: Network) -> bytes:

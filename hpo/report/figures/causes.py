@@ -29,16 +29,16 @@ def causes(networks: Sequence[tuple[str, Measures]]) -> str:
     light at the output, the median over the seeds."""
     with drawing():
         rows = ["gradient_norm", "largest_update"]
-        rows += ["quiet"] if any(QUIET.keys() & found.keys() for _, found in networks) else []
+        rows += ["quiet"] if any(QUIET.keys() & measures.keys() for _, measures in networks) else []
         figure = blank(0.8 + 1.65 * len(rows), left=0.95, right=0.15, top=0.4, bottom=0.8)
         grid = figure.subplots(
             len(rows), len(networks), sharex=True, sharey="row", squeeze=False,
             gridspec_kw={"hspace": 0.16, "wspace": 0.06},
         )  # fmt: skip
-        for column, (label, found) in enumerate(networks):
+        for column, (label, measures) in enumerate(networks):
             grid[0, column].set_title(short(label), loc="left", fontweight="bold")
             for axes, row in zip(grid[:, column], rows, strict=True):
-                _panel(axes, found, row)
+                _panel(axes, measures, row)
             grid[-1, column].set_xlabel("Epoch")
             grid[-1, column].xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         for axes, row in zip(grid[:, 0], rows, strict=True):
@@ -56,8 +56,8 @@ def _shades(layers: int) -> NDArray[np.float64]:
     return np.asarray(mpl.colormaps[COLOURS](np.linspace(0, 0.85, layers)))
 
 
-def _panel(axes: Axes, found: Measures, row: str) -> None:
-    name = next((m for m in QUIET if m in found), "") if row == "quiet" else row
+def _panel(axes: Axes, measures: Measures, row: str) -> None:
+    name = next((m for m in QUIET if m in measures), "") if row == "quiet" else row
     if row == "quiet":
         axes.set_ylim(-4, 104)
         if not name:
@@ -72,7 +72,7 @@ def _panel(axes: Axes, found: Measures, row: str) -> None:
         axes.set_yscale("log")
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.yaxis.set_minor_locator(NullLocator())
-    values = found[name] * (100 if row == "quiet" else 1)
+    values = measures[name] * (100 if row == "quiet" else 1)
     middle = _median(values if row == "quiet" else np.where(values > 0, values, np.nan))
     epochs, layers = np.arange(1, len(middle) + 1), middle.shape[1]
     for layer, shade in enumerate(_shades(layers)):

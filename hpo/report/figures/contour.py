@@ -84,8 +84,8 @@ def _complete(
     every = zip(x.values, y.values, values, numbers, strict=True)
     kept = [t for t in every if t[2] == t[2] and not (is_missing(t[0]) or is_missing(t[1]))]
     fewer = [replace(p, values=[trial[i] for trial in kept]) for i, p in enumerate((x, y))]
-    found = np.array([trial[2] for trial in kept], float)
-    return fewer[0], fewer[1], found, [trial[3] for trial in kept]
+    accuracies_kept = np.array([trial[2] for trial in kept], float)
+    return fewer[0], fewer[1], accuracies_kept, [trial[3] for trial in kept]
 
 
 def _trial_texts(

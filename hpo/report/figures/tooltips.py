@@ -112,7 +112,7 @@ def _marks(group: Element, places: np.ndarray, texts: Sequence[str]) -> Iterator
 
 def _together(marks: Sequence[Mark]) -> list[list[Mark]]:
     """Groups marks that a pointer cannot tell apart."""
-    found: list[list[Mark]] = []
+    groups: list[list[Mark]] = []
     by_field: dict[tuple[int, int], list[list[Mark]]] = {}  # of a plane in squares
     for mark in marks:
         column, row = (int(at // TOGETHER) for at in mark.place)
@@ -121,10 +121,10 @@ def _together(marks: Sequence[Mark]) -> list[list[Mark]]:
         near = next((those for those in around if _is_near(those[0], mark)), None)
         if near is None:
             near = []
-            found.append(near)
+            groups.append(near)
             by_field.setdefault((column, row), []).append(near)
         near.append(mark)
-    return found
+    return groups
 
 
 def _is_near(one: Mark, other: Mark) -> bool:
