@@ -89,10 +89,11 @@ class Scene:
         return output
 
     def end(self) -> None:
-        """Kills what still runs."""
+        """Kills processes that still run, and closes their pipes."""
         for process in self.processes:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
+            if process.stdout and not process.stdout.closed:
                 process.communicate()
 
     def storage(self) -> Any:
