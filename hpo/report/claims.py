@@ -23,21 +23,20 @@ WORDS = {
 }
 KEY = """
 Effect: the first side minus the second; of a conclusion with several parts, the part that is
-closest, weakest or clearest. Drawn: its 95% interval. The upright line is no difference (half of
-the runs, for failing); a band is what counts as similar. All rows of a unit share one scale, linear
-near 0 and logarithmic farther out; an arrow leaves it. p: two-sided, after Holm's correction over
-all conclusions. A click on a conclusion shows its quotation and what the verdict rests on.
+closest, weakest or clearest. Drawn: its 95% interval. The upright line is no difference, or half of
+the runs for failing; a band is what counts as similar. Each row has a scale of its own, alike to
+both sides, with its end at the right. p: two-sided, after Holm's correction over all conclusions. A
+click on a conclusion shows its quotation and what the verdict rests on.
 """
 CAVEATS = """
-A conclusion holds where the seeds support it and chance alone would hardly do so, is refuted where
-they contradict it as clearly, and is unresolved otherwise. Cells are compared in pairs of seeds by
-Student's t, or by flipping signs at random where runs of a cell fail to learn; training times,
-which seeds have no part in, by Student's t for two samples of logarithms, over trainings that were
-clocked apart; failing to learn
-by the exact binomial test against one half. Holm's correction keeps the chance of any false verdict
-among all of them at 5% or less. Intervals are 95% each, uncorrected. All this speaks of the
-randomness of split, initial weights and batch order in this protocol; of times on this machine
-alone; and not of other data.
+A conclusion holds if the seeds support it and chance alone is an unlikely reason. It is refuted if
+the seeds contradict it as clearly, and unresolved otherwise. Cells are compared in pairs of seeds
+by Student's t-test, or by random sign flips if runs of a cell fail to learn. Training times do not
+depend on seeds: Student's t-test for two samples compares their logarithms, and seeds of a stack
+count as one time. The exact binomial test compares failures to learn with one half. Holm's
+correction keeps the chance of any false verdict at 5% or less. Intervals are 95% each, without
+correction. The verdicts cover the randomness of split, initial weights and batch order in this
+protocol, training times only this machine, and no other data.
 """
 
 
@@ -85,32 +84,30 @@ def _row(study: StoredGrid, judged: Judged) -> VerdictRow:
     )
 
 
-# Where the scale of a drawn interval turns from linear to logarithmic, and where it ends.
-SCALES = {" points": (0.1, 100.0), "": (0.005, 5.0), "ratio": (0.02, 3.0), "share": (10.0, 1.0)}
-
-
 def _forest(judged: Judged, part: Part) -> str:
-    """Returns the interval as a small SVG: a line from low to high with a dot at the effect."""
+    """Returns the interval as a small SVG, on a scale of its own whose end is printed."""
     evidence = part.evidence
     assert evidence is not None
-    values, margin = [evidence.low, evidence.effect, evidence.high], 0.0
-    unit, scale = WORDS[judged.claim.metric][3], WORDS[judged.claim.metric][1]
-    if judged.claim.form is Form.FAILS:
-        unit, scale, values = "share", 1.0, [2 * v - 1 for v in values]  # half is no effect
-    elif part.logs:
-        unit, scale = "ratio", 1.0
-    linear, end = SCALES[unit]
-    if judged.claim.form is Form.SIMILAR:
-        margin = _place(math.log1p(judged.claim.within), linear, end)
-    low, middle, high = (_place(scale * value, linear, end) for value in values)
-    return interval_svg(low, middle, high, margin)
+    values = [evidence.low, evidence.effect, evidence.high]
+    if judged.claim.form is Form.FAILS:  # half of the runs is the middle
+        low, middle, high = (2 * value - 1 for value in values)
+        return interval_svg(low, middle, high, "100%")
+    scale = WORDS[judged.claim.metric][1]
+    values = [scale * value for value in values]
+    margin = math.log1p(judged.claim.within) if judged.claim.form is Form.SIMILAR else 0.0
+    finite = [abs(value) for value in (*values, margin) if math.isfinite(value)]
+    end = _round_up(1.1 * max(finite))
+    label = f"×{math.exp(end):.3g}" if part.logs else f"±{end:g}"
+    low, middle, high = (value / end for value in values)
+    return interval_svg(low, middle, high, label, margin / end)
 
 
-def _place(value: float, linear: float, end: float) -> float:
-    """Returns the place from -1 to 1; beyond these for a value that leaves the scale."""
-    if not math.isfinite(value):
-        return value
-    return math.asinh(value / linear) / math.asinh(end / linear)
+def _round_up(value: float) -> float:
+    """Returns the next of 1, 2, 5, 10, 20, … times a power of ten; 1 for 0."""
+    if value <= 0:
+        return 1.0
+    power = 10.0 ** math.floor(math.log10(value))
+    return next(step * power for step in (1, 2, 5, 10) if step * power >= value)
 
 
 def _p(p: float) -> str:

@@ -140,30 +140,29 @@ def _environment() -> jinja2.Environment:
     return environment
 
 
-def interval_svg(low: float, middle: float, high: float, margin: float = 0.0) -> str:
-    """Draws an interval on a scale from -1 to 1 with a line at 0; arrows where it leaves the scale.
+def interval_svg(low: float, middle: float, high: float, end: str, margin: float = 0.0) -> str:
+    """Draws an interval on a scale from -1 to 1 with a line at 0; arrows where it is infinite.
 
-    low and high: NaN if there is no interval. margin: half the width of a band around 0.
+    low and high: NaN if there is no interval. end: the label of the scale's end. margin: half the
+    width of a band around 0.
     """
-    width, height, edge = 150, 18, 8
-    half = width / 2
+    half, edge = 66, 8
 
     def x(value: float) -> float:
         return round(half + max(-1.0, min(1.0, value)) * (half - edge), 1)
 
     parts = [f'<path class="margin" d="M{x(-margin)} 9H{x(margin)}"/>'] if margin else []
-    parts.append(f'<path class="axis" d="M{edge} 9H{width - edge}M{half} 1V17"/>')
+    parts.append(f'<path class="axis" d="M{edge} 9H{2 * half - edge}M{half} 1V17"/>')
     if low == low:
         parts.append(f'<path class="interval" d="M{x(low)} 9H{x(high)}"/>')
-        if low < -1:
-            parts.append(f'<path class="arrow" d="M1 9l{edge} -4v8z"/>')
-        if high > 1:
-            parts.append(f'<path class="arrow" d="M{width - 1} 9l-{edge} -4v8z"/>')
-    parts.append(f'<circle cx="{x(middle)}" cy="9" r="3"/>')
-    return (
-        f'<svg class="forest" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
-        f'aria-hidden="true">{"".join(parts)}</svg>'
-    )
+    if low < -1:
+        parts.append(f'<path class="arrow" d="M1 9l{edge} -4v8z"/>')
+    if high > 1:
+        parts.append(f'<path class="arrow" d="M{2 * half - 1} 9l-{edge} -4v8z"/>')
+    parts.append(f'<circle cx="{x(middle)}" cy="9" r="2.5"/>')
+    parts.append(f'<text x="{2 * half + 2}" y="13">{end}</text>')
+    size = 'viewBox="0 0 170 18" width="170" height="18"'
+    return f'<svg class="forest" {size} aria-hidden="true">{"".join(parts)}</svg>'
 
 
 def _inline(picture: Picture) -> str:
