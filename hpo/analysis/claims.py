@@ -1,4 +1,4 @@
-"""Tests the claims of a grid: what the seeds say of each, and the verdict."""
+"""Tests the claims of a grid over its seeds."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence

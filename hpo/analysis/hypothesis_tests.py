@@ -24,7 +24,7 @@ Values = Sequence[float] | Floats
 
 @dataclass(frozen=True, kw_only=True)
 class Evidence:
-    """What n values say of a statement.
+    """The evidence of n values for or against a statement.
 
     effect: with its 95% interval low to high (NaN or infinite where n is too small). p_for and
     p_against: one-sided p-values, small where the values support or contradict the statement.

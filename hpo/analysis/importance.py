@@ -215,7 +215,7 @@ def _basis(
         yield f"With fewer than {FEW} complete trials the ranking is weak: more may well change it."
     counts = " and ".join(f"{e.resamples} for {e.evaluator}" for e in evaluations)
     yield (
-        f"The intervals hold 95% of the shares found on resamples of these trials ({counts}); "
+        f"The intervals hold 95% of the shares from resamples of these trials ({counts}); "
         "another search, whose sampler would take another way, may differ by more."
     )
 

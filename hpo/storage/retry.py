@@ -147,11 +147,7 @@ def during_run(
 
 
 def _exists(storage: RetryingStorage, study: int) -> bool:
-    try:
-        storage.get_study_name_from_id(study)
-    except KeyError:
-        return False
-    return True
+    return any(stored._study_id == study for stored in storage.get_all_studies())
 
 
 def _may_pass(error: Exception) -> bool:
