@@ -14,8 +14,8 @@ import typer
 
 from hpo import session
 from hpo.errors import InputError
-from hpo.passwords import blotted, shown
-from hpo.process import outlive_output, stop_signals
+from hpo.passwords import remove_passwords, without_password
+from hpo.process import ignore_output_errors, stop_signals
 from hpo.study import file as study_file
 from hpo.study.names import DATASETS, PRUNERS, SAMPLERS
 from hpo.text import count, printable, quoted, shortened
@@ -32,7 +32,7 @@ DEFAULT_STORAGE = "sqlite:///hpo.db"
 DEFAULT_OUT = Path("reports")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 STOPPED = 130
-MOST = 10**6  # of whole numbers, as in study files
+MOST = 10**6  # of options that are whole numbers, as in study files
 FILE = "the study file's"  # a default
 
 # --- options -----------------------------------------------------------------------------------
@@ -64,8 +64,19 @@ def _one_of(known: Collection[str]) -> dict[str, Any]:
     return {"callback": check, "autocompletion": lambda: list(known)}
 
 
-def _names(known: Collection[str]) -> str:
-    return f"{', '.join(known)}."
+def _option(
+    text: str,
+    *flags: str,
+    least: int | None = None,
+    known: Collection[str] | None = None,
+    **more: Any,
+) -> Any:
+    """Returns an option with a help text. least: its least value. known: its values."""
+    if least is not None:
+        more["callback"] = _at_least(least)
+    if known is not None:
+        text, more = f"{text}{', '.join(known)}.", {**more, **_one_of(known)}
+    return typer.Option(*flags, help=text, **more)
 
 
 StudyArgument = Annotated[
@@ -78,92 +89,54 @@ StudyArgument = Annotated[
 ]
 Seeds = Annotated[
     int | None,
-    typer.Option(
-        show_default=FILE,
-        callback=_at_least(1),
-        help="Grid: train each cell with N seeds, 0 … N-1.",
-        metavar="N",
+    _option(
+        "Grid: train each cell with N seeds, 0 … N-1.", least=1, show_default=FILE, metavar="N"
     ),
 ]
-Trials = Annotated[
-    int | None,
-    typer.Option(
-        show_default=FILE,
-        callback=_at_least(1),
-        help="Search: go on until the study holds N finished trials in total.",
-        metavar="N",
-    ),
-]
-Timeout = Annotated[
-    float | None,
-    typer.Option(
-        metavar="SECONDS",
-        callback=_at_least(0),
-        help="Start no trial after this time, stop those that run, go on to the report.",
-    ),
-]
-Sampler = Annotated[
-    str | None,
-    typer.Option(show_default=FILE, help=f"Search: {_names(SAMPLERS)}", **_one_of(SAMPLERS)),
-]
+GOAL = "Search: go on until the study holds N finished trials in total."
+Trials = Annotated[int | None, _option(GOAL, least=1, show_default=FILE, metavar="N")]
+LIMIT = "Start no trial after this time, stop those that run, go on to the report."
+Timeout = Annotated[float | None, _option(LIMIT, least=0, metavar="SECONDS")]
+Sampler = Annotated[str | None, _option("Search: ", known=SAMPLERS, show_default=FILE)]
 SamplerSeed = Annotated[
-    int | None,
-    typer.Option(show_default=FILE, callback=_at_least(0), help="Search: the sampler's seed."),
+    int | None, _option("Search: the sampler's seed.", least=0, show_default=FILE)
 ]
-Pruner = Annotated[
-    str | None,
-    typer.Option(show_default=FILE, help=f"Search: {_names(PRUNERS)}", **_one_of(PRUNERS)),
-]
-Workers = Annotated[
-    int | None,
-    typer.Option(
-        show_default="the cores this process may use",
-        callback=_at_least(1),
-        help="Training processes on this machine, one torch thread each.",
-    ),
-]
-EpochLimit = Annotated[
-    float,
-    typer.Option(
-        metavar="SECONDS",
-        callback=_at_least(1),
-        help="Start a training again that ends no epoch for so long, twice at most.",
-    ),
-]
-DatasetName = Annotated[
-    str | None, typer.Option(show_default=FILE, help=_names(DATASETS), **_one_of(DATASETS))
-]
+Pruner = Annotated[str | None, _option("Search: ", known=PRUNERS, show_default=FILE)]
+PROCESSES = "Training processes on this machine, one torch thread each."
+CORES = "the cores this process may use"
+Workers = Annotated[int | None, _option(PROCESSES, least=1, show_default=CORES)]
+HANGING = "Start a training again that ends no epoch for so long, twice at most."
+EpochLimit = Annotated[float, _option(HANGING, least=1, metavar="SECONDS")]
+DatasetName = Annotated[str | None, _option("", known=DATASETS, show_default=FILE)]
 DataDir = Annotated[
     Path | None,
-    typer.Option(
+    _option(
+        "Where datasets are or go; may be read-only if the files are there.",
         envvar="HPO_DATA_DIR",
         show_default="a per-user cache folder",
-        help="Where datasets are or go; may be read-only if the files are there.",
     ),
 ]
-Storage = Annotated[str, typer.Option(envvar="HPO_STORAGE", help="Any Optuna storage URL.")]
-Out = Annotated[Path, typer.Option(help="Reports go to OUT/STUDY/.")]
-Name = Annotated[
-    str | None,
-    typer.Option(
-        show_default="the file's name", help="The study's name in the storage and in --out."
-    ),
-]
-Device = Annotated[str, typer.Option(help=_names(DEVICES), **_one_of(DEVICES))]
-WithDashboard = Annotated[
-    bool, typer.Option("--dashboard", help="Serve the dashboard while the run lasts.")
-]
+Storage = Annotated[str, _option("Any Optuna storage URL.", envvar="HPO_STORAGE")]
+Out = Annotated[Path, _option("Reports go to OUT/STUDY/.")]
+NAME = "The study's name in the storage and in --out."
+Name = Annotated[str | None, _option(NAME, show_default="the file's name")]
+Device = Annotated[str, _option("", known=DEVICES)]
+WithDashboard = Annotated[bool, _option("Serve the dashboard while the run lasts.", "--dashboard")]
 Artifacts = Annotated[
     Path | None,
-    typer.Option(
+    _option(
+        "Where the trials' pictures are that the dashboard shows.",
         envvar="HPO_ARTIFACTS",
         show_default="hpo.artifacts, beside the storage's file",
-        help="Where the trials' pictures are that the dashboard shows.",
     ),
 ]
-Fresh = Annotated[bool, typer.Option("--fresh", help="First delete the stored study (asks).")]
-Yes = Annotated[bool, typer.Option("--yes", help="Do not ask before deleting.")]
-Quiet = Annotated[bool, typer.Option("--quiet", help="No progress display, only the last lines.")]
+Fresh = Annotated[bool, _option("First delete the stored study (asks).", "--fresh")]
+Yes = Annotated[bool, _option("Do not ask before deleting.", "--yes")]
+Quiet = Annotated[bool, _option("No progress display, only the last lines.", "--quiet")]
+Watch = Annotated[bool, _option("Keep it fresh, until Ctrl-C or the study's end.", "--watch")]
+Host = Annotated[str, _option("The address to listen on.")]
+Port = Annotated[int, _option("The port to listen on; 0 takes a free one.", min=0, max=65_535)]
+Invert = Annotated[bool, _option("Images are dark on light, unlike MNIST's.", "--invert")]
 
 
 # --- commands ----------------------------------------------------------------------------------
@@ -194,7 +167,7 @@ def run(
 ) -> None:
     """Run or resume a study, then write its report."""
     options = session.Options(**locals())
-    outlive_output()
+    ignore_output_errors()
     if not session.run(options):
         raise typer.Exit(1)
 
@@ -222,9 +195,7 @@ def show(
     study: StudyArgument,
     storage: Storage = DEFAULT_STORAGE,
     name: Name = None,
-    watch: Annotated[
-        bool, typer.Option("--watch", help="Keep it fresh, until Ctrl-C or the study's end.")
-    ] = False,
+    watch: Watch = False,
 ) -> None:
     """Show a study in the terminal: progress, states, best trials, results."""
     from hpo.storage.open import absolute, open_storage
@@ -276,7 +247,7 @@ def list_(storage: Storage = DEFAULT_STORAGE) -> None:
         return
     import optuna
 
-    print(f"Studies in {shown(storage)}:")
+    print(f"Studies in {without_password(storage)}:")
     for summary in optuna.get_all_study_summaries(storage=opened):
         print(f"  {summary.study_name:24}{count(summary.n_trials, 'trial')}")
 
@@ -285,10 +256,8 @@ def list_(storage: Storage = DEFAULT_STORAGE) -> None:
 def dashboard(
     storage: Storage = DEFAULT_STORAGE,
     artifacts: Artifacts = None,
-    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
-    port: Annotated[
-        int, typer.Option(min=0, max=65_535, help="The port to listen on; 0 takes a free one.")
-    ] = 8080,
+    host: Host = "127.0.0.1",
+    port: Port = 8080,
 ) -> None:
     """Serve optuna-dashboard on the storage and its artifacts."""
     from hpo.storage.open import artifacts_folder, open_storage, require_studies
@@ -317,9 +286,7 @@ def predict(
             help="Pictures (PNG and its like), IDX files (.gz or not), .npz files of arrays.",
         ),
     ],
-    invert: Annotated[
-        bool, typer.Option("--invert", help="Images are dark on light, unlike MNIST's.")
-    ] = False,
+    invert: Invert = False,
 ) -> None:
     """Classify images: a line an image, its path, class and probability."""
     from hpo.model import folder, images
@@ -371,35 +338,32 @@ def main() -> NoReturn:
     for number in stop_signals():
         if signal.getsignal(number) is signal.SIG_DFL:
             signal.signal(number, signal.default_int_handler)
-    if isinstance(sys.stdout, io.TextIOWrapper):  # a path may hold what is no text
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a path may hold bytes that are not text
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         code = app(standalone_mode=False)
     except (KeyboardInterrupt, typer.Abort):  # newer versions of typer return 130 instead
         code = STOPPED
     except typer.BadParameter.__base__ as error:  # type: ignore[misc]  # click's UsageError
-        _fail(error, shortened(shown(error.format_message()), 600), 2)
+        _fail(error, shortened(without_password(error.format_message()), 600), 2)
     except InputError as error:
         _fail(error, str(error), 2)
     except Exception as error:
-        _fail(error, f"{_first_line(error)}; HPO_DEBUG=1 shows where", 1)
+        line = f"{type(error).__name__}: {error}".splitlines()[0]
+        _fail(error, f"{line}; HPO_DEBUG=1 shows where", 1)
     if code == STOPPED and sys.argv[1:2] == ["run"]:
         same = "the same command without --fresh" if "--fresh" in sys.argv else "the same command"
         print(f"hpo: stopped; {same} goes on from here", file=sys.stderr)
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}".splitlines()[0]
-
-
 def _fail(error: BaseException, text: str, code: int) -> NoReturn:
     urls = (*sys.argv[1:], os.environ.get("HPO_STORAGE", ""))
     if os.environ.get("HPO_DEBUG") == "1":
-        # An InputError's causes say more; an option's are a library's, which cuts a URL anywhere.
+        # The causes of a wrong option come from a library, which may cut a URL anywhere.
         stack = traceback.format_exception(error, chain=code != 2 or isinstance(error, InputError))
-        print(blotted("".join(stack), *urls), file=sys.stderr, end="")
-    for line in blotted(text, *urls).splitlines():
+        print(remove_passwords("".join(stack), *urls), file=sys.stderr, end="")
+    for line in remove_passwords(text, *urls).splitlines():
         print(f"hpo: {printable(line)}", file=sys.stderr)
     sys.exit(code)
 

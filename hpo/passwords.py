@@ -11,12 +11,12 @@ NO_HOST = r"(://[^:/@\s\[]*):(?!\d*(?:[/?:;,)\s]|$))(?![^/?\s]*@)[^/?\s]+"
 QUERY = r"([?&;](?:\w*passw(?:or)?d|pwd|odbc_connect)=)(?:(?!&){any})*"
 
 
-def shown(url: str) -> str:
+def without_password(url: str) -> str:
     """Returns a storage URL, or a command's argument that holds one, without its password."""
     return _hidden(url, r"[\s\S]")
 
 
-def blotted(text: str, *urls: str) -> str:
+def remove_passwords(text: str, *urls: str) -> str:
     """Removes the passwords of these URLs, and of URLs in the text, from a text of several lines. A
     driver may quote only a part of a URL."""
     for secret in sorted(_secrets(urls), key=len, reverse=True):

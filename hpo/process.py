@@ -14,12 +14,12 @@ def stop_signals() -> tuple[signal.Signals, ...]:
     return asked if ignored else (*asked, signal.SIGHUP)
 
 
-def outlive_output() -> None:
+def ignore_output_errors() -> None:
     """Ignores write errors on stdout and stderr: full disk, closed pipe, closed terminal."""
-    sys.stdout, sys.stderr = _losing(sys.stdout), _losing(sys.stderr)
+    sys.stdout, sys.stderr = _ignoring_errors(sys.stdout), _ignoring_errors(sys.stderr)
 
 
-class _Losing(io.FileIO):
+class _IgnoringErrors(io.FileIO):
     def write(self, data: Any, /) -> int:
         try:
             return super().write(data)
@@ -27,12 +27,12 @@ class _Losing(io.FileIO):
             return len(data)
 
 
-def _losing(stream: TextIO) -> TextIO:
+def _ignoring_errors(stream: TextIO) -> TextIO:
     if type(stream) is not io.TextIOWrapper:  # none, or not the system's
         return stream
     stream.flush()
     return io.TextIOWrapper(
-        io.BufferedWriter(_Losing(os.dup(stream.fileno()), "w")),
+        io.BufferedWriter(_IgnoringErrors(os.dup(stream.fileno()), "w")),
         encoding=stream.encoding,
         errors=stream.errors,
         line_buffering=stream.line_buffering,

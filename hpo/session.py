@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from hpo.errors import InputError
-from hpo.passwords import shown
+from hpo.passwords import without_password
 from hpo.study import file as study_file
 from hpo.text import legible
 
@@ -96,6 +96,8 @@ def _run(
     stack: ExitStack,
 ) -> bool:
     """Trains the study, now that this process holds it, and writes report and note."""
+    import joblib
+
     from hpo.run import provenance
     from hpo.run.runner import Run
     from hpo.storage.open import artifacts_folder, open_storage
@@ -106,7 +108,7 @@ def _run(
     from hpo.watch.note import Notes
     from hpo.watch.progress import Heartbeat
 
-    storage = retrying(open_storage(options.storage), shown(options.storage), say)
+    storage = retrying(open_storage(options.storage), without_password(options.storage), say)
     artifacts = options.artifacts or artifacts_folder(options.storage)
     if options.fresh:
         _delete(storage, name, options.yes, artifacts, holder)
@@ -121,7 +123,7 @@ def _run(
     run = Run(
         dataset=dataset,
         storage=storage,
-        workers=options.workers or _cores(),
+        workers=options.workers or int(joblib.cpu_count()),  # container limits included
         device=options.device,
         provenance=origin,
         epoch_limit=options.epoch_limit,
@@ -314,10 +316,3 @@ def _delete(storage: Any, name: str, yes: bool, artifacts: Path, holder: "Holder
     for study in stored:
         remove(storage, storage.get_study_id_from_name(study), artifacts)
         optuna.delete_study(study_name=study, storage=storage)
-
-
-def _cores() -> int:
-    """Returns the number of cores that this process may use, container limits included."""
-    import joblib
-
-    return int(joblib.cpu_count())

@@ -2,7 +2,7 @@
 
 import re
 
-from hpo.passwords import shown
+from hpo.passwords import without_password
 
 MOST = 120  # characters of a quoted value
 # Control characters and lone surrogates: XML does not allow them, terminals obey some of them.
@@ -15,7 +15,7 @@ def quoted(value: object) -> str:
         text = repr(value)
     except (ValueError, RecursionError):  # over 4,300 digits; tables in tables
         return f"a {type(value).__name__} too long to print"
-    return shortened(shown(text))  # in this order: shown() needs the whole URL
+    return shortened(without_password(text))  # in this order: shown() needs the whole URL
 
 
 def shortened(text: str, most: int = MOST) -> str:

@@ -105,11 +105,11 @@ def test_a_claim_must_say_something(tmp_path):
 
 
 def verdicts(study: results.StoredGrid) -> dict[str, str]:
-    return {of.claim.says: of.verdict.value for of in judged.judge_all(study)}
+    return {of.claim.says: of.verdict.value for of in judged.claim_verdicts(study)}
 
 
 def part(study: results.StoredGrid, says: str) -> judged.Part:
-    return next(of for of in judged.judge_all(study) if of.claim.says == says).decisive
+    return next(of for of in judged.claim_verdicts(study) if of.claim.says == says).decisive
 
 
 def test_ten_seeds_decide_what_three_cannot(tmp_path):
@@ -124,10 +124,10 @@ def test_ten_seeds_decide_what_three_cannot(tmp_path):
 @pytest.mark.parametrize("seeds", [0, 1, 2])
 def test_few_seeds_or_none_leave_everything_unresolved_and_say_why(tmp_path, seeds):
     study = store(tmp_path, seeds=seeds)
-    found = judged.judge_all(study)
+    found = judged.claim_verdicts(study)
     assert {of.verdict for of in found} <= {Verdict.UNRESOLVED, Verdict.HOLDS}
     said = [verdict_report.sentence(study, of) for of in found]
-    reason = ("nothing can be said", "says nothing about others", "do not decide")[seeds]
+    reason = ("cannot be tested", "does not tell what others would give", "do not decide")[seeds]
     assert any(reason in sentence for sentence in said)
     report.write(study, tmp_path / "out")
 
@@ -139,8 +139,8 @@ def test_a_cell_whose_trials_all_failed_leaves_its_claims_unresolved(tmp_path):
     without = dataclasses.replace(study, trials=frame)
     says = "ReLU with SGD at 0.1 is the most accurate network of all."
     assert verdicts(without)[says] == "unresolved"
-    of = next(of for of in judged.judge_all(without) if of.claim.says == says)
-    assert "so nothing can be said" in verdict_report.sentence(without, of)
+    of = next(of for of in judged.claim_verdicts(without) if of.claim.says == says)
+    assert "so this cannot be tested" in verdict_report.sentence(without, of)
     report.write(without, tmp_path / "out")
 
 
@@ -158,12 +158,12 @@ def test_losses_that_are_not_finite_are_left_out_and_counted(tmp_path):
     frame.loc[of_tanh[0], "test_loss"] = math.nan
     says = "ReLU has a lower test loss than tanh, and tanh than sigmoid."
     study = dataclasses.replace(study, trials=frame)
-    [of] = [of for of in judged.judge_all(study) if of.claim.says == says]
+    [of] = [of for of in judged.claim_verdicts(study) if of.claim.says == says]
     assert [part.lost for part in of.parts] == [1, 1]
     assert "1 seed left out, not finite" in verdict_report.sentence(study, of)
 
 
-def test_seeds_of_one_stack_are_clocked_once(tmp_path):
+def test_seeds_of_one_stack_have_one_time(tmp_path):
     study = store(tmp_path, seeds=10)
     frame = study.trials.copy()
     baseline = frame["cell"] == "baseline"
@@ -172,7 +172,7 @@ def test_seeds_of_one_stack_are_clocked_once(tmp_path):
     frame.loc[~baseline, "stack"] = 1
     study = dataclasses.replace(study, trials=frame)
     cell = study.file.cells[0]
-    assert judged.clocked(study, cell) == [1.5, 1.6]
+    assert judged.separate_times(study, cell) == [1.5, 1.6]
     found = part(study, "The wider network takes longer to train than the baseline.")
     assert found.evidence is not None
     assert found.evidence.n == 12

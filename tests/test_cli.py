@@ -18,7 +18,7 @@ from conftest import Answer
 from hpo import cli, session
 from hpo.data.catalog import NAMES
 from hpo.data.download import Unavailable
-from hpo.passwords import shown
+from hpo.passwords import without_password
 from hpo.storage.open import open_storage
 from hpo.study import file as study_file
 
@@ -249,7 +249,7 @@ def test_storage_that_cannot_be_reached_is_refused_without_its_password(
 
 def test_url_without_password_is_shown_as_it_is():
     for url in ("sqlite:///hpo.db", "postgresql://me@host:5432/db", "nonsense"):
-        assert shown(url) == url
+        assert without_password(url) == url
 
 
 def test_in_memory_storage_works():

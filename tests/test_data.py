@@ -184,8 +184,8 @@ def test_swapped_files_are_both_named_a_line_each(
     with pytest.raises(InputError) as caught:
         data.load("mnist", tmp_path)
     assert str(caught.value).splitlines() == [
-        f"{first}: holds what belongs into {TEST_LABELS}; swap them back",
-        f"{second}: holds what belongs into {TRAIN_LABELS}; swap them back",
+        f"{first}: has the content of {TEST_LABELS}; swap them back",
+        f"{second}: has the content of {TRAIN_LABELS}; swap them back",
     ]
 
 
@@ -435,7 +435,7 @@ def test_user_without_a_home_is_asked_for_a_folder(monkeypatch: pytest.MonkeyPat
     monkeypatch.delenv("HOME", raising=False)
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.setattr(pwd, "getpwuid", {}.__getitem__)
-    with pytest.raises(InputError, match="--data-dir: is needed, for there is no home folder"):
+    with pytest.raises(InputError, match="--data-dir: is needed because there is no home folder"):
         data.default_dir()
 
 

@@ -269,7 +269,7 @@ def test_two_trials_give_shares_and_say_that_they_mean_nothing():
     for evaluation in found.evaluations:
         assert sum(shares(evaluation).values()) == pytest.approx(1)
         assert {(s.low, s.high) for s in evaluation.shares.values()} == {(0.0, 1.0)}
-    assert "the shares say nothing yet" in said(found)
+    assert "the shares mean nothing yet" in said(found)
 
 
 def test_two_equal_trials_share_equally():

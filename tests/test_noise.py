@@ -8,6 +8,7 @@ import pytest
 from test_report import store
 from test_training import _one_thread, config, examples, split  # noqa: F401
 
+from hpo.analysis import statistics
 from hpo.data.datasets import load
 from hpo.errors import InputError
 from hpo.report import grid as grid_report
@@ -100,20 +101,20 @@ def test_a_stack_that_shares_a_source_is_each_of_its_runs_alone():
 
 def test_a_deviations_interval_is_the_textbooks():
     """n = 10: sd times 0.6878 to 1.8256 (chi-squared with 9 degrees: 19.023 and 2.700)."""
-    assert noise.std_interval(1.0, 10) == pytest.approx((0.6878, 1.8256), abs=1e-4)
+    assert statistics.std_interval(1.0, 10) == pytest.approx((0.6878, 1.8256), abs=1e-4)
 
 
 def test_the_seeds_that_are_needed_are_cohens():
     """Cohen (1988), table 2.4.1: 64 for a difference of half a deviation, 26 for 0.8 of one."""
-    assert noise.seeds_needed(0.5, 1.0) == 64
-    assert noise.seeds_needed(0.8, 1.0) == 26
-    assert noise.seeds_needed(100.0, 1.0) == 2
+    assert statistics.seeds_needed(0.5, 1.0) == 64
+    assert statistics.seeds_needed(0.8, 1.0) == 26
+    assert statistics.seeds_needed(100.0, 1.0) == 2
 
 
 def test_the_chance_of_the_right_order_is_that_of_simulation():
     rng = np.random.default_rng(0)
     a, b = rng.normal(0.3, 0.2, 200_000), rng.normal(0, 0.2, 200_000)
-    assert noise.ranked_right(0.3, 0.2) == pytest.approx((a > b).mean(), abs=0.003)
+    assert statistics.ranked_right(0.3, 0.2) == pytest.approx((a > b).mean(), abs=0.003)
 
 
 @pytest.fixture
@@ -135,7 +136,7 @@ def test_the_report_says_where_the_spread_comes_from_and_what_one_run_tells(spre
     assert "the rest is drawn from seed 0" in text
 
 
-def test_nothing_is_describe_winner_runs_that_are_not_there_or_fail(spread):
+def test_runs_that_are_missing_or_fail_have_no_spread(spread):
     frame = spread.trials.copy()
     frame.loc[frame["cell"] == "relu-all", "state"] = "FAIL"
     frame.loc[frame["cell"] == "relu-split", "test_accuracy"] = 0.1

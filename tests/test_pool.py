@@ -97,5 +97,5 @@ def test_a_folder_too_deep_for_a_socket_is_named(hpo, tmp_path):
     deep.mkdir()
     answer = hpo("run", "grid-report", "--dataset", "mnist-5k", env={"TMPDIR": str(deep)})
     assert answer.code == 2
-    assert answer.err.startswith(f"hpo: TMPDIR {deep}: no worker can be started")
+    assert answer.err.startswith(f"hpo: TMPDIR {deep}: workers cannot be started")
     assert len(answer.err.splitlines()) == 1

@@ -168,10 +168,8 @@ def test_every_published_figure_has_its_row_even_where_no_section_comes_back_to_
 
 def test_a_cell_breaks_its_line_and_keeps_its_words():
     table = page.Table(
-        headers=[("Model", 1), ("Loss", 1), ("Seeds", 1)],
-        subheaders=["", "", ""],
+        headers=["Model", "Loss", "Seeds"],
         rows=[["a", "median 2.3 (1.8–2.4), 1 diverged", "10"]],
-        caption="",
     )
     section = page.Section(title="One", blocks=[table])
     html = page.render("index.html.j2", "Title", [], [section])
@@ -203,14 +201,14 @@ def test_one_seed_claims_no_spread(tmp_path):
     assert "nan" not in text
     assert "±" not in text
     assert "median" not in text
-    assert "says nothing about other seeds" in text
+    assert "does not tell what other seeds would give" in text
 
 
 def test_a_study_without_a_finished_trial_can_be_reported(tmp_path):
     stored = store(tmp_path, seeds=0)
     text = report.write(stored, tmp_path / "out").with_name("report.md").read_text()
     assert "has no finished run yet" in text
-    assert not report.has_results(stored)
+    assert stored.finished.empty
 
 
 def test_another_dataset_than_the_files_is_said_everywhere(tmp_path):

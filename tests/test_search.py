@@ -231,7 +231,7 @@ def test_a_study_of_which_nothing_is_run_yet_is_said_to_be_so(tmp_path):
     half = optuna.create_study(storage=storage_in(tmp_path), study_name="half")
     for key in ("study_file", "data", "binding"):
         half.set_user_attr(key, begun.user_attrs[key])
-    with pytest.raises(InputError, match="nothing of it is run yet"):
+    with pytest.raises(InputError, match="was created but not run yet"):
         results.load_study(storage_in(tmp_path), "half")
 
 
@@ -522,8 +522,8 @@ def test_a_search_that_gave_up_says_so(whole):
     study = dataclasses.replace(stored(whole), n_trials=20, gave_up=True)
     [*_, sentence] = search_report.lead(study)
     assert sentence == (
-        "The search is not finished: 12 of 20 trials are done; it gave up, for too many failed in "
-        "a row."
+        "The search is not finished: 12 of 20 trials are done; it gave up because too many trials "
+        "failed in a row."
     )
 
 

@@ -43,7 +43,7 @@ class Part:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Judged:
+class ClaimVerdict:
     """A claim with its parts, verdict, and two-sided p-value after Holm's correction over all
     claims (1 if nothing can be tested)."""
 
@@ -69,13 +69,13 @@ class Judged:
 
 
 @lru_cache(maxsize=1)  # report, lead and terminal ask for the same study
-def judge_all(study: StoredGrid) -> list[Judged]:
+def claim_verdicts(study: StoredGrid) -> list[ClaimVerdict]:
     """Tests the claims of the study's file, in their order. A claim with a part without trials is
     unresolved."""
     parts = [tuple(_parts(study, claim)) for claim in study.file.claims]
     verdicts = judge([_combined(of) for of in parts])
     return [
-        Judged(claim=claim, parts=of, verdict=verdict, p=p)
+        ClaimVerdict(claim=claim, parts=of, verdict=verdict, p=p)
         for claim, of, (verdict, p) in zip(study.file.claims, parts, verdicts, strict=True)
     ]
 
@@ -130,7 +130,7 @@ def _slower(study: StoredGrid, a: Term, b: Term) -> Evidence | None:
 def _log_times(study: StoredGrid, term: Term) -> NDArray[np.float64]:
     if term.number is not None:
         return np.log([term.number])
-    return np.asarray(np.log(clocked(study, study.cell(term.cell))))
+    return np.asarray(np.log(separate_times(study, study.cell(term.cell))))
 
 
 def _similar(study: StoredGrid, claim: Claim, a: Term, b: Term) -> Part:
@@ -175,7 +175,7 @@ def _values(study: StoredGrid, metric: str, term: Term) -> pd.Series:
     return rows[metric]
 
 
-def clocked(study: StoredGrid, cell: Cell) -> list[float]:
+def separate_times(study: StoredGrid, cell: Cell) -> list[float]:
     """Returns the cell's training times; seeds of one stack share one time."""
     rows = study.of(cell)
     stacked = rows["stack"].fillna(1) > 1

@@ -20,16 +20,15 @@ from optuna.trial import FrozenTrial, TrialState
 
 from hpo.analysis.fanova import Estimate, Floats, Rows, fanova, normalized, value_of
 
-# Optuna asks for 5 trials or more in PED-ANOVA's best part. A best part of over half of the trials
-# is hardly other than all of them, so below 10 there cannot be 5: the intervals stay at 0 to 1.
+# PED-ANOVA needs 5 trials or more in its best part, and the best part should be at most half of all
+# trials. So fewer than 10 trials get no interval.
 BEST, FEWEST = 5, 10
-# 30 TPE searches each, over depth, width, activation, optimizer and lr with a made-up accuracy: of
-# 15, 30 and 60 trials, PED-ANOVA put the same hyperparameter first in 50%, 67% and 73% of them; in
-# random ones over four inputs, one three times as strong as the next, in 93% and more from 15 on.
-# So 30 makes no ranking sure, but below it even the first place is a toss-up where effects mix.
+# Simulated: 30 TPE searches over depth, width, activation, optimizer and lr. PED-ANOVA put the same
+# hyperparameter first in 50% of the searches with 15 trials, 67% with 30 and 73% with 60. In random
+# searches over four inputs, one three times as strong as the next: 93% and more from 15 trials on.
 FEW = 30
-# With 400 trials all this takes 1 to 2 s of a core, with 5,000 some 10. Resampled forests have
-# fewer trees: with 8 the standard deviation of a share is about a tenth above that with 16.
+# All of it takes 1 to 2 s of a core with 400 trials, about 10 s with 5,000. A resample's forest has
+# 8 trees: the standard deviation of a share is about a tenth larger than with 16.
 RESAMPLES, TREES, RESAMPLED_TREES = 100, 64, 8
 
 
@@ -86,7 +85,7 @@ def evaluate(
     count = resamples if len(complete) >= FEWEST else 0
     rows = np.random.default_rng(seed).integers(len(complete), size=(count, len(complete)))
     quantile = target_quantile(len(complete))
-    with _calm():
+    with _without_warnings():
         ped_anova = _ped_anova(complete, names, quantile)
         evaluations = [_evaluation("PED-ANOVA", names, ped_anova, rows, seed)]
     space = {n: d for n, d in intersection_search_space(complete).items() if n in names}
@@ -165,7 +164,7 @@ class _Resampled(Study):
 
 
 @contextmanager
-def _calm() -> Iterator[None]:
+def _without_warnings() -> Iterator[None]:
     """Silences Optuna's line about a new study, and warnings that the notes give."""
     verbosity = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -207,8 +206,8 @@ def _basis(
     )
     if n < FEWEST:
         yield (
-            f"With fewer than {FEWEST} complete trials the shares say nothing yet, and their "
-            "intervals are left at 0 to 1."
+            f"With fewer than {FEWEST} complete trials the shares mean nothing yet; their "
+            "intervals are set to 0 to 1."
         )
         return
     if n < FEW:
@@ -245,7 +244,7 @@ def _unseen(trials: Sequence[FrozenTrial]) -> Iterator[str]:
 def _undecided(complete: list[FrozenTrial], evaluations: Sequence[Evaluation]) -> Iterator[str]:
     """Says where an order is not settled."""
     if len({value_of(trial) for trial in complete}) == 1:
-        yield "All complete trials have the same value, so nothing can be told apart."
+        yield "All complete trials have the same value, so no hyperparameter can be ranked."
     for evaluation in evaluations:
         (first, a), *others = evaluation.shares.items()
         if not others:

@@ -1,11 +1,15 @@
-"""Means, standard deviations and paired differences over seeds."""
+"""Means, standard deviations and paired differences over seeds, and what few seeds can show."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import stdtrit
+from scipy.special import chdtri, ndtr, stdtrit
+
+POWER, LEVEL = 0.8, 0.05
+MOST_SEEDS = 10_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,3 +78,27 @@ def paired_difference(a: Sequence[float], b: Sequence[float]) -> Estimate:
     if len(a) != len(b) or not len(a):
         raise ValueError(f"pairs need equal lengths of at least 1, got {len(a)} and {len(b)}")
     return estimate(np.asarray(a, float) - np.asarray(b, float))
+
+
+def std_interval(std: float, n: int) -> tuple[float, float]:
+    """Returns the 95% interval of a standard std of n normal values, by chi-squared."""
+    low, high = chdtri(n - 1, [0.025, 0.975])
+    return std * math.sqrt((n - 1) / low), std * math.sqrt((n - 1) / high)
+
+
+def ranked_right(difference: float, std: float) -> float:
+    """Returns the probability that single runs of two networks come out in their true order."""
+    return float(ndtr(difference / (math.sqrt(2) * std)))
+
+
+def seeds_needed(difference: float, std: float) -> int:
+    """Returns how many seeds each of two networks needs, unpaired, for a t-test at LEVEL to find a
+    difference with POWER; at most MOST_SEEDS."""
+    from statsmodels.stats.power import TTestIndPower
+
+    power, low, high = TTestIndPower(), 2, MOST_SEEDS
+    while low < high:  # power rises with the seeds
+        middle = (low + high) // 2
+        short = power.power(difference / std, middle, LEVEL) < POWER  # NaN: beyond numbers
+        low, high = (middle + 1, high) if short else (low, middle)
+    return low

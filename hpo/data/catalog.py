@@ -86,7 +86,7 @@ class IdxDataset:
             return content
         if actual in self.md5s:
             other = NAMES[self.md5s.index(actual)]
-            raise InputError(f"{path}: holds what belongs into {other}; swap them back")
+            raise InputError(f"{path}: has the content of {other}; swap them back")
         raise InputError(f"{path}: {_damage(path)}")
 
 

@@ -88,7 +88,7 @@ def default_dir() -> Path:
         return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hpo"
     except RuntimeError as error:
         raise InputError(
-            "--data-dir: is needed, for there is no home folder to keep datasets in; give one, "
+            "--data-dir: is needed because there is no home folder to keep datasets in; give one, "
             "or set HPO_DATA_DIR"
         ) from error
 

@@ -24,12 +24,12 @@ MOST_FEATURES = 10_000_000
 
 @dataclass(frozen=True, kw_only=True)
 class Description:
-    """The description of a saved network. mean and deviation normalize pixels of 0 … 1."""
+    """The description of a saved network. mean and std normalize pixels of 0 … 1."""
 
     config: Config
     features: int
     mean: float
-    deviation: float
+    std: float
     dataset: str
 
 
@@ -47,7 +47,7 @@ def read(folder: Path) -> Description:
         config=config,
         features=content["features"],
         mean=content["mean"],
-        deviation=content["deviation"],
+        std=content["deviation"],
         dataset=content["dataset"],
     )
 
@@ -100,7 +100,7 @@ def describe_winner(
     study: str, trial: int, config: Config, data: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Returns the content of config.toml. data: see run.study.describe."""
-    mean, deviation = normalization(data["name"])
+    mean, std = normalization(data["name"])
     return {
         "study": study,
         "trial": trial,
@@ -110,7 +110,7 @@ def describe_winner(
         "seed": SEED,
         "features": data["features"],
         "mean": mean,
-        "deviation": deviation,
+        "deviation": std,
         "config": config.as_dict(),
     }
 

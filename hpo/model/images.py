@@ -19,7 +19,7 @@ from hpo.errors import InputError
 
 Floats = NDArray[np.float32]
 
-logging.getLogger("PIL").addHandler(logging.NullHandler())  # its exceptions say it all
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # its exceptions tell the same
 
 # Pixels of an IDX or .npz file: 171,000 images of MNIST's size. Pillow has a limit of its own.
 LIMIT = 2**27
@@ -28,7 +28,7 @@ IDX_HEADER = struct.Struct(">4x3I")  # images, rows, columns
 REMEDY = "give a PNG or other picture, an IDX file of images, or an .npz of arrays"
 VALUES = "give uint8 of 0 to 255, or floats of 0 to 1"
 
-# Of what Pillow reads; EPS, for one, it would hand to Ghostscript.
+# Some of the formats that Pillow reads. It would hand others, such as EPS, to another program.
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
 
 
@@ -161,7 +161,7 @@ def _announced(
 ) -> tuple[tuple[int, ...], np.dtype[Any], int]:
     """Returns the shape and dtype in an array's header, and the number of bytes after it."""
     if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        raise InputError("is packed as numpy packs no .npz; write it by numpy.savez")
+        raise InputError("is compressed in a way that numpy does not use; write it by numpy.savez")
     with archive.open(info) as member:
         version = npy.read_magic(member)
         header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0

@@ -18,12 +18,12 @@ network.eval()
 
 images = torch.rand(2, {features})  # a row an image: its pixels from 0 (black) to 1 (white)
 with torch.inference_mode():
-    logits = network((images - {mean!r}) / {deviation!r})
+    logits = network((images - {mean!r}) / {std!r})
 print(logits.softmax(1).max(1))  # probabilities and classes
 """
 
 
-def snippet(folder: str, config: Config, features: int, mean: float, deviation: float) -> str:
+def snippet(folder: str, config: Config, features: int, mean: float, std: float) -> str:
     """Returns a complete program. folder: where the program finds the model."""
     call = f"nn.{ACTIVATIONS[config.activation].module}()"
     fan_ins = [features, *[config.width] * (config.depth - 1)]
@@ -34,5 +34,5 @@ def snippet(folder: str, config: Config, features: int, mean: float, deviation: 
         model=json.dumps(f"{folder}/model.safetensors", ensure_ascii=False),
         features=features,
         mean=mean,
-        deviation=deviation,
+        std=std,
     )

@@ -29,10 +29,10 @@ class Saved:
 
     def probabilities(self, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
         """Returns the probabilities (n, classes) for pixels (n, features) of 0 … 1."""
-        mean, deviation = self.description.mean, self.description.deviation
+        mean, std = self.description.mean, self.description.std
         with torch.inference_mode():
             parts = torch.from_numpy(pixels).split(CHUNK)
-            answers = [self.network((part - mean) / deviation).softmax(1) for part in parts]
+            answers = [self.network((part - mean) / std).softmax(1) for part in parts]
             return torch.cat(answers).numpy()
 
 

@@ -1,42 +1,16 @@
 """The report's section on causes: whether the diagnostics show what a publication presumes."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from hpo.report.figures import causes as cause_figures
-from hpo.report.grid_tables import stands_on
+from hpo.analysis.causes import measured, too_long, vanishing
+from hpo.report.figures import causes as figures
+from hpo.report.grid_tables import data_text
 from hpo.report.page import Block, Picture, Section
 from hpo.storage.results import StoredGrid
 from hpo.study.claims import Cause
 from hpo.study.config import Config
 from hpo.study.file import Cell
-
-# Conventions of ours: a gradient has vanished where the first layer's is under a hundredth of the
-# last one's; steps are too long where they are ten times those of a network that learns.
-VANISHED = 0.01
-TOO_LONG = 10.0
-RULE_OF_THUMB = 0.001  # update over weight: https://cs231n.github.io/neural-networks-3/#ratio
-
-Measures = dict[str, NDArray[np.float64]]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Seen:
-    """A cause that was looked for: in how many of n seeds it is seen, and in words."""
-
-    count: int
-    n: int
-    text: str
-
-    @property
-    def verdict(self) -> str:
-        if self.count == self.n:
-            return "It is seen with every seed"
-        return f"It is seen with {self.count} of {self.n} seeds" if self.count else "It is not seen"
 
 
 def sections(study: StoredGrid) -> list[Section]:
@@ -51,96 +25,24 @@ def _blocks(study: StoredGrid, cause: Cause) -> list[Block]:
     quotation = (
         f"“{cause.quote}”{where}" if cause.quote else f"{cell.label}: {cause.presumes}{where}."
     )
-    ours, theirs = (measures(study, of) for of in (cell, beside))
+    ours, theirs = (measured(study, of) for of in (cell, beside))
     if not ours or not theirs:
         missing = cell if not ours else beside
         return [
-            f"{quotation} There are no diagnostics of {missing.label}, so nothing can be said: it "
-            "was trained without `diagnostics = true`, or none of its runs has finished."
+            f"{quotation} There are no diagnostics of {missing.label}, so this cannot be checked: "
+            "it was trained without `diagnostics = true`, or none of its runs has finished."
         ]
     looked_for = vanishing if cause.presumes == "vanishing gradients" else too_long
     seen = looked_for(ours, theirs, cell, beside)
     sentences = [quotation, f"{seen.verdict}: {seen.text}"]
     picture = Picture(
         file=f"causes-{cause.cell}.svg",
-        svg=cause_figures.causes([(cell.label, ours), (beside.label, theirs)]),
+        svg=figures.causes([(cell.label, ours), (beside.label, theirs)]),
         alt=f"Gradients, updates and quiet units of {cell.label} beside {beside.label}, by epoch "
         "and layer.",
-        caption=f"Of each layer, the median over the seeds after each epoch. {stands_on(study)}.",
+        caption=f"Of each layer, the median over the seeds after each epoch. {data_text(study)}.",
     )
     return [" ".join([*sentences, *_intervention(study, cell, cause)]), picture]
-
-
-def measures(study: StoredGrid, cell: Cell) -> Measures:
-    """Returns {measure: (seeds, epochs, layers)} of the cell's finished trials, NaN where a figure
-    was not finite; empty without diagnostics."""
-    stored = [study.frozen[int(n)].user_attrs.get("diagnostics") for n in study.of(cell)["number"]]
-    there: list[dict[str, Any]] = [diagnostics for diagnostics in stored if diagnostics]
-    if not there:
-        return {}
-    return {measure: np.array([f[measure] for f in there], float) for measure in there[0]}
-
-
-def vanishing(ours: Measures, theirs: Measures, cell: Cell, beside: Cell) -> Seen:
-    """Whether in epoch 1 the gradient of the first layer vanishes beside that of the last layer,
-    while it does not in the network that learns."""
-    shares, others = (_first_over_last(of) for of in (ours, theirs))
-    text = (
-        f"in epoch 1 the gradient of {cell.label}'s first layer has {_range(shares)} of its last "
-        f"layer's norm; in {beside.label}, which works, it has {_range(others)}. Under "
-        f"{VANISHED:g} counts as vanished here."
-    )
-    works = _median(others) >= VANISHED
-    return Seen(count=int((shares < VANISHED).sum()) if works else 0, n=len(shares), text=text)
-
-
-def _first_over_last(of: Measures) -> NDArray[np.float64]:
-    first = of["gradient_norm"][:, 0]
-    with np.errstate(divide="ignore", invalid="ignore"):  # a network that is dead, or not finite
-        return np.asarray(first[:, 0] / first[:, -1])
-
-
-def too_long(ours: Measures, theirs: Measures, cell: Cell, beside: Cell) -> Seen:
-    """Whether the longest step in epoch 1 is TOO_LONG times that of the network that learns; and
-    the state of the units at the end."""
-    steps, others = (np.fmax.reduce(of["largest_update"][:, 0], axis=1) for of in (ours, theirs))
-    text = (
-        f"in epoch 1 the longest step measured changes a layer of {cell.label} by {_range(steps)} "
-        f"times its weights' norm; in {beside.label}, which works, by {_range(others)}. (A rule of "
-        f"thumb for all steps is {RULE_OF_THUMB:g}.) {TOO_LONG:g} times as much counts as too long "
-        "here."
-    )
-    text += _quiet(ours, theirs, beside)
-    usual = _median(others)
-    return Seen(count=int((steps > TOO_LONG * usual).sum()), n=len(steps), text=text)
-
-
-def _quiet(ours: Measures, theirs: Measures, beside: Cell) -> str:
-    """Describes dead or saturated units in the last epoch."""
-    for measure, words in (("dead", "units are dead"), ("saturated", "outputs are saturated")):
-        if measure in ours:
-            last = np.median(ours[measure][:, -1].max(axis=1))
-            text = f" At the end {100 * last:.0f}% of its worst layer's {words}"
-            if measure in theirs:
-                other = np.median(theirs[measure][:, -1].max(axis=1))
-                text += f", against {100 * other:.0f}% in {beside.label}"
-            return f"{text} (medians)."
-    return ""
-
-
-def _median(values: NDArray[np.float64]) -> float:
-    """Returns the median of the finite values; NaN if there are none."""
-    finite = values[np.isfinite(values)]
-    return float(np.median(finite)) if finite.size else float("nan")
-
-
-def _range(values: NDArray[np.float64]) -> str:
-    """0.0021 (0.0015 to 0.0034): median and range over the seeds."""
-    finite = values[np.isfinite(values)]
-    if not finite.size:
-        return "no finite share"
-    middle, low, high = (f"{v:.2g}" for v in (np.median(finite), finite.min(), finite.max()))
-    return middle if finite.size == 1 else f"{middle} ({low} to {high})"
 
 
 def _intervention(study: StoredGrid, cell: Cell, cause: Cause) -> Sequence[str]:

@@ -3,9 +3,9 @@
 import math
 from collections.abc import Sequence
 
-from hpo.analysis.claims import SECONDS, Judged, Part, judge_all
+from hpo.analysis.claims import SECONDS, ClaimVerdict, Part, claim_verdicts
 from hpo.analysis.hypothesis_tests import LEVEL, Verdict
-from hpo.report.grid_tables import stands_on
+from hpo.report.grid_tables import data_text
 from hpo.report.page import Block, Section, VerdictRow, Verdicts, interval_svg
 from hpo.storage.results import StoredGrid
 from hpo.study.claims import Form, Term
@@ -46,16 +46,16 @@ def sections(study: StoredGrid) -> list[Section]:
 
 
 def _verdicts(study: StoredGrid) -> Section:
-    judged = judge_all(study)
+    judged = claim_verdicts(study)
     table = Verdicts(
         rows=[_row(study, of) for of in judged],
-        caption=f"{stands_on(study)}. {' '.join(KEY.split())}",
+        caption=f"{data_text(study)}. {' '.join(KEY.split())}",
     )
     blocks: list[Block] = [table, " ".join(CAVEATS.split())]
     return Section(title="Which conclusions hold", blocks=blocks)
 
 
-def tally(judged: Sequence[Judged]) -> str:
+def tally(judged: Sequence[ClaimVerdict]) -> str:
     """Of 20 conclusions 15 hold, 3 are unresolved, 2 are refuted."""
     counts = {verdict: sum(of.verdict is verdict for of in judged) for verdict in Verdict}
     held, refuted = counts[Verdict.HOLDS], counts[Verdict.REFUTED]
@@ -65,7 +65,7 @@ def tally(judged: Sequence[Judged]) -> str:
     return f"Of {len(judged)} conclusion{'' if len(judged) == 1 else 's'} {', '.join(parts)}"
 
 
-def _row(study: StoredGrid, judged: Judged) -> VerdictRow:
+def _row(study: StoredGrid, judged: ClaimVerdict) -> VerdictRow:
     part = judged.decisive
     number, drawing, test, p = "–", "", "no runs", "–"
     if part.evidence is not None:
@@ -84,7 +84,7 @@ def _row(study: StoredGrid, judged: Judged) -> VerdictRow:
     )
 
 
-def _forest(judged: Judged, part: Part) -> str:
+def _forest(judged: ClaimVerdict, part: Part) -> str:
     """Returns the interval as a small SVG, on a scale of its own whose end is printed."""
     evidence = part.evidence
     assert evidence is not None
@@ -114,7 +114,7 @@ def _p(p: float) -> str:
     return "< 0.001" if p < 0.001 else "1" if p == 1 else f"{p:.3f}"
 
 
-def effect(judged: Judged, part: Part) -> str:
+def effect(judged: ClaimVerdict, part: Part) -> str:
     """+0.76 points (0.61 to 0.91); ratios as × 1.03 (0.98 to 1.08); shares in percent."""
     evidence = part.evidence
     assert evidence is not None
@@ -149,7 +149,7 @@ def _bound(value: float, digits: int) -> str:
 # --- sentences ---------------------------------------------------------------------------------
 
 
-def sentence(study: StoredGrid, judged: Judged) -> str:
+def sentence(study: StoredGrid, judged: ClaimVerdict) -> str:
     """Returns the conclusion in the publication's words, the verdict, and what it rests on."""
     claim = judged.claim
     text = f"“{claim.quote}”" if claim.quote else claim.says
@@ -158,11 +158,11 @@ def sentence(study: StoredGrid, judged: Judged) -> str:
     return f"{text} {word}: {_basis(study, judged)}"
 
 
-def _basis(study: StoredGrid, judged: Judged) -> str:
+def _basis(study: StoredGrid, judged: ClaimVerdict) -> str:
     part = judged.decisive
     if part.evidence is None:
         names = " and ".join(_labels(study, part))
-        return f"{names} have no finite figures in common, so nothing can be said."
+        return f"{names} have no seed with finite figures in common, so this cannot be tested."
     text = _comparison(study, judged, part)
     if len(judged.parts) > 1:
         which = {Verdict.HOLDS: "the closest", Verdict.REFUTED: "the clearest"}
@@ -176,7 +176,7 @@ def _labels(study: StoredGrid, part: Part) -> list[str]:
     return list(dict.fromkeys(study.cell(side.cell).label for side in part.sides if side.cell))
 
 
-def _comparison(study: StoredGrid, judged: Judged, part: Part) -> str:
+def _comparison(study: StoredGrid, judged: ClaimVerdict, part: Part) -> str:
     evidence, form = part.evidence, judged.claim.form
     assert evidence is not None
     if form is Form.FAILS:
@@ -211,26 +211,30 @@ def _runs(part: Part) -> str:
     """10 seeds; 12 trainings timed separately."""
     evidence = part.evidence
     assert evidence is not None
-    return f"{evidence.n} {'trainings clocked apart' if part.logs else 'seeds'}"
+    return f"{evidence.n} {'trainings timed separately' if part.logs else 'seeds'}"
 
 
-def _reservation(judged: Judged, part: Part) -> str:
+def _reservation(judged: ClaimVerdict, part: Part) -> str:
     """Says why nothing is decided; empty if something is."""
     evidence = part.evidence
     assert evidence is not None
     if judged.verdict is not Verdict.UNRESOLVED:
         return ""
     if not evidence.test and part.logs:
-        return "Each was clocked once, so nothing can be said of chance."
+        return "Each was timed once, so chance cannot be estimated."
     if not evidence.test:
         return (
-            "One seed says nothing about others." if evidence.n == 1 else "The seeds do not differ."
+            "One seed does not tell what others would give."
+            if evidence.n == 1
+            else "The seeds do not differ."
         )
     if evidence.high == math.inf:
-        return "Where runs fail to learn, fewer than 6 seeds can decide nothing."
+        return "Where runs fail to learn, fewer than 6 seeds cannot decide."
     alone = min(evidence.p_for, evidence.p_against) * 2
     if alone < LEVEL:
-        return f"Alone that would do (p = {_p(alone)}); among so many conclusions it may be chance."
+        return (
+            f"Alone it would count (p = {_p(alone)}); among so many conclusions it may be chance."
+        )
     if judged.claim.metric == SECONDS:
-        return "Seeds trained as one stack share a clock, so times are few; more seeds would tell."
+        return "Seeds of one stack share one time, so there are few times; more seeds would tell."
     return "These seeds do not decide it."

@@ -11,7 +11,7 @@ import numpy as np
 from hpo.analysis.statistics import paired_difference
 from hpo.data.datasets import normalization
 from hpo.model import snippet
-from hpo.report.figures import confusion as network_figures
+from hpo.report.figures import confusion as figures
 from hpo.report.page import Block, Code, Picture, Section, Table
 from hpo.report.search_tables import (
     at_bounds,
@@ -45,14 +45,14 @@ def finalists_section(study: StoredSearch, saved: bool) -> Section:
 
 
 def _saved_blocks(study: StoredSearch, winner: Cell) -> list[Block]:
-    mean, deviation = normalization(study.data["name"])
+    mean, std = normalization(study.data["name"])
     features = int(study.data["features"])
     return [
         "The winner was trained once more, on all training images, and lies in best/, beside this "
         "report. There it classifies images (a bright digit on black; --invert for dark on light):",
         Code(text="hpo predict best IMAGE.png"),
         "It is a plain torch network, and needs no hpo:",
-        Code(text=snippet.snippet("best", winner.config, features, mean, deviation)),
+        Code(text=snippet.snippet("best", winner.config, features, mean, std)),
     ]
 
 
@@ -86,8 +86,8 @@ def _bias_sentence(mean: float, k: int) -> str:
     whose = "the finalist" if k == 1 else f"the {k} finalists, on average,"
     text = f"As selected, {whose} looked {abs(mean):.2f} points {how} than on fresh seeds"
     if mean < 0:
-        return f"{text}: the search's one split was harder than most, which hides what luck gave."
-    return f"{text}: what choosing the best flatters, and how easy the search's one split was."
+        return f"{text}: the search's one split was harder than most and hides the luck of choice."
+    return f"{text}: the best of many look too good, and the search's one split may be an easy one."
 
 
 def _against(tested: StoredGrid, winner: Cell, other: Cell) -> str:
@@ -95,12 +95,12 @@ def _against(tested: StoredGrid, winner: Cell, other: Cell) -> str:
     common = a.index.intersection(b.index)
     name = f"trial {trial_number(other.name)}"
     if len(common) < 3:
-        return f"Against {name} there are too few common seeds to tell."
+        return f"Against {name} there are too few common seeds to compare."
     lead = paired_difference(a[common].to_list(), b[common].to_list())
     interval = f"{lead.mean:+.2f} points, 95% interval {lead.low:.2f} to {lead.high:.2f}"
     if lead.low > 0:
         return f"Its lead over {name} is more than the seeds' noise ({interval})."
-    return f"Whether it is better than {name} these seeds do not decide ({interval})."
+    return f"These seeds do not decide whether it is better than {name} ({interval})."
 
 
 def mistakes_sections(study: StoredSearch) -> list[Section]:
@@ -120,7 +120,7 @@ def mistakes_sections(study: StoredSearch) -> list[Section]:
     blocks: list[Block] = [
         Picture(
             file="confusion.svg",
-            svg=network_figures.confusion(mean.tolist()),
+            svg=figures.confusion(mean.tolist()),
             alt="Confusion matrix of the winner on the test images.",
             caption=f"Test images of each class and what the winner takes them for, {over}. "
             f"{study.data_name}.",
@@ -130,7 +130,7 @@ def mistakes_sections(study: StoredSearch) -> list[Section]:
         blocks.append(
             Picture(
                 file="worst.svg",
-                svg=network_figures.worst_images(worst),
+                svg=figures.worst_images(worst),
                 alt="The test images that the winner is most wrong about.",
                 caption="The test images that the winner's seeds are most wrong about: label, what "
                 f"it is taken for, and the probability left for the label. {study.data_name}.",
@@ -139,7 +139,7 @@ def mistakes_sections(study: StoredSearch) -> list[Section]:
     return [Section(title="What the winner mistakes", blocks=blocks)]
 
 
-def _worst(images: Sequence[dict[str, Any]], most: int = 16) -> list[network_figures.WorstImage]:
+def _worst(images: Sequence[dict[str, Any]], most: int = 16) -> list[figures.WorstImage]:
     """Returns the images that most seeds have among their worst, the least probable label first."""
     by_image: dict[int, list[dict[str, Any]]] = {}
     for image in images:
@@ -153,10 +153,10 @@ def _mean_probability(images: Sequence[dict[str, Any]]) -> float:
     return float(np.mean([image["probability"] for image in images]))
 
 
-def _worst_image(images: Sequence[dict[str, Any]]) -> network_figures.WorstImage:
+def _worst_image(images: Sequence[dict[str, Any]]) -> figures.WorstImage:
     pixels = np.frombuffer(base64.b64decode(images[0]["pixels"]), np.uint8)
     side = math.isqrt(len(pixels))
-    return network_figures.WorstImage(
+    return figures.WorstImage(
         label=images[0]["label"],
         predicted=Counter(image["predicted"] for image in images).most_common(1)[0][0],
         probability=_mean_probability(images),

@@ -2,24 +2,22 @@
 
 from collections.abc import Sequence
 
-from hpo.analysis.claims import judge_all
+from hpo.analysis.claims import claim_verdicts
 from hpo.analysis.statistics import Estimate, paired_difference
-from hpo.report import causes, noise
-from hpo.report import claims as verdict_report
-from hpo.report.figures import confusion as network_figures
+from hpo.report import causes, claims, noise
 from hpo.report.figures import grid as figures
 from hpo.report.grid_tables import (
     cells_table,
     comparisons,
     curve_cells,
+    data_text,
     finding,
     most_accurate,
     overview_rows,
     published,
-    stands_on,
 )
 from hpo.report.page import Block, Picture, Section, Table
-from hpo.report.run_facts import run_table, trained_in
+from hpo.report.run_facts import one_line_each, other_data, run_table, trained_in
 from hpo.storage.results import FAILS_BELOW, StoredGrid
 from hpo.study.config import CLASSES, SOURCES
 from hpo.study.file import COLUMNS, FIGURES, Cell, Experiment
@@ -29,7 +27,7 @@ from hpo.study.names import SCHEDULES, label
 
 def _basis(study: StoredGrid) -> str:
     """Describes the data that a table is based on."""
-    return f"{stands_on(study)}; accuracy and loss on its {study.data['test']:,} test images"
+    return f"{data_text(study)}; accuracy and loss on its {study.data['test']:,} test images"
 
 
 def _key(study: StoredGrid, cells: Sequence[Cell]) -> str:
@@ -105,7 +103,7 @@ def _differences(study: StoredGrid) -> list[Section]:
     shown = most_accurate(study, others)
     differences = [(cell, _difference(study, cell, baseline)) for cell in shown]
     rows = [
-        network_figures.DifferenceRow(label=cell.label, mean=d.mean, low=d.low, high=d.high)
+        figures.DifferenceRow(label=cell.label, mean=d.mean, low=d.low, high=d.high)
         for cell, d in differences
         if d is not None
     ]
@@ -113,7 +111,7 @@ def _differences(study: StoredGrid) -> list[Section]:
         return []
     picture = Picture(
         file="importance.svg",
-        svg=network_figures.differences(rows, baseline.label),
+        svg=figures.differences(rows, baseline.label),
         alt=f"Difference of each network's test accuracy from that of {baseline.label}.",
         caption=f"Test accuracy minus that of {baseline.label}, seed by seed: mean and 95% "
         f"interval (Student's t). {_basis(study)}." + _of_many(shown, others),
@@ -246,22 +244,17 @@ def lead(study: StoredGrid) -> list[str]:
         f"{sum(counts)} trainings on {study.data_name}, {trained_in(study)}."
     )
     planned = len(file.cells) * study.seeds
-    parts = [f"{verdict_report.tally(judge_all(study))}."] if file.claims else []
+    parts = [f"{claims.tally(claim_verdicts(study))}."] if file.claims else []
     parts += [lead, file.text] if file.text else [lead]
     if sum(counts) < planned:
         parts.append(f"The study is not finished: {sum(counts)} of {planned} trainings are done.")
-    if study.data["name"] != file.dataset:
-        parts.append(
-            f"These figures stand on {study.data_name}, not on the study's own {file.dataset}; "
-            "they cannot be compared with figures on it."
-        )
-    return [" ".join(part.split()) for part in parts]
+    return one_line_each([*parts, *other_data(study)])
 
 
 def sections(study: StoredGrid) -> list[Section]:
     """Returns the report's sections in their order."""
     experiments = [_experiment(study, n, e) for n, e in enumerate(study.file.experiments)]
-    all_sections = [*verdict_report.sections(study), _glance(study), *noise.predictions(study)]
+    all_sections = [*claims.sections(study), _glance(study), *noise.predictions(study)]
     all_sections += noise.sections(study)
     all_sections += _differences(study)
     all_sections.append(_protocol(study))

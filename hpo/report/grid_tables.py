@@ -15,7 +15,7 @@ SCALE = {"test_accuracy": 100.0, "test_loss": 1.0, "train_seconds": 1.0}
 DIGITS = {"test_accuracy": 2, "test_loss": 4, "train_seconds": 2}
 
 
-def stands_on(study: StoredGrid) -> str:
+def data_text(study: StoredGrid) -> str:
     """Data: MNIST; with a warning if the study file names other data."""
     warning = "" if study.data["name"] == study.file.dataset else f", not {study.file.dataset}"
     return f"Data: {study.data_name}{warning}"
@@ -27,13 +27,11 @@ def reproduced(study: StoredGrid, cell: Cell, figure: str) -> str:
     summary = summarize(values.to_list())
     if summary is None:
         return f"{len(values)} diverged" if len(values) else "–"
-    text = summary_text(summary, DIGITS[figure], collapsed=study.fails(cell) and _spreads(figure))
+    text = summary_text(
+        summary, DIGITS[figure], collapsed=study.fails(cell) and figure != "train_seconds"
+    )
     lost = len(values) - summary.n
     return f"{text}, {lost} diverged" if lost else text
-
-
-def _spreads(figure: str) -> bool:
-    return figure != "train_seconds"
 
 
 def summary_text(summary: Summary, digits: int, *, collapsed: bool) -> str:
@@ -77,9 +75,9 @@ def cells_table(
     published = any(cell.reported for cell, _ in rows)
     settings = [c for c in columns if c not in FIGURES]
     measured = [c for c in columns if c in FIGURES]
-    headers = [("Model", 1), *((COLUMNS[c], 1) for c in settings)]
-    headers += [(COLUMNS[c], 2 if published else 1) for c in measured]
-    sub = ["reported", "reproduced"] if published else [""]
+    both = ("reported", "reproduced")
+    results = [(COLUMNS[c], both) if published else COLUMNS[c] for c in measured]
+    headers = ["Model", *(COLUMNS[c] for c in settings), *results, "Seeds"]
     body = []
     for cell, which in rows:
         label = cell.label if which is None or not cell.reported else cell.reported[which].label
@@ -88,12 +86,7 @@ def cells_table(
             line += [reported(cell, figure, which)] if published else []
             line.append(reproduced(study, cell, figure))
         body.append([*line, str(len(study.of(cell)))])
-    return Table(
-        headers=[*headers, ("Seeds", 1)],
-        subheaders=[""] * (1 + len(settings)) + sub * len(measured) + [""],
-        rows=body,
-        caption=caption,
-    )
+    return Table(headers=headers, rows=body, caption=caption)
 
 
 def most_accurate(study: StoredGrid, cells: Sequence[Cell]) -> Sequence[Cell]:
@@ -200,7 +193,7 @@ def _comparison(study: StoredGrid, better: Cell, worse: Cell) -> str:
     if difference.n == 1:
         return (
             f"{better.label} is {difference.mean:+.2f} points from {worse.label} in a single pair "
-            f"of runs, which says nothing about other seeds{published}."
+            f"of runs, which does not tell what other seeds would give{published}."
         )
     interval = f"95% interval {difference.low:.2f} to {difference.high:.2f}"
     basis = f"{interval}, {difference.n} pairs of seeds{published}"
@@ -210,7 +203,7 @@ def _comparison(study: StoredGrid, better: Cell, worse: Cell) -> str:
             f"({basis})."
         )
     return (
-        f"Between {better.label} and {worse.label} these seeds do not decide: "
+        f"These seeds do not decide between {better.label} and {worse.label}: "
         f"{difference.mean:+.2f} points ({basis})."
     )
 

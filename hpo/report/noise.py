@@ -2,23 +2,28 @@
 
 import math
 from collections.abc import Sequence
+from itertools import combinations
 
 import numpy as np
 import pandas as pd
-from scipy.special import chdtri, ndtr
 
 from hpo.analysis.hypothesis_tests import prediction_interval
-from hpo.analysis.statistics import paired_difference, summarize
-from hpo.report.grid_tables import DIGITS, SCALE, stands_on
+from hpo.analysis.statistics import (
+    paired_difference,
+    ranked_right,
+    seeds_needed,
+    std_interval,
+    summarize,
+)
+from hpo.report.grid_tables import DIGITS, SCALE, data_text
 from hpo.report.page import Block, Section, Table
 from hpo.storage.results import StoredGrid
 from hpo.study.config import SOURCES
 from hpo.study.file import COLUMNS, Cell
 
 DIFFERENCES = (0.1, 0.2, 0.5, 1.0)  # points of test accuracy
-POWER, LEVEL = 0.8, 0.05
-MOST_SEEDS = 10_000
-PREDICTED = ("test_accuracy", "test_loss")
+RESULTS = ("test_accuracy", "test_loss")
+PREDICTED = ("reported", "one more run", "reported is")
 NAMES = {"split": "the split", "weights": "the initial weights", "order": "the batch order"}
 
 
@@ -30,14 +35,14 @@ def sections(study: StoredGrid) -> list[Section]:
         return []
     blocks: list[Block] = [_spread_table(study, networks)]
     blocks.append(
-        "Shares need not add up to 100%: what is drawn together also acts together, and a standard "
-        "deviation from so few seeds is only known as well as its interval says."
+        "The shares need not add up to 100%: sources also act together, and so few seeds give a "
+        "standard deviation only as exactly as its interval shows."
     )
-    spreads = [_std(study, cell) for cell in map(_whole, networks) if cell]
-    known = [spread for spread in spreads if spread > 0]
-    if known:
-        blocks.append(_power_table(study, float(np.sqrt(np.mean(np.square(known))))))
-    blocks += [[*_sentences(study, networks)]] if known else []
+    complete = [cell for cells in networks if (cell := _all_vary(cells))]
+    stds = [std for cell in complete if (std := _std(study, cell)) > 0]
+    if stds:
+        blocks.append(_power_table(study, float(np.sqrt(np.mean(np.square(stds))))))
+        blocks.append(_sentences(study, complete))
     return [Section(title="Where the spread comes from", blocks=blocks)]
 
 
@@ -49,7 +54,7 @@ def _networks(study: StoredGrid) -> list[list[Cell]]:
     return [cells for cells in groups if len({cell.varies for cell in cells}) > 1]
 
 
-def _whole(cells: Sequence[Cell]) -> Cell | None:
+def _all_vary(cells: Sequence[Cell]) -> Cell | None:
     """Returns the cell in which all sources vary."""
     return next((cell for cell in cells if cell.varies == SOURCES), None)
 
@@ -67,12 +72,6 @@ def _std(study: StoredGrid, cell: Cell, metric: str = "test_accuracy") -> float:
     return float(values.std(ddof=1)) if len(values) > 1 else math.nan
 
 
-def std_interval(deviation: float, n: int) -> tuple[float, float]:
-    """Returns the 95% interval of a standard deviation of n normal values, by chi-squared."""
-    low, high = chdtri(n - 1, [0.025, 0.975])
-    return deviation * math.sqrt((n - 1) / low), deviation * math.sqrt((n - 1) / high)
-
-
 def drawn(cell: Cell) -> str:
     """the split; the split and the batch order; all three."""
     if cell.varies == SOURCES:
@@ -81,96 +80,78 @@ def drawn(cell: Cell) -> str:
 
 
 def _spread_table(study: StoredGrid, networks: Sequence[Sequence[Cell]]) -> Table:
-    rows = [_spread_row(study, cell, _whole(cells)) for cells in networks for cell in cells]
+    rows = [_spread_row(study, cell, _all_vary(cells)) for cells in networks for cell in cells]
     return Table(
         headers=[
-            ("Network", 1), ("Drawn anew", 1), ("Test accuracy, sd (points)", 2),
-            ("Validation accuracy, sd (points)", 1), ("Seeds", 1),
+            "Network", "Drawn anew",
+            ("Test accuracy, sd (points)", ("95% interval", "variance, share of all")),
+            ("Validation accuracy, sd (points)", ("95% interval",)), "Seeds",
         ],
-        subheaders=["", "", "95% interval", "variance, share of all", "95% interval", ""],
         rows=rows,
-        caption=f"{stands_on(study)}. Standard deviation over the seeds, with the interval of the "
+        caption=f"{data_text(study)}. Standard deviation over the seeds, with the interval of the "
         "chi-squared distribution; share: the variance over that with all three drawn anew.",
     )  # fmt: skip
 
 
 def _spread_row(study: StoredGrid, cell: Cell, total: Cell | None) -> list[str]:
-    deviation = _std(study, cell)
+    std = _std(study, cell)
     all_three = _std(study, total) if total else math.nan
-    share = f"{100 * (deviation / all_three) ** 2:.0f}%" if all_three > 0 else "–"
+    share = f"{100 * (std / all_three) ** 2:.0f}%" if all_three > 0 else "–"
     return [
         cell.config.brief,
         drawn(cell),
         _spread_text(study, cell, "test_accuracy"),
-        "–" if math.isnan(deviation) else share,
+        "–" if math.isnan(std) else share,
         _spread_text(study, cell, "valid_accuracy"),
         str(len(study.of(cell))),
     ]
 
 
 def _spread_text(study: StoredGrid, cell: Cell, metric: str) -> str:
-    deviation, n = _std(study, cell, metric), len(_accuracies(study, cell, metric))
-    if math.isnan(deviation):
+    std, n = _std(study, cell, metric), len(_accuracies(study, cell, metric))
+    if math.isnan(std):
         return "–"
-    low, high = std_interval(deviation, n)
-    return f"{deviation:.2f} ({low:.2f} to {high:.2f})"
+    low, high = std_interval(std, n)
+    return f"{std:.2f} ({low:.2f} to {high:.2f})"
 
 
 # --- what one seed tells -----------------------------------------------------------------------
 
 
-def ranked_right(difference: float, deviation: float) -> float:
-    """Returns the probability that single runs of two networks come out in their true order."""
-    return float(ndtr(difference / (math.sqrt(2) * deviation)))
-
-
-def seeds_needed(difference: float, deviation: float) -> int:
-    """Returns how many seeds each of two networks needs, unpaired, for a t-test at LEVEL to find a
-    difference with POWER; at most MOST_SEEDS."""
-    from statsmodels.stats.power import TTestIndPower
-
-    power, low, high = TTestIndPower(), 2, MOST_SEEDS
-    while low < high:  # power rises with the seeds
-        middle = (low + high) // 2
-        short = power.power(difference / deviation, middle, LEVEL) < POWER  # NaN: beyond numbers
-        low, high = (middle + 1, high) if short else (low, middle)
-    return low
-
-
-def _power_table(study: StoredGrid, deviation: float) -> Table:
+def _power_table(study: StoredGrid, std: float) -> Table:
     rows = [
         [
             f"{difference:g} points",
-            f"{100 * ranked_right(difference, deviation):.0f}%",
-            str(seeds_needed(difference, deviation)),
+            f"{100 * ranked_right(difference, std):.0f}%",
+            str(seeds_needed(difference, std)),
         ]
         for difference in DIFFERENCES
     ]
     return Table(
-        headers=[("True difference", 1), ("One run each ranks them right", 1), ("Seeds needed", 1)],
-        subheaders=["", "", ""],
+        headers=["True difference", "One run each ranks them right", "Seeds needed"],
         rows=rows,
-        caption=f"{stands_on(study)}. For two networks whose runs spread by {deviation:.2f} points "
+        caption=f"{data_text(study)}. For two networks whose runs spread by {std:.2f} points "
         "each, all three drawn anew. Seeds needed: of each network, for a t-test at 5% to find the "
         "difference four times of five; fewer where seeds are shared and runs go in pairs.",
     )
 
 
-def _sentences(study: StoredGrid, networks: Sequence[Sequence[Cell]]) -> list[str]:
-    chances = [_chance(study, total) for cells in networks if (total := _whole(cells))]
-    wholes = [total for cells in networks if (total := _whole(cells))]
-    pairs = [(a, b) for i, a in enumerate(wholes) for b in wholes[i + 1 :]]
-    return [text for text in (*chances, *(_apart(study, a, b) for a, b in pairs)) if text]
+def _sentences(study: StoredGrid, cells: Sequence[Cell]) -> list[str]:
+    chances = [_chance(study, cell) for cell in cells]
+    return [
+        *filter(None, chances),
+        *filter(None, (_apart(study, *p) for p in combinations(cells, 2))),
+    ]
 
 
 def _chance(study: StoredGrid, cell: Cell) -> str:
-    deviation = _std(study, cell)
-    if not deviation > 0:
+    std = _std(study, cell)
+    if not std > 0:
         return ""
-    apart = 1.96 * math.sqrt(2) * deviation
+    apart = 1.96 * math.sqrt(2) * std
     return (
         f"Two runs of {cell.config.brief} differ by more than {apart:.2f} points one time in "
-        "twenty, by chance alone: a smaller difference between single runs of two networks says "
+        "twenty, by chance alone: a smaller difference between single runs of two networks tells "
         "nothing."
     )
 
@@ -198,7 +179,7 @@ def _apart(study: StoredGrid, a: Cell, b: Cell) -> str:
 
 def predictions(study: StoredGrid) -> list[Section]:
     """Returns the section on whether one more run would give what was reported, if it applies."""
-    columns = [c for c in PREDICTED if any(_reports(cell, c) for cell in study.file.cells)]
+    columns = [c for c in RESULTS if any(_reports(cell, c) for cell in study.file.cells)]
     rows = [
         row
         for cell in study.file.cells
@@ -208,10 +189,9 @@ def predictions(study: StoredGrid) -> list[Section]:
     if not rows:
         return []
     table = Table(
-        headers=[("Model", 1), *((COLUMNS[column], 3) for column in columns), ("Seeds", 1)],
-        subheaders=["", *["reported", "one more run", "reported is"] * len(columns), ""],
+        headers=["Model", *((COLUMNS[column], PREDICTED) for column in columns), "Seeds"],
         rows=rows,
-        caption=f"{stands_on(study)}. One more run: 95% prediction interval from the seeds "
+        caption=f"{data_text(study)}. One more run: 95% prediction interval from the seeds "
         "(Student's t); where runs fail to learn, their range, which holds one more of n + 1 runs "
         "with probability (n − 1)/(n + 1).",
     )

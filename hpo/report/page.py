@@ -2,6 +2,7 @@
 
 import html
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import jinja2
@@ -21,39 +22,38 @@ class HeaderCell:
     sub: bool = False
 
 
+Header = str | tuple[str, Sequence[str]]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """A table of text. headers: (text, columns it spans); subheaders: one per column, or empty."""
+    """A table of text. headers: a text per column, or (text, subheaders) for several columns."""
 
-    headers: list[tuple[str, int]]
-    subheaders: list[str]
-    rows: list[list[str]]
-    caption: str
+    headers: Sequence[Header]
+    rows: Sequence[Sequence[str]]
+    caption: str = ""
 
     @property
     def flat_headers(self) -> list[str]:
         """Returns one header per column, for Markdown: "Test loss, reported"."""
-        spread = [text for text, span in self.headers for _ in range(span)]
-        pairs = zip(spread, self.subheaders, strict=True)
-        return [f"{text}, {sub}" if sub else text for text, sub in pairs]
+        spread = [(h, [""]) if isinstance(h, str) else h for h in self.headers]
+        return [f"{text}, {sub}" if sub else text for text, subs in spread for sub in subs]
 
     @property
     def header_rows(self) -> list[list[HeaderCell]]:
         """Returns the header's cells in one row, or in two if there are subheaders."""
-        if not any(self.subheaders):
-            cells = [(text, i) for i, (text, _) in enumerate(self.headers)]
-            return [[HeaderCell(text=text, column=column) for text, column in cells]]
         first, second, column = [], [], 0
-        for text, span in self.headers:
-            subs = self.subheaders[column : column + span]
-            if any(subs):
-                first.append(HeaderCell(text=text, across=span))
-                below = enumerate(subs, column)
-                second += [HeaderCell(text=sub, column=i, sub=True) for i, sub in below]
+        down = 1 if all(isinstance(header, str) for header in self.headers) else 2
+        for header in self.headers:
+            text, subs = (header, ()) if isinstance(header, str) else header
+            if subs:
+                first.append(HeaderCell(text=text, across=len(subs)))
             else:
-                first.append(HeaderCell(text=text, down=2, column=column))
-            column += span
-        return [first, second]
+                first.append(HeaderCell(text=text, down=down, column=column))
+            below = enumerate(subs, column)
+            second += [HeaderCell(text=sub, column=i, sub=True) for i, sub in below]
+            column += len(subs) or 1
+        return [first, second] if second else [first]
 
 
 @dataclass(frozen=True, kw_only=True)

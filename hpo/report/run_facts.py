@@ -4,7 +4,7 @@ import shlex
 from collections.abc import Sequence
 
 from hpo.report.page import Table
-from hpo.storage.results import StoredStudy
+from hpo.storage.results import StoredGrid, StoredSearch, StoredStudy
 from hpo.text import seconds_text
 
 
@@ -15,7 +15,21 @@ def run_table(study: StoredStudy, more: Sequence[list[str]] = ()) -> Table:
     facts = [["Trials", states], ["Trained in", trained_in(study)]]
     facts += _session_facts(study)
     facts += [["Data checksum", f"SHA-256 {study.data['checksum']}"], *more]
-    return Table(headers=[("What", 1), ("Value", 1)], subheaders=["", ""], rows=facts, caption="")
+    return Table(headers=["What", "Value"], rows=facts)
+
+
+def other_data(study: StoredGrid | StoredSearch) -> list[str]:
+    """Returns a sentence if the study was run on another dataset than its file names."""
+    if study.data["name"] == study.file.dataset:
+        return []
+    return [
+        f"These figures are of {study.data_name}, not of {study.file.dataset}; they "
+        "cannot be compared with its figures."
+    ]
+
+
+def one_line_each(paragraphs: Sequence[str]) -> list[str]:
+    return [" ".join(paragraph.split()) for paragraph in paragraphs]
 
 
 def _session_facts(study: StoredStudy) -> list[list[str]]:

@@ -6,13 +6,14 @@ from typing import Any
 import pandas as pd
 
 from hpo.analysis import importance
-from hpo.report.figures import confusion as network_figures
-from hpo.report.figures import contour
-from hpo.report.figures import search as search_figures
-from hpo.report.figures import slices as space_figures
+from hpo.report.figures import search as figures
+from hpo.report.figures.axis import Parameter
+from hpo.report.figures.contour import contour
+from hpo.report.figures.slices import Slice, slices
+from hpo.report.figures.trial import TrialCurve, trial_curves
 from hpo.report.finalists import finalists_section, mistakes_sections
 from hpo.report.page import Block, Code, Picture, Section
-from hpo.report.run_facts import repeatable, run_table, trained_in
+from hpo.report.run_facts import one_line_each, other_data, repeatable, run_table, trained_in
 from hpo.report.search_tables import (
     BEST,
     at_bounds,
@@ -20,7 +21,7 @@ from hpo.report.search_tables import (
     run_seconds,
     selected_values,
     states_table,
-    trials_by_state,
+    states_text,
     unfinished,
     winner_sentence,
 )
@@ -32,23 +33,16 @@ from hpo.text import seconds_text
 
 def lead(study: StoredSearch) -> list[str]:
     file = study.file
-    counts = ", ".join(
-        f"{len(of)} {state}" for state, of in trials_by_state(study).items() if len(of)
-    )
+    counts = states_text(study) or "none begun"
     parts = [winner_sentence(study)] if study.tested else []
     parts.append(
-        f"{len(study.ended)} networks tried on {study.data_name} ({counts or 'none begun'}), "
+        f"{len(study.ended)} networks tried on {study.data_name} ({counts}), "
         f"chosen by {label(SAMPLERS, file.sampler)}, with {label(PRUNERS, file.pruner)}: "
         f"{trained_in(study)}."
     )
     parts += [file.text] if file.text else []
     parts += [sentence] if (sentence := unfinished(study)) else []
-    if study.data["name"] != file.dataset:
-        parts.append(
-            f"These figures stand on {study.data_name}, not on the study's own {file.dataset}; "
-            "they cannot be compared with figures on it."
-        )
-    return [" ".join(part.split()) for part in parts]
+    return one_line_each([*parts, *other_data(study)])
 
 
 def sections(study: StoredSearch, *, saved: bool) -> list[Section]:
@@ -69,7 +63,7 @@ def _course(study: StoredSearch) -> Section:
         blocks.append(
             Picture(
                 file="progress.svg",
-                svg=search_figures.progress(runs),
+                svg=figures.progress(runs),
                 alt="Best validation accuracy so far, over trials and over time.",
                 caption=f"The best validation accuracy so far, over trials that ended and over the "
                 f"time of running. {study.data_name}.",
@@ -82,9 +76,9 @@ def _course(study: StoredSearch) -> Section:
     return Section(title="How the search went", blocks=blocks)
 
 
-def _progress(study: StoredSearch, label: str) -> search_figures.Run:
+def _progress(study: StoredSearch, label: str) -> figures.Run:
     rows = study.ended
-    return search_figures.Run(
+    return figures.Run(
         label=label,
         values=selected_values(rows),
         seconds=run_seconds(study, rows),
@@ -97,19 +91,17 @@ def _curves(study: StoredSearch) -> Picture:
     pruned = study.trials[study.trials["state"] == "PRUNED"]["number"]
     return Picture(
         file="curves.svg",
-        svg=network_figures.trial_curves(
-            [_curve(study, n) for n in best], [_curve(study, int(n)) for n in pruned]
-        ),
+        svg=trial_curves([_curve(study, n) for n in best], [_curve(study, int(n)) for n in pruned]),
         alt="Validation accuracy by epoch of the best trials, and of the pruned ones.",
         caption=f"Validation accuracy of the {len(best)} best trials, and of the "
         f"{len(pruned)} pruned ones up to where they ended. {study.data_name}.",
     )
 
 
-def _curve(study: StoredSearch, number: int) -> network_figures.TrialCurve:
+def _curve(study: StoredSearch, number: int) -> TrialCurve:
     rows = study.curves[study.curves["number"] == number]
     label = f"#{number}: {study.config(number).brief}"
-    return network_figures.TrialCurve(label=label, values=(100 * rows["valid_accuracy"]).to_list())
+    return TrialCurve(label=label, values=(100 * rows["valid_accuracy"]).to_list())
 
 
 def _best(study: StoredSearch) -> Section:
@@ -136,7 +128,7 @@ def _importance(study: StoredSearch) -> Section:
         )
     evaluators = " and ".join(each.evaluator for each in importances.evaluations)
     bars = [
-        search_figures.Bar(
+        figures.Bar(
             hyperparameter=name,
             shares={each.evaluator: _share(each.shares[name]) for each in importances.evaluations},
         )
@@ -145,7 +137,7 @@ def _importance(study: StoredSearch) -> Section:
     blocks: list[Block] = [
         Picture(
             file="importance.svg",
-            svg=search_figures.importance(bars),
+            svg=figures.importance(bars),
             alt=f"Importance of each hyperparameter by {evaluators}, with 95% intervals.",
             caption=f"Share of importance by {evaluators}; {_whiskers(importances)}. "
             f"{study.data_name}.",
@@ -169,33 +161,32 @@ def _effects(study: StoredSearch, importances: importance.Importances) -> Iterat
     panels = [_slice(study, name) for name in importance.ranked(importances)]
     yield Picture(
         file="slices.svg",
-        svg=space_figures.slices(panels),
+        svg=slices(panels),
         alt="Validation accuracy of every trial against each of its hyperparameters.",
-        caption="Every trial against each hyperparameter: what the search saw of its effect. Where "
-        "the sampler liked a region the points are dense; that is its choice and not chance. "
-        f"{study.data_name}.",
+        caption="Every trial against each hyperparameter. Points are dense where the sampler "
+        f"preferred a region. {study.data_name}.",
     )
     pair = importance.most_important_pair(importances)
     if pair:
         x, y = (_parameter(study, name) for name in pair)
         yield Picture(
             file="contour.svg",
-            svg=contour.contour(x, y, _complete_accuracies(study), study.ended["number"].to_list()),
+            svg=contour(x, y, _complete_accuracies(study), study.ended["number"].to_list()),
             alt=f"Validation accuracy over {pair[0]} and {pair[1]}.",
             caption=f"Validation accuracy of the trials that ran to their end, over the two that "
             f"matter most, {pair[0]} and {pair[1]}. {study.data_name}.",
         )
 
 
-def _parameter(study: StoredSearch, name: str) -> space_figures.Parameter:
+def _parameter(study: StoredSearch, name: str) -> Parameter:
     domain = study.file.space[name]
     log = isinstance(domain, Range) and domain.log
-    return space_figures.Parameter(name=name, values=study.ended[name].to_list(), log=log)
+    return Parameter(name=name, values=study.ended[name].to_list(), log=log)
 
 
-def _slice(study: StoredSearch, name: str) -> space_figures.Slice:
+def _slice(study: StoredSearch, name: str) -> Slice:
     rows = study.ended
-    return space_figures.Slice(
+    return Slice(
         parameter=_parameter(study, name),
         accuracies=(100 * rows["valid_accuracy"]).to_list(),
         states=_states(rows),

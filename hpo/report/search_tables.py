@@ -10,7 +10,7 @@ import pandas as pd
 
 from hpo.analysis.statistics import Estimate, estimate
 from hpo.report.grid_tables import setting
-from hpo.report.page import Table
+from hpo.report.page import Header, Table
 from hpo.storage.results import StoredGrid, StoredSearch
 from hpo.storage.trial import KILLED
 from hpo.study.config import BOUNDS, Config
@@ -29,7 +29,7 @@ def network_cells(config: Config) -> list[str]:
     return [*(setting(cell, column) for column in columns), f"{config.lr:.3g}"]
 
 
-NETWORK = [("Hidden layers", 1), ("Activation", 1), ("Optimizer", 1), ("Learning rate", 1)]
+NETWORK = ("Hidden layers", "Activation", "Optimizer", "Learning rate")
 
 
 def best_table(study: StoredSearch, caption: str) -> Table:
@@ -40,35 +40,37 @@ def best_table(study: StoredSearch, caption: str) -> Table:
         number = int(trial["number"])
         seconds = f"{trial['train_seconds']:.1f}"
         rows.append([str(number), *network_cells(study.config(number)), *accuracies, seconds])
-    headers = [("Trial", 1), *NETWORK, ("Validation (%)", 1), ("Training (%)", 1), ("Seconds", 1)]
-    return Table(headers=headers, subheaders=[""] * len(headers), rows=rows, caption=caption)
+    headers = ["Trial", *NETWORK, "Validation (%)", "Training (%)", "Seconds"]
+    return Table(headers=headers, rows=rows, caption=caption)
 
 
-def best_rows(study: StoredSearch, most: int = 5) -> list[list[str]]:
-    """Returns the best trials for the terminal, the header first."""
-    rows = [["trial", "network", "validation (%)", "seconds"]]
+def brief_best_table(study: StoredSearch, most: int = 5) -> Table:
+    """Returns a row per trial for the terminal: a network in one column, or 80 are too few."""
+    rows = []
     for _, trial in study.ranked.head(most).iterrows():
         number = int(trial["number"])
         accuracy, seconds = f"{100 * trial['valid_accuracy']:.2f}", f"{trial['train_seconds']:.1f}"
         rows.append([str(number), study.config(number).brief, accuracy, seconds])
-    return rows
+    return Table(headers=["trial", "network", "validation (%)", "seconds"], rows=rows)
 
 
 def states_table(study: StoredSearch, caption: str) -> Table:
     """Returns the number and the seconds of the trials in each state."""
-    rows = []
-    for label, of in trials_by_state(study).items():
+    rows, by_state = [], trials_by_state(study)
+    everything = max(sum(of["spent"].sum() for of in by_state.values()), 1e-9)
+    for label, of in by_state.items():
         if len(of):
             total, median = of["spent"].sum(), of["spent"].median()
-            share = f"{100 * total / max(_spent(study), 1e-9):.0f}%"
+            share = f"{100 * total / everything:.0f}%"
             rows.append([label, str(len(of)), f"{total:.0f}", share, f"{median:.1f}"])
-    headers = ["Fate", "Trials", "Seconds of a core", "Share", "Median seconds"]
-    return Table(
-        headers=[(text, 1) for text in headers],
-        subheaders=[""] * len(headers),
-        rows=rows,
-        caption=caption,
-    )
+    headers = ["State", "Trials", "Seconds of a core", "Share", "Median seconds"]
+    return Table(headers=headers, rows=rows, caption=caption)
+
+
+def states_text(study: StoredSearch) -> str:
+    """30 trained to the end, 32 pruned; empty without trials."""
+    by_state = trials_by_state(study).items()
+    return ", ".join(f"{len(trials)} {state}" for state, trials in by_state if len(trials))
 
 
 def trials_by_state(study: StoredSearch) -> dict[str, pd.DataFrame]:
@@ -93,10 +95,6 @@ def _seconds(trials: pd.DataFrame) -> pd.Series:
     return trials["train_seconds"].astype(float).fillna(by_clock).fillna(0.0)
 
 
-def _spent(study: StoredSearch) -> float:
-    return float(_seconds(study.trials).sum())
-
-
 # --- finalists ---------------------------------------------------------------------------------
 
 
@@ -110,22 +108,22 @@ def finalists_table(study: StoredSearch, tested: StoredGrid, caption: str) -> Ta
         fresh, test = fresh_estimate(tested, cell), test_estimate(tested, cell)
         row += [_interval(fresh), _points(bias(study, tested, cell)), _interval(test)]
         rows.append([*row, str(len(tested.of(cell)))])
-    headers = [("Rank", 1), ("Trial", 1), *NETWORK, ("Validation accuracy (%)", 3)]
-    headers += [("Test accuracy (%)", 1), ("Seeds", 1)]
-    below = [""] * 6 + ["as selected", "fresh seeds", "selection bias", "", ""]
-    return Table(headers=headers, subheaders=below, rows=rows, caption=caption)
+    validation = ("Validation accuracy (%)", ("as selected", "fresh seeds", "selection bias"))
+    headers: list[Header] = ["Rank", "Trial", *NETWORK, validation, "Test accuracy (%)", "Seeds"]
+    return Table(headers=headers, rows=rows, caption=caption)
 
 
-def finalists_rows(study: StoredSearch, tested: StoredGrid) -> list[list[str]]:
-    """Returns the finalists for the terminal, the header first."""
-    rows = [["trial", "network", "as selected (%)", "fresh seeds (%)", "bias", "test (%)"]]
+def brief_finalists_table(study: StoredSearch, tested: StoredGrid) -> Table:
+    """Returns a row per finalist for the terminal."""
+    rows = []
     for cell in tested.file.cells:
         winner = " (the winner)" if cell == study.winner else ""
         row = [str(trial_number(cell.name)) + winner, cell.config.brief]
         row += [f"{100 * as_selected(study, cell):.2f}", _interval(fresh_estimate(tested, cell))]
         bias_text = _points(bias(study, tested, cell))
         rows.append([*row, bias_text, _interval(test_estimate(tested, cell))])
-    return rows
+    headers = ["trial", "network", "as selected (%)", "fresh seeds (%)", "bias", "test (%)"]
+    return Table(headers=headers, rows=rows)
 
 
 def as_selected(study: StoredSearch, cell: Cell) -> float:
@@ -269,4 +267,8 @@ def unfinished(study: StoredSearch) -> str:
         text = f"Its time limit of {seconds_text(study.timeout)} ended the search"
         return f"{text}, after {done} of {study.planned} trials."
     text = f"The search is not finished: {done} of {study.planned} trials are done"
-    return f"{text}; it gave up, for too many failed in a row." if study.gave_up else f"{text}."
+    return (
+        f"{text}; it gave up because too many trials failed in a row."
+        if study.gave_up
+        else f"{text}."
+    )

@@ -91,8 +91,9 @@ def _clear_away(folder: Path) -> None:
 def _provenance(study: Stored) -> dict[str, Any]:
     last = study.sessions[-1] if study.sessions else {}
     seeds = {int(seed) for seed in study.finished["seed"].dropna()}
-    if isinstance(study, StoredSearch) and study.tested:
-        seeds |= {int(seed) for seed in study.tested.finished["seed"].dropna()}
+    tested = study.tested if isinstance(study, StoredSearch) else None
+    if tested:
+        seeds |= {int(seed) for seed in tested.finished["seed"].dropna()}
     return {
         "study": study.name,
         **{key: last.get(key) for key in ("command", "versions", "git_commit", "hardware")},
@@ -102,14 +103,8 @@ def _provenance(study: Stored) -> dict[str, Any]:
         "started": _clock(study.sessions[0]["started"]) if study.sessions else None,
         "seconds": sum(session.get("seconds", 0) for session in study.sessions),
         "sessions": _stamped(study),
-        **_finalists_sessions(study),
+        **({"finalists_sessions": _stamped(tested)} if tested else {}),
     }
-
-
-def _finalists_sessions(study: Stored) -> dict[str, Any]:
-    if not isinstance(study, StoredSearch) or study.tested is None:
-        return {}
-    return {"finalists_sessions": _stamped(study.tested)}
 
 
 def _stamped(study: StoredStudy) -> list[dict[str, Any]]:
@@ -120,7 +115,3 @@ def _stamped(study: StoredStudy) -> list[dict[str, Any]]:
 
 def _clock(seconds: float) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
-
-
-def has_results(study: Stored) -> bool:
-    return not study.finished.empty

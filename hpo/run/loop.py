@@ -20,9 +20,9 @@ from hpo.workers.messages import Died, Done, EpochDone, Failed
 from hpo.workers.pool import Pool
 
 ATTEMPTS = 3
-REPEAT_SECONDS = 1.0  # some terminals and wrappers send a signal twice
+REPEAT_SECONDS = 1.0  # some terminals send a signal twice
 TICK_SECONDS = 0.2
-LAST_READS = 3  # of each worker's channel at a stop: the last epochs, and the end
+LAST_READS = 3  # messages read of each worker at a stop: the last epochs and the end
 
 
 class End(Enum):
@@ -197,7 +197,7 @@ class Loop:
 
 
 def _outcome(job: Job) -> str:
-    if job.task.whole:
+    if job.task.all_images:
         return "trained"
     accuracies = job.epochs[-1].valid_accuracy
     accuracy = f"validation accuracy {100 * sum(accuracies) / len(accuracies):.2f}%"
@@ -212,8 +212,8 @@ def trial_attributes(job: Job, done: Done, replicate: int) -> dict[str, Any]:
     if done.test_loss and done.test_accuracy:
         attributes["test_loss"] = record.finite(done.test_loss[replicate])
         attributes["test_accuracy"] = done.test_accuracy[replicate]
-    if done.mistakes:
-        attributes["mistakes"] = done.mistakes[replicate]
+    if done.confusion:
+        attributes["mistakes"] = done.confusion[replicate]
     return attributes
 
 

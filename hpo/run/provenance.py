@@ -9,7 +9,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from hpo.passwords import shown
+from hpo.passwords import without_password
 
 DISTRIBUTION = "hpo-studies"  # the name "hpo" is another program's on the index
 PACKAGES = ("torch", "torchvision", "optuna", "numpy", "scipy", "pandas", "matplotlib")
@@ -17,7 +17,7 @@ PACKAGES = ("torch", "torchvision", "optuna", "numpy", "scipy", "pandas", "matpl
 
 def command_line(arguments: list[str]) -> str:
     """Returns the command as typed, without passwords, with bytes that are no text escaped."""
-    typed = shlex.join(["hpo", *map(shown, arguments)])
+    typed = shlex.join(["hpo", *map(without_password, arguments)])
     return typed.encode(errors="backslashreplace").decode()
 
 

@@ -50,7 +50,7 @@ def qmc(seed: int, best: Mapping[str, Any]) -> Sampler:
     )
 
 
-# The pruners of study.names: epochs of a whole training -> pruner.
+# The pruners of study.names: epochs of a complete training -> pruner.
 
 
 def no_pruner(epochs: int) -> Pruner:
@@ -81,7 +81,7 @@ def mark_diverged(trial: BaseTrial, sampler: samplers.BaseSampler) -> None:
 
 
 @contextmanager
-def _calm() -> Iterator[None]:
+def _without_warnings() -> Iterator[None]:
     """Silences Optuna's warning that QMC is experimental."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
@@ -96,7 +96,7 @@ def make_sampler(study: SearchStudy, stored: int, best: Mapping[str, Any]) -> sa
     """
     seed = study.sampler_seed if study.sampler == "qmc" else study.sampler_seed + 1_000_003 * stored
     numeric = {name: best[name] for name in _ranges(study) if name in best}
-    with _calm():
+    with _without_warnings():
         return SAMPLERS[study.sampler].load()(seed % 2**32, numeric)  # type: ignore[no-any-return]
 
 

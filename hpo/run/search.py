@@ -25,7 +25,7 @@ from hpo.study.space import Fixed, draw, size, suggest
 from hpo.workers.messages import Task
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
-ASKS = 10  # of a sampler that repeats itself, before a configuration is drawn at random
+ASKS = 10  # of a sampler that repeats itself; then a configuration is drawn at random
 FAILURES_IN_A_ROW = 20
 RUNGS = "completed_rung_"  # prefix of the attributes of successive halving and Hyperband
 

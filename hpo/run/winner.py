@@ -17,7 +17,7 @@ class WinnerPlan:
     jobs = 1
 
     def __init__(self, config: Config, label: str) -> None:
-        task = Task(id=1, config=config, seeds=(Seeds.of(SEED),), whole=True)
+        task = Task(id=1, config=config, seeds=(Seeds.of(SEED),), all_images=True)
         self.job = Job(task=task, label=label, trials=[], names=[label], cost=1.0)
         self.waiting = [self.job]
 

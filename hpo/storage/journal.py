@@ -14,7 +14,7 @@ from hpo.errors import InputError
 
 BLOCK = 65_536
 BEGINNING = b'{"op_code"'
-GRACE_SECONDS = 10  # after which the lock of a process that was killed while it held it is broken
+GRACE_SECONDS = 10  # then the lock of a killed process is broken
 
 
 class _Backend(JournalFileBackend):
@@ -61,12 +61,14 @@ def open_file(file: Path, *, create: bool) -> JournalStorage:
             pass
     try:
         with open(file, "rb") as opened:
-            if not BEGINNING.startswith(opened.read(len(BEGINNING))):  # it may be cut off there
+            if not BEGINNING.startswith(
+                opened.read(len(BEGINNING))
+            ):  # or a part of it, after a kill
                 raise ValueError("its first line is no operation")
         return JournalStorage(_Backend(file))
     except OSError:
         raise
-    except Exception as error:  # whatever comes of applying lines that are no operations
+    except Exception as error:  # lines that are not operations raise errors of any kind
         raise InputError(
             f"storage {file}: is no journal of Optuna's, or is damaged ({error}); give --storage "
             "another one"

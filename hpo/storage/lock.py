@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 
 from hpo.errors import InputError
 
-LOCK_SECONDS = 0.3  # `held` holds the lock for a moment
+LOCK_SECONDS = 0.3  # longer than `held` holds the lock
 HEARTBEAT_SECONDS = 10.0
 DEAD_SECONDS = 25.0  # without a heartbeat
 HOLDER = "holder"  # the attribute of the study

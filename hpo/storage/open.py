@@ -25,7 +25,7 @@ from sqlalchemy.exc import (
 )
 
 from hpo.errors import InputError
-from hpo.passwords import blotted, shown
+from hpo.passwords import remove_passwords, without_password
 from hpo.storage import journal
 
 JOURNAL = "journal"
@@ -51,19 +51,19 @@ def check_storage(url: str, *, create: bool = True) -> None:
         parsed = make_url(url)
         file = _file(parsed)
         if parsed.get_backend_name() == JOURNAL and file is None:
-            raise InputError(f"storage {shown(url)}: names no file; write {JOURNAL}:///hpo.log")
+            raise InputError(f"{_named(url)}: names no file; write {JOURNAL}:///hpo.log")
         if file is None or file.exists():
             if create and file and not _writable(file):
                 raise InputError(
-                    f"storage {shown(url)}: cannot be written (the file or its folder is "
+                    f"{_named(url)}: cannot be written (the file or its folder is "
                     "read-only); give another --storage"
                 )
             if parsed.get_backend_name() != JOURNAL:
                 _check_tables(url, _tables(parsed, create), create)
         elif not create:
-            raise NothingStored(f"storage {shown(url)}: there is no such file; `hpo run` makes it")
+            raise NothingStored(f"{_named(url)}: there is no such file; `hpo run` makes it")
         elif not file.parent.is_dir():
-            raise InputError(f"storage {shown(url)}: there is no folder {file.parent}; make it")
+            raise InputError(f"{_named(url)}: there is no folder {file.parent}; make it")
 
 
 def open_storage(url: str, *, create: bool = True) -> BaseStorage:
@@ -112,24 +112,28 @@ def _explained(url: str) -> Iterator[None]:
         raise
     except (ArgumentError, ValueError) as error:
         raise InputError(
-            f"storage {shown(url)}: is no storage URL; write one such as sqlite:///hpo.db"
+            f"{_named(url)}: is no storage URL; write one such as sqlite:///hpo.db"
         ) from error
     except ImportError as error:
         raise InputError(
-            f"storage {shown(url)}: its database driver is not installed ({error}); install it"
+            f"{_named(url)}: its database driver is not installed ({error}); install it"
         ) from error
     except (SQLAlchemyError, OptunaError, RuntimeError, OSError) as error:
-        reason = blotted(reason_of(error), url)
+        reason = remove_passwords(reason_of(error), url)
         raise InputError(
-            f"storage {shown(url)}: cannot be opened ({reason}); give another --storage"
+            f"{_named(url)}: cannot be opened ({reason}); give another --storage"
         ) from error
+
+
+def _named(url: str) -> str:
+    return f"storage {without_password(url)}"
 
 
 def reason_of(error: BaseException) -> str:
     """Returns the first line of the innermost cause; SQLAlchemy's own text has many lines."""
     while cause := getattr(error, "orig", None) or error.__cause__:
         error = cause
-    return blotted(str(error).strip().split("\n")[0]) or type(error).__name__
+    return remove_passwords(str(error).strip().split("\n")[0]) or type(error).__name__
 
 
 def _file(url: sqlalchemy.URL) -> Path | None:
@@ -170,19 +174,15 @@ def _tables(url: sqlalchemy.URL, create: bool) -> set[str]:
 
 
 def _check_tables(url: str, tables: set[str], create: bool) -> None:
-    if not (tables >= OPTUNA_TABLES or tables <= _optunas_tables()):
+    # A kill while the tables are created leaves a part of them, which Optuna completes.
+    all_of_optuna = {*models.BaseModel.metadata.tables, "alembic_version"}
+    if not (tables >= OPTUNA_TABLES or tables <= all_of_optuna):
         raise InputError(
-            f"storage {shown(url)}: is a database of something else, without Optuna's tables; "
+            f"{_named(url)}: is a database of something else, without Optuna's tables; "
             "give --storage another one"
         )
     if not tables and not create:
-        raise NothingStored(f"storage {shown(url)}: holds no studies yet; `hpo run` makes them")
-
-
-def _optunas_tables() -> set[str]:
-    """Returns all of Optuna's tables. A kill while they are created leaves a part, which Optuna
-    completes."""
-    return {*models.BaseModel.metadata.tables, "alembic_version"}
+        raise NothingStored(f"{_named(url)}: holds no studies yet; `hpo run` makes them")
 
 
 def _set_up_sqlite(connection: Any, _record: Any) -> None:
@@ -205,7 +205,7 @@ def artifacts_folder(url: str) -> Path:
 def require_studies(storage: BaseStorage, url: str) -> None:
     """Raises NothingStored if the storage has no study."""
     if not storage.get_all_studies():
-        raise NothingStored(f"storage {shown(url)}: holds no studies yet; `hpo run` makes them")
+        raise NothingStored(f"{_named(url)}: holds no studies yet; `hpo run` makes them")
 
 
 def quiet() -> None:

@@ -170,7 +170,7 @@ def _load_study(storage: BaseStorage, name: str) -> StoredGrid | StoredSearch:
         raise InputError(f"study {name!r}: was not made by hpo")
     file = parse(attributes["study_file"], name, f"stored study {name}")
     if ("seeds" if isinstance(file, GridStudy) else "n_trials") not in attributes:
-        raise InputError(f"study {name!r}: nothing of it is run yet; `hpo run` goes on with it")
+        raise InputError(f"study {name!r}: was created but not run yet; `hpo run` starts it")
     trials = all_trials(study, storage)
     common: dict[str, Any] = {
         "name": name,

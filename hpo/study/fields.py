@@ -135,7 +135,7 @@ def explained_number(hint: Any) -> Any:
     kind, low, high = bounds(hint)
 
     def words(error: str, value: Any) -> str:
-        too_long = type(value) is int  # 400 digits are no float
+        too_long = type(value) is int  # pydantic says float_type of 400 digits
         if error in ("int_type", "float_type", "int_from_float") and not too_long:
             return f"must be {'a whole number' if kind is int else 'a number'}"
         if error == "greater_than":

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from optuna.trial import BaseTrial
 
 RANGE_KEYS = ("low", "high", "log", "step")
-MOST_STEPS = 1_000_000  # they are counted and drawn from as a list
+MOST_STEPS = 1_000_000  # the values of a range with steps are kept as a list
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +95,7 @@ def _step_faults(name: str, table: Mapping[str, Any]) -> list[str]:
 def _whole_steps_faults(table: Mapping[str, Any], step: float) -> list[str]:
     ends = (table["low"], table["high"])
     if any(isinstance(end, bool) or not isinstance(end, (int, float)) for end in ends):
-        return []  # said already
+        return []  # another fault tells it
     steps = (ends[1] - ends[0]) / step
     if steps > MOST_STEPS:
         return [f"step: {quoted(step)} makes {steps:.3g} values, the most is {MOST_STEPS:,}"]

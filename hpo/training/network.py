@@ -16,9 +16,9 @@ from torch import Tensor
 from hpo.study.names import ACTIVATIONS
 from hpo.training.activations import Activation
 
-# Vector kernels take so many numbers at a time (or a divisor of it) and round what is left over
-# differently. Elementwise work is done on vectors padded to a multiple, so that a replicate's
-# numbers never are what is left over, whatever the size of its stack.
+# Vector kernels compute LANES numbers (or a divisor of it) at a time and round the rest of a vector
+# differently. Vectors are padded to a multiple, so that a replicate's numbers do not depend on the
+# size of its stack.
 LANES = 64
 
 

@@ -38,6 +38,6 @@ def split_rows(dataset: Dataset, seeds: Seeds) -> Split:
     return Split(torch.from_numpy(train_rows), torch.from_numpy(valid_rows))
 
 
-def whole(dataset: Dataset) -> Split:
+def all_rows(dataset: Dataset) -> Split:
     """Returns a split with all training images to train on and none to validate on."""
     return Split(torch.arange(len(dataset.train_labels)), torch.arange(0))

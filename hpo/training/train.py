@@ -17,8 +17,8 @@ from hpo.training.diagnostics import IMAGES, Diagnosis
 from hpo.training.network import Network, Pass
 from hpo.training.optimizers import Step
 
-# Steps between two looks at whether training is still wanted: milliseconds.
-STEPS_BETWEEN_LOOKS = 8
+# Steps between two checks whether training should stop: milliseconds.
+STEPS_BETWEEN_CHECKS = 8
 
 # Rows evaluated at a time: 784 floats each, so 5 replicates stay within 4 MB; full cache lines.
 CHUNK = 256
@@ -51,8 +51,8 @@ class Epoch(EpochMetrics):
     network: Network
 
 
-class _Unwanted(Exception):  # noqa: N818
-    """Ends an epoch that is no longer wanted."""
+class _Stopped(Exception):  # noqa: N818
+    """Ends an epoch at once."""
 
 
 def train(
@@ -61,14 +61,14 @@ def train(
     splits: Sequence[Split],
     seeds: Sequence[Seeds],
     device: torch.device | None = None,
-    unwanted: Callable[[], bool] = lambda: False,
+    should_stop: Callable[[], bool] = lambda: False,
     *,
     diagnose: bool = False,
 ) -> Iterator[Epoch]:
     """Trains one network per split and seed, all with one configuration; yields every epoch.
 
-    splits: equally large; without rows to validate on, validation figures are NaN. unwanted: asked
-    every few steps; if it is true, training ends within its epoch. To stop training, stop
+    splits: equally large; without rows to validate on, validation figures are NaN. should_stop:
+    asked every few steps; if it is true, training ends within its epoch. To stop training, stop
     iterating. All epochs have the same network, which is trained at the end.
     """
     device = device or torch.device("cpu")
@@ -78,13 +78,13 @@ def train(
     orders = [torch.Generator().manual_seed(seed.order) for seed in seeds]
     valid = torch.stack([split.valid for split in splits]).to(device)
     diagnosis = Diagnosis(network) if diagnose else None
-    trainer = _Trainer(config, network, len(splits[0].train), unwanted, diagnosis)
+    trainer = _Trainer(config, network, len(splits[0].train), should_stop, diagnosis)
     for number in range(1, config.epochs + 1):
         start = time.perf_counter()
         order = torch.stack([_shuffled(s.train, g) for s, g in zip(splits, orders, strict=True)])
         try:
             train_loss, train_accuracy = trainer.epoch(examples, order.to(device))
-        except _Unwanted:
+        except _Stopped:
             return
         valid_loss, valid_accuracy = evaluate(network, examples, valid)
         looked_at = _forwarded(network, examples, valid[:, :IMAGES])
@@ -114,13 +114,13 @@ class _Trainer:
         config: Config,
         network: Network,
         rows: int,
-        unwanted: Callable[[], bool],
+        should_stop: Callable[[], bool],
         diagnosis: Diagnosis | None,
     ) -> None:
         """rows: how many rows a replicate trains on in an epoch."""
         self.network = network
         self.diagnosis = diagnosis
-        self.unwanted = unwanted
+        self.should_stop = should_stop
         self.batch_size = config.batch_size
         self.lr = config.lr
         self.schedule = SCHEDULES[config.schedule].load()
@@ -153,8 +153,8 @@ class _Trainer:
         logits = torch.empty_like(targets)
         steps = zip(rows.flatten(1), logits, targets, strict=True)
         for step, (index, answer, target) in enumerate(steps):
-            if step % STEPS_BETWEEN_LOOKS == 0 and self.unwanted():
-                raise _Unwanted
+            if step % STEPS_BETWEEN_CHECKS == 0 and self.should_stop():
+                raise _Stopped
             torch.index_select(examples.images, 0, index, out=inputs)
             buffers.forward(answer)
             if self.diagnosis and self.diagnosis.wants(step, len(rows)):

@@ -113,10 +113,10 @@ def listen(
         remedy = "another, or --port 0 for a free one" if at_port else "an address of this machine"
         reason = error.strerror or str(error)
         raise InputError(f"{option}: cannot listen on it ({reason}); give {remedy}") from error
-    _log_calmly(say_once)
+    _log_lines(say_once)
     app = optuna_dashboard.wsgi(storage, artifact_store=FileSystemArtifactStore(folder))
     app.catchall = False  # bottle's own page would be a traceback
-    server.set_app(_Calm(app, say_once))
+    server.set_app(_ErrorsAsText(app, say_once))
     return server
 
 
@@ -132,7 +132,7 @@ class _Once:
             self.say(line)
 
 
-class _Calm:
+class _ErrorsAsText:
     """A WSGI application that answers errors of another one with a line."""
 
     def __init__(self, app: Any, say: Callable[[str], None]) -> None:
@@ -161,7 +161,7 @@ class _Lines(logging.Handler):
         self.say(f"dashboard: {record.getMessage().removeprefix('Exception: ').splitlines()[0]}")
 
 
-def _log_calmly(say: Callable[[str], None]) -> None:
+def _log_lines(say: Callable[[str], None]) -> None:
     """Replaces the stacks that optuna-dashboard logs for failed requests by lines."""
     logger = logging.getLogger("optuna_dashboard")
     logger.handlers, logger.propagate = [_Lines(say)], False

@@ -11,7 +11,7 @@ from hpo.report import grid as grid_report
 from hpo.report import page
 from hpo.report.finalists import main_table
 from hpo.report.page import Table
-from hpo.report.run_facts import repeatable
+from hpo.report.run_facts import one_line_each, repeatable
 from hpo.report.search_tables import winner_sentence
 from hpo.run.plan import Watcher
 from hpo.run.progress import Progress
@@ -73,7 +73,7 @@ def _lead(study: StoredGrid | StoredSearch, ended: bool) -> list[str]:
     parts = [study.file.text] if study.file.text else []
     if ended and isinstance(study, StoredSearch):
         parts.append(winner_sentence(study))
-    return [" ".join(part.split()) for part in parts]
+    return one_line_each(parts)
 
 
 def _data(study: StoredStudy) -> str:

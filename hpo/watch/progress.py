@@ -9,7 +9,6 @@ from typing import Any
 
 import optuna
 from optuna.storages import BaseStorage, get_storage
-from optuna.trial import TrialState
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 
@@ -84,7 +83,8 @@ def views(study: Stored, here: bool) -> Iterator[RenderableType]:
     killed run left trials RUNNING. here: as in watch."""
     for part in study.parts:
         yield render(read_progress(part, here))
-    left = sum(_running(part) for part in study.parts if not _runs(part, here))
+    parts = [part for part in study.parts if not _runs(part, here)]
+    left = sum(int((part.trials["state"] == "RUNNING").sum()) for part in parts)
     if left:
         yield (
             f"{count(left, 'trial')} {'is' if left == 1 else 'are'} marked as running, but nothing "
@@ -97,10 +97,6 @@ def _runs(study: Stored, here: bool) -> bool:
     session = study.sessions[-1] if study.sessions else {}
     elsewhere = session.get("host", platform.node()) != platform.node()
     return here or (elsewhere and "seconds" not in session)
-
-
-def _running(study: Stored) -> int:
-    return sum(trial.state is TrialState.RUNNING for trial in study.frozen)
 
 
 def read_progress(study: Stored, here: bool) -> Progress:

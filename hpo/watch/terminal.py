@@ -5,16 +5,17 @@ from collections.abc import Iterator, Sequence
 from rich.console import RenderableType
 from rich.table import Table as RichTable
 
-from hpo.analysis.claims import judge_all
+from hpo.analysis.claims import claim_verdicts
 from hpo.analysis.compare import Row, Side, Stored, compare
 from hpo.analysis.hypothesis_tests import Verdict
 from hpo.analysis.statistics import summarize
 from hpo.report.claims import tally
 from hpo.report.grid_tables import most_accurate, published, reported, reproduced
+from hpo.report.page import Table
 from hpo.report.search_tables import (
-    best_rows,
-    finalists_rows,
-    trials_by_state,
+    brief_best_table,
+    brief_finalists_table,
+    states_text,
     unfinished,
     winner_sentence,
 )
@@ -46,7 +47,7 @@ def _grid(study: StoredGrid) -> Iterator[RenderableType]:
         ]
         for cell in cells
     ]
-    yield _table([header, *rows])
+    yield _table(Table(headers=header, rows=rows))
     if len(cells) < len(study.file.cells):
         of_all = f"of {len(study.file.cells):,} cells"
         yield f"the {len(cells)} most accurate {of_all}; the report has all"
@@ -60,7 +61,7 @@ def _verdicts(study: StoredGrid) -> Iterator[RenderableType]:
     """Yields the tally, and a line per conclusion that does not hold."""
     if not study.file.claims or study.finished.empty:
         return
-    judged = judge_all(study)
+    judged = claim_verdicts(study)
     yield f"{tally(judged)}"
     for of in judged:
         if of.verdict is not Verdict.HOLDS:
@@ -69,27 +70,24 @@ def _verdicts(study: StoredGrid) -> Iterator[RenderableType]:
 
 def _search(study: StoredSearch) -> Iterator[RenderableType]:
     """Yields the states, the best trials and the finalists."""
-    counts = ", ".join(
-        f"{len(of)} {state}" for state, of in trials_by_state(study).items() if len(of)
-    )
-    yield f"{study.name} on {study.data_name}: {counts or 'no trials'}"
+    yield f"{study.name} on {study.data_name}: {states_text(study) or 'no trials'}"
     if sentence := unfinished(study):
         yield sentence
     if len(study.ranked):
-        yield _table(best_rows(study))
+        yield _table(brief_best_table(study))
     if study.tested is not None and len(study.tested.finished):
-        yield _table(finalists_rows(study, study.tested))
+        yield _table(brief_finalists_table(study, study.tested))
         yield winner_sentence(study)
 
 
-def _table(rows: Sequence[Sequence[str]]) -> RichTable:
-    """Returns the rows as a table for the terminal; the first row is the header."""
-    table = RichTable(box=None, pad_edge=False, header_style="bold")
-    for header in rows[0]:
-        table.add_column(header, no_wrap=True)
-    for row in rows[1:]:
-        table.add_row(*row)
-    return table
+def _table(table: Table) -> RichTable:
+    """Returns the table for the terminal."""
+    shown = RichTable(box=None, pad_edge=False, header_style="bold")
+    for header in table.flat_headers:
+        shown.add_column(header, no_wrap=True)
+    for row in table.rows:
+        shown.add_row(*row)
+    return shown
 
 
 # --- hpo compare -------------------------------------------------------------------------------
@@ -100,7 +98,8 @@ def comparison(first: Stored, second: Stored) -> Iterator[RenderableType]:
     rows = compare(first, second)
     header = ["", first.name, second.name, "difference (95% interval)", "test", "p", "verdict"]
     yield f"Test accuracy (%) on {first.data_name}"
-    yield _table([header, *([row.name, *map(_values, row.sides), *_figures(row)] for row in rows)])
+    cells = [[row.name, *map(_values, row.sides), *_figures(row)] for row in rows]
+    yield _table(Table(headers=header, rows=cells))
     yield (
         "Mean ± standard deviation (n). Paired where seeds are shared. p: two-sided, after Holm's "
         f"correction over {count(len(rows), 'comparison')}."

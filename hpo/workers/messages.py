@@ -12,9 +12,9 @@ from hpo.study.metrics import EpochMetrics
 class Task:
     """Train one network per seed, as a stack.
 
-    test: test the networks at the end. inspect: also return confusion matrices. whole: train on all
-    training images, validate on none, and return the network. diagnose: measure training, see
-    training.diagnostics.
+    test: test the networks at the end. inspect: also return confusion matrices. all_images: train
+    on all training images, validate on none, and return the network. diagnose: measure training,
+    see training.diagnostics.
     """
 
     id: int
@@ -23,7 +23,7 @@ class Task:
     test: bool = False
     inspect: bool = False
     diagnose: bool = False
-    whole: bool = False
+    all_images: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,14 +51,14 @@ class EpochDone(EpochMetrics):
 class Done:
     """A task has ended, with the test figures, one per seed, if it was tested.
 
-    mistakes: one per seed, see training.confusion.inspect. model: the network of a `whole` task, as
-    the bytes of a safetensors file.
+    confusion: one per seed, see training.confusion.inspect. model: the network of an `all_images`
+    task, as the bytes of a safetensors file.
     """
 
     task: int
     test_loss: list[float] | None = None
     test_accuracy: list[float] | None = None
-    mistakes: list[dict[str, Any]] | None = None
+    confusion: list[dict[str, Any]] | None = None
     model: bytes | None = None
 
 

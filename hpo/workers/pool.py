@@ -19,7 +19,7 @@ from hpo.workers.shared_data import SharedDataset
 
 START_SECONDS = 120
 EPOCH_LIMIT = 600.0
-LISTENED_SECONDS = 5.0  # at most, from one wait to the next: so long a caller may be busy
+LISTENED_SECONDS = 5.0  # the most that counts between two waits: the caller may have been busy
 
 
 def preload() -> None:
@@ -38,10 +38,12 @@ def preload() -> None:
     before = signal.pthread_sigmask(signal.SIG_BLOCK, stop_signals())
     try:
         forkserver.ensure_running()
-    except OSError as error:  # its socket lies there, and a socket's path may have 107 bytes
+    except (
+        OSError
+    ) as error:  # the server's socket is there, and a socket's path has at most 107 bytes
         folder = tempfile.gettempdir()
         raise InputError(
-            f"TMPDIR {folder}: no worker can be started by way of it ({error}); set another, short "
+            f"TMPDIR {folder}: workers cannot be started with it ({error}); set another, short "
             "and writable one"
         ) from error
     finally:
@@ -174,10 +176,10 @@ class Pool:
             event = self._receive(by_channel[channel])  # type: ignore[index]
             if event is not None:
                 events.append(event)
-        self._end_the_silent()
+        self._kill_hanging()
         return events
 
-    def _end_the_silent(self) -> None:
+    def _kill_hanging(self) -> None:
         """Kills workers that hang; the next wait replaces them."""
         now = time.monotonic()
         passed, self._listened = min(now - self._listened, LISTENED_SECONDS), now

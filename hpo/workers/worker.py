@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from hpo.data import datasets as data
-from hpo.training import confusion as mistakes
+from hpo.training import confusion
 from hpo.training.network import Network
-from hpo.training.tensors import choose_device, examples, split_rows, whole
+from hpo.training.tensors import all_rows, choose_device, examples, split_rows
 from hpo.training.train import evaluate, train
 from hpo.workers.messages import Done, EpochDone, Failed, Ready, Stop, Task
 from hpo.workers.shared_data import SharedDataset
@@ -56,23 +56,23 @@ def _answer(
 def _trained(channel: Connection, task: Task, dataset: data.Dataset, device: torch.device) -> Done:
     """Trains a task and sends every epoch. Returns the last message."""
     images = examples(dataset.train_images, dataset.train_labels, device)
-    splits = [whole(dataset) if task.whole else split_rows(dataset, s) for s in task.seeds]
+    splits = [all_rows(dataset) if task.all_images else split_rows(dataset, s) for s in task.seeds]
     stopped, network = False, None
 
-    def unwanted() -> bool:
+    def should_stop() -> bool:
         nonlocal stopped
         stopped = stopped or (channel.poll() and _is_stop(channel, task))
         return stopped
 
     epochs = train(
-        task.config, images, splits, task.seeds, device, unwanted, diagnose=task.diagnose
+        task.config, images, splits, task.seeds, device, should_stop, diagnose=task.diagnose
     )
     for epoch in epochs:
         network = epoch.network
         channel.send(EpochDone(task=task.id, **epoch.metrics()))
     if stopped or network is None:
         return Done(task=task.id)
-    model = _packed(network) if task.whole else None
+    model = _packed(network) if task.all_images else None
     if not task.test:
         return Done(task=task.id, model=model)
     return _tested(network, task, dataset, device)
@@ -88,8 +88,8 @@ def _tested(network: Network, task: Task, dataset: data.Dataset, device: torch.d
     images = examples(dataset.test_images, dataset.test_labels, device)
     rows: Tensor = torch.arange(len(images.labels), device=device)
     loss, accuracy = evaluate(network, images, rows.expand(network.replicates, -1))
-    confusion = mistakes.inspect(network, images) if task.inspect else None
-    return Done(task=task.id, test_loss=loss, test_accuracy=accuracy, mistakes=confusion)
+    matrices = confusion.inspect(network, images) if task.inspect else None
+    return Done(task=task.id, test_loss=loss, test_accuracy=accuracy, confusion=matrices)
 
 
 def _packed(network: Network) -> bytes:

@@ -181,10 +181,10 @@ def leaks(pieces: list[str], text: str) -> list[str]:
 @given(secret())
 def test_no_form_of_a_password_is_shown(drawn):
     pieces, url = drawn
-    for text in (passwords.shown(url), passwords.shown(f"--storage={url}")):
+    for text in (passwords.without_password(url), passwords.without_password(f"--storage={url}")):
         assert not leaks(pieces, text), text
     driver = f'could not translate host name "{url.rpartition(":")[2]}": {url!r}, {url}'
-    assert not leaks(pieces, passwords.blotted(driver, url))
+    assert not leaks(pieces, passwords.remove_passwords(driver, url))
 
 
 def test_no_password_of_a_url_that_fails_is_printed(tmp_path, amount, tally):

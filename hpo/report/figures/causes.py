@@ -9,10 +9,9 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
-from hpo.report.figures.grid import blank, drawing, short, svg_text
+from hpo.report.figures.style import COLOURS, blank, drawing, short, svg_text
 from hpo.report.figures.tooltips import tip
 
-COLOURS = "viridis"
 ROWS = {
     "gradient_norm": "Gradient norm",
     "largest_update": "Largest update /\nweight",

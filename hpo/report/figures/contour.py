@@ -19,10 +19,9 @@ from scipy.interpolate import griddata
 from scipy.ndimage import gaussian_filter
 from scipy.spatial import ConvexHull
 
-from hpo.report.figures.grid import BLACK, VERMILLION, blank, drawing, short, svg_text
-from hpo.report.figures.search import ACCURACY, COLOURS, focus, head, width
-from hpo.report.figures.slices import (
+from hpo.report.figures.axis import (
     Parameter,
+    focus,
     is_log,
     is_missing,
     label_height,
@@ -31,6 +30,18 @@ from hpo.report.figures.slices import (
     places_of,
     set_scale,
     value_text,
+)
+from hpo.report.figures.style import (
+    ACCURACY,
+    BLACK,
+    COLOURS,
+    VERMILLION,
+    blank,
+    drawing,
+    head,
+    short,
+    svg_text,
+    width,
 )
 from hpo.report.figures.tooltips import tip
 from hpo.text import count
@@ -156,7 +167,7 @@ def _surface(axes: Axes, x: Parameter, y: Parameter, values: np.ndarray, norm: B
     if len(places) < 4 or spread[1] < 1e-3:
         return ""
     low = norm.boundaries[0]
-    shown = np.maximum(values, low - 1e-6)  # a failure is no pit that swallows its neighbours
+    shown = np.maximum(values, low - 1e-6)  # one failure does not lower its neighbours
     heights = _heights(places, np.bincount(which, shown) / np.bincount(which))
     filled = axes.contourf(
         across, up, heights, levels=norm.boundaries, cmap=COLOURS, norm=norm, extend=norm.extend
@@ -174,7 +185,7 @@ def _heights(places: np.ndarray, values: np.ndarray) -> np.ndarray:
     grid = tuple(np.meshgrid(steps, steps))
     inside, beyond = (griddata(places, values, grid, method=m) for m in ("linear", "nearest"))
     smooth = gaussian_filter(np.where(np.isfinite(inside), inside, beyond), 3)
-    return np.asarray(smooth.round(6))  # a plain stays one, though a band may begin at its height
+    return np.asarray(smooth.round(6))  # rounded, so that equal heights stay in one band
 
 
 def _strips(axes: Axes, x: Parameter, y: Parameter, values: np.ndarray, norm: BoundaryNorm) -> str:

@@ -1,42 +1,31 @@
-"""The style of all figures, and a grid's figures: learning curves and overview."""
+"""Figures of a grid: learning curves, overview, differences from the baseline."""
 
-import io
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from hpo.report.figures import tooltips as hover
+from hpo.report.figures.style import (
+    BLACK,
+    BLUE,
+    GREY,
+    VERMILLION,
+    blank,
+    drawing,
+    short,
+    svg_text,
+    width,
+)
 from hpo.report.figures.tooltips import tip
-from hpo.text import legible
 
-# Okabe and Ito (2008), "Color Universal Design", https://jfly.uni-koeln.de/color/
-BLUE, VERMILLION, GREY, BLACK = "#0072B2", "#D55E00", "#8A8A8A", "#222222"
-STYLE: dict[Any, Any] = {
-    "font.family": "DejaVu Sans",
-    "font.size": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": "#666666",
-    "axes.titlesize": 10,
-    "axes.grid": True,
-    "grid.color": "#E4E4E4",
-    "grid.linewidth": 0.7,
-    "axes.axisbelow": True,
-    "legend.frameon": False,
-    "svg.hashsalt": "hpo",
-    "text.parse_math": False,  # a label is text, dollars and all
-}
-BACKEND = ("backend", "backend_fallback")  # no matter of looks, and slow to set
-DEFAULTS = {key: value for key, value in mpl.rcParamsDefault.items() if key not in BACKEND}
-PIXELS = 130  # an inch, of what is too much for vectors
 Curve = np.ndarray
+FAR = 20.0  # percentage points from the baseline beyond which a cell gets an axis of its own
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,35 +51,15 @@ class Dots:
     reported: float | None
 
 
-def blank(height: float, *, left: float, right: float, top: float, bottom: float) -> Figure:
-    """Returns a figure of 8 inches with margins in inches; a solved layout would take twice the
-    time."""
-    figure = Figure(figsize=(8, height))
-    figure.subplots_adjust(
-        left=left / 8, right=1 - right / 8, top=1 - top / height, bottom=bottom / height, wspace=0.2
-    )
-    return figure
+@dataclass(frozen=True, kw_only=True)
+class DifferenceRow:
+    """A cell's mean paired difference from the baseline in points, with its 95% interval; NaN
+    bounds for a single pair."""
 
-
-@contextmanager
-def drawing(**more: Any) -> Iterator[None]:
-    """Draws everything within the block in STYLE (and `more`), not in the user's matplotlibrc."""
-    with mpl.rc_context(DEFAULTS | STYLE | more):
-        yield
-
-
-def short(label: str) -> str:
-    """Returns the label as a figure can show it, at most 40 characters."""
-    label = legible(label)
-    return label if len(label) <= 40 else f"{label[:39]}…"
-
-
-def svg_text(figure: Figure) -> str:
-    buffer = io.StringIO()
-    nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-    hover.flatten_crowds(figure)
-    figure.savefig(buffer, format="svg", metadata=nothing, dpi=PIXELS)
-    return hover.with_titles(buffer.getvalue(), figure)
+    label: str
+    mean: float
+    low: float
+    high: float
 
 
 def curves(cells: Sequence[CellCurves], classes: int = 10) -> str:
@@ -236,3 +205,104 @@ def _dots(axes: Axes, panel: Panel, labels: Sequence[str], *, mean: bool) -> Non
     margin = 0.06 * (max(every) - min(every)) or 1.0
     low = min(every) - margin if mean else 0.0
     axes.set_xlim(low, min(max(every) + margin, 100.0 + margin / 4))
+
+
+def differences(rows: Sequence[DifferenceRow], baseline: str = "the baseline") -> str:
+    """Draws a row per cell: its difference from the baseline with the 95% interval.
+
+    Cells more than FAR points away have a scale of their own, on the left. A filled mark: the
+    interval excludes zero. At least one row.
+    """
+    with drawing():
+        names = [short(row.label) for row in rows]
+        known = [row for row in rows if not math.isnan(row.mean)]
+        sides = [[row for row in known if (abs(row.mean) > FAR) is far] for far in (True, False)]
+        panels = [panel for panel in sides if panel] or [known]
+        top = 0.35 if len(panels) == 1 else 0.6
+        figure = blank(
+            top + 0.55 + 0.27 * len(rows), left=0.25 + width(names), right=1.55, top=top, bottom=0.5
+        )
+        grid = {"wspace": 0.1, "width_ratios": [1, 2.4][-len(panels) :]}
+        axes = figure.subplots(1, len(panels), sharey=True, squeeze=False, gridspec_kw=grid)[0]
+        for axis, panel in zip(axes, panels, strict=True):
+            _difference_panel(axis, rows, panel)
+        axes[0].set_yticks(range(len(rows)), names)
+        axes[0].set_ylim(len(rows) - 0.5, -0.5)
+        if len(panels) == 2:
+            axes[0].set_title(f"Beyond {FAR:g} points", fontsize=9)
+            axes[1].set_title("Scale enlarged", fontsize=9)
+        for place, row in enumerate(rows):
+            axes[-1].annotate(
+                _difference_text(row), (1, place), xytext=(6, 0), va="center", fontsize=8,
+                xycoords=axes[-1].get_yaxis_transform(), textcoords="offset points",
+            )  # fmt: skip
+        middle = (axes[0].get_position().x0 + axes[-1].get_position().x1) / 2
+        text = f"Difference from {short(baseline)} (percentage points)"
+        figure.supxlabel(text, fontsize=9, x=middle, y=0.07 / figure.get_figheight())
+        _difference_legend(figure, rows)
+        return svg_text(figure)
+
+
+def _difference_text(row: DifferenceRow) -> str:
+    if math.isnan(row.mean):
+        return "–"
+    text = f"{row.mean:+.2f}"
+    if not math.isnan(row.low):
+        text += f" [{row.low:+.2f}, {row.high:+.2f}]"
+    return text.replace("-", "−")
+
+
+MARKS: dict[str, dict[str, Any]] = {
+    "95% interval without zero": {"marker": "o", "markerfacecolor": BLUE, "color": BLUE},
+    "95% interval with zero": {"marker": "o", "markerfacecolor": "white", "color": GREY},
+    "one seed, no interval": {"marker": "D", "markerfacecolor": "white", "color": VERMILLION},
+}
+
+
+def _mark(row: DifferenceRow) -> str:
+    names = list(MARKS)
+    if math.isnan(row.low) or math.isnan(row.high):
+        return names[2]
+    return names[0] if row.low > 0 or row.high < 0 else names[1]
+
+
+def _difference_panel(
+    axes: Axes, rows: Sequence[DifferenceRow], panel: Sequence[DifferenceRow]
+) -> None:
+    """Draws the panel's rows at their places; an interval that leaves the axis ends in an arrow."""
+    low, high = _difference_limits(panel)
+    axes.set_xlim(low, high)
+    if low < 0 < high:
+        axes.axvline(0, color=BLACK, linewidth=1)
+    for place, row in enumerate(rows):
+        if not any(row is shown for shown in panel) or math.isnan(row.mean):
+            continue
+        style = {"markersize": 6, "markeredgewidth": 1.4, **MARKS[_mark(row)]}
+        axes.plot([max(row.low, low), min(row.high, high)], [place] * 2, color=style["color"])
+        for end, edge, out in ((row.low, "<", row.low < low), (row.high, ">", row.high > high)):
+            at = min(max(end, low), high)
+            axes.plot([at], [place], edge if out else "|", color=style["color"], clip_on=False)
+        (mark,) = axes.plot([row.mean], [place], **style, zorder=3)
+        tip(mark, [f"{row.label}: {_difference_text(row)}"])
+    axes.xaxis.set_major_locator(MaxNLocator(6 if low <= 0 <= high else 2, prune="both"))
+
+
+def _difference_limits(panel: Sequence[DifferenceRow]) -> tuple[float, float]:
+    """Returns limits around the means, zero included unless the cells are FAR away, and as much of
+    the intervals as one and a half times the means' spread."""
+    means = [row.mean for row in panel if not math.isnan(row.mean)] or [0.0]
+    far = abs(means[0]) > FAR
+    places = means if far else [*means, 0.0]
+    low, high = min(places), max(places)
+    reach = 1.5 * max(high - low, 5.0 if far else 0.1)
+    ends = [end for row in panel for end in (row.low, row.high) if not math.isnan(end)]
+    low, high = max(min([low, *ends]), low - reach), min(max([high, *ends]), high + reach)
+    margin = 0.08 * (high - low) or 0.5
+    return low - margin, high + margin
+
+
+def _difference_legend(figure: Figure, rows: Sequence[DifferenceRow]) -> None:
+    seen = {_mark(row) for row in rows if not math.isnan(row.mean)}
+    styles = {name: style for name, style in MARKS.items() if name in seen}
+    handles = [Line2D([], [], markeredgewidth=1.4, **style) for style in styles.values()]
+    figure.legend(handles, list(styles), loc="upper right", ncols=3, borderaxespad=0.2)

@@ -1,45 +1,38 @@
 """Figures of a search (progress, importances), and helpers of the other figures' axes."""
 
 import math
-from bisect import bisect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.font_manager import findfont, get_font
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from hpo.report.figures.grid import BLACK, BLUE, STYLE, VERMILLION, blank, drawing, short, svg_text
+from hpo.report.figures.style import (
+    ACCURACY,
+    BLACK,
+    BLUE,
+    GREEN,
+    PURPLE,
+    VERMILLION,
+    blank,
+    drawing,
+    head,
+    short,
+    svg_text,
+    width,
+)
 from hpo.report.figures.tooltips import tip
-from hpo.text import count, legible
+from hpo.text import count
 
-GREEN, PURPLE = "#009E73", "#CC79A7"  # Okabe and Ito's too
-ACCURACY = "Validation accuracy (%)"
-COLOURS = "viridis"
 RUNS: list[dict[str, Any]] = [
     {"color": BLUE, "linestyle": "-", "linewidth": 2.2},
     {"color": VERMILLION, "linestyle": "--", "linewidth": 1.5},
     {"color": GREEN, "linestyle": "-.", "linewidth": 1.5},
     {"color": PURPLE, "linestyle": ":", "linewidth": 1.8},
 ]
-BELOW: dict[str, Any] = {
-    "marker": "v",
-    "markerfacecolor": "none",
-    "markersize": 5.5,
-    "alpha": 1.0,
-}
-BEST: dict[str, Any] = {
-    "marker": "o",
-    "markersize": 9.5,
-    "markerfacecolor": "none",
-    "markeredgecolor": BLACK,
-    "markeredgewidth": 1.6,
-    "linestyle": "",
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,56 +56,6 @@ class Bar:
 
     hyperparameter: str
     shares: Mapping[str, tuple[float, float, float]]
-
-
-# --- for every picture of a search -------------------------------------------------------------
-
-
-def focus(values: np.ndarray) -> tuple[float, float]:
-    """Returns limits that separate the good values: at most four times the span of the best
-    third."""
-    finite = values[np.isfinite(values)]
-    if not finite.size:
-        return 0.0, 100.0
-    top = float(finite.max())
-    depth = 4 * (top - float(np.quantile(finite, 2 / 3)))
-    low = float(finite[finite >= top - depth].min())
-    margin = 0.06 * (top - low) or 0.5
-    return low - margin, top + margin
-
-
-def width(labels: Sequence[str], size: float = 9) -> float:
-    """Returns the inches of the widest label in a row."""
-    return max((_advance(label, size) for label in labels), default=0.0)
-
-
-@cache
-def _advance(label: str, size: float) -> float:
-    font = get_font(findfont(STYLE["font.family"]))
-    font.set_size(size, 72)
-    font.set_text(label)
-    return float(font.get_width_height()[0]) / 64 / 72
-
-
-@cache
-def fit(label: str, inches: float, size: float = 9) -> str:
-    """Returns the label, or as much of its beginning as has room."""
-    label = legible(label)
-    if width([label], size) <= inches:
-        return label
-    ends = range(1, len(label))
-    end = bisect(ends, inches, key=lambda end: width([f"{label[:end]}…"], size))
-    return f"{label[:end]}…"
-
-
-def head(axes: Axes, title: str, note: str = "") -> None:
-    """Writes a title at the left and a note in small type below it."""
-    if title:
-        axes.set_title(title, loc="left", fontweight="bold", pad=17 if note else 6)
-    axes.annotate(
-        note, (0, 1), xytext=(0, 4), xycoords="axes fraction", textcoords="offset points",
-        color="#555555", fontsize=8,
-    )  # fmt: skip
 
 
 # --- progress ----------------------------------------------------------------------------------

@@ -37,7 +37,7 @@ def tip(artist: Artist, texts: Sequence[str]) -> None:
     artist.set_gid(f"{TIP}{id(artist)} {json.dumps([legible(text) for text in texts])}")
 
 
-def flatten_crowds(figure: Figure) -> None:
+def rasterize_crowds(figure: Figure) -> None:
     """Turns marks that are too many for a page into pixels, without texts."""
     sizes = {artist: len(_texts(artist)) for artist in figure.findobj(_is_tipped)}
     for artist, size in sizes.items():

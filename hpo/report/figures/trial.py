@@ -1,14 +1,37 @@
-"""A trial's learning curve as a small picture, for the dashboard."""
+"""Learning curves of trials: the best and the pruned ones, and one as a small picture."""
 
 import io
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from hpo.report.figures.grid import BLUE, VERMILLION, drawing
+from hpo.report.figures.axis import focus
+from hpo.report.figures.style import (
+    ACCURACY,
+    BLACK,
+    BLUE,
+    COLOURS,
+    GREY,
+    VERMILLION,
+    blank,
+    drawing,
+    fit,
+    head,
+    svg_text,
+)
+from hpo.report.figures.tooltips import tip
+from hpo.text import count
 
+MARKERS = "osD^vPXp<>"
 Curve = Mapping[str, Sequence[float | None]]
 
 
@@ -49,3 +72,108 @@ class CurvePicture:
             buffer = io.BytesIO()
             self.figure.savefig(buffer, format="png")
         return buffer.getvalue()
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialCurve:
+    """A trial's validation accuracies in percent, one per epoch."""
+
+    label: str
+    values: Sequence[float]
+
+
+def trial_curves(best: Sequence[TrialCurve], pruned: Sequence[TrialCurve]) -> str:
+    """Draws the curves of up to ten best trials, and beside them the pruned ones with a cross at
+    their end.
+
+    best: at least one, the best first. The axes leave out the lowest values.
+    """
+    best = best[: len(MARKERS)]
+    with drawing():
+        lines = math.ceil(len(best) / 2)
+        figure = blank(
+            3.65 + 0.17 * lines, left=0.75, right=0.15, top=0.45, bottom=0.55 + 0.17 * lines
+        )
+        axes = figure.subplots(1, 2 if pruned else 1, squeeze=False)[0]
+        _best_curves(axes[0], best)
+        if pruned:
+            _pruned_curves(axes[1], best[0], pruned)
+        for axis in axes:
+            axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+            axis.set_xlim(0.5, max(1, *(len(curve.values) for curve in (*best, *pruned))) + 0.5)
+            axis.set_xlabel("Epoch")
+        axes[0].set_ylabel(ACCURACY)
+        handles, labels = axes[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="lower left", ncols=2, fontsize=8, labelspacing=0.3)
+        return svg_text(figure)
+
+
+def _best_curves(axes: Axes, best: Sequence[TrialCurve]) -> None:
+    """Draws curves from dark (the best) to light, each with its own marker; leaves out the lowest
+    twentieth of the values."""
+    shades = mpl.colormaps[COLOURS](np.linspace(0, 0.88, len(best)))
+    for place, curve in enumerate(best):
+        (drawn,) = axes.plot(
+            np.arange(1, len(curve.values) + 1), curve.values, color=shades[place],
+            marker=MARKERS[place], markersize=4.5 if place else 5.5, zorder=3 - place / 20,
+            linewidth=1.2 if place else 2.2, label=fit(curve.label, 3.4, 8),
+        )  # fmt: skip
+        tip(drawn, _epoch_texts(curve))
+    every = np.concatenate([np.asarray(curve.values, float) for curve in best])
+    finite = every[np.isfinite(every)]
+    low = float(np.percentile(finite, 5, method="lower")) if finite.size else 0.0
+    top = float(finite.max(initial=low))
+    margin = 0.05 * (top - low) or 0.5
+    axes.set_ylim(low - margin, top + margin)
+    below = int((finite < low - margin).sum())
+    note = "After each epoch"
+    note += f"; {count(below, 'value')} below {low - margin:.1f}%" if below else ""
+    head(axes, "The best trial" if len(best) == 1 else f"The {len(best)} best trials", note)
+
+
+def _epoch_texts(curve: TrialCurve) -> list[str]:
+    return [f"{curve.label}, epoch {e}: {value:.2f}%" for e, value in enumerate(curve.values, 1)]
+
+
+def _pruned_curves(axes: Axes, best: TrialCurve, pruned: Sequence[TrialCurve]) -> None:
+    """Draws thin lines up to a cross, or to a triangle if the end lies below the axis."""
+    ends = np.array([([math.nan, *curve.values])[-1] for curve in pruned])
+    axes.set_ylim(*focus(np.concatenate([ends, np.asarray(best.values, float)])))
+    texts = [f"{c.label}, pruned at {end:.2f}%" for c, end in zip(pruned, ends, strict=True)]
+    _pruned_lines(axes, pruned, texts)
+    low = axes.get_ylim()[0]
+    _pruned_ends(axes, [len(curve.values) for curve in pruned], ends, texts)
+    epochs = np.arange(1, len(best.values) + 1)
+    (blue,) = axes.plot(
+        epochs, best.values, "o-", color=BLUE, markersize=4.5, linewidth=2.2, zorder=4
+    )
+    tip(blue, _epoch_texts(best))
+    below = int((ends < low).sum())
+    note = "Blue: the best trial; ×: pruned here"
+    head(
+        axes,
+        f"{count(len(pruned), 'pruned trial')} beside the best",
+        f"{note}; ▾: {below} below {low:.1f}%" if below else note,
+    )
+
+
+def _pruned_lines(axes: Axes, pruned: Sequence[TrialCurve], texts: Sequence[str]) -> None:
+    """Draws the lines as one collection: single lines cost a millisecond each."""
+    long = [(np.asarray(c.values, float), t) for c, t in zip(pruned, texts, strict=True)]
+    long = [(values, text) for values, text in long if len(values) > 1]
+    steps = [np.column_stack([np.arange(1, len(v) + 1), v]) for v, _ in long]
+    drawn = LineCollection(steps, colors=GREY, linewidths=0.8)
+    tip(axes.add_collection(drawn, autolim=False), [text for _, text in long])
+
+
+def _pruned_ends(axes: Axes, epochs: Sequence[int], ends: np.ndarray, texts: Sequence[str]) -> None:
+    """Draws a cross at each end, a triangle for each one below the axis."""
+    below, at = ends < axes.get_ylim()[0], np.array(epochs)
+    style: dict[str, Any] = {
+        "color": BLACK, "markersize": 4.5, "zorder": 3, "alpha": 0.7, "linestyle": "",
+    }  # fmt: skip
+    (crosses,) = axes.plot(at[~below], ends[~below], marker="x", **style)
+    tip(crosses, [text for text, low in zip(texts, below, strict=True) if not low])
+    places, edge = np.full(below.sum(), 0.02), axes.get_xaxis_transform()
+    (triangles,) = axes.plot(at[below], places, marker="v", transform=edge, **style)
+    tip(triangles, [text for text, low in zip(texts, below, strict=True) if low])

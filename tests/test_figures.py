@@ -11,15 +11,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from hpo.report.figures import confusion as network_figures
-from hpo.report.figures import contour
-from hpo.report.figures import search as search_figures
-from hpo.report.figures import slices as space_figures
-from hpo.report.figures.confusion import DifferenceRow, TrialCurve, WorstImage
-from hpo.report.figures.grid import drawing
+from hpo.report.figures import confusion, contour, grid, search, slices, style, trial
+from hpo.report.figures.axis import Parameter
+from hpo.report.figures.confusion import WorstImage
+from hpo.report.figures.grid import DifferenceRow
 from hpo.report.figures.search import Bar, Run
-from hpo.report.figures.slices import Parameter, Slice
+from hpo.report.figures.slices import Slice
+from hpo.report.figures.style import drawing
 from hpo.report.figures.svg import SVG
+from hpo.report.figures.trial import TrialCurve
 from hpo.report.page import Picture, Section, render
 
 NAN = math.nan
@@ -71,14 +71,14 @@ def accuracies(n: int = 40) -> list[float]:
 def test_progress_counts_the_trials_below_its_axis_and_the_pruned():
     values = [97.4, 97.5, 11.0, NAN, 98.0, 0.0, NAN, 97.9, 98.2, NAN]
     run = Run(label="TPE", values=values, seconds=list(range(1, 11)))
-    note = said(search_figures.progress([run]))
+    note = said(search.progress([run]))
     assert "2 trials below" in note
     assert "3 pruned" in note
 
 
 def test_progress_axis_ignores_where_a_search_started():
     slow = Run(label="a", values=[10.0, 60.0, *[97.0] * 10, *[98.0] * 28], seconds=range(40))
-    low, high = search_figures._progress_limits([slow])
+    low, high = search._progress_limits([slow])
     assert 95 < low < 97
     assert 98 < high < 98.5
 
@@ -88,7 +88,7 @@ def test_progress_axis_shows_every_runs_end():
         Run(label="good", values=[98.0] * 20, seconds=range(20)),
         Run(label="poor", values=[60.0] * 20, seconds=range(20)),
     ]
-    low, high = search_figures._progress_limits(runs)
+    low, high = search._progress_limits(runs)
     assert low < 60 < 98 < high
 
 
@@ -98,46 +98,46 @@ def test_progress_names_each_run_with_its_best_value():
         Run(label="Random", values=[97.0, 97.5], seconds=[1.0, 2.0]),
         Run(label="Random", values=[97.75, 97.5], seconds=[1.0, 2.0]),
     ]
-    found = texts(search_figures.progress(runs))
+    found = texts(search.progress(runs))
     assert "TPE & co: best 98.25%" in found
     assert found.count("Random: best 97.75%") == 1
 
 
 def test_progress_tells_time_in_a_unit_that_suits_it():
     run = Run(label="TPE", values=[97.0, 98.0], seconds=[1.0, 181.0])
-    assert "Time since the start (minutes)" in texts(search_figures.progress([run]))
-    assert search_figures._unit(180) == (1, "seconds")
-    assert search_figures._unit(4 * 3600) == (3600, "hours")
+    assert "Time since the start (minutes)" in texts(search.progress([run]))
+    assert search._unit(180) == (1, "seconds")
+    assert search._unit(4 * 3600) == (3600, "hours")
 
 
 @pytest.mark.parametrize("values", [[], [0.0], [NAN, NAN], [97.0, 97.0, 97.0], [NAN, 97.0]])
 def test_progress_of_few_equal_pruned_or_diverged_trials(values: list[float]):
     run = Run(label=ODD, values=values, seconds=list(range(len(values))))
-    assert "Finished trials" in texts(search_figures.progress([run]))
+    assert "Finished trials" in texts(search.progress([run]))
 
 
 def test_pictures_come_out_the_same_twice():
     run = Run(label="TPE", values=[97.0, 98.0], seconds=[1.0, 2.0])
-    assert search_figures.progress([run]) == search_figures.progress([run])
+    assert search.progress([run]) == search.progress([run])
 
 
 def test_pictures_take_columns_of_a_filtered_frame():
     frame = pd.DataFrame({"lr": [0.1, 0.2, 0.3], "act": ["a", None, "b"], "v": [97.0, 98.0, 97.5]})
     frame = frame[frame["v"] < 98].iloc[::-1]
     run = Run(label="TPE", values=frame["v"], seconds=frame["v"])
-    assert "TPE: best 97.50%" in texts(search_figures.progress([run]))
+    assert "TPE: best 97.50%" in texts(search.progress([run]))
     x, y = (Parameter(name=name, values=frame[name]) for name in ("lr", "act"))
     assert "2 trials" in said(contour.contour(x, y, frame["v"]))
     panel = Slice(parameter=y, accuracies=frame["v"], states=["COMPLETE"] * 2)
-    assert "best trial: 97.50%" in texts(space_figures.slices([panel]))
+    assert "best trial: 97.50%" in texts(slices.slices([panel]))
     curves = [TrialCurve(label="#1", values=frame["v"])]
-    assert "#1" in texts(network_figures.trial_curves(curves, curves))
+    assert "#1" in texts(trial.trial_curves(curves, curves))
 
 
 def test_progress_names_every_trial_that_it_shows_and_the_best():
     values = [97.4, 11.0, NAN, 98.0, 97.5, 97.6]
     run = Run(label="TPE", values=values, seconds=range(6), numbers=[7, 5, 4, 9, 6, 8])
-    found = lines(search_figures.progress([run]))
+    found = lines(search.progress([run]))
     assert found.count("#7: 97.40%, finished as number 1") == 2  # over trials and over time
     assert found.count("#5: 11.00%, finished as number 2") == 2
     assert found.count("TPE: best 98.00%") == 2
@@ -152,7 +152,7 @@ def test_importance_is_sorted_by_the_first_evaluator():
         Bar(hyperparameter=name, shares={"PED-ANOVA": (share, NAN, NAN), "fANOVA": (50, 40, 60)})
         for name, share in (("width", 20.0), ("unknown", NAN), ("lr", 70.0), ("depth", 10.0))
     ]
-    found = texts(search_figures.importance(bars))
+    found = texts(search.importance(bars))
     places = [found.index(name) for name in ("lr", "width", "depth", "unknown")]
     assert places == sorted(places)
     assert {"PED-ANOVA", "fANOVA", "70%", "–"} <= set(found)
@@ -166,9 +166,9 @@ def axes_of(monkeypatch: pytest.MonkeyPatch, module: Any) -> list[Any]:
 
 
 def test_importance_draws_an_interval_where_there_is_one(monkeypatch: pytest.MonkeyPatch):
-    drawn = axes_of(monkeypatch, search_figures)
+    drawn = axes_of(monkeypatch, search)
     shares = {"a": (30.0, 20.0, 45.0), "b": (30.0, NAN, NAN), "c": (60.0, 61.0, 70.0)}
-    search_figures.importance([Bar(hyperparameter="lr", shares=shares)])
+    search.importance([Bar(hyperparameter="lr", shares=shares)])
     spans = [line.get_xdata().tolist() for line in drawn[0].get_lines()]
     assert spans == [[20.0, 45.0], [61.0, 70.0]]
 
@@ -176,7 +176,7 @@ def test_importance_draws_an_interval_where_there_is_one(monkeypatch: pytest.Mon
 @pytest.mark.parametrize("n", [1, 10])
 def test_importance_of_one_or_many_hyperparameters(n: int):
     bars = [Bar(hyperparameter=f"{i}{ODD}", shares={"PED": (0.0, 0.0, 0.0)}) for i in range(n)]
-    found = texts(search_figures.importance(bars))
+    found = texts(search.importance(bars))
     assert sum("$a$ <b> & c" in text for text in found) == n
 
 
@@ -190,7 +190,7 @@ def slices_of(values: dict[str, Parameter], results: list[float], states: list[A
 def test_slices_name_hyperparameters_categories_and_states():
     states = ["COMPLETE"] * 30 + ["PRUNED"] * 8 + ["DIVERGED"] * 2
     results = [*accuracies(36), 20.0, 30.0, NAN, 0.0]
-    found = texts(space_figures.slices(slices_of(parameters(), results, states)))
+    found = texts(slices.slices(slices_of(parameters(), results, states)))
     assert {"lr (log scale)", "depth", "leaky_relu", "sgd_momentum"} <= set(found)
     assert {"complete", "pruned, at its last value", "diverged, at the bottom edge"} <= set(found)
     assert f"best trial: {max(results[:30]):.2f}%" in found
@@ -200,9 +200,9 @@ def test_slices_name_hyperparameters_categories_and_states():
 def test_slices_axis_stays_near_the_top_and_keeps_every_trial_in_sight(
     monkeypatch: pytest.MonkeyPatch,
 ):
-    drawn = axes_of(monkeypatch, space_figures)
+    drawn = axes_of(monkeypatch, slices)
     values, results = {"lr": parameters()["lr"]}, [*accuracies(36), 10.0, 50.0, 90.0, 0.0]
-    space_figures.slices(slices_of(values, results, ["COMPLETE"] * 39 + ["DIVERGED"]))
+    slices.slices(slices_of(values, results, ["COMPLETE"] * 39 + ["DIVERGED"]))
     [axes] = drawn
     low, high = axes.get_ylim()
     assert 96 < low < 97
@@ -213,13 +213,13 @@ def test_slices_axis_stays_near_the_top_and_keeps_every_trial_in_sight(
 
 
 def test_slices_ring_the_best_complete_trial_in_each_panel(monkeypatch: pytest.MonkeyPatch):
-    drawn = axes_of(monkeypatch, space_figures)
+    drawn = axes_of(monkeypatch, slices)
     results = [97.0, 98.0, 98.5, 97.5]
     values = {
         "lr": Parameter(name="lr", values=[0.1, 0.2, 0.3, 0.4], log=True),
         "momentum": Parameter(name="momentum", values=[0.5, None, 0.7, 0.9]),
     }
-    space_figures.slices(slices_of(values, results, ["COMPLETE", "COMPLETE", "PRUNED", "COMPLETE"]))
+    slices.slices(slices_of(values, results, ["COMPLETE", "COMPLETE", "PRUNED", "COMPLETE"]))
     rings = [
         [line.get_xdata().tolist() for line in axes.get_lines() if line.get_markersize() > 9]
         for axes in drawn
@@ -231,10 +231,10 @@ def test_slices_ring_the_best_complete_trial_in_each_panel(monkeypatch: pytest.M
 def test_slices_put_a_bar_at_the_median_of_a_categorys_complete_trials(
     monkeypatch: pytest.MonkeyPatch,
 ):
-    drawn = axes_of(monkeypatch, space_figures)
+    drawn = axes_of(monkeypatch, slices)
     values = {"bias": Parameter(name="bias", values=[True, True, True, False, True])}
     states = ["COMPLETE", "COMPLETE", "COMPLETE", "COMPLETE", "PRUNED"]
-    space_figures.slices(slices_of(values, [97.0, 98.0, 97.2, 96.5, 20.0], states))
+    slices.slices(slices_of(values, [97.0, 98.0, 97.2, 96.5, 20.0], states))
     bars = [c.get_segments()[0][:, 1].tolist() for c in drawn[0].collections]
     assert bars == [[96.5, 96.5], [97.2, 97.2]]
 
@@ -243,7 +243,7 @@ def test_slices_put_a_bar_at_the_median_of_a_categorys_complete_trials(
 def test_slices_of_one_to_ten_hyperparameters_with_odd_names(n: int):
     names = [f"{i} {ODD}" for i in range(n)]
     columns = {name: Parameter(name=name, values=["a", ODD] * 6) for name in names}
-    found = texts(space_figures.slices(slices_of(columns, accuracies(12), ["COMPLETE"] * 12)))
+    found = texts(slices.slices(slices_of(columns, accuracies(12), ["COMPLETE"] * 12)))
     assert sum(text.startswith(f"{n - 1} $a$ <b>") for text in found) == 1
 
 
@@ -259,7 +259,7 @@ def test_slices_of_one_to_ten_hyperparameters_with_odd_names(n: int):
 def test_slices_of_few_equal_or_failed_trials(results: list[float], states: list[str]):
     every = parameters(len(results))
     values = {name: every[name] for name in ("lr", "width")}
-    svg = space_figures.slices(slices_of(values, results, states))
+    svg = slices.slices(slices_of(values, results, states))
     assert {"lr", "width"} & {text.split(" (")[0] for text in texts(svg)}
 
 
@@ -269,7 +269,7 @@ def test_slices_tell_of_every_trial_wherever_it_is_drawn():
     panel = Slice(
         parameter=parameters()["lr"], accuracies=results, states=states, numbers=range(100, 140)
     )
-    found = lines(space_figures.slices([panel]))
+    found = lines(slices.slices([panel]))
     assert {int(text[1:4]) for text in found} == set(range(100, 140))
     assert len({text for text in found if text.endswith(": diverged")}) == 2
     assert any(text.startswith("#135, lr ") and "10.00%, complete" in text for text in found)
@@ -279,7 +279,7 @@ def test_marks_at_one_place_tell_of_all_of_them():
     same = Parameter(name="lr", values=[0.1, 0.1, 0.1, 0.5, *np.linspace(0.11, 0.9, 20)])
     results = [97.0, 97.0, 97.0, 97.5, *np.linspace(97.2, 98, 20)]
     panel = Slice(parameter=same, accuracies=results, states=["PRUNED"] + ["COMPLETE"] * 23)
-    together = [set(text.split("\n")) for text in titles(space_figures.slices([panel]))]
+    together = [set(text.split("\n")) for text in titles(slices.slices([panel]))]
     assert {
         "#0, lr 0.1: 97.00%, pruned",
         "#1, lr 0.1: 97.00%, complete",
@@ -293,7 +293,7 @@ def test_a_crowd_at_one_place_is_counted():
         accuracies=[97.0] * 30 + np.linspace(97.5, 98, 70).tolist(),
         states=["COMPLETE"] * 100,
     )
-    assert any(text.endswith("\n… and 25 more") for text in titles(space_figures.slices([panel])))
+    assert any(text.endswith("\n… and 25 more") for text in titles(slices.slices([panel])))
 
 
 # --- contour -----------------------------------------------------------------------------------
@@ -372,7 +372,7 @@ def curve(label: str, *values: float) -> TrialCurve:
 def test_trial_curves_name_the_ten_best_and_count_the_pruned():
     best = [curve(f"#{i}: 3 × 512 relu", 96.0, 97.0, 98.0 - i / 20) for i in range(12)]
     pruned = [curve("", 96.0, 96.5), curve("", 95.0), curve("", 12.0)]
-    found = texts(network_figures.trial_curves(best, pruned))
+    found = texts(trial.trial_curves(best, pruned))
     assert "#9: 3 × 512 relu" in found
     assert "#10: 3 × 512 relu" not in found
     assert "The 10 best trials" in found
@@ -381,9 +381,9 @@ def test_trial_curves_name_the_ten_best_and_count_the_pruned():
 
 
 def test_pruned_curves_end_in_a_cross_or_at_the_bottom_edge(monkeypatch: pytest.MonkeyPatch):
-    drawn = axes_of(monkeypatch, network_figures)
+    drawn = axes_of(monkeypatch, trial)
     pruned = [curve("", 96.0, 96.5), curve("", 96.2), curve("", 12.0, 11.0, 10.0)]
-    network_figures.trial_curves([curve("best", 96.0, 97.0, 98.0)], pruned)
+    trial.trial_curves([curve("best", 96.0, 97.0, 98.0)], pruned)
     ends = {
         (line.get_marker(), x)
         for line in drawn[1].get_lines()
@@ -395,22 +395,22 @@ def test_pruned_curves_end_in_a_cross_or_at_the_bottom_edge(monkeypatch: pytest.
 
 def test_pruned_curves_and_the_best_beside_them_have_their_names():
     pruned = [curve("#1", 96.0, 96.5), curve("#2", 96.2), curve("#3", 12.0, 11.0, 10.0)]
-    found = lines(network_figures.trial_curves([curve("#9", 96.0, 97.0, 98.0)], pruned))
+    found = lines(trial.trial_curves([curve("#9", 96.0, 97.0, 98.0)], pruned))
     assert found.count("#1, pruned at 96.50%") == 2  # its line and its cross
     assert {"#2, pruned at 96.20%", "#3, pruned at 10.00%"} <= set(found)
     assert found.count("#9, epoch 3: 98.00%") == 2
 
 
 def test_trial_curves_without_pruned_trials_have_one_panel(monkeypatch: pytest.MonkeyPatch):
-    drawn = axes_of(monkeypatch, network_figures)
-    network_figures.trial_curves([curve("best", 97.0, 98.0)], [])
+    drawn = axes_of(monkeypatch, trial)
+    trial.trial_curves([curve("best", 97.0, 98.0)], [])
     assert len(drawn) == 1
 
 
 @pytest.mark.parametrize("values", [(97.0, 97.0), (NAN, 97.0), (NAN,), ()])
 def test_trial_curves_of_single_epochs_equal_values_and_none(values: tuple[float, ...]):
     curves = [curve(ODD, *values)]
-    assert "Epoch" in texts(network_figures.trial_curves(curves, curves))
+    assert "Epoch" in texts(trial.trial_curves(curves, curves))
 
 
 # --- mistakes ----------------------------------------------------------------------------------
@@ -418,14 +418,14 @@ def test_trial_curves_of_single_epochs_equal_values_and_none(values: tuple[float
 
 def test_confusion_gives_every_number_and_each_labels_share_of_right_answers():
     matrix = np.arange(100).reshape(10, 10).tolist()
-    found = texts(network_figures.confusion(matrix))
+    found = texts(confusion.confusion(matrix))
     assert {str(number) for number in range(100)} <= set(found)
     assert {"Label", "Predicted", "10.5%"} <= set(found)  # 99 of 945
 
 
 def test_confusion_colours_the_mistakes_alone(monkeypatch: pytest.MonkeyPatch):
-    drawn = axes_of(monkeypatch, network_figures)
-    network_figures.confusion((np.eye(10) * 990 + 1).tolist())
+    drawn = axes_of(monkeypatch, confusion)
+    confusion.confusion((np.eye(10) * 990 + 1).tolist())
     shown = drawn[0].collections[0].get_array()
     assert np.ma.getmaskarray(shown).reshape(10, 10).tolist() == np.eye(10, dtype=bool).tolist()
     assert shown.max() == 1
@@ -433,14 +433,14 @@ def test_confusion_colours_the_mistakes_alone(monkeypatch: pytest.MonkeyPatch):
 
 @pytest.mark.parametrize("matrix", [np.zeros((10, 10)), np.full((3, 3), 0.25)])
 def test_confusion_without_mistakes_of_means_and_of_few_classes(matrix: np.ndarray):
-    assert "Predicted" in texts(network_figures.confusion(matrix.tolist()))
+    assert "Predicted" in texts(confusion.confusion(matrix.tolist()))
 
 
 @pytest.mark.parametrize("n", [1, 9])
 def test_worst_images_say_what_each_was_taken_for(n: int):
     pixels = np.arange(784, dtype=np.uint8).reshape(28, 28)
     images = [WorstImage(pixels=pixels, label=4, predicted=9, probability=0.001)] * n
-    svg = network_figures.worst_images(images)
+    svg = confusion.worst_images(images)
     assert texts(svg) == ["4, taken for 9", "(0.1%)"] * n
     assert svg.count("<image") == n
 
@@ -448,7 +448,7 @@ def test_worst_images_say_what_each_was_taken_for(n: int):
 def test_a_tiny_probability_is_not_rounded_to_nothing():
     pixels = np.zeros((28, 28), np.uint8)
     image = WorstImage(pixels=pixels, label=1, predicted=2, probability=1e-9)
-    assert "<0.01%" in said(network_figures.worst_images([image]))
+    assert "<0.01%" in said(confusion.worst_images([image]))
 
 
 # --- differences -------------------------------------------------------------------------------
@@ -459,8 +459,8 @@ def row(label: str, mean: float, low: float = NAN, high: float = NAN) -> Differe
 
 
 def test_differences_keep_failures_from_flattening_the_others(monkeypatch: pytest.MonkeyPatch):
-    drawn = axes_of(monkeypatch, network_figures)
-    network_figures.differences([row("bad", -85, -86, -84), row("a", 0.3, 0.1, 0.5)])
+    drawn = axes_of(monkeypatch, grid)
+    grid.differences([row("bad", -85, -86, -84), row("a", 0.3, 0.1, 0.5)])
     far, near = (axes.get_xlim() for axes in drawn)
     assert far[0] < -86 < -84 < far[1] < 0
     assert -0.5 < near[0] < 0 < 0.5 < near[1] < 1
@@ -468,7 +468,7 @@ def test_differences_keep_failures_from_flattening_the_others(monkeypatch: pytes
 
 def test_differences_say_mean_and_interval_and_mark_what_is_resolved():
     rows = [row(ODD, 0.3, 0.1, 0.5), row("b", -0.1, -0.4, 0.2), row("c", 1.0), row("d", NAN)]
-    found = texts(network_figures.differences(rows, "the $mall & <plain> one"))
+    found = texts(grid.differences(rows, "the $mall & <plain> one"))
     assert {"+0.30 [+0.10, +0.50]", "−0.10 [−0.40, +0.20]", "+1.00", "–"} <= set(found)
     assert {"95% interval without zero", "95% interval with zero"} <= set(found)
     assert "one seed, no interval" in found
@@ -478,25 +478,25 @@ def test_differences_say_mean_and_interval_and_mark_what_is_resolved():
 def test_an_interval_far_wider_than_the_differences_ends_in_arrows(
     monkeypatch: pytest.MonkeyPatch,
 ):
-    drawn = axes_of(monkeypatch, network_figures)
-    network_figures.differences([row("a", 0.3, 0.1, 0.5), row("two seeds", 0.5, -9, 10)])
+    drawn = axes_of(monkeypatch, grid)
+    grid.differences([row("a", 0.3, 0.1, 0.5), row("two seeds", 0.5, -9, 10)])
     assert drawn[0].get_xlim()[1] < 3
     assert {"<", ">"} <= {line.get_marker() for line in drawn[0].get_lines()}
 
 
 @pytest.mark.parametrize("rows", [[row("a", 0, 0, 0)], [row("a", NAN)], [row("a", 85, 84, 86)]])
 def test_differences_of_a_single_row(rows: list[DifferenceRow]):
-    assert "a" in texts(network_figures.differences(rows))
+    assert "a" in texts(grid.differences(rows))
 
 
 # --- room for labels ---------------------------------------------------------------------------
 
 
 def test_a_label_is_shortened_to_the_room_it_has():
-    assert search_figures.fit("short", 1.0) == "short"
-    short = search_figures.fit("m" * 80, 1.0)
+    assert style.fit("short", 1.0) == "short"
+    short = style.fit("m" * 80, 1.0)
     assert short.endswith("…")
-    assert 0.85 < search_figures.width([short]) <= 1.0
+    assert 0.85 < style.width([short]) <= 1.0
 
 
 # --- for all pictures --------------------------------------------------------------------------
@@ -504,10 +504,10 @@ def test_a_label_is_shortened_to_the_room_it_has():
 
 def test_a_users_matplotlibrc_changes_no_picture():
     run = Run(label="TPE", values=[97.0, 98.0, 97.5], seconds=[1.0, 2.0, 3.0])
-    before = search_figures.progress([run])
+    before = search.progress([run])
     odd = {"lines.marker": "D", "svg.fonttype": "none", "axes.facecolor": "red", "font.size": 30}
     with mpl.rc_context(odd):
-        assert search_figures.progress([run]) == before
+        assert search.progress([run]) == before
         with drawing():
             assert mpl.rcParams["axes.facecolor"] == "white"
         assert mpl.rcParams["axes.facecolor"] == "red"
@@ -527,9 +527,9 @@ def made_up(n: int, hyperparameters: int) -> list[Picture]:
     pruned = [trial for trial, state in zip(trials, states, strict=True) if state == "PRUNED"]
     run = Run(label="this search", values=results, seconds=rng.exponential(2, n).cumsum().tolist())
     svgs = {
-        "progress": search_figures.progress([run]),
-        "curves": network_figures.trial_curves(trials[:10], pruned),
-        "slices": space_figures.slices(
+        "progress": search.progress([run]),
+        "curves": trial.trial_curves(trials[:10], pruned),
+        "slices": slices.slices(
             [Slice(parameter=p, accuracies=results, states=states) for p in values][
                 :hyperparameters
             ]
@@ -549,6 +549,6 @@ def test_a_search_of_thousands_of_trials_stays_under_three_megabytes():
 def test_marks_beyond_what_a_page_can_hold_become_pixels():
     values = parameters(4000)["lr"]
     panel = Slice(parameter=values, accuracies=accuracies(4000), states=["COMPLETE"] * 4000)
-    svg = space_figures.slices([panel])
+    svg = slices.slices([panel])
     assert "<image" in svg
     assert len(svg) < 300_000

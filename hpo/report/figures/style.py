@@ -1,0 +1,105 @@
+"""The style of all figures: colours, sizes of text, drawing and writing a figure."""
+
+import io
+from bisect import bisect
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.font_manager import findfont, get_font
+
+from hpo.report.figures import tooltips
+from hpo.text import legible
+
+# Okabe and Ito (2008), "Color Universal Design", https://jfly.uni-koeln.de/color/
+BLUE, VERMILLION, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
+GREY, BLACK = "#8A8A8A", "#222222"
+COLOURS = "viridis"
+ACCURACY = "Validation accuracy (%)"
+STYLE: dict[Any, Any] = {
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "#666666",
+    "axes.titlesize": 10,
+    "axes.grid": True,
+    "grid.color": "#E4E4E4",
+    "grid.linewidth": 0.7,
+    "axes.axisbelow": True,
+    "legend.frameon": False,
+    "svg.hashsalt": "hpo",
+    "text.parse_math": False,  # a label is text, dollars and all
+}
+BACKEND = ("backend", "backend_fallback")  # not part of the style, and slow to set
+DEFAULTS = {key: value for key, value in mpl.rcParamsDefault.items() if key not in BACKEND}
+PIXELS = 130  # per inch, where marks are too many for vectors
+
+
+def blank(height: float, *, left: float, right: float, top: float, bottom: float) -> Figure:
+    """Returns a figure of 8 inches with margins in inches; a solved layout would take twice the
+    time."""
+    figure = Figure(figsize=(8, height))
+    figure.subplots_adjust(
+        left=left / 8, right=1 - right / 8, top=1 - top / height, bottom=bottom / height, wspace=0.2
+    )
+    return figure
+
+
+@contextmanager
+def drawing(**more: Any) -> Iterator[None]:
+    """Draws everything within the block in STYLE (and `more`), not in the user's matplotlibrc."""
+    with mpl.rc_context(DEFAULTS | STYLE | more):
+        yield
+
+
+def short(label: str) -> str:
+    """Returns the label as a figure can show it, at most 40 characters."""
+    label = legible(label)
+    return label if len(label) <= 40 else f"{label[:39]}…"
+
+
+def svg_text(figure: Figure) -> str:
+    buffer = io.StringIO()
+    nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+    tooltips.rasterize_crowds(figure)
+    figure.savefig(buffer, format="svg", metadata=nothing, dpi=PIXELS)
+    return tooltips.with_titles(buffer.getvalue(), figure)
+
+
+def width(labels: Sequence[str], size: float = 9) -> float:
+    """Returns the inches of the widest label in a row."""
+    return max((_advance(label, size) for label in labels), default=0.0)
+
+
+@cache
+def _advance(label: str, size: float) -> float:
+    font = get_font(findfont(STYLE["font.family"]))
+    font.set_size(size, 72)
+    font.set_text(label)
+    return float(font.get_width_height()[0]) / 64 / 72
+
+
+@cache
+def fit(label: str, inches: float, size: float = 9) -> str:
+    """Returns the label, or as much of its beginning as has room."""
+    label = legible(label)
+    if width([label], size) <= inches:
+        return label
+    ends = range(1, len(label))
+    end = bisect(ends, inches, key=lambda end: width([f"{label[:end]}…"], size))
+    return f"{label[:end]}…"
+
+
+def head(axes: Axes, title: str, note: str = "") -> None:
+    """Writes a title at the left and a note in small type below it."""
+    if title:
+        axes.set_title(title, loc="left", fontweight="bold", pad=17 if note else 6)
+    axes.annotate(
+        note, (0, 1), xytext=(0, 4), xycoords="axes fraction", textcoords="offset points",
+        color="#555555", fontsize=8,
+    )  # fmt: skip
