@@ -31,6 +31,7 @@ app.add_typer(data_app, name="data")
 DEFAULT_STORAGE = "sqlite:///hpo.db"
 DEFAULT_OUT = Path("reports")
 DEVICES = ("auto", "cpu", "cuda", "mps")
+POOLS = ("local", "ray")
 STOPPED = 130
 MOST = 10**6  # of options that are whole numbers, as in study files
 FILE = "the study file's"  # a default
@@ -102,9 +103,22 @@ SamplerSeed = Annotated[
     int | None, _option("Search: the sampler's seed.", least=0, show_default=FILE)
 ]
 Pruner = Annotated[str | None, _option("Search: ", known=PRUNERS, show_default=FILE)]
-PROCESSES = "Training processes on this machine, one torch thread each."
-CORES = "the cores this process may use"
+PROCESSES = "Trainings at once; on this machine, processes with one torch thread each."
+CORES = "the cores this process may use; with --pool ray, what the cluster has room for"
 Workers = Annotated[int | None, _option(PROCESSES, least=1, show_default=CORES)]
+Pool = Annotated[str, _option("Where workers run: this machine, or a Ray cluster. ", known=POOLS)]
+ADDRESS = "Ray: the head node, host:port, or auto for the cluster of this machine."
+RayAddress = Annotated[
+    str | None,
+    _option(ADDRESS, envvar="RAY_ADDRESS", show_default="a cluster of its own on this machine"),
+]
+CpusPerTrial = Annotated[
+    float | None,
+    _option("Ray: CPUs, and torch threads, of each training.", least=0, show_default="1"),
+]
+GpusPerTrial = Annotated[
+    float | None, _option("Ray: GPUs of each training; 0.25 shares one.", least=0, show_default="0")
+]
 HANGING = "Start a training again that ends no epoch for so long, twice at most."
 EpochLimit = Annotated[float, _option(HANGING, least=1, metavar="SECONDS")]
 DatasetName = Annotated[str | None, _option("", known=DATASETS, show_default=FILE)]
@@ -152,6 +166,10 @@ def run(
     sampler_seed: SamplerSeed = None,
     pruner: Pruner = None,
     workers: Workers = None,
+    pool: Pool = "local",
+    ray_address: RayAddress = None,
+    cpus_per_trial: CpusPerTrial = None,
+    gpus_per_trial: GpusPerTrial = None,
     epoch_limit: EpochLimit = 600.0,
     dataset: DatasetName = None,
     data_dir: DataDir = None,

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from hpo.storage.lock import Holder
     from hpo.storage.results import StoredGrid, StoredSearch
     from hpo.watch.note import Notes
+    from hpo.workers.pool import MakePool
 
 # The modules of a run are imported in functions: torch loads in the workers' server meanwhile.
 
@@ -43,6 +44,10 @@ class Options:
     sampler_seed: int | None
     pruner: str | None
     workers: int | None
+    pool: str
+    ray_address: str | None
+    cpus_per_trial: float | None
+    gpus_per_trial: float | None
     epoch_limit: float
     dataset: str | None
     data_dir: Path | None
@@ -67,16 +72,18 @@ def run(options: Options) -> bool:
     name = study_file.check_name(file.name if options.name is None else options.name)
     check_writable(options.out, name)
 
-    from hpo.workers import pool
+    if options.pool == "local":
+        from hpo.workers import pool
 
-    pool.preload()
+        pool.preload()
     from hpo.storage import open as storages
 
     storages.quiet()
     storages.check_storage(options.storage)
     dataset, name = load_data(file, options.dataset, options.data_dir, name)
     check_writable(options.out, name)
-    pool.require_device(options.device)
+    if options.pool == "local":
+        pool.require_device(options.device)
 
     import hpo.report.write  # noqa: F401  # while the workers' server loads torch
     from hpo.storage.lock import only_run
@@ -84,7 +91,27 @@ def run(options: Options) -> bool:
     with ExitStack() as stack:
         absolute = storages.absolute(options.storage)
         holder = stack.enter_context(only_run(absolute, name, say))
-        return _run(options, file, dataset, name, holder, stack)
+        workers = _workers(options, dataset, stack)
+        return _run(options, file, dataset, name, holder, workers, stack)
+
+
+def _workers(options: Options, dataset: "Dataset", stack: ExitStack) -> "tuple[MakePool, int]":
+    """Returns what makes pools of workers, and how many workers they have at most."""
+    cpus, gpus = options.cpus_per_trial, options.gpus_per_trial
+    if options.pool == "local":
+        if cpus is not None or gpus is not None:
+            raise InputError("--cpus-per-trial and --gpus-per-trial: need --pool ray")
+        import joblib
+
+        from hpo.workers.pool import LocalPool
+
+        return LocalPool, options.workers or int(joblib.cpu_count())  # container limits included
+    from hpo.workers.ray_cluster import MOST, connect
+
+    cpus, gpus = 1.0 if cpus is None else cpus, gpus or 0.0
+    place = (options.ray_address, dataset, options.device)
+    cluster = connect(*place, cpus=cpus, gpus=gpus, workers=options.workers)
+    return stack.enter_context(cluster).pool, options.workers or MOST
 
 
 def _run(
@@ -93,11 +120,10 @@ def _run(
     dataset: "Dataset",
     name: str,
     holder: "Holder",
+    workers: "tuple[MakePool, int]",
     stack: ExitStack,
 ) -> bool:
     """Trains the study, now that this process holds it, and writes report and note."""
-    import joblib
-
     from hpo.run import provenance
     from hpo.run.runner import Run
     from hpo.storage.open import artifacts_folder, open_storage
@@ -123,7 +149,8 @@ def _run(
     run = Run(
         dataset=dataset,
         storage=storage,
-        workers=options.workers or int(joblib.cpu_count()),  # container limits included
+        workers=workers[1],
+        make_pool=workers[0],
         device=options.device,
         provenance=origin,
         epoch_limit=options.epoch_limit,
@@ -142,6 +169,7 @@ def _train_and_report(
     from hpo.model.folder import Unsaved
     from hpo.run.loop import End
     from hpo.storage.retry import StorageLost
+    from hpo.workers.pool import PoolLost
 
     end, saved, folder = End.COMPLETE, True, options.out / name
     try:
@@ -153,6 +181,9 @@ def _train_and_report(
         with suppress(InputError):  # nothing may be stored yet
             _report(run, name, folder, notes)
         raise
+    except PoolLost as error:
+        print(f"hpo: {error}", file=sys.stderr)
+        saved = False
     except StorageLost:
         with suppress(InputError):  # a full disk can still be read
             _report(run, name, folder, None)

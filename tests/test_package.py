@@ -68,7 +68,7 @@ def test_wheel_holds_every_module_template_and_study_file(installed: Path):
 # tools are open to all.
 RULES = {
     "cli": "session watch report run analysis workers model storage data study",
-    "session": "watch report run workers.pool model storage data study",
+    "session": "watch report run workers.pool workers.ray_cluster model storage data study",
     "watch": "report report.figures run analysis storage study",
     "report": "report.figures analysis model storage data study",
     "report.figures": "",

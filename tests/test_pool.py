@@ -10,7 +10,7 @@ from tiny import tiny_dataset
 
 from hpo.study.config import Config, Seeds
 from hpo.workers.messages import Died, Done, EpochDone, Event, Failed, Task
-from hpo.workers.pool import Pool
+from hpo.workers.pool import LocalPool
 
 
 def task(epochs: int, number: int = 1) -> Task:
@@ -19,12 +19,12 @@ def task(epochs: int, number: int = 1) -> Task:
 
 
 @pytest.fixture
-def pool() -> Iterator[Pool]:
-    with Pool(1, tiny_dataset(), "cpu") as opened:
+def pool() -> Iterator[LocalPool]:
+    with LocalPool(1, tiny_dataset(), "cpu") as opened:
         yield opened
 
 
-def until_idle(pool: Pool) -> list[Event]:
+def until_idle(pool: LocalPool) -> list[Event]:
     events: list[Event] = []
     while not pool.idle:
         events += pool.wait(1.0)
@@ -77,7 +77,7 @@ def test_a_worker_that_dies_is_said_and_replaced(pool):
     events = until_idle(pool)
     died = events[-1]
     assert isinstance(died, Died)
-    assert (died.task, died.exitcode) == (1, -9)
+    assert (died.task, died.reason) == (1, "died (exit code -9; the system may be out of memory)")
     pool.start(0, task(epochs=1, number=2))
     assert isinstance(until_idle(pool)[-1], Done)
 

@@ -15,7 +15,7 @@ from optuna.trial import TrialState, create_trial
 
 from hpo.errors import InputError
 from hpo.report import grid as grid_report
-from hpo.report import page
+from hpo.report import page, run_facts
 from hpo.report import write as report
 from hpo.report.figures import grid as figures
 from hpo.run.grid import distributions
@@ -333,3 +333,21 @@ def test_an_overview_of_any_values_can_be_drawn(values, fails):
         figures.Dots(label="c", fails=False, values=[], reported=None),
     ]
     assert ET.fromstring(figures.overview(rows, 30.0)).tag.endswith("svg")
+
+
+def test_a_cluster_of_several_processors_is_listed_with_a_warning(stored):
+    def node(host: str, processor: str) -> dict[str, object]:
+        return {"host": host, "hardware": {"processor": processor}}
+
+    here = {"processor": "Zen", "cores": 2, "memory_gib": None}
+    session = {
+        "command": "hpo run grid-report --pool ray", "workers": 2, "device": "cpu", "seconds": 1.0,
+        "hardware": here, "versions": {}, "git_commit": None,
+        "machines": [node("a", "Zen"), node("b", "Zen")],
+    }  # fmt: skip
+    alike = dataclasses.replace(stored, sessions=[session])
+    assert ["Nodes", "2 × Zen"] in run_facts.run_table(alike).rows
+    session = {**session, "machines": [*session["machines"], node("c", "Old")]}
+    mixed = dataclasses.replace(stored, sessions=[session])
+    text = "2 × Zen, 1 × Old; the last bits of a curve depend on the processor"
+    assert ["Nodes", text] in run_facts.run_table(mixed).rows

@@ -22,7 +22,7 @@ from hpo.storage import trial as record
 from hpo.storage.open import open_storage
 from hpo.study import file as study_file
 from hpo.study.config import Config
-from hpo.workers.pool import Pool
+from hpo.workers.pool import LocalPool
 
 HPO = [sys.executable, "-m", "hpo.cli"]
 QUICK = """
@@ -304,7 +304,7 @@ def test_ctrl_c_stops_training_keeps_what_is_finished_and_writes_the_report(tmp_
 
 def test_a_trial_whose_worker_dies_three_times_fails_with_the_reason(quick, tmp_path, monkeypatch):
     tasks: Counter = Counter()
-    start_task = Pool.start
+    start_task = LocalPool.start
 
     def start_and_kill(self, worker, task):
         if len(task.seeds) == 1:
@@ -313,10 +313,21 @@ def test_a_trial_whose_worker_dies_three_times_fails_with_the_reason(quick, tmp_
             self._workers[worker].process.join()
         start_task(self, worker, task)
 
-    monkeypatch.setattr(Pool, "start", start_and_kill)
+    monkeypatch.setattr(LocalPool, "start", start_and_kill)
     monkeypatch.setattr(plan, "STACKED_PARAMETERS", 1000)  # "wide" alone is not stacked
     study = run(quick, tmp_path)
     assert states(study) == {"COMPLETE": 6, "FAIL": 3}
     assert set(tasks.values()) == {loop.ATTEMPTS}
     failed = study.trials[study.trials["state"] == "FAIL"]
     assert failed["fail_reason"].str.contains("died .*, 3 times").all()
+
+
+def test_workers_that_are_not_there_yet_are_waited_for(quick, tmp_path, monkeypatch):
+    look, looks = LocalPool.idle.fget, Counter()
+
+    def late(self):
+        looks["n"] += 1
+        return look(self) if looks["n"] % 3 == 0 else []
+
+    monkeypatch.setattr(LocalPool, "idle", property(late))
+    assert states(run(quick, tmp_path)) == {"COMPLETE": 9}

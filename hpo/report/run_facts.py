@@ -1,6 +1,7 @@
 """How a study was run: trials, time, command, machine, versions."""
 
 import shlex
+from collections import Counter
 from collections.abc import Sequence
 
 from hpo.report.page import Table
@@ -40,10 +41,27 @@ def _session_facts(study: StoredStudy) -> list[list[str]]:
     machine = f"{hardware['processor']}, {hardware['cores']} cores"
     memory = f", {hardware['memory_gib']} GiB" if hardware["memory_gib"] else ""
     packages = ", ".join(f"{name} {version}" for name, version in versions.items())
-    workers = f"{last['workers']} on {last['device']}, one thread each"
+    workers = f"{last['workers']} on {last['device']}"
+    workers += "" if last.get("machines") else ", one thread each"
     facts = [["Command", last["command"]], ["Workers", workers]]
-    facts += [["Machine", machine + memory], ["Versions", packages]]
+    facts += [["Machine", machine + memory], *_cluster_facts(study), ["Versions", packages]]
     return facts + ([["Commit", last["git_commit"]]] if last["git_commit"] else [])
+
+
+def _cluster_facts(study: StoredStudy) -> list[list[str]]:
+    """Returns the processors of the nodes that trained; a warning if there are several kinds."""
+    nodes = {
+        node["host"]: node["hardware"]["processor"]
+        for session in study.sessions
+        for node in session.get("machines", ())
+    }
+    if not nodes:
+        return []
+    counts = Counter(nodes.values())
+    text = ", ".join(f"{n} × {processor}" for processor, n in counts.items())
+    if len(counts) > 1:
+        text += "; the last bits of a curve depend on the processor"
+    return [["Nodes", text]]
 
 
 def trained_in(study: StoredStudy) -> str:

@@ -17,7 +17,7 @@ from hpo.run.plan import EarlyStop, Job, Plan, Watcher
 from hpo.run.progress import Progress
 from hpo.storage import trial as record
 from hpo.workers.messages import Died, Done, EpochDone, Failed
-from hpo.workers.pool import Pool
+from hpo.workers.pool import Pool, PoolLost
 
 ATTEMPTS = 3
 REPEAT_SECONDS = 1.0  # some terminals send a signal twice
@@ -55,10 +55,10 @@ class Loop:
 
     def run(self) -> End:
         """Runs until the plan is done, a signal asks to stop, or the deadline passes."""
-        with stop_on_signals(self._stop):
+        with stop_on_signals(self._stop), self._pool_may_be_lost():
             while not self.stopping and time.monotonic() < self.deadline:
-                self._hand_out()
-                if not self.running:
+                nothing_left = self._hand_out()
+                if nothing_left and not self.running:
                     return End.STOPPED if self.stopping else End.COMPLETE
                 for watcher in self.watchers:
                     watcher.on_tick()
@@ -66,6 +66,15 @@ class Loop:
                     self._handle(event)
             self._abandon(record.STOPPED if self.stopping else record.OUT_OF_TIME)
         return End.STOPPED if self.stopping else End.OUT_OF_TIME
+
+    @contextmanager
+    def _pool_may_be_lost(self) -> Iterator[None]:
+        """Fails the trials that were being trained when the pool was lost."""
+        try:
+            yield
+        except PoolLost:
+            self._fail_running(record.STOPPED)
+            raise
 
     def notice(self, text: str) -> None:
         """Tells all watchers what the user must see."""
@@ -75,10 +84,15 @@ class Loop:
     def _stop(self) -> None:
         self.stopping = True
 
-    def _hand_out(self) -> None:
+    def _hand_out(self) -> bool:
+        """Gives jobs to idle workers; whether one stays idle because there is no job."""
+        nothing_left = False
+        more = self.pool.size - len(self.progress.workers)  # a cluster may grow
+        self.progress.workers += [""] * more
         for worker in self.pool.idle:
             job = self.again.pop() if self.again else self.plan.next()
             if job is None:
+                nothing_left = True
                 self.by_worker.pop(worker, None)
                 self.progress.workers[worker] = ""
                 continue
@@ -87,6 +101,7 @@ class Loop:
             job.began = time.monotonic()
             self.progress.workers[worker] = f"{job.label}, starting"
             self.pool.start(worker, job.task)
+        return nothing_left
 
     def _handle(self, event: EpochDone | Done | Failed | Died) -> None:
         if event.task is None:
@@ -127,6 +142,7 @@ class Loop:
 
     def _end(self, job: Job, done: Done) -> None:
         """Starts the next job first and stores this one then: workers do not wait for the disk."""
+        self.idle_deaths = 0
         pruned = job.early_stop is EarlyStop.PRUNED
         state = TrialState.PRUNED if pruned else TrialState.COMPLETE
         del self.running[job.task.id]
@@ -174,7 +190,7 @@ class Loop:
             self._end(job, Done(task=job.task.id))
             return
         if job.attempts >= ATTEMPTS:
-            self._fail(job, f"its worker {death.words}, {ATTEMPTS} times")
+            self._fail(job, f"its worker {death.reason}, {ATTEMPTS} times")
             return
         del self.running[job.task.id]
         job.epochs.clear()
@@ -188,6 +204,9 @@ class Loop:
                 if isinstance(event, (EpochDone, Done)):
                     self._handle(event)
         self.pool.close()
+        self._fail_running(reason)
+
+    def _fail_running(self, reason: str) -> None:
         for job in [*self.running.values(), *self.again]:
             if job.early_stop:
                 self._end(job, Done(task=job.task.id))

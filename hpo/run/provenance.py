@@ -1,18 +1,13 @@
 """The origin of results: command, versions, commit, hardware."""
 
-import importlib.metadata
-import os
 import platform
-import re
 import shlex
 import subprocess
 from pathlib import Path
 from typing import Any
 
 from hpo.passwords import without_password
-
-DISTRIBUTION = "hpo-studies"  # the name "hpo" is another program's on the index
-PACKAGES = ("torch", "torchvision", "optuna", "numpy", "scipy", "pandas", "matplotlib")
+from hpo.workers.machine import hardware, versions
 
 
 def command_line(arguments: list[str]) -> str:
@@ -26,20 +21,10 @@ def collect(arguments: list[str]) -> dict[str, Any]:
     return {
         "command": command_line(arguments),
         "host": platform.node(),
-        "versions": {"python": platform.python_version(), **_versions()},
+        "versions": versions(),
         "git_commit": _git_commit(),
-        "hardware": {
-            "processor": _processor(),
-            "cores": os.cpu_count(),
-            "memory_gib": _memory_gib(),
-            "system": f"{platform.system()} {platform.machine()}",
-        },
+        "hardware": hardware(),
     }
-
-
-def _versions() -> dict[str, str]:
-    versions = {"hpo": importlib.metadata.version(DISTRIBUTION)}
-    return versions | {name: importlib.metadata.version(name) for name in PACKAGES}
 
 
 def _git_commit() -> str | None:
@@ -53,19 +38,3 @@ def _git_commit() -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return answer.stdout.strip()
-
-
-def _processor() -> str:
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:
-        return platform.processor() or platform.machine()
-    names = re.findall(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
-    return names[0] if names else platform.machine()
-
-
-def _memory_gib() -> float | None:
-    try:
-        return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
-    except (ValueError, OSError):
-        return None

@@ -29,15 +29,15 @@ from hpo.storage import results
 from hpo.storage.retry import StorageLost, during_run
 from hpo.study import finalists
 from hpo.study.file import GridStudy, SearchStudy, StudyFile
-from hpo.workers.pool import EPOCH_LIMIT, Pool
+from hpo.workers.pool import EPOCH_LIMIT, LocalPool, MakePool, Pool
 
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
     """What a run trains on, where it stores the trials, and what watches it.
 
-    epoch_limit: seconds without an epoch after which a worker is replaced. provenance: see
-    provenance.collect. started: by the monotonic clock.
+    workers: at most. epoch_limit: seconds without an epoch after which a worker is replaced.
+    provenance: see provenance.collect. started: by the monotonic clock.
     """
 
     dataset: Dataset
@@ -47,6 +47,7 @@ class Run:
     provenance: Mapping[str, Any]
     epoch_limit: float = EPOCH_LIMIT
     watchers: Sequence[Watcher] = ()
+    make_pool: MakePool = LocalPool
     started: float = field(default_factory=time.monotonic)
 
 
@@ -179,7 +180,7 @@ def train(
     progress = plan.progress(title, run.started)
     best_value = _take_best(study, progress) if study else -math.inf
     size = min(run.workers, plan.jobs)
-    with Pool(size, run.dataset, run.device, run.epoch_limit) as pool:
+    with run.make_pool(size, run.dataset, run.device, run.epoch_limit) as pool:
         progress.workers = [""] * pool.size
         loop = Loop(plan, run.storage, pool, progress, run.watchers, deadline, best_value)
         with (
@@ -213,6 +214,7 @@ def _session(run: Run, study: optuna.Study, pool: Pool, started: float) -> Itera
         yield
     finally:
         session["seconds"] = time.time() - started
+        session |= {"machines": pool.machines} if pool.machines else {}
         with suppress(StorageLost):  # the loop has raised StorageLost already
             study.set_user_attr("sessions", sessions)
 

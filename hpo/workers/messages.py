@@ -1,7 +1,6 @@
 """The messages between runner and workers."""
 
-import signal
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from hpo.study.config import Config, Seeds
@@ -35,9 +34,11 @@ class Stop:
 
 @dataclass(frozen=True, kw_only=True)
 class Ready:
-    """A worker has started and trains on this kind of device."""
+    """A worker has started and trains on this kind of device. machine: of another machine, its
+    host, hardware and versions."""
 
     device: str
+    machine: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,22 +73,10 @@ class Failed:
 
 @dataclass(frozen=True, kw_only=True)
 class Died:
-    """A worker process has ended, and its task, if any, is lost.
-
-    hung: after how many seconds without a message it was killed; None if it was not.
-    """
+    """A worker process has ended, and its task, if any, is lost. reason: such as "died (…)"."""
 
     task: int | None
-    exitcode: int | None
-    hung: float | None = None
-
-    @property
-    def words(self) -> str:
-        """Returns what happened to the worker."""
-        if self.hung:
-            return f"ended no epoch in {self.hung:g} s (see --epoch-limit)"
-        memory = "; the system may be out of memory" if self.exitcode == -signal.SIGKILL else ""
-        return f"died (exit code {self.exitcode}{memory})"
+    reason: str
 
 
 Event = EpochDone | Done | Failed | Died

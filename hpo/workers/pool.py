@@ -4,12 +4,14 @@ import multiprocessing
 import signal
 import tempfile
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import connection, forkserver, resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from types import TracebackType
+from typing import Any, Protocol, Self
 
 from hpo.data.datasets import Dataset
 from hpo.errors import InputError
@@ -81,6 +83,60 @@ def _try_device(channel: Connection, device: str) -> None:
         channel.send("")
 
 
+class PoolLost(Exception):  # noqa: N818
+    """No worker can be had any more, such as after the death of a cluster's head node."""
+
+
+class Pool(Protocol):
+    """Workers that train tasks, on this machine or on a cluster. A context manager.
+
+    A worker whose process is lost is replaced, and so is one that ends no epoch of its task in
+    time; the task comes back as Died. device: the kind of device of the first worker. machines:
+    host, hardware and versions of each machine but this one.
+    """
+
+    device: str
+    machines: list[dict[str, Any]]
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None: ...
+
+    @property
+    def size(self) -> int:
+        """How many workers there are; a cluster's may grow."""
+
+    @property
+    def idle(self) -> list[int]:
+        """Returns the numbers of the workers without a task."""
+
+    def start(self, worker: int, task: Task) -> None:
+        """Gives a task to an idle worker."""
+
+    def stop(self, task: int) -> None:
+        """Asks for a task to end within its epoch; its Done message comes as usual."""
+
+    def wait(self, seconds: float) -> list[Event]:
+        """Returns the events so far, as soon as there is one or after `seconds`."""
+
+    def close(self) -> None:
+        """Ends all workers at once, whatever they do. A second call does nothing."""
+
+
+# Makes a pool of at most so many workers: (workers, dataset, device, epoch limit in seconds).
+MakePool = Callable[[int, Dataset, str, float], Pool]
+
+
+def hung(limit: float) -> str:
+    """Returns why a worker that ended no epoch in time is replaced."""
+    return f"ended no epoch in {limit:g} s (see --epoch-limit)"
+
+
 @dataclass
 class _Worker:
     process: BaseProcess
@@ -90,12 +146,8 @@ class _Worker:
     hung: bool = False
 
 
-class Pool:
-    """`workers` processes with one torch thread each that share a dataset in memory.
-
-    A context manager. A worker that dies is replaced, and so is one that ends no epoch of its task
-    in `epoch_limit` seconds; the task comes back as Died.
-    """
+class LocalPool:
+    """A Pool of `workers` processes with one torch thread each that share a dataset in memory."""
 
     def __init__(
         self, workers: int, dataset: Dataset, device: str, epoch_limit: float = EPOCH_LIMIT
@@ -107,8 +159,9 @@ class Pool:
         self._listened = time.monotonic()
         self._workers = [self._start_worker() for _ in range(workers)]
         self.device = ""
+        self.machines: list[dict[str, Any]] = []
 
-    def __enter__(self) -> "Pool":
+    def __enter__(self) -> "LocalPool":
         try:
             self.device = self._first_word()
         except BaseException:
@@ -149,11 +202,9 @@ class Pool:
 
     @property
     def idle(self) -> list[int]:
-        """Returns the numbers of the workers without a task."""
         return [i for i, worker in enumerate(self._workers) if worker.task is None]
 
     def start(self, worker: int, task: Task) -> None:
-        """Gives a task to an idle worker."""
         assert self._workers[worker].task is None
         self._workers[worker].task = task
         self._workers[worker].silent = 0.0
@@ -162,14 +213,12 @@ class Pool:
             self._workers[worker].channel.send(task)
 
     def stop(self, task: int) -> None:
-        """Asks for a task to end within its epoch; its Done message comes as usual."""
         for worker in self._workers:
             if worker.task and worker.task.id == task:
                 with suppress(BrokenPipeError, ConnectionResetError):  # as in start
                     worker.channel.send(Stop(task=task))
 
     def wait(self, seconds: float) -> list[Event]:
-        """Returns the events so far, as soon as there is one or after `seconds`."""
         by_channel = {worker.channel: i for i, worker in enumerate(self._workers)}
         events = []
         for channel in connection.wait(list(by_channel), seconds):
@@ -207,14 +256,16 @@ class Pool:
         worker.process.join(5)
         worker.channel.close()
         self._workers[index] = self._start_worker()
-        return Died(
-            task=worker.task.id if worker.task else None,
-            exitcode=worker.process.exitcode,
-            hung=self._limit if worker.hung else None,
-        )
+        return Died(task=worker.task.id if worker.task else None, reason=self._reason(worker))
+
+    def _reason(self, worker: _Worker) -> str:
+        if worker.hung:
+            return hung(self._limit)
+        code = worker.process.exitcode
+        memory = "; the system may be out of memory" if code == -signal.SIGKILL else ""
+        return f"died (exit code {code}{memory})"
 
     def close(self) -> None:
-        """Ends all workers at once, whatever they do. A second call does nothing."""
         for worker in self._workers:
             worker.process.kill()
         for worker in self._workers:

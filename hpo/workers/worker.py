@@ -2,7 +2,9 @@
 
 import os
 import threading
+from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from multiprocessing import connection, parent_process
 from multiprocessing.connection import Connection
 
@@ -29,9 +31,10 @@ def work(channel: Connection, shared: SharedDataset, device_name: str) -> None:
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):  # the runner is gone
         channel.send(Ready(device=device.type))
         while True:
-            message = channel.recv()
-            if isinstance(message, Task):
-                channel.send(_answer(channel, message, dataset, device))
+            task = channel.recv()
+            if isinstance(task, Task):
+                for answer in answers(task, dataset, device, partial(_is_stopped, channel, task)):
+                    channel.send(answer)
 
 
 def _end_with_parent() -> None:
@@ -41,46 +44,51 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _answer(
-    channel: Connection, task: Task, dataset: data.Dataset, device: torch.device
-) -> Done | Failed:
+def _is_stopped(channel: Connection, task: Task) -> bool:
+    if not channel.poll():
+        return False
+    message = channel.recv()
+    return isinstance(message, Stop) and message.task == task.id
+
+
+def answers(
+    task: Task, dataset: data.Dataset, device: torch.device, should_stop: Callable[[], bool]
+) -> Iterator[EpochDone | Done | Failed]:
+    """Trains a task. Yields an EpochDone for each epoch, and then Done or Failed.
+
+    should_stop: asked every few steps; if it is true, the training ends at once, without a test.
+    """
     try:
-        return _trained(channel, task, dataset, device)
-    except (EOFError, BrokenPipeError, ConnectionResetError):
+        yield from _trained(task, dataset, device, should_stop)
+    except (EOFError, BrokenPipeError, ConnectionResetError):  # the runner is gone
         raise
     except Exception as error:  # the trial's reason to fail; the worker is well
         reason = f"{type(error).__name__}: {error}".strip().splitlines()[0]
-        return Failed(task=task.id, reason=reason)
+        yield Failed(task=task.id, reason=reason)
 
 
-def _trained(channel: Connection, task: Task, dataset: data.Dataset, device: torch.device) -> Done:
-    """Trains a task and sends every epoch. Returns the last message."""
+def _trained(
+    task: Task, dataset: data.Dataset, device: torch.device, should_stop: Callable[[], bool]
+) -> Iterator[EpochDone | Done]:
     images = examples(dataset.train_images, dataset.train_labels, device)
     splits = [all_rows(dataset) if task.all_images else split_rows(dataset, s) for s in task.seeds]
     stopped, network = False, None
 
-    def should_stop() -> bool:
+    def stops() -> bool:
         nonlocal stopped
-        stopped = stopped or (channel.poll() and _is_stop(channel, task))
+        stopped = stopped or should_stop()
         return stopped
 
-    epochs = train(
-        task.config, images, splits, task.seeds, device, should_stop, diagnose=task.diagnose
-    )
+    epochs = train(task.config, images, splits, task.seeds, device, stops, diagnose=task.diagnose)
     for epoch in epochs:
         network = epoch.network
-        channel.send(EpochDone(task=task.id, **epoch.metrics()))
+        yield EpochDone(task=task.id, **epoch.metrics())
     if stopped or network is None:
-        return Done(task=task.id)
-    model = _packed(network) if task.all_images else None
-    if not task.test:
-        return Done(task=task.id, model=model)
-    return _tested(network, task, dataset, device)
-
-
-def _is_stop(channel: Connection, task: Task) -> bool:
-    message = channel.recv()
-    return isinstance(message, Stop) and message.task == task.id
+        yield Done(task=task.id)
+    elif task.test:
+        yield _tested(network, task, dataset, device)
+    else:
+        yield Done(task=task.id, model=_packed(network) if task.all_images else None)
 
 
 def _tested(network: Network, task: Task, dataset: data.Dataset, device: torch.device) -> Done:

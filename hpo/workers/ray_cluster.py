@@ -1,0 +1,441 @@
+"""Workers on a Ray cluster: one actor per training at a time, streams of epochs.
+
+Ray (https://docs.ray.io) starts, places and watches the actors. The task of a lost actor comes back
+as Died, and the runner trains it again. Ray itself restarts nothing, so no epoch is told twice.
+"""
+
+import math
+import os
+import secrets
+import signal
+import socket
+import tempfile
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Self
+
+import joblib
+import numpy as np
+
+from hpo.data.datasets import Dataset
+from hpo.errors import InputError
+from hpo.text import quoted
+from hpo.workers.machine import versions
+from hpo.workers.messages import Died, Done, Event, Failed, Ready, Task
+from hpo.workers.pool import LISTENED_SECONDS, PoolLost, hung
+from hpo.workers.ray_worker import RayWorker
+
+ANSWER_SECONDS = 5.0  # for an address to accept a connection
+LEAST_STORE = 100 * 2**20  # bytes of the object store of a cluster that is started here
+DEATHS = 3  # of each worker, before any has started
+START_SECONDS = 120.0  # for the first worker
+LOOK_SECONDS = 2.0  # between two looks at the cluster's nodes
+LOST_SECONDS = 15.0  # without an answer of the head node, then the cluster is lost
+COMPARED = ("python", "hpo", "torch")  # versions that nodes must share
+MOST = 10**6  # workers
+INSTALL = "pip install 'hpo-studies[ray]'"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cluster:
+    """A Ray cluster that this process is connected to.
+
+    address: of its head node, host:port. cpus and gpus: what Ray reserves for each training.
+    workers: how many trainings should run at once, None for as many as the nodes have room for.
+    spare: actors that an earlier pool of the run has left, with torch loaded.
+    """
+
+    address: str
+    cpus: float
+    gpus: float
+    workers: int | None
+    spare: list[Any] = field(default_factory=list)
+    stored: dict[int, Any] = field(default_factory=dict)  # references of datasets
+
+    def pool(self, workers: int, dataset: Dataset, device: str, epoch_limit: float) -> "RayPool":
+        """Returns a pool of at most so many workers, see workers.pool.MakePool."""
+        return RayPool(self, workers, dataset, device, epoch_limit)
+
+    def put(self, dataset: Dataset) -> Any:
+        """Returns a reference to the dataset in the cluster's object stores; puts it there once."""
+        import ray
+
+        if id(dataset) not in self.stored:
+            self.stored[id(dataset)] = ray.put(dataset)
+        return self.stored[id(dataset)]
+
+    def room(self) -> int:
+        """Returns how many trainings the nodes have room for, if nothing else uses them."""
+        return sum(map(self._fits, self._nodes()))
+
+    def _nodes(self) -> list[dict[str, float]]:
+        import ray
+
+        return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+    def _fits(self, node: dict[str, float]) -> int:
+        shares = [node.get("CPU", 0.0) / self.cpus if self.cpus else math.inf]
+        shares += [node.get("GPU", 0.0) / self.gpus] if self.gpus else []
+        return int(min(*shares, MOST))
+
+    def check(self, dataset: Dataset, device: str) -> None:
+        """Raises InputError if no node has what a training needs."""
+        if device == "cuda" and not self.gpus:
+            raise InputError("--device cuda: needs --gpus-per-trial, such as 1 or 0.25")
+        nodes = self._nodes()
+        for option, asked, key in (("cpus", self.cpus, "CPU"), ("gpus", self.gpus, "GPU")):
+            most = max((node.get(key, 0.0) for node in nodes), default=0.0)
+            if asked > most:
+                raise InputError(
+                    f"--{option}-per-trial {asked:g}: no node of the cluster has so many "
+                    f"{key}s, the most is {most:g}"
+                )
+        if not self.room():
+            raise InputError(
+                f"--cpus-per-trial {self.cpus:g}, --gpus-per-trial {self.gpus:g}: no node of the "
+                "cluster has both"
+            )
+        size = _size(dataset)
+        least = min(node.get("object_store_memory", math.inf) for node in nodes)
+        if size > least:
+            raise InputError(
+                f"dataset {dataset.name!r}: takes {size / 2**20:,.0f} MiB, and the object store of "
+                f"a node has {least / 2**20:,.0f}; start Ray with --object-store-memory"
+            )
+
+    def answers(self) -> bool:
+        """Whether the head node accepts a connection."""
+        return _accepts(self.address, 1.0)
+
+
+@contextmanager
+def connect(
+    address: str | None,
+    dataset: Dataset,
+    device: str,
+    *,
+    cpus: float,
+    gpus: float,
+    workers: int | None,
+) -> Iterator[Cluster]:
+    """Connects to the cluster at an address (host:port, or "auto" for the one of this machine), or
+    starts one on this machine for the time of the block if there is none.
+
+    A cluster that is started listens on loopback only, with a token, and without dashboard and
+    usage reports. Raises InputError if Ray is not installed, nobody answers at the address, the
+    token is wrong, Python and Ray are of other versions than the cluster's, or no node has what a
+    training needs.
+    """
+    if address and address != "auto":
+        _check_address(address)
+    ray = _import_ray(address)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+    folder = tempfile.TemporaryDirectory(prefix="hpo-ray-", ignore_cleanup_errors=True)
+    if not address:
+        store = max(2 * _size(dataset), LEAST_STORE)
+        quiet |= {"num_cpus": joblib.cpu_count(), "object_store_memory": store}
+        quiet |= {"include_dashboard": False, "_temp_dir": folder.name}
+    try:
+        with _without_stderr():
+            context = ray.init(address=address or "local", **quiet)
+    except Exception as error:  # Ray raises errors of many kinds here
+        raise InputError(_refusal(address, error)) from error
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    try:
+        cluster = Cluster(address=context["address"], cpus=cpus, gpus=gpus, workers=workers)
+        cluster.check(dataset, device)
+        yield cluster
+    finally:
+        ray.shutdown()
+        folder.cleanup()
+
+
+def _import_ray(address: str | None) -> Any:
+    """Imports Ray, which reads its settings from the environment when it is imported."""
+    if not address:
+        os.environ["RAY_AUTH_MODE"] = "token"
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    os.environ.setdefault("RAY_NUM_REDIS_GET_RETRIES", "3")  # seconds that it tries to connect
+    if not address or address.startswith(("127.", "localhost")):
+        # Ray's switch for systems without clusters: all addresses are 127.0.0.1.
+        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+    try:
+        import ray
+        from ray._private import worker
+    except ImportError as error:
+        raise InputError(f"--pool ray: Ray is not installed; {INSTALL}") from error
+    # Ray prints what happens to nodes between the lines of the progress display.
+    worker.print_to_stdstream = lambda *_, **__: None
+    return ray
+
+
+@contextmanager
+def _without_stderr() -> Iterator[None]:
+    """Drops what is written to stderr: Ray's C++ code has no other place for its warnings."""
+    before = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(before, 2)
+        os.close(before)
+        os.close(nowhere)
+
+
+def _check_address(address: str) -> None:
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal() or "/" in host:
+        raise InputError(
+            f"--ray-address {quoted(address)}: must be host:port of the head node, such as "
+            "10.0.0.1:6379, or auto"
+        )
+    if not _accepts(address, ANSWER_SECONDS):
+        raise InputError(
+            f"--ray-address {quoted(address)}: nobody answers there; start the cluster by "
+            "`ray start --head`, or give another address"
+        )
+
+
+def _accepts(address: str, seconds: float) -> bool:
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), seconds).close()
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def _refusal(address: str | None, error: Exception) -> str:
+    """Returns a line about a connection that failed."""
+    where = f"--ray-address {quoted(address)}" if address else "--pool ray"
+    told = "".join(traceback.format_exception(error))
+    if "AuthenticationError" in told:
+        reason = "its token is missing here or differs; set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN"
+    elif "ersion mismatch" in told:
+        reason = " ".join(str(error).split())[:300]
+    else:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return f"{where}: cannot use the cluster: {reason}"
+
+
+def _size(dataset: Dataset) -> int:
+    """Returns the bytes of the dataset's arrays."""
+    return sum(value.nbytes for value in vars(dataset).values() if isinstance(value, np.ndarray))
+
+
+@dataclass(eq=False)
+class _Slot:
+    """A place for one training at a time. pending: its actor's first message, None once it came."""
+
+    actor: Any
+    pending: Any
+    task: Task | None = None
+    stream: Any = None
+    silent: float = 0.0  # seconds since it got its task or said something
+    hung: bool = False
+
+
+class RayPool:
+    """A Pool of at most `workers` actors. It grows when nodes join the cluster."""
+
+    def __init__(
+        self, cluster: Cluster, workers: int, dataset: Dataset, device: str, epoch_limit: float
+    ) -> None:
+        import ray
+
+        self._ray = ray
+        self._cluster = cluster
+        self._most = workers
+        self._limit = epoch_limit
+        self._device = device
+        self._slots: list[_Slot] = []
+        self._actor = ray.remote(RayWorker).options(
+            num_cpus=cluster.cpus,
+            num_gpus=cluster.gpus,
+            max_restarts=0,
+            max_task_retries=0,
+            max_concurrency=2,
+        )
+        self._dataset = cluster.put(dataset)
+        self._versions = {name: versions()[name] for name in COMPARED}
+        self._listened = self._looked = self._answered = time.monotonic()
+        self.device = ""
+        self.machines: list[dict[str, Any]] = []
+
+    def __enter__(self) -> Self:
+        try:
+            self._grow()
+            started, deaths = time.monotonic(), 0
+            while not self.device:
+                if time.monotonic() > started + START_SECONDS:
+                    raise RuntimeError(
+                        f"no worker started on the cluster within {START_SECONDS:.0f} s; other "
+                        "jobs may use all of it"
+                    )
+                for event in self.wait(0.2):
+                    deaths += isinstance(event, Died)
+                    if isinstance(event, Died) and deaths > DEATHS * self.size:
+                        raise InputError(f"--pool ray: workers die as they start: {event.reason}")
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @property
+    def size(self) -> int:
+        return len(self._slots)
+
+    @property
+    def idle(self) -> list[int]:
+        slots = enumerate(self._slots)
+        return [i for i, slot in slots if slot.pending is None and slot.task is None]
+
+    def start(self, worker: int, task: Task) -> None:
+        slot = self._slots[worker]
+        slot.task, slot.silent = task, 0.0
+        slot.stream = slot.actor.train.remote(task)
+
+    def stop(self, task: int) -> None:
+        for slot in self._slots:
+            if slot.task and slot.task.id == task:
+                slot.actor.stop.remote(task)
+
+    def wait(self, seconds: float) -> list[Event]:
+        by_source = {slot.pending or slot.stream: slot for slot in self._slots}
+        by_source.pop(None, None)
+        events = []
+        if by_source:
+            for source in self._ready(list(by_source), seconds):
+                event = self._receive(by_source[source])
+                if event is not None:
+                    events.append(event)
+        else:
+            time.sleep(seconds)
+        self._kill_hanging()
+        self._look_at_cluster()
+        return events
+
+    def _ready(self, sources: list[Any], seconds: float) -> list[Any]:
+        """Returns the sources that have a message: all at once, or the first within `seconds`."""
+        ready, _ = self._ray.wait(sources, num_returns=len(sources), timeout=0, fetch_local=False)
+        if not ready and seconds:
+            ready, _ = self._ray.wait(sources, timeout=seconds, fetch_local=False)
+        return list(ready)
+
+    def _receive(self, slot: _Slot) -> Event | None:
+        slot.silent = 0.0
+        try:
+            message = self._ray.get(slot.pending or next(slot.stream))
+        except StopIteration:
+            return self._replace(slot, "ended without an answer")
+        except self._ray.exceptions.RayActorError as error:
+            return self._replace(slot, f"died ({_cause(error)})")
+        except self._ray.exceptions.RayError as error:
+            return self._replace(slot, f"failed ({_cause(error)})")
+        if isinstance(message, Ready):
+            self._welcome(slot, message)
+            return None
+        if isinstance(message, (Done, Failed)):
+            slot.task = slot.stream = None
+        return message  # type: ignore[no-any-return]
+
+    def _welcome(self, slot: _Slot, ready: Ready) -> None:
+        """Notes a new worker. Raises InputError if its machine has other versions than this one."""
+        slot.pending = None
+        self.device = self.device or ready.device
+        if ready.machine in self.machines:
+            return
+        self.machines.append(ready.machine)
+        for name, version in self._versions.items():
+            there = ready.machine["versions"].get(name)
+            if there != version:
+                raise InputError(
+                    f"--pool ray: node {ready.machine['host']} has {name} {there}, and this "
+                    f"machine {version}; install the same version everywhere"
+                )
+
+    def _replace(self, slot: _Slot, reason: str) -> Died:
+        """Starts another actor in the place of one that is lost."""
+        self._kill(slot)
+        task = slot.task.id if slot.task else None
+        if slot.hung:
+            reason = hung(self._limit)
+        self._slots[self._slots.index(slot)] = self._new_slot()
+        return Died(task=task, reason=reason)
+
+    def _new_slot(self) -> _Slot:
+        threads = max(int(self._cluster.cpus), 1)
+        actor: Any = (
+            self._cluster.spare.pop()
+            if self._cluster.spare
+            else self._actor.remote(self._dataset, self._device, threads)
+        )
+        return _Slot(actor=actor, pending=actor.ready.remote())
+
+    def _kill(self, slot: _Slot) -> None:
+        with suppress(Exception):  # it is dead, or the cluster is gone
+            self._ray.kill(slot.actor)
+
+    def _kill_hanging(self) -> None:
+        now = time.monotonic()
+        passed, self._listened = min(now - self._listened, LISTENED_SECONDS), now
+        for slot in self._slots:
+            slot.silent += passed if slot.task else 0.0
+            if slot.silent > self._limit and not slot.hung:
+                slot.hung = True
+                self._kill(slot)
+
+    def _look_at_cluster(self) -> None:
+        """Grows with the cluster. Raises PoolLost if its head does not answer any more."""
+        now = time.monotonic()
+        if now < self._looked + LOOK_SECONDS:
+            return
+        self._looked = now
+        if self._cluster.answers():
+            self._answered = now
+            self._grow()
+        elif now > self._answered + LOST_SECONDS:
+            raise PoolLost(
+                f"Ray cluster {self._cluster.address}: its head node does not answer; finished "
+                "trials are stored, the same command goes on from there on a new cluster"
+            )
+
+    def _grow(self) -> None:
+        """Starts the actors: as many as asked for, which makes a cluster grow that can, or else as
+        many as the nodes have room for."""
+        wanted = self._cluster.workers or self._cluster.room()
+        while len(self._slots) < min(self._most, wanted):
+            self._slots.append(self._new_slot())
+
+    def close(self) -> None:
+        for slot in self._slots:
+            if slot.pending or slot.task:
+                self._kill(slot)
+            else:
+                self._cluster.spare.append(slot.actor)
+        self._slots = []
+
+
+def _cause(error: Exception) -> str:
+    """Returns the first line that tells why an actor is lost."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    told = [line for line in lines if line.startswith(("The actor", "ModuleNotFoundError"))]
+    last = lines[-1] if lines else type(error).__name__
+    return (told or [last])[-1].rstrip(".")

@@ -1,0 +1,202 @@
+"""Runs on a Ray cluster: the same figures as here, lost actors and nodes, wrong clusters."""
+
+import os
+import signal
+import socket
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from ray_nodes import Nodes, on
+from scenes import GRID, SEARCH, Scene, check_grid, ended, wait_for
+from tiny import tiny_dataset
+
+from hpo.errors import InputError
+from hpo.workers import ray_cluster
+from hpo.workers.messages import Ready
+
+LONG = GRID.replace("seeds = 6", "seeds = 20")
+
+
+@pytest.fixture(scope="module")
+def nodes() -> Iterator[Nodes]:
+    """A head and two nodes with a CPU each."""
+    started = Nodes()
+    started.add(1)
+    started.add(1)
+    yield started
+    started.end()
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> Iterator[Callable[..., Scene]]:
+    scenes: list[Scene] = []
+
+    def make(text: str = GRID, folder: str = "run") -> Scene:
+        (tmp_path / folder).mkdir()
+        scenes.append(Scene(tmp_path / folder, text))
+        return scenes[-1]
+
+    yield make
+    for made in scenes:
+        made.end()
+
+
+def curves(scene: Scene) -> bytes:
+    return (scene.folder / "reports/study/curves.csv").read_bytes()
+
+
+def session_of(leader: int) -> list[str]:
+    """The processes of a session, by its leader."""
+    listed = subprocess.run(["ps", "-eo", "sid,args"], capture_output=True, text=True, check=True)
+    lines = [line.split(None, 1) for line in listed.stdout.splitlines()]
+    return [command for sid, command in lines if sid == str(leader)]
+
+
+def test_a_grid_has_the_figures_of_this_machine_and_leaves_the_cluster_as_it_was(nodes, scene):
+    here, there = scene(folder="here"), scene(folder="there")
+    here.whole("--workers", "1")
+    there.whole(*on(nodes), **nodes.env)
+    assert curves(there) == curves(here)
+    page = (there.folder / "reports/study/report.md").read_text()
+    assert "| Nodes | 1 × " in page
+    wait_for(lambda: not nodes.actors())
+
+
+def test_a_search_on_a_cluster_of_its_own_prunes_and_names_a_winner(scene):
+    searched = scene(
+        SEARCH.replace("n_trials = 30", "n_trials = 6").replace("seeds = 4", "seeds = 2")
+    )
+    process = searched.start("--pool", "ray", "--pruner", "median")
+    output = ended(process, 120)
+    assert process.returncode == 0, output
+    assert "The winner is" in output
+    assert (searched.folder / "reports/study/best/model.safetensors").is_file()
+    wait_for(lambda: not session_of(process.pid))
+
+
+def test_ctrl_c_stops_a_run_and_its_cluster(scene):
+    run = scene(LONG)
+    process = run.start("--pool", "ray")
+    wait_for(lambda: run.states()["COMPLETE"] > 5)
+    os.killpg(process.pid, signal.SIGINT)
+    output = ended(process, 30)
+    assert process.returncode == 130, output
+    assert (run.folder / "reports/study/index.html").is_file()
+    assert run.states()["RUNNING"] == 0
+    wait_for(lambda: not session_of(process.pid))
+
+
+def test_a_killed_runner_leaves_no_actor_and_lost_trainings_run_again_elsewhere(nodes, scene):
+    run = scene(LONG)
+    process = run.start(*on(nodes), **nodes.env)
+    wait_for(lambda: run.states()["COMPLETE"] > 5)
+    process.kill()
+    process.communicate()
+    wait_for(lambda: not nodes.actors(), seconds=20)
+    assert run.states()["COMPLETE"] < 60
+    doomed = nodes.add(1)
+    process = run.start(*on(nodes), **nodes.env)
+    wait_for(lambda: len(nodes.actors()) == 3)
+    os.kill(nodes.actors()[0], signal.SIGKILL)
+    nodes.kill(doomed)
+    output = ended(process)
+    assert process.returncode == 0, output
+    check_grid(run.trials(), 3, 20)
+
+
+def test_a_dead_head_ends_the_run_and_keeps_what_is_finished(scene, full):
+    nodes = Nodes()
+    try:
+        nodes.add(1)
+        run = scene(LONG.replace("epochs = 4", "epochs = 400"))
+        process = run.start(*on(nodes), **nodes.env)
+        wait_for(lambda: run.states()["COMPLETE"] > 0 or run.states()["RUNNING"] > 0)
+        for name in ("gcs_server", "raylet"):
+            nodes.head.all_processes[name][0].process.kill()
+        output = ended(process, 90)
+        assert process.returncode == 1, output
+        assert "its head node does not answer; finished trials are stored" in output
+        assert run.states()["RUNNING"] == 0
+    finally:
+        nodes.end()
+
+
+def closed_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--ray-address", "{closed}"], "nobody answers there; start the cluster by"),
+        (["--ray-address", "nowhere"], "must be host:port of the head node"),
+        (["--ray-address", "ray://127.0.0.1:10001"], "must be host:port of the head node"),
+        (["--ray-address", "{open}", "--cpus-per-trial", "3"], "has so many CPUs, the most is 1"),
+        (["--ray-address", "{open}", "--gpus-per-trial", "0.5"], "has so many GPUs, the most is 0"),
+        (["--ray-address", "{open}", "--device", "cuda"], "needs --gpus-per-trial"),
+        (["--ray-address", "{open}", "--cpus-per-trial", "-1"], "--cpus-per-trial: must be at"),
+    ],
+)
+def test_a_wrong_cluster_is_a_line(nodes, scene, options, said):
+    places = {"closed": f"127.0.0.1:{closed_port()}", "open": nodes.address}
+    run = scene()
+    output = run.whole(
+        "--pool", "ray", *(text.format(**places) for text in options), code=2, **nodes.env
+    )
+    assert said in output
+    assert len(output.splitlines()) == 1
+    assert not (run.folder / "hpo.db").exists()
+
+
+def test_a_wrong_token_is_a_line(nodes, scene):
+    output = scene().whole(*on(nodes), code=2, **{**nodes.env, "RAY_AUTH_TOKEN": "0" * 64})
+    assert "its token is missing here or differs" in output
+    assert len(output.splitlines()) == 1
+
+
+def test_without_ray_the_command_to_install_it_is_named(scene, tmp_path):
+    (tmp_path / "ray.py").write_text("raise ImportError")
+    output = scene().whole("--pool", "ray", code=2, PYTHONPATH=str(tmp_path))
+    assert output == "hpo: --pool ray: Ray is not installed; pip install 'hpo-studies[ray]'\n"
+
+
+def test_options_of_a_cluster_need_one(scene):
+    output = scene().whole("--cpus-per-trial", "2", code=2)
+    assert "--cpus-per-trial and --gpus-per-trial: need --pool ray" in output
+
+
+class Fake(ray_cluster.Cluster):
+    """A cluster of nodes that are only told."""
+
+    def _nodes(self) -> list[dict[str, float]]:
+        return [{"CPU": 8.0, "object_store_memory": 1e3}, {"CPU": 2.0, "GPU": 2.0}]
+
+
+def test_room_counts_what_fits_on_each_node():
+    def room(cpus: float, gpus: float) -> int:
+        return Fake(address="", cpus=cpus, gpus=gpus, workers=None).room()
+
+    assert room(1, 0) == 10
+    assert room(3, 0) == 2
+    assert room(0, 0.25) == 8
+    assert room(1, 0.5) == 2
+    with pytest.raises(InputError, match="no node of the cluster has both"):
+        Fake(address="", cpus=4, gpus=1, workers=None).check(tiny_dataset(), "auto")
+
+
+def test_a_dataset_larger_than_an_object_store_is_refused():
+    with pytest.raises(InputError, match="start Ray with --object-store-memory"):
+        Fake(address="", cpus=1, gpus=0, workers=None).check(tiny_dataset(), "auto")
+
+
+def test_a_node_with_other_versions_is_refused():
+    pool = object.__new__(ray_cluster.RayPool)
+    pool.device, pool.machines, pool._versions = "", [], {"python": "3.11.7", "torch": "2.9.0"}
+    machine = {"host": "far", "versions": {"python": "3.11.7", "torch": "2.8.0"}}
+    slot = ray_cluster._Slot(actor=None, pending=object())
+    with pytest.raises(InputError, match=r"node far has torch 2\.8\.0, and this machine 2\.9\.0"):
+        pool._welcome(slot, Ready(device="cpu", machine=machine))
