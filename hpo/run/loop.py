@@ -22,6 +22,7 @@ from hpo.workers.pool import Pool, PoolLost
 ATTEMPTS = 3
 REPEAT_SECONDS = 1.0  # some terminals send a signal twice
 TICK_SECONDS = 0.2
+FORECAST_SECONDS = 0.2  # between two forecasts
 LAST_READS = 3  # messages read of each worker at a stop: the last epochs and the end
 
 
@@ -52,6 +53,7 @@ class Loop:
     again: list[Job] = field(default_factory=list)
     stopping: bool = False
     idle_deaths: int = 0
+    next_forecast: float = 0.0
 
     def run(self) -> End:
         """Runs until the plan is done, a signal asks to stop, or the deadline passes."""
@@ -168,6 +170,9 @@ class Loop:
             watcher.on_end(job, _outcome(job))
 
     def _forecast(self) -> None:
+        if time.monotonic() < self.next_forecast:
+            return
+        self.next_forecast = time.monotonic() + FORECAST_SECONDS
         jobs = [*self.running.values(), *self.again]
         limit = self.deadline - time.monotonic()
         self.progress.expect(self.plan.seconds_left(jobs, self.pool.size, limit))

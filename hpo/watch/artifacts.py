@@ -3,6 +3,7 @@
 import json
 import os
 import tempfile
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -16,13 +17,16 @@ from hpo.report.figures.trial import Curve, CurvePicture
 from hpo.run.plan import Watcher
 
 NAME = "learning-curve.png"
+# A picture takes 25 ms, in which the runner does nothing else. So many are drawn at once, and so
+# many a second after that.
+AT_ONCE, A_SECOND = 200, 4.0
 
 
 class CurveArtifacts(Watcher):
     """Attaches a picture of its learning curve to each trial before the trial ends.
 
     If the folder cannot be written, `say` is told once, no more pictures are drawn, and trials go
-    on without them.
+    on without them. If trials end faster than A_SECOND for long, some of them have no picture.
     """
 
     def __init__(self, storage: BaseStorage, folder: Path, say: Callable[[str], None]) -> None:
@@ -32,6 +36,7 @@ class CurveArtifacts(Watcher):
         self.drawing = CurvePicture()
         self.say = say
         self.writable = True
+        self.allowed, self.asked, self.told = float(AT_ONCE), time.monotonic(), False
         try:
             folder.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=folder):
@@ -40,7 +45,7 @@ class CurveArtifacts(Watcher):
             self._give_up(error)
 
     def on_trial(self, trial: int, curve: Curve, epochs: int) -> None:
-        if not self.writable:
+        if not (self.writable and self._may_draw()):
             return
         try:
             with tempfile.TemporaryDirectory() as scratch:
@@ -55,6 +60,18 @@ class CurveArtifacts(Watcher):
                 )
         except OSError as error:
             self._give_up(error)
+
+    def _may_draw(self) -> bool:
+        now = time.monotonic()
+        self.allowed = min(self.allowed + A_SECOND * (now - self.asked), AT_ONCE)
+        self.asked = now
+        if self.allowed < 1:
+            if not self.told:
+                self.say("trials end too fast to draw all of them; some have no picture")
+            self.told = True
+            return False
+        self.allowed -= 1
+        return True
 
     def _give_up(self, error: OSError) -> None:
         self.writable = False
