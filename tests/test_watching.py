@@ -139,6 +139,14 @@ def test_an_ended_study_says_how_long_it_took(tmp_path):
     assert "left" not in text_of(render(found))
 
 
+def test_hundreds_of_workers_have_one_line():
+    progress = Progress(title="big", total=9, workers=["a trial"] * 20 + [""] * 80)
+    lines = text_of(render(progress)).splitlines()
+    assert len(lines) == 2 + 16 + 1
+    assert "84 more" in lines[-1]
+    assert "4 train" in lines[-1]
+
+
 @pytest.mark.parametrize("width", [40, 80])
 def test_no_line_of_the_picture_wraps(width):
     progress = Progress(

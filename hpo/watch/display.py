@@ -13,6 +13,8 @@ from hpo.run.plan import Job, Watcher
 from hpo.run.progress import Progress
 from hpo.text import seconds_text
 
+MOST_WORKERS = 16  # with a line of their own
+
 
 def render(progress: Progress) -> RenderableType:
     """Returns a header with bar, counts and times, a line per worker, and the best trial so far.
@@ -32,8 +34,11 @@ def render(progress: Progress) -> RenderableType:
     rows.add_column(no_wrap=True, min_width=len(f"worker {len(progress.workers)}"))
     rows.add_column(no_wrap=True, overflow="ellipsis")
     rows.add_row(Text("trials", style="dim"), Text(progress.counts.replace(" trials", "")))
-    for number, task in enumerate(progress.workers, 1):
+    for number, task in enumerate(progress.workers[:MOST_WORKERS], 1):
         rows.add_row(Text(f"worker {number}", style="dim"), Text(task or "idle"))
+    if more := progress.workers[MOST_WORKERS:]:
+        busy = sum(map(bool, more))
+        rows.add_row(Text(f"{len(more)} more", style="dim"), Text(f"{busy} train"))
     if progress.best:
         rows.add_row(Text("best", style="dim"), Text(progress.best))
     return Group(header, rows)
