@@ -98,14 +98,16 @@ class Pool(Protocol):
     device: str
     machines: list[dict[str, Any]]
 
-    def __enter__(self) -> Self: ...
+    def __enter__(self) -> Self:
+        """Waits for the first worker."""
 
     def __exit__(
         self,
         kind: type[BaseException] | None,
         error: BaseException | None,
         trace: TracebackType | None,
-    ) -> None: ...
+    ) -> None:
+        self.close()
 
     @property
     def size(self) -> int:
@@ -146,7 +148,7 @@ class _Worker:
     hung: bool = False
 
 
-class LocalPool:
+class LocalPool(Pool):
     """A Pool of `workers` processes with one torch thread each that share a dataset in memory."""
 
     def __init__(
@@ -161,21 +163,13 @@ class LocalPool:
         self.device = ""
         self.machines: list[dict[str, Any]] = []
 
-    def __enter__(self) -> "LocalPool":
+    def __enter__(self) -> Self:
         try:
             self.device = self._first_word()
         except BaseException:
             self.close()
             raise
         return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _start_worker(self) -> _Worker:
         preload()  # the server may have been killed, too

@@ -15,7 +15,6 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from types import TracebackType
 from typing import Any, Self
 
 import joblib
@@ -26,7 +25,7 @@ from hpo.errors import InputError
 from hpo.text import quoted
 from hpo.workers.machine import versions
 from hpo.workers.messages import Died, Done, Event, Failed, Ready, Task
-from hpo.workers.pool import LISTENED_SECONDS, PoolLost, hung
+from hpo.workers.pool import LISTENED_SECONDS, Pool, PoolLost, hung
 from hpo.workers.ray_worker import RayWorker
 
 ANSWER_SECONDS = 5.0  # for an address to accept a connection
@@ -244,7 +243,7 @@ class _Slot:
     hung: bool = False
 
 
-class RayPool:
+class RayPool(Pool):
     """A Pool of at most `workers` actors. It grows when nodes join the cluster."""
 
     def __init__(
@@ -289,14 +288,6 @@ class RayPool:
             self.close()
             raise
         return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     @property
     def size(self) -> int:
