@@ -16,6 +16,7 @@ from hpo.errors import InputError
 from hpo.workers import ray_cluster
 from hpo.workers.messages import Ready
 
+MNIST_5K = ("run", "grid-report", "--dataset", "mnist-5k")
 LONG = GRID.replace("seeds = 6", "seeds = 20")
 
 
@@ -54,10 +55,13 @@ def session_of(leader: int) -> list[str]:
     return [command for sid, command in lines if sid == str(leader)]
 
 
-def test_a_grid_has_the_figures_of_this_machine_and_leaves_the_cluster_as_it_was(nodes, scene):
+def test_a_grid_that_loses_an_actor_has_the_figures_of_this_machine(nodes, scene):
     here, there = scene(folder="here"), scene(folder="there")
+    process = there.start(*on(nodes), **nodes.env)
+    os.kill(wait_for(nodes.actors)[0], signal.SIGKILL)
     here.whole("--workers", "1")
-    there.whole(*on(nodes), **nodes.env)
+    output = ended(process)
+    assert process.returncode == 0, output
     assert curves(there) == curves(here)
     page = (there.folder / "reports/study/report.md").read_text()
     assert "| Nodes | 1 × " in page
@@ -76,7 +80,7 @@ def test_a_search_on_a_cluster_of_its_own_prunes_and_names_a_winner(scene):
     wait_for(lambda: not session_of(process.pid))
 
 
-def test_ctrl_c_stops_a_run_and_its_cluster(scene):
+def test_ctrl_c_stops_a_run_and_its_cluster(scene, full):
     run = scene(LONG)
     process = run.start("--pool", "ray")
     wait_for(lambda: run.states()["COMPLETE"] > 5)
@@ -88,7 +92,7 @@ def test_ctrl_c_stops_a_run_and_its_cluster(scene):
     wait_for(lambda: not session_of(process.pid))
 
 
-def test_a_killed_runner_leaves_no_actor_and_lost_trainings_run_again_elsewhere(nodes, scene):
+def test_a_killed_runner_leaves_no_actor_and_lost_trainings_run_again(nodes, scene, full):
     run = scene(LONG)
     process = run.start(*on(nodes), **nodes.env)
     wait_for(lambda: run.states()["COMPLETE"] > 5)
@@ -141,21 +145,22 @@ def closed_port() -> int:
         (["--ray-address", "{open}", "--cpus-per-trial", "-1"], "--cpus-per-trial: must be at"),
     ],
 )
-def test_a_wrong_cluster_is_a_line(nodes, scene, options, said):
+def test_a_wrong_cluster_is_a_line(nodes, forked_hpo, tmp_path, options, said):
     places = {"closed": f"127.0.0.1:{closed_port()}", "open": nodes.address}
-    run = scene()
-    output = run.whole(
-        "--pool", "ray", *(text.format(**places) for text in options), code=2, **nodes.env
-    )
-    assert said in output
-    assert len(output.splitlines()) == 1
-    assert not (run.folder / "hpo.db").exists()
+    given = [text.format(**places) for text in options]
+    ended = forked_hpo(*MNIST_5K, "--pool", "ray", *given, env=nodes.env)
+    assert ended.code == 2
+    assert said in ended.err
+    assert len(ended.err.splitlines()) == 1
+    assert not (tmp_path / "hpo.db").exists()
 
 
-def test_a_wrong_token_is_a_line(nodes, scene):
-    output = scene().whole(*on(nodes), code=2, **{**nodes.env, "RAY_AUTH_TOKEN": "0" * 64})
-    assert "its token is missing here or differs" in output
-    assert len(output.splitlines()) == 1
+def test_a_wrong_token_is_a_line(nodes, forked_hpo):
+    env = {**nodes.env, "RAY_AUTH_TOKEN": "0" * 64}
+    ended = forked_hpo(*MNIST_5K, *on(nodes), env=env)
+    assert ended.code == 2
+    assert "its token is missing here or differs" in ended.err
+    assert len(ended.err.splitlines()) == 1
 
 
 def test_without_ray_the_command_to_install_it_is_named(scene, tmp_path):
@@ -164,9 +169,10 @@ def test_without_ray_the_command_to_install_it_is_named(scene, tmp_path):
     assert output == "hpo: --pool ray: Ray is not installed; pip install 'hpo-studies[ray]'\n"
 
 
-def test_options_of_a_cluster_need_one(scene):
-    output = scene().whole("--cpus-per-trial", "2", code=2)
-    assert "--cpus-per-trial and --gpus-per-trial: need --pool ray" in output
+def test_options_of_a_cluster_need_one(forked_hpo):
+    ended = forked_hpo(*MNIST_5K, "--cpus-per-trial", "2")
+    assert ended.code == 2
+    assert "--cpus-per-trial and --gpus-per-trial: need --pool ray" in ended.err
 
 
 class Fake(ray_cluster.Cluster):

@@ -179,7 +179,11 @@ def _import_ray(address: str | None) -> Any:
 @contextmanager
 def _without_stderr() -> Iterator[None]:
     """Drops what is written to stderr: Ray's C++ code has no other place for its warnings."""
-    before = os.dup(2)
+    try:
+        before = os.dup(2)
+    except OSError:  # it is closed
+        yield
+        return
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)
     try:
