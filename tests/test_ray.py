@@ -6,6 +6,7 @@ import socket
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from ray_nodes import Nodes, on
@@ -16,16 +17,14 @@ from hpo.errors import InputError
 from hpo.workers import ray_cluster
 from hpo.workers.messages import Ready
 
-MNIST_5K = ("run", "grid-report", "--dataset", "mnist-5k")
 LONG = GRID.replace("seeds = 6", "seeds = 20")
 
 
 @pytest.fixture(scope="module")
 def nodes() -> Iterator[Nodes]:
-    """A head and two nodes with a CPU each."""
+    """A head and a node with two CPUs."""
     started = Nodes()
-    started.add(1)
-    started.add(1)
+    started.add(2)
     yield started
     started.end()
 
@@ -55,7 +54,18 @@ def session_of(leader: int) -> list[str]:
     return [command for sid, command in lines if sid == str(leader)]
 
 
-def test_a_grid_that_loses_an_actor_has_the_figures_of_this_machine(nodes, scene):
+WRONG = {
+    "has so many CPUs, the most is 2": ("--cpus-per-trial", "3"),
+    "has so many GPUs, the most is 0": ("--gpus-per-trial", "0.5"),
+    "--device cuda: needs --gpus-per-trial": ("--device", "cuda"),
+}
+
+
+def test_a_cluster_is_joined_or_refused_and_a_lost_actor_costs_nothing(nodes, scene, forked_hpo):
+    for said, options in WRONG.items():
+        refused(forked_hpo, said, *on(nodes), *options, env=nodes.env)
+    wrong = {**nodes.env, "RAY_AUTH_TOKEN": "0" * 64}
+    refused(forked_hpo, "its token is missing here or differs", *on(nodes), env=wrong)
     here, there = scene(folder="here"), scene(folder="there")
     process = there.start(*on(nodes), **nodes.env)
     os.kill(wait_for(nodes.actors)[0], signal.SIGKILL)
@@ -72,7 +82,7 @@ def test_a_search_on_a_cluster_of_its_own_prunes_and_names_a_winner(scene):
     searched = scene(
         SEARCH.replace("n_trials = 30", "n_trials = 6").replace("seeds = 4", "seeds = 2")
     )
-    process = searched.start("--pool", "ray", "--pruner", "median")
+    process = searched.start("--pool", "ray", "--workers", "1")
     output = ended(process, 120)
     assert process.returncode == 0, output
     assert "The winner is" in output
@@ -127,6 +137,15 @@ def test_a_dead_head_ends_the_run_and_keeps_what_is_finished(scene, full):
         nodes.end()
 
 
+def refused(hpo: Callable[..., Any], said: str, *options: str, **more: Any) -> None:
+    """Checks that a run with these options ends in a line and stores nothing."""
+    ended = hpo("run", "grid-report", "--dataset", "mnist-5k", *options, **more)
+    assert ended.code == 2
+    assert said in ended.err
+    assert len(ended.err.splitlines()) == 1
+    assert "No studies" in hpo("list").out
+
+
 def closed_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -134,33 +153,15 @@ def closed_port() -> int:
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("address", "said"),
     [
-        (["--ray-address", "{closed}"], "nobody answers there; start the cluster by"),
-        (["--ray-address", "nowhere"], "must be host:port of the head node"),
-        (["--ray-address", "ray://127.0.0.1:10001"], "must be host:port of the head node"),
-        (["--ray-address", "{open}", "--cpus-per-trial", "3"], "has so many CPUs, the most is 1"),
-        (["--ray-address", "{open}", "--gpus-per-trial", "0.5"], "has so many GPUs, the most is 0"),
-        (["--ray-address", "{open}", "--device", "cuda"], "needs --gpus-per-trial"),
-        (["--ray-address", "{open}", "--cpus-per-trial", "-1"], "--cpus-per-trial: must be at"),
+        ("127.0.0.1:{port}", "nobody answers there; start the cluster by"),
+        ("nowhere", "must be host:port of the head node"),
+        ("ray://127.0.0.1:10001", "must be host:port of the head node"),
     ],
 )
-def test_a_wrong_cluster_is_a_line(nodes, forked_hpo, tmp_path, options, said):
-    places = {"closed": f"127.0.0.1:{closed_port()}", "open": nodes.address}
-    given = [text.format(**places) for text in options]
-    ended = forked_hpo(*MNIST_5K, "--pool", "ray", *given, env=nodes.env)
-    assert ended.code == 2
-    assert said in ended.err
-    assert len(ended.err.splitlines()) == 1
-    assert not (tmp_path / "hpo.db").exists()
-
-
-def test_a_wrong_token_is_a_line(nodes, forked_hpo):
-    env = {**nodes.env, "RAY_AUTH_TOKEN": "0" * 64}
-    ended = forked_hpo(*MNIST_5K, *on(nodes), env=env)
-    assert ended.code == 2
-    assert "its token is missing here or differs" in ended.err
-    assert len(ended.err.splitlines()) == 1
+def test_a_wrong_address_is_a_line(forked_hpo, address, said):
+    refused(forked_hpo, said, "--pool", "ray", "--ray-address", address.format(port=closed_port()))
 
 
 def test_without_ray_the_command_to_install_it_is_named(scene, tmp_path):
@@ -169,10 +170,9 @@ def test_without_ray_the_command_to_install_it_is_named(scene, tmp_path):
     assert output == "hpo: --pool ray: Ray is not installed; pip install 'hpo-studies[ray]'\n"
 
 
-def test_options_of_a_cluster_need_one(forked_hpo):
-    ended = forked_hpo(*MNIST_5K, "--cpus-per-trial", "2")
-    assert ended.code == 2
-    assert "--cpus-per-trial and --gpus-per-trial: need --pool ray" in ended.err
+def test_options_of_a_cluster_need_one_and_have_bounds(forked_hpo):
+    refused(forked_hpo, "and --gpus-per-trial: need --pool ray", "--cpus-per-trial", "2")
+    refused(forked_hpo, "--cpus-per-trial: must be at least 0", "--cpus-per-trial", "-1")
 
 
 class Fake(ray_cluster.Cluster):
