@@ -14,8 +14,10 @@ from scenes import GRID, SEARCH, Scene, check_grid, ended, wait_for
 from tiny import tiny_dataset
 
 from hpo.errors import InputError
+from hpo.study.config import Config, Seeds
 from hpo.workers import ray_cluster
-from hpo.workers.messages import Ready
+from hpo.workers.messages import Done, EpochDone, Ready, Task
+from hpo.workers.ray_worker import RayWorker
 
 LONG = GRID.replace("seeds = 6", "seeds = 20")
 
@@ -206,3 +208,16 @@ def test_a_node_with_other_versions_is_refused():
     slot = ray_cluster._Slot(actor=None, pending=object())
     with pytest.raises(InputError, match=r"node far has torch 2\.8\.0, and this machine 2\.9\.0"):
         pool._welcome(slot, Ready(device="cpu", machine=machine))
+
+
+def test_an_actor_of_an_earlier_pool_trains_a_task_whose_number_was_stopped_there():
+    worker = RayWorker(tiny_dataset(), "cpu", 1)
+    worker.stop(1)
+    config = Config(depth=1, width=8, activation="relu", optimizer="sgd", lr=0.1, epochs=2)
+    messages = list(worker.train(Task(id=1, config=config, seeds=(Seeds.of(0),))))
+    assert [type(message) for message in messages] == [EpochDone, EpochDone, Done]
+
+
+def test_trainings_without_cpus_need_a_number_of_workers():
+    with pytest.raises(InputError, match="--cpus-per-trial 0: needs --workers"):
+        Fake(address="", cpus=0, gpus=0, workers=None).check(tiny_dataset(), "auto")

@@ -144,7 +144,7 @@ def test_hundreds_of_workers_have_one_line():
     lines = text_of(render(progress)).splitlines()
     assert len(lines) == 2 + 16 + 1
     assert "84 more" in lines[-1]
-    assert "4 train" in lines[-1]
+    assert "4 are training" in lines[-1]
 
 
 @pytest.mark.parametrize("width", [40, 80])

@@ -17,8 +17,8 @@ from hpo.report.figures.trial import Curve, CurvePicture
 from hpo.run.plan import Watcher
 
 NAME = "learning-curve.png"
-# A picture takes 25 ms, in which the runner does nothing else. So many are drawn at once, and so
-# many a second after that.
+# A picture takes 25 ms of the runner. AT_ONCE pictures are drawn in any case; after that, A_SECOND
+# pictures in each second.
 AT_ONCE, A_SECOND = 200, 4.0
 
 

@@ -38,7 +38,7 @@ def render(progress: Progress) -> RenderableType:
         rows.add_row(Text(f"worker {number}", style="dim"), Text(task or "idle"))
     if more := progress.workers[MOST_WORKERS:]:
         busy = sum(map(bool, more))
-        rows.add_row(Text(f"{len(more)} more", style="dim"), Text(f"{busy} train"))
+        rows.add_row(Text(f"{len(more)} more", style="dim"), Text(f"{busy} are training"))
     if progress.best:
         rows.add_row(Text("best", style="dim"), Text(progress.best))
     return Group(header, rows)

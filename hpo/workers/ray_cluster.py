@@ -1,7 +1,7 @@
 """Workers on a Ray cluster: one actor per training at a time, streams of epochs.
 
 Ray (https://docs.ray.io) starts, places and watches the actors. The task of a lost actor comes back
-as Died, and the runner trains it again. Ray itself restarts nothing, so no epoch is told twice.
+as Died, and the runner trains it again. Ray itself restarts nothing: no epoch is reported twice.
 """
 
 import math
@@ -85,6 +85,8 @@ class Cluster:
         """Raises InputError if no node has what a training needs."""
         if device == "cuda" and not self.gpus:
             raise InputError("--device cuda: needs --gpus-per-trial, such as 1 or 0.25")
+        if not (self.cpus or self.gpus or self.workers):
+            raise InputError("--cpus-per-trial 0: needs --workers: nothing else bounds them")
         nodes = self._nodes()
         for option, asked, key in (("cpus", self.cpus, "CPU"), ("gpus", self.gpus, "GPU")):
             most = max((node.get(key, 0.0) for node in nodes), default=0.0)

@@ -36,6 +36,7 @@ class RayWorker:
         """Trains a task; yields an EpochDone for each epoch, and then Done or Failed."""
         from hpo.workers.worker import answers
 
+        self.stopped = 0  # an earlier pool's tasks had the same numbers
         yield from answers(task, self.dataset, self.device, lambda: self.stopped == task.id)
 
     def stop(self, task: int) -> None:

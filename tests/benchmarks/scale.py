@@ -237,7 +237,7 @@ def main() -> None:
     text += f"\n| {' | '.join(COLUMNS)} |\n|{' --- |' * len(COLUMNS)}\n"
     runs = [(workers, "random", 0) for workers in options.workers]
     runs += [(max(options.workers), "tpe", stored) for stored in options.stored]
-    with connect(None, dataset(), "cpu", cpus=0, gpus=0, workers=None) as cluster:
+    with connect(None, dataset(), "cpu", cpus=0, gpus=0, workers=1) as cluster:
         for workers, sampler, stored in runs:
             row = measure(
                 Cluster(**{**vars(cluster), "workers": workers, "stored": {}}),
