@@ -95,6 +95,12 @@ Seeds = Annotated[
     ),
 ]
 GOAL = "Search: go on until the study holds N finished trials in total."
+RESOLVE = "Grid: more seeds, round by round, for the networks of claims that are still open."
+UntilResolved = Annotated[bool, _option(RESOLVE, "--until-resolved")]
+CHANGED = "Grid: accept claims that changed since the first trial; the report names the change."
+ChangedClaims = Annotated[bool, _option(CHANGED, "--changed-claims")]
+REPEATS = "Search: run the whole search N times with other sampler seeds; report the spread."
+Repeats = Annotated[int | None, _option(REPEATS, least=1, show_default="1", metavar="N")]
 Trials = Annotated[int | None, _option(GOAL, least=1, show_default=FILE, metavar="N")]
 LIMIT = "Start no trial after this time, stop those that run, go on to the report."
 Timeout = Annotated[float | None, _option(LIMIT, least=0, metavar="SECONDS")]
@@ -160,10 +166,13 @@ Invert = Annotated[bool, _option("Images are dark on light, unlike MNIST's.", "-
 def run(
     study: StudyArgument,
     seeds: Seeds = None,
+    until_resolved: UntilResolved = False,
+    changed_claims: ChangedClaims = False,
     trials: Trials = None,
     timeout: Timeout = None,
     sampler: Sampler = None,
     sampler_seed: SamplerSeed = None,
+    repeats: Repeats = None,
     pruner: Pruner = None,
     workers: Workers = None,
     pool: Pool = "local",

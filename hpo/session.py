@@ -38,10 +38,13 @@ class Options:
 
     study: str
     seeds: int | None
+    until_resolved: bool
+    changed_claims: bool
     trials: int | None
     timeout: float | None
     sampler: str | None
     sampler_seed: int | None
+    repeats: int | None
     pruner: str | None
     workers: int | None
     pool: str
@@ -70,6 +73,8 @@ def run(options: Options) -> bool:
     """
     file = _with_options(study_file.load(options.study), options)
     name = study_file.check_name(file.name if options.name is None else options.name)
+    if isinstance(file, study_file.SearchStudy) and (options.repeats or 1) > 1:
+        return _repeat(options, file, name)
     check_writable(options.out, name)
 
     if options.pool == "local":
@@ -93,6 +98,19 @@ def run(options: Options) -> bool:
         holder = stack.enter_context(only_run(absolute, name, say))
         workers = _workers(options, dataset, stack)
         return _run(options, file, dataset, name, holder, workers, stack)
+
+
+def _repeat(options: Options, file: study_file.SearchStudy, name: str) -> bool:
+    """Runs the search with several sampler seeds, each as a study of its own; the first one last,
+    so that its report has the others beside it."""
+    assert options.repeats
+    done = True
+    for number in reversed(range(options.repeats)):
+        own = name if number == 0 else f"{name}.repeat-{number + 1}"
+        seed = file.sampler_seed + number
+        once = dataclasses.replace(options, repeats=None, name=own, sampler_seed=seed)
+        done = run(once) and done
+    return done
 
 
 def _workers(options: Options, dataset: "Dataset", stack: ExitStack) -> "tuple[MakePool, int]":
@@ -201,8 +219,15 @@ def _train(run: "Run", file: study_file.StudyFile, name: str, options: Options) 
     if isinstance(file, study_file.SearchStudy):
         folder = options.out / name / "best"
         return runner.run_search(run, file, name=name, folder=folder, timeout=timeout)
-    seeds = range(options.seeds or file.seeds)
-    return runner.run_grid(run, file, name=name, seeds=seeds, timeout=timeout)
+    return runner.run_grid(
+        run,
+        file,
+        name=name,
+        seeds=range(options.seeds or file.seeds),
+        until_resolved=options.until_resolved,
+        changed_claims=options.changed_claims,
+        timeout=timeout,
+    )
 
 
 def _report(run: "Run", name: str, folder: Path, notes: "Notes | None") -> bool:
@@ -272,9 +297,11 @@ def _with_options(file: study_file.StudyFile, options: Options) -> study_file.St
         "pruner": options.pruner,
     }
     if not isinstance(file, study_file.SearchStudy):
-        _refuse(search, file.name, "grid")
+        _refuse({**search, "repeats": options.repeats}, file.name, "grid")
+        _check_rounds(options, file)
         return file
-    _refuse({"seeds": options.seeds}, file.name, "search")
+    grid = ("seeds", "until_resolved", "changed_claims")
+    _refuse({key: getattr(options, key) or None for key in grid}, file.name, "search")
     from hpo.run import samplers
 
     changes: dict[str, Any] = {key: v for key, v in search.items() if v is not None}
@@ -283,6 +310,21 @@ def _with_options(file: study_file.StudyFile, options: Options) -> study_file.St
     changed = dataclasses.replace(file, **changes)
     samplers.check_together(changed, f"study {file.name!r}")
     return changed
+
+
+def _check_rounds(options: Options, file: study_file.GridStudy) -> None:
+    """Raises InputError if the study cannot go on until its claims are resolved."""
+    if not options.until_resolved:
+        return
+    if options.seeds:
+        raise InputError("--until-resolved: chooses the seeds, so leave out --seeds")
+    if not file.rounds:
+        raise InputError(
+            f"--until-resolved: study {file.name!r} has a fixed number of seeds; give it "
+            "seeds = { start = 5, most = 40, step = 5 }"
+        )
+    if not file.claims:
+        raise InputError(f"--until-resolved: study {file.name!r} has no [[claims]] to resolve")
 
 
 def _refuse(options: dict[str, Any], study: str, kind: str) -> None:

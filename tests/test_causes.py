@@ -10,9 +10,9 @@ from test_claims import GRID
 from test_report import store
 
 from hpo.errors import InputError
-from hpo.report import causes
 from hpo.report import grid as grid_report
-from hpo.report.page import Picture
+from hpo.report.blocks.page import Picture
+from hpo.report.conclusions import causes
 from hpo.storage import results
 from hpo.storage.open import open_storage
 from hpo.study import file as study_file

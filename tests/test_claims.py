@@ -2,19 +2,21 @@
 
 import dataclasses
 import math
+import re
 
 import numpy as np
+import pandas as pd
 import pytest
 from test_report import store
 
 from hpo.analysis import claims as judged
 from hpo.analysis.hypothesis_tests import Verdict
 from hpo.errors import InputError
-from hpo.report import claims as verdict_report
 from hpo.report import grid as grid_report
-from hpo.report import noise
 from hpo.report import write as report
-from hpo.report.page import Table
+from hpo.report.blocks.page import Table
+from hpo.report.conclusions import claims as verdict_report
+from hpo.report.conclusions import noise
 from hpo.storage import results
 from hpo.study import file as study_file
 from hpo.study.claims import Form, Term
@@ -58,6 +60,9 @@ def test_a_claim_says_its_sides_its_metric_and_where_it_stands(tmp_path):
     assert (claim.says, claim.quote, claim.where) == ("It is so.", "So!", "3.2")
     [claim] = loaded(tmp_path, 'greater = [0.01, "a"]\nmetric = "gap"').claims
     assert claim.terms == (Term(number=0.01), Term(cell="a"))
+    [claim] = loaded(tmp_path, 'greater = ["a - b", 0]').claims
+    assert claim.terms[0] == Term(cell="a", minus=Term(cell="b"))
+    assert claim.cells == ("a", "b")
     [claim] = loaded(tmp_path, 'best = "b"').claims
     assert claim.terms == (Term(cell="b"), Term(cell="a"))
 
@@ -80,6 +85,25 @@ def test_a_claim_says_its_sides_its_metric_and_where_it_stands(tmp_path):
         ('similar = ["a", "b"]\nwithin = 2', "claims[0].within: must be a share between 0 and 1"),
         ('greater = ["a", "b"]\nwithin = 0.1', "claims[0].within: belongs to `similar` alone"),
         ('greater = ["a", "b"]\namong = ["a"]', "claims[0].among: belongs to `best` alone"),
+        ('fails = "a"\nby = "wins"', "claims[0].by: belongs to `greater` and `best` alone"),
+        ('greater = ["a", "b"]\nby = "luck"', "claims[0].by: must be one of means, wins"),
+        ('greater = ["a", "b"]\nbelow = 0.3', "claims[0].below: belongs to `fails` alone"),
+        ('greater = ["a", "b"]\nmatters = 0', "claims[0].matters: must be a number greater than"),
+        ('similar = ["a", "b"]\nmatters = 0.1', "claims[0].matters: belongs to `greater` and"),
+        (
+            'greater = ["a", "b"]\nby = "wins"\nmatters = 0.1',
+            "claims[0].matters: belongs to a comparison of means, not of wins",
+        ),
+        (
+            'greater = ["a", "b"]\nmetric = "train_seconds"\nmatters = 0.1',
+            "claims[0].matters: times are compared as ratios; use `similar` with `within`",
+        ),
+        (
+            'similar = ["a - b", "b"]\nmetric = "test_loss"',
+            "claims[0].similar: compares ratios of test_loss, so no side can be a difference",
+        ),
+        ('greater = ["a - c", 0]', "claims[0].greater: no cell is named 'c'"),
+        ('untestable = " "', "claims[0].untestable: must say why this design cannot test it"),
         ('best = ["a"]', "claims[0].best: must be a cell's name"),
         ('best = "a"\namong = []', "claims[0].among: must be a list of other cells"),
         ('fails = "a"\nmetric = "gap"', "claims[0].metric: goes without"),
@@ -112,20 +136,19 @@ def part(study: results.StoredGrid, says: str) -> judged.Part:
     return next(of for of in judged.claim_verdicts(study) if of.claim.says == says).decisive
 
 
-def test_ten_seeds_decide_what_three_cannot(tmp_path):
+def test_fifteen_seeds_decide_what_three_cannot(tmp_path):
     (tmp_path / "few").mkdir()
-    says = "ReLU is more accurate than tanh, and tanh than sigmoid."
-    many, few = store(tmp_path, seeds=10), store(tmp_path / "few", seeds=3)
+    many, few = store(tmp_path, seeds=15), store(tmp_path / "few", seeds=3)
     assert verdicts(many)["The deeper network fails to learn."] == "holds"
     assert verdicts(few)["The deeper network fails to learn."] == "unresolved"
-    assert says in verdicts(many)
+    assert verdicts(many)["The wider network is more accurate than the baseline."] == "holds"
 
 
 @pytest.mark.parametrize("seeds", [0, 1, 2])
 def test_few_seeds_or_none_leave_everything_unresolved_and_say_why(tmp_path, seeds):
     study = store(tmp_path, seeds=seeds)
     found = judged.claim_verdicts(study)
-    assert {of.verdict for of in found} <= {Verdict.UNRESOLVED, Verdict.HOLDS}
+    assert {of.verdict for of in found} == {Verdict.UNRESOLVED, Verdict.UNTESTABLE}
     said = [verdict_report.sentence(study, of) for of in found]
     reason = ("cannot be tested", "does not tell what others would give", "do not decide")[seeds]
     assert any(reason in sentence for sentence in said)
@@ -137,7 +160,7 @@ def test_a_cell_whose_trials_all_failed_leaves_its_claims_unresolved(tmp_path):
     frame = study.trials.copy()
     frame.loc[frame["cell"] == "relu", "state"] = "FAIL"
     without = dataclasses.replace(study, trials=frame)
-    says = "ReLU with SGD at 0.1 is the most accurate network of all."
+    says = "ReLU with SGD at 0.1 is the most accurate of the networks that learn."
     assert verdicts(without)[says] == "unresolved"
     of = next(of for of in judged.claim_verdicts(without) if of.claim.says == says)
     assert "so this cannot be tested" in verdict_report.sentence(without, of)
@@ -148,34 +171,130 @@ def test_seeds_that_differ_in_nothing_divide_by_nothing(tmp_path):
     study = store(tmp_path, seeds=4)
     frame = study.trials.copy()
     frame[["test_accuracy", "test_loss", "train_seconds"]] = [0.5, 1.0, 2.0]
-    report.write(dataclasses.replace(study, trials=frame), tmp_path / "out")
+    alike = dataclasses.replace(study, trials=frame)
+    report.write(alike, tmp_path / "out")
+    of = next(
+        of for of in judged.claim_verdicts(alike) if "The wider network is more" in of.claim.says
+    )
+    assert "The seeds do not differ" in verdict_report.sentence(alike, of)
 
 
-def test_losses_that_are_not_finite_are_left_out_and_counted(tmp_path):
-    study = store(tmp_path, seeds=4)
+def diverged(study: results.StoredGrid, cell: str, seeds: list[int]) -> results.StoredGrid:
+    """The study with runs of the cell that diverged, as the runner stores them."""
     frame = study.trials.copy()
-    of_tanh = frame.index[frame["cell"] == "tanh"]
-    frame.loc[of_tanh[0], "test_loss"] = math.nan
-    says = "ReLU has a lower test loss than tanh, and tanh than sigmoid."
-    study = dataclasses.replace(study, trials=frame)
-    [of] = [of for of in judged.claim_verdicts(study) if of.claim.says == says]
-    assert [part.lost for part in of.parts] == [1, 1]
-    assert "1 seed left out, not finite" in verdict_report.sentence(study, of)
+    lost = (frame["cell"] == cell) & frame["seed"].isin(seeds)
+    frame.loc[lost, ["test_accuracy", "test_loss", "valid_loss", "diverged"]] = [
+        0.098, math.nan, math.nan, True,
+    ]  # fmt: skip
+    return dataclasses.replace(study, trials=frame)
 
 
-def test_seeds_of_one_stack_have_one_time(tmp_path):
-    study = store(tmp_path, seeds=10)
-    frame = study.trials.copy()
-    baseline = frame["cell"] == "baseline"
-    frame.loc[baseline, "stack"] = 5
-    frame.loc[baseline, "train_seconds"] = np.repeat([1.5, 1.6], 5)
-    frame.loc[~baseline, "stack"] = 1
-    study = dataclasses.replace(study, trials=frame)
-    cell = study.file.cells[0]
-    assert judged.separate_times(study, cell) == [1.5, 1.6]
-    found = part(study, "The wider network takes longer to train than the baseline.")
-    assert found.evidence is not None
-    assert found.evidence.n == 12
+def test_a_seed_that_diverged_is_a_failure_and_never_left_out_of_the_count(tmp_path):
+    study = diverged(store(tmp_path, seeds=12), "tanh", [2, 5])
+    of = next(of for of in judged.claim_verdicts(study) if "Tanh has a lower" in of.claim.says)
+    assert of.decisive.left_out == 2
+    assert of.decisive.evidence.n == 10
+    said = verdict_report.sentence(study, of)
+    assert "Tanh MLP 2 of 12 (at most 44%)" in said
+    assert "Baseline MLP 0 of 12 (at most 22%)" in said
+
+
+def test_by_wins_a_seed_that_diverged_is_the_worst(tmp_path):
+    raw = {"claims": [{"says": "So.", "greater": ["baseline", "tanh"], "by": "wins"}]}
+    plain = store(tmp_path, seeds=6, raw=raw)
+    frame = plain.trials.copy()
+    frame.loc[frame["cell"] == "tanh", "test_accuracy"] = 0.99
+    lost = diverged(dataclasses.replace(plain, trials=frame), "tanh", [0, 3])
+    [of] = judged.claim_verdicts(lost)
+    evidence = of.decisive.evidence
+    assert (evidence.n, evidence.effect, evidence.test) == (6, 2 / 6, "signs")
+    raw["claims"][0] |= {"greater": ["tanh", "baseline"], "metric": "test_loss"}
+    (tmp_path / "loss").mkdir()
+    lost = diverged(store(tmp_path / "loss", seeds=6, raw=raw), "tanh", [0, 3])
+    assert judged.claim_verdicts(lost)[0].decisive.evidence.path_for[0] > 1
+
+
+def test_the_part_that_decides_is_shown_with_its_own_evidence(tmp_path):
+    study = store(tmp_path, seeds=12)
+    of = next(of for of in judged.claim_verdicts(study) if of.claim.form is Form.BEST)
+    weakest = max(part.evidence.p_for for part in of.parts)
+    assert of.decisive.evidence.p_for == weakest
+    assert of.p >= min(1.0, 2 * of.factor * weakest) - 1e-12
+
+
+def test_times_are_those_measured_alone(tmp_path):
+    study = store(tmp_path, seeds=3)
+    says = "The wider network takes longer to train than the baseline."
+    assert part(study, says).evidence is None
+    rng = np.random.default_rng(0)
+    timings = [
+        {"baseline": 1.0 + t, "deeper": 1.2 + t, "wider": 17 + t, "tanh": 1.1 + t, "relu": 1.0 - t}
+        for t in rng.normal(0, 0.01, 8)
+    ]
+    found = part(dataclasses.replace(study, timings=timings), says)
+    assert found.evidence.n == 8
+    assert math.exp(found.evidence.effect) == pytest.approx(17, rel=0.01)
+    assert found.evidence.p_for < 0.002
+
+
+def test_a_claim_with_a_margin_says_at_which_margin_it_would_turn(tmp_path):
+    raw = {
+        "claims": [
+            {"says": "Small.", "greater": [0.01, "baseline"], "metric": "gap"},
+            {"says": "Fails.", "fails": "adam"},
+            {"says": "Alike.", "similar": ["baseline", "tanh"], "within": 0.01},
+        ]
+    }
+    study = store(tmp_path, seeds=12, raw=raw)
+    gap, fails, alike = (of for of in judged.claim_verdicts(study))
+    for of in (gap, fails, alike):
+        claimed = of.decisive
+        hold, _ = verdict_report.flip_at(
+            of, claimed, *((0.0, 1.0) if of is not gap else (-9.0, 9.0))
+        )
+        assert 2 * of.factor * claimed.at(hold).p_for == pytest.approx(0.05, abs=0.05)
+        assert 2 * of.factor * claimed.at(hold + 1e-6).p_for < 0.05 or of is fails
+    said = verdict_report.sentence(study, fails)
+    assert re.search(r"would hold with a line of 1\d\.\d% test accuracy or more", said)
+
+
+def test_a_conclusion_that_cannot_be_tested_is_not_counted(tmp_path):
+    raw = {"claims": [{"says": "Sigmoid fails.", "fails": "deeper"}]}
+    (tmp_path / "both").mkdir()
+    alone = judged.claim_verdicts(store(tmp_path, seeds=12, raw=raw))
+    raw["claims"].append({"says": "It interacts.", "untestable": "One thing at a time."})
+    both = store(tmp_path / "both", seeds=12, raw=raw)
+    found = judged.claim_verdicts(both)
+    assert found[1].verdict is Verdict.UNTESTABLE
+    assert found[0].p == alone[0].p
+    assert "One thing at a time." in verdict_report.sentence(both, found[1])
+    assert "1 is not testable" in judged.tally(found)
+
+
+def test_stability_is_measured_from_epoch_to_epoch(tmp_path):
+    raw = {
+        "claims": [
+            {"says": "a", "greater": ["relu", "tanh"], "metric": metric, "by": "wins"}
+            for metric in ("valid_spread", "valid_falls")
+        ]
+    }
+    study = store(tmp_path, seeds=2, raw=raw)
+    curves = study.curves[study.curves["seed"] == 0]
+    more = []
+    for cell, last in (("relu", 0.6), ("tanh", 0.97)):
+        row = curves[(curves["cell"] == cell) & (curves["epoch"] == 2)].iloc[0].copy()
+        row["epoch"], row["valid_accuracy"] = 3, last
+        more.append(row)
+    frame = pd.concat([study.curves[study.curves["seed"] == 0], pd.DataFrame(more)])
+    study = dataclasses.replace(study, curves=frame)
+    relu = study.cell("relu")
+    values = [
+        judged.side_values(study, metric, Term(cell="relu"))[0]
+        for metric in ("valid_spread", "valid_falls")
+    ]
+    by_epoch = frame[frame["number"] == study.of(relu)["number"].iloc[0]]["valid_accuracy"]
+    changes = np.diff(by_epoch)
+    assert values == pytest.approx([changes.std(ddof=1), np.maximum(-changes, 0).mean()])
 
 
 def test_a_published_value_is_set_beside_where_one_more_run_would_fall(tmp_path):

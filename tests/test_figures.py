@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from hpo.report.blocks.page import Picture, Section, render
 from hpo.report.figures import confusion, contour, grid, search, slices, style, trial
 from hpo.report.figures.axis import Parameter
 from hpo.report.figures.confusion import WorstImage
@@ -20,7 +21,6 @@ from hpo.report.figures.slices import Slice
 from hpo.report.figures.style import drawing
 from hpo.report.figures.svg import SVG
 from hpo.report.figures.trial import TrialCurve
-from hpo.report.page import Picture, Section, render
 
 NAN = math.nan
 ODD = "$a$ <b> & c --\x00\x1b\ud800 " + "long " * 12  # a label of a hostile user

@@ -12,8 +12,8 @@ from hpo.analysis import statistics
 from hpo.data.datasets import load
 from hpo.errors import InputError
 from hpo.report import grid as grid_report
-from hpo.report import noise
 from hpo.report import write as report
+from hpo.report.conclusions import noise
 from hpo.run.grid import GridPlan
 from hpo.run.study import binding
 from hpo.storage.open import open_storage
@@ -99,11 +99,6 @@ def test_a_stack_that_shares_a_source_is_each_of_its_runs_alone():
 # --- the report --------------------------------------------------------------------------------
 
 
-def test_a_deviations_interval_is_the_textbooks():
-    """n = 10: sd times 0.6878 to 1.8256 (chi-squared with 9 degrees: 19.023 and 2.700)."""
-    assert statistics.std_interval(1.0, 10) == pytest.approx((0.6878, 1.8256), abs=1e-4)
-
-
 def test_the_seeds_that_are_needed_are_cohens():
     """Cohen (1988), table 2.4.1: 64 for a difference of half a deviation, 26 for 0.8 of one."""
     assert statistics.seeds_needed(0.5, 1.0) == 64
@@ -117,36 +112,68 @@ def test_the_chance_of_the_right_order_is_that_of_simulation():
     assert statistics.ranked_right(0.3, 0.2) == pytest.approx((a > b).mean(), abs=0.003)
 
 
+CROSSED = (
+    TINY[: TINY.index("[[cells]]")].replace("seeds = 3", "seeds = 16")
+    + """
+[[cells]]
+name = "relu"
+crossed = true
+[[cells]]
+name = "tanh"
+activation = "tanh"
+crossed = true
+"""
+)
+
+
+def test_a_crossed_cell_draws_all_combinations_of_two_of_each(tmp_path):
+    cell = loaded(tmp_path, CROSSED).cells[0]
+    drawn = [cell.draw(seed) for seed in range(8, 16)]
+    assert len(set(drawn)) == 8
+    assert {d.split for d in drawn} == {d.weights for d in drawn} == {2, 3}
+    assert cell.draw(1) == Seeds(split=1, weights=0, order=0)
+    assert cell.draw(4) == Seeds(split=0, weights=0, order=1)
+    bound = binding(loaded(tmp_path, CROSSED), load("mnist-5k", tmp_path))
+    assert bound["cells.relu.crossed"] == "yes"
+
+
+def test_a_crossed_cell_crosses_all_sources(tmp_path):
+    with pytest.raises(InputError, match=r"relu\.crossed: crosses all sources, so leave out"):
+        loaded(tmp_path, CROSSED.replace("crossed = true", 'crossed = true\nvaries = ["order"]', 1))
+
+
 @pytest.fixture
 def spread(tmp_path):
-    study = store(tmp_path, seeds=10, file="noise", name="noise")
-    frame, rng = study.trials.copy(), np.random.default_rng(1)
-    for cell, deviation in (("all", 0.003), ("split", 0.002), ("weights", 0.001), ("order", 1e-4)):
-        for name, middle in (("sigmoid", 0.953), ("relu", 0.966)):
-            values = rng.normal(middle, deviation, 10)
-            frame.loc[frame["cell"] == f"{name}-{cell}", "test_accuracy"] = values
-    return dataclasses.replace(study, trials=frame)
+    (tmp_path / "crossed.toml").write_text(CROSSED)
+    return store(tmp_path, seeds=20, file=str(tmp_path / "crossed.toml"), name="crossed")
 
 
 def test_the_report_says_where_the_spread_comes_from_and_what_one_run_tells(spread, tmp_path):
     text = report.write(spread, tmp_path / "out").with_name("report.md").read_text()
     assert "## Where the spread comes from" in text
-    assert "| 2 × 32 relu, sgd at 0.1 | the batch order | 0.01 (" in text
+    table = text.split("## Where the spread comes from")[1].split("Drawn anew", 1)[1]
+    rows = [line.split("|") for line in table.splitlines() if line.startswith("| ")][1:10]
+    names = [row[1].strip() for row in rows]
+    assert names == [
+        "Split", "Initial weights", "Batch order", "Split × initial weights", "Split × batch order",
+        "Initial weights × batch order", "All three together", "Test images (few)",
+        "All, sd in points",
+    ]  # fmt: skip
+    assert sum(int(row[2].strip().rstrip("%")) for row in rows[:8]) == pytest.approx(100, abs=4)
+    assert "16 runs, 16 runs" in text, "complete blocks only"
     assert "one run of each would have ranked them so with" in text
-    assert "the rest is drawn from seed 0" in text
+    assert "correlate with r =" in text
+    assert "Eight runs make a block" in text
 
 
 def test_runs_that_are_missing_or_fail_have_no_spread(spread):
     frame = spread.trials.copy()
-    frame.loc[frame["cell"] == "relu-all", "state"] = "FAIL"
-    frame.loc[frame["cell"] == "relu-split", "test_accuracy"] = 0.1
-    frame = frame[(frame["cell"] != "sigmoid-order") | (frame["seed"] == 0)]
+    frame.loc[(frame["cell"] == "relu") & (frame["seed"] == 3), "test_accuracy"] = 0.1
     [section] = noise.sections(dataclasses.replace(spread, trials=frame))
-    rows = {(row[0].split()[3], row[1]): row for row in section.blocks[0].rows}
-    for key in (("relu,", "all three"), ("relu,", "the split"), ("sigmoid,", "the batch order")):
-        assert rows[key][2:5] == ["–", "–", "–"]
-    none = spread.trials[spread.trials["seed"] < 0]
-    assert len(noise.sections(dataclasses.replace(spread, trials=none))[0].blocks) == 2
+    assert "tanh" in section.blocks[0].headers[1][0]
+    assert len(section.blocks[0].headers) == 2
+    one = spread.trials[spread.trials["seed"] < 12]
+    assert noise.sections(dataclasses.replace(spread, trials=one)) == []
 
 
 def test_a_grid_whose_cells_draw_all_alike_has_no_such_section(tmp_path):

@@ -47,7 +47,9 @@ def test_installed_wheel_runs_its_studies_by_name_away_from_the_checkout(
     env = {**os.environ, "PYTHONPATH": str(installed)}
     file, studies = run(sys.executable, "-P", "-c", program, cwd=tmp_path, env=env).splitlines()
     assert Path(file) == installed / "hpo" / "__init__.py"
-    assert studies.split() == [f"{name}={name}" for name in ("grid-report", "noise", "search")]
+    assert studies.split() == [
+        f"{name}={name}" for name in ("grid-report", "interactions", "noise", "search")
+    ]
 
 
 def test_wheel_holds_every_module_template_and_study_file(installed: Path):
@@ -69,11 +71,13 @@ def test_wheel_holds_every_module_template_and_study_file(installed: Path):
 RULES = {
     "cli": "session watch report run analysis workers model storage data study",
     "session": "watch report run workers.pool workers.ray_cluster model storage data study",
-    "watch": "report report.figures run analysis storage study",
-    "report": "report.figures analysis model storage data study",
+    "watch": "report report.conclusions report.blocks run analysis storage study",
+    "report": "report.conclusions report.blocks report.figures analysis model storage data study",
+    "report.conclusions": "report.blocks report.figures analysis storage study",
+    "report.blocks": "analysis storage study",
     "report.figures": "",
     "objective": "run.samplers training storage.trial data study",
-    "run": "workers model storage data study",
+    "run": "workers analysis model storage data study",
     "workers": "model.weights training data study",
     "analysis": "storage.results study",
     "model": "training data study",

@@ -6,6 +6,7 @@ import re
 import xml.etree.ElementTree as ET
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import optuna
@@ -15,8 +16,8 @@ from optuna.trial import TrialState, create_trial
 
 from hpo.errors import InputError
 from hpo.report import grid as grid_report
-from hpo.report import page, run_facts
 from hpo.report import write as report
+from hpo.report.blocks import page, run_facts
 from hpo.report.figures import grid as figures
 from hpo.run.grid import distributions
 from hpo.run.study import binding
@@ -24,6 +25,7 @@ from hpo.storage import results
 from hpo.storage import trial as record
 from hpo.storage.open import open_storage
 from hpo.study import file as study_file
+from hpo.study.metrics import packed
 
 TRIAL_COLUMNS = (
     "number,state,cell,seed,depth,width,activation,optimizer,lr,batch_size,epochs,train_loss,"
@@ -43,7 +45,7 @@ def store(folder: Path, seeds: int = 3, name: str = "grid-report", **changes) ->
     study.set_user_attr("data", {**data, **changes.get("data", {})})
     study.set_user_attr("study_file", {**file.raw, **changes.get("raw", {})})
     study.set_user_attr("seeds", seeds)
-    rng = np.random.default_rng(0)
+    rng, images = np.random.default_rng(0), np.random.default_rng(1)
     ranges = distributions([cell.config for cell in file.cells])
     for cell in file.cells:
         for seed in range(seeds):
@@ -64,9 +66,19 @@ def store(folder: Path, seeds: int = 3, name: str = "grid-report", **changes) ->
                     params={key: values[key] for key in ranges},
                     distributions=ranges,
                     user_attrs=attributes,
+                    system_attrs={"right": bits(images, accuracy, study.user_attrs["data"])},
                 )
             )
     return results.load_study(storage, name)
+
+
+def bits(rng: np.random.Generator, accuracy: float, data: dict[str, Any]) -> dict[str, str]:
+    """Which images a network of this accuracy gets right; the first ones are the easy ones."""
+    found = {}
+    for part in ("test", "valid"):
+        ease = np.linspace(2, 0, data[part]) + rng.normal(0, 0.1, data[part])
+        found[part] = packed(ease >= np.quantile(ease, 1 - accuracy))
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +101,8 @@ def test_all_promised_files_are_written(reported):
     made = {str(path.relative_to(reported)) for path in reported.rglob("*") if path.is_file()}
     curves = {f"figures/curves-{n}.svg" for n in range(6)}
     texts = {"index.html", "report.md", "trials.csv", "curves.csv", "provenance.json"}
-    assert made == {*texts, "figures/overview.svg", "figures/importance.svg", *curves}
+    figures = {f"figures/{name}.svg" for name in ("overview", "importance")}
+    assert made == {*texts, "verdicts.json", *figures, *curves}
     assert [p.name for p in reported.parent.iterdir()] == ["grid-report"]
 
 

@@ -246,7 +246,7 @@ def test_evaluation_in_chunks_covers_every_row():
     epoch = last_epoch(config(), [0, 1])
     data = examples(n=600)
     rows = torch.arange(600).expand(2, -1)
-    losses, _ = evaluate(epoch.network, data, rows)
+    losses, *_ = evaluate(epoch.network, data, rows)
     for replicate in (0, 1):
         model = nn.Sequential(
             nn.Linear(FEATURES, 8), nn.Tanh(), nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 10)

@@ -65,7 +65,7 @@ def _first_over_last(of: Measures) -> NDArray[np.float64]:
 def too_long(ours: Measures, theirs: Measures, cell: Cell, beside: Cell) -> Seen:
     """Whether the longest step in epoch 1 is TOO_LONG times that of the network that learns; and
     the state of the units at the end."""
-    steps, others = (np.fmax.reduce(of["largest_update"][:, 0], axis=1) for of in (ours, theirs))
+    steps, others = (_longest(of["largest_update"][:, 0]) for of in (ours, theirs))
     text = (
         f"in epoch 1 the longest step measured changes a layer of {cell.label} by {_range(steps)} "
         f"times its weights' norm; in {beside.label}, which works, by {_range(others)}. (A rule of "
@@ -75,6 +75,12 @@ def too_long(ours: Measures, theirs: Measures, cell: Cell, beside: Cell) -> Seen
     text += _quiet(ours, theirs, beside)
     usual = _median(others)
     return Seen(count=int((steps > TOO_LONG * usual).sum()), n=len(steps), text=text)
+
+
+def _longest(steps: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Returns each seed's longest step over the layers; infinite if one was not finite, which is a
+    step without bound: the run diverged."""
+    return np.asarray(np.where(np.isnan(steps), np.inf, steps).max(axis=1))
 
 
 def _quiet(ours: Measures, theirs: Measures, beside: Cell) -> str:
@@ -97,9 +103,10 @@ def _median(values: NDArray[np.float64]) -> float:
 
 
 def _range(values: NDArray[np.float64]) -> str:
-    """0.0021 (0.0015 to 0.0034): median and range over the seeds."""
+    """0.0021 (0.0015 to 0.0034; 1 not finite): median and range over the seeds."""
     finite = values[np.isfinite(values)]
     if not finite.size:
         return "no finite share"
+    lost = f"; {len(values) - finite.size} not finite" if finite.size < len(values) else ""
     middle, low, high = (f"{v:.2g}" for v in (np.median(finite), finite.min(), finite.max()))
-    return middle if finite.size == 1 else f"{middle} ({low} to {high})"
+    return middle + lost if finite.size == 1 else f"{middle} ({low} to {high}{lost})"

@@ -1,183 +1,294 @@
-"""Tests the claims of a grid over its seeds."""
+"""Tests the claims of a grid over its seeds, validly at any number of them."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, reduce
 from itertools import combinations, pairwise
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
-from hpo.analysis.hypothesis_tests import (
+from hpo.analysis.evidence import (
+    LEVEL,
     Evidence,
-    Verdict,
     combine,
-    greater,
-    greater_unpaired,
-    judge,
-    mostly_fails,
-    within,
-    within_unpaired,
+    mean_above,
+    mean_within,
+    mostly,
+    mostly_above,
 )
+from hpo.analysis.hypothesis_tests import Verdict, judge
 from hpo.storage.results import StoredGrid
-from hpo.study.claims import Claim, Form, Term
-from hpo.study.file import Cell
+from hpo.study.claims import RATIOS, SECONDS, By, Claim, Form, Term
 
-SECONDS = "train_seconds"
+GREATER_IS_BETTER = ("test_accuracy", "valid_accuracy", "train_accuracy")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
     """One comparison of a claim.
 
-    evidence: None if there is nothing to compare. lost: seeds without a finite figure. logs:
-    whether the effect is a difference of logarithms, a ratio.
+    evidence: None if there is nothing to compare. left_out: seeds with which a side fails to learn.
+    logs: whether the effect is a difference of logarithms, a ratio. at: the evidence at another
+    margin, where the claim has one; margin: the claim's.
     """
 
     sides: tuple[Term, ...]
     evidence: Evidence | None
-    lost: int = 0
+    left_out: int = 0
     logs: bool = False
+    at: Callable[[float], Evidence] | None = None
+    margin: float = math.nan
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClaimVerdict:
-    """A claim with its parts, verdict, and two-sided p-value after Holm's correction over all
-    claims (1 if nothing can be tested)."""
+    """A claim with its parts and verdict.
+
+    p: two-sided, after Holm's correction over all claims that can be tested (1 if nothing can).
+    factor: what the correction multiplies this claim's p-values by.
+    """
 
     claim: Claim
     parts: tuple[Part, ...]
     verdict: Verdict
     p: float
+    factor: int
 
     @property
     def decisive(self) -> Part:
-        """Returns the part to show: the clearest contradiction of a refuted claim, the weakest part
-        of an unresolved one, the closest part of one that holds."""
+        """Returns the part that decides: the one with the strongest evidence against, or of a
+        difference too small to matter, if that is the verdict; else the one with the weakest
+        evidence for the claim."""
         for part in self.parts:
             if part.evidence is None:
                 return part
         keys: dict[Verdict, Callable[[Evidence], float]] = {
             Verdict.REFUTED: lambda evidence: evidence.p_against,
-            Verdict.UNRESOLVED: lambda evidence: -evidence.p_for,
-            Verdict.HOLDS: lambda evidence: evidence.low,
+            Verdict.TOO_SMALL: lambda evidence: evidence.p_small,
         }
-        key = keys[self.verdict]
+        key = keys.get(self.verdict, lambda evidence: -evidence.p_for)
         return min(self.parts, key=lambda part: key(part.evidence) if part.evidence else math.inf)
 
+    @property
+    def open(self) -> bool:
+        """Whether more seeds could decide."""
+        return self.verdict is Verdict.UNRESOLVED and self.claim.metric != SECONDS
 
-@lru_cache(maxsize=1)  # report, lead and terminal ask for the same study
+
 def claim_verdicts(study: StoredGrid) -> list[ClaimVerdict]:
     """Tests the claims of the study's file, in their order. A claim with a part without trials is
     unresolved."""
-    parts = [tuple(_parts(study, claim)) for claim in study.file.claims]
-    verdicts = judge([_combined(of) for of in parts])
+    return _claim_verdicts(study)
+
+
+@lru_cache(maxsize=1)  # report, lead and terminal ask for the same study
+def _claim_verdicts(study: StoredGrid) -> list[ClaimVerdict]:
+    claims = study.file.claims
+    parts = [tuple(_parts(study, claim)) for claim in claims]
+    tested = [i for i, claim in enumerate(claims) if claim.form is not Form.UNTESTABLE]
+    dropped = sum(len(change["dropped"]) for change in study.claim_changes)
+    judged = judge([_combined(parts[i]) for i in tested], more=dropped)
+    by_claim = dict(zip(tested, judged, strict=True))
     return [
-        ClaimVerdict(claim=claim, parts=of, verdict=verdict, p=p)
-        for claim, of, (verdict, p) in zip(study.file.claims, parts, verdicts, strict=True)
+        ClaimVerdict(claim=claim, parts=of, **by_claim[i].__dict__)
+        if i in by_claim
+        else ClaimVerdict(claim=claim, parts=(), verdict=Verdict.UNTESTABLE, p=1.0, factor=1)
+        for i, (claim, of) in enumerate(zip(claims, parts, strict=True))
     ]
 
 
-def _combined(parts: Sequence[Part]) -> tuple[float, float]:
+def tally(judged: Sequence[ClaimVerdict]) -> str:
+    """Of 20 conclusions 15 hold, 3 are unresolved, 2 are refuted."""
+    counts = {verdict: sum(of.verdict is verdict for of in judged) for verdict in Verdict}
+    held = counts.pop(Verdict.HOLDS)
+    parts = [f"{held} hold{'s' if held == 1 else ''}"]
+    parts += [f"{n} {'is' if n == 1 else 'are'} {of.value}" for of, n in counts.items() if n]
+    return f"Of {len(judged)} conclusion{'' if len(judged) == 1 else 's'} {', '.join(parts)}"
+
+
+def open_cells(study: StoredGrid) -> set[str]:
+    """Returns the names of the cells of open claims, of those of their parts that do not hold yet:
+    more seeds of these could decide."""
+    return {
+        cell
+        for of in claim_verdicts(study)
+        if of.open
+        for part in of.parts
+        if part.evidence is None or 2 * of.factor * part.evidence.p_for >= LEVEL
+        for side in part.sides
+        for cell in side.cells
+    }
+
+
+def resolved_at(judged: ClaimVerdict) -> int | None:
+    """Returns the number of seeds with which the claim was decided; None if it is open.
+
+    By the final correction: with fewer claims open then, it may have been counted later.
+    """
+    if judged.verdict not in (Verdict.HOLDS, Verdict.REFUTED, Verdict.TOO_SMALL):
+        return None
+    needed = 2 * judged.factor / LEVEL
+    found = [evidence for part in judged.parts if (evidence := part.evidence)]
+    if judged.verdict is Verdict.HOLDS:
+        return max(_first(evidence.path_for, needed) for evidence in found)
+    small = judged.verdict is Verdict.TOO_SMALL
+    paths = [e.path_small if small else e.path_against for e in found]
+    return min(_first(path, needed * len(found)) for path in paths if path is not None)
+
+
+def _first(path: np.ndarray, needed: float) -> int:
+    """Returns the first n at which the path exceeds `needed`; its length if it never does."""
+    above = np.flatnonzero(path > needed)
+    return int(above[0]) + 1 if above.size else len(path)
+
+
+def _combined(parts: tuple[Part, ...]) -> tuple[float, float, float]:
     there = [part.evidence for part in parts if part.evidence is not None]
-    if len(there) < len(parts):
-        return 1.0, 1.0
-    return combine(there)
+    return combine(there) if len(there) == len(parts) else (1.0, 1.0, 1.0)
 
 
 def _parts(study: StoredGrid, claim: Claim) -> Iterator[Part]:
     if claim.form is Form.FAILS:
-        yield _failing(study, claim.terms[0])
+        yield _failing(study, claim)
     elif claim.form is Form.SIMILAR:
         for pair in combinations(claim.terms, 2):
             yield _similar(study, claim, *pair)
     elif claim.form is Form.BEST:
         for other in claim.terms[1:]:
             yield _greater(study, claim, claim.terms[0], other)
-    else:
+    elif claim.form is Form.GREATER:
         for pair in pairwise(claim.terms):
             yield _greater(study, claim, *pair)
 
 
-def _failing(study: StoredGrid, term: Term) -> Part:
-    failing = study.failing(study.cell(term.cell))
-    evidence = mostly_fails(int(failing.sum()), len(failing)) if len(failing) else None
-    return Part(sides=(term,), evidence=evidence)
+def _failing(study: StoredGrid, claim: Claim) -> Part:
+    cell = study.cell(claim.terms[0].cell)
+
+    def at(below: float) -> Evidence:
+        return mostly(study.failing(cell, below).to_list())
+
+    evidence = at(claim.below) if len(study.of(cell)) else None
+    return Part(
+        sides=claim.terms, evidence=evidence, at=at if evidence else None, margin=claim.below
+    )
 
 
 def _greater(study: StoredGrid, claim: Claim, a: Term, b: Term) -> Part:
-    if claim.metric == SECONDS:
-        return Part(sides=(a, b), evidence=_slower(study, a, b), logs=True)
-    differences, lost = _pairs(study, claim, a, b)
-    bimodal = any(study.fails(study.cell(term.cell)) for term in (a, b) if term.cell)
-    evidence = greater(differences, bimodal=bimodal) if len(differences) else None
-    return Part(sides=(a, b), evidence=evidence, lost=lost)
+    logs = claim.metric == SECONDS
+    differences = _differences(study, claim, a, b, logs=logs)
+    if differences.empty:
+        return Part(sides=(a, b), evidence=None, logs=logs)
+    if claim.by is By.WINS:
+        return Part(sides=(a, b), evidence=mostly_above(differences.to_numpy()))
+    kept, left_out = _learning(study, claim, differences, a, b)
+    number = a.number if a.number is not None else b.number
+    at = None
+    if number is not None and kept.size and not logs:
+        sign = 1.0 if a.number is not None else -1.0
 
+        def at(margin: float) -> Evidence:
+            return mean_above(kept + sign * (margin - number))
 
-def _slower(study: StoredGrid, a: Term, b: Term) -> Evidence | None:
-    """Compares training times. Seeds do not determine times, so they are not paired; logarithms,
-    because a slower network's times vary more."""
-    ours, theirs = (_log_times(study, term) for term in (a, b))
-    if not ours.size or not theirs.size:
-        return None
-    if a.cell is None or b.cell is None:
-        return greater(ours - theirs)
-    return greater_unpaired(ours, theirs)
-
-
-def _log_times(study: StoredGrid, term: Term) -> NDArray[np.float64]:
-    if term.number is not None:
-        return np.log([term.number])
-    return np.asarray(np.log(separate_times(study, study.cell(term.cell))))
+    evidence = mean_above(kept, matters=claim.matters) if kept.size else None
+    return Part(
+        sides=(a, b), evidence=evidence, left_out=left_out, logs=logs, at=at,
+        margin=math.nan if number is None else number,
+    )  # fmt: skip
 
 
 def _similar(study: StoredGrid, claim: Claim, a: Term, b: Term) -> Part:
-    """Compares logarithms, because the claim is about ratios; values that are not positive are left
-    out."""
-    margin = math.log1p(claim.within)
-    if claim.metric == SECONDS:
-        ours, theirs = (_log_times(study, term) for term in (a, b))
-        evidence = within_unpaired(ours, theirs, margin) if ours.size and theirs.size else None
-        return Part(sides=(a, b), evidence=evidence, logs=True)
-    differences, lost = _pairs(study, claim, a, b, logs=True)
-    evidence = within(differences, margin) if len(differences) else None
-    return Part(sides=(a, b), evidence=evidence, lost=lost, logs=True)
+    logs = claim.metric in RATIOS
+    differences = _differences(study, claim, a, b, logs=logs)
+    kept, left_out = _learning(study, claim, differences, a, b)
+    if not kept.size:
+        return Part(sides=(a, b), evidence=None, left_out=left_out, logs=logs)
+
+    def at(margin: float) -> Evidence:
+        return mean_within(kept, math.log1p(margin) if logs else margin)
+
+    return Part(
+        sides=(a, b), evidence=at(claim.within), left_out=left_out, logs=logs, at=at,
+        margin=claim.within,
+    )  # fmt: skip
 
 
-def _pairs(
-    study: StoredGrid, claim: Claim, a: Term, b: Term, *, logs: bool = False
-) -> tuple[list[float], int]:
-    """Returns a - b, seed by seed, where both are finite, and how many pairs are not."""
-    sides = [None if term.cell is None else _values(study, claim.metric, term) for term in (a, b)]
-    seeds = set.intersection(*(set(side.index) for side in sides if side is not None))
-    both = [
-        pd.Series(term.number, index=sorted(seeds)) if side is None else side[sorted(seeds)]
-        for term, side in zip((a, b), sides, strict=True)
-    ]
+def _differences(study: StoredGrid, claim: Claim, a: Term, b: Term, *, logs: bool) -> pd.Series:
+    """Returns a - b by seed, or by round for training times; of logarithms if asked. What a run
+    that diverged lacks is the worst value."""
+    sides = [side_values(study, claim.metric, term) for term in (a, b)]
+    there = [side.index for side in sides if isinstance(side, pd.Series)]
+    common = reduce(lambda one, other: one.intersection(other), there).sort_values()
+    aligned = [side[common] if isinstance(side, pd.Series) else side for side in sides]
     if logs:
-        both = [np.log(side.where(side > 0)) for side in both]
-    differences = (both[0] - both[1]).astype(float)
-    finite = differences[np.isfinite(differences)]
-    return finite.to_list(), len(differences) - len(finite)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            aligned = [np.log(side) for side in aligned]
+    return pd.Series(aligned[0] - aligned[1], index=common, dtype=float).fillna(0.0)
+
+
+def _learning(
+    study: StoredGrid, claim: Claim, differences: pd.Series, a: Term, b: Term
+) -> tuple[np.ndarray, int]:
+    """Returns the differences of the seeds with which all cells learn, and how many are left out.
+    Training times are those of all."""
+    if claim.metric == SECONDS:
+        return differences.to_numpy(), 0
+    names = dict.fromkeys((*a.cells, *b.cells))
+    failing = [study.failing(study.cell(name)) for name in names]
+    learns = pd.Series(True, index=differences.index)
+    for of in failing:
+        learns &= ~of.reindex(differences.index, fill_value=True)
+    kept = differences[learns]
+    kept = kept[np.isfinite(kept)]
+    return kept.to_numpy(), len(differences) - len(kept)
+
+
+def side_values(study: StoredGrid, metric: str, term: Term) -> pd.Series | float:
+    """Returns a side's values by seed, in the metric's own unit, or its number."""
+    if term.number is not None:
+        return term.number
+    assert term.cell is not None
+    values = _times(study, term.cell) if metric == SECONDS else _values(study, metric, term)
+    if term.minus is None:
+        return values
+    other = side_values(study, metric, term.minus)
+    if not isinstance(other, pd.Series):
+        return values - other
+    common = values.index.intersection(other.index)
+    return values[common] - other[common]
+
+
+def _times(study: StoredGrid, cell: str) -> pd.Series:
+    """Returns the cell's training times by round, see run.timing."""
+    times = [of[cell] for of in study.timings if cell in of]
+    return pd.Series(times, index=range(len(times)), dtype=float)
 
 
 def _values(study: StoredGrid, metric: str, term: Term) -> pd.Series:
-    """Returns the metric by seed, in its own unit."""
-    rows = study.of(study.cell(term.cell))
-    if term.epoch is not None:
-        at = study.curves[study.curves["epoch"] == term.epoch]
-        rows = at[at["number"].isin(rows["number"])]
-    rows = rows.set_index("seed")
-    if metric == "gap":
-        return rows["train_accuracy"] - rows["valid_accuracy"]
-    return rows[metric]
-
-
-def separate_times(study: StoredGrid, cell: Cell) -> list[float]:
-    """Returns the cell's training times; seeds of one stack share one time."""
+    cell = study.cell(term.cell)
     rows = study.of(cell)
-    stacked = rows["stack"].fillna(1) > 1
-    apart = [*rows[~stacked][SECONDS], *rows[stacked][SECONDS].drop_duplicates()]
-    return [float(seconds) for seconds in apart if math.isfinite(seconds)]
+    if metric in ("valid_spread", "valid_falls"):
+        values = _changes(study, rows, metric)
+    else:
+        if term.epoch is not None:
+            at = study.curves[study.curves["epoch"] == term.epoch]
+            rows = at[at["number"].isin(rows["number"])]
+        rows = rows.set_index("seed")
+        gap = metric == "gap"
+        values = rows["train_accuracy"] - rows["valid_accuracy"] if gap else rows[metric]
+    worst = -np.inf if metric in GREATER_IS_BETTER else np.inf
+    diverged = study.of(cell).set_index("seed")["diverged"].astype(bool)
+    lost = values.isna() & diverged.reindex(values.index, fill_value=False)
+    return values.astype(float).mask(lost, worst)
+
+
+def _changes(study: StoredGrid, rows: pd.DataFrame, metric: str) -> pd.Series:
+    """Returns how validation accuracy changes from epoch to epoch, by seed: the changes' standard
+    deviation, or the mean fall."""
+    curves = study.curves[study.curves["number"].isin(rows["number"])]
+    wide = curves.pivot(index="seed", columns="epoch", values="valid_accuracy")
+    changes = wide.diff(axis=1).iloc[:, 1:]
+    if metric == "valid_spread":
+        return changes.std(axis=1, ddof=1)
+    return (-changes).clip(lower=0).mean(axis=1)

@@ -56,8 +56,8 @@ def compare(first: Stored, second: Stored) -> list[Row]:
     evidences = [_evidence(*sides) for _, sides in pairs]
     judged = judge([(f.p_for, f.p_against) if f else (1.0, 1.0) for f in evidences])
     return [
-        Row(name=name, sides=sides, evidence=evidence, verdict=verdict, p=p)
-        for (name, sides), evidence, (verdict, p) in zip(pairs, evidences, judged, strict=True)
+        Row(name=name, sides=sides, evidence=evidence, verdict=of.verdict, p=of.p)
+        for (name, sides), evidence, of in zip(pairs, evidences, judged, strict=True)
     ]
 
 

@@ -5,6 +5,8 @@ that they can be resampled: boxes are summed along an axis, not compared pair by
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,7 @@ from numpy.typing import NDArray
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.trial import FrozenTrial
 
+PAIR_TREES, PAIR_TRIALS = 16, 400  # about a second
 Floats = NDArray[np.float64]
 Rows = NDArray[np.int64]  # indices of trials, some more than once
 Estimate = Callable[[Rows, int, int], Floats]  # (rows, trees, seed) -> shares
@@ -28,23 +31,76 @@ def normalized(importances: Floats) -> Floats:
     return importances / total if total > 0 else np.full_like(importances, 1 / importances.size)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Pair:
+    """Two hyperparameters that interact.
+
+    share: of the variance, what the two explain only together. alone: what each explains by itself.
+    """
+
+    names: tuple[str, str]
+    share: float
+    alone: tuple[float, float]
+
+
+def strongest_pair(
+    trials: list[FrozenTrial], space: Mapping[str, BaseDistribution], log_scale: bool, seed: int
+) -> Pair | None:
+    """Returns the pair with the largest interaction, the mean over PAIR_TREES trees grown on
+    PAIR_TRIALS trials at most; None if fewer than two hyperparameters vary."""
+    if len(space) < 2:
+        return None
+    inputs, bounds, values, groups = _encoded(trials, space, log_scale)
+    rows = np.random.default_rng(seed).permutation(len(trials))[:PAIR_TRIALS]
+    pairs = list(combinations(range(len(groups)), 2))
+    both = [*groups, *(np.concatenate((groups[a], groups[b])) for a, b in pairs)]
+    effects = [
+        _main_effects(*_leaves(tree, *bounds), both)
+        for tree in _grown(inputs[rows], values[rows], PAIR_TREES, seed)
+    ]
+    if not effects:
+        return None
+    shares = np.mean(effects, axis=0)
+    beyond = [shares[len(groups) + i] - shares[a] - shares[b] for i, (a, b) in enumerate(pairs)]
+    best = int(np.argmax(beyond))
+    names, (a, b) = list(space), pairs[best]
+    return Pair(
+        names=(names[a], names[b]),
+        share=max(float(beyond[best]), 0.0),
+        alone=(float(shares[a]), float(shares[b])),
+    )
+
+
+def _encoded(
+    trials: list[FrozenTrial], space: Mapping[str, BaseDistribution], log_scale: bool
+) -> tuple[Floats, Floats, Floats, Sequence[Rows]]:
+    """Returns (inputs, bounds, values, groups): a row per trial, lower and upper bounds, and the
+    columns of each hyperparameter."""
+    blocks = [_columns(d, [t.params[name] for t in trials], log_scale) for name, d in space.items()]
+    inputs, bounds = (np.vstack(part).T for part in zip(*blocks, strict=True))
+    values = np.array([value_of(trial) for trial in trials])
+    ends = np.cumsum([len(columns) for columns, _ in blocks])
+    return inputs, bounds, values, np.split(np.arange(ends[-1]), ends[:-1])
+
+
+def _grown(inputs: Floats, values: Floats, trees: int, seed: int) -> list[Any]:
+    """Returns the trees of a forest that have a split."""
+    from sklearn.ensemble import RandomForestRegressor
+
+    forest = RandomForestRegressor(n_estimators=trees, max_depth=64, random_state=seed)
+    forest.fit(inputs, values)
+    return [tree.tree_ for tree in forest.estimators_ if tree.tree_.node_count > 1]
+
+
 def fanova(
     trials: list[FrozenTrial], space: Mapping[str, BaseDistribution], log_scale: bool
 ) -> Estimate:
     """Returns an estimate as Optuna's FanovaImportanceEvaluator(n_trees=trees, seed=seed): each
     hyperparameter's main effect as a share of a tree's variance, the mean over trees."""
-    from sklearn.ensemble import RandomForestRegressor
-
-    blocks = [_columns(d, [t.params[name] for t in trials], log_scale) for name, d in space.items()]
-    inputs, bounds = (np.vstack(part).T for part in zip(*blocks, strict=True))
-    values = np.array([value_of(trial) for trial in trials])
-    ends = np.cumsum([len(columns) for columns, _ in blocks])
-    groups = np.split(np.arange(ends[-1]), ends[:-1])
+    inputs, bounds, values, groups = _encoded(trials, space, log_scale)
 
     def estimate(rows: Rows, trees: int, seed: int) -> Floats:
-        forest = RandomForestRegressor(n_estimators=trees, max_depth=64, random_state=seed)
-        forest.fit(inputs[rows], values[rows])
-        grown = [tree.tree_ for tree in forest.estimators_ if tree.tree_.node_count > 1]
+        grown = _grown(inputs[rows], values[rows], trees, seed)
         effects = [_main_effects(*_leaves(tree, *bounds), groups) for tree in grown]
         return normalized(np.array(effects or [np.zeros(len(groups))]).mean(axis=0))
 

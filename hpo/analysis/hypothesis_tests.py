@@ -46,6 +46,8 @@ class Verdict(Enum):
     HOLDS = "holds"
     UNRESOLVED = "unresolved"
     REFUTED = "refuted"
+    TOO_SMALL = "too small to matter"
+    UNTESTABLE = "not testable"
 
 
 # --- tests -------------------------------------------------------------------------------------
@@ -86,63 +88,12 @@ def greater_unpaired(a: Values, b: Values, *, bimodal: bool = False) -> Evidence
     return _evidence(n, effect, *_t(ttest_ind, ours, theirs), "two-sample t")
 
 
-@cache
-def mostly_fails(failures: int, n: int) -> Evidence:
-    """Tests that a training fails more often than not, by the exact binomial test against one half
-    with the interval of Clopper and Pearson (1934). Raises ValueError for n = 0."""
-    if n < 1:
-        raise ValueError("a share needs at least 1 try")
-    from scipy.stats import binomtest
-
-    above, below = (binomtest(failures, n, 0.5, alternative=s) for s in ("greater", "less"))
-    interval = binomtest(failures, n).proportion_ci(0.95, method="exact")
-    return _evidence(n, failures / n, interval, above.pvalue, below.pvalue, "exact binomial")
-
-
-def within(differences: Values, margin: float) -> Evidence:
-    """Tests that the mean of paired differences lies within ± margin, by two one-sided t-tests
-    (Schuirmann 1987). Raises ValueError as `greater` does."""
-    values = _finite(differences)
-    if values.size == 1:
-        return _untested(values)
-    if np.ptp(values) == 0:  # equal values of so few seeds are no evidence
-        return _nothing(values.size, values.mean())
-    from scipy.stats import ttest_1samp
-    from statsmodels.stats.weightstats import DescrStatsW
-
-    p_for = DescrStatsW(values).ttost_mean(-margin, margin)[0]
-    interval, *_ = _t(ttest_1samp, values, 0)
-    outside = _t(ttest_1samp, values, margin)[1], _t(ttest_1samp, values, -margin)[2]
-    return _equivalence(values.size, values.mean(), interval, p_for, min(outside))
-
-
-def within_unpaired(a: Values, b: Values, margin: float) -> Evidence:
-    """Tests that the means of a and b lie within ± margin of each other, by two one-sided t-tests
-    for two samples of one spread. Raises ValueError as `greater` does."""
-    ours, theirs = _finite(a), _finite(b)
-    n, effect = len(ours) + len(theirs), ours.mean() - theirs.mean()
-    if _untestable(ours, theirs):
-        return _nothing(n, effect)
-    from scipy.stats import ttest_ind
-    from statsmodels.stats.weightstats import ttost_ind
-
-    p_for = ttost_ind(ours, theirs, -margin, margin)[0]
-    interval, *_ = _t(ttest_ind, ours, theirs)
-    outside = _t(ttest_ind, ours - margin, theirs)[1], _t(ttest_ind, ours + margin, theirs)[2]
-    return _equivalence(n, effect, interval, p_for, min(outside))
-
-
 def _t(test: Any, a: Floats, b: Any) -> tuple[Any, float, float]:
     """Returns a t-test's 95% interval, and its p-values for a mean above and below 0."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # of values that are nearly equal
         both, above, below = (test(a, b, alternative=s) for s in ("two-sided", "greater", "less"))
     return both.confidence_interval(), float(above.pvalue), float(below.pvalue)
-
-
-def _equivalence(n: int, effect: float, interval: Any, p_for: float, p_outside: float) -> Evidence:
-    """The mean may lie outside on two sides, so that p-value is doubled."""
-    return _evidence(n, effect, interval, p_for, min(1.0, 2 * p_outside), "equivalence")
 
 
 def _evidence(
@@ -233,35 +184,37 @@ def _bound(values: Floats) -> float:
 # --- verdicts ----------------------------------------------------------------------------------
 
 
-def combine(parts: Sequence[Evidence]) -> tuple[float, float]:
-    """Returns (p_for, p_against) of the statement that all parts are true.
+@dataclass(frozen=True, kw_only=True)
+class Judged:
+    """A verdict, its two-sided p-value after Holm's correction, and the correction's factor."""
 
-    It holds if each part does: the weakest decides (intersection-union test, Berger 1982). It is
-    refuted if any part is: the smallest p-value, multiplied by the number of parts (Bonferroni).
+    verdict: Verdict
+    p: float
+    factor: int
+
+
+def judge(p_values: Sequence[Sequence[float]], *, more: int = 0) -> list[Judged]:
+    """Returns the verdict on each statement's p-values: for it, against it, and, if given, for a
+    difference too small to matter.
+
+    Holm's correction (1979) over all statements keeps the chance of any false verdict at LEVEL;
+    `more` counts further ones with p = 1, as do statements that could not be tested. A p-value
+    is doubled, because at most two of a statement's three can be of true null hypotheses.
     """
-    against = min(part.p_against for part in parts)
-    return max(part.p_for for part in parts), min(1.0, len(parts) * against)
+    doubled = np.array([*(min(1.0, 2 * min(of)) for of in p_values), *[1.0] * more])
+    order = np.argsort(doubled, kind="stable")
+    factors = np.empty(doubled.size, int)
+    factors[order] = np.arange(doubled.size, 0, -1)
+    corrected = np.empty(doubled.size)
+    corrected[order] = np.maximum.accumulate((factors * doubled)[order])
+    known = zip(p_values, np.minimum(corrected, 1.0), factors, strict=False)
+    return [Judged(verdict=_verdict(of, p), p=float(p), factor=int(k)) for of, p, k in known]
 
 
-def judge(p_values: Sequence[tuple[float, float]]) -> list[tuple[Verdict, float]]:
-    """Returns the verdict and the corrected two-sided p-value for each (p_for, p_against).
-
-    Holm's correction (1979) over all statements keeps the chance of any false verdict at LEVEL.
-    Statements that could not be tested count with p = 1.
-    """
-    if not p_values:
-        return []
-    from statsmodels.stats.multitest import multipletests
-
-    two_sided = [min(1.0, 2 * min(pair)) for pair in p_values]
-    corrected = [float(p) for p in multipletests(two_sided, method="holm")[1]]
-    return [(_verdict(pair, p), p) for pair, p in zip(p_values, corrected, strict=True)]
-
-
-def _verdict(pair: tuple[float, float], p: float) -> Verdict:
+def _verdict(p_values: Sequence[float], p: float) -> Verdict:
     if p >= LEVEL:
         return Verdict.UNRESOLVED
-    return Verdict.HOLDS if pair[0] < pair[1] else Verdict.REFUTED
+    return (Verdict.HOLDS, Verdict.REFUTED, Verdict.TOO_SMALL)[int(np.argmin(p_values))]
 
 
 def prediction_interval(values: Values) -> tuple[float, float] | None:

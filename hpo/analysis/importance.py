@@ -5,6 +5,7 @@ Brown, ICML 2014) gives Optuna's numbers to rounding, fast enough to be resample
 takes 1 to 3 s to import (scikit-learn), so it is imported when used.
 """
 
+import copy
 import math
 import warnings
 from collections.abc import Container, Iterator, Mapping, Sequence
@@ -18,7 +19,16 @@ from optuna.search_space import intersection_search_space
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from hpo.analysis.fanova import Estimate, Floats, Rows, fanova, normalized, value_of
+from hpo.analysis.fanova import (
+    Estimate,
+    Floats,
+    Pair,
+    Rows,
+    fanova,
+    normalized,
+    strongest_pair,
+    value_of,
+)
 
 # PED-ANOVA needs 5 trials or more in its best part, and the best part should be at most half of all
 # trials. So fewer than 10 trials get no interval.
@@ -29,6 +39,7 @@ BEST, FEWEST = 5, 10
 FEW = 30
 # All of it takes 1 to 2 s of a core with 400 trials, about 10 s with 5,000. A resample's forest has
 # 8 trees: the standard deviation of a share is about a tenth larger than with 16.
+BELOW_ALL = -1.0  # the value of a pruned trial for PED-ANOVA; accuracies are 0 and more
 RESAMPLES, TREES, RESAMPLED_TREES = 100, 64, 8
 
 
@@ -43,24 +54,30 @@ class Share:
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """The result of one evaluator: a share per hyperparameter, the largest first."""
+    """The result of one evaluator: a share per hyperparameter, the largest first.
+
+    lead: the 95% bootstrap interval of the first share minus the second; None without resamples.
+    """
 
     evaluator: str
     shares: Mapping[str, Share]
     resamples: int
+    lead: tuple[float, float] | None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Importances:
-    """The evaluations of PED-ANOVA and fANOVA on `trials` COMPLETE trials.
+    """The evaluations of PED-ANOVA on the trials that ended, and of fANOVA on the `trials` COMPLETE
+    ones.
 
-    quantile: the best part of the trials, which PED-ANOVA compares with all. notes: sentences that
-    a reader needs.
+    quantile: the best part of the trials, which PED-ANOVA compares with all. pair: the two that
+    interact most by fANOVA, None if only one varies. notes: sentences that a reader needs.
     """
 
     evaluations: tuple[Evaluation, ...]
     trials: int
     quantile: float
+    pair: Pair | None
     notes: tuple[str, ...]
 
 
@@ -73,34 +90,47 @@ def evaluate(
 ) -> Importances | None:
     """Evaluates importances from a search's trials, whose value is maximized.
 
-    None for fewer than 2 COMPLETE trials, and if no hyperparameter has two values. resamples: of
-    the trials with replacement, for PED-ANOVA; fANOVA takes the first two fifths. An interval is
-    widened to hold its share. log_scale: whether fANOVA sees log ranges in logarithms; Optuna's
-    does not, and gives 0.1 to 1 nine times the weight of 0.01 to 0.1.
+    PED-ANOVA compares the best trials with all that ended; pruned trials are never among the best.
+    fANOVA explains the ranks of the complete trials, so that one very bad value does not outweigh
+    all others. None for fewer than 2 COMPLETE trials, and if no hyperparameter has two values.
+
+    resamples: of the trials with replacement, for PED-ANOVA; fANOVA takes two fifths as many. An
+    interval is widened to hold its share. log_scale: whether fANOVA sees log ranges in logarithms;
+    Optuna's does not, and gives 0.1 to 1 nine times the weight of 0.01 to 0.1.
     """
     complete = _bare(trials)
+    ended = [*complete, *_pruned(trials, len(complete))]
     names = sorted({n for t in complete for n, d in t.distributions.items() if not d.single()})
     if len(complete) < 2 or not names:
         return None
-    count = resamples if len(complete) >= FEWEST else 0
-    rows = np.random.default_rng(seed).integers(len(complete), size=(count, len(complete)))
-    quantile = target_quantile(len(complete))
+    count, rng = resamples if len(complete) >= FEWEST else 0, np.random.default_rng(seed)
+    rows = rng.integers(len(ended), size=(count, len(ended)))
+    quantile = target_quantile(len(ended))
     with _without_warnings():
-        ped_anova = _ped_anova(complete, names, quantile)
+        ped_anova = _ped_anova(ended, names, quantile)
         evaluations = [_evaluation("PED-ANOVA", names, ped_anova, rows, seed)]
     space = {n: d for n, d in intersection_search_space(complete).items() if n in names}
+    pair = None
     if space:
-        forests, rows = fanova(complete, space, log_scale), rows[: math.ceil(count * 0.4)]
+        ranked_trials = _ranked(complete)
+        forests = fanova(ranked_trials, space, log_scale)
+        rows = rng.integers(len(complete), size=(math.ceil(count * 0.4), len(complete)))
         evaluations.append(_evaluation("fANOVA", list(space), forests, rows, seed))
+        pair = strongest_pair(ranked_trials, space, log_scale, seed)
     logs = [] if log_scale else [n for n, d in space.items() if getattr(d, "log", False)]
     notes = (
-        *_basis(complete, evaluations, quantile),
+        *_basis(ended, complete, evaluations, quantile),
         *_unseen(trials),
         *_undecided(complete, evaluations),
+        *_together(pair),
         *_fanova_alone(names, list(space), logs),
     )
     return Importances(
-        evaluations=tuple(evaluations), trials=len(complete), quantile=quantile, notes=notes
+        evaluations=tuple(evaluations),
+        trials=len(complete),
+        quantile=quantile,
+        pair=pair,
+        notes=notes,
     )
 
 
@@ -115,7 +145,10 @@ def ranked(importances: Importances) -> tuple[str, ...]:
 
 
 def most_important_pair(importances: Importances) -> tuple[str, str] | None:
-    """Returns the first evaluator's first two; None if only one hyperparameter varies."""
+    """Returns the two that interact most, the first evaluator's first two where that is not known;
+    None if only one hyperparameter varies."""
+    if importances.pair:
+        return importances.pair.names
     first, *others = ranked(importances)
     return (first, others[0]) if others else None
 
@@ -133,19 +166,46 @@ def _bare(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
     return bare
 
 
+def _pruned(trials: Sequence[FrozenTrial], first: int) -> list[FrozenTrial]:
+    """Copies PRUNED trials as COMPLETE ones whose value is below all others. first: their ids."""
+    complete = TrialState.COMPLETE
+    pruned = [trial for trial in trials if trial.state is TrialState.PRUNED]
+    return [
+        FrozenTrial(
+            first + i, complete, BELOW_ALL, t.datetime_start, t.datetime_complete, t.params,
+            t.distributions, {}, {}, {}, trial_id=first + i,
+        )
+        for i, t in enumerate(pruned)
+    ]  # fmt: skip
+
+
+def _ranked(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    """Copies trials with ranks in place of values; equal values share their mean rank."""
+    from scipy.stats import rankdata
+
+    copies = [copy.copy(trial) for trial in trials]
+    for trial, rank in zip(copies, rankdata([value_of(t) for t in trials]), strict=True):
+        trial.value = float(rank)
+    return copies
+
+
 def _evaluation(
     evaluator: str, names: Sequence[str], estimate: Estimate, rows: Rows, seed: int
 ) -> Evaluation:
     """Returns the estimate on all trials, and the middle 95% of the estimates on resamples."""
     estimates = estimate(np.arange(rows.shape[1]), TREES, seed)
-    low, high = np.zeros(len(names)), np.ones(len(names))
+    low, high, lead = np.zeros(len(names)), np.ones(len(names)), None
     if len(rows):
-        drawn = [estimate(row, RESAMPLED_TREES, seed + i) for i, row in enumerate(rows, 1)]
+        drawn = np.array([estimate(r, RESAMPLED_TREES, seed + i) for i, r in enumerate(rows, 1)])
         low, high = np.percentile(drawn, (2.5, 97.5), axis=0)
+        if len(names) > 1:
+            first, second = sorted(range(len(names)), key=lambda i: (-estimates[i], names[i]))[:2]
+            ends = np.percentile(drawn[:, first] - drawn[:, second], (2.5, 97.5))
+            lead = float(ends[0]), float(ends[1])
     bounds = zip(estimates, np.minimum(low, estimates), np.maximum(high, estimates), strict=True)
     shares = [Share(share=float(s), low=float(a), high=float(b)) for s, a, b in bounds]
     pairs = sorted(zip(names, shares, strict=True), key=lambda pair: (-pair[1].share, pair[0]))
-    return Evaluation(evaluator=evaluator, shares=dict(pairs), resamples=len(rows))
+    return Evaluation(evaluator=evaluator, shares=dict(pairs), resamples=len(rows), lead=lead)
 
 
 class _Resampled(Study):
@@ -191,14 +251,18 @@ def _ped_anova(trials: list[FrozenTrial], names: Sequence[str], quantile: float)
 
 
 def _basis(
-    complete: list[FrozenTrial], evaluations: Sequence[Evaluation], quantile: float
+    ended: list[FrozenTrial],
+    complete: list[FrozenTrial],
+    evaluations: Sequence[Evaluation],
+    quantile: float,
 ) -> Iterator[str]:
     """Describes the trials that the shares and intervals are based on."""
-    n, values = len(complete), sorted(map(value_of, complete), reverse=True)
-    best = sum(value >= values[math.ceil(quantile * n) - 1] for value in values)
+    n, values = len(complete), sorted(map(value_of, ended), reverse=True)
+    best = sum(value >= values[math.ceil(quantile * len(ended)) - 1] for value in values)
+    with_pruned = ", pruned ones included" if len(ended) > n else ""
     yield (
-        f"Of {n} complete trials, PED-ANOVA asks what sets the best {best} apart from all, and "
-        "fANOVA what explains how the values of all of them vary."
+        f"PED-ANOVA asks what sets the best {best} of {len(ended)} trials apart from all"
+        f"{with_pruned}; fANOVA asks what explains the ranks of the {n} complete ones."
     )
     yield (
         "Both judge each hyperparameter by itself, so what matters only together with another is "
@@ -225,19 +289,18 @@ def _unseen(trials: Sequence[FrozenTrial]) -> Iterator[str]:
         sum(trial.state is state for trial in trials)
         for state in (TrialState.PRUNED, TrialState.FAIL)
     )
-    if pruned or failed:
-        yield (
-            f"{pruned} pruned and {failed} failed trials are invisible to both, and with them what "
-            "made those trials bad."
-        )
+    if pruned:
+        yield f"fANOVA does not see the {pruned} pruned trials, and so not what made them bad."
+    if failed:
+        yield f"{failed} failed trials are invisible to both."
     diverged = sum(
         trial.state is TrialState.COMPLETE and bool(trial.user_attrs.get("diverged"))
         for trial in trials
     )
     if diverged:
         yield (
-            f"{diverged} of the complete trials diverged, which counts as the worst value, 0: "
-            "fANOVA's shares then mostly say what makes a training diverge."
+            f"{diverged} of the complete trials diverged, which counts as the worst value; by "
+            "ranks they weigh no more than other bad trials."
         )
 
 
@@ -250,14 +313,26 @@ def _undecided(complete: list[FrozenTrial], evaluations: Sequence[Evaluation]) -
         if not others:
             yield f"For {evaluation.evaluator} only {first} varies, so its share is 1 in any case."
             continue
-        second, b = others[0]
+        second = others[0][0]
         if a.share == others[-1][1].share:
             yield f"{evaluation.evaluator} finds no difference: equal shares stand in for its own."
-        elif evaluation.resamples and a.low <= b.high:
+        elif evaluation.lead and evaluation.lead[0] <= 0:
+            low, high = (f"{100 * value:.0f}".replace("-", "−") for value in evaluation.lead)
             yield (
                 f"By {evaluation.evaluator} it is not settled whether {first} or {second} matters "
-                "more: their intervals overlap."
+                f"more: their difference is {low} to {high} points of share in the resamples."
             )
+
+
+def _together(pair: Pair | None) -> Iterator[str]:
+    """Says which two hyperparameters act together most."""
+    if pair and pair.share > 0:
+        a, b = pair.names
+        yield (
+            f"The strongest pair is {a} × {b}: by fANOVA, what the two do only together explains "
+            f"{100 * pair.share:.0f}% of the variance of the ranks; {a} alone explains "
+            f"{100 * pair.alone[0]:.0f}% and {b} alone {100 * pair.alone[1]:.0f}%."
+        )
 
 
 def _fanova_alone(names: Sequence[str], taken: Sequence[str], logs: Sequence[str]) -> Iterator[str]:

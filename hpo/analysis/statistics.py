@@ -1,12 +1,12 @@
 """Means, standard deviations and paired differences over seeds, and what few seeds can show."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import chdtri, ndtr, stdtrit
+from scipy.special import ndtr, stdtrit
 
 POWER, LEVEL = 0.8, 0.05
 MOST_SEEDS = 10_000
@@ -80,12 +80,6 @@ def paired_difference(a: Sequence[float], b: Sequence[float]) -> Estimate:
     return estimate(np.asarray(a, float) - np.asarray(b, float))
 
 
-def std_interval(std: float, n: int) -> tuple[float, float]:
-    """Returns the 95% interval of a standard std of n normal values, by chi-squared."""
-    low, high = chdtri(n - 1, [0.025, 0.975])
-    return std * math.sqrt((n - 1) / low), std * math.sqrt((n - 1) / high)
-
-
 def ranked_right(difference: float, std: float) -> float:
     """Returns the probability that single runs of two networks come out in their true order."""
     return float(ndtr(difference / (math.sqrt(2) * std)))
@@ -102,3 +96,11 @@ def seeds_needed(difference: float, std: float) -> int:
         short = power.power(difference / std, middle, LEVEL) < POWER  # NaN: beyond numbers
         low, high = (middle + 1, high) if short else (low, middle)
     return low
+
+
+def boundary(accepted: Callable[[float], bool], outside: float, inside: float) -> float:
+    """Returns by bisection where `accepted` begins to be true, from outside to inside."""
+    for _ in range(60):
+        middle = (outside + inside) / 2
+        outside, inside = (outside, middle) if accepted(middle) else (middle, inside)
+    return inside

@@ -1,5 +1,6 @@
 """Datasets as arrays in memory: loaded by name, checked, split."""
 
+import base64
 import hashlib
 import math
 import os
@@ -117,6 +118,16 @@ def from_pixels(
         stratified=stratified,
         checksum=digest.hexdigest(),
     )
+
+
+def as_bytes(image: Floats) -> str | None:
+    """Returns a square image, a row of features, as base64 bytes, 255 at its brightest; None for
+    another shape."""
+    if math.isqrt(image.size) ** 2 != image.size:
+        return None
+    low, high = image.min(), image.max()
+    scaled = ((image - low) / np.maximum(high - low, np.float32(1e-9)) * 255).round()
+    return base64.b64encode(scaled.astype(np.uint8).tobytes()).decode()
 
 
 def check(dataset: Dataset) -> None:

@@ -7,15 +7,17 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
-from hpo.analysis.statistics import paired_difference
+from hpo.analysis.selection import against_best
+from hpo.analysis.statistics import estimate
 from hpo.data.datasets import normalization
 from hpo.model import snippet
+from hpo.report.blocks.page import Block, Code, Picture, Section, Table
 from hpo.report.figures import confusion as figures
-from hpo.report.page import Block, Code, Picture, Section, Table
 from hpo.report.search_tables import (
+    as_selected,
     at_bounds,
-    bias,
     finalists_table,
     fresh_estimate,
     spelled_estimate,
@@ -61,8 +63,8 @@ def main_table(study: StoredSearch, tested: StoredGrid) -> Table:
     caption = (
         f"Data: {study.data_name}. As selected: the one validation that the search ranked by. "
         "Fresh seeds and test: mean (95% interval) over seeds that the search never saw, each with "
-        "a split of its own; the intervals cover seeds and splits, not other test images. "
-        "Selection bias: as selected minus fresh seeds, points."
+        "a split of its own; the intervals cover seeds and splits, not other test images and not "
+        "another search. Selection bias: as selected minus fresh seeds, points."
     )
     return finalists_table(study, tested, caption)
 
@@ -74,33 +76,68 @@ def _verdicts(study: StoredSearch, tested: StoredGrid, winner: Cell) -> list[str
         f"Trial {trial_number(winner.name)} wins: its mean validation accuracy over fresh seeds is "
         f"the best, {spelled_estimate(fresh)}. The test had no part in the choice."
     ]
-    sentences += [_against(tested, winner, other) for other in tested.file.cells if other != winner]
-    biases = [bias(study, tested, cell) for cell in tested.file.cells]
-    known = [value for value in biases if not math.isnan(value)]
-    mean = sum(known) / len(known)
-    return [*sentences, _bias_sentence(mean, len(known))]
+    return [*sentences, *_against_best(study, tested, winner), *_bias_sentences(study, tested)]
 
 
-def _bias_sentence(mean: float, k: int) -> str:
-    how = "better" if mean >= 0 else "worse"
-    whose = "the finalist" if k == 1 else f"the {k} finalists, on average,"
-    text = f"As selected, {whose} looked {abs(mean):.2f} points {how} than on fresh seeds"
-    if mean < 0:
-        return f"{text}: the search's one split was harder than most and hides the luck of choice."
-    return f"{text}: the best of many look too good, and the search's one split may be an easy one."
+def _against_best(study: StoredSearch, tested: StoredGrid, winner: Cell) -> list[str]:
+    """Says whether the winner is really the best, corrected for having been chosen as such."""
+    columns = {c.name: 100 * tested.values(c, "valid_accuracy") for c in tested.file.cells}
+    frame = pd.DataFrame(columns).dropna()
+    if len(columns) < 2:
+        return []
+    if len(frame) < 3:
+        return ["There are too few common seeds to tell whether it is really the best."]
+    overlap = study.data["valid"] / study.data["train"]
+    found = dict(zip(frame, against_best(frame.to_numpy(), overlap), strict=True))
+    lead = found[winner.name]
+    basis = (
+        f"(multiple comparisons with the best, {len(frame)} seeds, corrected for splits that "
+        "overlap)"
+    )
+    if lead.low == 0:
+        return [
+            f"Its lead is more than the seeds' noise: it is the best of the {len(found)}, by up to "
+            f"{lead.high:.2f} points {basis}."
+        ]
+    rivals = [f"trial {trial_number(n)}" for n, i in found.items() if i.high > 0]
+    rivals.remove(f"trial {trial_number(winner.name)}")
+    others = f" {_and(rivals)} may be the best as well." if rivals else ""
+    text = (
+        f"These seeds do not decide whether it is the best of the {len(found)}: its mean minus "
+        f"that of the best other lies between {lead.low:.2f} and {lead.high:.2f} points {basis}."
+    )
+    return [text.replace("-", "−") + others[:1] + others[1:2].upper() + others[2:]]
 
 
-def _against(tested: StoredGrid, winner: Cell, other: Cell) -> str:
-    a, b = (100 * values for values in tested.paired(winner, other, "valid_accuracy"))
-    common = a.index.intersection(b.index)
-    name = f"trial {trial_number(other.name)}"
-    if len(common) < 3:
-        return f"Against {name} there are too few common seeds to compare."
-    lead = paired_difference(a[common].to_list(), b[common].to_list())
-    interval = f"{lead.mean:+.2f} points, 95% interval {lead.low:.2f} to {lead.high:.2f}"
-    if lead.low > 0:
-        return f"Its lead over {name} is more than the seeds' noise ({interval})."
-    return f"These seeds do not decide whether it is better than {name} ({interval})."
+def _and(names: Sequence[str]) -> str:
+    *others, last = names
+    return f"{', '.join(others)} and {last}" if others else last
+
+
+def _bias_sentences(study: StoredSearch, tested: StoredGrid) -> list[str]:
+    """Says by how much the selecting validation flatters the finalists, with an interval over the
+    fresh seeds."""
+    columns = {c.name: 100 * tested.values(c, "valid_accuracy") for c in tested.file.cells}
+    frame = pd.DataFrame(columns).dropna()
+    if frame.empty:
+        return []
+    selected = np.mean([100 * as_selected(study, cell) for cell in tested.file.cells])
+    bias = estimate(float(selected) - frame.mean(axis=1).to_numpy())
+    how = "better" if bias.mean >= 0 else "worse"
+    whose = "the finalist" if len(columns) == 1 else f"the {len(columns)} finalists, on average,"
+    text = f"As selected, {whose} looked {abs(bias.mean):.2f} points {how} than on fresh seeds"
+    if bias.n > 1:
+        text += f" (selection bias {_signed(bias.mean)}, 95% interval {_signed(bias.low)} to "
+        text += f"{_signed(bias.high)} points)"
+    if bias.mean < 0:
+        why = "the search's one split was harder than most and hides the luck of choice"
+    else:
+        why = "the best of many look too good, and the search's one split may be an easy one"
+    return [f"{text}: {why}."]
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.2f}".replace("-", "−")
 
 
 def mistakes_sections(study: StoredSearch) -> list[Section]:

@@ -2,11 +2,9 @@
 
 from collections.abc import Sequence
 
-from hpo.analysis.claims import claim_verdicts
+from hpo.analysis.claims import claim_verdicts, tally
 from hpo.analysis.statistics import Estimate, paired_difference
-from hpo.report import causes, claims, noise
-from hpo.report.figures import grid as figures
-from hpo.report.grid_tables import (
+from hpo.report.blocks.grid_tables import (
     cells_table,
     comparisons,
     curve_cells,
@@ -16,9 +14,12 @@ from hpo.report.grid_tables import (
     overview_rows,
     published,
 )
-from hpo.report.page import Block, Picture, Section, Table
-from hpo.report.run_facts import one_line_each, other_data, run_table, trained_in
-from hpo.storage.results import FAILS_BELOW, StoredGrid
+from hpo.report.blocks.page import Block, Picture, Section, Table
+from hpo.report.blocks.run_facts import one_line_each, other_data, run_table, trained_in
+from hpo.report.conclusions import accuracy, causes, claims, interactions, noise
+from hpo.report.figures import grid as figures
+from hpo.storage.results import StoredGrid
+from hpo.study.claims import FAILS_BELOW
 from hpo.study.config import CLASSES, SOURCES
 from hpo.study.file import COLUMNS, FIGURES, Cell, Experiment
 from hpo.study.metrics import METRICS
@@ -155,6 +156,11 @@ def _protocol(study: StoredGrid) -> Section:
 
 
 def _seeding(cells: Sequence[Cell]) -> str:
+    if all(cell.crossed for cell in cells):
+        return (
+            "Eight runs make a block: two splits, two initial weights and two batch orders, in all "
+            "combinations. Each block draws them anew, alike for every network."
+        )
     if all(cell.varies == SOURCES for cell in cells):
         return (
             "Seed k fixes split, initial weights and batch order alike for every network, so "
@@ -226,10 +232,22 @@ def _cell_curves(study: StoredGrid, cell: Cell) -> figures.CellCurves | None:
 
 def _run_section(study: StoredGrid) -> Section:
     times = (
-        "Small networks are trained several seeds at a time; a seed's training time is its share."
+        "Small networks are trained several seeds at a time, beside other trainings; a seed's "
+        "training time in the tables is its share."
     )
+    if study.timings:
+        times += (
+            f" Conclusions on times come from {len(study.timings)} rounds of their own: each "
+            "network alone on the machine, one seed, one epoch times the number of epochs, in "
+            "random order."
+        )
     if published(study.file):
-        times += " Reported times are of the report's machine and cannot be compared."
+        times += (
+            " Reported times are of another machine and another program, in which loading and "
+            "transforming the images takes most of an epoch whatever the network is; here only "
+            "arithmetic is left, so a wide network costs many times as much. Neither seconds nor "
+            "ratios of times can be compared with the report's."
+        )
     facts = [["Source", study.file.source]] if study.file.source else []
     return Section(title="How it was run", blocks=[run_table(study, facts), times])
 
@@ -243,8 +261,8 @@ def lead(study: StoredGrid) -> list[str]:
         f"{len(file.cells)} configurations, {seeds} seed{'' if high == 1 else 's'} each: "
         f"{sum(counts)} trainings on {study.data_name}, {trained_in(study)}."
     )
-    planned = len(file.cells) * study.seeds
-    parts = [f"{claims.tally(claim_verdicts(study))}."] if file.claims else []
+    planned = sum(max(study.seeds, count) for count in counts)
+    parts = [f"{tally(claim_verdicts(study))}."] if file.claims else []
     parts += [lead, file.text] if file.text else [lead]
     if sum(counts) < planned:
         parts.append(f"The study is not finished: {sum(counts)} of {planned} trainings are done.")
@@ -254,8 +272,16 @@ def lead(study: StoredGrid) -> list[str]:
 def sections(study: StoredGrid) -> list[Section]:
     """Returns the report's sections in their order."""
     experiments = [_experiment(study, n, e) for n, e in enumerate(study.file.experiments)]
-    all_sections = [*claims.sections(study), _glance(study), *noise.predictions(study)]
-    all_sections += noise.sections(study)
-    all_sections += _differences(study)
-    all_sections.append(_protocol(study))
-    return [*all_sections, *experiments, *causes.sections(study), _run_section(study)]
+    first = [*claims.sections(study), *noise.sections(study), *interactions.sections(study)]
+    first += [_glance(study), *accuracy.sections(study), *noise.predictions(study)]
+    first += [*_differences(study), _protocol(study), *experiments, *causes.sections(study)]
+    return [*first, *_unsaid(study), *claims.method_sections(study), _run_section(study)]
+
+
+def _unsaid(study: StoredGrid) -> list[Section]:
+    """Returns the section on what a publication leaves open, if the study file lists it."""
+    rows = [[entry.what, entry.chosen] for entry in study.file.unsaid]
+    if not rows:
+        return []
+    table = Table(headers=["Not said", "Chosen here"], rows=rows)
+    return [Section(title="What the report leaves unsaid", blocks=[table])]

@@ -6,18 +6,20 @@ from typing import Any
 import pandas as pd
 
 from hpo.analysis import importance
+from hpo.report.blocks.page import Block, Code, Picture, Section
+from hpo.report.blocks.run_facts import one_line_each, other_data, repeatable, run_table, trained_in
 from hpo.report.figures import search as figures
 from hpo.report.figures.axis import Parameter
 from hpo.report.figures.contour import contour
 from hpo.report.figures.slices import Slice, slices
 from hpo.report.figures.trial import TrialCurve, trial_curves
 from hpo.report.finalists import finalists_section, mistakes_sections
-from hpo.report.page import Block, Code, Picture, Section
-from hpo.report.run_facts import one_line_each, other_data, repeatable, run_table, trained_in
 from hpo.report.search_tables import (
     BEST,
     at_bounds,
     best_table,
+    other_search_sentence,
+    repeats_table,
     run_seconds,
     selected_values,
     states_table,
@@ -34,7 +36,7 @@ from hpo.text import seconds_text
 def lead(study: StoredSearch) -> list[str]:
     file = study.file
     counts = states_text(study) or "none begun"
-    parts = [winner_sentence(study)] if study.tested else []
+    parts = [f"{winner_sentence(study)} {other_search_sentence(study)}"] if study.tested else []
     parts.append(
         f"{len(study.ended)} networks tried on {study.data_name} ({counts}), "
         f"chosen by {label(SAMPLERS, file.sampler)}, with {label(PRUNERS, file.pruner)}: "
@@ -47,7 +49,11 @@ def lead(study: StoredSearch) -> list[str]:
 
 def sections(study: StoredSearch, *, saved: bool) -> list[Section]:
     """Returns the report's sections. saved: whether the winner is in best/ beside the report."""
-    first = [finalists_section(study, saved), _course(study), _best(study), _importance(study)]
+    first = [finalists_section(study, saved)]
+    if study.repeats and study.winner:
+        table = repeats_table(study)
+        first.append(Section(title="The same search again", blocks=[table]))
+    first += [_course(study), _best(study), _importance(study)]
     return [*first, *mistakes_sections(study), _protocol(study), _run(study)]
 
 

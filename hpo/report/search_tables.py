@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from hpo.analysis.hypothesis_tests import prediction_interval
 from hpo.analysis.statistics import Estimate, estimate
-from hpo.report.grid_tables import setting
-from hpo.report.page import Header, Table
+from hpo.report.blocks.grid_tables import setting
+from hpo.report.blocks.page import Header, Table
 from hpo.storage.results import StoredGrid, StoredSearch
 from hpo.storage.trial import KILLED
 from hpo.study.config import BOUNDS, Config
@@ -247,6 +248,58 @@ def winner_sentence(study: StoredSearch) -> str:
     if accuracy is None:
         return f"{name}; it is not tested."
     return f"{name}: test accuracy {spelled_estimate(accuracy)}."
+
+
+def other_search_sentence(study: StoredSearch) -> str:
+    """Says how far another search may end from this one: the spread of repeated searches, or that
+    it is not known; empty without a winner."""
+    means = 100 * np.array(winners_accuracies(study))
+    if not means.size:
+        return ""
+    if means.size == 1:
+        return (
+            "The interval covers other seeds of this network. Another search, with another sampler "
+            "seed, may end with another network and differ by more; --repeats 3 shows by how much."
+        )
+    spread = (
+        f"{means.size} searches with other sampler seeds ended at {means.min():.2f} to "
+        f"{means.max():.2f}%"
+    )
+    if means.size < 3:
+        return f"{spread}."
+    interval = prediction_interval(means)
+    assert interval is not None
+    return (
+        f"{spread} (mean {means.mean():.2f}%, sd {means.std(ddof=1):.2f} points); one more search "
+        f"is expected between {interval[0]:.2f} and {interval[1]:.2f}% (95%)."
+    )
+
+
+def winners_accuracies(study: StoredSearch) -> list[float]:
+    """Returns the winners' mean test accuracies, fractions: of this search, then of its repeats."""
+    found = [
+        test_estimate(s.tested, s.winner) for s in (study, *study.repeats) if s.tested and s.winner
+    ]
+    return [of.mean / 100 for of in found if of is not None]
+
+
+def repeats_table(study: StoredSearch) -> Table:
+    """Returns a row per repeated search, this one first."""
+    rows = []
+    for search in (study, *study.repeats):
+        if search.tested is None or search.winner is None:
+            continue
+        fresh, test = (of(search.tested, search.winner) for of in (fresh_estimate, test_estimate))
+        number = str(trial_number(search.winner.name))
+        row = [search.name, number, *network_cells(search.winner.config)]
+        rows.append([*row, _interval(fresh), _interval(test), str(len(search.ended))])
+    headers = ["Search", "Winning trial", *NETWORK, "Validation (%), fresh seeds", "Test (%)"]
+    return Table(
+        headers=[*headers, "Trials"],
+        rows=rows,
+        caption=f"Data: {study.data_name}. The same search with other sampler seeds; each winner "
+        "trained on the same fresh seeds: mean (95% interval over seeds).",
+    )
 
 
 def spelled_estimate(estimate: Estimate) -> str:

@@ -11,8 +11,9 @@ from typing import Any
 
 from hpo.model import folder as best
 from hpo.report import grid as grid_report
-from hpo.report import page
 from hpo.report import search as search_report
+from hpo.report.blocks import page
+from hpo.report.conclusions import verdicts
 from hpo.report.search_tables import finalists_frame
 from hpo.storage.results import StoredGrid, StoredSearch, StoredStudy
 from hpo.study.finalists import trial_number
@@ -50,6 +51,8 @@ def _write_files(study: Stored, folder: Path, target: Path) -> None:
     study.curves.to_csv(folder / "curves.csv", index=False)
     if isinstance(study, StoredSearch):
         finalists_frame(study).to_csv(folder / "finalists.csv", index=False)
+    else:
+        (folder / "verdicts.json").write_text(verdicts.text(study), encoding="utf-8")
     provenance = json.dumps(_provenance(study), indent=2, ensure_ascii=False)
     (folder / "provenance.json").write_text(provenance + "\n", encoding="utf-8")
 

@@ -16,7 +16,7 @@ from hpo.data.datasets import Dataset
 from hpo.run.forecast import ALL_IMAGES, Spent, by_cost
 from hpo.run.plan import Job, Shape, cost, parameter_count, stack_size
 from hpo.run.progress import Progress
-from hpo.study.config import DEFAULTS, HYPERPARAMETERS, Config, Seeds
+from hpo.study.config import DEFAULTS, HYPERPARAMETERS, Config
 from hpo.study.file import Cell, GridStudy
 from hpo.workers.messages import Task
 
@@ -34,11 +34,14 @@ class GridPlan:
         seeds: Sequence[int],
         dataset: Dataset,
         *,
+        cells: Sequence[Cell] | None = None,
         ranges: Mapping[str, BaseDistribution] | None = None,
         finalists: bool = False,
     ) -> None:
-        """ranges: distributions that replace those made from the cells. finalists: whether the
-        cells are a search's finalists, which are tested with a confusion matrix."""
+        """cells: those to train; None: all. ranges: distributions that replace those made from the
+        cells. finalists: whether the cells are a search's finalists, which are tested with a
+        confusion matrix."""
+        cells = study_file.cells if cells is None else cells
         self.storage = storage
         self.study_id = storage.get_study_id_from_name(study.study_name)
         self.finalists = finalists
@@ -48,7 +51,7 @@ class GridPlan:
         self.shape = shape = Shape.of(dataset)
         finished = finished_seeds(study)
         self.waiting: list[tuple[float, Cell, list[int]]] = []
-        for cell in study_file.cells:
+        for cell in cells:
             missing = [s for s in seeds if (cell.name, s) not in finished]
             size, each = stack_size(cell.config, shape), cost(cell.config, shape)
             for start in range(0, len(missing), size):
@@ -56,8 +59,8 @@ class GridPlan:
                 self.waiting.append((each * len(stack), cell, stack))
         self.waiting.sort(key=lambda entry: -entry[0])
         self.jobs = len(self.waiting)
-        self.total = len(study_file.cells) * len(seeds)
-        costs = [cost(cell.config, shape) for cell in study_file.cells]
+        self.total = len(cells) * len(seeds)
+        costs = [cost(cell.config, shape) for cell in cells]
         self.winner_cost = ALL_IMAGES * max(costs) if finalists else 0.0
         self.started = 0
         self.spent: list[Spent] = []
@@ -75,7 +78,7 @@ class GridPlan:
         task = Task(
             id=self.started,
             config=cell.config,
-            seeds=tuple(Seeds.of(seed, cell.varies) for seed in seeds),
+            seeds=tuple(cell.draw(seed) for seed in seeds),
             test=True,
             inspect=self.finalists,
             diagnose=self.diagnose,

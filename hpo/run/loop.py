@@ -160,6 +160,9 @@ class Loop:
             attributes = trial_attributes(job, done, replicate)
             for key, value in attributes.items():
                 self.storage.set_trial_user_attr(trial, key, value)
+            if done.test_right and done.valid_right:
+                right = {"test": done.test_right[replicate], "valid": done.valid_right[replicate]}
+                self.storage.set_trial_system_attr(trial, record.RIGHT, right)
             for watcher in self.watchers:
                 watcher.on_trial(trial, attributes["curve"], job.task.config.epochs)
             self.storage.set_trial_state_values(trial, state, [values[replicate]])

@@ -6,7 +6,7 @@ import uuid
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +15,23 @@ from optuna.distributions import BaseDistribution
 from optuna.storages import BaseStorage
 from optuna.trial import TrialState
 
-from hpo.data.datasets import Dataset
+from hpo.analysis import disputed
+from hpo.analysis.claims import open_cells
+from hpo.data.datasets import Dataset, as_bytes
 from hpo.errors import InputError
 from hpo.model import folder as best
 from hpo.run.grid import GridPlan, finished_seeds
 from hpo.run.loop import End, Loop
-from hpo.run.plan import Plan, Watcher
+from hpo.run.plan import Plan, Shape, Watcher
 from hpo.run.progress import Progress
 from hpo.run.search import SearchPlan
 from hpo.run.study import binding, clean_up, describe, open_study
+from hpo.run.timing import TimingPlan
 from hpo.run.winner import WinnerPlan
 from hpo.storage import results
 from hpo.storage.retry import StorageLost, during_run
 from hpo.study import finalists
+from hpo.study.claims import SECONDS
 from hpo.study.file import GridStudy, SearchStudy, StudyFile
 from hpo.workers.pool import EPOCH_LIMIT, LocalPool, MakePool, Pool
 
@@ -52,16 +56,88 @@ class Run:
 
 
 def run_grid(
-    run: Run, study_file: GridStudy, *, name: str, seeds: Sequence[int], timeout: float = math.inf
+    run: Run,
+    study_file: GridStudy,
+    *,
+    name: str,
+    seeds: Sequence[int],
+    until_resolved: bool = False,
+    changed_claims: bool = False,
+    timeout: float = math.inf,
 ) -> End:
-    """Trains the missing trials of a grid at these seeds, for `timeout` seconds at most.
+    """Trains the missing trials of a grid at these seeds, for `timeout` seconds at most; then
+    measures the training times that its claims compare.
 
-    Raises InputError if the stored study of that name is bound to other things.
+    until_resolved: whether to go on in rounds with more seeds for the cells of open claims.
+    Raises InputError if the stored study of that name is bound to other things, or to other claims
+    and these are not to be changed.
     """
-    study = _open(run, study_file, name)
+    study = _open(run, study_file, name, changed_claims=changed_claims)
     study.set_user_attr("seeds", max(len(seeds), study.user_attrs.get("seeds", 0)))
+    deadline = time.monotonic() + timeout
     plan = GridPlan(study, run.storage, study_file, seeds, run.dataset)
-    return train(run, plan, name, study, timeout)
+    end = train(run, plan, name, study, timeout)
+    if end is End.COMPLETE:
+        end = _measure_times(run, study, study_file, name, deadline)
+    if end is End.COMPLETE and until_resolved:
+        end = _resolve(run, study, study_file, name, deadline)
+    _store_images(run, study, name)
+    return end
+
+
+def _store_images(run: Run, study: optuna.Study, name: str) -> None:
+    """Stores the test images that two networks disagree on, for the report's picture."""
+    stored = results.load_study(run.storage, name)
+    assert isinstance(stored, results.StoredGrid)
+    if (cells := disputed.pair(stored)) is None:
+        return
+    sides = disputed.disputed(*(stored.right(cell) for cell in cells))
+    images, labels = run.dataset.test_images, run.dataset.test_labels
+    shown: Any = {
+        str(index): {"label": int(labels[index]), "pixels": as_bytes(images[index])}
+        for side in sides
+        for index in side
+    }
+    key = run.storage.get_study_id_from_name(study.study_name)
+    run.storage.set_study_system_attr(key, results.IMAGES, shown)
+
+
+def _measure_times(
+    run: Run, study: optuna.Study, study_file: GridStudy, name: str, deadline: float
+) -> End:
+    """Stores the training times of the cells whose times are compared, unless they are stored."""
+    compared = {cell for c in study_file.claims if c.metric == SECONDS for cell in c.cells}
+    cells = [cell for cell in study_file.cells if cell.name in compared]
+    if not cells or compared <= set(study.user_attrs.get("timings", [{}])[0]):
+        return End.COMPLETE
+    plan = TimingPlan(cells, Shape.of(run.dataset))
+    alone, left = replace(run, workers=1), deadline - time.monotonic()
+    end = train(alone, plan, f"{name}: training times", timeout=left)
+    if measured := plan.measured():
+        study.set_user_attr("timings", measured)
+    return end
+
+
+def _resolve(
+    run: Run, study: optuna.Study, study_file: GridStudy, name: str, deadline: float
+) -> End:
+    """Trains rounds of seeds, each for the cells of the claims that are open then."""
+    rounds, end = study_file.rounds, End.COMPLETE
+    assert rounds
+    for count in range(rounds.start + rounds.step, rounds.most + 1, rounds.step):
+        stored = results.load_study(run.storage, name)
+        assert isinstance(stored, results.StoredGrid)
+        wanted = open_cells(stored)
+        cells = [cell for cell in study_file.cells if cell.name in wanted]
+        plan = GridPlan(study, run.storage, study_file, range(count), run.dataset, cells=cells)
+        left = deadline - time.monotonic()
+        end = train(run, plan, f"{name}: up to {count} seeds", study, left)
+        if left <= 0 and plan.jobs:
+            end = End.OUT_OF_TIME
+        if end is not End.COMPLETE:
+            break
+    study.set_user_attr("until_resolved", {"most": rounds.most, "end": end.value})
+    return end
 
 
 def run_search(
@@ -77,6 +153,7 @@ def run_search(
     study = _open(run, study_file, name)
     study.set_user_attr("n_trials", study_file.n_trials)
     study.set_user_attr("timeout", study_file.timeout)
+    study.set_user_attr("sampler_seed", study_file.sampler_seed)
     if study_file.timeout is not None:
         timeout = min(timeout, study_file.timeout - results.seconds_of(study))
     trained = _trained_finalists(study, run.storage)
@@ -93,9 +170,13 @@ def run_search(
     return end if after is End.COMPLETE else after
 
 
-def _open(run: Run, study_file: StudyFile, name: str) -> optuna.Study:
+def _open(
+    run: Run, study_file: StudyFile, name: str, *, changed_claims: bool = False
+) -> optuna.Study:
     bound = binding(study_file, run.dataset)
-    study = open_study(run.storage, study_file, run.dataset, name, bound)
+    study = open_study(
+        run.storage, study_file, run.dataset, name, bound, changed_claims=changed_claims
+    )
     for watcher in run.watchers:
         watcher.on_open(study)
     clean_up(study)
@@ -206,14 +287,21 @@ def _take_best(study: optuna.Study, progress: Progress) -> float:
 
 @contextmanager
 def _session(run: Run, study: optuna.Study, pool: Pool, started: float) -> Iterator[None]:
-    """Stores in the study where and since when it is trained, and at the end for how long."""
+    """Stores in the study where and since when it is trained, and at the end for how long. Plans of
+    one run make one session."""
     session = {**run.provenance, "started": started, "workers": pool.size, "device": pool.device}
-    sessions = [*study.user_attrs.get("sessions", []), session]
+    before = study.user_attrs.get("sessions", [])
+    began = time.time() - (time.monotonic() - run.started)
+    if before and before[-1]["started"] >= began:
+        session = {**before[-1], "workers": max(pool.size, before[-1]["workers"])}
+        session.pop("seconds", None)  # it goes on
+        before = before[:-1]
+    sessions = [*before, session]
     study.set_user_attr("sessions", sessions)
     try:
         yield
     finally:
-        session["seconds"] = time.time() - started
+        session["seconds"] = time.time() - session["started"]
         session |= {"machines": pool.machines} if pool.machines else {}
         with suppress(StorageLost):  # the loop has raised StorageLost already
             study.set_user_attr("sessions", sessions)

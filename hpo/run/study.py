@@ -1,5 +1,7 @@
 """The study in the storage: created, bound to its study file, cleaned up."""
 
+import hashlib
+import json
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -11,9 +13,11 @@ from optuna.trial import Trial, TrialState
 from hpo.data.datasets import Dataset, check, split
 from hpo.errors import InputError
 from hpo.storage.trial import KILLED
+from hpo.study.claims import Claim
 from hpo.study.config import SOURCES
-from hpo.study.file import SearchStudy, StudyFile
+from hpo.study.file import GridStudy, SearchStudy, StudyFile
 from hpo.study.space import spelled
+from hpo.text import quoted
 
 
 def binding(study_file: StudyFile, dataset: Dataset) -> dict[str, Any]:
@@ -33,6 +37,7 @@ def binding(study_file: StudyFile, dataset: Dataset) -> dict[str, Any]:
             for cell in study_file.cells
             if cell.varies != SOURCES
         }
+        chosen |= {f"cells.{cell.name}.crossed": "yes" for cell in study_file.cells if cell.crossed}
     return {
         "dataset": dataset.name,
         "dataset checksum": dataset.checksum,
@@ -60,11 +65,14 @@ def open_study(
     dataset: Dataset,
     name: str,
     bound: Mapping[str, Any],
+    *,
+    changed_claims: bool = False,
 ) -> optuna.Study:
     """Returns the stored study of that name; creates it if needed.
 
-    Raises InputError, one line per difference, if the stored study is bound to other things, and
-    for a dataset that cannot be trained on.
+    changed_claims: whether claims other than those that a grid is bound to are accepted. Raises
+    InputError, one line per difference, if the stored study is bound to other things, and for a
+    dataset that cannot be trained on.
     """
     check(dataset)
     bound = dict(bound)
@@ -76,6 +84,8 @@ def open_study(
         raise InputError(f"study {name!r}: was not made by hpo; give --name another one")
     if stored is not None and stored != bound:
         raise InputError("\n".join(_differences(name, stored, bound)))
+    if isinstance(study_file, GridStudy):
+        _bind_claims(study, study_file, changed=changed_claims)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         study.set_metric_names(["validation accuracy"])
@@ -94,6 +104,40 @@ def _differences(name: str, stored: Mapping[str, Any], given: Mapping[str, Any])
             lines.append(f"study {name!r}: {key}: stored with {was!r}, now {is_now!r}")
     lines[-1] += "; give --name for a new study, or --fresh to delete the stored one"
     return lines
+
+
+def _bind_claims(study: optuna.Study, study_file: GridStudy, *, changed: bool) -> None:
+    """Binds the study to its claims and margins before the first trial.
+
+    changed: whether other claims than the bound ones are accepted; the study then keeps which ones
+    were dropped and added, and after how many trials. Raises InputError for other claims otherwise.
+    """
+    given = {_digest(claim): claim.says for claim in study_file.claims}
+    finished = len(study.get_trials(deepcopy=False, states=[TrialState.COMPLETE]))
+    bound = study.user_attrs.get("claims")
+    if bound is None or not finished:
+        study.set_user_attr("claims", given)
+        return
+    dropped = [says for digest, says in bound.items() if digest not in given]
+    added = [says for digest, says in given.items() if digest not in bound]
+    if not dropped and not added:
+        return
+    if not changed:
+        lines = [f"dropped or changed: {quoted(says)}" for says in dropped]
+        lines += [f"new or changed: {quoted(says)}" for says in added]
+        raise InputError(
+            "\n".join(f"study {study.study_name!r}: claims: {line}" for line in lines)
+            + "; claims are bound when the first trial starts. Give --name for a new study, or "
+            "--changed-claims to go on; the report then names the change"
+        )
+    change = {"trials": finished, "dropped": dropped, "added": added}
+    study.set_user_attr("claim_changes", [*study.user_attrs.get("claim_changes", []), change])
+    study.set_user_attr("claims", given)
+
+
+def _digest(claim: Claim) -> str:
+    """Returns the SHA-256 of what the claim's test depends on, 16 digits of it."""
+    return hashlib.sha256(json.dumps(claim.tested, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def clean_up(study: optuna.Study) -> None:

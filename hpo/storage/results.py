@@ -1,11 +1,12 @@
 """A stored study as tables: a row per trial, and a row per trial and epoch."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import optuna
 import pandas as pd
 from optuna.exceptions import StorageInternalError
@@ -16,11 +17,12 @@ from sqlalchemy.exc import SQLAlchemyError
 from hpo.errors import InputError
 from hpo.storage.bulk_read import all_trials
 from hpo.storage.open import reason_of
-from hpo.storage.trial import KILLED, OUT_OF_TIME, STOPPED
+from hpo.storage.trial import KILLED, OUT_OF_TIME, RIGHT, STOPPED
 from hpo.study import finalists
-from hpo.study.config import CLASSES, Config
+from hpo.study.claims import FAILS_BELOW
+from hpo.study.config import Config
 from hpo.study.file import FIGURES, Cell, GridStudy, SearchStudy, parse
-from hpo.study.metrics import METRICS
+from hpo.study.metrics import METRICS, unpacked
 from hpo.study.names import DATASETS, label
 from hpo.study.space import Fixed, size
 
@@ -30,7 +32,7 @@ TRIAL_COLUMNS = (
     "momentum", "nesterov", "weight_decay", "schedule", "parameters", "stack", "started",
     "ended", "fail_reason",
 )  # fmt: skip
-FAILS_BELOW = 3 / CLASSES  # test accuracy: three times chance
+IMAGES = "images"  # system attribute of a grid: {index: label and pixels of a test image}
 AGAIN = (KILLED, STOPPED, OUT_OF_TIME)
 
 
@@ -58,10 +60,20 @@ class StoredStudy:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class StoredGrid(StoredStudy):
-    """A stored grid. seeds: how many seeds each cell has when the grid is complete."""
+    """A stored grid.
+
+    seeds: how many seeds each cell has at least when the grid is complete. timings: training times
+    in seconds by cell, a dictionary per round, each cell alone on the machine. until_resolved: how
+    the rounds of `--until-resolved` ended, None without. claim_changes: see run.study. images:
+    {index: label and pixels} of test images that a figure shows.
+    """
 
     file: GridStudy
     seeds: int
+    timings: list[dict[str, float]] = field(default_factory=list)
+    until_resolved: dict[str, Any] | None = None
+    claim_changes: list[dict[str, Any]] = field(default_factory=list)
+    images: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @property
     def parts(self) -> "Sequence[StoredGrid | StoredSearch]":
@@ -81,11 +93,28 @@ class StoredGrid(StoredStudy):
         """Returns a metric of the cell's finished trials, indexed by seed."""
         return self.of(cell).set_index("seed")[metric]
 
-    def failing(self, cell: Cell) -> pd.Series:
-        """Returns for each finished trial of the cell whether it failed to learn: True where it
-        diverged or its test accuracy stayed below FAILS_BELOW."""
+    def failing(self, cell: Cell, below: float = FAILS_BELOW) -> pd.Series:
+        """Returns for each finished trial of the cell whether it failed to learn, by seed: True
+        where it diverged or its test accuracy stayed below this share."""
+        rows = self.of(cell).set_index("seed")
+        return (rows["test_accuracy"] < below) | rows["diverged"].astype(bool)
+
+    def right(self, cell: Cell, part: str = "test") -> pd.DataFrame:
+        """Returns which images each seed's network gets right, (seeds, images) of bool, a row per
+        seed. part: test, the same images in each row; or valid, a seed's own split. Empty if any
+        finished trial stored none."""
+        key = (cell.name, part)
+        if key not in self._right:
+            self._right[key] = self._unpacked(cell, part)
+        return self._right[key]
+
+    def _unpacked(self, cell: Cell, part: str) -> pd.DataFrame:
         rows = self.of(cell)
-        return (rows["test_accuracy"] < FAILS_BELOW) | rows["diverged"].astype(bool)
+        stored = [self._by_number[int(n)].system_attrs.get(RIGHT, {}) for n in rows["number"]]
+        if not stored or not all(stored):
+            return pd.DataFrame()
+        images = np.array([unpacked(of[part], self.data[part]) for of in stored])
+        return pd.DataFrame(images, index=rows["seed"].astype(int))
 
     def fails(self, cell: Cell) -> bool:
         """Whether any trial of the cell failed to learn."""
@@ -100,6 +129,14 @@ class StoredGrid(StoredStudy):
         return ours[common], theirs[common]
 
     @cached_property
+    def _right(self) -> dict[tuple[str, str], pd.DataFrame]:
+        return {}
+
+    @cached_property
+    def _by_number(self) -> dict[int, FrozenTrial]:
+        return {trial.number: trial for trial in self.frozen}
+
+    @cached_property
     def _by_cell(self) -> dict[str, pd.DataFrame]:
         rows = self.finished.drop_duplicates(["cell", "seed"]).sort_values("seed")
         return {str(name): group for name, group in rows.groupby("cell", sort=False)}
@@ -112,6 +149,7 @@ class StoredSearch(StoredStudy):
     n_trials and timeout: its budget in trials and in seconds of all its runs (None: no limit).
     tested: the finalists' grid, None before they start. winner: None until all finalists are
     trained. random: a search of the same space and data by the random sampler, if one is stored.
+    repeats: stored searches that differ only in the sampler's seed and have a winner.
     """
 
     file: SearchStudy
@@ -121,6 +159,7 @@ class StoredSearch(StoredStudy):
     tested: StoredGrid | None
     winner: Cell | None
     random: "StoredSearch | None"
+    repeats: "Sequence[StoredSearch]" = ()
 
     @property
     def parts(self) -> "Sequence[StoredGrid | StoredSearch]":
@@ -159,7 +198,10 @@ def load_study(storage: BaseStorage, name: str) -> StoredGrid | StoredSearch:
         raise InputError(f"study {name!r}: cannot be read ({reason_of(error)})") from error
 
 
-def _load_study(storage: BaseStorage, name: str) -> StoredGrid | StoredSearch:
+def _load_study(
+    storage: BaseStorage, name: str, *, alone: bool = False
+) -> StoredGrid | StoredSearch:
+    """alone: without the searches that belong beside it."""
     try:
         study = optuna.load_study(study_name=name, storage=storage)
     except KeyError as error:
@@ -182,6 +224,9 @@ def _load_study(storage: BaseStorage, name: str) -> StoredGrid | StoredSearch:
     }
     if isinstance(file, GridStudy):
         frame = _trials_frame(trials, {})
+        kept = ("timings", "until_resolved", "claim_changes")
+        common |= {key: attributes[key] for key in kept if key in attributes}
+        common["images"] = storage.get_study_system_attrs(study._study_id).get(IMAGES, {})
         return StoredGrid(file=file, seeds=attributes["seeds"], trials=frame, **common)
     bound = attributes["binding"]
     file = replace(file, sampler=bound["sampler"], pruner=bound["pruner"])
@@ -194,7 +239,8 @@ def _load_study(storage: BaseStorage, name: str) -> StoredGrid | StoredSearch:
         trials=_trials_frame(trials, _fixed(file)),
         tested=tested,
         winner=_winner(tested, file) if tested else None,
-        random=_random_search(storage, bound),
+        random=None if alone else _random_search(storage, bound),
+        repeats=() if alone else _repeats(storage, study),
         **common,
     )
 
@@ -240,10 +286,28 @@ def _random_search(storage: BaseStorage, bound: Mapping[str, Any]) -> StoredSear
         theirs, kind = (other.user_attrs.get(key) for key in ("binding", "kind"))
         begun = "n_trials" in other.user_attrs
         if begun and kind == "search" and theirs == {**bound, "sampler": "random"}:
-            search = load_study(storage, other.study_name)
+            search = _load_study(storage, other.study_name, alone=True)
             assert isinstance(search, StoredSearch)
             return search
     return None
+
+
+REPEATED = ("binding", "n_trials", "timeout")  # attributes that are the same in a repeated search
+
+
+def _repeats(storage: BaseStorage, study: optuna.Study) -> list[StoredSearch]:
+    """Returns the other stored searches that differ only in the sampler's seed, with a winner."""
+    ours, found = study.user_attrs, []
+    for other in storage.get_all_studies():
+        theirs = other.user_attrs
+        seeds = ours.get("sampler_seed"), theirs.get("sampler_seed")
+        if None in seeds or seeds[0] == seeds[1] or theirs.get("kind") != "search":
+            continue
+        if all(theirs.get(key) == ours.get(key) for key in REPEATED):
+            search = _load_study(storage, other.study_name, alone=True)
+            assert isinstance(search, StoredSearch)
+            found += [search] if search.winner else []
+    return found
 
 
 def _trials_frame(trials: Sequence[FrozenTrial], fixed: Mapping[str, Any]) -> pd.DataFrame:

@@ -9,6 +9,8 @@ from hpo.study.metrics import METRICS, EpochMetrics
 # A hundred times the loss of a guess among ten classes: nothing useful comes after it.
 USELESS_LOSS = 230.0
 WORST = 0.0  # a diverged trial's value: finite, so that samplers learn from it
+RIGHT = "right"  # system attribute: {test or valid: which images are right, see
+# study.metrics.packed}
 # Why trials FAIL that the next run trains again.
 KILLED, STOPPED, OUT_OF_TIME = "interrupted: its run was killed", "stopped", "out of time"
 

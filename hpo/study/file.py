@@ -12,7 +12,7 @@ from pydantic import Field, create_model
 
 from hpo.errors import InputError
 from hpo.study.claims import Cause, Claim, read_cause, read_claim
-from hpo.study.config import HYPERPARAMETERS, REQUIRED, SOURCES, TYPES, Config, faults_in
+from hpo.study.config import HYPERPARAMETERS, REQUIRED, SOURCES, TYPES, Config, Seeds, faults_in
 from hpo.study.fields import Count, Faults, Flag, Names, Table, Text, explained, one_of
 from hpo.study.names import DATASETS, PRUNERS, SAMPLERS
 from hpo.study.space import Domain, parse_domain, space_faults
@@ -28,6 +28,7 @@ COLUMNS = {
     "test_loss": "Test loss",
     "train_seconds": "Training time (s)",
 }
+BLOCK = 8  # seeds of a crossed cell that are analysed together
 FIGURES = ("test_accuracy", "test_loss", "train_seconds")
 
 
@@ -51,12 +52,24 @@ class Reported(Table):
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """A named configuration of a grid. varies: what its seeds draw anew; the rest has seed 0."""
+    """A named configuration of a grid.
+
+    varies: what its seeds draw anew; the rest has seed 0. crossed: whether seeds 8b … 8b + 7 are
+    the combinations of two splits, two initial weights and two batch orders, 2b and 2b + 1.
+    """
 
     name: str
     config: Config
     reported: tuple[Reported, ...] = ()
     varies: tuple[str, ...] = SOURCES
+    crossed: bool = False
+
+    def draw(self, seed: int) -> Seeds:
+        """Returns the seeds of split, weights and order that the cell's seed stands for."""
+        if not self.crossed:
+            return Seeds.of(seed, self.varies)
+        block, run = divmod(seed, BLOCK)
+        return Seeds(**{name: 2 * block + (run >> bit & 1) for bit, name in enumerate(SOURCES)})
 
     @property
     def label(self) -> str:
@@ -77,9 +90,26 @@ class Experiment(Table):
     curves: Names = ()
 
 
+class Unsaid(Table):
+    """What a publication does not say, and what the study does instead."""
+
+    what: Text = ""
+    chosen: Text = ""
+
+
+class Rounds(Table):
+    """A number of seeds that depends on the results: from `start` on, `step` more in each round for
+    the cells of open claims, `most` at most."""
+
+    start: Count = 5
+    most: Count = 40
+    step: Count = 5
+
+
 @dataclass(frozen=True, kw_only=True)
 class GridStudy:
-    """Cells, each trained with seeds 0 … seeds - 1. diagnostics: see training.diagnostics."""
+    """Cells, each trained with seeds 0 … seeds - 1. rounds: how to go on until the claims are
+    resolved; None without. diagnostics: see training.diagnostics."""
 
     name: str
     title: str
@@ -87,8 +117,10 @@ class GridStudy:
     seeds: int
     cells: tuple[Cell, ...]
     experiments: tuple[Experiment, ...]
+    rounds: Rounds | None = None
     claims: tuple[Claim, ...] = ()
     causes: tuple[Cause, ...] = ()
+    unsaid: tuple[Unsaid, ...] = ()
     diagnostics: bool = False
     text: str = ""
     source: str = ""
@@ -161,7 +193,12 @@ _NAME: Any = Annotated[
 ]
 BaseTable = create_model("BaseTable", __base__=Table, **_OPTIONAL)
 CellTable = create_model(
-    "CellTable", __base__=Table, name=(_NAME, None), varies=(Names, SOURCES), **_OPTIONAL
+    "CellTable",
+    __base__=Table,
+    name=(_NAME, None),
+    varies=(Names, SOURCES),
+    crossed=(Flag, False),
+    **_OPTIONAL,
 )
 
 
@@ -224,8 +261,10 @@ def parse(raw: Mapping[str, Any], name: str, where: str) -> StudyFile:
 
 
 def _grid(raw: Mapping[str, Any], name: str, faults: Faults) -> GridStudy | None:
-    parts = ("base", "cells", "experiments", "claims", "causes")
-    head = faults.read(GridHead, raw, besides=parts)
+    parts = ("base", "cells", "experiments", "claims", "causes", "unsaid")
+    rounds = _rounds(raw, faults)
+    counted = {key: value for key, value in raw.items() if key != "seeds" or rounds is None}
+    head = faults.read(GridHead, counted, besides=parts)
     base, tables = faults.table(raw, "base"), faults.tables(raw, "cells")
     sound_base = faults.read(BaseTable, base, "base.") is not None
     if raw["cells"] == []:
@@ -247,6 +286,10 @@ def _grid(raw: Mapping[str, Any], name: str, faults: Faults) -> GridStudy | None
         read_cause(table, f"causes[{i}].", names, faults)
         for i, table in enumerate(faults.tables(raw, "causes"))
     ]
+    unsaid = [
+        faults.read(Unsaid, table, f"unsaid[{i}].")
+        for i, table in enumerate(faults.tables(raw, "unsaid"))
+    ]
     if faults.lines or head is None:
         return None
     return GridStudy(
@@ -257,8 +300,10 @@ def _grid(raw: Mapping[str, Any], name: str, faults: Faults) -> GridStudy | None
         or (Experiment(title="All cells", cells=tuple(names)),),
         claims=tuple(filter(None, claims)),
         causes=tuple(filter(None, causes)),
+        unsaid=tuple(filter(None, unsaid)),
+        rounds=rounds,
         raw=raw,
-        **head.model_dump(exclude={"title"}),
+        **{**head.model_dump(exclude={"title"}), **({"seeds": rounds.start} if rounds else {})},
     )
 
 
@@ -285,6 +330,8 @@ def _cell(
         known = ", ".join(SOURCES)
         given = quoted(read.varies)
         faults.add(f"{at}varies", f"must be a list of {known}, or some of these, got {given}")
+    if read and read.crossed and set(read.varies) != set(SOURCES):
+        faults.add(f"{at}crossed", "crosses all sources, so leave out `varies`")
     if len(faults.lines) > before or not sound_base:
         return None
     for key, text in faults_in(values).items():
@@ -293,7 +340,23 @@ def _cell(
         return None
     varies = tuple(source for source in SOURCES if source in read.varies)
     reported = tuple(report for report in reports if report)
-    return Cell(name=str(name), config=Config(**values), reported=reported, varies=varies)
+    return Cell(
+        name=str(name),
+        config=Config(**values),
+        reported=reported,
+        varies=varies,
+        crossed=read.crossed,
+    )
+
+
+def _rounds(raw: Mapping[str, Any], faults: Faults) -> Rounds | None:
+    """Reads seeds = { start, most, step }; None if seeds is a number."""
+    if not isinstance(raw.get("seeds"), dict):
+        return None
+    rounds = faults.read(Rounds, raw["seeds"], "seeds.")
+    if rounds and rounds.start > rounds.most:
+        faults.add("seeds.start", f"must be at most `most`, {rounds.most}, got {rounds.start}")
+    return rounds or Rounds()
 
 
 def _experiment(

@@ -1,7 +1,11 @@
 """The metrics of an epoch, as training gives them, messages carry them and trials store them."""
 
+import base64
 from dataclasses import dataclass, fields
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 METRICS = ("train_loss", "train_accuracy", "valid_loss", "valid_accuracy")
 
@@ -26,3 +30,14 @@ class EpochMetrics:
     def metrics(self) -> dict[str, Any]:
         """Returns these fields, to pass them on."""
         return {f.name: getattr(self, f.name) for f in fields(EpochMetrics)}
+
+
+def packed(right: NDArray[np.bool_]) -> str:
+    """Returns a bit per image as base64: 1.7 kB for 10,000 images."""
+    return base64.b64encode(np.packbits(right).tobytes()).decode()
+
+
+def unpacked(text: str, count: int) -> NDArray[np.bool_]:
+    """Returns the bits of `count` images that `packed` wrote."""
+    bits = np.frombuffer(base64.b64decode(text), np.uint8)
+    return np.unpackbits(bits, count=count).astype(bool)

@@ -7,7 +7,7 @@ from pydantic import Field, TypeAdapter, create_model
 
 from hpo.study.claims import CauseTable, ClaimTable
 from hpo.study.config import REQUIRED, TYPES
-from hpo.study.fields import Table
+from hpo.study.fields import Count, Table
 from hpo.study.file import (
     BaseTable,
     CellTable,
@@ -16,7 +16,9 @@ from hpo.study.file import (
     GridHead,
     Head,
     Reported,
+    Rounds,
     SearchTable,
+    Unsaid,
     studies_dir,
 )
 from hpo.study.space import domain_schema
@@ -31,11 +33,13 @@ def json_schema() -> dict[str, Any]:
     grid = create_model(
         "Grid",
         __base__=GridHead,
+        seeds=(Count | Rounds, 1),
         base=(BaseTable, BaseTable()),
         cells=(cells, ...),
         experiments=(tuple[Experiment, ...], ()),
         claims=(tuple[ClaimTable, ...], ()),
         causes=(tuple[CauseTable, ...], ()),
+        unsaid=(tuple[Unsaid, ...], ()),
     )
     domains: dict[str, Any] = {
         name: (Annotated[Any, domain_schema(name)], ... if name in REQUIRED else None)

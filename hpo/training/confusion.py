@@ -1,12 +1,11 @@
 """Confusion matrices, and the images that a network is most wrong about."""
 
-import base64
-import math
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from hpo.data.datasets import as_bytes
 from hpo.study.config import CLASSES
 from hpo.training.network import Network
 from hpo.training.train import Examples, answers
@@ -47,17 +46,8 @@ def _mistakes(logits: Tensor, examples: Examples) -> dict[str, Any]:
                 "label": int(labels[index]),
                 "predicted": int(predicted[index]),
                 "probability": float(chances[index]),
-                "pixels": _pixels(examples.images[index]),
+                "pixels": as_bytes(examples.images[index].cpu().numpy()),
             }
             for index in order
         ],
     }
-
-
-def _pixels(image: Tensor) -> str | None:
-    """Returns a square image as base64 bytes; None for another shape."""
-    if math.isqrt(image.numel()) ** 2 != image.numel():
-        return None
-    low, high = image.aminmax()
-    scaled = ((image - low) / (high - low).clamp(min=1e-9) * 255).round().to(torch.uint8)
-    return base64.b64encode(scaled.cpu().numpy().tobytes()).decode()

@@ -8,10 +8,10 @@ from optuna.storages import BaseStorage
 from optuna_dashboard import get_note, save_note
 
 from hpo.report import grid as grid_report
-from hpo.report import page
+from hpo.report.blocks import page
+from hpo.report.blocks.page import Table
+from hpo.report.blocks.run_facts import one_line_each, repeatable
 from hpo.report.finalists import main_table
-from hpo.report.page import Table
-from hpo.report.run_facts import one_line_each, repeatable
 from hpo.report.search_tables import winner_sentence
 from hpo.run.plan import Watcher
 from hpo.run.progress import Progress

@@ -134,7 +134,7 @@ def _seconds(study: Stored, session: Mapping[str, Any]) -> float:
 
 def _total(study: Stored) -> int:
     if isinstance(study, StoredGrid):
-        return len(study.file.cells) * study.seeds
+        return max(len(study.file.cells) * study.seeds, _done(study))
     return int(min(study.planned, 10**9))
 
 

@@ -5,13 +5,12 @@ from collections.abc import Iterator, Sequence
 from rich.console import RenderableType
 from rich.table import Table as RichTable
 
-from hpo.analysis.claims import claim_verdicts
+from hpo.analysis.claims import claim_verdicts, tally
 from hpo.analysis.compare import Row, Side, Stored, compare
 from hpo.analysis.hypothesis_tests import Verdict
 from hpo.analysis.statistics import summarize
-from hpo.report.claims import tally
-from hpo.report.grid_tables import most_accurate, published, reported, reproduced
-from hpo.report.page import Table
+from hpo.report.blocks.grid_tables import most_accurate, published, reported, reproduced
+from hpo.report.blocks.page import Table
 from hpo.report.search_tables import (
     brief_best_table,
     brief_finalists_table,
@@ -22,6 +21,8 @@ from hpo.report.search_tables import (
 from hpo.storage.results import StoredGrid, StoredSearch
 from hpo.study.file import FIGURES
 from hpo.text import count
+
+MOST_OPEN = 10  # unresolved conclusions that are listed
 
 
 def terminal(study: StoredGrid | StoredSearch) -> Iterator[RenderableType]:
@@ -63,9 +64,13 @@ def _verdicts(study: StoredGrid) -> Iterator[RenderableType]:
         return
     judged = claim_verdicts(study)
     yield f"{tally(judged)}"
+    still_open = sum(of.verdict is Verdict.UNRESOLVED for of in judged)
     for of in judged:
-        if of.verdict is not Verdict.HOLDS:
+        listed = of.verdict is not Verdict.UNRESOLVED or still_open <= MOST_OPEN
+        if of.verdict is not Verdict.HOLDS and listed:
             yield f"  {of.verdict.value}: {of.claim.says}"
+    if still_open and study.file.rounds and study.until_resolved is None:
+        yield "More seeds for the unresolved ones: --until-resolved"
 
 
 def _search(study: StoredSearch) -> Iterator[RenderableType]:

@@ -52,6 +52,7 @@ class EpochDone(EpochMetrics):
 class Done:
     """A task has ended, with the test figures, one per seed, if it was tested.
 
+    test_right and valid_right: which images are right, one text per seed, see study.metrics.packed.
     confusion: one per seed, see training.confusion.inspect. model: the network of an `all_images`
     task, as the bytes of a safetensors file.
     """
@@ -59,6 +60,8 @@ class Done:
     task: int
     test_loss: list[float] | None = None
     test_accuracy: list[float] | None = None
+    test_right: list[str] | None = None
+    valid_right: list[str] | None = None
     confusion: list[dict[str, Any]] | None = None
     model: bytes | None = None
 

@@ -13,10 +13,11 @@ import torch
 from torch import Tensor
 
 from hpo.data import datasets as data
+from hpo.study.metrics import packed
 from hpo.training import confusion
 from hpo.training.network import Network
 from hpo.training.tensors import all_rows, choose_device, examples, split_rows
-from hpo.training.train import evaluate, train
+from hpo.training.train import Epoch, evaluate, train
 from hpo.workers.messages import Done, EpochDone, Failed, Ready, Stop, Task
 from hpo.workers.shared_data import SharedDataset
 
@@ -72,7 +73,7 @@ def _trained(
 ) -> Iterator[EpochDone | Done]:
     images = examples(dataset.train_images, dataset.train_labels, device)
     splits = [all_rows(dataset) if task.all_images else split_rows(dataset, s) for s in task.seeds]
-    stopped, network = False, None
+    stopped, last = False, None
 
     def stops() -> bool:
         nonlocal stopped
@@ -81,23 +82,35 @@ def _trained(
 
     epochs = train(task.config, images, splits, task.seeds, device, stops, diagnose=task.diagnose)
     for epoch in epochs:
-        network = epoch.network
+        last = epoch
         yield EpochDone(task=task.id, **epoch.metrics())
-    if stopped or network is None:
+    if stopped or last is None:
         yield Done(task=task.id)
     elif task.test:
-        yield _tested(network, task, dataset, device)
+        yield _tested(last, task, dataset, device)
     else:
-        yield Done(task=task.id, model=_packed(network) if task.all_images else None)
+        yield Done(task=task.id, model=_packed(last.network) if task.all_images else None)
 
 
-def _tested(network: Network, task: Task, dataset: data.Dataset, device: torch.device) -> Done:
+def _tested(last: Epoch, task: Task, dataset: data.Dataset, device: torch.device) -> Done:
     """Tests the trained networks: the only function that reads the test images."""
+    network = last.network
     images = examples(dataset.test_images, dataset.test_labels, device)
     rows: Tensor = torch.arange(len(images.labels), device=device)
-    loss, accuracy = evaluate(network, images, rows.expand(network.replicates, -1))
-    matrices = confusion.inspect(network, images) if task.inspect else None
-    return Done(task=task.id, test_loss=loss, test_accuracy=accuracy, confusion=matrices)
+    everywhere = rows.expand(network.replicates, -1)
+    loss, accuracy, right = evaluate(network, images, everywhere, right=True)
+    return Done(
+        task=task.id,
+        test_loss=loss,
+        test_accuracy=accuracy,
+        test_right=_bits(right),
+        valid_right=_bits(last.valid_right),
+        confusion=confusion.inspect(network, images) if task.inspect else None,
+    )
+
+
+def _bits(right: Tensor | None) -> list[str] | None:
+    return None if right is None else [packed(of) for of in right.numpy()]
 
 
 def _packed(network: Network) -> bytes:

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from hpo.analysis.causes import measured, too_long, vanishing
+from hpo.report.blocks.grid_tables import data_text
+from hpo.report.blocks.page import Block, Picture, Section
 from hpo.report.figures import causes as figures
-from hpo.report.grid_tables import data_text
-from hpo.report.page import Block, Picture, Section
 from hpo.storage.results import StoredGrid
 from hpo.study.claims import Cause
 from hpo.study.config import Config

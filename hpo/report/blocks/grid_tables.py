@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from hpo.analysis.statistics import Summary, paired_difference, summarize
-from hpo.report.page import Table
+from hpo.report.blocks.page import Table
 from hpo.storage.results import StoredGrid
 from hpo.study.file import COLUMNS, FIGURES, Cell, Experiment, GridStudy
 from hpo.study.names import ACTIVATIONS, OPTIMIZERS, label

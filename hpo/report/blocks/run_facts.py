@@ -4,7 +4,7 @@ import shlex
 from collections import Counter
 from collections.abc import Sequence
 
-from hpo.report.page import Table
+from hpo.report.blocks.page import Table
 from hpo.storage.results import StoredGrid, StoredSearch, StoredStudy
 from hpo.text import seconds_text
 

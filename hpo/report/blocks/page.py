@@ -1,6 +1,7 @@
 """The blocks of a report's pages, and their rendering as HTML and Markdown."""
 
 import html
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ class HeaderCell:
     sub: bool = False
 
 
+GLYPH = "DejaVu"  # how the ids of letters begin in matplotlib's pictures
 Header = str | tuple[str, Sequence[str]]
 
 
@@ -75,8 +77,8 @@ class Code:
 class VerdictRow:
     """A conclusion as text.
 
-    verdict: holds, unresolved or refuted. drawing: the interval as SVG. basis: what the verdict
-    rests on.
+    verdict: see analysis.hypothesis_tests.Verdict. drawing: the interval as SVG. basis: what the
+    verdict rests on. path: the evidence by the number of seeds as SVG.
     """
 
     verdict: str
@@ -87,6 +89,7 @@ class VerdictRow:
     test: str
     p: str
     basis: str
+    path: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,7 +114,19 @@ class Section:
 def render(template: str, title: str, lead: list[str], sections: list[Section]) -> str:
     """Renders the sections by a template of hpo/report/templates/."""
     page = _environment().get_template(template)
-    return legible(page.render(title=title, lead=lead, sections=sections))
+    return legible(_share_glyphs(page.render(title=title, lead=lead, sections=sections)))
+
+
+def _share_glyphs(text: str) -> str:
+    """Removes the outlines of letters that an earlier picture of the page has defined."""
+    seen: set[str] = set()
+
+    def first(found: re.Match[str]) -> str:
+        again = found[1] in seen
+        seen.add(found[1])
+        return "" if again else found[0]
+
+    return re.sub(rf'<path id="({GLYPH}[^"]*)"[^>]*/>\n?', first, text)
 
 
 def render_note(
@@ -165,10 +180,35 @@ def interval_svg(low: float, middle: float, high: float, end: str, margin: float
     return f'<svg class="forest" {size} aria-hidden="true">{"".join(parts)}</svg>'
 
 
+def path_svg(lines: Sequence[tuple[str, Sequence[float]]], needed: float) -> str:
+    """Draws evidence over the number of seeds on a logarithmic scale, with a line at what a verdict
+    needs. lines: (class, evidence by n)."""
+    width, height, edge = 150, 44, 3
+    most = max([needed, *(min(value, 1e9) for _, values in lines for value in values)])
+    top, bottom = math.log10(most) + 0.2, -1.0
+    count = max(len(values) for _, values in lines)
+
+    def x(n: int) -> float:
+        return round(edge + (width - 2 * edge) * (n / max(count - 1, 1)), 1)
+
+    def y(value: float) -> float:
+        level = math.log10(min(max(value, 0.1), 1e9))
+        return round(edge + (height - 2 * edge) * (top - level) / (top - bottom), 1)
+
+    parts = [f'<path class="needed" d="M{edge} {y(needed)}H{width - edge}"/>']
+    for name, values in lines:
+        points = " ".join(f"{x(n)} {y(value)}" for n, value in enumerate(values))
+        parts.append(f'<path class="{name}" d="M{points}"/>')
+    parts.append(f'<text x="{width + 2}" y="{y(needed) + 3}">{needed:,.0f}</text>')
+    size = f'viewBox="0 0 210 {height}" width="210" height="{height}"'
+    return f'<svg class="path" {size} aria-hidden="true">{"".join(parts)}</svg>'
+
+
 def _inline(picture: Picture) -> str:
-    """Returns the picture as a part of the page, with its own ids and the page's width."""
+    """Returns the picture as a part of the page, with its own ids, but for letters, and the page's
+    width."""
     prefix = f"{picture.file.removesuffix('.svg')}-"
-    svg = re.sub(r'\b(id="|href="#|url\(#)', rf"\g<1>{prefix}", picture.svg)
+    svg = re.sub(rf'\b(id="|href="#|url\(#)(?!{GLYPH})', rf"\g<1>{prefix}", picture.svg)
     size = re.search(r'viewBox="0 0 (\S+) \S+"', svg)
     svg = re.sub(r'(<svg[^>]*?) width="[^"]*" height="[^"]*"', r"\1", svg, count=1)
     label = html.escape(picture.alt)

@@ -1,0 +1,94 @@
+"""How exact accuracies are: over seeds alone, over seeds and test images, and for single runs."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import stdtrit
+
+from hpo.analysis.statistics import boundary, estimate
+
+Z = 1.959963984540054  # 95% of a normal distribution
+
+
+@dataclass(frozen=True, kw_only=True)
+class Precision:
+    """A mean accuracy, or a mean difference, with two 95% intervals.
+
+    seeds: for other seeds on the same test images. both: for other seeds and other test images.
+    images_share: the share of the variance between runs that comes from the test images being few;
+    NaN for runs that do not differ.
+    """
+
+    mean: float
+    seeds: tuple[float, float]
+    both: tuple[float, float]
+    images_share: float
+
+
+def precision(values: ArrayLike) -> Precision:
+    """Analyses values of (seeds, images): 1 where a network is right and 0 where it is wrong, or
+    the difference of two networks.
+
+    Two-way random effects, variance s²_seed/J + s²_image/N + s²_both/(JN) for J seeds and N images
+    (Gallas 2006), with the degrees of freedom of Hillis (2007). NaN intervals for one seed. Raises
+    ValueError for no values.
+    """
+    y = np.asarray(values, float)
+    if y.ndim != 2 or not y.size:
+        raise ValueError(f"needs values of (seeds, images), got shape {y.shape}")
+    (seeds, images), by_seed = y.shape, y.mean(axis=1)
+    mean, own = float(y.mean()), estimate(by_seed)
+    nothing = (math.nan, math.nan)
+    if seeds == 1 or images == 1:
+        return Precision(mean=mean, seeds=(own.low, own.high), both=nothing, images_share=math.nan)
+    of_seeds, of_images, of_both = mean_squares(y)
+    between = max(of_images - of_both, 0.0)
+    variance = (of_seeds + between) / y.size
+    freedom = (of_seeds + between) ** 2 / of_seeds**2 * (seeds - 1) if of_seeds else math.inf
+    half = float(stdtrit(min(freedom, 1e9), 0.975)) * math.sqrt(variance)
+    share = min(of_both / of_seeds, 1.0) if of_seeds else math.nan
+    return Precision(
+        mean=mean,
+        seeds=(own.low, own.high),
+        both=(mean - half, mean + half),
+        images_share=share,
+    )
+
+
+def mean_squares(y: NDArray[np.float64]) -> tuple[float, float, float]:
+    """Returns the mean squares of (seeds, images): seeds, images, and seeds × images."""
+    seeds, images = y.shape
+    mean, by_seed, by_image = y.mean(), y.mean(axis=1), y.mean(axis=0)
+    squares_seeds = images * ((by_seed - mean) ** 2).sum()
+    squares_images = seeds * ((by_image - mean) ** 2).sum()
+    rest = ((y - mean) ** 2).sum() - squares_seeds - squares_images
+    freedom = (seeds - 1, images - 1, (seeds - 1) * (images - 1))
+    squares = (squares_seeds, squares_images, max(float(rest), 0.0))
+    of_seeds, of_images, of_both = (float(s / f) for s, f in zip(squares, freedom, strict=True))
+    return of_seeds, of_images, of_both
+
+
+def beats(a: ArrayLike, b: ArrayLike) -> tuple[float, float, float]:
+    """Returns the probability that one run of a is above one run of b, with its 95% interval; equal
+    values count half. NaN for no values.
+
+    The estimate of Mann and Whitney, rliable's "probability of improvement" (Agarwal et al. 2021);
+    the interval is method 5 of Newcombe (2006), which is not empty where all runs agree.
+    """
+    ours, theirs = np.asarray(a, float), np.asarray(b, float)
+    if not ours.size or not theirs.size:
+        return math.nan, math.nan, math.nan
+    signs = np.sign(ours[:, None] - theirs[None, :])
+    share = float((signs.mean() + 1) / 2)
+    pairs, half_sum = ours.size * theirs.size, (ours.size + theirs.size) / 2 - 1
+
+    def accepted(p: float) -> bool:
+        spread = 1 + half_sum * ((1 - p) / (2 - p) + p / (1 + p))
+        return (share - p) ** 2 < Z**2 * p * (1 - p) * spread / pairs
+
+    edge = 1e-9  # where all runs agree, the share itself is no inner point
+    low = 0.0 if share == 0 else boundary(accepted, 0.0, max(share - edge, edge))
+    high = 1.0 if share == 1 else boundary(accepted, 1.0, min(share + edge, 1 - edge))
+    return share, low, high

@@ -1,0 +1,1 @@
+"""What a grid concludes: claims, causes, noise, interactions, exact accuracies."""

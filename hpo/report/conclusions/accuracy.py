@@ -1,0 +1,145 @@
+"""The report's section on how exact the accuracies are: over seeds, and over test images."""
+
+import base64
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from hpo.analysis import disputed
+from hpo.analysis.evidence import most_failures
+from hpo.analysis.precision import Precision, precision
+from hpo.analysis.statistics import estimate
+from hpo.report.blocks.grid_tables import data_text, most_accurate
+from hpo.report.blocks.page import Block, Picture, Section, Table
+from hpo.report.figures import conclusions as figures
+from hpo.storage.results import StoredGrid
+from hpo.study.file import Cell
+
+
+def sections(study: StoredGrid) -> list[Section]:
+    """Returns the section, if any network has finished runs."""
+    cells = [cell for cell in most_accurate(study, study.file.cells) if len(study.of(cell))]
+    if not cells:
+        return []
+    found = {cell.name: of_cell(study, cell) for cell in cells}
+    blocks: list[Block] = [_table(study, cells, found)]
+    blocks += _share_sentence([p for p in found.values() if p is not None])
+    blocks += _picture(study)
+    return [Section(title="How exact the accuracies are", blocks=blocks)]
+
+
+def of_cell(study: StoredGrid, cell: Cell) -> Precision | None:
+    """Returns the precision of a cell's test accuracy over the seeds with which it learns; None if
+    there are none. Without stored images, the interval over images is NaN."""
+    learns = ~study.failing(cell)
+    right = study.right(cell)
+    if not right.empty:
+        kept = right[learns.loc[right.index].to_numpy()]
+        return precision(kept.to_numpy()) if len(kept) else None
+    values = study.values(cell)[learns].dropna()
+    if not len(values):
+        return None
+    own, nothing = estimate(values.to_numpy()), (math.nan, math.nan)
+    bounds = (own.low, own.high)
+    return Precision(mean=own.mean, seeds=bounds, both=nothing, images_share=math.nan)
+
+
+def _table(study: StoredGrid, cells: Sequence[Cell], found: dict[str, Precision | None]) -> Table:
+    rows = []
+    for cell in cells:
+        n, k, exact = len(study.of(cell)), int(study.failing(cell).sum()), found[cell.name]
+        row = [cell.label, f"{k} of {n}", f"{100 * most_failures(k, n):.0f}%"]
+        if exact is None:
+            rows.append([*row, "–", "–", "–", "–"])
+            continue
+        share = "–" if math.isnan(exact.images_share) else f"{100 * exact.images_share:.0f}%"
+        row += [f"{100 * exact.mean:.2f}", _interval(exact.seeds), _interval(exact.both), share]
+        rows.append(row)
+    return Table(
+        headers=[
+            "Model",
+            ("Runs that fail to learn", ("seen", "at most")),
+            ("Test accuracy where it learns (%)", ("mean", "other seeds", "seeds and images")),
+            "Images' share of the spread",
+        ],
+        rows=rows,
+        caption=f"{data_text(study)}. At most: with 95% (Clopper and Pearson). Intervals: 95%, for "
+        f"other seeds on these {study.data['test']:,} test images, and for other test images as "
+        "well. Images' share: how much of the variance between runs would go if there were many "
+        "more test images.",
+    )  # fmt: skip
+
+
+def _interval(bounds: tuple[float, float]) -> str:
+    low, high = (100 * bound for bound in bounds)
+    return "–" if math.isnan(low) else f"{low:.2f} to {high:.2f}"
+
+
+def _share_sentence(found: Sequence[Precision]) -> list[str]:
+    shares = [100 * p.images_share for p in found if not math.isnan(p.images_share)]
+    wider = [
+        (p.both[1] - p.both[0]) / (p.seeds[1] - p.seeds[0])
+        for p in found
+        if p.seeds[1] > p.seeds[0] and p.both[1] > p.both[0]
+    ]
+    if not shares or not wider:
+        return []
+    low, high = f"{min(shares):.0f}", f"{max(shares):.0f}"
+    span = f"{low}%" if low == high else f"{low} to {high}%"
+    return [
+        f"{span} of the variance between runs comes from the test images being few. Intervals for "
+        f"other test images are {np.median(wider):.1f} times as wide (median). Differences of two "
+        "networks on the same images are more exact than their accuracies."
+    ]
+
+
+def _picture(study: StoredGrid) -> list[Block]:
+    """Returns the picture of the images that two networks disagree on, if they are stored."""
+    cells = disputed.pair(study)
+    if cells is None or not study.images:
+        return []
+    ours, theirs = (study.right(cell) for cell in cells)
+    a, b = (cell.label for cell in cells)
+    sides = disputed.disputed(ours, theirs)
+    if not any(sides) or not all(str(i) in study.images for side in sides for i in side):
+        return []
+    titles = (f"{a} is right more often than {b}", f"{b} is right more often than {a}")
+    groups = [
+        (title, [_disputed(study, ours, theirs, image) for image in side])
+        for title, side in zip(titles, sides, strict=True)
+        if side
+    ]
+    if any(image is None for _, images in groups for image in images):
+        return []
+    counts = [int((lead > 0.5).sum()) for lead in _leads(ours, theirs)]
+    return [
+        Picture(
+            file="disputed.svg",
+            svg=figures.disputed([(t, [i for i in images if i]) for t, images in groups]),
+            alt=f"Test images that {a} and {b} disagree on.",
+            caption=f"The test images that {a} and {b} disagree on most: label, and with how many "
+            f"seeds {a} and {b} are right. {counts[0]} images are won by {a} with more than half "
+            f"of the seeds beyond {b}, {counts[1]} by {b}. {data_text(study)}.",
+        )
+    ]
+
+
+def _leads(ours: pd.DataFrame, theirs: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    lead = ours.mean(axis=0).to_numpy() - theirs.mean(axis=0).to_numpy()
+    return lead, -lead
+
+
+def _disputed(
+    study: StoredGrid, ours: pd.DataFrame, theirs: pd.DataFrame, image: int
+) -> figures.Disputed | None:
+    stored = study.images[str(image)]
+    if not stored["pixels"]:
+        return None
+    pixels = np.frombuffer(base64.b64decode(stored["pixels"]), np.uint8)
+    side = math.isqrt(len(pixels))
+    right = [f"{int(of[image].sum())} of {len(of)}" for of in (ours, theirs)]
+    return figures.Disputed(
+        pixels=pixels.reshape(side, side), label=stored["label"], ours=right[0], theirs=right[1]
+    )

@@ -1,0 +1,116 @@
+"""The report's section on interactions, of a grid that is a full factorial."""
+
+import math
+from collections.abc import Sequence
+from itertools import product
+
+import numpy as np
+
+from hpo.analysis.components import Component, factorial
+from hpo.report.blocks.grid_tables import data_text
+from hpo.report.blocks.page import Block, Picture, Section, Table
+from hpo.report.figures import conclusions as figures
+from hpo.storage.results import StoredGrid
+from hpo.study.config import HYPERPARAMETERS
+from hpo.study.file import Cell, GridStudy
+
+Levels = dict[str, list[object]]
+
+
+def factors(file: GridStudy) -> Levels:
+    """Returns {hyperparameter: its levels} if the cells are a full factorial of two or more
+    hyperparameters; empty if not."""
+    configs = [cell.config.as_dict() for cell in file.cells]
+    levels: Levels = {}
+    for name in HYPERPARAMETERS:
+        values = list(dict.fromkeys(config[name] for config in configs))
+        if len(values) > 1:
+            levels[name] = sorted(values) if isinstance(values[0], (int, float)) else values
+    combinations = {tuple(config[name] for name in levels) for config in configs}
+    full = math.prod(map(len, levels.values())) == len(file.cells) == len(combinations)
+    same = len({cell.varies for cell in file.cells}) == 1
+    return levels if len(levels) > 1 and full and same else {}
+
+
+def sections(study: StoredGrid) -> list[Section]:
+    """Returns the section on main effects and interactions, if the grid is a full factorial and
+    its cells have two common seeds or more."""
+    levels = factors(study.file)
+    values = _values(study, levels) if levels else np.empty(0)
+    if len(values) < 2:
+        return []
+    found = factorial(values, list(levels))
+    together = sum(c.share for c in found if len(c.of) > 1)
+    blocks: list[Block] = [
+        f"Every combination of {_listed(list(levels))} was trained, so it can be seen whether the "
+        "effect of one depends on another. Interactions, which a study that changes one thing at a "
+        f"time cannot see, make {100 * together:.0f}% of the differences between networks here.",
+        _table(study, found, len(values)),
+        _picture(study, levels, values),
+    ]
+    return [Section(title="Do hyperparameters interact?", blocks=blocks)]
+
+
+def _listed(names: Sequence[str]) -> str:
+    *others, last = names
+    return f"{', '.join(others)} and {last}" if others else last
+
+
+def _values(study: StoredGrid, levels: Levels) -> np.ndarray:
+    """Returns test accuracies in percent, (seeds, levels …), of the seeds that all cells have; a
+    run that diverged counts as it was tested."""
+    by_key: dict[tuple[object, ...], Cell] = {
+        tuple(cell.config.as_dict()[name] for name in levels): cell for cell in study.file.cells
+    }
+    columns = [study.values(by_key[key]).fillna(0.0) for key in product(*levels.values())]
+    common = set.intersection(*(set(column.index) for column in columns))
+    rows = np.array([[100 * column[seed] for column in columns] for seed in sorted(common)])
+    return rows.reshape(len(rows), *(len(values) for values in levels.values()))
+
+
+def _table(study: StoredGrid, found: Sequence[Component], seeds: int) -> Table:
+    rows = [
+        [
+            " × ".join(component.of),
+            "effect" if len(component.of) == 1 else "interaction",
+            f"{100 * component.share:.1f}%",
+            f"{100 * component.low:.1f} to {100 * component.high:.1f}%",
+        ]
+        for component in sorted(found, key=lambda component: -component.share)
+    ]
+    return Table(
+        headers=["Hyperparameters", "Kind", "Share of the variance", "95% interval"],
+        rows=rows,
+        caption=f"{data_text(study)}. Variance between the mean test accuracies of the "
+        f"{len(study.file.cells)} networks over {seeds} seeds, split as in an analysis of "
+        "variance; an interaction is what its parts do not explain one by one. Intervals: "
+        "bootstrap over the seeds.",
+    )
+
+
+def _picture(study: StoredGrid, levels: Levels, values: np.ndarray) -> Picture:
+    """Draws the factor with the most levels along x, the next one as lines, others as panels."""
+    names = sorted(levels, key=lambda name: -len(levels[name]))
+    across, line, others = names[0], names[1], names[2:]
+    axes = [list(levels).index(name) for name in (*others, line, across)]
+    ordered = np.transpose(values, (*(axis + 1 for axis in axes), 0))
+    panels = []
+    for key in product(*(range(len(levels[name])) for name in others)):
+        title = ", ".join(_level(levels[n][i]) for n, i in zip(others, key, strict=True))
+        lines = {_level(v): ordered[key][i] for i, v in enumerate(levels[line])}
+        panels.append(
+            figures.InteractionPanel(
+                title=title, levels=[_level(value) for value in levels[across]], lines=lines
+            )
+        )
+    return Picture(
+        file="interactions.svg",
+        svg=figures.interactions(panels[:4], across),
+        alt=f"Mean test accuracy over {across}, a line for each {line}.",
+        caption=f"Mean test accuracy over {across}, a line for each {line}, a dot for each seed. "
+        f"Lines that are not parallel are an interaction. {data_text(study)}.",
+    )
+
+
+def _level(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,72 @@
+"""The plan that measures training times: each network alone on the machine, in random order."""
+
+import random
+from collections.abc import Sequence
+from dataclasses import replace
+
+from optuna.trial import TrialState
+
+from hpo.run.forecast import Spent, by_cost
+from hpo.run.plan import EarlyStop, Job, Shape, cost
+from hpo.run.progress import Progress
+from hpo.study.config import SEED, Seeds
+from hpo.study.file import Cell
+from hpo.workers.messages import Task
+
+ROUNDS = 8
+
+
+class TimingPlan:
+    """Trains one epoch of each cell in each of ROUNDS rounds, and in one before them that does not
+    count; in each round the cells are in another order. For a pool of one worker.
+
+    rounds: {cell: seconds of an epoch times the cell's epochs}, a dictionary per round.
+    """
+
+    def __init__(self, cells: Sequence[Cell], shape: Shape) -> None:
+        rng = random.Random(SEED)
+        self.cells = cells
+        self.rounds: list[dict[str, float]] = [{} for _ in range(ROUNDS + 1)]
+        self.waiting: list[tuple[int, Cell]] = []
+        for number in range(ROUNDS + 1):
+            self.waiting += [(number, cell) for cell in rng.sample(cells, len(cells))]
+        self.waiting.reverse()
+        self.costs = {cell.name: cost(replace(cell.config, epochs=1), shape) for cell in cells}
+        self.running: dict[int, tuple[int, Cell]] = {}
+        self.spent: list[Spent] = []
+
+    @property
+    def jobs(self) -> int:
+        return len(self.waiting)
+
+    def progress(self, title: str, started: float) -> Progress:
+        return Progress(title=title, total=len(self.waiting), started=started)
+
+    def next(self) -> Job | None:
+        if not self.waiting:
+            return None
+        number, cell = self.waiting.pop()
+        key = len(self.waiting) + 1
+        self.running[key] = number, cell
+        config = replace(cell.config, epochs=1)
+        task = Task(id=key, config=config, seeds=(Seeds.of(SEED),))
+        label = f"time of {cell.name}, round {number} of {ROUNDS}"
+        return Job(task=task, label=label, trials=[], names=[label], cost=self.costs[cell.name])
+
+    def judge(self, job: Job) -> EarlyStop | None:
+        return None
+
+    def ended(self, job: Job, state: TrialState) -> None:
+        number, cell = self.running.pop(job.task.id)
+        self.spent.append(job.spent())
+        if state is TrialState.COMPLETE:
+            self.rounds[number][cell.name] = job.epochs[-1].seconds * cell.config.epochs
+
+    def seconds_left(self, running: Sequence[Job], workers: int, limit: float) -> float | None:
+        waiting = [self.costs[cell.name] for _, cell in self.waiting]
+        return by_cost([*self.spent, *(job.spent() for job in running)], waiting, 1)
+
+    def measured(self) -> list[dict[str, float]] | None:
+        """Returns the rounds that count; None unless all are complete."""
+        complete = all(len(times) == len(self.cells) for times in self.rounds)
+        return self.rounds[1:] if complete else None

@@ -1,0 +1,160 @@
+"""How exact accuracies are: against statsmodels, published tables and simulation."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from statsmodels.formula.api import ols
+from statsmodels.stats.anova import anova_lm
+
+from hpo.analysis.components import IMAGES, crossed, factorial
+from hpo.analysis.precision import beats, mean_squares, precision
+from hpo.analysis.selection import against_best, dunnett
+
+
+def right(rng: np.random.Generator, seeds: int, images: int) -> np.ndarray:
+    logit = rng.normal(4, 1.8, images) + 0.15 * rng.normal(0, 1, (seeds, 1))
+    return rng.random((seeds, images)) < 1 / (1 + np.exp(-logit))
+
+
+# --- seeds and images --------------------------------------------------------------------------
+
+
+def test_mean_squares_are_those_of_an_analysis_of_variance():
+    y = np.random.default_rng(0).normal(0, 1, (4, 6))
+    seeds, images = np.meshgrid(range(4), range(6), indexing="ij")
+    table = pd.DataFrame({"y": y.ravel(), "seed": seeds.ravel(), "image": images.ravel()})
+    squares = anova_lm(ols("y ~ C(seed) + C(image)", table).fit())["mean_sq"]
+    assert mean_squares(y) == pytest.approx(tuple(squares))
+
+
+def test_the_interval_over_seeds_and_images_is_the_wider_one():
+    exact = precision(right(np.random.default_rng(1), 10, 2_000))
+    assert exact.both[0] < exact.seeds[0] < exact.mean < exact.seeds[1] < exact.both[1]
+    assert 0 < exact.images_share <= 1
+
+
+@pytest.mark.parametrize("seeds", [5, 10])
+def test_it_covers_the_truth_19_times_of_20(amount, seeds):
+    rng, studies = np.random.default_rng(seeds), amount(300, 2_000)
+    found = [precision(right(rng, seeds, 400)) for _ in range(studies)]
+    truth = np.mean([exact.mean for exact in found])
+    hits = np.mean([exact.both[0] < truth < exact.both[1] for exact in found])
+    assert abs(hits - 0.95) < 0.02 + 2 * math.sqrt(0.05 * 0.95 / studies)
+
+
+def test_one_seed_and_equal_seeds_have_no_interval_and_no_trouble():
+    one = precision(np.ones((1, 5)))
+    assert one.mean == 1.0
+    assert math.isnan(one.both[0])
+    alike = precision(np.tile([1, 0, 1, 1], (3, 1)))
+    assert (alike.seeds, math.isnan(alike.images_share)) == ((0.75, 0.75), True)
+    with pytest.raises(ValueError, match="needs values"):
+        precision(np.empty((0, 3)))
+
+
+# --- single runs -------------------------------------------------------------------------------
+
+
+def test_one_run_beats_another_as_often_as_pairs_say():
+    assert beats([3.0, 5.0], [1.0, 4.0])[0] == 0.75
+    assert beats([1.0], [1.0])[0] == 0.5
+    share, low, high = beats(range(10, 20), range(10))
+    assert (share, high) == (1.0, 1.0)
+    assert 0.7 < low < 0.9
+    assert all(math.isnan(value) for value in beats([], [1.0]))
+
+
+def test_its_interval_is_newcombes():
+    """(θ̂ - θ)² = z² θ(1-θ) [1 + ((m+n)/2 - 1) ((1-θ)/(2-θ) + θ/(1+θ))] / (mn) at both ends."""
+    rng = np.random.default_rng(2)
+    a, b = rng.normal(1, 1, 8), rng.normal(0, 1, 12)
+    share, *bounds = beats(a, b)
+    for p in bounds:
+        spread = 1 + 9 * ((1 - p) / (2 - p) + p / (1 + p))
+        assert (share - p) ** 2 == pytest.approx(1.96**2 * p * (1 - p) * spread / 96, rel=1e-4)
+
+
+# --- the best of several -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("comparisons", "freedom", "value"),
+    [(1, 10, 1.81), (2, 10, 2.15), (3, 10, 2.34), (4, 10, 2.47), (2, 5, 2.44), (9, 20, 2.60)],
+)
+def test_critical_values_are_dunnetts(comparisons, freedom, value):
+    """Dunnett (1955), table 1a: one-sided, 95%."""
+    assert dunnett(comparisons, freedom) == pytest.approx(value, abs=0.006)
+
+
+@pytest.mark.parametrize("k", [3, 5, 10])
+def test_equal_finalists_seldom_have_a_leader(amount, k):
+    rng, studies = np.random.default_rng(k), amount(400, 2_000)
+    false = 0
+    for _ in range(studies):
+        values = rng.normal(0, 1, (5, 1)) + rng.normal(0, 1, (5, k))
+        false += any(of.low == 0 for of in against_best(values, 0.0))
+    assert false <= 0.05 * studies
+
+
+def test_a_clear_leader_is_found_and_overlap_makes_it_less_clear():
+    values = np.random.default_rng(3).normal([0, 0, 4], 1, (5, 3))
+    plain, overlapping = (against_best(values, share) for share in (0.0, 0.25))
+    assert plain[2].low == 0 < plain[2].high < overlapping[2].high
+    assert [of.high for of in plain[:2]] == [0, 0]
+    assert against_best(values[:1], 0.25)[0].low == -math.inf
+    with pytest.raises(ValueError, match="two networks or more"):
+        against_best(values[:, :1], 0.25)
+
+
+# --- where variance comes from -----------------------------------------------------------------
+
+
+def runs(rng: np.random.Generator, blocks: int, variances: dict[str, float]) -> np.ndarray:
+    """(blocks, 2, 2, 2, 2 images alike) of runs whose sources have these variances."""
+    found = np.zeros((blocks, 2, 2, 2))
+    for name, variance in variances.items():
+        shape = (blocks, *(2 if source in name else 1 for source in "swo"))
+        found = found + rng.normal(0, variance**0.5, shape)
+    return np.repeat(found[..., None], 2, axis=-1)
+
+
+def test_shares_of_the_spread_are_found_and_add_up():
+    truth = {"s": 3.0, "w": 1.0, "swo": 4.0}
+    spread = crossed(runs(np.random.default_rng(4), 3_000, truth))
+    found = {component.of: component for component in spread.components}
+    assert sum(component.share for component in spread.components) == pytest.approx(1)
+    wanted = {("split",): 3 / 8, ("weights",): 1 / 8, ("split", "weights", "order"): 4 / 8}
+    for of, component in found.items():
+        assert component.share == pytest.approx(wanted.get(of, 0), abs=0.03)
+        assert component.low <= component.share <= component.high
+    assert spread.std == pytest.approx(math.sqrt(8), rel=0.03)
+
+
+def test_a_third_is_found_within_12_points_19_times_of_20(amount):
+    rng, studies = np.random.default_rng(5), amount(100, 1_000)
+    thirds = {"s": 1.0, "w": 1.0, "o": 1.0}
+    found = [crossed(runs(rng, 48, thirds)).components[0].share for _ in range(studies)]
+    assert np.mean(np.abs(np.array(found) - 1 / 3) <= 0.12) >= 0.93
+
+
+def test_runs_that_differ_by_their_few_images_alone_are_said_to():
+    right = np.random.default_rng(6).random((60, 2, 2, 2, 200)) < 0.9
+    components = crossed(right).components
+    assert components[-1].of == IMAGES
+    assert components[-1].share > 0.5
+
+
+def test_a_factorial_is_split_as_an_analysis_of_variance_splits_it():
+    rng = np.random.default_rng(7)
+    table = rng.normal(0, 1, (2, 3, 2))
+    found = {c.of: c for c in factorial(np.array([table, table]), ("a", "b", "c"))}
+    a, b, c = np.meshgrid(range(2), range(3), range(2), indexing="ij")
+    frame = pd.DataFrame({"y": table.ravel(), "a": a.ravel(), "b": b.ravel(), "c": c.ravel()})
+    with pytest.warns(RuntimeWarning, match="divide by zero"):  # no residual is left
+        squares = anova_lm(ols("y ~ C(a) * C(b) * C(c)", frame).fit())["sum_sq"]
+    total = squares.drop("Residual").sum()
+    for of, component in found.items():
+        name = ":".join(f"C({factor})" for factor in of)
+        assert component.share == pytest.approx(squares[name] / total)

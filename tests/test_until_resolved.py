@@ -1,0 +1,198 @@
+"""Rounds of seeds until the conclusions are resolved, and conclusions that are bound."""
+
+import json
+import sqlite3
+from contextlib import closing
+
+import pandas as pd
+import pytest
+from test_claims import loaded
+from test_report import store
+
+from hpo.analysis.claims import claim_verdicts, open_cells, resolved_at
+from hpo.errors import InputError
+from hpo.report.conclusions import claims as verdict_report
+from hpo.study import file as study_file
+
+GRID = """
+dataset = "mnist-5k"
+seeds = { start = 3, most = 11, step = 4 }
+[base]
+depth = 1
+width = 16
+activation = "relu"
+optimizer = "sgd"
+lr = 0.1
+epochs = 2
+[[cells]]
+name = "a"
+[[cells]]
+name = "b"
+lr = 0.001
+[[cells]]
+name = "c"
+width = 32
+[[cells]]
+name = "apart"
+lr = 0.05
+[[claims]]
+says = "a is better than b"
+greater = ["a", "b"]
+[[claims]]
+says = "a is better than c"
+greater = ["a", "c"]
+"""
+SAME = GRID.replace("width = 32", "lr = 0.1001")  # a and c can hardly be told apart
+
+
+def counts(folder) -> dict[str, int]:
+    trials = pd.read_csv(folder / "reports/tiny/trials.csv")
+    return trials[trials["state"] == "COMPLETE"].groupby("cell").size().to_dict()
+
+
+def test_only_the_networks_of_open_conclusions_get_more_seeds(hpo, tmp_path):
+    (tmp_path / "tiny.toml").write_text(SAME)
+    answer = hpo("run", "tiny.toml", "--quiet")
+    assert answer.code == 0, answer.err
+    assert counts(tmp_path) == {"a": 3, "b": 3, "c": 3, "apart": 3}
+    assert "--until-resolved" in answer.out
+    answer = hpo("run", "tiny.toml", "--until-resolved", "--quiet")
+    assert answer.code == 0, answer.err
+    found = counts(tmp_path)
+    assert found["apart"] == 3
+    assert found["b"] == 7 < found["c"] == 11
+    written = json.loads((tmp_path / "reports/tiny/verdicts.json").read_text())
+    first, second = written["conclusions"]
+    assert (first["verdict"], first["stopped"]) == ("holds", "decided")
+    assert 3 < first["decided_at"] <= 7
+    assert second["stopped"] == "Open after 11 seeds, the most that the study file allows."
+    provenance = json.loads((tmp_path / "reports/tiny/provenance.json").read_text())
+    assert len(provenance["sessions"]) == 2, "the rounds of one run are one session"
+    before = (tmp_path / "reports/tiny/curves.csv").read_bytes()
+    assert hpo("run", "tiny.toml", "--until-resolved", "--quiet").code == 0
+    assert (tmp_path / "reports/tiny/curves.csv").read_bytes() == before
+
+
+def test_a_time_limit_ends_the_rounds_and_the_report_says_so(hpo, tmp_path):
+    (tmp_path / "tiny.toml").write_text(SAME.replace("most = 11", "most = 4000"))
+    answer = hpo("run", "tiny.toml", "--until-resolved", "--timeout", "4", "--quiet")
+    assert answer.code == 0, answer.err
+    text = (tmp_path / "reports/tiny/report.md").read_text()
+    assert "Open: the run was out of time after" in text
+
+
+@pytest.mark.parametrize(
+    ("seeds", "said"),
+    [
+        ("{ start = 9, most = 5 }", "seeds.start: must be at most `most`, 5, got 9"),
+        ("{ start = 0 }", "seeds.start: must be a whole number from 1"),
+        ("{ step = 0 }", "seeds.step: must be a whole number from 1"),
+        ("{ first = 3 }", "seeds.first: unknown key"),
+        ("[1]", "seeds: must be a whole number"),
+    ],
+)
+def test_a_slip_in_the_seeds_is_a_line_that_names_it(tmp_path, seeds, said):
+    (tmp_path / "tiny.toml").write_text(GRID.replace("{ start = 3, most = 11, step = 4 }", seeds))
+    with pytest.raises(InputError) as error:
+        study_file.load(str(tmp_path / "tiny.toml"))
+    assert said in str(error.value)
+    assert str(error.value).count("\n") == 0
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "more", "said"),
+    [
+        ("{ start = 3, most = 11, step = 4 }", "3", (), "has a fixed number of seeds; give it"),
+        ("[[claims]]", "[[unsaid]]", (), "has no [[claims]] to resolve"),
+        ("", "", ("--seeds", "4"), "--until-resolved: chooses the seeds, so leave out --seeds"),
+    ],
+)
+def test_rounds_need_a_table_and_conclusions(forked_hpo, tmp_path, old, new, more, said):
+    text = GRID.replace(old, new) if old else GRID
+    if new == "[[unsaid]]":
+        text = text[: text.index("[[unsaid]]")]
+    (tmp_path / "tiny.toml").write_text(text)
+    answer = forked_hpo("run", "tiny.toml", "--until-resolved", *more)
+    assert answer.code == 2
+    assert said in answer.err
+    assert not (tmp_path / "hpo.db").exists()
+
+
+def test_a_search_has_no_rounds_and_a_grid_no_repeats(forked_hpo, tmp_path):
+    assert "--until-resolved: study 'search' is a search" in (
+        forked_hpo("run", "search", "--until-resolved").err
+    )
+    (tmp_path / "tiny.toml").write_text(GRID)
+    assert (
+        "--repeats: study 'tiny' is a grid" in forked_hpo("run", "tiny.toml", "--repeats", "2").err
+    )
+
+
+# --- which conclusions are open ----------------------------------------------------------------
+
+
+def test_a_part_that_holds_needs_no_more_seeds(tmp_path):
+    raw = {"claims": [{"says": "b", "best": "relu", "among": ["deeper", "wider", "tanh"]}]}
+    study = store(tmp_path, seeds=5, raw=raw)
+    frame = study.trials
+    frame.loc[frame["cell"] == "tanh", "test_accuracy"] = frame.loc[
+        frame["cell"] == "relu", "test_accuracy"
+    ].to_numpy() - [0.001, -0.001, 0.002, -0.002, 0.0005]  # fmt: skip
+    [of] = claim_verdicts(study)
+    assert of.open
+    assert resolved_at(of) is None
+    assert open_cells(study) == {"relu", "tanh", "deeper"}, "deeper never learns beside it"
+
+
+def test_a_conclusion_is_decided_at_the_first_seed_with_enough_evidence(tmp_path):
+    study = store(tmp_path, seeds=20)
+    for of in claim_verdicts(study):
+        at = resolved_at(of)
+        if at is None or len(of.parts) > 1:
+            continue
+        evidence = of.decisive.evidence
+        path = evidence.path_for if of.verdict.value == "holds" else evidence.path_against
+        assert path[at - 1] > 2 * of.factor / 0.05 >= path[: at - 1].max(initial=0)
+        assert f"Decided with {at} " in verdict_report.sentence(study, of)
+
+
+# --- conclusions are bound ---------------------------------------------------------------------
+
+
+def test_conclusions_that_change_after_the_first_trial_are_refused_or_named(hpo, tmp_path):
+    fixed = GRID.replace("{ start = 3, most = 11, step = 4 }", "2")
+    (tmp_path / "tiny.toml").write_text(fixed)
+    assert hpo("run", "tiny.toml", "--quiet").code == 0
+    reworded = fixed.replace("a is better than b", "In other words: a is better than b")
+    (tmp_path / "tiny.toml").write_text(reworded)
+    assert hpo("run", "tiny.toml", "--quiet").code == 0, "words may change, tests may not"
+    changed = reworded.replace('greater = ["a", "c"]', 'greater = ["c", "a"]')
+    (tmp_path / "tiny.toml").write_text(changed)
+    answer = hpo("run", "tiny.toml", "--quiet")
+    assert answer.code == 2
+    assert "claims: dropped or changed: 'a is better than c'" in answer.err
+    assert "--changed-claims" in answer.err
+    with closing(sqlite3.connect(tmp_path / "hpo.db")) as connection:
+        query = "SELECT value_json FROM study_user_attributes WHERE key = 'study_file'"
+        assert '["a", "c"]' in connection.execute(query).fetchone()[0], "nothing was written"
+    answer = hpo("run", "tiny.toml", "--changed-claims", "--quiet")
+    assert answer.code == 0, answer.err
+    text = (tmp_path / "reports/tiny/report.md").read_text()
+    assert "The conclusions were changed after 8 trainings" in text
+    written = json.loads((tmp_path / "reports/tiny/verdicts.json").read_text())
+    assert written["changed_conclusions"][0]["dropped"] == ["a is better than c"]
+    assert max(of["correction"] for of in written["conclusions"]) == 3, "the dropped one counts"
+    assert hpo("run", "tiny.toml", "--quiet").code == 0, "bound anew"
+
+
+def test_what_is_bound_is_what_the_test_depends_on(tmp_path):
+    [plain] = loaded(tmp_path, 'greater = ["a", "b"]').claims
+    others = (
+        'greater = ["b", "a"]', 'greater = ["a", "b"]\nby = "wins"', 'fails = "a"',
+        'greater = ["a", "b"]\nmatters = 0.1', 'greater = ["a", "b"]\nmetric = "gap"',
+    )  # fmt: skip
+    for other in others:
+        [claim] = loaded(tmp_path, other).claims
+        assert claim.tested != plain.tested
+    [quoted] = loaded(tmp_path, 'greater = ["a", "b"]\nquote = "So."\nwhere = "2"').claims
+    assert quoted.tested == plain.tested

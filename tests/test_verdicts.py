@@ -1,0 +1,166 @@
+"""verdicts.json of a whole run, recomputed by a script that uses nothing of hpo."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import independent
+import jsonschema
+import numpy as np
+import pandas as pd
+import pytest
+
+from hpo.report.conclusions import verdicts
+from hpo.study.file import studies_dir
+
+STUDY = """
+dataset = "mnist-5k"
+seeds = 7
+[base]
+depth = 1
+width = 16
+activation = "relu"
+optimizer = "sgd"
+lr = 0.1
+epochs = 4
+[[cells]]
+name = "a"
+[[cells]]
+name = "b"
+lr = 0.01
+[[cells]]
+name = "wild"
+lr = 5.0
+[[claims]]
+says = "a is better than b"
+greater = ["a", "b"]
+matters = 0.001
+[[claims]]
+says = "a is better than the wild one"
+greater = ["a", "wild"]
+by = "wins"
+[[claims]]
+says = "b has the greater loss"
+greater = ["b", "a"]
+metric = "test_loss"
+[[claims]]
+says = "the wild one fails"
+fails = "wild"
+[[claims]]
+says = "a ends between 50 and 99%"
+greater = [0.99, "a", 0.5]
+[[claims]]
+says = "a is the best"
+best = "a"
+among = ["b"]
+metric = "valid_accuracy"
+[[claims]]
+says = "a and b are alike"
+similar = ["a", "b"]
+within = 0.3
+[[claims]]
+says = "b gains less at the end"
+greater = ["a@2 - a@1", "b@4 - b@3"]
+metric = "valid_accuracy"
+[[claims]]
+says = "the losses are alike"
+similar = ["a@3", "a@4"]
+metric = "valid_loss"
+within = 0.5
+[[claims]]
+says = "b is uneven"
+greater = ["b", "a"]
+metric = "valid_spread"
+[[claims]]
+says = "a takes as long as b"
+similar = ["a", "b"]
+metric = "train_seconds"
+within = 0.9
+[[claims]]
+says = "they interact"
+untestable = "One thing at a time."
+"""
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("verdicts")
+    (folder / "tiny.toml").write_text(STUDY)
+    script = Path(sys.executable).with_name("hpo")
+    ended = subprocess.run(
+        [script, "run", "tiny.toml", "--quiet"], cwd=folder, capture_output=True, text=True,
+        check=False, timeout=120,
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr
+    return folder
+
+
+@pytest.fixture(scope="module")
+def written(run: Path) -> dict:
+    return json.loads((run / "reports/tiny/verdicts.json").read_text("utf-8"))
+
+
+@pytest.fixture(scope="module")
+def study(run: Path) -> independent.Study:
+    return independent.Study(run / "tiny.toml", run / "reports/tiny", run / "hpo.db")
+
+
+def test_an_independent_script_finds_the_same_verdicts(written, study):
+    conclusions = [of for of in written["conclusions"] if of["verdict"] != "not testable"]
+    for ours, theirs in zip(conclusions, study.verdicts(), strict=True):
+        assert ours["verdict"] == theirs["verdict"], ours["says"]
+        assert ours["p"] == pytest.approx(theirs["p"], rel=1e-9), ours["says"]
+        for part, paths in zip(ours["parts"], theirs["parts"], strict=True):
+            assert part["path_for"] == pytest.approx(paths[0], rel=1e-9), ours["says"]
+            assert part["path_against"] == pytest.approx(paths[1], rel=1e-9), ours["says"]
+            if part["path_too_small"]:
+                assert part["path_too_small"] == pytest.approx(paths[2], rel=1e-9)
+    assert {of["verdict"] for of in conclusions} >= {"holds", "unresolved"}
+    assert written["conclusions"][-1]["stopped"] == "One thing at a time."
+
+
+def test_the_stored_bits_are_the_test_accuracy_and_give_the_same_interval(written, study):
+    ours, theirs = (study.right(cell, "test", 1_000) for cell in ("a", "b"))
+    accuracy = study.trials.loc["a"]["test_accuracy"]
+    assert ours.mean(axis=1).to_numpy() == pytest.approx(accuracy.to_numpy(), abs=1e-12)
+    wanted = independent.images_interval(ours.to_numpy(), theirs.to_numpy())
+    [part] = written["conclusions"][0]["parts"]
+    assert part["interval_seeds_and_images"] == pytest.approx(wanted, rel=1e-9)
+    shares = study.right("a", "valid", 800).mean(axis=1).to_numpy()
+    assert shares == pytest.approx(study.trials.loc["a"]["valid_accuracy"].to_numpy(), abs=1e-12)
+
+
+def test_single_runs_are_compared_in_all_pairs(written, study):
+    ours, theirs = (study.trials.loc[cell]["test_accuracy"].to_numpy() for cell in ("a", "b"))
+    wins = np.sign(ours[:, None] - theirs[None, :]).mean() / 2 + 0.5
+    assert written["conclusions"][0]["parts"][0]["single_runs"][0] == pytest.approx(wins)
+
+
+def test_it_is_what_its_published_schema_says(written):
+    schema = json.loads((studies_dir() / verdicts.FILE).read_text("utf-8"))
+    jsonschema.Draft202012Validator.check_schema(schema)
+    jsonschema.validate(written, schema)
+    broken = {**written, "format": "other"}
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(broken, schema)
+
+
+def test_the_published_schema_is_that_of_the_code():
+    assert (studies_dir() / verdicts.FILE).read_text("utf-8") == verdicts.schema(), (
+        "python -m hpo.report.conclusions.verdicts writes it"
+    )
+
+
+def test_every_network_has_its_failures_and_intervals(written, study):
+    networks = {of["cell"]: of for of in written["networks"]}
+    assert networks["wild"]["failures"] == int(study.failing("wild").sum())
+    assert networks["a"]["most_failures"] == pytest.approx(1 - 0.05 ** (1 / 7))
+    low, high = networks["a"]["interval_seeds_and_images"]
+    assert low < networks["a"]["test_accuracy"] < high
+
+
+def test_times_were_measured_in_rounds_of_their_own(study):
+    assert len(study.timings) == 8
+    assert all(set(times) == {"a", "b"} for times in study.timings)
+    assert pd.DataFrame(study.timings).to_numpy().min() > 0
