@@ -104,7 +104,7 @@ BASE = "depth = 1\nwidth = 8\nactivation = 'relu'\noptimizer = 'sgd'\nlr = 0.1"
 # --- what is refused ---------------------------------------------------------------------------
 
 OPTIONS = [
-    (["run", "nonsense"], ["'nonsense'", "grid-report, noise, search"]),
+    (["run", "nonsense"], ["'nonsense'", "grid-report, interactions, noise, search"]),
     (["run", "."], ["cannot be read"]),
     (["run", "grid-report", "--seeds", "0"], ["--seeds: must be at least 1, got 0"]),
     (["run", "grid-report", "--seeds", "x"], ["'--seeds'"]),

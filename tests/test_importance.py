@@ -22,6 +22,7 @@ from optuna.importance import (
     get_param_importances,
 )
 from optuna.trial import FrozenTrial, TrialState, create_trial
+from scipy.stats import rankdata
 
 from hpo.analysis import importance
 from hpo.analysis.importance import (
@@ -88,6 +89,15 @@ def by_optuna(trials: list[FrozenTrial], evaluator: BaseImportanceEvaluator) -> 
     return found
 
 
+def by_rank(trials: list[FrozenTrial]) -> list[FrozenTrial]:
+    """The trials with the ranks of their values, which fANOVA explains."""
+    ranks = rankdata([t.value for t in trials])
+    return [
+        trial(float(rank), t.params, distributions=t.distributions)
+        for t, rank in zip(trials, ranks, strict=True)
+    ]
+
+
 def said(importances: Importances) -> str:
     return " ".join(importances.notes)
 
@@ -124,7 +134,8 @@ def test_fanova_gives_optunas_shares_for_the_same_seed(n: int, monkeypatch: pyte
     trials = searched(n)
     fanova = evaluated(trials, seed=3).evaluations[1]
     assert fanova.evaluator == "fANOVA"
-    assert shares(fanova) == pytest.approx(by_optuna(trials, FanovaImportanceEvaluator(seed=3)))
+    theirs = by_optuna(by_rank(trials), FanovaImportanceEvaluator(seed=3))
+    assert shares(fanova) == pytest.approx(theirs)
 
 
 def test_fanova_on_the_log_scale_is_optunas_on_logarithms():
@@ -137,7 +148,7 @@ def test_fanova_on_the_log_scale_is_optunas_on_logarithms():
             t.params | {name: float(np.log(t.params[name])) for name in logs},
             distributions=t.distributions | logs,
         )
-        for t in trials
+        for t in by_rank(trials)
     ]
     found = shares(evaluated(trials, log_scale=True).evaluations[1])
     theirs = by_optuna(spelled, FanovaImportanceEvaluator(n_trees=16, seed=0))
@@ -179,10 +190,17 @@ def test_what_alone_decides_gets_nearly_all(name: str):
         assert all(share < 0.15 for other, share in shares(evaluation).items() if other != name)
 
 
-def test_order_is_by_share_and_the_first_two_are_the_pair():
+def test_the_strongest_pair_is_the_one_that_acts_together():
+    found = evaluated(at_random(200, lambda a, b, c: (a - 0.5) * (c - 0.5) + 0.2 * b))
+    assert found.pair is not None
+    assert found.pair.names == most_important_pair(found) == ("a", "c")
+    assert found.pair.share > 0.15 > max(found.pair.alone)
+    assert "The strongest pair is a × c" in said(found)
+
+
+def test_order_is_by_share():
     found = evaluated(at_random(100, lambda a, b, c: 2 * c + a))
     assert ranked(found)[:2] == ("c", "a")
-    assert most_important_pair(found) == ("c", "a")
     for evaluation in found.evaluations:
         assert sum(shares(evaluation).values()) == pytest.approx(1)
         assert list(shares(evaluation).values()) == sorted(
@@ -323,7 +341,8 @@ def test_ped_anova_is_alone_where_no_range_stayed():
 def test_notes_say_what_the_shares_stand_on():
     found = evaluated(at_random(60, lambda a, b, c: a))
     assert (found.trials, found.quantile) == (60, 0.1)
-    assert "Of 60 complete trials, PED-ANOVA asks what sets the best 6 apart" in said(found)
+    assert "PED-ANOVA asks what sets the best 6 of 60 trials apart from all; " in said(found)
+    assert "fANOVA asks what explains the ranks of the 60 complete ones" in said(found)
     assert not any(word in said(found) for word in ("weak", "pruned", "diverged", "logarithmic"))
 
 
@@ -333,17 +352,24 @@ def test_a_small_study_is_called_weak():
     assert "ranking is weak" not in said(evaluated(trials))
 
 
-def test_pruned_and_failed_trials_change_nothing_and_are_counted():
+def test_pruned_trials_are_never_among_the_best_and_failed_ones_invisible():
     trials = at_random(30, lambda a, b, c: a)
-    params = {"a": 0.1, "b": 0.2, "c": 0.3}
-    pruned = [trial(0.1, params, state=TrialState.PRUNED)] * 3
-    others = [trial(None, params, state=s) for s in (TrialState.FAIL, TrialState.RUNNING)]
-    found = evaluated([*pruned, *trials, *others])
-    assert found.evaluations == evaluated(trials).evaluations
-    assert "3 pruned and 1 failed trials are invisible" in said(found)
+    params = [{"a": 0.1, "b": b, "c": 0.3} for b in (0.2, 0.5, 0.8)]
+    pruned = [trial(0.99, p, state=TrialState.PRUNED) for p in params]
+    others = [trial(None, params[0], state=s) for s in (TrialState.FAIL, TrialState.RUNNING)]
+    found, plain = evaluated([*pruned, *trials, *others]), evaluated(trials)
+    assert found.trials == plain.trials == 30
+    assert shares(found.evaluations[1]) == shares(plain.evaluations[1])
+    worst = [trial(-1.0, p) for p in params]
+    theirs = by_optuna(
+        [*trials, *worst], PedAnovaImportanceEvaluator(target_quantile=found.quantile)
+    )
+    assert shares(found.evaluations[0]) == pytest.approx(theirs, abs=1e-12)
+    assert "fANOVA does not see the 3 pruned trials" in said(found)
+    assert "1 failed trial is invisible to both" in said(found)
 
 
-def test_diverged_trials_are_counted_and_rule_fanova():
+def test_diverged_trials_are_counted_and_do_not_drown_the_rest():
     """b sets the accuracy, but above 0.8 of a a training diverges."""
     rows = at_random(60, lambda a, b, c: 0.0 if a > 0.8 else 0.9 + b / 20)
     trials = [
@@ -353,7 +379,7 @@ def test_diverged_trials_are_counted_and_rule_fanova():
     diverged = sum(t.value == 0 for t in trials)
     assert f"{diverged} of the complete trials diverged" in said(found)
     assert ranked(found)[0] == "b"
-    assert shares(found.evaluations[1])["a"] > 0.9
+    assert shares(found.evaluations[1])["b"] > 0.3
 
 
 def test_overlapping_intervals_leave_the_order_open():

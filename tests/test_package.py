@@ -2,6 +2,7 @@
 
 import ast
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -71,7 +72,7 @@ def test_wheel_holds_every_module_template_and_study_file(installed: Path):
 RULES = {
     "cli": "session watch report run analysis workers model storage data study",
     "session": "watch report run workers.pool workers.ray_cluster model storage data study",
-    "watch": "report report.conclusions report.blocks run analysis storage study",
+    "watch": "report report.figures report.conclusions report.blocks run analysis storage study",
     "report": "report.conclusions report.blocks report.figures analysis model storage data study",
     "report.conclusions": "report.blocks report.figures analysis storage study",
     "report.blocks": "analysis storage study",
@@ -223,6 +224,19 @@ def readers_of(attribute: str) -> set[str]:
     }
 
 
+def test_nothing_in_the_repository_chooses_by_test_figures():
+    for path in shipped().values():
+        comments = [line for line in path.read_text("utf-8").splitlines() if "#" in line]
+        chosen = [line for line in comments if "est accuracy" in line or "est loss" in line]
+        assert not chosen or path.stem == "grid-report", f"{path}: {chosen}"
+    for path in (ROOT / "tests/benchmarks").glob("*.py"):
+        assert not re.search(r"test_(accuracy|loss)", path.read_text("utf-8")), path
+    for module in ("run.search", "run.samplers", "study.finalists", "analysis.selection"):
+        names = {n.attr for n in ast.walk(MODULES[module]) if isinstance(n, ast.Attribute)}
+        words = {n.value for n in ast.walk(MODULES[module]) if isinstance(n, ast.Constant)}
+        assert not {name for name in names | words if str(name).startswith("test_")}, module
+
+
 def test_test_images_have_a_single_door():
     assert readers_of("test_images") == {"workers.worker", "data.datasets"}
     counting = {"cli", "run.study", "run.runner"}  # they count the labels: len(dataset.test_labels)
@@ -231,7 +245,7 @@ def test_test_images_have_a_single_door():
         node for node in MODULES["data.datasets"].body if isinstance(node, ast.FunctionDef)
     ]
     users = {f.name for f in functions if "dataset.test_" in ast.unparse(f)}
-    assert users == {"check"}, "their form alone"
+    assert users == {"check", "test_pictures"}, "their form, and pictures for a report"
     for module in counting:
         for node in ast.walk(MODULES[module]):
             parts = [] if is_count(node) else list(ast.iter_child_nodes(node))

@@ -83,7 +83,7 @@ def test_shipped_study_loads_by_name_and_by_path(name: str):
 
 
 def test_every_file_in_the_studies_folder_is_shipped():
-    assert set(study_file.shipped()) == {"grid-report", "noise", "search"}
+    assert set(study_file.shipped()) == {"grid-report", "interactions", "noise", "search"}
 
 
 def test_grid_report_has_eight_distinct_configurations_and_nine_reported_networks():
@@ -187,7 +187,7 @@ def test_search_of_the_users_own_loads_with_defaults(path: Path):
 
 
 def test_unknown_study_is_told_which_there_are():
-    with pytest.raises(InputError, match=r"'nonsense'.*grid-report, noise, search"):
+    with pytest.raises(InputError, match=r"'nonsense'.*grid-report, interactions, noise, search"):
         load("nonsense")
 
 

@@ -1,17 +1,21 @@
 """Rounds of seeds until the conclusions are resolved, and conclusions that are bound."""
 
 import json
-import sqlite3
-from contextlib import closing
 
+import optuna
 import pandas as pd
 import pytest
+from optuna.trial import create_trial
 from test_claims import loaded
 from test_report import store
+from tiny import tiny_dataset
 
 from hpo.analysis.claims import claim_verdicts, open_cells, resolved_at
 from hpo.errors import InputError
 from hpo.report.conclusions import claims as verdict_report
+from hpo.run.study import binding, open_study
+from hpo.storage.open import open_storage
+from hpo.storage.results import load_study
 from hpo.study import file as study_file
 
 GRID = """
@@ -23,12 +27,12 @@ width = 16
 activation = "relu"
 optimizer = "sgd"
 lr = 0.1
-epochs = 2
+epochs = 4
 [[cells]]
 name = "a"
 [[cells]]
 name = "b"
-lr = 0.001
+lr = 0.02
 [[cells]]
 name = "c"
 width = 32
@@ -159,30 +163,36 @@ def test_a_conclusion_is_decided_at_the_first_seed_with_enough_evidence(tmp_path
 # --- conclusions are bound ---------------------------------------------------------------------
 
 
-def test_conclusions_that_change_after_the_first_trial_are_refused_or_named(hpo, tmp_path):
-    fixed = GRID.replace("{ start = 3, most = 11, step = 4 }", "2")
-    (tmp_path / "tiny.toml").write_text(fixed)
-    assert hpo("run", "tiny.toml", "--quiet").code == 0
-    reworded = fixed.replace("a is better than b", "In other words: a is better than b")
-    (tmp_path / "tiny.toml").write_text(reworded)
-    assert hpo("run", "tiny.toml", "--quiet").code == 0, "words may change, tests may not"
+def opened(storage, text: str, tmp_path, **changed: bool) -> optuna.Study:
+    """The study of a file with this text, as a run opens it."""
+    (tmp_path / "tiny.toml").write_text(text)
+    file, data = study_file.load(str(tmp_path / "tiny.toml")), tiny_dataset()
+    return open_study(storage, file, data, "tiny", binding(file, data), **changed)
+
+
+def test_conclusions_that_change_after_the_first_trial_are_refused_or_named(tmp_path):
+    storage = open_storage(f"sqlite:///{tmp_path / 'hpo.db'}")
+    study = opened(storage, GRID, tmp_path)
+    opened(storage, GRID.replace('["a", "b"]', '["b", "a"]'), tmp_path)  # no trial yet
+    opened(storage, GRID, tmp_path)
+    study.set_user_attr("seeds", 1)
+    for cell in "abc":
+        study.add_trial(create_trial(value=0.9, user_attrs={"cell": cell, "seed": 0}))
+    reworded = GRID.replace("a is better than b", "In other words: a is better than b")
+    assert "claim_changes" not in opened(storage, reworded, tmp_path).user_attrs
     changed = reworded.replace('greater = ["a", "c"]', 'greater = ["c", "a"]')
-    (tmp_path / "tiny.toml").write_text(changed)
-    answer = hpo("run", "tiny.toml", "--quiet")
-    assert answer.code == 2
-    assert "claims: dropped or changed: 'a is better than c'" in answer.err
-    assert "--changed-claims" in answer.err
-    with closing(sqlite3.connect(tmp_path / "hpo.db")) as connection:
-        query = "SELECT value_json FROM study_user_attributes WHERE key = 'study_file'"
-        assert '["a", "c"]' in connection.execute(query).fetchone()[0], "nothing was written"
-    answer = hpo("run", "tiny.toml", "--changed-claims", "--quiet")
-    assert answer.code == 0, answer.err
-    text = (tmp_path / "reports/tiny/report.md").read_text()
-    assert "The conclusions were changed after 8 trainings" in text
-    written = json.loads((tmp_path / "reports/tiny/verdicts.json").read_text())
-    assert written["changed_conclusions"][0]["dropped"] == ["a is better than c"]
-    assert max(of["correction"] for of in written["conclusions"]) == 3, "the dropped one counts"
-    assert hpo("run", "tiny.toml", "--quiet").code == 0, "bound anew"
+    with pytest.raises(InputError) as error:
+        opened(storage, changed, tmp_path)
+    assert "claims: dropped or changed: 'a is better than c'" in str(error.value)
+    assert "--changed-claims to go on" in str(error.value)
+    assert study.user_attrs["study_file"]["claims"][1]["greater"] == ["a", "c"]
+    opened(storage, changed, tmp_path, changed_claims=True)
+    opened(storage, changed, tmp_path)  # bound anew
+    stored = load_study(storage, "tiny")
+    [sentence] = verdict_report.changes(stored)
+    assert "The conclusions were changed after 3 trainings" in sentence
+    assert "Dropped or changed: “a is better than c”." in sentence
+    assert max(of.factor for of in claim_verdicts(stored)) == 3, "the dropped one counts"
 
 
 def test_what_is_bound_is_what_the_test_depends_on(tmp_path):

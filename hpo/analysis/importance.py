@@ -292,7 +292,7 @@ def _unseen(trials: Sequence[FrozenTrial]) -> Iterator[str]:
     if pruned:
         yield f"fANOVA does not see the {pruned} pruned trials, and so not what made them bad."
     if failed:
-        yield f"{failed} failed trials are invisible to both."
+        yield f"{failed} failed trial{'s are' if failed > 1 else ' is'} invisible to both."
     diverged = sum(
         trial.state is TrialState.COMPLETE and bool(trial.user_attrs.get("diverged"))
         for trial in trials

@@ -4,12 +4,16 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import stdtrit
 
 from hpo.analysis.statistics import boundary, estimate
+from hpo.storage.results import StoredGrid
+from hpo.study.file import Cell
 
 Z = 1.959963984540054  # 95% of a normal distribution
+MOST = 8  # disputed images of each side
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,3 +96,29 @@ def beats(a: ArrayLike, b: ArrayLike) -> tuple[float, float, float]:
     low = 0.0 if share == 0 else boundary(accepted, 0.0, max(share - edge, edge))
     high = 1.0 if share == 1 else boundary(accepted, 1.0, min(share + edge, 1 - edge))
     return share, low, high
+
+
+# --- disputed images ---------------------------------------------------------------------------
+
+
+def disputing_pair(study: StoredGrid) -> tuple[Cell, Cell] | None:
+    """Returns two networks: the best mean validation accuracy, and the grid's first cell (the
+    second best if the first cell is the best); None if fewer than two learn with all seeds."""
+    learning = [c for c in study.file.cells if len(study.of(c)) and not study.fails(c)]
+    learning = [cell for cell in learning if not study.right(cell).empty]
+    ranked = sorted(learning, key=lambda cell: -study.values(cell, "valid_accuracy").mean())
+    if len(ranked) < 2:
+        return None
+    first = study.file.cells[0]
+    return ranked[0], first if first in ranked[1:] else ranked[1]
+
+
+def disputed(ours: pd.DataFrame, theirs: pd.DataFrame) -> tuple[list[int], list[int]]:
+    """Returns the images that ours gets right with more of its seeds than theirs, and the other way
+    round, the largest difference first. ours and theirs: (seeds, images) of bool."""
+    lead = ours.mean(axis=0).to_numpy() - theirs.mean(axis=0).to_numpy()
+    sides = []
+    for sign in (1, -1):
+        order = np.argsort(-sign * lead, kind="stable")[:MOST]
+        sides.append([int(image) for image in order if sign * lead[image] > 0])
+    return sides[0], sides[1]

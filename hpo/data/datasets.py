@@ -4,6 +4,7 @@ import base64
 import hashlib
 import math
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -128,6 +129,17 @@ def as_bytes(image: Floats) -> str | None:
     low, high = image.min(), image.max()
     scaled = ((image - low) / np.maximum(high - low, np.float32(1e-9)) * 255).round()
     return base64.b64encode(scaled.astype(np.uint8).tobytes()).decode()
+
+
+def test_pictures(dataset: Dataset, images: Sequence[int]) -> dict[str, dict[str, Any]]:
+    """Returns {index: label and pixels, see as_bytes} of test images, for a report's picture."""
+    return {
+        str(image): {
+            "label": int(dataset.test_labels[image]),
+            "pixels": as_bytes(dataset.test_images[image]),
+        }
+        for image in images
+    }
 
 
 def check(dataset: Dataset) -> None:

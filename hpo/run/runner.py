@@ -15,19 +15,18 @@ from optuna.distributions import BaseDistribution
 from optuna.storages import BaseStorage
 from optuna.trial import TrialState
 
-from hpo.analysis import disputed
 from hpo.analysis.claims import open_cells
-from hpo.data.datasets import Dataset, as_bytes
+from hpo.analysis.precision import disputed, disputing_pair
+from hpo.data.datasets import Dataset, test_pictures
 from hpo.errors import InputError
 from hpo.model import folder as best
+from hpo.run.extra import TimingPlan, WinnerPlan
 from hpo.run.grid import GridPlan, finished_seeds
 from hpo.run.loop import End, Loop
 from hpo.run.plan import Plan, Shape, Watcher
 from hpo.run.progress import Progress
 from hpo.run.search import SearchPlan
 from hpo.run.study import binding, clean_up, describe, open_study
-from hpo.run.timing import TimingPlan
-from hpo.run.winner import WinnerPlan
 from hpo.storage import results
 from hpo.storage.retry import StorageLost, during_run
 from hpo.study import finalists
@@ -89,15 +88,10 @@ def _store_images(run: Run, study: optuna.Study, name: str) -> None:
     """Stores the test images that two networks disagree on, for the report's picture."""
     stored = results.load_study(run.storage, name)
     assert isinstance(stored, results.StoredGrid)
-    if (cells := disputed.pair(stored)) is None:
+    if (cells := disputing_pair(stored)) is None:
         return
-    sides = disputed.disputed(*(stored.right(cell) for cell in cells))
-    images, labels = run.dataset.test_images, run.dataset.test_labels
-    shown: Any = {
-        str(index): {"label": int(labels[index]), "pixels": as_bytes(images[index])}
-        for side in sides
-        for index in side
-    }
+    sides = disputed(*(stored.right(cell) for cell in cells))
+    shown: Any = test_pictures(run.dataset, [index for side in sides for index in side])
     key = run.storage.get_study_id_from_name(study.study_name)
     run.storage.set_study_system_attr(key, results.IMAGES, shown)
 

@@ -199,7 +199,7 @@ def path_svg(lines: Sequence[tuple[str, Sequence[float]]], needed: float) -> str
     for name, values in lines:
         points = " ".join(f"{x(n)} {y(value)}" for n, value in enumerate(values))
         parts.append(f'<path class="{name}" d="M{points}"/>')
-    parts.append(f'<text x="{width + 2}" y="{y(needed) + 3}">{needed:,.0f}</text>')
+    parts.append(f'<text x="{width + 2}" y="{y(needed) + 3}">needs {needed:,.0f}</text>')
     size = f'viewBox="0 0 210 {height}" width="210" height="{height}"'
     return f'<svg class="path" {size} aria-hidden="true">{"".join(parts)}</svg>'
 

@@ -7,13 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from hpo.analysis import disputed
 from hpo.analysis.evidence import most_failures
-from hpo.analysis.precision import Precision, precision
+from hpo.analysis.precision import Precision, disputed, disputing_pair, precision
 from hpo.analysis.statistics import estimate
 from hpo.report.blocks.grid_tables import data_text, most_accurate
 from hpo.report.blocks.page import Block, Picture, Section, Table
-from hpo.report.figures import conclusions as figures
+from hpo.report.figures import confusion as figures
 from hpo.storage.results import StoredGrid
 from hpo.study.file import Cell
 
@@ -97,12 +96,12 @@ def _share_sentence(found: Sequence[Precision]) -> list[str]:
 
 def _picture(study: StoredGrid) -> list[Block]:
     """Returns the picture of the images that two networks disagree on, if they are stored."""
-    cells = disputed.pair(study)
+    cells = disputing_pair(study)
     if cells is None or not study.images:
         return []
     ours, theirs = (study.right(cell) for cell in cells)
     a, b = (cell.label for cell in cells)
-    sides = disputed.disputed(ours, theirs)
+    sides = disputed(ours, theirs)
     if not any(sides) or not all(str(i) in study.images for side in sides for i in side):
         return []
     titles = (f"{a} is right more often than {b}", f"{b} is right more often than {a}")

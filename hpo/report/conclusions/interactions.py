@@ -9,7 +9,7 @@ import numpy as np
 from hpo.analysis.components import Component, factorial
 from hpo.report.blocks.grid_tables import data_text
 from hpo.report.blocks.page import Block, Picture, Section, Table
-from hpo.report.figures import conclusions as figures
+from hpo.report.figures import grid as figures
 from hpo.storage.results import StoredGrid
 from hpo.study.config import HYPERPARAMETERS
 from hpo.study.file import Cell, GridStudy

@@ -168,11 +168,13 @@ def _correlation(a: Crossed, b: Crossed) -> str:
     drawn = [_r(ours[row], theirs[row]) for row in rows]
     low, high = np.nanpercentile(drawn, (2.5, 97.5))
     r = _r(ours, theirs)
-    how = "fewer" if r > 0 else "more"
+    needed = f"{100 * abs(r):.0f}% {'fewer' if r > 0 else 'more'} seeds than the table says"
+    if low <= 0 <= high:
+        needed = "about as many seeds as the table says"
+    interval = f"95% interval {low:.2f} to {high:.2f}".replace("-", "−")
     return (
         f"Over the same seeds the accuracies of {a.cell.config.brief} and {b.cell.config.brief} "
-        f"correlate with r = {r:.2f} (95% interval {low:.2f} to {high:.2f}), so comparisons in "
-        f"pairs of seeds need {100 * abs(r):.0f}% {how} seeds than the table says."
+        f"correlate with r = {r:.2f} ({interval}), so comparisons in pairs of seeds need {needed}."
     )
 
 

@@ -1,4 +1,4 @@
-"""Figures of what networks confuse: the confusion matrix and the worst images."""
+"""Figures of what networks confuse: the confusion matrix, the worst and disputed images."""
 
 import math
 from collections.abc import Sequence
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
+from numpy.typing import NDArray
 
 from hpo.report.figures.style import BLACK, GREY, blank, drawing, svg_text
 
@@ -22,6 +23,17 @@ class WorstImage:
     label: int
     predicted: int
     probability: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Disputed:
+    """An image that two networks disagree on. pixels: bytes (height, width), 255 is ink. ours and
+    theirs: with how many seeds each network gets it right."""
+
+    pixels: NDArray[np.uint8]
+    label: int
+    ours: str
+    theirs: str
 
 
 def confusion(matrix: Sequence[Sequence[float]]) -> str:
@@ -94,3 +106,24 @@ def _chance(probability: float) -> str:
     if percent < 0.01:
         return "<0.01%"
     return f"{percent:.2f}%" if percent < 0.1 else f"{percent:.1f}%"
+
+
+def disputed(groups: Sequence[tuple[str, Sequence[Disputed]]]) -> str:
+    """Draws a row of images per group under the group's title."""
+    with drawing(**{"axes.grid": False}):
+        figure = blank(1.62 * len(groups), left=0.06, right=0.06, top=0.28, bottom=0.4)
+        grid = figure.subplots(
+            len(groups), ACROSS, squeeze=False, gridspec_kw={"wspace": 0.1, "hspace": 0.75}
+        )
+        for (title, images), row in zip(groups, grid, strict=True):
+            row[0].set_title(title, loc="left", fontweight="bold", fontsize=9)
+            for axes in row[max(len(images), 1) :]:
+                axes.set_visible(False)
+            for axes, image in zip(row, images, strict=False):
+                axes.imshow(image.pixels, cmap="Greys", vmin=0, vmax=255, interpolation="none")
+                axes.set_xlabel(f"{image.label}: {image.ours}\nand {image.theirs}", fontsize=8)
+            for axes in row:
+                axes.set(xticks=[], yticks=[])
+                for spine in axes.spines.values():
+                    spine.set(visible=bool(images), color="#BBBBBB")
+        return svg_text(figure)

@@ -1,4 +1,4 @@
-"""Figures of a grid: learning curves, overview, differences from the baseline."""
+"""Figures of a grid: learning curves, overview, differences from the baseline, interactions."""
 
 import math
 from collections.abc import Sequence
@@ -10,11 +10,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
 
 from hpo.report.figures.style import (
     BLACK,
     BLUE,
+    GREEN,
     GREY,
+    PURPLE,
     VERMILLION,
     blank,
     drawing,
@@ -25,6 +28,7 @@ from hpo.report.figures.style import (
 from hpo.report.figures.tooltips import tip
 
 Curve = np.ndarray
+LINES = ((BLUE, "o", "-"), (VERMILLION, "s", "--"), (GREEN, "^", "-."), (PURPLE, "D", ":"))
 FAR = 20.0  # percentage points from the baseline beyond which a cell gets an axis of its own
 
 
@@ -60,6 +64,15 @@ class DifferenceRow:
     mean: float
     low: float
     high: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class InteractionPanel:
+    """Test accuracies in percent over the levels of a factor. lines: {label: (levels, seeds)}."""
+
+    title: str
+    levels: Sequence[str]
+    lines: dict[str, NDArray[np.float64]]
 
 
 def curves(cells: Sequence[CellCurves], classes: int = 10) -> str:
@@ -306,3 +319,35 @@ def _difference_legend(figure: Figure, rows: Sequence[DifferenceRow]) -> None:
     styles = {name: style for name, style in MARKS.items() if name in seen}
     handles = [Line2D([], [], markeredgewidth=1.4, **style) for style in styles.values()]
     figure.legend(handles, list(styles), loc="upper right", ncols=3, borderaxespad=0.2)
+
+
+def interactions(panels: Sequence[InteractionPanel], factor: str) -> str:
+    """Draws a panel per level of the other factors: a line per level of a second factor, the mean
+    over seeds with a dot a seed. Lines that are not parallel are an interaction."""
+    with drawing():
+        figure = blank(2.9, left=0.6, right=0.1, top=0.55, bottom=0.5)
+        grid = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+        for axes, panel in zip(grid, panels, strict=True):
+            axes.set_title(panel.title, loc="left", fontweight="bold")
+            places = np.arange(len(panel.levels))
+            for number, (label, values) in enumerate(panel.lines.items()):
+                colour, marker, style = LINES[number % len(LINES)]
+                shift = 0.06 * (number - (len(panel.lines) - 1) / 2)
+                means = np.nanmean(values, axis=1)
+                (line,) = axes.plot(
+                    places + shift, means, color=colour, marker=marker, linestyle=style,
+                    label=label, markersize=5,
+                )  # fmt: skip
+                known = zip(panel.levels, means, strict=True)
+                tip(line, [f"{label}, {factor} {level}: {mean:.2f}%" for level, mean in known])
+                axes.plot(
+                    np.repeat(places, values.shape[1]) + shift, values.ravel(), ".", color=colour,
+                    alpha=0.35, markersize=4, markeredgewidth=0,
+                )  # fmt: skip
+            axes.set_xticks(places, list(panel.levels))
+            axes.set_xlabel(factor)
+            axes.set_xlim(-0.3, len(panel.levels) - 0.7)
+        grid[0].set_ylabel("Test accuracy (%)")
+        handles, labels = grid[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="upper right", ncols=len(labels), labelcolor=BLACK)
+        return svg_text(figure)

@@ -1,4 +1,4 @@
-"""The plan that measures training times: each network alone on the machine, in random order."""
+"""Plans whose trainings are no trials: training times, and the winner on all training images."""
 
 import random
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from optuna.trial import TrialState
 from hpo.run.forecast import Spent, by_cost
 from hpo.run.plan import EarlyStop, Job, Shape, cost
 from hpo.run.progress import Progress
-from hpo.study.config import SEED, Seeds
+from hpo.study.config import SEED, Config, Seeds
 from hpo.study.file import Cell
 from hpo.workers.messages import Task
 
@@ -17,8 +17,9 @@ ROUNDS = 8
 
 
 class TimingPlan:
-    """Trains one epoch of each cell in each of ROUNDS rounds, and in one before them that does not
-    count; in each round the cells are in another order. For a pool of one worker.
+    """Measures training times: trains one epoch of each cell, alone on the machine, in ROUNDS
+    rounds and in one before them that does not count; in each round the cells are in another order.
+    For a pool of one worker.
 
     rounds: {cell: seconds of an epoch times the cell's epochs}, a dictionary per round.
     """
@@ -70,3 +71,29 @@ class TimingPlan:
         """Returns the rounds that count; None unless all are complete."""
         complete = all(len(times) == len(self.cells) for times in self.rounds)
         return self.rounds[1:] if complete else None
+
+
+class WinnerPlan:
+    """Trains one network on all training images. It is no trial: no image validates it."""
+
+    jobs = 1
+
+    def __init__(self, config: Config, label: str) -> None:
+        task = Task(id=1, config=config, seeds=(Seeds.of(SEED),), all_images=True)
+        self.job = Job(task=task, label=label, trials=[], names=[label], cost=1.0)
+        self.waiting = [self.job]
+
+    def progress(self, title: str, started: float) -> Progress:
+        return Progress(title=title, total=1, started=started)
+
+    def next(self) -> Job | None:
+        return self.waiting.pop() if self.waiting else None
+
+    def judge(self, job: Job) -> EarlyStop | None:
+        return None
+
+    def ended(self, job: Job, state: TrialState) -> None:
+        """Does nothing: the job keeps its network."""
+
+    def seconds_left(self, running: Sequence[Job], workers: int, limit: float) -> float | None:
+        return by_cost([job.spent() for job in running], [], workers)
