@@ -223,12 +223,21 @@ def _load_study(
         "curves": _curves_frame(trials),
     }
     if isinstance(file, GridStudy):
-        frame = _trials_frame(trials, {})
-        kept = ("timings", "until_resolved", "claim_changes")
+        kept = ("seeds", "timings", "until_resolved", "claim_changes")
         common |= {key: attributes[key] for key in kept if key in attributes}
-        common["images"] = storage.get_study_system_attrs(study._study_id).get(IMAGES, {})
-        return StoredGrid(file=file, seeds=attributes["seeds"], trials=frame, **common)
-    bound = attributes["binding"]
+        images = storage.get_study_system_attrs(study._study_id).get(IMAGES, {})
+        return StoredGrid(file=file, trials=_trials_frame(trials, {}), images=images, **common)
+    return _search(storage, study, file, common, alone)
+
+
+def _search(
+    storage: BaseStorage,
+    study: optuna.Study,
+    file: SearchStudy,
+    common: dict[str, Any],
+    alone: bool,
+) -> StoredSearch:
+    attributes, bound = study.user_attrs, study.user_attrs["binding"]
     file = replace(file, sampler=bound["sampler"], pruner=bound["pruner"])
     tested = _finalists(storage, study, file)
     return StoredSearch(
@@ -236,11 +245,11 @@ def _load_study(
         n_trials=attributes["n_trials"],
         timeout=attributes.get("timeout"),
         gave_up=attributes.get("gave_up", False),
-        trials=_trials_frame(trials, _fixed(file)),
+        trials=_trials_frame(common["frozen"], _fixed(file)),
         tested=tested,
         winner=_winner(tested, file) if tested else None,
         random=None if alone else _random_search(storage, bound),
-        repeats=() if alone else _repeats(storage, study),
+        repeats=() if alone else _repeats(storage, study, file),
         **common,
     )
 
@@ -295,19 +304,21 @@ def _random_search(storage: BaseStorage, bound: Mapping[str, Any]) -> StoredSear
 REPEATED = ("binding", "n_trials", "timeout")  # attributes that are the same in a repeated search
 
 
-def _repeats(storage: BaseStorage, study: optuna.Study) -> list[StoredSearch]:
-    """Returns the other stored searches that differ only in the sampler's seed, with a winner."""
-    ours, found = study.user_attrs, []
+def _repeats(storage: BaseStorage, study: optuna.Study, file: SearchStudy) -> list[StoredSearch]:
+    """Returns other stored searches that differ only in the sampler's seed and have a winner, one
+    for each seed."""
+    ours, asked = study.user_attrs, (file.finalists, file.finalist_seeds)
+    found: dict[int, StoredSearch] = {}
     for other in storage.get_all_studies():
-        theirs = other.user_attrs
-        seeds = ours.get("sampler_seed"), theirs.get("sampler_seed")
-        if None in seeds or seeds[0] == seeds[1] or theirs.get("kind") != "search":
+        theirs, seed = other.user_attrs, other.user_attrs.get("sampler_seed")
+        same = all(theirs.get(key) == ours.get(key) for key in REPEATED)
+        if seed is None or seed == ours.get("sampler_seed", seed) or not same:
             continue
-        if all(theirs.get(key) == ours.get(key) for key in REPEATED):
-            search = _load_study(storage, other.study_name, alone=True)
-            assert isinstance(search, StoredSearch)
-            found += [search] if search.winner else []
-    return found
+        search = _load_study(storage, other.study_name, alone=True)
+        assert isinstance(search, StoredSearch)
+        if search.winner and (search.file.finalists, search.file.finalist_seeds) == asked:
+            found.setdefault(seed, search)
+    return [found[seed] for seed in sorted(found)]
 
 
 def _trials_frame(trials: Sequence[FrozenTrial], fixed: Mapping[str, Any]) -> pd.DataFrame:

@@ -3,10 +3,10 @@
 import re
 import tomllib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from pydantic import Field, create_model
 
@@ -18,6 +18,7 @@ from hpo.study.names import DATASETS, PRUNERS, SAMPLERS
 from hpo.study.space import Domain, parse_domain, space_faults
 from hpo.text import quoted
 
+T = TypeVar("T")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 COLUMNS = {
     "hidden_layers": "Hidden layers",
@@ -274,33 +275,26 @@ def _grid(raw: Mapping[str, Any], name: str, faults: Faults) -> GridStudy | None
     for repeated in (n for n, times in Counter(names).items() if times > 1):
         faults.add(f"cells.{repeated}", "two cells have this name; rename one")
     epochs = {cell.name: cell.config.epochs for cell in cells if cell}
-    experiments = [
-        _experiment(table, f"experiments[{i}].", names, faults)
-        for i, table in enumerate(faults.tables(raw, "experiments"))
-    ]
-    claims = [
-        read_claim(table, f"claims[{i}].", epochs, faults)
-        for i, table in enumerate(faults.tables(raw, "claims") if all(cells) else [])
-    ]
-    causes = [
-        read_cause(table, f"causes[{i}].", names, faults)
-        for i, table in enumerate(faults.tables(raw, "causes"))
-    ]
-    unsaid = [
-        faults.read(Unsaid, table, f"unsaid[{i}].")
-        for i, table in enumerate(faults.tables(raw, "unsaid"))
-    ]
+
+    def each(key: str, read: Callable[[Mapping[str, Any], str], T | None]) -> tuple[T, ...]:
+        tables = enumerate(faults.tables(raw, key))
+        found = [read(table, f"{key}[{i}].") for i, table in tables]
+        return tuple(one for one in found if one is not None)
+
+    experiments = each("experiments", lambda t, at: _experiment(t, at, names, faults))
+    claims = each("claims", lambda t, at: read_claim(t, at, epochs, faults)) if all(cells) else ()
+    causes = each("causes", lambda t, at: read_cause(t, at, names, faults))
+    unsaid = each("unsaid", lambda t, at: faults.read(Unsaid, t, at))
     if faults.lines or head is None:
         return None
     return GridStudy(
         name=name,
         title=head.title or name,
         cells=tuple(filter(None, cells)),
-        experiments=tuple(filter(None, experiments))
-        or (Experiment(title="All cells", cells=tuple(names)),),
-        claims=tuple(filter(None, claims)),
-        causes=tuple(filter(None, causes)),
-        unsaid=tuple(filter(None, unsaid)),
+        experiments=experiments or (Experiment(title="All cells", cells=tuple(names)),),
+        claims=claims,
+        causes=causes,
+        unsaid=unsaid,
         rounds=rounds,
         raw=raw,
         **{**head.model_dump(exclude={"title"}), **({"seeds": rounds.start} if rounds else {})},

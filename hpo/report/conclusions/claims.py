@@ -20,7 +20,7 @@ from hpo.analysis.statistics import boundary
 from hpo.report.blocks.grid_tables import data_text
 from hpo.report.blocks.page import Block, Section, VerdictRow, Verdicts, interval_svg, path_svg
 from hpo.storage.results import StoredGrid
-from hpo.study.claims import RATIOS, SECONDS, By, Form, Term
+from hpo.study.claims import SECONDS, By, Form, Term
 
 # metric: (its name in a sentence, what its values are multiplied by, digits, unit)
 WORDS = {
@@ -229,7 +229,7 @@ def _basis(study: StoredGrid, judged: ClaimVerdict) -> str:
         return judged.claim.reason
     part = judged.decisive
     if part.evidence is None:
-        return f"{_nothing(study, part)} {_failures(study, judged)}".strip()
+        return f"{_nothing(study, judged, part)} {_failures(study, judged)}".strip()
     text = _comparison(study, judged, part)
     if len(judged.parts) > 1:
         which = {Verdict.HOLDS: "the closest", Verdict.REFUTED: "the clearest"}
@@ -238,11 +238,11 @@ def _basis(study: StoredGrid, judged: ClaimVerdict) -> str:
     return " ".join(filter(None, parts))
 
 
-def _nothing(study: StoredGrid, part: Part) -> str:
+def _nothing(study: StoredGrid, judged: ClaimVerdict, part: Part) -> str:
     names = list(dict.fromkeys(study.cell(c).label for side in part.sides for c in side.cells))
     if part.left_out:
         return f"There is no seed with which {' and '.join(names)} learn, so nothing is compared."
-    if part.logs:
+    if judged.claim.metric == SECONDS:
         return "The times were not measured yet, so this cannot be tested."
     return f"{' and '.join(names)} have no seed in common, so this cannot be tested."
 
@@ -274,10 +274,10 @@ def _comparison(study: StoredGrid, judged: ClaimVerdict, part: Part) -> str:
     if second.cell is not None:
         other = f"that of {_side(study, second)}"
     if part.logs:
-        return f"{subject} is {effect(judged, part)} {other} ({_runs(part)})"
+        return f"{subject} is {effect(judged, part)} {other} ({evidence.n} rounds of timing)"
     return (
         f"{subject} is {abs(difference):.{digits}f}{unit} {_where(difference)} {other} "
-        f"({_runs(part)})"
+        f"({evidence.n} seeds)"
     )
 
 
@@ -306,13 +306,6 @@ def _side(study: StoredGrid, side: Term) -> str:
     return own if side.minus is None else f"{own} minus {_side(study, side.minus)}"
 
 
-def _runs(part: Part) -> str:
-    """10 seeds; 8 rounds of timing."""
-    evidence = part.evidence
-    assert evidence is not None
-    return f"{evidence.n} {'rounds of timing' if part.logs else 'seeds'}"
-
-
 # --- details -----------------------------------------------------------------------------------
 
 
@@ -336,7 +329,10 @@ def _failures(study: StoredGrid, judged: ClaimVerdict) -> str:
         cell = study.cell(name)
         n, k = len(study.of(cell)), int(study.failing(cell, judged.claim.below).sum())
         if n:
-            parts.append(f"{cell.label} {k} of {n} (at most {100 * most_failures(k, n):.0f}%)")
+            bound = f"at most {100 * most_failures(k, n):.0f}%"
+            if 2 * k > n:
+                bound = f"at least {100 - 100 * most_failures(n - k, n):.0f}%"
+            parts.append(f"{cell.label} {k} of {n} ({bound})")
     return f"Runs that fail to learn: {', '.join(parts)}." if parts else ""
 
 
@@ -421,7 +417,8 @@ def flips(judged: ClaimVerdict, part: Part) -> tuple[str, str]:
     hold, refute = flip_at(judged, part, *ends)
     way, other = ("or more", "or less") if rising else ("or less", "or more")
     shown = [None if at is None else _margin(judged, part, at) for at in (hold, refute)]
-    what = "a line of" if claim.form is Form.FAILS else "a margin of"
+    words = {Form.FAILS: "a line of", Form.SIMILAR: "a margin of"}
+    what = words.get(claim.form, "a limit of")
     return tuple(  # type: ignore[return-value]
         "" if text is None else f"with {what} {text} {side}"
         for text, side in zip(shown, (way, other), strict=True)
@@ -462,8 +459,9 @@ def _ends(judged: ClaimVerdict, part: Part) -> tuple[float, float]:
 def _margin(judged: ClaimVerdict, part: Part, at: float) -> str:
     if judged.claim.form is Form.FAILS:
         return f"{100 * at:.1f}% test accuracy"
-    if judged.claim.form is Form.SIMILAR and judged.claim.metric in RATIOS:
-        return f"{100 * at:.1f}%"
+    if judged.claim.form is Form.SIMILAR:
+        _, scale, digits, unit = WORDS[judged.claim.metric]
+        return f"{100 * at:.1f}%" if part.logs else f"{scale * at:.{digits}f}{unit}"
     return _number(at, judged.claim.metric)
 
 
@@ -471,7 +469,7 @@ def _end(study: StoredGrid, judged: ClaimVerdict, part: Part) -> str:
     """Says with how many seeds the conclusion was decided, or why it is open."""
     evidence = part.evidence
     assert evidence is not None
-    counted = "rounds" if part.logs else "seeds"
+    counted = "rounds" if judged.claim.metric == SECONDS else "seeds"
     at = resolved_at(judged)
     if at is not None:
         return f"Decided with {at} {counted}." if at > 1 else ""
@@ -486,7 +484,7 @@ def why_open(study: StoredGrid, judged: ClaimVerdict, part: Part, evidence: Evid
             if evidence.n == 1
             else "The seeds do not differ, so chance cannot be estimated."
         )
-    if part.logs:
+    if judged.claim.metric == SECONDS:
         return f"These {evidence.n} rounds do not decide it."
     rounds = study.until_resolved
     if rounds is None:

@@ -82,9 +82,9 @@ def _table(study: StoredGrid, found: Sequence[Component], seeds: int) -> Table:
         headers=["Hyperparameters", "Kind", "Share of the variance", "95% interval"],
         rows=rows,
         caption=f"{data_text(study)}. Variance between the mean test accuracies of the "
-        f"{len(study.file.cells)} networks over {seeds} seeds, split as in an analysis of "
-        "variance; an interaction is what its parts do not explain one by one. Intervals: "
-        "bootstrap over the seeds.",
+        f"{len(study.file.cells)} networks over {seeds} seeds, runs that fail to learn "
+        "included, split as in an analysis of variance; an interaction is what its parts do not "
+        "explain one by one. Intervals: bootstrap over the seeds.",
     )
 
 
