@@ -43,6 +43,23 @@ def test_a_search_ends_in_a_report_a_csv_and_a_network(ended_search, forked_hpo)
     assert "the winner" in shown.out
 
 
+def test_a_repeated_search_reports_the_spread_of_its_winners(hpo, tiny):
+    answer = hpo("run", "tiny.toml", "--repeats", "2", "--trials", "4", "--quiet", timeout=120)
+    assert answer.code == 0, answer.err
+    seeds = {}
+    with closing(sqlite3.connect(tiny / "hpo.db")) as connection:
+        query = "SELECT study_name, value_json FROM studies JOIN study_user_attributes USING "
+        query += "(study_id) WHERE key = 'sampler_seed'"
+        seeds = dict(connection.execute(query))
+    assert seeds == {"tiny": "0", "tiny.repeat-2": "1"}
+    text = (tiny / "reports/tiny/report.md").read_text()
+    assert "2 searches with other sampler seeds ended at" in text
+    table = text.split("## The same search again")[1].split("##")[0]
+    assert [line.split(" | ")[0] for line in table.splitlines() if line.startswith("| tiny")] == [
+        "| tiny", "| tiny.repeat-2"
+    ]  # fmt: skip
+
+
 def ended_in(folder: Path) -> int:
     """How many trials of the search have ended, as another process sees it."""
     try:

@@ -160,6 +160,13 @@ def test_every_network_has_its_failures_and_intervals(written, study):
     assert low < networks["a"]["test_accuracy"] < high
 
 
+def test_the_images_that_two_networks_disagree_on_are_shown(run):
+    text = (run / "reports/tiny/report.md").read_text("utf-8")
+    assert "![Test images that a and b disagree on.](figures/disputed.svg)" in text
+    assert (run / "reports/tiny/figures/disputed.svg").stat().st_size > 10_000
+    assert "of the variance between runs comes from the test images being few" in text
+
+
 def test_times_were_measured_in_rounds_of_their_own(study):
     assert len(study.timings) == 8
     assert all(set(times) == {"a", "b"} for times in study.timings)

@@ -123,17 +123,21 @@ def _bias_sentences(study: StoredSearch, tested: StoredGrid) -> list[str]:
         return []
     selected = np.mean([100 * as_selected(study, cell) for cell in tested.file.cells])
     bias = estimate(float(selected) - frame.mean(axis=1).to_numpy())
-    how = "better" if bias.mean >= 0 else "worse"
     whose = "the finalist" if len(columns) == 1 else f"the {len(columns)} finalists, on average,"
-    text = f"As selected, {whose} looked {abs(bias.mean):.2f} points {how} than on fresh seeds"
+    interval = ""
     if bias.n > 1:
-        text += f" (selection bias {_signed(bias.mean)}, 95% interval {_signed(bias.low)} to "
-        text += f"{_signed(bias.high)} points)"
+        interval = f", 95% interval {_signed(bias.low)} to {_signed(bias.high)}"
+    text = (
+        f"Selection bias: as selected, {whose} had a validation accuracy that differs by "
+        f"{_signed(bias.mean)} points from fresh seeds{interval}"
+    )
+    if not bias.resolved:
+        return [f"{text}: no clear bias."]
     if bias.mean < 0:
-        why = "the search's one split was harder than most and hides the luck of choice"
-    else:
-        why = "the best of many look too good, and the search's one split may be an easy one"
-    return [f"{text}: {why}."]
+        return [
+            f"{text}: the search's one split was harder than most and hides the luck of choice."
+        ]
+    return [f"{text}: the best of many look too good, and the one split may be an easy one."]
 
 
 def _signed(value: float) -> str:

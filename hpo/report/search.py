@@ -179,8 +179,8 @@ def _effects(study: StoredSearch, importances: importance.Importances) -> Iterat
             file="contour.svg",
             svg=contour(x, y, _complete_accuracies(study), study.ended["number"].to_list()),
             alt=f"Validation accuracy over {pair[0]} and {pair[1]}.",
-            caption=f"Validation accuracy of the trials that ran to their end, over the two that "
-            f"matter most, {pair[0]} and {pair[1]}. {study.data_name}.",
+            caption=f"Validation accuracy of the trials that ran to their end, over {pair[0]} and "
+            f"{pair[1]}. {study.data_name}.",
         )
 
 

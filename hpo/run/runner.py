@@ -75,6 +75,8 @@ def run_grid(
     study.set_user_attr("seeds", max(len(seeds), study.user_attrs.get("seeds", 0)))
     deadline = time.monotonic() + timeout
     plan = GridPlan(study, run.storage, study_file, seeds, run.dataset)
+    if plan.jobs and not until_resolved:
+        study.set_user_attr("until_resolved", None)  # what was said of earlier rounds is over
     end = train(run, plan, name, study, timeout)
     if end is End.COMPLETE:
         end = _measure_times(run, study, study_file, name, deadline)

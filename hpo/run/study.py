@@ -113,9 +113,9 @@ def _bind_claims(study: optuna.Study, study_file: GridStudy, *, changed: bool) -
     were dropped and added, and after how many trials. Raises InputError for other claims otherwise.
     """
     given = {_digest(claim): claim.says for claim in study_file.claims}
-    finished = len(study.get_trials(deepcopy=False, states=[TrialState.COMPLETE]))
+    trials = study.get_trials(deepcopy=False)
     bound = study.user_attrs.get("claims")
-    if bound is None or not finished:
+    if bound is None or not trials:
         study.set_user_attr("claims", given)
         return
     dropped = [says for digest, says in bound.items() if digest not in given]
@@ -130,6 +130,7 @@ def _bind_claims(study: optuna.Study, study_file: GridStudy, *, changed: bool) -
             + "; claims are bound when the first trial starts. Give --name for a new study, or "
             "--changed-claims to go on; the report then names the change"
         )
+    finished = sum(trial.state is TrialState.COMPLETE for trial in trials)
     change = {"trials": finished, "dropped": dropped, "added": added}
     study.set_user_attr("claim_changes", [*study.user_attrs.get("claim_changes", []), change])
     study.set_user_attr("claims", given)
