@@ -64,7 +64,8 @@ seed, and in the long run cannot grow if there is no difference. It exceeds 20 a
 chance of at most 5%, so p = 1 / (its maximum so far) is valid at any number of seeds, and a study
 may be continued or stopped at will. Means: the t-test with a right Haar prior for the standard
 deviation and a half-normal prior, of standard deviation 1, for mean / standard deviation (Lai 1976;
-Pérez-Ortiz et al. 2024). Shares: a prior that is even from one half to 1.
+Pérez-Ortiz et al. 2024). Shares: a prior that is even from one half to 1. The t-test assumes that
+differences are roughly normal; signs assume nothing.
 """,
     """
 Holm's correction (1979) over all conclusions that can be tested keeps the chance of any false
