@@ -296,8 +296,9 @@ def main() -> None:
         "or refuted at any look. Skewness: the t-test assumes differences that are roughly normal. "
         "Those of the two networks of reports/noise have a skewness of 0.3 over 384 seeds, so "
         "comparisons of networks are safe; a claim on a network and a number is less so where a "
-        "metric is skewed (test accuracy of the ReLU network: -0.9). Signs assume nothing. Shares: the split's share is truly one third; with the rest from "
-        "all three sources together, one degree of freedom a block is too few for ± 12 points.",
+        "metric is skewed (test accuracy of the ReLU network: -0.9). Signs assume nothing. Shares: "
+        "the split's share is truly one third; with the rest from all three sources together, one "
+        "degree of freedom a block is too few for ± 12 points.",
     ]
     OUT.write_text("\n".join(text) + "\n", encoding="utf-8")
     print(OUT.read_text(encoding="utf-8"), f"{time.time() - started:.0f} s", file=sys.stderr)
