@@ -11,7 +11,8 @@ from hpo.analysis.evidence import mean_above, mean_within, mostly, mostly_above
 
 
 def by_quadrature(values: np.ndarray) -> float:
-    """The mixture of noncentral t over a half-normal effect, without the closed form."""
+    """The mixture of noncentral t over a half-normal effect, without the closed form; R's safestats
+    integrates the same for type eGauss with g = 1."""
     n, degrees = len(values), len(values) - 1
     t = values.mean() / values.std(ddof=1) * math.sqrt(n)
 

@@ -164,6 +164,7 @@ def test_the_report_says_where_the_spread_comes_from_and_what_one_run_tells(spre
     assert "one run of each would have ranked them so with" in text
     assert "correlate with r =" in text
     assert "Eight runs make a block" in text
+    assert "The largest part of the spread between runs: " in text.split("##")[0]
 
 
 def test_runs_that_are_missing_or_fail_have_no_spread(spread):

@@ -288,7 +288,7 @@ def _changes(study: StoredGrid, rows: pd.DataFrame, metric: str) -> pd.Series:
     deviation, or the mean fall."""
     curves = study.curves[study.curves["number"].isin(rows["number"])]
     wide = curves.pivot(index="seed", columns="epoch", values="valid_accuracy")
-    changes = wide.diff(axis=1).iloc[:, 1:]
+    changes = pd.DataFrame(np.diff(wide.to_numpy(float), axis=1), index=wide.index)
     if metric == "valid_spread":
         return changes.std(axis=1, ddof=1)
     return (-changes).clip(lower=0).mean(axis=1)

@@ -106,7 +106,8 @@ def _e_above(values: Floats) -> Floats:
     invariance and anytime-valid testing"): the right Haar prior for the standard deviation, and for
     mean / sd the positive half of a normal distribution with precision PRIOR. It is twice the
     two-sided mixture times the posterior probability of a positive mean, which follows Student's t.
-    1 while all values are alike.
+    1 while all values are alike. R's safestats has the same test (type eGauss with g = 1) and
+    integrates the one-sided mixture numerically.
     """
     n = np.arange(1, values.size + 1)
     mean = np.cumsum(values) / n

@@ -141,7 +141,7 @@ def _bias_sentences(study: StoredSearch, tested: StoredGrid) -> list[str]:
 
 
 def _signed(value: float) -> str:
-    return f"{value:+.2f}".replace("-", "−")
+    return f"{round(value, 2) + 0.0:+.2f}".replace("-", "−")  # no −0.00
 
 
 def mistakes_sections(study: StoredSearch) -> list[Section]:

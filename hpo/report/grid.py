@@ -263,6 +263,7 @@ def lead(study: StoredGrid) -> list[str]:
     )
     planned = sum(max(study.seeds, count) for count in counts)
     parts = [f"{tally(claim_verdicts(study))}."] if file.claims else []
+    parts += noise.lead(study)
     parts += [lead, file.text] if file.text else [lead]
     if sum(counts) < planned:
         parts.append(f"The study is not finished: {sum(counts)} of {planned} trainings are done.")

@@ -34,8 +34,7 @@ class Crossed:
 
 def sections(study: StoredGrid) -> list[Section]:
     """Returns the section on the sources of spread, for a grid with crossed cells."""
-    asked = [cell for cell in study.file.cells if cell.crossed]
-    found = [network for cell in asked if (network := _crossed(study, cell)) is not None]
+    found = _networks(study)
     if not found:
         return []
     blocks: list[Block] = [_spread_table(study, found)]
@@ -44,6 +43,21 @@ def sections(study: StoredGrid) -> list[Section]:
         blocks.append(_power_table(study, std))
     blocks.append(_sentences(found))
     return [Section(title="Where the spread comes from", blocks=blocks)]
+
+
+def lead(study: StoredGrid) -> list[str]:
+    """Names the largest part of each network's spread in a sentence, if there are crossed cells."""
+    parts = []
+    for network in _networks(study):
+        largest = max(network.spread.components, key=lambda component: component.share)
+        share = f"{100 * largest.share:.0f}%"
+        parts.append(f"{_name(largest).lower()}, {share} ({network.cell.config.brief})")
+    return [f"The largest part of the spread between runs: {'; '.join(parts)}."] if parts else []
+
+
+def _networks(study: StoredGrid) -> list[Crossed]:
+    asked = [cell for cell in study.file.cells if cell.crossed]
+    return [network for cell in asked if (network := _crossed(study, cell)) is not None]
 
 
 def _crossed(study: StoredGrid, cell: Cell) -> Crossed | None:
