@@ -82,7 +82,8 @@ def run_grid(
         end = _measure_times(run, study, study_file, name, deadline)
     if end is End.COMPLETE and until_resolved:
         end = _resolve(run, study, study_file, name, deadline)
-    _store_images(run, study, name)
+    if end is not End.STOPPED:
+        _store_images(run, study, name)
     return end
 
 
