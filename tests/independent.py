@@ -126,13 +126,16 @@ class Study:
         for a, b in pairs:
             logs = metric == "train_seconds" or ("similar" in claim and metric.endswith("loss"))
             ours, theirs = self.values(a, metric), self.values(b, metric)
+            if isinstance(ours, pd.Series) and isinstance(theirs, pd.Series):
+                ours, theirs = ours.align(theirs, join="inner")
             difference = np.log(ours) - np.log(theirs) if logs else ours - theirs
             if claim.get("by") == "wins":
                 hits = [int(sign) for sign in np.sign(difference)]
                 found.append((share_evidence(hits), share_evidence([-h for h in hits]), [1.0]))
                 continue
             if metric != "train_seconds":
-                fails = pd.concat([self.failing(cell) for cell in self.cells(a, b)], axis=1)
+                failing = [self.failing(cell) for cell in self.cells(a, b)]
+                fails = pd.concat(failing, axis=1, join="inner")
                 difference = difference[~fails.any(axis=1)]
             found.append(self.means(claim, difference.to_numpy(), logs))
         return found
