@@ -15,8 +15,7 @@ from hpo.errors import InputError
 from hpo.report import grid as grid_report
 from hpo.report import write as report
 from hpo.report.blocks.page import Table
-from hpo.report.conclusions import claims as verdict_report
-from hpo.report.conclusions import noise
+from hpo.report.conclusions import basis, noise
 from hpo.storage import results
 from hpo.study import file as study_file
 from hpo.study.claims import Form, Term
@@ -149,7 +148,7 @@ def test_few_seeds_or_none_leave_everything_unresolved_and_say_why(tmp_path, see
     study = store(tmp_path, seeds=seeds)
     found = judged.claim_verdicts(study)
     assert {of.verdict for of in found} == {Verdict.UNRESOLVED, Verdict.UNTESTABLE}
-    said = [verdict_report.sentence(study, of) for of in found]
+    said = [basis.sentence(study, of) for of in found]
     reason = ("cannot be tested", "does not tell what others would give", "do not decide")[seeds]
     assert any(reason in sentence for sentence in said)
     report.write(study, tmp_path / "out")
@@ -163,7 +162,7 @@ def test_a_cell_whose_trials_all_failed_leaves_its_claims_unresolved(tmp_path):
     says = "ReLU with SGD at 0.1 is the most accurate of the networks that learn."
     assert verdicts(without)[says] == "unresolved"
     of = next(of for of in judged.claim_verdicts(without) if of.claim.says == says)
-    assert "so this cannot be tested" in verdict_report.sentence(without, of)
+    assert "so this cannot be tested" in basis.sentence(without, of)
     report.write(without, tmp_path / "out")
 
 
@@ -176,7 +175,7 @@ def test_seeds_that_differ_in_nothing_divide_by_nothing(tmp_path):
     of = next(
         of for of in judged.claim_verdicts(alike) if "The wider network is more" in of.claim.says
     )
-    assert "The seeds do not differ" in verdict_report.sentence(alike, of)
+    assert "The seeds do not differ" in basis.sentence(alike, of)
 
 
 def diverged(study: results.StoredGrid, cell: str, seeds: list[int]) -> results.StoredGrid:
@@ -194,7 +193,7 @@ def test_a_seed_that_diverged_is_a_failure_and_never_left_out_of_the_count(tmp_p
     of = next(of for of in judged.claim_verdicts(study) if "Tanh has a lower" in of.claim.says)
     assert of.decisive.left_out == 2
     assert of.decisive.evidence.n == 10
-    said = verdict_report.sentence(study, of)
+    said = basis.sentence(study, of)
     assert "Tanh MLP 2 of 12 (at most 44%)" in said
     assert "Baseline MLP 0 of 12 (at most 22%)" in said
 
@@ -249,12 +248,10 @@ def test_a_claim_with_a_margin_says_at_which_margin_it_would_turn(tmp_path):
     gap, fails, alike = (of for of in judged.claim_verdicts(study))
     for of in (gap, fails, alike):
         claimed = of.decisive
-        hold, _ = verdict_report.flip_at(
-            of, claimed, *((0.0, 1.0) if of is not gap else (-9.0, 9.0))
-        )
+        hold, _ = basis.flip_at(of, claimed, *((0.0, 1.0) if of is not gap else (-9.0, 9.0)))
         assert 2 * of.factor * claimed.at(hold).p_for == pytest.approx(0.05, abs=0.05)
         assert 2 * of.factor * claimed.at(hold + 1e-6).p_for < 0.05 or of is fails
-    said = verdict_report.sentence(study, fails)
+    said = basis.sentence(study, fails)
     assert re.search(r"would hold with a line of 1\d\.\d% test accuracy or more", said)
 
 
@@ -267,7 +264,7 @@ def test_a_conclusion_that_cannot_be_tested_is_not_counted(tmp_path):
     found = judged.claim_verdicts(both)
     assert found[1].verdict is Verdict.UNTESTABLE
     assert found[0].p == alone[0].p
-    assert "One thing at a time." in verdict_report.sentence(both, found[1])
+    assert "One thing at a time." in basis.sentence(both, found[1])
     assert "1 is not testable" in judged.tally(found)
 
 

@@ -13,6 +13,7 @@ from tiny import tiny_dataset
 
 from hpo.analysis.claims import claim_verdicts, open_cells, resolved_at
 from hpo.errors import InputError
+from hpo.report.conclusions import basis
 from hpo.report.conclusions import claims as verdict_report
 from hpo.run.study import binding, open_study
 from hpo.storage.open import open_storage
@@ -164,7 +165,7 @@ def test_a_conclusion_is_decided_at_the_first_seed_with_enough_evidence(tmp_path
         evidence = of.decisive.evidence
         path = evidence.path_for if of.verdict.value == "holds" else evidence.path_against
         assert path[at - 1] > 2 * of.factor / 0.05 >= path[: at - 1].max(initial=0)
-        assert f"Decided with {at} " in verdict_report.sentence(study, of)
+        assert f"Decided with {at} " in basis.sentence(study, of)
 
 
 # --- conclusions are bound ---------------------------------------------------------------------

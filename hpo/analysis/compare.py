@@ -88,8 +88,13 @@ def _same_config(first: StoredGrid, second: StoredGrid) -> list[tuple[Cell, Cell
         (ours, theirs)
         for ours in first.file.cells
         for theirs in second.file.cells
-        if (ours.config, ours.varies) == (theirs.config, theirs.varies)
+        if ours.config == theirs.config and _same_draws(ours, theirs)
     ]
+
+
+def _same_draws(ours: Cell, theirs: Cell) -> bool:
+    """Whether a seed draws the same split, weights and order in both cells."""
+    return (ours.varies, ours.crossed) == (theirs.varies, theirs.crossed)
 
 
 def _winner(search: StoredSearch) -> Side:
@@ -109,6 +114,6 @@ def _evidence(ours: Side, theirs: Side) -> Evidence | None:
         return None
     bimodal = ours.fails or theirs.fails
     common = ours.values.index.intersection(theirs.values.index)
-    if len(common) > 1 and ours.cell.varies == theirs.cell.varies:
+    if len(common) > 1 and _same_draws(ours.cell, theirs.cell):
         return greater(np.asarray(ours.values[common] - theirs.values[common]), bimodal=bimodal)
     return greater_unpaired(ours.values.to_list(), theirs.values.to_list(), bimodal=bimodal)

@@ -28,7 +28,7 @@ def factors(file: GridStudy) -> Levels:
             levels[name] = sorted(values) if isinstance(values[0], (int, float)) else values
     combinations = {tuple(config[name] for name in levels) for config in configs}
     full = math.prod(map(len, levels.values())) == len(file.cells) == len(combinations)
-    same = len({cell.varies for cell in file.cells}) == 1
+    same = len({(cell.varies, cell.crossed) for cell in file.cells}) == 1
     return levels if len(levels) > 1 and full and same else {}
 
 

@@ -15,7 +15,7 @@ from hpo.analysis.claims import ClaimVerdict, Part, claim_verdicts, resolved_at
 from hpo.analysis.evidence import LEVEL, most_failures
 from hpo.analysis.hypothesis_tests import Verdict
 from hpo.report.conclusions import accuracy, noise
-from hpo.report.conclusions.claims import images_interval, sentence, single_runs, why_open
+from hpo.report.conclusions.basis import images_interval, sentence, single_runs, why_open
 from hpo.storage.results import StoredGrid
 from hpo.study.claims import Form, Term
 from hpo.study.file import Cell, studies_dir
