@@ -1,6 +1,7 @@
 """Text for people: values quoted short and printable, counts and times in words."""
 
 import re
+from collections.abc import Sequence
 
 from hpo.passwords import without_password
 
@@ -46,3 +47,9 @@ def seconds_text(seconds: float) -> str:
     if rounded < 3600:
         return f"{rounded // 60} min {rounded % 60:02d} s"
     return f"{rounded // 3600} h {rounded % 3600 // 60:02d} min"
+
+
+def listed(names: Sequence[str]) -> str:
+    """a, b and c."""
+    *others, last = names
+    return f"{', '.join(others)} and {last}" if others else last

@@ -249,8 +249,9 @@ def test_a_claim_with_a_margin_says_at_which_margin_it_would_turn(tmp_path):
     for of in (gap, fails, alike):
         claimed = of.decisive
         hold, _ = basis.flip_at(of, claimed, *((0.0, 1.0) if of is not gap else (-9.0, 9.0)))
-        assert 2 * of.factor * claimed.at(hold).p_for == pytest.approx(0.05, abs=0.05)
-        assert 2 * of.factor * claimed.at(hold + 1e-6).p_for < 0.05 or of is fails
+        at_hold = 2 * of.factor * claimed.at(hold).p_for
+        assert at_hold < 0.05 <= 2 * of.factor * claimed.at(hold - 1e-6).p_for
+        assert at_hold == pytest.approx(0.05, rel=1e-3) or of is fails  # steps from run to run
     said = basis.sentence(study, fails)
     assert re.search(r"would hold with a line of 1\d\.\d% test accuracy or more", said)
 

@@ -77,14 +77,10 @@ class ClaimVerdict:
         return self.verdict is Verdict.UNRESOLVED and self.claim.metric != SECONDS
 
 
+@lru_cache(maxsize=1)  # report, lead and terminal ask for the same study
 def claim_verdicts(study: StoredGrid) -> list[ClaimVerdict]:
     """Tests the claims of the study's file, in their order. A claim with a part without trials is
     unresolved."""
-    return _claim_verdicts(study)
-
-
-@lru_cache(maxsize=1)  # report, lead and terminal ask for the same study
-def _claim_verdicts(study: StoredGrid) -> list[ClaimVerdict]:
     claims = study.file.claims
     parts = [tuple(_parts(study, claim)) for claim in claims]
     tested = [i for i, claim in enumerate(claims) if claim.form is not Form.UNTESTABLE]

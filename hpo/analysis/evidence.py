@@ -228,8 +228,7 @@ def combine(parts: Sequence[Evidence]) -> tuple[float, float, float]:
     refuted, or too small to matter, if any part is: the smallest p-value times the number of parts
     (Bonferroni).
     """
-    against, small = (
-        min(ps) for ps in zip(*((p.p_against, p.p_small) for p in parts), strict=True)
-    )
     weakest = max(part.p_for for part in parts)
+    against = min(part.p_against for part in parts)
+    small = min(part.p_small for part in parts)
     return weakest, min(1.0, len(parts) * against), min(1.0, len(parts) * small)

@@ -199,7 +199,8 @@ def judge(p_values: Sequence[Sequence[float]], *, more: int = 0) -> list[Judged]
 
     Holm's correction (1979) over all statements keeps the chance of any false verdict at LEVEL;
     `more` counts further ones with p = 1, as do statements that could not be tested. A p-value
-    is doubled, because at most two of a statement's three can be of true null hypotheses.
+    is doubled, because at most two of a statement's three can be of true null hypotheses. (The
+    correction of statsmodels does not tell the factors, and collects garbage at every call.)
     """
     doubled = np.array([*(min(1.0, 2 * min(of)) for of in p_values), *[1.0] * more])
     order = np.argsort(doubled, kind="stable")

@@ -29,6 +29,7 @@ from hpo.analysis.fanova import (
     strongest_pair,
     value_of,
 )
+from hpo.text import listed
 
 # PED-ANOVA needs 5 trials or more in its best part, and the best part should be at most half of all
 # trials. So fewer than 10 trials get no interval.
@@ -338,14 +339,9 @@ def _together(pair: Pair | None) -> Iterator[str]:
 def _fanova_alone(names: Sequence[str], taken: Sequence[str], logs: Sequence[str]) -> Iterator[str]:
     """Says where fANOVA sees another space than the search."""
     if left := [name for name in names if name not in taken]:
-        yield f"fANOVA leaves out {_listed(left)}, whose range is not the same in every trial."
+        yield f"fANOVA leaves out {listed(left)}, whose range is not the same in every trial."
     if logs:
         yield (
-            f"fANOVA weighs {_listed(logs)} evenly on the plain scale, though searched on a "
+            f"fANOVA weighs {listed(logs)} evenly on the plain scale, though searched on a "
             "logarithmic one, so it hardly sees anything but the upper end."
         )
-
-
-def _listed(names: Sequence[str]) -> str:
-    *others, last = names
-    return f"{', '.join(others)} and {last}" if others else last

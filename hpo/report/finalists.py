@@ -26,6 +26,7 @@ from hpo.report.search_tables import (
 from hpo.storage.results import StoredGrid, StoredSearch
 from hpo.study.file import Cell
 from hpo.study.finalists import trial_number
+from hpo.text import listed
 
 
 def finalists_section(study: StoredSearch, saved: bool) -> Section:
@@ -101,17 +102,13 @@ def _against_best(study: StoredSearch, tested: StoredGrid, winner: Cell) -> list
         ]
     rivals = [f"trial {trial_number(n)}" for n, i in found.items() if i.high > 0]
     rivals.remove(f"trial {trial_number(winner.name)}")
-    others = f" {_and(rivals)} may be the best as well." if rivals else ""
+    names = listed(rivals).capitalize() if rivals else ""
+    others = f" {names} may be the best as well." if names else ""
     text = (
         f"These seeds do not decide whether it is the best of the {len(found)}: its mean minus "
         f"that of the best other lies between {lead.low:.2f} and {lead.high:.2f} points {basis}."
     )
-    return [text.replace("-", "−") + others[:1] + others[1:2].upper() + others[2:]]
-
-
-def _and(names: Sequence[str]) -> str:
-    *others, last = names
-    return f"{', '.join(others)} and {last}" if others else last
+    return [text.replace("-", "−") + others]
 
 
 def _bias_sentences(study: StoredSearch, tested: StoredGrid) -> list[str]:

@@ -12,6 +12,7 @@ from hpo.analysis.precision import Precision, disputed, disputing_pair, precisio
 from hpo.analysis.statistics import estimate
 from hpo.report.blocks.grid_tables import data_text, most_accurate
 from hpo.report.blocks.page import Block, Picture, Section, Table
+from hpo.report.conclusions.basis import learning_images
 from hpo.report.figures import confusion as figures
 from hpo.storage.results import StoredGrid
 from hpo.study.file import Cell
@@ -32,12 +33,10 @@ def sections(study: StoredGrid) -> list[Section]:
 def of_cell(study: StoredGrid, cell: Cell) -> Precision | None:
     """Returns the precision of a cell's test accuracy over the seeds with which it learns; None if
     there are none. Without stored images, the interval over images is NaN."""
-    learns = ~study.failing(cell)
-    right = study.right(cell)
-    if not right.empty:
-        kept = right[learns.loc[right.index].to_numpy()]
+    if not study.right(cell).empty:
+        kept = learning_images(study, cell)
         return precision(kept.to_numpy()) if len(kept) else None
-    values = study.values(cell)[learns].dropna()
+    values = study.values(cell)[~study.failing(cell)].dropna()
     if not len(values):
         return None
     own, nothing = estimate(values.to_numpy()), (math.nan, math.nan)

@@ -12,6 +12,7 @@ from hpo.analysis.precision import beats, precision
 from hpo.analysis.statistics import boundary
 from hpo.storage.results import StoredGrid
 from hpo.study.claims import SECONDS, By, Form, Term
+from hpo.study.file import Cell
 
 # metric: (its name in a sentence, what its values are multiplied by, digits, unit)
 WORDS = {
@@ -198,7 +199,7 @@ def images_interval(
     cells = [study.cell(side.cell) for side in part.sides if side.cell]
     if not plain or len(cells) != 2:
         return None
-    ours, theirs = (learning_images(study, cell.name) for cell in cells)
+    ours, theirs = (learning_images(study, cell) for cell in cells)
     common = ours.index.intersection(theirs.index)
     if len(common) < 2:
         return None
@@ -206,10 +207,9 @@ def images_interval(
     return precision(a - b).both
 
 
-def learning_images(study: StoredGrid, name: str) -> pd.DataFrame:
+def learning_images(study: StoredGrid, cell: Cell) -> pd.DataFrame:
     """Returns the test images that a cell's networks get right, of the seeds with which it learns;
     empty if they are not stored."""
-    cell = study.cell(name)
     right, failing = study.right(cell), study.failing(cell)
     return right if right.empty else right[~failing.loc[right.index].to_numpy()]
 
@@ -267,13 +267,13 @@ def flips(judged: ClaimVerdict, part: Part) -> tuple[str, str]:
     ends = ends if rising else ends[::-1]  # from a margin that is hard to hold to an easy one
     hold, refute = flip_at(judged, part, *ends)
     way, other = ("or more", "or less") if rising else ("or less", "or more")
-    shown = [None if at is None else _margin(judged, part, at) for at in (hold, refute)]
     words = {Form.FAILS: "a line of", Form.SIMILAR: "a margin of"}
     what = words.get(claim.form, "a limit of")
-    return tuple(  # type: ignore[return-value]
-        "" if text is None else f"with {what} {text} {side}"
-        for text, side in zip(shown, (way, other), strict=True)
-    )
+
+    def spelled(at: float | None, side: str) -> str:
+        return "" if at is None else f"with {what} {_margin(judged, part, at)} {side}"
+
+    return spelled(hold, way), spelled(refute, other)
 
 
 def flip_at(

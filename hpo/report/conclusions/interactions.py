@@ -13,6 +13,7 @@ from hpo.report.figures import grid as figures
 from hpo.storage.results import StoredGrid
 from hpo.study.config import HYPERPARAMETERS
 from hpo.study.file import Cell, GridStudy
+from hpo.text import listed
 
 Levels = dict[str, list[object]]
 
@@ -42,18 +43,13 @@ def sections(study: StoredGrid) -> list[Section]:
     found = factorial(values, list(levels))
     together = sum(c.share for c in found if len(c.of) > 1)
     blocks: list[Block] = [
-        f"Every combination of {_listed(list(levels))} was trained, so it can be seen whether the "
+        f"Every combination of {listed(list(levels))} was trained, so it can be seen whether the "
         "effect of one depends on another. Interactions, which a study that changes one thing at a "
         f"time cannot see, make {100 * together:.0f}% of the differences between networks here.",
         _table(study, found, len(values)),
         _picture(study, levels, values),
     ]
     return [Section(title="Do hyperparameters interact?", blocks=blocks)]
-
-
-def _listed(names: Sequence[str]) -> str:
-    *others, last = names
-    return f"{', '.join(others)} and {last}" if others else last
 
 
 def _values(study: StoredGrid, levels: Levels) -> np.ndarray:

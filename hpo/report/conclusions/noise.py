@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import combinations
 
 import numpy as np
@@ -55,6 +56,7 @@ def lead(study: StoredGrid) -> list[str]:
     return [f"The largest part of the spread between runs: {'; '.join(parts)}."] if parts else []
 
 
+@lru_cache(maxsize=1)  # the first sentence and the section need the same
 def _networks(study: StoredGrid) -> list[Crossed]:
     asked = [cell for cell in study.file.cells if cell.crossed]
     return [network for cell in asked if (network := _crossed(study, cell)) is not None]
