@@ -275,8 +275,8 @@ def naive_means(studies: int = STUDIES) -> float:
 
 
 def measured_skewness() -> tuple[float, float]:
-    """Returns the skewness of validation accuracies in reports/noise: of the differences of sigmoid and
-    ReLU, and of ReLU alone."""
+    """Returns the skewness of validation accuracies in reports/noise: of the differences of sigmoid
+    and ReLU, and of ReLU alone."""
     trials = pd.read_csv(OUT.parent / "noise/trials.csv").set_index("seed")
     values = {cell: of["valid_accuracy"] for cell, of in trials.groupby("cell")}
     return tuple(map(float, map(stats.skew, (values["sigmoid"] - values["relu"], values["relu"]))))
@@ -306,9 +306,10 @@ def main() -> None:
         "or refuted at any look. Skewness: the t-test assumes differences that are roughly normal. "
         f"Those of the two networks of reports/noise have a skewness of {skews[0]:.1f} over 384 "
         "seeds, so comparisons of networks are safe; a claim on a network and a number is less so "
-        f"where a metric is skewed (validation accuracy of the ReLU network: {skews[1]:.1f}). Signs "
-        "assume nothing. Shares: the split's share is truly one third; with the rest from all three "
-        "sources together, one degree of freedom a block is too few for ± 12 points.",
+        "where a metric is skewed (validation accuracy of the ReLU network: "
+        f"{skews[1]:.1f}). Signs assume nothing. Shares: the split's share is truly one third; "
+        "with the rest from all three sources together, one degree of freedom a block is too "
+        "few for ± 12 points.",
     ]
     OUT.write_text("\n".join(text) + "\n", encoding="utf-8")
     print(OUT.read_text(encoding="utf-8"), f"{time.time() - started:.0f} s", file=sys.stderr)
