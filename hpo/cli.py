@@ -18,6 +18,7 @@ from hpo.passwords import remove_passwords, without_password
 from hpo.process import ignore_output_errors, stop_signals
 from hpo.study import file as study_file
 from hpo.study.names import DATASETS, PRUNERS, SAMPLERS
+from hpo.study.source import FORMS, Source, fault_in
 from hpo.text import count, printable, quoted, shortened
 
 app = typer.Typer(
@@ -127,7 +128,20 @@ GpusPerTrial = Annotated[
 ]
 HANGING = "Start a training again that ends no epoch for so long, twice at most."
 EpochLimit = Annotated[float, _option(HANGING, least=1, metavar="SECONDS")]
-DatasetName = Annotated[str | None, _option("", known=DATASETS, show_default=FILE)]
+
+
+def _dataset(param: typer.CallbackParam, value: str | None) -> str | None:
+    if value is not None and (wrong := fault_in(value)):
+        name = param.opts[0] if param.opts[0].startswith("-") else param.opts[0].upper()
+        raise InputError(f"{name}: {wrong}")
+    return value
+
+
+_DATASET: dict[str, Any] = {"callback": _dataset, "autocompletion": lambda: list(DATASETS)}
+DatasetName = Annotated[
+    str | None,
+    _option(f"{', '.join(DATASETS)}, or {FORMS}.", show_default=FILE, **_DATASET),
+]
 DataDir = Annotated[
     Path | None,
     _option(
@@ -310,7 +324,7 @@ def predict(
         list[Path],
         typer.Argument(
             metavar="IMAGE",
-            help="Pictures (PNG and its like), IDX files (.gz or not), .npz files of arrays.",
+            help="Pictures (PNG and its like), IDX files (.gz or not), .npz files, CSV, Parquet.",
         ),
     ],
     invert: Invert = False,
@@ -318,26 +332,32 @@ def predict(
     """Classify images: a line an image, its path, class and probability."""
     from hpo.model import folder, images
 
-    features = folder.read(best).features
-    names, pixels = images.read_all(image, features, invert=invert)
+    about = folder.read(best)
+    names, pixels = images.read_all(image, images.Form.of(about), invert=invert)
     from hpo.model import weights  # loads torch: two seconds, not spent on wrong input
 
     rows = zip(names, weights.load(best).probabilities(pixels), strict=True)
-    lines = [f"{name}\t{row.argmax()}\t{row.max():.4f}" for name, row in rows]
+    lines = [f"{name}\t{about.classes[row.argmax()]}\t{row.max():.4f}" for name, row in rows]
     typer.echo(os.fsencode("\n".join(lines)))  # a path may hold any bytes
 
 
 @data_app.command("get")
 def data_get(
-    name: Annotated[str, typer.Argument(metavar="NAME", **_one_of(DATASETS))],
+    name: Annotated[str, typer.Argument(metavar="NAME", **_DATASET)],
     data_dir: DataDir = None,
 ) -> None:
-    """Download and check a dataset."""
+    """Download and check a dataset, or check your own: its path."""
     from hpo.data import datasets
 
-    loaded = datasets.load(name, data_dir or datasets.default_dir())
+    source = Source(name)
+    folder = data_dir or (datasets.default_dir() if source.known else Path())
+    loaded = datasets.load(source, folder)
+    datasets.check(loaded)
     train, test = len(loaded.train_labels), len(loaded.test_labels)
-    print(f"{name}: {train} training and {test} test images, SHA-256 {loaded.checksum[:16]}…")
+    print(f"{source.short}: {train} training and {test} test images, ", end="")
+    print(f"SHA-256 {loaded.checksum[:16]}…")
+    names = shortened(", ".join(map(printable, loaded.class_names)), 200)
+    print(f"{loaded.train_images.shape[1]} features, {loaded.classes} classes: {names}")
 
 
 @data_app.command("list")
@@ -349,8 +369,9 @@ def data_list(data_dir: DataDir = None) -> None:
     print(f"Datasets in {folder}:")
     for name in DATASETS:
         missing = datasets.missing(name, folder)
-        state = "embedded" if name == datasets.EMBEDDED else "not here" if missing else "on disk"
+        state = "embedded" if name in datasets.EMBEDDED else "not here" if missing else "on disk"
         print(f"  {name:16}{state}")
+    print(f"Your own: {FORMS}")
 
 
 def _stored_name(study: str, name: str | None) -> str:

@@ -14,7 +14,7 @@ from hpo.storage import trial as record
 from hpo.storage.trial import WORST
 from hpo.study.config import HYPERPARAMETERS, Config, Seeds
 from hpo.study.file import SearchStudy, load
-from hpo.study.names import DATASETS
+from hpo.study.source import fault_in
 from hpo.study.space import Domain, parse_domain, space_faults, suggest
 from hpo.training import tensors
 from hpo.training.train import Epoch, train
@@ -38,10 +38,11 @@ class Objective:
     user attributes; a diverged trial ends at once with the worst value, 0, so that the sampler
     learns from it. The test images are not touched.
 
-    dataset: mnist, fashion-mnist, kmnist or mnist-5k, from data_dir, HPO_DATA_DIR or a per-user
-    cache folder, fetched if need be. space: {hyperparameter: domain} in place of that of
-    studies/search.toml, domains as a study file writes them: a value is fixed, a list is choices,
-    {"low": …, "high": …} with "log" or "step" is a range. seed fixes split, initial weights and
+    dataset: a known one (`hpo data list`) from data_dir, HPO_DATA_DIR or a per-user cache folder,
+    fetched if need be; or the path of the user's own data, as in a study file. space:
+    {hyperparameter: domain} in place of that of studies/search.toml, domains as a study file writes
+    them: a value is fixed, a list is choices, {"low": …, "high": …} with "log" or "step" is a
+    range, "when" is a condition. seed fixes split, initial weights and
     batch order. device: auto, cpu, cuda or mps.
 
     Raises InputError for a dataset, a space or a device that is wrong or not there.
@@ -56,14 +57,15 @@ class Objective:
         seed: int = 0,
         device: str = "auto",
     ) -> None:
-        if dataset not in DATASETS:
-            raise InputError(f"dataset: must be one of {', '.join(DATASETS)}, got {dataset!r}")
+        if wrong := fault_in(dataset):
+            raise InputError(f"dataset: {wrong}")
         self.space = default_space() if space is None else _parsed(space)
         self.seeds = Seeds.of(seed)
         self.device = tensors.choose_device(device)
         folder = Path(data_dir or os.environ.get("HPO_DATA_DIR") or data.default_dir())
         loaded = data.load(dataset, folder)
-        self.examples = tensors.examples(loaded.train_images, loaded.train_labels, self.device)
+        images, labels = loaded.train_images, loaded.train_labels
+        self.examples = tensors.examples(images, labels, loaded.classes, self.device)
         self.split = tensors.split_rows(loaded, self.seeds)
 
     def __call__(self, trial: optuna.trial.BaseTrial) -> float:
@@ -96,4 +98,4 @@ def _parsed(space: Mapping[str, Any]) -> dict[str, Domain]:
     faults = faults or space_faults(space)
     if faults:
         raise InputError("\n".join(f"space.{name}: {fault}" for name, fault in faults))
-    return {name: parse_domain(value) for name, value in space.items()}
+    return {name: parse_domain(value, name) for name, value in space.items()}

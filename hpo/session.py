@@ -16,6 +16,7 @@ import typer
 from hpo.errors import InputError
 from hpo.passwords import without_password
 from hpo.study import file as study_file
+from hpo.study.source import Source
 from hpo.text import legible
 
 if TYPE_CHECKING:
@@ -341,14 +342,14 @@ def load_data(
     from hpo.data import datasets
     from hpo.data.download import Unavailable
 
-    folder = data_dir or datasets.default_dir()
-    wanted = asked or file.dataset
+    wanted = Source(asked) if asked else file.dataset
+    folder = data_dir or (datasets.default_dir() if wanted.known else Path())
     try:
         return datasets.load(wanted, folder), name
     except Unavailable as error:
-        if asked or wanted != "mnist":
+        if asked or wanted.name != "mnist":
             raise
-        replacement = datasets.EMBEDDED
+        replacement = datasets.REPLACEMENT
         say(
             f"{error}. Going on with the embedded {replacement} (5,000 images) as "
             f"{name}.{replacement}; its figures are not MNIST's."

@@ -23,7 +23,6 @@ from torchvision.transforms import Compose, Normalize, ToTensor
 from hpo.data import catalog, download
 from hpo.data import datasets as data
 from hpo.errors import InputError
-from hpo.study.config import CLASSES
 
 TRAIN_IMAGES, TRAIN_LABELS, TEST_IMAGES, TEST_LABELS = catalog.NAMES
 EMBEDDED_SHA256 = "15645664f4c27ca3baf7147a2c2d16e91f171f54120247bab843c2ca81920df3"
@@ -198,7 +197,7 @@ def test_file_that_vanishes_while_loading_is_an_input_error(tmp_path: Path):
 
 
 def dataset_of(n: int) -> data.Dataset:
-    labels = np.arange(n, dtype=np.int64) % CLASSES
+    labels = np.arange(n, dtype=np.int64) % 10
     images = np.zeros((n, 1), dtype=np.float32)
     return data.Dataset(
         name="made up",
@@ -321,7 +320,7 @@ def mirrors(monkeypatch: pytest.MonkeyPatch, small_mnist: IdxFiles) -> Callable[
 
     def point(*urls: str) -> None:
         for name in ("mnist", "fashion-mnist"):
-            idx = data.source(name)
+            idx = data.loader(name)
             dataset = getattr(torchvision.datasets, idx.torchvision)
             resources = resources_of(idx)
             monkeypatch.setattr(dataset, "resources", resources)
@@ -340,7 +339,7 @@ def test_missing_dataset_is_downloaded_checked_and_kept(
         mirrors(url)
         loaded = data.load(name, folder)
     np.testing.assert_array_equal(loaded.train_labels, small_mnist.train_labels)
-    assert [path.name for path in folder.iterdir()] == [data.source(name).torchvision]
+    assert [path.name for path in folder.iterdir()] == [data.loader(name).torchvision]
     assert data.missing(name, folder) == []
     assert data.load(name, folder).checksum == loaded.checksum  # the server is gone by now
 

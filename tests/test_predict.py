@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+import math
 import os
 import pickle
 import struct
@@ -24,16 +25,18 @@ from PIL import Image
 from hpo import cli
 from hpo.errors import InputError
 from hpo.model import folder as best
+from hpo.model import folder as description
 from hpo.model import images
 from hpo.model import weights as saved
 from hpo.model.snippet import snippet
-from hpo.study.config import CLASSES, Config
+from hpo.study.config import Config
 from hpo.study.names import ACTIVATIONS
 from hpo.training.network import Network
 from hpo.training.train import Examples, answers
 from hpo.workers.worker import _packed as packed
 
-SIDE, FEATURES = 28, 784
+SIDE, FEATURES, CLASSES = 28, 784, 10
+FORM = images.Form(FEATURES, (SIDE, SIDE))
 MEAN, DEVIATION = 0.1307, 0.3081
 DIGITS = np.random.default_rng(0).integers(0, 256, (3, SIDE, SIDE), dtype=np.uint8)
 UNIT = DIGITS.reshape(3, FEATURES).astype(np.float32) / np.float32(255)
@@ -47,7 +50,7 @@ def config(activation: str = "relu") -> Config:
 def network(activation: str = "relu", seeds: tuple[int, ...] = (0,)) -> Network:
     """With weights large enough that an activation's shape matters."""
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-    made = Network((FEATURES, 16, 16, CLASSES), activation, generators, torch.device("cpu"))
+    made = Network(config(activation), FEATURES, CLASSES, generators, torch.device("cpu"))
     made.layers.flat.mul_(2)
     return made
 
@@ -125,7 +128,9 @@ def npy(shape: tuple[int, ...], content: bytes = b"", dtype: str = "|u1") -> byt
 
 def read(path: Path, content: bytes, invert: bool = False, features: int = FEATURES) -> np.ndarray:
     path.write_bytes(content)
-    return images.read(path, features, invert=invert)
+    side = math.isqrt(features)
+    shape = (side, side) if side**2 == features else ()
+    return images.read(path, images.Form(features, shape), invert=invert)
 
 
 # --- the network -------------------------------------------------------------------------------
@@ -161,7 +166,7 @@ def test_snippet_gives_the_networks_own_logits_without_hpo(tmp_path: Path):
     program = ["import json, sys, torch", "found = []"]
     for activation in ACTIVATIONS:
         place = write(tmp_path / f'it\'s "{activation}"', network(activation))
-        text = snippet(str(place), config(activation), FEATURES, MEAN, DEVIATION)
+        text = snippet(str(place), description.read(place))
         program += [text, "found.append([images.tolist(), logits.tolist()])"]
     program += ["print(json.dumps([found, 'hpo' in sys.modules]))"]
     command = [sys.executable, "-P", "-W", "error", "-c", "\n".join(program)]
@@ -295,7 +300,7 @@ def test_network_of_no_square_takes_arrays_alone(tmp_path: Path):
     rows = np.random.default_rng(0).random((2, 12)).astype(np.float32)
     np.testing.assert_array_equal(read(tmp_path / "x", npz(a=rows), features=12), rows)
     for content in (picture(GREY), idx(DIGITS)):
-        with pytest.raises(InputError, match=r"no square; give an \.npz .* \(n, 12\)"):
+        with pytest.raises(InputError, match=r"no picture; give an \.npz .* \(n, 12\)"):
             read(tmp_path / "x", content, features=12)
 
 
@@ -303,7 +308,7 @@ def test_images_of_several_files_are_named_in_order(tmp_path: Path):
     one, many = tmp_path / "one.png", tmp_path / "many.idx"
     one.write_bytes(picture(GREY))
     many.write_bytes(idx(DIGITS))
-    names, pixels = images.read_all([many, one], FEATURES, invert=False)
+    names, pixels = images.read_all([many, one], FORM, invert=False)
     assert names == [f"{many}[0]", f"{many}[1]", f"{many}[2]", str(one)]
     np.testing.assert_array_equal(pixels, UNIT[[0, 1, 2, 0]])
 
@@ -408,7 +413,7 @@ def test_every_faulty_file_has_its_line(tmp_path: Path):
     good.write_bytes(picture(GREY))
     empty.touch()
     with pytest.raises(InputError) as refused:
-        images.read_all([missing, good, empty, tmp_path], FEATURES, invert=False)
+        images.read_all([missing, good, empty, tmp_path], FORM, invert=False)
     first, second, third = str(refused.value).splitlines()
     assert first.startswith(f"{missing}: cannot be read (No such file or directory); ")
     assert second.startswith(f"{empty}: is no file of images; ")

@@ -49,7 +49,11 @@ def test_sound_domain_has_no_faults(name: str, value: Any):
         ("depth", {"low": 1}, "a range has low and high"),
         ("depth", {"high": 1}, "a range has low and high"),
         ("depth", {}, "a range has low and high"),
-        ("lr", {"low": 0.1, "high": 1, "min": 0}, "a range has low and high, and may have log or"),
+        (
+            "lr",
+            {"low": 0.1, "high": 1, "min": 0},
+            "a range has low and high, and may have log",
+        ),
         ("depth", {"low": 4, "high": 1}, "low 4 is above high 1"),
         ("depth", {"low": "a", "high": 4}, "low: must be a whole number, got 'a'"),
         ("depth", {"low": 1, "high": 4.0}, "high: must be a whole number, got 4.0"),

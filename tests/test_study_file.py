@@ -12,6 +12,7 @@ from hpo.errors import InputError
 from hpo.study import file as study_file
 from hpo.study import schema
 from hpo.study.file import COLUMNS, GridStudy, Reported, SearchStudy, load
+from hpo.study.source import Source
 from hpo.study.space import Choices, Fixed, Range
 
 GRID = """
@@ -89,7 +90,7 @@ def test_every_file_in_the_studies_folder_is_shipped():
 def test_grid_report_has_eight_distinct_configurations_and_nine_reported_networks():
     study = load("grid-report")
     assert isinstance(study, GridStudy)
-    assert (study.dataset, study.seeds) == ("mnist", 10)
+    assert (study.dataset, study.seeds) == (Source("mnist"), 10)
     assert len({cell.config for cell in study.cells}) == len(study.cells) == 8
     reported = [figure for cell in study.cells for figure in cell.reported]
     assert len(reported) == 9
@@ -167,7 +168,7 @@ def test_grid_of_the_users_own_loads(path: Path):
     path.write_text(GRID, encoding="utf-8")
     study = load(str(path))
     assert isinstance(study, GridStudy)
-    assert (study.name, study.title, study.dataset, study.seeds) == (
+    assert (study.name, study.title, study.dataset.name, study.seeds) == (
         "mine", "Two widths", "mnist-5k", 3,
     )  # fmt: skip
     assert [cell.config.width for cell in study.cells] == [8, 16]
@@ -180,7 +181,7 @@ def test_search_of_the_users_own_loads_with_defaults(path: Path):
     path.write_text(SEARCH, encoding="utf-8")
     study = load(str(path))
     assert isinstance(study, SearchStudy)
-    assert (study.title, study.dataset, study.n_trials) == ("mine", "mnist", 100)
+    assert (study.title, study.dataset.name, study.n_trials) == ("mine", "mnist", 100)
 
 
 # --- files that are none -----------------------------------------------------------------------

@@ -11,8 +11,9 @@ import pytest
 import torch
 from torch import nn
 
-from hpo.study.config import Config, Seeds
-from hpo.study.names import ACTIVATIONS, OPTIMIZERS, SCHEDULES
+from hpo.study.config import Config, Seeds, with_widths
+from hpo.study.names import ACTIVATIONS, INITS, NORMS, OPTIMIZERS, SCHEDULES
+from hpo.training import schedules
 from hpo.training.train import Epoch, Examples, Split, _correct, evaluate, train
 
 FEATURES = 20
@@ -38,7 +39,7 @@ def _one_thread() -> Iterator[None]:
 
 def config(**changes) -> Config:
     settings = {"depth": 2, "width": 8, "activation": "tanh", "optimizer": "sgd", "lr": 0.1}
-    return Config(**{**settings, "batch_size": 16, "epochs": 1, **changes})
+    return Config(**with_widths({**settings, "batch_size": 16, "epochs": 1, **changes}))
 
 
 def examples(n: int = 400) -> Examples:
@@ -83,14 +84,68 @@ def reference_schedule(optimizer, name: str, steps: int) -> torch.optim.lr_sched
     return schedulers.ConstantLR(optimizer, factor=1.0)
 
 
+class Drawn(nn.Module):
+    """Dropout, or noise of a standard deviation, whose values a generator of our own draws."""
+
+    def __init__(self, generator: torch.Generator, share: float = 0.0, std: float = 0.0) -> None:
+        super().__init__()
+        self.generator, self.share, self.std = generator, share, std
+
+    def forward(self, x):
+        if not self.training:
+            return x
+        if self.std:
+            return x + torch.empty_like(x).normal_(0, self.std, generator=self.generator)
+        kept = torch.empty_like(x).bernoulli_(1 - self.share, generator=self.generator)
+        return x * kept / (1 - self.share)
+
+
+class Skip(nn.Module):
+    def __init__(self, *layers: nn.Module) -> None:
+        super().__init__()
+        self.block = nn.Sequential(*layers)
+
+    def forward(self, x):
+        return x + self.block(x)
+
+
+def reference_model(settings: Config, seed: int) -> nn.Sequential:
+    """The configuration's network in torch's own layers, with the weights of this seed."""
+    torch.manual_seed(seed)
+    generator = torch.Generator().manual_seed(2**31 + seed)
+    widths = [int(width) for width in settings.widths.split("-") if width]
+    if not widths:
+        widths = [round(settings.width * settings.pyramid**i) for i in range(settings.depth)]
+    layers: list[nn.Module] = []
+    if settings.input_noise:
+        layers.append(Drawn(generator, std=settings.input_noise))
+    if settings.input_dropout:
+        layers.append(Drawn(generator, settings.input_dropout))
+    norms = {"batch": nn.BatchNorm1d, "layer": nn.LayerNorm}
+    for place, (fan_in, fan_out) in enumerate(pairwise([FEATURES, *widths])):
+        block: list[nn.Module] = [linear(fan_in, fan_out, settings.init)]
+        block += [norms[settings.norm](fan_out)] if settings.norm != "none" else []
+        block.append(MODULES[settings.activation]())
+        block += [Drawn(generator, settings.dropout)] if settings.dropout else []
+        layers += [Skip(*block)] if settings.residual and place else block
+    return nn.Sequential(*layers, linear(widths[-1], 10, settings.init))
+
+
+def linear(fan_in: int, fan_out: int, init: str) -> nn.Linear:
+    if init == "default":
+        return nn.Linear(fan_in, fan_out)
+    made = nn.utils.skip_init(nn.Linear, fan_in, fan_out)
+    nn.init.zeros_(made.bias)
+    if init == "kaiming":
+        nn.init.kaiming_normal_(made.weight, nonlinearity="relu")
+    else:
+        nn.init.xavier_uniform_(made.weight)
+    return made
+
+
 def by_autograd(settings: Config, seed: int, train_rows: int = 320) -> nn.Sequential:
     """The same training as an ordinary PyTorch loop; one torch.optim step a batch."""
-    torch.manual_seed(seed)
-    sizes = [FEATURES, *[settings.width] * settings.depth]
-    layers: list[nn.Module] = []
-    for fan_in, fan_out in pairwise(sizes):
-        layers += [nn.Linear(fan_in, fan_out), MODULES[settings.activation]()]
-    model = nn.Sequential(*layers, nn.Linear(sizes[-1], 10))
+    model = reference_model(settings, seed)
     optimizer = reference_optimizer(model.parameters(), settings)
     data, rows = examples(), split(seed, train_rows).train
     steps = settings.epochs * math.ceil(train_rows / settings.batch_size)
@@ -100,24 +155,42 @@ def by_autograd(settings: Config, seed: int, train_rows: int = 320) -> nn.Sequen
         shuffled = rows[torch.randperm(len(rows), generator=order)]
         for batch in shuffled.split(settings.batch_size):
             optimizer.zero_grad()
-            loss = nn.functional.cross_entropy(model(data.images[batch]), data.labels[batch])
+            logits, smoothing = model(data.images[batch]), settings.label_smoothing
+            loss = nn.functional.cross_entropy(
+                logits, data.labels[batch], label_smoothing=smoothing
+            )
             loss.backward()
+            if settings.clip_norm:
+                nn.utils.clip_grad_norm_(model.parameters(), settings.clip_norm)
             optimizer.step()
             schedule.step()
-    return model
+            if settings.max_norm:
+                limit_norms(model, settings.max_norm)
+    return model.eval()
+
+
+def limit_norms(model: nn.Sequential, most: float) -> None:
+    *hidden, _ = [module for module in model.modules() if isinstance(module, nn.Linear)]
+    with torch.no_grad():
+        for module in hidden:
+            module.weight.copy_(torch.renorm(module.weight, 2, 0, most))
 
 
 def assert_same_weights(epoch: Epoch, replicate: int, model: nn.Sequential) -> None:
     ours, theirs = epoch.network.state_dict(replicate), model.state_dict()
-    assert ours.keys() == theirs.keys()
-    for name, weight in theirs.items():
-        error = (ours[name] - weight).norm() / weight.norm()
+    assert len(ours) == len(theirs)
+    cancelled = cancelled_biases(epoch.network.config, ours)
+    for (name, own), weight in zip(ours.items(), theirs.values(), strict=True):
+        if name in cancelled:
+            continue
+        error = (own - weight).double().norm() / weight.double().norm()
         assert error < 1e-5, f"{name}: {error:.1e}"
 
 
 def test_every_name_has_its_code():
-    for table in (ACTIVATIONS, OPTIMIZERS, SCHEDULES):
+    for table in (ACTIVATIONS, OPTIMIZERS, SCHEDULES, INITS):
         assert all(named.load() for named in table.values())
+    assert [named.load() for named in NORMS.values()] == [0, 1, 2]
     assert {name: getattr(nn, named.module) for name, named in ACTIVATIONS.items()} == MODULES
 
 
@@ -148,6 +221,110 @@ def test_twenty_steps_give_autograds_weights_alone_and_stacked(activation, optim
 def test_momentum_nesterov_and_weight_decay_are_torch_optims(changes):
     settings = config(**changes, epochs=2)
     assert_same_weights(last_epoch(settings, [3]), 0, by_autograd(settings, 3))
+
+
+def cancelled_biases(settings: Config, names) -> set[str]:
+    """The biases that a batch norm takes away again, and its means of them: their gradients are
+    rounding, which Adam blows up."""
+    if settings.norm != "batch" or settings.optimizer != "adamw":
+        return set()
+    means = {name for name in names if name.endswith("running_mean")}
+    *biases, _ = [name for name in names if name.endswith("bias")]
+    return means | set(biases[::2])
+
+
+WIDER = {
+    "dropout": {"dropout": 0.3},
+    "input dropout": {"input_dropout": 0.2, "activation": "gelu"},
+    "both dropouts": {"dropout": 0.5, "input_dropout": 0.1, "activation": "relu"},
+    "input noise": {"input_noise": 0.3},
+    "noise and dropout": {"input_noise": 0.3, "input_dropout": 0.2, "dropout": 0.2},
+    "label smoothing": {"label_smoothing": 0.1},
+    "batch norm": {"norm": "batch", "activation": "relu"},
+    "batch norm, gelu": {"norm": "batch", "activation": "gelu"},
+    "layer norm": {"norm": "layer", "activation": "relu"},
+    "layer norm, silu": {"norm": "layer", "activation": "silu"},
+    "residual": {"residual": True, "depth": 3},
+    "residual, gelu": {"residual": True, "depth": 4, "activation": "gelu"},
+    "residual, norm, dropout": {"residual": True, "depth": 3, "norm": "batch", "dropout": 0.2},
+    "kaiming": {"init": "kaiming", "activation": "relu"},
+    "xavier": {"init": "xavier"},
+    "clipping": {"clip_norm": 0.5},
+    "clipping with norm": {"clip_norm": 0.5, "norm": "layer"},
+    "max norm": {"max_norm": 0.7},
+    "widths": {"widths": [16, 8, 24]},
+    "pyramid": {"pyramid": 0.5, "depth": 3, "width": 16},
+    "all together": {
+        "residual": True, "depth": 3, "norm": "layer", "dropout": 0.2, "input_dropout": 0.1,
+        "input_noise": 0.1, "label_smoothing": 0.1, "init": "kaiming", "clip_norm": 1.0,
+        "max_norm": 2.0, "weight_decay": 0.01, "schedule": "cosine", "activation": "relu",
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "sgd_momentum", "adamw"])
+@pytest.mark.parametrize("changes", WIDER.values(), ids=WIDER)
+def test_the_wider_space_is_autograds_alone_and_stacked(changes, optimizer):
+    lr = 0.05 if optimizer.startswith("sgd") else 1e-3
+    settings = config(**{"optimizer": optimizer, "lr": lr, **changes})
+    alone, stacked = last_epoch(settings, [1]), last_epoch(settings, [0, 1, 2])
+    assert_same_weights(alone, 0, by_autograd(settings, 1))
+    for replicate in range(3):
+        model = by_autograd(settings, replicate)
+        assert_same_weights(stacked, replicate, model)
+        rows = split(replicate).valid
+        with torch.no_grad():
+            loss = nn.functional.cross_entropy(
+                model(examples().images[rows]), examples().labels[rows]
+            )
+        exact = 1e-3 if cancelled_biases(settings, stacked.network.state_dict()) else 1e-5
+        assert stacked.valid_loss[replicate] == pytest.approx(loss.item(), rel=exact)
+
+
+def test_every_hyperparameter_of_the_wider_space_changes_the_training():
+    plain = last_epoch(config(depth=3), [1]).train_loss
+    for name, changes in WIDER.items():
+        assert last_epoch(config(**{"depth": 3, **changes}), [1]).train_loss != plain, name
+
+
+@pytest.mark.parametrize("changes", WIDER.values(), ids=WIDER)
+@pytest.mark.parametrize("shape", [{}, {"width": 16, "batch_size": 24}])
+def test_a_replicate_does_not_feel_its_stack_in_the_wider_space(changes, shape):
+    settings = config(**{"epochs": 2, "lr": 0.01, **shape, **changes})
+    alone, stacked = last_epoch(settings, [2]), last_epoch(settings, [0, 1, 3, 2, 4])
+    assert alone.valid_loss[0] == stacked.valid_loss[3]
+    weights = stacked.network.state_dict(3)
+    for name, weight in alone.network.state_dict().items():
+        assert torch.equal(weight, weights[name]), name
+
+
+def test_warm_up_rises_to_the_schedule(monkeypatch):
+    rates = []
+    make = OPTIMIZERS["adam"].load()
+
+    def noted(*arguments):
+        step = make(*arguments)
+        return lambda lr: (rates.append(lr), step(lr))
+
+    monkeypatch.setattr("hpo.training.optimizers.adam", noted)
+    last_epoch(config(optimizer="adam", lr=1.0, warmup=0.25, schedule="linear"), [0])
+    expected = [min((step + 1) / 5, 1) * (1 - step / 20) for step in range(20)]
+    assert rates == pytest.approx(expected)
+
+
+def test_step_and_one_cycle_are_torchs():
+    n, parameter = 4000, nn.Parameter(torch.zeros(1))
+    for name in ("step", "one_cycle"):
+        optimizer = torch.optim.SGD([parameter], lr=1.0)
+        by_torch = torch.optim.lr_scheduler
+        theirs = by_torch.MultiStepLR(optimizer, [n // 2, 3 * n // 4])
+        if name == "one_cycle":
+            theirs = by_torch.OneCycleLR(optimizer, 1.0, total_steps=n, cycle_momentum=False)
+        ours = getattr(schedules, name)
+        for done in range(n):
+            assert ours(done / n) == pytest.approx(theirs.get_last_lr()[0], abs=2e-3)
+            optimizer.step()
+            theirs.step()
 
 
 def test_training_does_not_load_torchs_compiler():

@@ -339,7 +339,9 @@ def _together(pair: Pair | None) -> Iterator[str]:
 def _fanova_alone(names: Sequence[str], taken: Sequence[str], logs: Sequence[str]) -> Iterator[str]:
     """Says where fANOVA sees another space than the search."""
     if left := [name for name in names if name not in taken]:
-        yield f"fANOVA leaves out {listed(left)}, whose range is not the same in every trial."
+        yield (
+            f"fANOVA leaves out {listed(left)}, which not every trial has, or not with one range."
+        )
     if logs:
         yield (
             f"fANOVA weighs {listed(logs)} evenly on the plain scale, though searched on a "

@@ -4,13 +4,18 @@ import gzip
 import hashlib
 import importlib.resources
 import os
+import string
+import struct
 import zlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from hpo.data.datasets import Dataset, Pixels, from_pixels, stratified
+from hpo.data.datasets import DIGITS, Dataset, from_pixels, stratified
 from hpo.data.download import download
 from hpo.errors import InputError
 
@@ -26,48 +31,63 @@ NAMES = (
 class IdxDataset:
     """A dataset of MNIST's form: four IDX files, downloaded by a class of torchvision.
 
-    gz_md5s: torchvision's checksums of the files as downloaded. md5s: checksums of the decompressed
-    files, where they are published.
+    files: training images and labels, test images and labels. gz_md5s: torchvision's checksums of
+    the files as downloaded. md5s: checksums of the decompressed files, where they are published.
+    Without any checksum, the files' form is checked. downloads: the arguments of torchvision's
+    class, once for each download. mean and std: of pixels of 0 … 1; None: those of the training
+    images. first_label: the label of the first class. transposed: whether the files' rows are the
+    pictures' columns.
     """
 
     torchvision: str
-    gz_md5s: tuple[str, ...]
+    files: tuple[str, ...] = NAMES
+    gz_md5s: tuple[str, ...] = ()
     md5s: tuple[str, ...] = ()
-    mean: float
-    std: float
+    downloads: tuple[Mapping[str, Any], ...] = ({"train": True},)
+    mean: float | None = None
+    std: float | None = None
+    class_names: tuple[str, ...] = DIGITS
+    first_label: int = 0
+    transposed: bool = False
 
     def load(self, name: str, folder: Path) -> Dataset:
         if missing := self.missing(folder):
-            download(name, self.torchvision, missing, folder)
-        raw, contents, faults = self._raw(folder), [], []
-        for index in range(len(NAMES)):
+            download(name, self.torchvision, self.downloads, missing, self.files, folder)
+        raw, arrays, faults = self._raw(folder), [], []
+        for index in range(len(self.files)):
             try:
-                contents.append(self._content(raw, index))
+                arrays.append(_parse(self._content(raw, index), raw / self.files[index]))
             except InputError as error:
                 faults.append(str(error))
         if faults:
             raise InputError("\n".join(faults))
-        train_images, train_labels, test_images, test_labels = map(_parse, contents)
-        train, test = (train_images, train_labels), (test_images, test_labels)
-        return from_pixels(name, train, test, self.mean, self.std)
+        train, test = (self._part(*arrays[i : i + 2]) for i in (0, 2))
+        return from_pixels(name, train, test, self.mean, self.std, class_names=self.class_names)
+
+    def _part(self, images: NDArray[Any], labels: NDArray[Any]) -> tuple[Any, Any]:
+        """Returns upright images and their classes. QMNIST's labels have more columns than the
+        class."""
+        upright = images.transpose(0, 2, 1) if self.transposed else images
+        classes = labels if labels.ndim == 1 else labels[:, 0].astype(np.uint8)
+        return np.ascontiguousarray(upright), classes - np.uint8(self.first_label)
 
     def missing(self, folder: Path) -> list[str]:
         """Returns the files that `folder` holds neither plain nor as .gz."""
         raw = self._raw(folder)
         # os.path.isfile, unlike Path's, is False for a folder that may not be read.
-        return [n for n in NAMES if not any(map(os.path.isfile, (raw / n, raw / f"{n}.gz")))]
+        return [n for n in self.files if not any(map(os.path.isfile, (raw / n, raw / f"{n}.gz")))]
 
     def _raw(self, folder: Path) -> Path:
         return folder / self.torchvision / "raw"
 
     def _content(self, raw: Path, index: int) -> bytes:
         """Returns the decompressed content of a file whose checksum is right."""
-        name, md5 = NAMES[index], self.md5s[index] if self.md5s else None
+        name, md5 = self.files[index], self.md5s[index] if self.md5s else None
         plain, packed = raw / name, raw / f"{name}.gz"
         if plain.is_file() and (md5 or not packed.is_file()):
             return self._checked(plain, _read(plain), md5)
         blob = _read(packed)
-        if md5 is None and _md5(blob) != self.gz_md5s[index]:
+        if md5 is None and self.gz_md5s and _md5(blob) != self.gz_md5s[index]:
             raise InputError(f"{packed}: {_damage(packed)}")
         try:
             content = gzip.decompress(blob)
@@ -76,6 +96,8 @@ class IdxDataset:
         return self._checked(packed, content, md5) if md5 else content
 
     def _checked(self, path: Path, content: bytes, md5: str | None) -> bytes:
+        if not self.gz_md5s:
+            return content  # its form is checked
         if md5 is None:
             raise InputError(
                 f"{path}: its checksum is published for the .gz alone; "
@@ -85,7 +107,7 @@ class IdxDataset:
         if actual == md5:
             return content
         if actual in self.md5s:
-            other = NAMES[self.md5s.index(actual)]
+            other = self.files[self.md5s.index(actual)]
             raise InputError(f"{path}: has the content of {other}; swap them back")
         raise InputError(f"{path}: {_damage(path)}")
 
@@ -132,12 +154,43 @@ def _md5(content: bytes) -> str:
     return hashlib.md5(content, usedforsecurity=False).hexdigest()
 
 
-def _parse(content: bytes) -> Pixels:
-    """Reads an IDX file of unsigned bytes (http://yann.lecun.com/exdb/mnist, "file formats")."""
-    assert content[:3] == b"\0\0\x08", "its checksum was right"
-    dimensions = content[3]
-    shape = np.frombuffer(content, ">u4", dimensions, 4)
-    return np.frombuffer(content, np.uint8, offset=4 + 4 * dimensions).reshape(shape)
+TYPES: dict[int, Any] = {8: np.dtype(np.uint8), 12: np.dtype(">i4")}  # of IDX files
+
+
+def _parse(content: bytes, path: Path) -> NDArray[Any]:
+    """Reads an IDX file (http://yann.lecun.com/exdb/mnist, "file formats")."""
+    try:
+        kind, dimensions = TYPES[content[2]], content[3]
+        shape = struct.unpack_from(f">{dimensions}I", content, 4)
+        values: NDArray[Any] = np.frombuffer(content, kind, offset=4 + 4 * dimensions)
+        return values.reshape(shape)
+    except (LookupError, struct.error, ValueError) as error:
+        raise InputError(f"{path}: {_damage(path)} ({error})") from error
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sklearn:
+    """A dataset that ships with scikit-learn; a fifth of each class is held out as its test part.
+
+    code: sklearn.datasets' function. pixels: what its values are divided by to be 0 … 1; None: a
+    table, whose columns are normalized one by one.
+    """
+
+    code: str
+    names: Sequence[str]
+    pixels: int | None = None
+
+    def load(self, name: str, folder: Path) -> Dataset:
+        import sklearn.datasets
+
+        from hpo.data.files import held_out_dataset
+
+        found = getattr(sklearn.datasets, self.code)()
+        x = found.data if self.pixels is None else found.images / self.pixels
+        return held_out_dataset(name, x, found.target.astype(np.int64), tuple(self.names))
+
+    def missing(self, folder: Path) -> list[str]:
+        return []
 
 
 # MNIST's mean and std are the report's; the others were measured on the training images
@@ -181,6 +234,45 @@ KMNIST = IdxDataset(
     mean=0.1918,
     std=0.3483,
 )
-MNIST_5K = Mnist5k(
-    md5="0cd4811c2299d4ab19eccdaa4a07fa59", test=1_000, mean=MNIST.mean, std=MNIST.std
+# Its training images are MNIST's.
+QMNIST = IdxDataset(
+    torchvision="QMNIST",
+    files=(
+        "qmnist-train-images-idx3-ubyte",
+        "qmnist-train-labels-idx2-int",
+        "qmnist-test-images-idx3-ubyte",
+        "qmnist-test-labels-idx2-int",
+    ),
+    gz_md5s=(
+        "ed72d4157d28c017586c42bc6afe6370",
+        "0058f8dd561b90ffdd0f734c6a30e5e4",
+        "1394631089c404de565df7b7aeaf9412",
+        "5b5b05890a5e13444e108efe57b788aa",
+    ),
+    downloads=({"what": "train"}, {"what": "test"}),
+    mean=MNIST.mean,
+    std=MNIST.std,
 )
+
+
+def _emnist(split: str, class_names: Sequence[str], first_label: int = 0) -> IdxDataset:
+    """Returns a part of EMNIST. torchvision checks the archive and unpacks it; the pictures in it
+    lie on their side."""
+    parts = [f"emnist-{split}-{p}" for p in ("train", "test")]
+    kinds = ("images-idx3-ubyte", "labels-idx1-ubyte")
+    return IdxDataset(
+        torchvision="EMNIST",
+        files=tuple(f"{part}-{kind}" for part in parts for kind in kinds),
+        downloads=({"split": split},),
+        class_names=tuple(class_names),
+        first_label=first_label,
+        transposed=True,
+    )
+
+
+EMNIST_DIGITS = _emnist("digits", DIGITS)
+EMNIST_LETTERS = _emnist("letters", string.ascii_lowercase, first_label=1)
+SKLEARN_DIGITS = Sklearn(code="load_digits", names=DIGITS, pixels=16)
+BREAST_CANCER = Sklearn(code="load_breast_cancer", names=("malignant", "benign"))
+WINE = Sklearn(code="load_wine", names=("class 0", "class 1", "class 2"))
+MNIST_5K = Mnist5k(md5="0cd4811c2299d4ab19eccdaa4a07fa59", test=1_000, mean=0.1307, std=0.3081)

@@ -4,7 +4,7 @@ import base64
 import hashlib
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,25 +13,33 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpo.errors import InputError
-from hpo.study.config import CLASSES
-from hpo.study.names import DATASETS
+from hpo.study.names import DATASETS, FILES
+from hpo.study.source import Source
 
 Floats = NDArray[np.float32]
 Integers = NDArray[np.int64]
 Pixels = NDArray[np.uint8]
 
-EMBEDDED = "mnist-5k"  # needs no download
+REPLACEMENT = "mnist-5k"  # of MNIST where it is not to be had
+EMBEDDED = (REPLACEMENT, "digits", "breast-cancer", "wine")  # need no download
 VALID_SHARE = 0.2
 LEAST_TRAINING = 5  # one of five is validated on
 LEAST_OF_A_CLASS = 3  # a fifth of three rounds to one, of two to none
+UNBALANCED = 1.5  # the largest class has so many times the smallest one's examples
+DIGITS = tuple(map(str, range(10)))
+
+# A number for all features, or one for each of them.
+Scale = float | tuple[float, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Dataset:
     """images: (N, features) float32, normalized; labels: (N,) int64; checksum: SHA-256 of both.
 
-    stratified: whether each class is split by itself. The test images are only for trained
-    networks.
+    Rows of a table are called images, too. stratified: whether each class is split by itself.
+    class_names: of the labels 0, 1 and so on. shape: of an image before it was made a row. mean and
+    std: what the features were normalized by. pixels: whether they were bytes, scaled to 0 … 1
+    before. The test images are only for trained networks.
     """
 
     name: str
@@ -41,16 +49,19 @@ class Dataset:
     test_labels: Integers
     stratified: bool
     checksum: str
+    class_names: tuple[str, ...] = DIGITS
+    shape: tuple[int, ...] = ()
+    mean: Scale = 0.0
+    std: Scale = 1.0
+    pixels: bool = True
+
+    @property
+    def classes(self) -> int:
+        return len(self.class_names)
 
 
-class Source(Protocol):
-    """What an entry of study.names.DATASETS names: where a dataset comes from.
-
-    mean and std normalize pixels of 0 … 1.
-    """
-
-    mean: float
-    std: float
+class Loader(Protocol):
+    """What an entry of study.names.DATASETS names: it reads a dataset."""
 
     def load(self, name: str, folder: Path) -> Dataset:
         """Reads the dataset, downloaded to `folder` if needed. name: of the Dataset."""
@@ -59,29 +70,39 @@ class Source(Protocol):
         """Returns the files that `folder` lacks."""
 
 
-def source(name: str) -> Source:
-    """Returns the source of a dataset's name."""
-    entry: Source = DATASETS[name].load()
+def loader(name: str) -> Loader:
+    """Returns the loader of a dataset's name."""
+    entry: Loader = DATASETS[name].load()
     return entry
 
 
-def load(name: str, folder: Path) -> Dataset:
-    """Reads a dataset from `folder` and downloads it first if it is not there.
+def load(source: Source | str, folder: Path) -> Dataset:
+    """Reads a dataset: the user's files, or a known one from `folder`, downloaded first if it is
+    not there.
 
-    Raises InputError, one line per file, for files that fail their checksum, and Unavailable if the
-    dataset is not on disk and cannot be downloaded.
+    Raises InputError, one line per file, for files that are wrong, and Unavailable if the dataset
+    is not on disk and cannot be downloaded.
     """
-    return source(name).load(name, folder)
+    source = Source(source) if isinstance(source, str) else source
+    if source.known:
+        return loader(source.name).load(source.name, folder)
+    read: Callable[[Source], Dataset] = FILES.load()
+    return read(source)
 
 
 def missing(name: str, folder: Path) -> list[str]:
     """Returns the dataset's files that `folder` lacks."""
-    return source(name).missing(folder)
+    return loader(name).missing(folder)
 
 
-def normalization(name: str) -> tuple[float, float]:
-    """Returns the mean and the standard deviation that normalize pixels of 0 … 1."""
-    return source(name).mean, source(name).std
+def normalization(data: Mapping[str, Any]) -> tuple[Any, Any]:
+    """Returns the mean and the standard deviation that normalize features (pixels: of 0 … 1), a
+    number or a list of one per feature. data: see run.study.describe; older studies name only the
+    dataset."""
+    if "mean" in data:
+        return data["mean"], data["std"]
+    entry: Any = loader(data["name"])
+    return entry.mean, entry.std
 
 
 def default_dir() -> Path:
@@ -99,16 +120,19 @@ def from_pixels(
     name: str,
     train: tuple[Pixels, Pixels],
     test: tuple[Pixels, Pixels],
-    mean: float,
-    std: float,
+    mean: float | None = None,
+    std: float | None = None,
     *,
     stratified: bool = False,
+    class_names: Sequence[str] = DIGITS,
 ) -> Dataset:
-    """Makes a dataset of (images, labels) as bytes, normalized as ToTensor and Normalize do."""
-    digest = hashlib.sha256()
-    for part in (*train, *test):
-        digest.update(np.ascontiguousarray(part).data)
+    """Makes a dataset of (images, labels) as bytes, normalized as ToTensor and Normalize do.
+
+    mean and std: of pixels of 0 … 1; None: those of the training images.
+    """
     levels = np.arange(256, dtype=np.float32) / np.float32(255)
+    if mean is None or std is None:
+        mean, std = _moments(train[0])
     levels = (levels - np.float32(mean)) / np.float32(std)
     return Dataset(
         name=name,
@@ -117,14 +141,45 @@ def from_pixels(
         test_images=levels[test[0].reshape(len(test[0]), -1)],
         test_labels=test[1].astype(np.int64),
         stratified=stratified,
-        checksum=digest.hexdigest(),
+        checksum=checksum(*train, *test),
+        class_names=tuple(class_names),
+        shape=train[0].shape[1:] if train[0].ndim > 2 else _square(train[0]),
+        mean=mean,
+        std=std,
     )
 
 
-def as_bytes(image: Floats) -> str | None:
-    """Returns a square image, a row of features, as base64 bytes, 255 at its brightest; None for
-    another shape."""
-    if math.isqrt(image.size) ** 2 != image.size:
+def _moments(pixels: Pixels) -> tuple[float, float]:
+    """Returns mean and standard deviation of pixels of 0 … 1; of equal pixels, 1."""
+    counts, levels = np.bincount(pixels.ravel(), minlength=256), np.arange(256) / 255
+    mean = float((counts * levels).sum() / max(counts.sum(), 1))
+    variance = float((counts * (levels - mean) ** 2).sum() / max(counts.sum(), 1))
+    return mean, math.sqrt(variance) or 1.0
+
+
+def _square(rows: NDArray[Any]) -> tuple[int, ...]:
+    """Returns the shape of the square images that are rows; () if they are no squares."""
+    side = math.isqrt(rows.shape[1])
+    return (side, side) if side**2 == rows.shape[1] else ()
+
+
+def checksum(*arrays: NDArray[Any]) -> str:
+    """Returns the SHA-256 of the arrays' bytes."""
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
+
+
+def is_picture(shape: Sequence[int]) -> bool:
+    """Whether features of this shape are a picture: (height, width), or with 3 colours."""
+    return len(shape) == 2 or (len(shape) == 3 and shape[2] == 3)
+
+
+def as_bytes(image: Floats, shape: Sequence[int]) -> str | None:
+    """Returns a picture, a row of features, as base64 bytes, 255 at its brightest; None for another
+    shape than a picture's."""
+    if not is_picture(shape):
         return None
     low, high = image.min(), image.max()
     scaled = ((image - low) / np.maximum(high - low, np.float32(1e-9)) * 255).round()
@@ -136,7 +191,7 @@ def test_pictures(dataset: Dataset, images: Sequence[int]) -> dict[str, dict[str
     return {
         str(image): {
             "label": int(dataset.test_labels[image]),
-            "pixels": as_bytes(dataset.test_images[image]),
+            "pixels": as_bytes(dataset.test_images[image], dataset.shape),
         }
         for image in images
     }
@@ -144,30 +199,38 @@ def test_pictures(dataset: Dataset, images: Sequence[int]) -> dict[str, dict[str
 
 def check(dataset: Dataset) -> None:
     """Raises InputError, one line per fault, for a dataset that cannot be trained on."""
-    faults = _fault("training", dataset.train_images, dataset.train_labels, LEAST_TRAINING)
-    faults += _fault("test", dataset.test_images, dataset.test_labels, 1)
+    classes = dataset.classes
+    faults = _fault("training", dataset.train_images, dataset.train_labels, LEAST_TRAINING, classes)
+    faults += _fault("test", dataset.test_images, dataset.test_labels, 1, classes)
     shapes = dataset.train_images.shape[1:], dataset.test_images.shape[1:]
     if shapes[0] != shapes[1] or shapes[0] == (0,):
         faults.append(f"images of {shapes[0]} and {shapes[1]} features: must be alike, and some")
     if not faults and dataset.stratified:
+        counts = np.bincount(dataset.train_labels, minlength=classes)
         faults += [
-            f"{count} training images of class {label}: the split needs {LEAST_OF_A_CLASS} of each"
-            for label, count in enumerate(np.bincount(dataset.train_labels))
-            if 0 < count < LEAST_OF_A_CLASS
+            f"{count} training images of class {name}: the split needs {LEAST_OF_A_CLASS} of each"
+            for name, count in zip(dataset.class_names, counts, strict=True)
+            if count < LEAST_OF_A_CLASS
+        ]
+        tested = np.bincount(dataset.test_labels, minlength=classes)
+        faults += [
+            f"no test image of class {name}: give some, or leave out the test part"
+            for name, count in zip(dataset.class_names, tested, strict=True)
+            if not count
         ]
     if faults:
         raise InputError("\n".join(f"dataset {dataset.name!r}: {fault}" for fault in faults))
 
 
-def _fault(part: str, images: Floats, labels: Integers, least: int) -> list[str]:
+def _fault(part: str, images: Floats, labels: Integers, least: int, classes: int) -> list[str]:
     if images.ndim != 2 or labels.shape != (len(images),):
         shapes = f"{part} images of shape {images.shape} and labels of shape {labels.shape}"
         return [f"{shapes}: must be (N, features) and (N,)"]
     if len(labels) < least:
         return [f"{len(labels)} {part} images: at least {least} are needed"]
     low, high = labels.min(), labels.max()
-    if not 0 <= low <= high < CLASSES:
-        return [f"{part} labels from {low} to {high}: must be from 0 to {CLASSES - 1}"]
+    if not 0 <= low <= high < classes:
+        return [f"{part} labels from {low} to {high}: must be from 0 to {classes - 1}"]
     if not math.isfinite(float(images.sum(dtype=np.float64))):
         return [f"{part} images: hold values that are not finite"]
     return []
@@ -193,3 +256,17 @@ def stratified(labels: NDArray[Any], share: float, rng: np.random.Generator) -> 
         for rows in (np.flatnonzero(labels == label) for label in np.unique(labels))
     ]
     return np.sort(np.concatenate(chosen))
+
+
+def is_unbalanced(dataset: Dataset) -> bool:
+    """Whether the largest class has UNBALANCED times the training examples of the smallest one."""
+    counts = np.bincount(dataset.train_labels, minlength=dataset.classes)
+    return bool(counts.max() >= UNBALANCED * counts.min())
+
+
+def chance(dataset: Dataset) -> float:
+    """Returns the accuracy of a guess: 1 / classes, or the largest class's share if the classes are
+    unbalanced."""
+    if not is_unbalanced(dataset):
+        return 1 / dataset.classes
+    return float(np.bincount(dataset.train_labels).max() / len(dataset.train_labels))

@@ -8,7 +8,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,25 +21,35 @@ class Unavailable(InputError):  # noqa: N818
     """The dataset is not on disk and cannot be downloaded."""
 
 
-def download(name: str, torchvision_class: str, missing: Sequence[str], folder: Path) -> None:
+def download(
+    name: str,
+    torchvision_class: str,
+    downloads: Sequence[Mapping[str, Any]],
+    missing: Sequence[str],
+    files: Sequence[str],
+    folder: Path,
+) -> None:
     """Downloads a dataset to `folder` by a class of torchvision.datasets, which checks the files.
 
-    missing: the files that are not there, for the message. Raises Unavailable if no server answers
-    within 10 seconds, and if `folder` cannot be written.
+    downloads: the arguments of the class, once for each download. missing: the files that are not
+    there, for the message. files: those that are kept, plain or as .gz. Raises Unavailable if no
+    server answers within 10 seconds, and if `folder` cannot be written.
     """
     import torchvision.datasets
 
     dataset = getattr(torchvision.datasets, torchvision_class)
     reason = f"{name}: {', '.join(missing)} not in {folder / torchvision_class / 'raw'}"
-    answering = _first_to_answer(dataset.mirrors, NO_ANSWER_SECONDS)
+    mirrors = _mirrors(dataset)
+    answering = _first_to_answer(mirrors, NO_ANSWER_SECONDS)
     if answering is None:
         raise Unavailable(f"{reason}, and no server answers; give --data-dir or HPO_DATA_DIR")
     # torchvision gives up at a mirror that keeps silent: the one that answered comes first.
-    mirrors = sorted(dataset.mirrors, key=lambda url: bool(url != answering))
+    mirrors = sorted(mirrors, key=lambda url: bool(url != answering))
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(NO_ANSWER_SECONDS)
     try:
-        _download(type(dataset.__name__, (dataset,), {"mirrors": mirrors}), folder)
+        own = type(dataset.__name__, (dataset,), {"mirrors": mirrors})
+        _download(own, downloads, files, folder)
     except (RuntimeError, OSError, http.client.HTTPException) as error:
         cause = " ".join(str(error).split()) or type(error).__name__
         raise Unavailable(f"{reason}, and downloading failed: {cause}") from error
@@ -47,15 +57,28 @@ def download(name: str, torchvision_class: str, missing: Sequence[str], folder: 
         socket.setdefaulttimeout(before)
 
 
-def _download(dataset: Any, folder: Path) -> None:
+def _mirrors(dataset: Any) -> list[str]:
+    """Returns the URLs that the class downloads from: mirrors, EMNIST's archive, QMNIST's files."""
+    if dataset.__name__ == "EMNIST":
+        return [dataset.url]
+    if isinstance(dataset.resources, dict):
+        return [dataset.resources["train"][0][0]]
+    return list(dataset.mirrors)
+
+
+def _download(
+    dataset: Any, downloads: Sequence[Mapping[str, Any]], files: Sequence[str], folder: Path
+) -> None:
     """Downloads beside the place and moves the files at the end: a kill leaves no half file."""
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="download-", dir=folder) as temporary:
-        dataset(temporary, train=True, download=True)
+        for arguments in downloads:
+            dataset(temporary, **arguments, download=True)
         raw = folder / dataset.__name__ / "raw"
         raw.mkdir(parents=True, exist_ok=True)
         for file in (Path(temporary) / dataset.__name__ / "raw").iterdir():
-            file.replace(raw / file.name)
+            if file.name.removesuffix(".gz") in files:
+                file.replace(raw / file.name)
 
 
 def _first_to_answer(mirrors: list[str], seconds: float) -> str | None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import tomli_w
 
-from hpo.data.datasets import normalization
+from hpo.data.datasets import DIGITS, normalization
 from hpo.errors import InputError
 from hpo.study.config import HYPERPARAMETERS, REQUIRED, SEED, Config
 
@@ -24,13 +24,21 @@ MOST_FEATURES = 10_000_000
 
 @dataclass(frozen=True, kw_only=True)
 class Description:
-    """The description of a saved network. mean and std normalize pixels of 0 … 1."""
+    """The description of a saved network.
+
+    classes: their names. shape: of an image, () for a row of a table. mean and std normalize the
+    features, a number for all or one for each. pixels: whether the features are pixels, scaled to
+    0 … 1 before.
+    """
 
     config: Config
     features: int
-    mean: float
-    std: float
+    mean: Any
+    std: Any
     dataset: str
+    classes: tuple[str, ...] = DIGITS
+    shape: tuple[int, ...] = ()
+    pixels: bool = True
 
 
 def read(folder: Path) -> Description:
@@ -49,6 +57,9 @@ def read(folder: Path) -> Description:
         mean=content["mean"],
         std=content["deviation"],
         dataset=content["dataset"],
+        classes=tuple(content.get("classes", DIGITS)),
+        shape=tuple(content.get("shape", ())),
+        pixels=content.get("pixels", True),
     )
 
 
@@ -62,18 +73,41 @@ def _toml(path: Path) -> dict[str, Any]:
 
 
 def _check(content: Mapping[str, Any], path: Path) -> None:
-    kinds = {"features": int, "mean": float, "deviation": float, "dataset": str}
+    listed = [key for key in ("mean", "deviation") if isinstance(content.get(key), list)]
+    kinds = {"features": int, "mean": float, "deviation": float, "dataset": str, "pixels": bool}
+    content = {"pixels": True, **content}
     faults = [
         f"{key}: no {kind.__name__}"
         for key, kind in kinds.items()
-        if type(content.get(key)) is not kind
+        if type(content.get(key)) is not kind and key not in listed
     ]
     if not faults and not 1 <= content["features"] <= MOST_FEATURES:
         faults = [f"features: must be between 1 and {MOST_FEATURES:,}"]
-    if not faults and not (math.isfinite(content["mean"]) and 0 < content["deviation"] < math.inf):
+    if not faults and not all(
+        _are_numbers(content.get(key), content["features"], above)
+        for key, above in (("mean", -math.inf), ("deviation", 0.0))
+    ):
         faults = ["mean, deviation: must be finite, the deviation above 0"]
+    if not faults and not _is_list(content.get("classes", ["a", "b"]), str, 2):
+        faults = ["classes: no list of names"]
+    if not faults and not _has_shape(content.get("shape", []), content["features"]):
+        faults = ["shape: does not belong to the features"]
     if faults:
         raise InputError(f"{path}: was not written by hpo ({'; '.join(faults)}); {REMEDY}")
+
+
+def _is_list(value: Any, kind: type, least: int = 0) -> bool:
+    return isinstance(value, list) and len(value) >= least and all(type(v) is kind for v in value)
+
+
+def _are_numbers(value: Any, features: int, above: float) -> bool:
+    """Whether a value is a finite number, or a list of one for each feature, all above a bound."""
+    numbers = value if _is_list(value, float, features) and len(value) == features else [value]
+    return all(type(v) is float and math.isfinite(v) and v > above for v in numbers)
+
+
+def _has_shape(value: Any, features: int) -> bool:
+    return value == [] or (_is_list(value, int) and math.prod(value) == features)
 
 
 def _hyperparameters(values: Any) -> dict[str, Any]:
@@ -100,7 +134,7 @@ def describe_winner(
     study: str, trial: int, config: Config, data: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Returns the content of config.toml. data: see run.study.describe."""
-    mean, std = normalization(data["name"])
+    mean, std = normalization(data)
     return {
         "study": study,
         "trial": trial,
@@ -111,8 +145,16 @@ def describe_winner(
         "features": data["features"],
         "mean": mean,
         "deviation": std,
-        "config": config.as_dict(),
+        **_form(data),
+        "config": config.given(),
     }
+
+
+def _form(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns classes, shape and pixels where they are not those of the digits that older folders
+    hold."""
+    form = {"classes": list(DIGITS), "shape": [28, 28], "pixels": True}
+    return {key: data[key] for key, value in form.items() if data.get(key, value) != value}
 
 
 def is_there(folder: Path, content: Mapping[str, Any]) -> bool:

@@ -1,4 +1,4 @@
-"""Images in the user's files: PNG and other pictures, IDX, .npz; without pickle."""
+"""Images in the user's files: PNG and other pictures, IDX, .npz, tables; without pickle."""
 
 import gzip
 import logging
@@ -7,15 +7,19 @@ import struct
 import warnings
 import zipfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any, Self, cast
 
 import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from hpo.data import files
+from hpo.data.files import FORMATS
 from hpo.errors import InputError
+from hpo.model.folder import Description
 
 Floats = NDArray[np.float32]
 
@@ -28,11 +32,25 @@ IDX_HEADER = struct.Struct(">4x3I")  # images, rows, columns
 REMEDY = "give a PNG or other picture, an IDX file of images, or an .npz of arrays"
 VALUES = "give uint8 of 0 to 255, or floats of 0 to 1"
 
-# Some of the formats that Pillow reads. It would hand others, such as EPS, to another program.
-FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
+
+@dataclass(frozen=True)
+class Form:
+    """What a network takes: so many features, of the shape (height, width) or (height, width, 3),
+    () for rows of a table. pixels: whether they are scaled to 0 … 1."""
+
+    features: int
+    shape: tuple[int, ...] = ()
+    pixels: bool = True
+
+    @classmethod
+    def of(cls, about: Description) -> Self:
+        """Older networks name no shape; they take square pictures."""
+        side = math.isqrt(about.features)
+        square = (side, side) if about.pixels and side**2 == about.features else ()
+        return cls(about.features, about.shape or square, about.pixels)
 
 
-def read_all(paths: Sequence[Path], features: int, *, invert: bool) -> tuple[list[str], Floats]:
+def read_all(paths: Sequence[Path], form: Form, *, invert: bool) -> tuple[list[str], Floats]:
     """Returns the names of all images in the files, and their pixels as by `read`.
 
     The only image of a file has the file's name, others path[0], path[1] and so on. Raises
@@ -41,7 +59,7 @@ def read_all(paths: Sequence[Path], features: int, *, invert: bool) -> tuple[lis
     names, parts, faults = [], [], []
     for path in paths:
         try:
-            pixels = read(path, features, invert=invert)
+            pixels = read(path, form, invert=invert)
         except InputError as error:
             faults.append(str(error))
             continue
@@ -53,15 +71,18 @@ def read_all(paths: Sequence[Path], features: int, *, invert: bool) -> tuple[lis
     return names, np.concatenate(parts)
 
 
-def read(path: Path, features: int, *, invert: bool = False) -> Floats:
-    """Returns the images in a file, (n, features), n at least 1, from 0 (black) to 1 (white).
+def read(path: Path, form: Form, *, invert: bool = False) -> Floats:
+    """Returns the images in a file, (n, features), n at least 1, from 0 (black) to 1 (white); other
+    features as they are.
 
     Transparent pixels become black. invert: turns dark on light into light on dark; then
     transparent pixels count as white. Raises InputError that names the file.
     """
+    if path.name.lower().endswith(TABLES):
+        return _rows(path, form)
     try:
         with path.open("rb") as file:
-            pixels = _pixels(file, features, ground=255 if invert else 0)
+            pixels = _pixels(file, form, ground=255 if invert else 0)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
     except UnidentifiedImageError as error:
@@ -76,34 +97,52 @@ def read(path: Path, features: int, *, invert: bool = False) -> Floats:
     return 1 - pixels if invert else pixels
 
 
-def _pixels(file: IO[bytes], features: int, ground: int) -> Floats:
+TABLES = (".csv", ".csv.gz", ".parquet")
+
+
+def _rows(path: Path, form: Form) -> Floats:
+    """Reads the rows of a table. A column named as labels usually are is left out."""
+    rows, names = files.features(path)
+    if rows.shape[1] != form.features:
+        listed = ", ".join(names[:5]) + (" …" if len(names) > 5 else "")
+        raise InputError(
+            f"{path}: has {rows.shape[1]} columns of features ({listed}), and the network takes "
+            f"{form.features}; give those of its training"
+        )
+    if not form.pixels:
+        return rows.astype(np.float32)
+    if rows.min() < 0 or rows.max() > 255:
+        raise InputError(f"{path}: holds values that are no pixels of 0 to 255")
+    return (rows / 255).astype(np.float32)
+
+
+def _pixels(file: IO[bytes], form: Form, ground: int) -> Floats:
     """Reads a file by its first bytes, not by its name."""
     start = file.read(4)
     file.seek(0)
     if start.startswith(ZIP):
-        return _npz(file, features)
+        return _npz(file, form)
     if start.startswith(IDX):
-        return _idx(file, features)
+        return _idx(file, form)
     if start.startswith(GZIP):
         with gzip.open(file) as unpacked:
-            return _idx(cast(IO[bytes], unpacked), features)
-    return _picture(file, _side(features), ground).reshape(1, features)
+            return _idx(cast(IO[bytes], unpacked), form)
+    return _picture(file, _picture_shape(form), ground).reshape(1, form.features)
 
 
-def _side(features: int) -> int:
-    side = math.isqrt(features)
-    if side * side != features:
+def _picture_shape(form: Form) -> tuple[int, ...]:
+    if len(form.shape) < 2:
         raise InputError(
-            f"is a picture, and the network takes {features} numbers, which are no square; "
-            f"give an .npz file with an array of shape (n, {features})"
+            f"is a picture, and the network takes {form.features} numbers, which are no picture; "
+            f"give an .npz file with an array of shape (n, {form.features})"
         )
-    return side
+    return form.shape
 
 
 # --- IDX ---------------------------------------------------------------------------------------
 
 
-def _idx(stream: IO[bytes], features: int) -> Floats:
+def _idx(stream: IO[bytes], form: Form) -> Floats:
     """Reads an IDX file of images (http://yann.lecun.com/exdb/mnist, "file formats")."""
     header = stream.read(IDX_HEADER.size)
     if not header.startswith(IDX):
@@ -113,11 +152,11 @@ def _idx(stream: IO[bytes], features: int) -> Floats:
     if len(header) < IDX_HEADER.size:
         raise InputError("is cut off; give a whole IDX file")
     count, *shape = IDX_HEADER.unpack(header)
-    side = _side(features)
-    if shape != [side, side]:
+    wanted, features = _picture_shape(form), form.features
+    if tuple(shape) != wanted:
         raise InputError(
             f"holds images of {shape[0]} × {shape[1]} pixels, and the network takes "
-            f"{side} × {side}; give images of that size"
+            f"{' × '.join(map(str, wanted))}; give images of that size"
         )
     _check_count(count * features)
     content = stream.read(count * features + 1)
@@ -143,17 +182,17 @@ def _unit(values: NDArray[Any]) -> Floats:
 # --- npz ---------------------------------------------------------------------------------------
 
 
-def _npz(file: IO[bytes], features: int) -> Floats:
+def _npz(file: IO[bytes], form: Form) -> Floats:
     """Reads all arrays of images in the file's order; skips arrays of other shapes, such as
     labels."""
     with zipfile.ZipFile(file) as archive:
         members = [info for info in archive.infolist() if info.filename.endswith(".npy")]
         shapes = {info: _announced(archive, info)[0] for info in members}
-        suitable = [info for info in members if _fits(shapes[info], features)]
+        suitable = [info for info in members if _fits(shapes[info], form)]
         if not suitable:
-            raise InputError(_unsuitable(list(shapes.values()), features))
+            raise InputError(_unsuitable(list(shapes.values()), form))
         _check_count(sum(math.prod(shapes[info]) for info in suitable))
-        return np.concatenate([_array(archive, info, features) for info in suitable])
+        return np.concatenate([_array(archive, info, form) for info in suitable])
 
 
 def _announced(
@@ -169,38 +208,43 @@ def _announced(
         return shape, dtype, info.file_size - member.tell()
 
 
-def _fits(shape: tuple[int, ...], features: int) -> bool:
-    """Whether the shape is that of one image or of many, flat or square."""
-    side = math.isqrt(features)
-    flat = len(shape) in (1, 2) and shape[-1] == features
-    return flat or (len(shape) in (2, 3) and shape[-2:] == (side, side) and side**2 == features)
+def _fits(shape: tuple[int, ...], form: Form) -> bool:
+    """Whether the shape is that of one image or of many, flat or not."""
+    if len(shape) in (1, 2) and shape[-1] == form.features:
+        return True
+    size = len(form.shape)
+    return size > 1 and len(shape) in (size, size + 1) and shape[-size:] == form.shape
 
 
-def _unsuitable(shapes: list[tuple[int, ...]], features: int) -> str:
-    side = math.isqrt(features)
-    square = f" or (n, {side}, {side})" if side**2 == features else ""
+def _unsuitable(shapes: list[tuple[int, ...]], form: Form) -> str:
+    square = f" or (n, {', '.join(map(str, form.shape))})" if len(form.shape) > 1 else ""
     listed = ", ".join(map(str, shapes[:5])) + (" …" if len(shapes) > 5 else "")
-    return f"holds no array of shape (n, {features}){square}, but {listed or 'no array'}; give one"
+    wanted = f"(n, {form.features}){square}"
+    return f"holds no array of shape {wanted}, but {listed or 'no array'}; give one"
 
 
-def _array(archive: zipfile.ZipFile, info: zipfile.ZipInfo, features: int) -> Floats:
+def _array(archive: zipfile.ZipFile, info: zipfile.ZipInfo, form: Form) -> Floats:
     """Reads an array as (n, features), if its header agrees with the archive's."""
     name = info.filename.removesuffix(".npy")
     shape, dtype, held = _announced(archive, info)
-    if dtype != np.uint8 and dtype.kind != "f":
+    if dtype != np.uint8 and dtype.kind not in ("f" if form.pixels else "fiu"):
         raise InputError(f"array {name!r} is of {dtype.name}; {VALUES}")
     if math.prod(shape) * dtype.itemsize != held:
         raise InputError(f"array {name!r} is damaged: not as long as it announces; save it again")
     with archive.open(info) as member:
         array = npy.read_array(member, allow_pickle=False)
-    return _unit(array).reshape(-1, features)
+    if form.pixels:
+        return _unit(array).reshape(-1, form.features)
+    if not np.isfinite(array).all():
+        raise InputError(f"array {name!r} holds values that are not finite")
+    return array.astype(np.float32).reshape(-1, form.features)
 
 
 # --- pictures ----------------------------------------------------------------------------------
 
 
-def _picture(file: IO[bytes], side: int, ground: int) -> Floats:
-    """Reads a picture in grey as (side, side), resized with antialiasing.
+def _picture(file: IO[bytes], shape: tuple[int, ...], ground: int) -> Floats:
+    """Reads a picture of a shape, in grey or in colours, resized with antialiasing.
 
     Of an animation, the first frame. Turned upright if the camera noted its orientation.
     """
@@ -209,14 +253,25 @@ def _picture(file: IO[bytes], side: int, ground: int) -> Floats:
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         try:
             with Image.open(file, formats=FORMATS) as image:
-                grey = _grey(ImageOps.exif_transpose(image), ground)
+                upright = ImageOps.exif_transpose(image)
+                pixels = _grey(upright, ground) if len(shape) == 2 else _coloured(upright, ground)
         except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
             raise InputError("is a picture of too many pixels; scale it down") from error
-    if grey.shape == (side, side):
-        return grey
+    if pixels.shape == shape:
+        return pixels
     # Bilinear keeps within the bounds; Pillow widens it to all pixels that a new one covers.
-    resized = Image.fromarray(grey).resize((side, side), Image.Resampling.BILINEAR)
-    return np.array(resized)
+    colours = [pixels] if len(shape) == 2 else list(np.moveaxis(pixels, 2, 0))
+    size, method = (shape[1], shape[0]), Image.Resampling.BILINEAR
+    resized = [np.array(Image.fromarray(colour).resize(size, method)) for colour in colours]
+    return resized[0] if len(shape) == 2 else np.stack(resized, axis=2)
+
+
+def _coloured(image: Image.Image, ground: int) -> Floats:
+    """Returns (height, width, 3); a grey picture has three equal colours."""
+    if image.mode == "F" or image.mode.startswith("I"):
+        return np.repeat(_grey(image, ground)[:, :, None], 3, axis=2)
+    below = Image.new("RGBA", image.size, (ground, ground, ground, 255))
+    return _unit(np.array(Image.alpha_composite(below, image.convert("RGBA")).convert("RGB")))
 
 
 def _grey(image: Image.Image, ground: int) -> Floats:

@@ -1,38 +1,90 @@
 """Python code that loads a `best/` folder with torch and safetensors alone, for the report."""
 
 import json
+from itertools import pairwise
+from typing import Any
 
-from hpo.study.config import CLASSES, Config
-from hpo.study.names import ACTIVATIONS
+from hpo.model.folder import Description
+from hpo.study.config import Config
+from hpo.study.names import ACTIVATIONS, NORMS
 
 PROGRAM = """\
-import torch
+{imports}
 from safetensors.torch import load_file
 from torch import nn
-
+{residual}
 network = nn.Sequential(
 {layers}
 )
 network.load_state_dict(load_file({model}))
 network.eval()
-
-images = torch.rand(2, {features})  # a row an image: its pixels from 0 (black) to 1 (white)
+{statistics}
+{examples}
 with torch.inference_mode():
-    logits = network((images - {mean!r}) / {std!r})
-print(logits.softmax(1).max(1))  # probabilities and classes
+    logits = network(({rows} - {mean}) / {std})
+print(logits.softmax(1).max(1))  # probabilities and classes{names}
+"""
+RESIDUAL = """
+
+class Residual(nn.Module):
+    def __init__(self, *layers):
+        super().__init__()
+        self.block = nn.Sequential(*layers)
+
+    def forward(self, x):
+        return x + self.block(x)
+
+"""
+IMAGES = (
+    "images = torch.rand(2, {features})  # a row an image: its pixels from 0 (black) to 1 (white)"
+)
+ROWS = "rows = torch.randn(2, {features})  # a row an example: its features as in the data"
+STATISTICS = """
+with open({config}, "rb") as file:
+    saved = tomllib.load(file)
+mean, std = (torch.tensor(saved[key]) for key in ("mean", "deviation"))
 """
 
 
-def snippet(folder: str, config: Config, features: int, mean: float, std: float) -> str:
+def snippet(folder: str, about: Description) -> str:
     """Returns a complete program. folder: where the program finds the model."""
-    call = f"nn.{ACTIVATIONS[config.activation].module}()"
-    fan_ins = [features, *[config.width] * (config.depth - 1)]
-    layers = [f"    nn.Linear({fan_in}, {config.width}), {call}," for fan_in in fan_ins]
-    layers.append(f"    nn.Linear({config.width}, {CLASSES}),")
+    single = isinstance(about.mean, float)
+    statistics = "" if single else STATISTICS.format(config=_quoted(f"{folder}/config.toml"))
+    digits = about.classes == tuple(map(str, range(len(about.classes))))
     return PROGRAM.format(
-        layers="\n".join(layers),
-        model=json.dumps(f"{folder}/model.safetensors", ensure_ascii=False),
-        features=features,
-        mean=mean,
-        std=std,
+        imports="import torch" if single else "import tomllib\n\nimport torch",
+        residual=RESIDUAL if about.config.residual else "",
+        layers="\n".join(_layers(about.config, about.features, len(about.classes))),
+        model=_quoted(f"{folder}/model.safetensors"),
+        statistics=statistics,
+        examples=(IMAGES if about.pixels else ROWS).format(features=about.features),
+        rows="images" if about.pixels else "rows",
+        mean=repr(about.mean) if single else "mean",
+        std=repr(about.std) if single else "std",
+        names="" if digits else f": {_names(about.classes)}",
     )
+
+
+def _quoted(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)
+
+
+def _names(classes: Any) -> str:
+    listed = ", ".join(f"{i} {name}" for i, name in enumerate(classes[:10]))
+    return listed + (" …" if len(classes) > 10 else "")
+
+
+def _layers(config: Config, features: int, classes: int) -> list[str]:
+    """Returns the lines of the layers, as training.modules.mlp makes them."""
+    norm, lines = NORMS[config.norm].module, []
+    if config.input_dropout:
+        lines.append(f"    nn.Dropout({config.input_dropout!r}),")
+    for index, (fan_in, fan_out) in enumerate(pairwise([features, *config.hidden])):
+        parts = [f"nn.Linear({fan_in}, {fan_out})"]
+        parts += [f"nn.{norm}({fan_out})"] if norm else []
+        parts.append(f"nn.{ACTIVATIONS[config.activation].module}()")
+        parts += [f"nn.Dropout({config.dropout!r})"] if config.dropout else []
+        block = ", ".join(parts)
+        skipped = config.residual and index
+        lines.append(f"    Residual({block})," if skipped else f"    {block},")
+    return [*lines, f"    nn.Linear({config.hidden[-1]}, {classes}),"]

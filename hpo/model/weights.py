@@ -1,7 +1,6 @@
 """A saved network: loaded from a safetensors file and asked for probabilities."""
 
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +12,7 @@ from torch import Tensor, nn
 from hpo.errors import InputError
 from hpo.model import folder as description
 from hpo.model.folder import CONFIG, MODEL, REMEDY, Description
-from hpo.study.config import CLASSES
-from hpo.study.names import ACTIVATIONS
+from hpo.training.modules import mlp
 
 # Images answered at a time: a wide network's hidden units for all of MNIST would fill a machine.
 CHUNK = 1024
@@ -28,8 +26,8 @@ class Saved:
     description: Description
 
     def probabilities(self, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Returns the probabilities (n, classes) for pixels (n, features) of 0 … 1."""
-        mean, std = self.description.mean, self.description.std
+        """Returns the probabilities (n, classes) for features (n, features); pixels of 0 … 1."""
+        mean, std = (torch.tensor(v) for v in (self.description.mean, self.description.std))
         with torch.inference_mode():
             parts = torch.from_numpy(pixels).split(CHUNK)
             answers = [self.network((part - mean) / std).softmax(1) for part in parts]
@@ -58,21 +56,20 @@ def load(folder: Path) -> Saved:
 
 
 def _without_weights(about: Description) -> nn.Sequential:
-    config = about.config
-    layers: list[nn.Module] = []
-    activation = getattr(nn, ACTIVATIONS[config.activation].module)
     with torch.device("meta"):
-        for fan_in, fan_out in pairwise([about.features, *[config.width] * config.depth, CLASSES]):
-            layers += [nn.Linear(fan_in, fan_out), activation()]
-    return nn.Sequential(*layers[:-1])
+        return mlp(about.config, about.features, len(about.classes))
 
 
 def _check_header(path: Path, expected: dict[str, Tensor]) -> None:
-    """Raises InputError unless the file declares tensors like these, as 32-bit floats."""
+    """Raises InputError unless the file declares tensors like these, as 32-bit floats or, for a
+    batch norm's steps, 64-bit integers."""
     with safetensors.safe_open(path, "pt") as file:
         parts = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
         declared = {name: (tuple(p.get_shape()), p.get_dtype()) for name, p in parts.items()}
-    wanted = {name: (tuple(weight.shape), "F32") for name, weight in expected.items()}
+    wanted = {
+        name: (tuple(weight.shape), "F32" if weight.is_floating_point() else "I64")
+        for name, weight in expected.items()
+    }
     for name in sorted({*wanted, *declared}, key=repr):
         if wanted.get(name) != declared.get(name):
             raise InputError(

@@ -1,7 +1,5 @@
 """The report's sections on the finalists, the winner, and the winner's mistakes."""
 
-import base64
-import math
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -11,9 +9,11 @@ import pandas as pd
 
 from hpo.analysis.selection import against_best
 from hpo.analysis.statistics import estimate
-from hpo.data.datasets import normalization
+from hpo.data.datasets import DIGITS, normalization
 from hpo.model import snippet
+from hpo.model.folder import Description
 from hpo.report.blocks.page import Block, Code, Picture, Section, Table
+from hpo.report.blocks.recall import recall_table
 from hpo.report.figures import confusion as figures
 from hpo.report.search_tables import (
     as_selected,
@@ -41,6 +41,7 @@ def finalists_section(study: StoredSearch, saved: bool) -> Section:
         return Section(title=title, blocks=blocks)
     verdicts = _verdicts(study, study.tested, study.winner)
     blocks.append([*verdicts, *at_bounds(study, study.winner.config)])
+    blocks += [table] if (table := recall_table(study.tested)) else []
     if not saved:
         text = "The winner is not saved beside this report; the same command trains and saves it."
         return Section(title=title, blocks=[*blocks, text])
@@ -48,14 +49,25 @@ def finalists_section(study: StoredSearch, saved: bool) -> Section:
 
 
 def _saved_blocks(study: StoredSearch, winner: Cell) -> list[Block]:
-    mean, std = normalization(study.data["name"])
-    features = int(study.data["features"])
+    mean, std = normalization(study.data)
+    about = Description(
+        config=winner.config,
+        features=int(study.data["features"]),
+        mean=mean if isinstance(mean, float) else tuple(mean),
+        std=std if isinstance(std, float) else tuple(std),
+        dataset=study.data["name"],
+        classes=tuple(study.classes),
+        pixels=study.data.get("pixels", True),
+    )
+    given = "images (a bright digit on black; --invert for dark on light)"
+    if study.classes != list(DIGITS) or not study.pictures:
+        given = "images" if study.pictures else "the rows of a table (CSV, Parquet or .npz)"
     return [
         "The winner was trained once more, on all training images, and lies in best/, beside this "
-        "report. There it classifies images (a bright digit on black; --invert for dark on light):",
-        Code(text="hpo predict best IMAGE.png"),
+        f"report. There it classifies {given}:",
+        Code(text=f"hpo predict best {'IMAGE.png' if study.pictures else 'TABLE.csv'}"),
         "It is a plain torch network, and needs no hpo:",
-        Code(text=snippet.snippet("best", winner.config, features, mean, std)),
+        Code(text=snippet.snippet("best", about)),
     ]
 
 
@@ -153,12 +165,12 @@ def mistakes_sections(study: StoredSearch) -> list[Section]:
     if not mistakes:
         return []
     mean = np.mean([of["confusion"] for of in mistakes], axis=0)
-    worst = _worst([image for of in mistakes for image in of["worst"]])
+    worst = _worst(study, [image for of in mistakes for image in of["worst"]])
     over = f"mean over {len(mistakes)} seeds" if len(mistakes) > 1 else "one seed"
     blocks: list[Block] = [
         Picture(
             file="confusion.svg",
-            svg=figures.confusion(mean.tolist()),
+            svg=figures.confusion(mean.tolist(), study.classes),
             alt="Confusion matrix of the winner on the test images.",
             caption=f"Test images of each class and what the winner takes them for, {over}. "
             f"{study.data_name}.",
@@ -177,26 +189,27 @@ def mistakes_sections(study: StoredSearch) -> list[Section]:
     return [Section(title="What the winner mistakes", blocks=blocks)]
 
 
-def _worst(images: Sequence[dict[str, Any]], most: int = 16) -> list[figures.WorstImage]:
+def _worst(
+    study: StoredSearch, images: Sequence[dict[str, Any]], most: int = 16
+) -> list[figures.WorstImage]:
     """Returns the images that most seeds have among their worst, the least probable label first."""
     by_image: dict[int, list[dict[str, Any]]] = {}
     for image in images:
         if image["pixels"]:
             by_image.setdefault(image["image"], []).append(image)
     ranked = sorted(by_image.values(), key=lambda of: (-len(of), _mean_probability(of)))
-    return [_worst_image(of) for of in ranked[:most]]
+    return [_worst_image(study, of) for of in ranked[:most]]
 
 
 def _mean_probability(images: Sequence[dict[str, Any]]) -> float:
     return float(np.mean([image["probability"] for image in images]))
 
 
-def _worst_image(images: Sequence[dict[str, Any]]) -> figures.WorstImage:
-    pixels = np.frombuffer(base64.b64decode(images[0]["pixels"]), np.uint8)
-    side = math.isqrt(len(pixels))
+def _worst_image(study: StoredSearch, images: Sequence[dict[str, Any]]) -> figures.WorstImage:
+    predicted = Counter(image["predicted"] for image in images).most_common(1)[0][0]
     return figures.WorstImage(
-        label=images[0]["label"],
-        predicted=Counter(image["predicted"] for image in images).most_common(1)[0][0],
+        label=study.classes[images[0]["label"]],
+        predicted=study.classes[predicted],
         probability=_mean_probability(images),
-        pixels=pixels.reshape(side, side),
+        pixels=study.picture(images[0]["pixels"]),
     )

@@ -15,12 +15,12 @@ from hpo.report.blocks.grid_tables import (
     published,
 )
 from hpo.report.blocks.page import Block, Picture, Section, Table
+from hpo.report.blocks.recall import recall_table
 from hpo.report.blocks.run_facts import one_line_each, other_data, run_table, trained_in
 from hpo.report.conclusions import accuracy, causes, claims, interactions, noise
 from hpo.report.figures import grid as figures
 from hpo.storage.results import StoredGrid
-from hpo.study.claims import FAILS_BELOW
-from hpo.study.config import CLASSES, SOURCES
+from hpo.study.config import SOURCES
 from hpo.study.file import COLUMNS, FIGURES, Cell, Experiment
 from hpo.study.metrics import METRICS
 from hpo.study.names import SCHEDULES, label
@@ -68,13 +68,14 @@ def _glance(study: StoredGrid) -> Section:
         blocks.append(
             Picture(
                 file="overview.svg",
-                svg=figures.overview(dots, 100 * FAILS_BELOW),
+                svg=figures.overview(dots, 100 * study.fails_below),
                 alt=alt,
                 caption=f"Test accuracy, a dot a seed. {_basis(study)}."
                 + _of_many(shown, study.file.cells),
             )
         )
     blocks.append(main_table(study))
+    blocks += [table] if (table := recall_table(study)) else []
     for cell in study.file.cells:
         if len(cell.reported) > 1:
             labels = " and ".join(entry.label for entry in cell.reported)
@@ -149,8 +150,8 @@ def _protocol(study: StoredGrid) -> Section:
     meaning = (
         "Training loss and accuracy are running means over an epoch while the weights change, so "
         "early in training they lag behind validation. Training time covers training and "
-        f"validation, not the test. A run fails to learn if it ends below {100 * FAILS_BELOW:g}% "
-        "test accuracy, three times chance."
+        f"validation, not the test. A run fails to learn if it ends below "
+        f"{100 * study.fails_below:g}% test accuracy{_of_a_guess(study)}."
     )
     return Section(title="How the networks were trained", blocks=[text, meaning])
 
@@ -193,12 +194,19 @@ def _experiment(study: StoredGrid, number: int, experiment: Experiment) -> Secti
         blocks.append(
             Picture(
                 file=f"curves-{number}.svg",
-                svg=figures.curves(drawn, CLASSES),
+                svg=figures.curves(drawn, len(study.classes)),
                 alt=f"Learning curves of {labels}: loss on the left, accuracy on the right.",
                 caption=_curves_caption(study, drawn) + _of_many(shown, named),
             )
         )
     return Section(title=experiment.title, blocks=blocks)
+
+
+def _of_a_guess(study: StoredGrid) -> str:
+    """Says how the bound of learning is related to a guess."""
+    if len(study.classes) == 10 and not study.data.get("unbalanced"):
+        return ", three times chance"
+    return f", two ninths of the way from a guess ({100 * study.data['chance']:.0f}%) to 100%"
 
 
 def _curves_caption(study: StoredGrid, drawn: Sequence[figures.CellCurves]) -> str:

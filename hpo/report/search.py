@@ -136,7 +136,11 @@ def _importance(study: StoredSearch) -> Section:
     bars = [
         figures.Bar(
             hyperparameter=name,
-            shares={each.evaluator: _share(each.shares[name]) for each in importances.evaluations},
+            shares={
+                each.evaluator: _share(each.shares[name])
+                for each in importances.evaluations
+                if name in each.shares
+            },
         )
         for name in importance.ranked(importances)
     ]

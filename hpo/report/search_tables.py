@@ -24,24 +24,31 @@ BEST = 10  # trials shown one by one
 AT_A_BOUND = 0.02  # of a range's width, on its scale
 
 
-def network_cells(config: Config) -> list[str]:
+def network_cells(config: Config, further: bool) -> list[str]:
+    """Returns the cells of the columns that network_headers has."""
     cell = Cell(name="x", config=config)
     columns = ("hidden_layers", "activation", "optimizer")
-    return [*(setting(cell, column) for column in columns), f"{config.lr:.3g}"]
+    cells = [*(setting(cell, column) for column in columns), f"{config.lr:.3g}"]
+    return [*cells, config.further or "–"] if further else cells
 
 
-NETWORK = ("Hidden layers", "Activation", "Optimizer", "Learning rate")
+def network_headers(further: bool) -> tuple[str, ...]:
+    """further: whether a network of the table has more than the four hyperparameters."""
+    more = ("Further",) if further else ()
+    return ("Hidden layers", "Activation", "Optimizer", "Learning rate", *more)
 
 
 def best_table(study: StoredSearch, caption: str) -> Table:
     """Returns a row per trial, the best first."""
-    rows = []
-    for _, trial in study.ranked.head(BEST).iterrows():
+    rows, best = [], study.ranked.head(BEST)
+    further = any(study.config(int(number)).further for number in best["number"])
+    for _, trial in best.iterrows():
         accuracies = [f"{100 * trial[key]:.2f}" for key in ("valid_accuracy", "train_accuracy")]
         number = int(trial["number"])
         seconds = f"{trial['train_seconds']:.1f}"
-        rows.append([str(number), *network_cells(study.config(number)), *accuracies, seconds])
-    headers = ["Trial", *NETWORK, "Validation (%)", "Training (%)", "Seconds"]
+        network = network_cells(study.config(number), further)
+        rows.append([str(number), *network, *accuracies, seconds])
+    headers = ["Trial", *network_headers(further), "Validation (%)", "Training (%)", "Seconds"]
     return Table(headers=headers, rows=rows, caption=caption)
 
 
@@ -101,16 +108,17 @@ def _seconds(trials: pd.DataFrame) -> pd.Series:
 
 def finalists_table(study: StoredSearch, tested: StoredGrid, caption: str) -> Table:
     """Returns a row per finalist, in the search's order."""
-    rows = []
+    rows, further = [], any(cell.config.further for cell in tested.file.cells)
     for rank, cell in enumerate(tested.file.cells, 1):
         name = f"{rank}, the winner" if cell == study.winner else str(rank)
-        row = [name, str(trial_number(cell.name)), *network_cells(cell.config)]
+        row = [name, str(trial_number(cell.name)), *network_cells(cell.config, further)]
         row.append(f"{100 * as_selected(study, cell):.2f}")
         fresh, test = fresh_estimate(tested, cell), test_estimate(tested, cell)
         row += [_interval(fresh), _points(bias(study, tested, cell)), _interval(test)]
         rows.append([*row, str(len(tested.of(cell)))])
     validation = ("Validation accuracy (%)", ("as selected", "fresh seeds", "selection bias"))
-    headers: list[Header] = ["Rank", "Trial", *NETWORK, validation, "Test accuracy (%)", "Seeds"]
+    headers: list[Header] = ["Rank", "Trial", *network_headers(further)]
+    headers += [validation, "Test accuracy (%)", "Seeds"]
     return Table(headers=headers, rows=rows, caption=caption)
 
 
@@ -188,6 +196,8 @@ def at_bounds(study: StoredSearch, config: Config) -> list[str]:
     for name, domain in study.file.space.items():
         if isinstance(domain, Range) and domain.low < domain.high:
             value = config.as_dict()[name]
+            if not domain.low <= value <= domain.high:
+                continue  # its condition does not hold
             place = _place(value, domain)
             least = domain.low <= BOUNDS[name][1]  # nothing is below it
             if place >= 1 - AT_A_BOUND or (place <= AT_A_BOUND and not least):
@@ -285,15 +295,17 @@ def winners_accuracies(study: StoredSearch) -> list[float]:
 
 def repeats_table(study: StoredSearch) -> Table:
     """Returns a row per repeated search, this one first."""
-    rows = []
-    for search in (study, *study.repeats):
+    rows, searches = [], (study, *study.repeats)
+    further = any(search.winner.config.further for search in searches if search.winner)
+    for search in searches:
         if search.tested is None or search.winner is None:
             continue
         fresh, test = (of(search.tested, search.winner) for of in (fresh_estimate, test_estimate))
         number = str(trial_number(search.winner.name))
-        row = [search.name, number, *network_cells(search.winner.config)]
+        row = [search.name, number, *network_cells(search.winner.config, further)]
         rows.append([*row, _interval(fresh), _interval(test), str(len(search.ended))])
-    headers = ["Search", "Winning trial", *NETWORK, "Validation (%), fresh seeds", "Test (%)"]
+    headers = ["Search", "Winning trial", *network_headers(further)]
+    headers += ["Validation (%), fresh seeds", "Test (%)"]
     return Table(
         headers=[*headers, "Trials"],
         rows=rows,

@@ -239,6 +239,10 @@ def trial_attributes(job: Job, done: Done, replicate: int) -> dict[str, Any]:
     if done.test_loss and done.test_accuracy:
         attributes["test_loss"] = record.finite(done.test_loss[replicate])
         attributes["test_accuracy"] = done.test_accuracy[replicate]
+    if done.test_recall:
+        recall = done.test_recall[replicate]
+        attributes["test_balanced_accuracy"] = sum(recall) / len(recall)
+        attributes["test_recall"] = [round(share, 6) for share in recall]
     if done.confusion:
         attributes["mistakes"] = done.confusion[replicate]
     return attributes

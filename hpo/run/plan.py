@@ -11,11 +11,11 @@ from typing import Any, Protocol
 import optuna
 from optuna.trial import TrialState
 
-from hpo.data.datasets import VALID_SHARE, Dataset
+from hpo.data.datasets import Dataset, split
 from hpo.run.forecast import Spent
 from hpo.run.progress import Progress
 from hpo.storage.trial import WORST
-from hpo.study.config import CLASSES, Config
+from hpo.study.config import SEED, Config
 from hpo.workers.messages import EpochDone, Task
 
 # Replicates of a network trained at once. Measured on 2 cores of an AMD EPYC (Zen 4), one thread
@@ -27,21 +27,23 @@ STACKED_PARAMETERS = 60_000
 
 @dataclass(frozen=True, kw_only=True)
 class Shape:
-    """The size of the data: features of an image, and rows of the training split."""
+    """The size of the data: features of an image, classes, and rows of the training split."""
 
     features: int
+    classes: int
     train_rows: int
 
     @classmethod
     def of(cls, dataset: Dataset) -> "Shape":
-        images, features = dataset.train_images.shape
-        return cls(features=features, train_rows=images - int(images * VALID_SHARE))
+        features, rows = dataset.train_images.shape[1], len(split(dataset, SEED)[0])
+        return cls(features=features, classes=dataset.classes, train_rows=rows)
 
 
 def parameter_count(config: Config, shape: Shape) -> int:
     """Returns the number of weights and biases of the configuration's network."""
-    sizes = [shape.features, *[config.width] * config.depth, CLASSES]
-    return sum((fan_in + 1) * fan_out for fan_in, fan_out in pairwise(sizes))
+    sizes = [shape.features, *config.hidden, shape.classes]
+    linear = sum((fan_in + 1) * fan_out for fan_in, fan_out in pairwise(sizes))
+    return linear + (2 * sum(config.hidden) if config.norm != "none" else 0)
 
 
 def stack_size(config: Config, shape: Shape) -> int:
@@ -52,7 +54,9 @@ def stack_size(config: Config, shape: Shape) -> int:
     its place in the stack. Such a network is trained alone.
     """
     batches = (config.batch_size, shape.train_rows % config.batch_size)
-    aligned = config.width % 16 == 0 and all(rows % 8 == 0 for rows in batches)
+    aligned = all(units % 16 == 0 for units in config.hidden) and all(
+        rows % 8 == 0 for rows in batches
+    )
     return STACK if aligned and parameter_count(config, shape) <= STACKED_PARAMETERS else 1
 
 

@@ -25,6 +25,7 @@ from hpo.run.grid import GridPlan, finished_seeds
 from hpo.run.loop import End, Loop
 from hpo.run.plan import Plan, Shape, Watcher
 from hpo.run.progress import Progress
+from hpo.run.samplers import distributions
 from hpo.run.search import SearchPlan
 from hpo.run.study import binding, clean_up, describe, open_study
 from hpo.storage import results
@@ -161,7 +162,7 @@ def run_search(
     if end is End.STOPPED or not best_trials:
         return end
     grid, seeds = finalists.grid_of(best_trials, study_file), finalists.fresh_seeds(study_file)
-    after = _run_finalists(run, study, grid, seeds, best_trials[0].distributions)
+    after = _run_finalists(run, study, grid, seeds, distributions(study_file.space))
     if after is End.COMPLETE:
         after = _run_winner(run, study, grid, seeds, folder)
     return end if after is End.COMPLETE else after

@@ -6,14 +6,20 @@ from contextlib import contextmanager
 from typing import Any
 
 from optuna import pruners, samplers
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
 from optuna.exceptions import ExperimentalWarning
 from optuna.trial import BaseTrial
 
 from hpo.errors import InputError
-from hpo.study.config import Config
+from hpo.study.config import BOUNDS, DEFAULTS, Config
 from hpo.study.file import SearchStudy
 from hpo.study.names import PRUNERS, SAMPLERS
-from hpo.study.space import Choices, Fixed, Range
+from hpo.study.space import Choices, Domain, Fixed, Range, is_conditional
 
 STARTUP_TRIALS = 5
 # Median and percentile judge from this epoch on: after the first one alone, slow starters (a small
@@ -29,6 +35,14 @@ Pruner = pruners.BasePruner
 
 def tpe(seed: int, best: Mapping[str, Any]) -> Sampler:
     return samplers.TPESampler(seed=seed)
+
+
+def grouped_tpe(seed: int) -> Sampler:
+    """For a space with conditions: one multivariate density for each group of hyperparameters that
+    occur together (https://optuna.readthedocs.io, TPESampler, group)."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        return samplers.TPESampler(seed=seed, multivariate=True, group=True)
 
 
 def random(seed: int, best: Mapping[str, Any]) -> Sampler:
@@ -96,12 +110,36 @@ def make_sampler(study: SearchStudy, stored: int, best: Mapping[str, Any]) -> sa
     """
     seed = study.sampler_seed if study.sampler == "qmc" else study.sampler_seed + 1_000_003 * stored
     numeric = {name: best[name] for name in _ranges(study) if name in best}
+    if study.sampler == "tpe" and is_conditional(study.space):
+        return grouped_tpe(seed % 2**32)
     with _without_warnings():
         return SAMPLERS[study.sampler].load()(seed % 2**32, numeric)  # type: ignore[no-any-return]
 
 
 def make_pruner(study: SearchStudy) -> pruners.BasePruner:
     return PRUNERS[study.pruner].load()(most_epochs(study))  # type: ignore[no-any-return]
+
+
+def distributions(space: Mapping[str, Domain]) -> dict[str, BaseDistribution]:
+    """Returns the distributions that hold every configuration of a space, the same for each grid of
+    its finalists. A hyperparameter with a condition may also have its default."""
+    return {
+        name: _distribution(name, domain)
+        for name, domain in space.items()
+        if not isinstance(domain, Fixed) or domain.when
+    }
+
+
+def _distribution(name: str, domain: Domain) -> BaseDistribution:
+    default: list[Any] = [DEFAULTS[name]] if domain.when else []
+    if not isinstance(domain, Range):
+        values = [domain.value] if isinstance(domain, Fixed) else list(domain.values)
+        return CategoricalDistribution(values + [v for v in default if v not in values])
+    ends: list[Any] = [*default, domain.low, domain.high]
+    log, step = (False, None) if default else (domain.log, domain.step)
+    if BOUNDS[name][0] is int:
+        return IntDistribution(int(min(ends)), int(max(ends)), log=log, step=int(step or 1))
+    return FloatDistribution(min(ends), max(ends), log=log, step=step)
 
 
 def most_epochs(study: SearchStudy) -> int:

@@ -139,7 +139,7 @@ class SearchPlan:
 
     def _key(self, values: Mapping[str, Any]) -> tuple[Any, ...]:
         """Returns the configuration as a key; floats to 12 digits, because storages may round."""
-        chosen = [values[name] for name, d in self.space.items() if not isinstance(d, Fixed)]
+        chosen = [values.get(name) for name, d in self.space.items() if not isinstance(d, Fixed)]
         return tuple(float(f"{v:.12g}") if isinstance(v, float) else v for v in chosen)
 
     def _store(self, trial: Trial, config: Config) -> tuple[int, int]:

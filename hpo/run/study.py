@@ -10,7 +10,7 @@ import optuna
 from optuna.storages import BaseStorage
 from optuna.trial import Trial, TrialState
 
-from hpo.data.datasets import Dataset, check, split
+from hpo.data.datasets import Dataset, chance, check, is_unbalanced, split
 from hpo.errors import InputError
 from hpo.storage.trial import KILLED
 from hpo.study.claims import Claim
@@ -29,7 +29,7 @@ def binding(study_file: StudyFile, dataset: Dataset) -> dict[str, Any]:
         chosen = {
             f"cells.{cell.name}.{key}": value
             for cell in study_file.cells
-            for key, value in cell.config.as_dict().items()
+            for key, value in cell.config.given().items()
             if (key, value) != ("schedule", "constant")  # older studies do not name it
         }
         chosen |= {
@@ -47,7 +47,8 @@ def binding(study_file: StudyFile, dataset: Dataset) -> dict[str, Any]:
 
 
 def describe(dataset: Dataset) -> dict[str, Any]:
-    """Returns the dataset's name, checksum and sizes, for the report."""
+    """Returns the dataset's name, checksum, sizes, classes, normalization and the accuracy of a
+    guess, for the report."""
     train_rows, valid_rows = split(dataset, 0)
     return {
         "name": dataset.name,
@@ -56,6 +57,13 @@ def describe(dataset: Dataset) -> dict[str, Any]:
         "train": len(train_rows),
         "valid": len(valid_rows),
         "test": len(dataset.test_labels),
+        "classes": list(dataset.class_names),
+        "shape": list(dataset.shape),
+        "mean": dataset.mean,
+        "std": dataset.std,
+        "pixels": dataset.pixels,
+        "chance": chance(dataset),
+        "unbalanced": is_unbalanced(dataset),
     }
 
 

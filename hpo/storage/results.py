@@ -1,5 +1,7 @@
 """A stored study as tables: a row per trial, and a row per trial and epoch."""
 
+import base64
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -9,6 +11,7 @@ from typing import Any
 import numpy as np
 import optuna
 import pandas as pd
+from numpy.typing import NDArray
 from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
@@ -19,12 +22,11 @@ from hpo.storage.bulk_read import all_trials
 from hpo.storage.open import reason_of
 from hpo.storage.trial import KILLED, OUT_OF_TIME, RIGHT, STOPPED
 from hpo.study import finalists
-from hpo.study.claims import FAILS_BELOW
-from hpo.study.config import Config
+from hpo.study.config import LATER, Config
 from hpo.study.file import FIGURES, Cell, GridStudy, SearchStudy, parse
 from hpo.study.metrics import METRICS, unpacked
 from hpo.study.names import DATASETS, label
-from hpo.study.space import Fixed, size
+from hpo.study.space import Domain, completed, size
 
 TRIAL_COLUMNS = (
     "number", "state", "cell", "seed", "depth", "width", "activation", "optimizer", "lr",
@@ -32,6 +34,7 @@ TRIAL_COLUMNS = (
     "momentum", "nesterov", "weight_decay", "schedule", "parameters", "stack", "started",
     "ended", "fail_reason",
 )  # fmt: skip
+FURTHER = (*LATER, "test_balanced_accuracy")  # columns of studies that have them
 IMAGES = "images"  # system attribute of a grid: {index: label and pixels of a test image}
 AGAIN = (KILLED, STOPPED, OUT_OF_TIME)
 
@@ -56,6 +59,34 @@ class StoredStudy:
     @property
     def data_name(self) -> str:
         return label(DATASETS, self.data["name"])
+
+    @property
+    def classes(self) -> list[str]:
+        """Returns the names of the classes; older studies are of digits."""
+        return list(self.data.get("classes", map(str, range(10))))
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Returns the shape of an image; () for a row of a table, and in older studies."""
+        return tuple(self.data.get("shape", ()))
+
+    @property
+    def pictures(self) -> bool:
+        """Whether the data are pictures, grey or coloured; older studies are of pictures."""
+        return "shape" not in self.data or len(self.shape) > 1
+
+    @property
+    def fails_below(self) -> float:
+        """Returns the accuracy below which a network has learned nothing: two ninths of the way
+        from a guess to 1, which is three times the guess among ten classes."""
+        chance = float(self.data.get("chance", 0.1))
+        return round(chance + (1 - chance) * 2 / 9, 4)
+
+    def picture(self, pixels: str) -> NDArray[np.uint8]:
+        """Returns the pixels that data.datasets.as_bytes wrote, (height, width) or with colours."""
+        values = np.frombuffer(base64.b64decode(pixels), np.uint8)
+        side = math.isqrt(len(values))
+        return values.reshape(self.shape or (side, side))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -93,9 +124,10 @@ class StoredGrid(StoredStudy):
         """Returns a metric of the cell's finished trials, indexed by seed."""
         return self.of(cell).set_index("seed")[metric]
 
-    def failing(self, cell: Cell, below: float = FAILS_BELOW) -> pd.Series:
+    def failing(self, cell: Cell, below: float | None = None) -> pd.Series:
         """Returns for each finished trial of the cell whether it failed to learn, by seed: True
-        where it diverged or its test accuracy stayed below this share."""
+        where it diverged or its test accuracy stayed below this share; None: fails_below."""
+        below = self.fails_below if below is None else below
         rows = self.of(cell).set_index("seed")
         return (rows["test_accuracy"] < below) | rows["diverged"].astype(bool)
 
@@ -226,7 +258,7 @@ def _load_study(
         kept = ("seeds", "timings", "until_resolved", "claim_changes")
         common |= {key: attributes[key] for key in kept if key in attributes}
         images = storage.get_study_system_attrs(study._study_id).get(IMAGES, {})
-        return StoredGrid(file=file, trials=_trials_frame(trials, {}), images=images, **common)
+        return StoredGrid(file=file, trials=_trials_frame(trials), images=images, **common)
     return _search(storage, study, file, common, alone)
 
 
@@ -245,7 +277,7 @@ def _search(
         n_trials=attributes["n_trials"],
         timeout=attributes.get("timeout"),
         gave_up=attributes.get("gave_up", False),
-        trials=_trials_frame(common["frozen"], _fixed(file)),
+        trials=_trials_frame(common["frozen"], file.space),
         tested=tested,
         winner=_winner(tested, file) if tested else None,
         random=None if alone else _random_search(storage, bound),
@@ -268,10 +300,6 @@ def _winner(tested: StoredGrid, file: SearchStudy) -> Cell | None:
     if any((cell.name, seed) not in there for cell in tested.file.cells for seed in seeds):
         return None
     return finalists.winner(tested.finished, tested.file.cells, seeds)
-
-
-def _fixed(file: SearchStudy) -> dict[str, Any]:
-    return {name: d.value for name, d in file.space.items() if isinstance(d, Fixed)}
 
 
 def _finalists(storage: BaseStorage, study: optuna.Study, file: SearchStudy) -> StoredGrid | None:
@@ -321,14 +349,20 @@ def _repeats(storage: BaseStorage, study: optuna.Study, file: SearchStudy) -> li
     return [found[seed] for seed in sorted(found)]
 
 
-def _trials_frame(trials: Sequence[FrozenTrial], fixed: Mapping[str, Any]) -> pd.DataFrame:
+def _trials_frame(
+    trials: Sequence[FrozenTrial], space: Mapping[str, Domain] | None = None
+) -> pd.DataFrame:
+    """space: of a search, whose fixed values are no parameters of its trials."""
     rows = []
     for trial in trials:
         last = {m: values[-1] for m, values in trial.user_attrs.get("curve", {}).items()}
         times = {"started": _iso(trial.datetime_start), "ended": _iso(trial.datetime_complete)}
-        known = {**fixed, **trial.params, **trial.user_attrs, **last, **times}
+        params = trial.params if space is None else completed(space, trial.params)
+        known = {**params, **trial.user_attrs, **last, **times}
         rows.append({"number": trial.number, "state": trial.state.name, **known})
-    frame = pd.DataFrame(rows).reindex(columns=list(TRIAL_COLUMNS))
+    frame = pd.DataFrame(rows)
+    further = [name for name in FURTHER if name in frame]
+    frame = frame.reindex(columns=[*TRIAL_COLUMNS, *further])
     frame["diverged"] = frame["diverged"].eq(True)
     numeric = [*METRICS, *FIGURES]
     frame[numeric] = frame[numeric].astype(float)

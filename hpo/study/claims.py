@@ -8,7 +8,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from hpo.study.config import CLASSES
 from hpo.study.fields import Faults, Table, Text, explained, one_of
 from hpo.text import quoted
 
@@ -19,7 +18,7 @@ EPOCH_METRICS = ("valid_accuracy", "valid_loss", "train_accuracy", "train_loss",
 METRICS = ("test_accuracy", "test_loss", SECONDS, *EPOCH_METRICS, "valid_spread", "valid_falls")
 # Metrics of which `similar` compares logarithms, because a margin is a share of the value.
 RATIOS = ("test_loss", "valid_loss", "train_loss", SECONDS)
-FAILS_BELOW = 3 / CLASSES  # test accuracy: three times chance
+FAILS_BELOW = 0.3  # test accuracy: three times chance
 PRESUMPTIONS = ("vanishing gradients", "learning rate too high")
 
 

@@ -5,13 +5,42 @@ from dataclasses import dataclass, fields
 from functools import cache
 from typing import Annotated, Any, get_type_hints
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import (
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    WithJsonSchema,
+    WrapValidator,
+)
 
-from hpo.study.fields import Flag, bounds, explained_number, one_of
-from hpo.study.names import ACTIVATIONS, OPTIMIZERS, SCHEDULES
+from hpo.study.fields import Flag, bounds, explained_number, fault, one_of
+from hpo.study.names import ACTIVATIONS, INITS, NORMS, OPTIMIZERS, SCHEDULES
+from hpo.text import quoted
 
-CLASSES = 10  # of every dataset here
 SEED = 0  # of every trial of a search; finalists use the seeds after it
+
+
+def _widths(value: Any, handler: Any) -> str:
+    """Accepts widths as text ("512-256") or as a list of whole numbers."""
+    if isinstance(value, str):
+        parts: list[Any] = [int(p) if p.isdecimal() else p for p in value.split("-") if value]
+    else:
+        parts = list(value) if isinstance(value, (list, tuple)) else [value]
+    whole = all(type(part) is int and 1 <= part <= 65_536 for part in parts)
+    if not whole or len(parts) > 100 or (not parts and value != ""):
+        raise fault(
+            f"must be up to 100 widths of 1 to 65536, such as [512, 256], got {quoted(value)}"
+        )
+    return "-".join(map(str, parts))
+
+
+_WIDTHS_SCHEMA = {
+    "anyOf": [
+        {"type": "string", "pattern": r"^(\d+(-\d+)*)?$"},
+        {"type": "array", "items": {"type": "integer", "minimum": 1}, "minItems": 1},
+    ]
+}
 
 
 # The upper bounds keep a typing error from taking all memory.
@@ -21,7 +50,16 @@ class Config:
 
     depth: hidden layers. width: units of each. momentum and nesterov belong to the SGD family;
     `sgd_momentum` is SGD with momentum 0.9 unless momentum is given. weight_decay: decoupled in
-    adamw. schedule: how lr changes over the steps of the training.
+    adamw. schedule: how lr changes over the steps of the training. warmup: the share of the steps
+    in which lr rises to the schedule's.
+
+    widths: units of each hidden layer, as text ("512-256"); depth and width follow from it.
+    pyramid: a layer's width over that of the layer before. norm: after each hidden layer's sum.
+    residual: from the second hidden layer on, a layer's input is added to its output. init: of the
+    weights. dropout and input_dropout: the share of units, and of features, set to 0 in a training
+    step. input_noise: standard deviation of the noise added to normalized features. 0 means none
+    for clip_norm, the most of a step's gradient norm, and for max_norm, the most of the norm of the
+    weights into a hidden unit.
     """
 
     depth: Annotated[int, Field(ge=1, le=100)]
@@ -35,6 +73,18 @@ class Config:
     nesterov: Flag = False
     weight_decay: Annotated[float, Field(ge=0, le=1e6)] = 0.0
     schedule: Annotated[str, *one_of(SCHEDULES)] = "constant"
+    warmup: Annotated[float, Field(ge=0, le=1)] = 0.0
+    widths: Annotated[str, WrapValidator(_widths), WithJsonSchema(_WIDTHS_SCHEMA)] = ""
+    pyramid: Annotated[float, Field(gt=0, le=4)] = 1.0
+    norm: Annotated[str, *one_of(NORMS)] = "none"
+    residual: Flag = False
+    init: Annotated[str, *one_of(INITS)] = "default"
+    dropout: Annotated[float, Field(ge=0, le=0.99)] = 0.0
+    input_dropout: Annotated[float, Field(ge=0, le=0.99)] = 0.0
+    input_noise: Annotated[float, Field(ge=0, le=100)] = 0.0
+    label_smoothing: Annotated[float, Field(ge=0, le=0.99)] = 0.0
+    clip_norm: Annotated[float, Field(ge=0, le=1e6)] = 0.0
+    max_norm: Annotated[float, Field(ge=0, le=1e6)] = 0.0
 
     def __post_init__(self) -> None:
         faults = faults_in(self.as_dict())
@@ -42,14 +92,48 @@ class Config:
             raise ValueError("; ".join(f"{name}: {fault}" for name, fault in faults.items()))
 
     @property
+    def hidden(self) -> tuple[int, ...]:
+        """Returns the width of each hidden layer."""
+        if self.widths:
+            return tuple(map(int, self.widths.split("-")))
+        return tuple(max(round(self.width * self.pyramid**i), 1) for i in range(self.depth))
+
+    @property
+    def layers(self) -> str:
+        """3 × 512, or 512-256-128."""
+        if len(set(self.hidden)) == 1:
+            return f"{self.depth} × {self.width}"
+        return "-".join(map(str, self.hidden))
+
+    @property
     def brief(self) -> str:
         """3 × 512 relu, adam at 0.0012."""
-        layers = f"{self.depth} × {self.width} {self.activation}"
-        return f"{layers}, {self.optimizer} at {self.lr:.2g}"
+        return f"{self.layers} {self.activation}, {self.optimizer} at {self.lr:.2g}"
+
+    @property
+    def further(self) -> str:
+        """dropout 0.2, batch norm: what a table of layers, activation, optimizer and lr leaves out;
+        empty if all of it has its default."""
+        said = {"norm": f"{self.norm} norm", "residual": "residual", "nesterov": "nesterov"}
+        shown = ("momentum", "nesterov", "weight_decay", *LATER)
+        values = {name: getattr(self, name) for name in shown if name not in ("widths", "pyramid")}
+        given = {name: value for name, value in values.items() if value != DEFAULTS[name]}
+        return ", ".join(
+            said.get(name) or f"{name.replace('_', ' ')} {_short(value)}"
+            for name, value in given.items()
+        )
 
     def as_dict(self) -> dict[str, Any]:
         """Returns {hyperparameter: value}."""
         return {f.name: getattr(self, f.name) for f in fields(self)}
+
+    def given(self) -> dict[str, Any]:
+        """Returns {hyperparameter: value} without those of LATER that have their default."""
+        return {k: v for k, v in self.as_dict().items() if k not in LATER or v != DEFAULTS[k]}
+
+
+def _short(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +154,7 @@ SOURCES = tuple(f.name for f in fields(Seeds))
 HYPERPARAMETERS = tuple(f.name for f in fields(Config))
 REQUIRED = ("depth", "width", "activation", "optimizer", "lr")
 DEFAULTS = {f.name: f.default for f in fields(Config) if f.name not in REQUIRED}
+LATER = HYPERPARAMETERS[HYPERPARAMETERS.index("warmup") :]  # older studies do not name these
 
 
 _HINTS = get_type_hints(Config, include_extras=True)
@@ -97,10 +182,44 @@ def check(name: str, value: Any) -> str | None:
 def faults_in(values: Mapping[str, Any]) -> dict[str, str]:
     """Returns {hyperparameter: what is wrong}, also for values that do not go together."""
     faults = {name: fault for name, v in values.items() if (fault := check(name, v))}
-    return faults or _combination_faults(values)
+    return faults or combination_faults(values)
 
 
-def _combination_faults(values: Mapping[str, Any]) -> dict[str, str]:
+def with_widths(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the values with widths as text, and the depth and width that follow from it."""
+    if not values.get("widths"):
+        return dict(values)
+    widths = _widths(values["widths"], None)
+    first = int(widths.partition("-")[0])
+    return {**values, "widths": widths, "depth": widths.count("-") + 1, "width": first}
+
+
+# The hyperparameters whose values have to go together.
+TOGETHER = (
+    "optimizer", "momentum", "nesterov", "residual", "depth", "width", "widths", "pyramid",
+    "schedule", "warmup",
+)  # fmt: skip
+LEAST_DEPTH = 3  # with residual connections
+
+
+def combination_faults(values: Mapping[str, Any]) -> dict[str, str]:
+    """Returns {hyperparameter: what is wrong} for sound values that do not go together."""
+    widths, pyramid = values.get("widths"), values.get("pyramid", 1.0)
+    if widths and "depth" in values and with_widths(values) != dict(values):
+        return {"widths": "depth and width follow from it, so leave them out"}
+    if widths and pyramid != 1:
+        return {"pyramid": "is 1 where widths are given"}
+    if values.get("residual"):
+        if values.get("depth", LEAST_DEPTH) < LEAST_DEPTH:
+            return {"residual": f"needs a depth of {LEAST_DEPTH} or more"}
+        if pyramid != 1 or len(set((widths or "").split("-"))) > 1:
+            return {"residual": "needs hidden layers of one width"}
+    if values.get("warmup") and values.get("schedule") == "one_cycle":
+        return {"warmup": "is part of the schedule one_cycle already"}
+    return _optimizer_faults(values)
+
+
+def _optimizer_faults(values: Mapping[str, Any]) -> dict[str, str]:
     optimizer, momentum = OPTIMIZERS[values["optimizer"]], values.get("momentum")
     if values.get("nesterov"):
         if "nesterov" not in optimizer.takes or not (momentum or optimizer.momentum):

@@ -4,7 +4,7 @@ import re
 import tomllib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -12,9 +12,19 @@ from pydantic import Field, create_model
 
 from hpo.errors import InputError
 from hpo.study.claims import Cause, Claim, read_cause, read_claim
-from hpo.study.config import HYPERPARAMETERS, REQUIRED, SOURCES, TYPES, Config, Seeds, faults_in
+from hpo.study.config import (
+    HYPERPARAMETERS,
+    REQUIRED,
+    SOURCES,
+    TYPES,
+    Config,
+    Seeds,
+    faults_in,
+    with_widths,
+)
 from hpo.study.fields import Count, Faults, Flag, Names, Table, Text, explained, one_of
-from hpo.study.names import DATASETS, PRUNERS, SAMPLERS
+from hpo.study.names import PRUNERS, SAMPLERS
+from hpo.study.source import Source, SourceField
 from hpo.study.space import Domain, parse_domain, space_faults
 from hpo.text import quoted
 
@@ -114,7 +124,7 @@ class GridStudy:
 
     name: str
     title: str
-    dataset: str
+    dataset: Source
     seeds: int
     cells: tuple[Cell, ...]
     experiments: tuple[Experiment, ...]
@@ -138,7 +148,7 @@ class SearchStudy:
 
     name: str
     title: str
-    dataset: str
+    dataset: Source
     n_trials: int
     timeout: float | None
     sampler: str
@@ -162,7 +172,14 @@ class Head(Table):
 
     title: Text | None = None
     text: Text = ""
-    dataset: Annotated[str, *one_of(DATASETS)] = "mnist"
+    dataset: Annotated[SourceField, Field(validate_default=True)] = "mnist"  # type: ignore[assignment]
+
+
+def source_of(head: Head) -> Source:
+    """Returns the source that the key `dataset` means."""
+    source: Any = head.dataset
+    assert isinstance(source, Source)
+    return source
 
 
 class GridHead(Head):
@@ -237,7 +254,8 @@ def load(study: str) -> StudyFile:
         raise InputError(f"{path}: is not UTF-8 text; save it as UTF-8 ({error})") from error
     except (ValueError, RecursionError) as error:  # TOMLDecodeError, or a number of 4,300 digits
         raise InputError(f"{path}: is not valid TOML: {error}") from error
-    return parse(raw, check_name(path.stem), str(path))
+    parsed = parse(raw, check_name(path.stem), str(path))
+    return replace(parsed, dataset=parsed.dataset.within(path.parent))
 
 
 def check_name(name: str) -> str:
@@ -297,7 +315,11 @@ def _grid(raw: Mapping[str, Any], name: str, faults: Faults) -> GridStudy | None
         unsaid=unsaid,
         rounds=rounds,
         raw=raw,
-        **{**head.model_dump(exclude={"title"}), **({"seeds": rounds.start} if rounds else {})},
+        dataset=source_of(head),
+        **{
+            **head.model_dump(exclude={"title", "dataset"}),
+            **({"seeds": rounds.start} if rounds else {}),
+        },
     )
 
 
@@ -316,9 +338,9 @@ def _cell(
         faults.read(Reported, report, f"{at}reported.")
         for report in faults.tables(table, "reported", at)
     ]
-    values = {key: v for key, v in {**base, **table}.items() if key in HYPERPARAMETERS}
+    values = _merged(base, table)
     for key in REQUIRED:
-        if key not in values:
+        if key not in values and not ("widths" in values and key in FOLLOWING):
             faults.add(f"{at}{key}", "is missing here and in [base]")
     if read and not (read.varies and set(read.varies) <= set(SOURCES)):
         known = ", ".join(SOURCES)
@@ -328,6 +350,8 @@ def _cell(
         faults.add(f"{at}crossed", "crosses all sources, so leave out `varies`")
     if len(faults.lines) > before or not sound_base:
         return None
+    if not (values.get("widths") and any(key in table for key in FOLLOWING)):
+        values = with_widths(values)
     for key, text in faults_in(values).items():
         faults.add(f"{at}{key}", text)
     if len(faults.lines) > before:
@@ -341,6 +365,19 @@ def _cell(
         varies=varies,
         crossed=read.crossed,
     )
+
+
+FOLLOWING = ("depth", "width")  # from widths
+
+
+def _merged(base: Mapping[str, Any], table: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a cell's hyperparameters: its own, and those of [base] but for what follows from its
+    widths, and widths that its own depth or width replaces."""
+    replaced: tuple[str, ...] = FOLLOWING if "widths" in table else ()
+    if any(key in table for key in FOLLOWING) and "widths" not in table:
+        replaced = ("widths",)
+    kept = {key: value for key, value in base.items() if key not in replaced}
+    return {key: v for key, v in {**kept, **table}.items() if key in HYPERPARAMETERS}
 
 
 def _rounds(raw: Mapping[str, Any], faults: Faults) -> Rounds | None:
@@ -393,10 +430,10 @@ def _search(raw: Mapping[str, Any], name: str, faults: Faults) -> SearchStudy | 
         name=name,
         title=head.title or name,
         text=head.text,
-        dataset=head.dataset,
+        dataset=source_of(head),
         finalists=finalists.k,
         finalist_seeds=finalists.seeds,
-        space={key: parse_domain(value) for key, value in space.items()},
+        space={key: parse_domain(value, key) for key, value in space.items()},
         raw=raw,
         **search.model_dump(),
     )

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from hpo.study.config import HYPERPARAMETERS, SEED, Config
+from hpo.study.config import SEED, Config
 from hpo.study.file import Cell, Experiment, GridStudy, SearchStudy
-from hpo.study.space import Fixed
+from hpo.study.space import completed
 
 if TYPE_CHECKING:
     import optuna
@@ -40,9 +40,7 @@ def fresh_seeds(study_file: SearchStudy) -> Sequence[int]:
 
 def config_of(trial: "FrozenTrial", study_file: SearchStudy) -> Config:
     """Returns the configuration of a trial: suggested and fixed values."""
-    fixed = {name: d.value for name, d in study_file.space.items() if isinstance(d, Fixed)}
-    chosen = {name: trial.params[name] for name in HYPERPARAMETERS if name in trial.params}
-    return Config(**fixed, **chosen)
+    return Config(**completed(study_file.space, trial.params))
 
 
 def belong(finalists: "optuna.Study", search: "optuna.Study") -> bool:
@@ -72,9 +70,9 @@ def grid_of(trials: "Sequence[FrozenTrial]", study_file: SearchStudy) -> GridStu
     title = f"{study_file.title}: finalists"
     raw = {
         "title": title,
-        "dataset": study_file.dataset,
+        "dataset": study_file.raw.get("dataset", study_file.dataset.name),
         "seeds": study_file.finalist_seeds,
-        "cells": [{"name": cell.name, **cell.config.as_dict()} for cell in cells],
+        "cells": [{"name": cell.name, **cell.config.given()} for cell in cells],
     }
     return GridStudy(
         name=name_of(study_file.name),

@@ -61,16 +61,46 @@ OPTIMIZERS: dict[str, Optimizer] = {
 # label: how the learning rate changes, as the end of a sentence.
 SCHEDULES: dict[str, Named] = {
     "constant": Named("constant", "hpo.training.schedules:constant"),
+    "step": Named("falling by ten after half and three quarters", "hpo.training.schedules:step"),
     "linear": Named("falling linearly to 0", "hpo.training.schedules:linear"),
     "cosine": Named("falling to 0 along a cosine", "hpo.training.schedules:cosine"),
+    "one_cycle": Named("rising and falling in one cycle", "hpo.training.schedules:one_cycle"),
+}
+
+
+@dataclass(frozen=True)
+class Norm(Named):
+    """code: the axis of (R, B, units) that is normalized over. module: its class of torch.nn."""
+
+    module: str = ""
+
+
+NORMS: dict[str, Norm] = {
+    "none": Norm("none", "hpo.training.norms:NONE"),
+    "batch": Norm("batch norm", "hpo.training.norms:BATCH", "BatchNorm1d"),
+    "layer": Norm("layer norm", "hpo.training.norms:LAYER", "LayerNorm"),
+}
+
+INITS: dict[str, Named] = {
+    "default": Named("torch's default", "hpo.training.network:default"),
+    "kaiming": Named("Kaiming", "hpo.training.network:kaiming"),
+    "xavier": Named("Xavier", "hpo.training.network:xavier"),
 }
 
 DATASETS: dict[str, Named] = {
     "mnist": Named("MNIST", f"{_CATALOG}:MNIST"),
     "fashion-mnist": Named("Fashion-MNIST", f"{_CATALOG}:FASHION_MNIST"),
     "kmnist": Named("KMNIST", f"{_CATALOG}:KMNIST"),
+    "qmnist": Named("QMNIST", f"{_CATALOG}:QMNIST"),
+    "emnist-digits": Named("EMNIST digits", f"{_CATALOG}:EMNIST_DIGITS"),
+    "emnist-letters": Named("EMNIST letters", f"{_CATALOG}:EMNIST_LETTERS"),
     "mnist-5k": Named("mnist-5k", f"{_CATALOG}:MNIST_5K"),
+    "digits": Named("digits of 8 × 8 pixels", f"{_CATALOG}:SKLEARN_DIGITS"),
+    "breast-cancer": Named("breast cancer", f"{_CATALOG}:BREAST_CANCER"),
+    "wine": Named("wine", f"{_CATALOG}:WINE"),
 }
+
+FILES = Named("the user's own files", "hpo.data.files:load")
 
 SAMPLERS: dict[str, Named] = {
     "tpe": Named("TPE", f"{_SAMPLERS}:tpe"),

@@ -3,30 +3,45 @@
 import itertools
 import math
 import random
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from graphlib import CycleError, TopologicalSorter
 from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter, WithJsonSchema
 
-from hpo.study.config import BOUNDS, REQUIRED, TYPES, check, faults_in
+from hpo.study import conditions
+from hpo.study.conditions import Condition
+from hpo.study.config import (
+    BOUNDS,
+    DEFAULTS,
+    REQUIRED,
+    TOGETHER,
+    TYPES,
+    check,
+    combination_faults,
+    with_widths,
+)
 from hpo.text import quoted
 
 if TYPE_CHECKING:
     from optuna.trial import BaseTrial
 
 RANGE_KEYS = ("low", "high", "log", "step")
+TABLE_KEYS = ("value", "choices", *RANGE_KEYS, "when")
 MOST_STEPS = 1_000_000  # the values of a range with steps are kept as a list
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fixed:
     value: Any
+    when: tuple[Condition, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Choices:
     values: tuple[Any, ...]
+    when: tuple[Condition, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,24 +53,54 @@ class Range:
     high: float
     log: bool = False
     step: float | None = None
+    when: tuple[Condition, ...] = ()
 
 
+# when: conditions that must all hold, or the hyperparameter has its default.
 Domain = Fixed | Choices | Range
 
 
 def domain_faults(name: str, value: Any) -> list[str]:
     """Returns what is wrong with a hyperparameter's domain, in words."""
+    if _is_fixed_list(name, value):
+        return [fault] if (fault := check(name, value)) else []
     if isinstance(value, list):
         return _choices_faults(name, value)
     if isinstance(value, dict):
-        return _range_faults(name, value)
+        return _table_faults(name, value)
     return [fault] if (fault := check(name, value)) else []
+
+
+def _is_fixed_list(name: str, value: Any) -> bool:
+    """Whether a list is a value: widths = [512, 256], while [[512, 256], [256, 128]] is choices."""
+    plain = isinstance(value, list) and all(isinstance(v, int) for v in value)
+    return name == "widths" and plain and bool(value)
+
+
+def _table_faults(name: str, table: Mapping[str, Any]) -> list[str]:
+    """Returns the faults of a table without its condition: a range, a value or choices."""
+    kinds = [key for key in ("value", "choices") if key in table]
+    if not kinds:
+        return _range_faults(name, {k: v for k, v in table.items() if k != "when"})
+    (key, *others), unknown = kinds, [k for k in table if k not in (*kinds, "when")]
+    if others or unknown:
+        return [f"a table has either low and high, or value, or choices, not {', '.join(table)}"]
+    if "when" not in table:
+        return [f"needs no table: without a condition (when), give the {key} itself"]
+    wanted = table[key]
+    if key == "choices" and not isinstance(wanted, list):
+        return [f"choices: must be a list, got {quoted(wanted)}"]
+    if key == "value" and isinstance(wanted, (list, dict)) and not _is_fixed_list(name, wanted):
+        return [f"value: must be one value, got {quoted(wanted)}"]
+    return domain_faults(name, wanted)
 
 
 def _choices_faults(name: str, values: list[Any]) -> list[str]:
     if not values:
         return ["is an empty list of choices; give at least one"]
     faults = [fault for value in values if (fault := check(name, value))]
+    if name == "widths" and not faults:
+        values = [with_widths({name: value})[name] for value in values]
     if not faults and len(set(values)) < len(values):
         faults.append("has a choice twice")
     return faults
@@ -67,7 +112,7 @@ def _range_faults(name: str, table: Mapping[str, Any]) -> list[str]:
     unknown = [key for key in table if key not in RANGE_KEYS]
     if unknown or "low" not in table or "high" not in table:
         extra = f", not {', '.join(unknown)}" if unknown else ""
-        return [f"a range has low and high, and may have log or step{extra}"]
+        return [f"a range has low and high, and may have log, step or when{extra}"]
     faults = [f"{key}: {f}" for key in ("low", "high") if (f := check(name, table[key]))]
     if table.get("log") and not faults and table["low"] <= 0:
         faults.append(f"low: a log range starts above 0, got {quoted(table['low'])}")
@@ -105,13 +150,61 @@ def _whole_steps_faults(table: Mapping[str, Any], step: float) -> list[str]:
     return []
 
 
-def parse_domain(value: Any) -> Domain:
+def parse_domain(value: Any, name: str = "") -> Domain:
     """Returns the domain of a correct value of a study file: scalar, list or table."""
+    if name == "widths":
+        return _parse_widths(value)
     if isinstance(value, list):
         return Choices(values=tuple(value))
-    if isinstance(value, dict):
-        return Range(**value)
-    return Fixed(value=value)
+    if not isinstance(value, dict):
+        return Fixed(value=value)
+    when = tuple(conditions.parsed(value.get("when", {})))
+    if "value" in value or "choices" in value:
+        inner = parse_domain(value.get("value", value.get("choices")), name)
+        return replace(inner, when=when)
+    return Range(**{k: v for k, v in value.items() if k != "when"}, when=when)
+
+
+def _parse_widths(value: Any) -> Domain:
+    listed = isinstance(value, list) and not _is_fixed_list("widths", value)
+    texts = [with_widths({"widths": v})["widths"] for v in (value if listed else [value])]
+    return Choices(values=tuple(texts)) if listed else Fixed(value=texts[0])
+
+
+def _cycle(space: Mapping[str, Domain]) -> list[str]:
+    """Returns the hyperparameters whose conditions depend on each other, if there are any."""
+    try:
+        ordered(space)
+    except CycleError as error:
+        return [str(name) for name in error.args[1]]
+    return []
+
+
+def ordered(space: Mapping[str, Domain]) -> list[str]:
+    """Returns the hyperparameters, each after those that its conditions ask for; the order of the
+    space where there are no conditions. Raises graphlib.CycleError."""
+    if not is_conditional(space):
+        return list(space)
+    needs = {
+        name: [c.name for c in domain.when if c.name in space] for name, domain in space.items()
+    }
+    return list(TopologicalSorter(needs).static_order())
+
+
+def is_conditional(space: Mapping[str, Domain]) -> bool:
+    """Whether a hyperparameter has a condition."""
+    return any(domain.when for domain in space.values())
+
+
+def assigned(space: Mapping[str, Domain], choose: Callable[[str, Domain], Any]) -> dict[str, Any]:
+    """Returns a value for each hyperparameter whose conditions hold. choose: gives that of a domain
+    that is not fixed."""
+    values: dict[str, Any] = {}
+    for name in ordered(space):
+        domain = space[name]
+        if all(c.holds(values.get(c.name, DEFAULTS.get(c.name))) for c in domain.when):
+            values[name] = domain.value if isinstance(domain, Fixed) else choose(name, domain)
+    return values
 
 
 def domain_schema(name: str) -> WithJsonSchema:
@@ -122,6 +215,11 @@ def domain_schema(name: str) -> WithJsonSchema:
         step = {"type": value["type"], "exclusiveMinimum": 0}
         keys = {"low": value, "high": value, "log": {"type": "boolean"}, "step": step}
         required = {"required": ["low", "high"], "additionalProperties": False}
+        keys["when"] = {"type": "object", "minProperties": 1}
+        kinds.append({"type": "object", "properties": keys, **required})
+    for key, kind in (("value", value), ("choices", kinds[1])):
+        keys = {key: kind, "when": {"type": "object", "minProperties": 1}}
+        required = {"required": [key, "when"], "additionalProperties": False}
         kinds.append({"type": "object", "properties": keys, **required})
     return WithJsonSchema({"anyOf": kinds})
 
@@ -129,38 +227,71 @@ def domain_schema(name: str) -> WithJsonSchema:
 def space_faults(table: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Returns (hyperparameter, what is wrong) for a space as a study file writes it, with known
     names."""
-    faults = [(name, "is missing") for name in REQUIRED if name not in table]
+    follow = ("depth", "width") if "widths" in table else ()
+    faults = [(n, "is missing") for n in REQUIRED if n not in table and n not in follow]
+    faults += [(n, "follows from widths, so leave it out") for n in follow if n in table]
     faults += [
         (name, fault) for name, value in table.items() for fault in domain_faults(name, value)
     ]
+    faults += conditions.faults_of(table)
     if faults:
         return faults
-    return _combination_faults({name: parse_domain(value) for name, value in table.items()})
+    space = {name: parse_domain(value, name) for name, value in table.items()}
+    if cycle := _cycle(space):
+        return [(cycle[0], f"when: its conditions go in a circle: {' → '.join(cycle)}")]
+    return _combination_faults(space)
 
 
 def _combination_faults(space: Mapping[str, Domain]) -> list[tuple[str, str]]:
     """Returns the faults of values that the space combines."""
-    names = [name for name in ("optimizer", "momentum", "nesterov") if name in space]
+    asked = {c.name for name in TOGETHER if name in space for c in space[name].when}
+    part = {name: d for name, d in space.items() if name in TOGETHER or name in asked}
+    names = [name for name, domain in part.items() if not isinstance(domain, Fixed)]
     faults: dict[str, str] = {}
-    for values in itertools.product(*(_ends(space[name]) for name in names)):
-        faults |= faults_in(dict(zip(names, values, strict=True)))
+    for ends in itertools.product(*(_ends(part[name]) for name in names)):
+        chosen = dict(zip(names, ends, strict=True))
+        values = assigned(_closed(part), lambda name, _, chosen=chosen: chosen[name])  # type: ignore[misc]
+        faults |= combination_faults(values)
     return list(faults.items())
 
 
+def _closed(part: Mapping[str, Domain]) -> dict[str, Domain]:
+    """Returns the domains without conditions on hyperparameters that are not among them."""
+    return {
+        name: replace(domain, when=tuple(c for c in domain.when if c.name in part))
+        for name, domain in part.items()
+    }
+
+
+MOST_BETWEEN = 100  # whole numbers of a range
+
+
 def _ends(domain: Domain) -> tuple[Any, ...]:
+    """Returns the values that show what a domain combines: of a range of few whole numbers all, of
+    others the ends."""
     if isinstance(domain, Range):
+        whole = isinstance(domain.low, int) and isinstance(domain.high, int)
+        if whole and domain.high - domain.low < MOST_BETWEEN:
+            return tuple(range(int(domain.low), int(domain.high) + 1, int(domain.step or 1)))
         return (domain.low, domain.high)
     return (domain.value,) if isinstance(domain, Fixed) else domain.values
 
 
 def suggest(trial: "BaseTrial", space: Mapping[str, Domain]) -> dict[str, Any]:
-    """Suggests a value of each domain by the trial; fixed values are no parameters of the trial."""
-    return {name: _suggest(trial, name, domain) for name, domain in space.items()}
+    """Suggests a value of each domain whose conditions hold by the trial; fixed values are no
+    parameters of the trial."""
+    return with_widths(assigned(space, lambda name, domain: _suggest(trial, name, domain)))
+
+
+def completed(space: Mapping[str, Domain], params: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the hyperparameters of a trial: its parameters and the space's fixed values. Those
+    that a broken trial lacks are left out."""
+    values = assigned(space, lambda name, _: params.get(name))
+    return with_widths({name: value for name, value in values.items() if value is not None})
 
 
 def _suggest(trial: "BaseTrial", name: str, domain: Domain) -> Any:
-    if isinstance(domain, Fixed):
-        return domain.value
+    assert not isinstance(domain, Fixed)
     if isinstance(domain, Choices):
         return trial.suggest_categorical(name, domain.values)
     if BOUNDS[name][0] is int:
@@ -170,7 +301,12 @@ def _suggest(trial: "BaseTrial", name: str, domain: Domain) -> Any:
 
 
 def spelled(domain: Domain) -> str:
-    """Returns the domain as text: 0.0001 … 1 (log), or [relu, tanh]."""
+    """Returns the domain as text: 0.0001 … 1 (log), or [relu, tanh], if optimizer is sgd."""
+    condition = " and ".join(map(str, domain.when))
+    return _spelled(domain) + (f", if {condition}" if condition else "")
+
+
+def _spelled(domain: Domain) -> str:
     if isinstance(domain, Fixed):
         return str(domain.value)
     if isinstance(domain, Choices):
@@ -197,14 +333,32 @@ def _options(name: str, domain: Domain) -> list[Any] | None:
 
 
 def size(space: Mapping[str, Domain]) -> float:
-    """Returns the number of configurations; inf if a range is continuous."""
-    options = [_options(name, domain) for name, domain in space.items()]
-    return math.prod(math.inf if values is None else len(values) for values in options)
+    """Returns the number of configurations; inf if a range is continuous, or if conditions make
+    them too many to be counted."""
+    options = {name: _options(name, domain) for name, domain in space.items()}
+    lengths = {n: math.inf if values is None else len(values) for n, values in options.items()}
+    if not is_conditional(space):
+        return math.prod(lengths.values())
+    asked = [n for n in ordered(space) if any(c.name == n for d in space.values() for c in d.when)]
+    if math.prod(lengths[name] for name in asked) > MOST_COUNTED:
+        return math.inf
+    alone = {name: replace(space[name], when=()) for name in asked}
+    ways = set()
+    for chosen in itertools.product(*(options[name] or () for name in asked)):
+        picked = dict(zip(asked, chosen, strict=True))
+        full = {**space, **{n: Fixed(value=v, when=space[n].when) for n, v in picked.items()}}
+        values = assigned(full, lambda name, _: name)
+        free = math.prod(lengths[name] for name in values if name not in alone)
+        ways.add((tuple((n, values[n]) for n in asked if n in values), free))
+    return math.fsum(free for _, free in ways)
+
+
+MOST_COUNTED = 10_000
 
 
 def draw(space: Mapping[str, Domain], rng: random.Random) -> dict[str, Any]:
     """Draws a random configuration; continuous ranges uniformly on their scale."""
-    return {name: _draw(name, domain, rng) for name, domain in space.items()}
+    return assigned(space, lambda name, domain: _draw(name, domain, rng))
 
 
 def _draw(name: str, domain: Domain, rng: random.Random) -> Any:

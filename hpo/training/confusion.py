@@ -1,12 +1,12 @@
 """Confusion matrices, and the images that a network is most wrong about."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from hpo.data.datasets import as_bytes
-from hpo.study.config import CLASSES
 from hpo.training.network import Network
 from hpo.training.train import Examples, answers
 
@@ -14,16 +14,16 @@ WORST = 16  # images kept of each network
 CHUNK = 256
 
 
-def inspect(network: Network, examples: Examples) -> list[dict[str, Any]]:
+def inspect(network: Network, examples: Examples, shape: Sequence[int]) -> list[dict[str, Any]]:
     """Returns for each replicate, as JSON, confusion[label][predicted] as counts and `worst`.
 
     worst: misclassified images with the smallest probability of their label, the smallest first.
-    Pixels are base64 bytes, row by row, from 0 to 255.
+    shape: of an image. Pixels are base64 bytes from 0 to 255; None if it is no picture.
     """
     rows = torch.arange(len(examples.labels), device=examples.labels.device)
     parts = [answers(network, examples, _same(part, network)) for part in rows.split(CHUNK)]
     logits = torch.cat([part[0] for part, _ in parts], dim=2)  # (R, classes, n)
-    return [_mistakes(of, examples) for of in logits]
+    return [_mistakes(of, examples, shape) for of in logits]
 
 
 def _same(rows: Tensor, network: Network) -> Tensor:
@@ -31,22 +31,22 @@ def _same(rows: Tensor, network: Network) -> Tensor:
     return rows.expand(network.replicates, -1).unsqueeze(0).contiguous()
 
 
-def _mistakes(logits: Tensor, examples: Examples) -> dict[str, Any]:
-    labels = examples.labels
+def _mistakes(logits: Tensor, examples: Examples, shape: Sequence[int]) -> dict[str, Any]:
+    labels, classes = examples.labels, examples.classes
     predicted = logits.argmax(0)
     chances = torch.log_softmax(logits, 0).gather(0, labels.unsqueeze(0))[0].exp()
     wrong = (predicted != labels).nonzero()[:, 0]
     order = wrong[chances[wrong].argsort()][:WORST]
-    confusion = torch.bincount(labels * CLASSES + predicted, minlength=CLASSES**2)
+    confusion = torch.bincount(labels * classes + predicted, minlength=classes**2)
     return {
-        "confusion": confusion.view(CLASSES, CLASSES).tolist(),
+        "confusion": confusion.view(classes, classes).tolist(),
         "worst": [
             {
                 "image": int(index),
                 "label": int(labels[index]),
                 "predicted": int(predicted[index]),
                 "probability": float(chances[index]),
-                "pixels": as_bytes(examples.images[index].cpu().numpy()),
+                "pixels": as_bytes(examples.images[index].cpu().numpy(), shape),
             }
             for index in order
         ],

@@ -27,10 +27,8 @@ class Diagnosis:
     """
 
     def __init__(self, network: Network) -> None:
-        sizes, device = network.sizes, network.layers.flat.device
         self.network = network
-        self.gradient = Layers.zeros(sizes, network.replicates, device)
-        self.change = Layers.zeros(sizes, network.replicates, device)
+        self.gradient, self.change = network.zeros(), network.zeros()
         self.beginning = True
         self._forget()
 
@@ -109,7 +107,7 @@ def _quiet(activation: str, chunks: Iterable[Pass]) -> Figures:
 def _dead(chunks: Iterable[Pass]) -> list[list[float]] | None:
     greatest: list[Tensor] = []  # of each layer's units over the images, (R, width)
     for buffers in chunks:
-        here = [h.amax(1) for h in buffers.outputs[1:]]
+        here = [h.amax(1) for h in buffers.activated]
         greatest = list(map(torch.maximum, greatest, here)) if greatest else here
     shares = [((most <= 0).double() + _unknown(most)).mean(1) for most in greatest]
     return [share.tolist() for share in shares] or None
@@ -121,7 +119,7 @@ def _saturated(
     sums: list[Tensor] = []  # of each layer's shares over units, (R,)
     images = 0
     for buffers in chunks:
-        here = [(flat(h).double() + _unknown(h)).mean(2).sum(1) for h in buffers.outputs[1:]]
+        here = [(flat(h).double() + _unknown(h)).mean(2).sum(1) for h in buffers.activated]
         sums = list(map(torch.add, sums, here)) if sums else here
         images += buffers.inputs.shape[1]
     return [(total / images).tolist() for total in sums] or None

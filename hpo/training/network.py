@@ -11,10 +11,14 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from hpo.study.names import ACTIVATIONS
+from hpo.study.config import Config
+from hpo.study.names import ACTIVATIONS, INITS, NORMS
 from hpo.training.activations import Activation
+from hpo.training.modules import mlp
+from hpo.training.noise import Dropout, InputNoise
+from hpo.training.norms import BATCH, NormPass, Running
 
 # Vector kernels compute LANES numbers (or a divisor of it) at a time and round the rest of a vector
 # differently. Vectors are padded to a multiple, so that a replicate's numbers do not depend on the
@@ -34,137 +38,296 @@ def _padded(shape: tuple[int, ...], device: torch.device) -> tuple[Tensor, Tenso
 
 
 @dataclass(frozen=True)
-class Layers:
-    """The parameters: weights[l] (R, in, out) and biases[l] (R, 1, out), views of one flat vector.
+class Row:
+    """A parameter of (R, 1, units), and the padded vector that begins with it."""
 
-    bias_vectors[l]: the padded part of the vector that begins with biases[l].
-    """
+    values: Tensor
+    vector: Tensor
+
+    @classmethod
+    def zeros(cls, shape: tuple[int, ...], device: torch.device) -> "Row":
+        return cls(*_padded(shape, device))
+
+
+@dataclass(frozen=True)
+class Layers:
+    """The parameters, views of one flat vector: weights[l] (R, in, out), biases[l], and of a hidden
+    layer's norm scales[l] and shifts[l]; none without norm."""
 
     flat: Tensor
     weights: tuple[Tensor, ...]
-    biases: tuple[Tensor, ...]
-    bias_vectors: tuple[Tensor, ...]
+    biases: tuple[Row, ...]
+    scales: tuple[Row, ...]
+    shifts: tuple[Row, ...]
+
+    @property
+    def rows(self) -> tuple[Row, ...]:
+        """Returns all parameters but the weights."""
+        return (*self.biases, *self.scales, *self.shifts)
 
     @classmethod
-    def zeros(cls, sizes: Sequence[int], replicates: int, device: torch.device) -> "Layers":
+    def zeros(
+        cls, sizes: Sequence[int], replicates: int, device: torch.device, *, norm: bool = False
+    ) -> "Layers":
         shapes = [
             shape
             for fan_in, fan_out in pairwise(sizes)
             for shape in ((replicates, fan_in, fan_out), (replicates, 1, fan_out))
         ]
+        linear = len(shapes)
+        if norm:
+            shapes += [(replicates, 1, units) for units in sizes[1:-1] for _ in range(2)]
         lengths = [_padded_size(math.prod(shape)) for shape in shapes]
         flat = torch.zeros(sum(lengths), device=device)
         parts = flat.split(lengths)
         views = [p[: math.prod(s)].view(s) for p, s in zip(parts, shapes, strict=True)]
-        return cls(flat, tuple(views[::2]), tuple(views[1::2]), tuple(parts[1::2]))
+        rows = [Row(view, part) for view, part in zip(views, parts, strict=True)]
+        norms = rows[linear:]
+        weights, biases = views[:linear:2], rows[1:linear:2]
+        return cls(flat, tuple(weights), tuple(biases), tuple(norms[::2]), tuple(norms[1::2]))
 
 
 class Network:
-    """R perceptrons with the layer sizes (inputs, hidden …, classes), initialized as nn.Linear is.
+    """R perceptrons of one configuration.
 
     generators: one per replicate, on the CPU. Each draws the replicate's weights and biases in the
-    order and the shapes in which torch.nn.Linear draws them.
+    order and the shapes in which torch.nn.Linear, or torch.nn.init, draws them.
     """
 
     def __init__(
         self,
-        sizes: Sequence[int],
-        activation: str,
+        config: Config,
+        features: int,
+        classes: int,
         generators: Sequence[torch.Generator],
         device: torch.device,
     ) -> None:
-        self.sizes = tuple(sizes)
-        self.activation = activation
+        self.config = config
+        self.sizes = (features, *config.hidden, classes)
+        self.activation = config.activation
+        self.norm: int = NORMS[config.norm].load()
         self.replicates = len(generators)
-        self.layers = Layers.zeros(sizes, self.replicates, device)
+        self.layers = self.zeros(device)
+        self.running = [
+            Running(self.replicates, units, device)
+            for units in self.sizes[1:-1]
+            if self.norm == BATCH
+        ]
+        for scale in self.layers.scales:
+            scale.values.fill_(1.0)
+        initialize = INITS[config.init].load()
         for replicate, generator in enumerate(generators):
-            self._initialize(replicate, generator)
+            for weight, bias in zip(self.layers.weights, self.layers.biases, strict=True):
+                fan_in, fan_out = weight.shape[1:]
+                drawn = initialize(fan_in, fan_out, generator)
+                weight[replicate], bias.values[replicate] = drawn[0].T, drawn[1]
 
-    def _initialize(self, replicate: int, generator: torch.Generator) -> None:
-        for weight, bias in zip(self.layers.weights, self.layers.biases, strict=True):
-            fan_in, fan_out = weight.shape[1:]
-            bound = 1 / math.sqrt(fan_in)
-            drawn = torch.empty(fan_out, fan_in).uniform_(-bound, bound, generator=generator)
-            weight[replicate] = drawn.T
-            bias[replicate] = torch.empty(fan_out).uniform_(-bound, bound, generator=generator)
+    def zeros(self, device: torch.device | None = None) -> Layers:
+        """Returns layers of the network's shape, such as for gradients."""
+        device = device or self.layers.flat.device
+        return Layers.zeros(self.sizes, self.replicates, device, norm=bool(self.norm))
 
     @property
     def parameters(self) -> int:
-        """Returns the number of weights and biases of one replicate."""
-        return sum((fan_in + 1) * fan_out for fan_in, fan_out in pairwise(self.sizes))
+        """Returns the number of parameters of one replicate."""
+        linear = sum((fan_in + 1) * fan_out for fan_in, fan_out in pairwise(self.sizes))
+        return linear + 2 * sum(scale.values.shape[2] for scale in self.layers.scales)
 
     def state_dict(self, replicate: int = 0) -> dict[str, Tensor]:
-        """Returns one replicate's parameters, named as in nn.Sequential(Linear, activation, Linear,
-        …)."""
-        state = {}
-        layers = zip(self.layers.weights, self.layers.biases, strict=True)
-        for index, (weight, bias) in enumerate(layers):
-            state[f"{2 * index}.weight"] = weight[replicate].T.contiguous()
-            state[f"{2 * index}.bias"] = bias[replicate, 0].clone()
-        return state
+        """Returns one replicate's parameters, named as in training.modules.mlp."""
+        with torch.device("meta"):
+            names = mlp(self.config, self.sizes[0], self.sizes[-1]).state_dict()
+        values: list[Tensor] = []
+        for layer, weight in enumerate(self.layers.weights):
+            rows = [self.layers.biases[layer].values]
+            if self.norm and layer < len(self.layers.scales):
+                rows += [of[layer].values for of in (self.layers.scales, self.layers.shifts)]
+            if layer < len(self.running):
+                rows += [self.running[layer].mean, self.running[layer].var]
+            values.append(weight[replicate].T.contiguous())
+            values += [row[replicate, 0].clone() for row in rows]
+            if layer < len(self.running):
+                values.append(torch.tensor(self.running[layer].steps))
+        return dict(zip(names, values, strict=True))
+
+
+# The initializations of study.names: (inputs, units, generator) -> weight (units, inputs), bias.
+
+
+def default(fan_in: int, fan_out: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """As torch.nn.Linear."""
+    bound = 1 / math.sqrt(fan_in)
+    weight = torch.empty(fan_out, fan_in).uniform_(-bound, bound, generator=generator)
+    return weight, torch.empty(fan_out).uniform_(-bound, bound, generator=generator)
+
+
+def kaiming(fan_in: int, fan_out: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Normal, variance 2 / inputs (He et al. 2015, "Delving Deep into Rectifiers"); biases 0."""
+    weight = torch.empty(fan_out, fan_in)
+    nn.init.kaiming_normal_(weight, nonlinearity="relu", generator=generator)
+    return weight, torch.zeros(fan_out)
+
+
+def xavier(fan_in: int, fan_out: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Uniform, variance 2 / (inputs + units) (Glorot and Bengio 2010); biases 0."""
+    weight = torch.empty(fan_out, fan_in)
+    nn.init.xavier_uniform_(weight, generator=generator)
+    return weight, torch.zeros(fan_out)
 
 
 class Pass:
     """Buffers for a forward and backward pass of B rows per replicate.
 
-    inputs: (R, B, features), filled by the caller before forward. Logits, targets and the last
-    delta have the classes first, (R, classes, B): a softmax over ten neighbours in memory takes six
-    times as long.
+    inputs: (R, B, features), filled by the caller before forward. activated: the hidden layers'
+    activations, (R, B, units) each. Logits, targets and the last delta have the classes first,
+    (R, classes, B): a softmax over ten neighbours in memory takes six times as long.
     """
 
-    def __init__(self, network: Network, batch: int) -> None:
+    def __init__(
+        self, network: Network, batch: int, generators: Sequence[torch.Generator] | None = None
+    ) -> None:
+        """generators: one per replicate, for the noise of training; None: a pass without dropout
+        and with the running statistics of a batch norm."""
         device = network.layers.flat.device
         rows = (network.replicates, batch)
+        config = network.config
         self.network = network
         self.activation: Activation = ACTIVATIONS[network.activation].load()
+        self.residual = config.residual
         outputs = [_padded((*rows, size), device) for size in network.sizes[:-1]]
+        self._set_noise(outputs, generators)
+        like_outputs = [view.shape for view, _ in outputs]
+        apart = self.residual or bool(self.dropouts)
+        active = outputs
+        if apart:
+            active = [outputs[0], *(_padded(shape, device) for shape in like_outputs[1:])]
         keep = self.activation.keeps_input
-        kept = [_padded(view.shape, device) for view, _ in outputs] if keep else outputs
+        kept = [_padded(shape, device) for shape in like_outputs] if keep else active
         deltas = [_padded((*rows, size), device) for size in network.sizes[1:-1]]
         self.last_delta = torch.zeros(rows[0], network.sizes[-1], batch, device=device)
-        self.outputs, self._output_vectors = zip(*outputs, strict=True)
+        self.outputs = [view for view, _ in outputs]
+        self.activated = [view for view, _ in active[1:]]
+        self.active, self._active_vectors = zip(*active, strict=True)
         self.kept, self._kept_vectors = zip(*kept, strict=True)
+        self.norms = self._norms(rows, device, training=generators is not None)
         self._delta_vectors = [vector for _, vector in deltas]
         self.deltas = [*(view for view, _ in deltas), self.last_delta.mT]
+        skips = len(deltas) if self.residual else 0
+        self._skipped = [torch.zeros_like(view) for view, _ in deltas[:skips]]
         self.inputs: Tensor = self.outputs[0]
         self._outputs_t = [h.mT for h in self.outputs]
         self._weights_t = [w.mT for w in network.layers.weights]
-        sums = [_padded(bias.shape, device) for bias in network.layers.biases]
-        self._sums, self._sum_vectors = zip(*sums, strict=True)
-        self._last_bias_t = network.layers.biases[-1].mT
+        self._sums = [Row.zeros(bias.values.shape, device) for bias in network.layers.biases]
+        self._scale_sums = [Row.zeros(s.values.shape, device) for s in network.layers.scales]
+        self._last_bias_t = network.layers.biases[-1].values.mT
         self._zero = torch.zeros((), device=device)
+
+    def _set_noise(
+        self,
+        outputs: Sequence[tuple[Tensor, Tensor]],
+        generators: Sequence[torch.Generator] | None,
+    ) -> None:
+        config, shapes = self.network.config, [view.shape for view, _ in outputs]
+        self.input_noise = self.input_dropout = None
+        self.dropouts: list[Dropout] = []
+        if generators is None:
+            return
+        if config.input_noise:
+            self.input_noise = InputNoise(config.input_noise, shapes[0], generators)
+        if config.input_dropout:
+            self.input_dropout = Dropout(config.input_dropout, shapes[0], generators)
+        if config.dropout:
+            self.dropouts = [Dropout(config.dropout, shape, generators) for shape in shapes[1:]]
+
+    def _norms(
+        self, rows: tuple[int, int], device: torch.device, *, training: bool
+    ) -> list[NormPass]:
+        network, norms = self.network, []
+        for layer in range(len(network.layers.scales)):
+            shape = (*rows, network.sizes[layer + 1])
+            sums, standard = (_padded(shape, device)[0] for _ in range(2))
+            running = network.running[layer] if network.running else None
+            norms.append(NormPass(network.norm, sums, standard, running, training=training))
+        return norms
 
     def forward(self, logits: Tensor) -> None:
         """Computes the logits of self.inputs and writes them to `logits`, (R, classes, B)."""
         weights, biases = self.network.layers.weights, self.network.layers.biases
         last = len(weights) - 1
+        if self.input_noise:
+            self.inputs.add_(self.input_noise.draw())
+        if self.input_dropout:
+            self.inputs.mul_(self.input_dropout.draw())
         for layer in range(last):
-            kept, above = self.kept[layer + 1], layer + 1
-            torch.baddbmm(biases[layer], self.outputs[layer], weights[layer], out=kept)
-            self.activation.forward(self._kept_vectors[above], out=self._output_vectors[above])
+            above = layer + 1
+            summed = self.norms[layer].sums if self.norms else self.kept[above]
+            torch.baddbmm(biases[layer].values, self.outputs[layer], weights[layer], out=summed)
+            if self.norms:
+                layers = self.network.layers
+                scale, shift = layers.scales[layer].values, layers.shifts[layer].values
+                self.norms[layer].forward(scale, shift, self.kept[above])
+            self.activation.forward(self._kept_vectors[above], out=self._active_vectors[above])
+            if self.dropouts or self.residual:
+                self._after_activation(layer)
         weight_t, output_t = self._weights_t[last], self._outputs_t[last]
         torch.baddbmm(self._last_bias_t, weight_t, output_t, out=logits)
+
+    def _after_activation(self, layer: int) -> None:
+        """Computes a hidden layer's output: dropout, then the residual connection."""
+        active, output = self.active[layer + 1], self.outputs[layer + 1]
+        if self.dropouts:
+            torch.mul(active, self.dropouts[layer].draw(), out=output)
+            active = output
+        if self.residual and layer:
+            torch.add(active, self.outputs[layer], out=output)
+        elif not self.dropouts:
+            output.copy_(active)
 
     def backward(
         self, logits: Tensor, targets: Tensor, into: Layers, *, step: float, keep: float
     ) -> None:
         """Computes into = keep · into + step · gradient of the cross entropy summed over the batch.
 
-        targets: (R, classes, B), one-hot. keep: 0 or 1. With the network's own layers and keep = 1
-        this is a step of gradient descent: each weight is used before it is changed.
+        targets: (R, classes, B), probabilities. keep: 0 or 1. With the network's own layers and
+        keep = 1 this is a step of gradient descent: each parameter is used before it is changed.
         """
         deltas = self.deltas
         torch.softmax(logits, 1, out=self.last_delta)
         self.last_delta.sub_(targets)
         for layer in range(len(deltas) - 1, -1, -1):
             delta = deltas[layer]
+            hidden = layer < len(deltas) - 1
+            if hidden:
+                self._to_sums(layer, into, step, keep)
             if layer:
-                torch.bmm(delta, self._weights_t[layer], out=deltas[layer - 1])
-                below = self._delta_vectors[layer - 1]
-                self.activation.backward(below, self._kept_vectors[layer], below)
+                below = deltas[layer - 1]
+                if hidden and self.residual:
+                    torch.baddbmm(self._skipped[layer], delta, self._weights_t[layer], out=below)
+                else:
+                    torch.bmm(delta, self._weights_t[layer], out=below)
             into.weights[layer].baddbmm_(self._outputs_t[layer], delta, beta=keep, alpha=step)
             # By a sum and not by a product with ones: MKL's rounding of so thin a product depends
             # on the size of the stack, and a replicate must not feel its neighbours.
-            torch.sum(delta, 1, keepdim=True, out=self._sums[layer])
-            bias, total = into.bias_vectors[layer], self._sum_vectors[layer]
-            torch.add(bias if keep else self._zero, total, alpha=step, out=bias)
+            self._add(delta, self._sums[layer], into.biases[layer], step, keep)
+
+    def _to_sums(self, layer: int, into: Layers, step: float, keep: float) -> None:
+        """Turns the gradient of a hidden layer's output into that of its sums, in place."""
+        delta = self.deltas[layer]
+        if self.residual and layer:
+            self._skipped[layer].copy_(delta)
+        if self.dropouts:
+            delta.mul_(self.dropouts[layer].mask)
+        vector = self._delta_vectors[layer]
+        self.activation.backward(vector, self._kept_vectors[layer + 1], vector)
+        if self.norms:
+            norm, sums = self.norms[layer], self._scale_sums[layer]
+            scale = self.network.layers.scales[layer].values.clone()
+            self._add(norm.products(delta), sums, into.scales[layer], step, keep)
+            self._add(delta, sums, into.shifts[layer], step, keep)
+            norm.backward(delta, scale)
+
+    def _add(self, terms: Tensor, sums: Row, into: Row, step: float, keep: float) -> None:
+        """Computes into = keep · into + step · the terms summed over the batch."""
+        torch.sum(terms, 1, keepdim=True, out=sums.values)
+        vector = into.vector
+        torch.add(vector if keep else self._zero, sums.vector, alpha=step, out=vector)

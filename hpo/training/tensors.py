@@ -27,9 +27,10 @@ def choose_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def examples(images: Floats, labels: Integers, device: torch.device) -> Examples:
+def examples(images: Floats, labels: Integers, classes: int, device: torch.device) -> Examples:
     """Returns the arrays as tensors; on the CPU they share the arrays' memory."""
-    return Examples(torch.from_numpy(images).to(device), torch.from_numpy(labels).to(device))
+    tensors = [torch.from_numpy(array).to(device) for array in (images, labels)]
+    return Examples(tensors[0], tensors[1], classes)
 
 
 def split_rows(dataset: Dataset, seeds: Seeds) -> Split:

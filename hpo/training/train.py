@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from hpo.study.config import CLASSES, Config, Seeds
+from hpo.study.config import Config, Seeds
 from hpo.study.metrics import EpochMetrics
 from hpo.study.names import OPTIMIZERS, SCHEDULES
+from hpo.training import noise
 from hpo.training.diagnostics import IMAGES, Diagnosis
-from hpo.training.network import Network, Pass
+from hpo.training.network import Layers, Network, Pass
 from hpo.training.optimizers import Step
 
 # Steps between two checks whether training should stop: milliseconds.
@@ -26,10 +27,11 @@ CHUNK = 256
 
 @dataclass(frozen=True)
 class Examples:
-    """Images (N, features) float32 and labels (N,) int64."""
+    """Images (N, features) float32 and labels (N,) int64, from 0 to classes - 1."""
 
     images: Tensor
     labels: Tensor
+    classes: int = 10
 
 
 @dataclass(frozen=True)
@@ -77,13 +79,13 @@ def train(
     iterating. All epochs have the same network, which is trained at the end.
     """
     device = device or torch.device("cpu")
-    sizes = (examples.images.shape[1], *[config.width] * config.depth, CLASSES)
     generators = [torch.Generator().manual_seed(seed.weights) for seed in seeds]
-    network = Network(sizes, config.activation, generators, device)
+    network = Network(config, examples.images.shape[1], examples.classes, generators, device)
     orders = [torch.Generator().manual_seed(seed.order) for seed in seeds]
     valid = torch.stack([split.valid for split in splits]).to(device)
     diagnosis = Diagnosis(network) if diagnose else None
-    trainer = _Trainer(config, network, len(splits[0].train), should_stop, diagnosis)
+    noisy = noise.generators([seed.order for seed in seeds], device)
+    trainer = _Trainer(network, len(splits[0].train), should_stop, diagnosis, noisy)
     for number in range(1, config.epochs + 1):
         start = time.perf_counter()
         order = torch.stack([_shuffled(s.train, g) for s, g in zip(splits, orders, strict=True)])
@@ -118,30 +120,31 @@ class _Trainer:
 
     def __init__(
         self,
-        config: Config,
         network: Network,
         rows: int,
         should_stop: Callable[[], bool],
         diagnosis: Diagnosis | None,
+        noisy: Sequence[torch.Generator],
     ) -> None:
-        """rows: how many rows a replicate trains on in an epoch."""
+        """rows: how many rows a replicate trains on in an epoch. noisy: generators of the noise of
+        training, one per replicate."""
+        config = network.config
+        self.config = config
         self.network = network
+        self.noisy = noisy
         self.diagnosis = diagnosis
         self.should_stop = should_stop
         self.batch_size = config.batch_size
-        self.lr = config.lr
         self.schedule = SCHEDULES[config.schedule].load()
         self.steps = config.epochs * math.ceil(rows / config.batch_size)
         self.done = 0
         self.optimizer: Step | None = None
         self.gradient = network.layers
-        if config.optimizer != "sgd" or config.momentum or config.weight_decay:
-            layers = network.layers
-            self.gradient = type(layers).zeros(
-                network.sizes, network.replicates, layers.flat.device
-            )
+        plain = not (config.momentum or config.weight_decay or config.clip_norm)
+        if config.optimizer != "sgd" or not plain:
+            self.gradient = network.zeros()
             self.optimizer = OPTIMIZERS[config.optimizer].load()(
-                layers.flat, self.gradient.flat, config
+                network.layers.flat, self.gradient.flat, config
             )
         self.passes: dict[int, Pass] = {}
 
@@ -156,7 +159,7 @@ class _Trainer:
         buffers = self._pass(rows.shape[2])
         inputs = buffers.inputs.flatten(0, 1)
         labels = examples.labels[rows]
-        targets = _class_major_zeros(rows).scatter_(2, labels.unsqueeze(2), 1.0)
+        targets = self._targets(rows, labels, examples.classes)
         logits = torch.empty_like(targets)
         steps = zip(rows.flatten(1), logits, targets, strict=True)
         for step, (index, answer, target) in enumerate(steps):
@@ -171,21 +174,57 @@ class _Trainer:
                 self._update(buffers, answer, target)
         return logits, labels
 
+    def _targets(self, rows: Tensor, labels: Tensor, classes: int) -> Tensor:
+        """Returns the probabilities to learn, (steps, R, classes, B)."""
+        targets = _class_major_zeros(rows, classes).scatter_(2, labels.unsqueeze(2), 1.0)
+        smoothing = self.config.label_smoothing
+        return targets.mul_(1 - smoothing).add_(smoothing / classes) if smoothing else targets
+
     def _pass(self, batch: int) -> Pass:
         if batch not in self.passes:
-            self.passes[batch] = Pass(self.network, batch)
+            self.passes[batch] = Pass(self.network, batch, self.noisy)
         return self.passes[batch]
 
     def _update(self, buffers: Pass, logits: Tensor, targets: Tensor) -> None:
         batch = logits.shape[2]
-        lr = self.lr * self.schedule(self.done / self.steps)
+        lr = self.config.lr * self._share_of_lr()
         self.done += 1
         if self.optimizer is None:
             step = -lr / batch
             buffers.backward(logits, targets, self.network.layers, step=step, keep=1)
         else:
             buffers.backward(logits, targets, self.gradient, step=1 / batch, keep=0)
+            if self.config.clip_norm:
+                _clip(self.gradient, self.config.clip_norm)
             self.optimizer(lr)
+        if self.config.max_norm:
+            _limit_norms(self.network.layers, self.config.max_norm)
+
+    def _share_of_lr(self) -> float:
+        """Returns the schedule's share of lr, times that of the warm-up: 1 / n in the first of its
+        n steps."""
+        share = float(self.schedule(self.done / self.steps))
+        warm = self.config.warmup * self.steps
+        return share * min((self.done + 1) / warm, 1.0) if warm else share
+
+
+def _clip(gradient: Layers, most: float) -> None:
+    """Scales each replicate's gradient down to a norm of `most`, as
+    torch.nn.utils.clip_grad_norm_ does."""
+    parts = [*gradient.weights, *(row.values for row in gradient.rows)]
+    norms = [torch.linalg.vector_norm(part.flatten(1), dim=1) for part in parts]
+    total = torch.linalg.vector_norm(torch.stack(norms, 1), dim=1)
+    share = torch.clamp_max(most / (total + 1e-6), 1.0).view(-1, 1, 1)
+    for part in parts:
+        part.mul_(share)
+
+
+def _limit_norms(layers: Layers, most: float) -> None:
+    """Scales the weights into each hidden unit down to a norm of `most` (Srivastava et al. 2014,
+    "Dropout")."""
+    for weight in layers.weights[:-1]:
+        norms = torch.linalg.vector_norm(weight, dim=1, keepdim=True)
+        weight.mul_(torch.clamp_max(most / norms, 1.0))
 
 
 def evaluate(
@@ -209,7 +248,7 @@ def answers(network: Network, examples: Examples, rows: Tensor) -> Answers:
     """Returns the network's logits for rows, (steps, R, B), and the labels."""
     buffers = Pass(network, rows.shape[2])
     inputs = buffers.inputs.flatten(0, 1)
-    logits = _class_major_zeros(rows)
+    logits = _class_major_zeros(rows, examples.classes)
     for index, answer in zip(rows.flatten(1), logits, strict=True):
         torch.index_select(examples.images, 0, index, out=inputs)
         buffers.forward(answer)
@@ -221,7 +260,7 @@ def _forwarded(network: Network, examples: Examples, rows: Tensor) -> Iterator[P
     buffers."""
     for part in _batches(rows, CHUNK):
         buffers = Pass(network, part.shape[2])
-        inputs, logits = buffers.inputs.flatten(0, 1), _class_major_zeros(part)
+        inputs, logits = buffers.inputs.flatten(0, 1), _class_major_zeros(part, examples.classes)
         for index, answer in zip(part.flatten(1), logits, strict=True):
             torch.index_select(examples.images, 0, index, out=inputs)
             buffers.forward(answer)
@@ -236,9 +275,9 @@ def _batches(rows: Tensor, size: int) -> list[Tensor]:
     return [part.transpose(0, 1).contiguous() for part in shaped]
 
 
-def _class_major_zeros(rows: Tensor) -> Tensor:
+def _class_major_zeros(rows: Tensor, classes: int) -> Tensor:
     steps, replicates, batch = rows.shape
-    return torch.zeros(steps, replicates, CLASSES, batch, device=rows.device)
+    return torch.zeros(steps, replicates, classes, batch, device=rows.device)
 
 
 def _correct(logits: Tensor, labels: Tensor) -> int:

@@ -53,6 +53,7 @@ class Done:
     """A task has ended, with the test figures, one per seed, if it was tested.
 
     test_right and valid_right: which images are right, one text per seed, see study.metrics.packed.
+    test_recall: the share of each class that is right, one list per seed.
     confusion: one per seed, see training.confusion.inspect. model: the network of an `all_images`
     task, as the bytes of a safetensors file.
     """
@@ -61,6 +62,7 @@ class Done:
     test_loss: list[float] | None = None
     test_accuracy: list[float] | None = None
     test_right: list[str] | None = None
+    test_recall: list[list[float]] | None = None
     valid_right: list[str] | None = None
     confusion: list[dict[str, Any]] | None = None
     model: bytes | None = None

@@ -17,7 +17,7 @@ from hpo.study.metrics import packed
 from hpo.training import confusion
 from hpo.training.network import Network
 from hpo.training.tensors import all_rows, choose_device, examples, split_rows
-from hpo.training.train import Epoch, evaluate, train
+from hpo.training.train import Epoch, Examples, evaluate, train
 from hpo.workers.messages import Done, EpochDone, Failed, Ready, Stop, Task
 from hpo.workers.shared_data import SharedDataset
 
@@ -71,7 +71,7 @@ def answers(
 def _trained(
     task: Task, dataset: data.Dataset, device: torch.device, should_stop: Callable[[], bool]
 ) -> Iterator[EpochDone | Done]:
-    images = examples(dataset.train_images, dataset.train_labels, device)
+    images = examples(dataset.train_images, dataset.train_labels, dataset.classes, device)
     splits = [all_rows(dataset) if task.all_images else split_rows(dataset, s) for s in task.seeds]
     stopped, last = False, None
 
@@ -95,7 +95,7 @@ def _trained(
 def _tested(last: Epoch, task: Task, dataset: data.Dataset, device: torch.device) -> Done:
     """Tests the trained networks: the only function that reads the test images."""
     network = last.network
-    images = examples(dataset.test_images, dataset.test_labels, device)
+    images = examples(dataset.test_images, dataset.test_labels, dataset.classes, device)
     rows: Tensor = torch.arange(len(images.labels), device=device)
     everywhere = rows.expand(network.replicates, -1)
     loss, accuracy, right = evaluate(network, images, everywhere, right=True)
@@ -104,9 +104,17 @@ def _tested(last: Epoch, task: Task, dataset: data.Dataset, device: torch.device
         test_loss=loss,
         test_accuracy=accuracy,
         test_right=_bits(right),
+        test_recall=None if right is None else [_recall(of, images) for of in right],
         valid_right=_bits(last.valid_right),
-        confusion=confusion.inspect(network, images) if task.inspect else None,
+        confusion=confusion.inspect(network, images, dataset.shape) if task.inspect else None,
     )
+
+
+def _recall(right: Tensor, images: Examples) -> list[float]:
+    """Returns the share of each class that is right."""
+    labels = images.labels.cpu()
+    found = torch.bincount(labels[right], minlength=images.classes)
+    return (found / torch.bincount(labels, minlength=images.classes)).tolist()
 
 
 def _bits(right: Tensor | None) -> list[str] | None:

@@ -31,7 +31,9 @@ NETWORKS = {
 def main() -> None:
     torch.set_num_threads(1)
     dataset = data.load("mnist", Path(os.environ["HPO_DATA_DIR"]))
-    images = examples(dataset.train_images, dataset.train_labels, torch.device("cpu"))
+    images = examples(
+        dataset.train_images, dataset.train_labels, dataset.classes, torch.device("cpu")
+    )
     for name, (replicates, changes) in NETWORKS.items():
         settings = {"activation": "sigmoid", "optimizer": "sgd", "lr": 0.1, "epochs": ROUNDS + 1}
         config = Config(**{**settings, **changes})

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import tomli_w
 from forked import SECONDS, check, command, listing
@@ -364,6 +365,9 @@ def test_damaged_datasets_are_read_or_refused(small_mnist, tmp_path, amount, tal
     )  # fmt: skip
 
 
+FORM = images.Form(784, (28, 28))
+
+
 @pytest.fixture(scope="module")
 def best(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     """The files of a small network's best/ folder."""
@@ -374,7 +378,7 @@ def best(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     from hpo.workers.worker import _packed
 
     config = Config(depth=1, width=8, activation="relu", optimizer="sgd", lr=0.1)
-    network = Network([784, 8, 10], "relu", [torch.Generator()], torch.device("cpu"))
+    network = Network(config, 784, 10, [torch.Generator()], torch.device("cpu"))
     about = {"name": "mnist-5k", "checksum": "x", "features": 784, "train": 3, "valid": 1}
     said = tomli_w.dumps(describe_winner("study", 0, config, about))
     return {"model.safetensors": _packed(network), "config.toml": said.encode()}
@@ -404,6 +408,38 @@ def odd_arrays(pixels: np.ndarray) -> bytes:
     return npz.getvalue()
 
 
+def own_files() -> dict[str, bytes]:
+    """The user's own data, in files of each form."""
+    frame = pd.DataFrame({"a": np.arange(40.0), "b": np.arange(40)[::-1], "label": ["x", "y"] * 20})
+    npz, parquet = BytesIO(), BytesIO()
+    np.savez(npz, x=frame[["a", "b"]].to_numpy(), y=np.arange(40) % 2)
+    frame.to_parquet(parquet)
+    csv = frame.to_csv(index=False).encode()
+    found = {"d.npz": npz.getvalue(), "d.csv": csv, "d.csv.gz": gzip.compress(csv, mtime=0)}
+    return found | {"d.parquet": parquet.getvalue()}
+
+
+def test_damaged_data_of_the_users_own_are_read_or_refused(folder, amount, tally):
+    rng, outcomes, count = random.Random(4), Counter(), amount(100, 4000)
+    written = own_files()
+    for _ in range(count):
+        name = rng.choice(sorted(written))
+        (folder / name).write_bytes(damaged(written[name], rng))
+        try:
+            loaded = data.load(str(folder / name), folder)
+            data.check(loaded)
+            outcomes["read"] += 1
+        except InputError as error:
+            outcomes["refused"] += 1
+            for line in str(error).splitlines():
+                assert line.startswith((str(folder / name), f"dataset {name!r}")), line
+    assert outcomes["refused"] > count / 4
+    tally(
+        "6.6", "the user's own data in .npz, CSV and Parquet files, damaged", count,
+        f"{outcomes['refused']:,} refused in a line, {outcomes['read']:,} still read",
+    )  # fmt: skip
+
+
 def test_damaged_networks_and_images_are_read_or_refused(best, folder, amount, tally):
     from hpo.model import weights as saved
 
@@ -418,7 +454,7 @@ def test_damaged_networks_and_images_are_read_or_refused(best, folder, amount, t
         path.write_bytes(damaged(files[name], rng))
         started = time.monotonic()
         try:
-            saved.load(folder / "best") if name in best else images.read(path, 784)
+            saved.load(folder / "best") if name in best else images.read(path, FORM)
             outcomes["read"] += 1
         except InputError as error:
             outcomes["refused"] += 1

@@ -17,7 +17,8 @@ DIGITS = {"test_accuracy": 2, "test_loss": 4, "train_seconds": 2}
 
 def data_text(study: StoredGrid) -> str:
     """Data: MNIST; with a warning if the study file names other data."""
-    warning = "" if study.data["name"] == study.file.dataset else f", not {study.file.dataset}"
+    asked = study.file.dataset.short
+    warning = "" if study.data["name"] == asked else f", not {asked}"
     return f"Data: {study.data_name}{warning}"
 
 
@@ -53,7 +54,7 @@ def reported(cell: Cell, figure: str, which: int | None = None) -> str:
 def setting(cell: Cell, column: str) -> str:
     config = cell.config
     if column == "hidden_layers":
-        return f"{config.depth} × {config.width}"
+        return config.layers
     if column == "activation":
         return label(ACTIVATIONS, config.activation)
     if column == "optimizer":
@@ -77,11 +78,14 @@ def cells_table(
     measured = [c for c in columns if c in FIGURES]
     both = ("reported", "reproduced")
     results = [(COLUMNS[c], both) if published else COLUMNS[c] for c in measured]
-    headers = ["Model", *(COLUMNS[c] for c in settings), *results, "Seeds"]
+    further = any(cell.config.further for cell, _ in rows)
+    more = ["Further"] if further else []
+    headers = ["Model", *(COLUMNS[c] for c in settings), *more, *results, "Seeds"]
     body = []
     for cell, which in rows:
         label = cell.label if which is None or not cell.reported else cell.reported[which].label
         line = [label, *(setting(cell, c) for c in settings)]
+        line += [cell.config.further or "–"] if further else []
         for figure in measured:
             line += [reported(cell, figure, which)] if published else []
             line.append(reproduced(study, cell, figure))

@@ -21,10 +21,10 @@ def run_table(study: StoredStudy, more: Sequence[list[str]] = ()) -> Table:
 
 def other_data(study: StoredGrid | StoredSearch) -> list[str]:
     """Returns a sentence if the study was run on another dataset than its file names."""
-    if study.data["name"] == study.file.dataset:
+    if study.data["name"] == study.file.dataset.short:
         return []
     return [
-        f"These figures are of {study.data_name}, not of {study.file.dataset}; they "
+        f"These figures are of {study.data_name}, not of {study.file.dataset.short}; they "
         "cannot be compared with its figures."
     ]
 

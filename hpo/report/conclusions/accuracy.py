@@ -1,6 +1,5 @@
 """The report's section on how exact the accuracies are: over seeds, and over test images."""
 
-import base64
 import math
 from collections.abc import Sequence
 
@@ -135,9 +134,10 @@ def _disputed(
     stored = study.images[str(image)]
     if not stored["pixels"]:
         return None
-    pixels = np.frombuffer(base64.b64decode(stored["pixels"]), np.uint8)
-    side = math.isqrt(len(pixels))
     right = [f"{int(of[image].sum())} of {len(of)}" for of in (ours, theirs)]
     return figures.Disputed(
-        pixels=pixels.reshape(side, side), label=stored["label"], ours=right[0], theirs=right[1]
+        pixels=study.picture(stored["pixels"]),
+        label=study.classes[stored["label"]],
+        ours=right[0],
+        theirs=right[1],
     )

@@ -9,19 +9,21 @@ import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
-from hpo.report.figures.style import BLACK, GREY, blank, drawing, svg_text
+from hpo.report.figures.style import BLACK, GREY, blank, drawing, fit, svg_text, width
 
 ACROSS = 8  # images in a row
+NAME = 1.5  # inches of a class's name, at most
+NUMBERED = 26  # classes up to which the matrix has numbers
 
 
 @dataclass(frozen=True, kw_only=True)
 class WorstImage:
-    """A misclassified image. pixels: bytes (height, width), 255 is ink. probability: of its label,
-    0 to 1."""
+    """A misclassified image. pixels: bytes (height, width), 255 is ink, or (height, width, 3).
+    probability: of its label, 0 to 1."""
 
     pixels: np.ndarray
-    label: int
-    predicted: int
+    label: str
+    predicted: str
     probability: float
 
 
@@ -31,18 +33,25 @@ class Disputed:
     theirs: with how many seeds each network gets it right."""
 
     pixels: NDArray[np.uint8]
-    label: int
+    label: str
     ours: str
     theirs: str
 
 
-def confusion(matrix: Sequence[Sequence[float]]) -> str:
+def confusion(matrix: Sequence[Sequence[float]], names: Sequence[str]) -> str:
     """Draws the images of each label (row) by predicted class (column). Colour marks only mistakes.
-    Beside each row: the percentage that is right."""
+    Beside each row: the percentage that is right. names: of the classes."""
     with drawing(**{"axes.grid": False, "axes.spines.left": False}):
         counts = np.asarray(matrix, float)
         classes, mistakes = len(counts), np.where(np.eye(len(counts)), np.nan, counts)
-        figure = blank(1.0 + 0.33 * classes, left=0.55, right=0.75, top=0.35, bottom=0.5)
+        labels = [fit(name, NAME) for name in names]
+        widest, across = width(labels), (8 - 1.3) / classes
+        upright = widest > 0.9 * across
+        below = widest + 0.45 if upright else 0.5
+        row = 0.33 if classes <= NUMBERED else 0.16
+        figure = blank(
+            0.5 + below + row * classes, left=0.45 + widest, right=0.75, top=0.35, bottom=below
+        )
         axes = figure.subplots()
         axes.spines["bottom"].set_visible(False)
         shades = mpl.colormaps["Blues"].with_extremes(bad="#EDEDED")
@@ -50,13 +59,14 @@ def confusion(matrix: Sequence[Sequence[float]]) -> str:
         mesh = axes.pcolormesh(
             np.ma.masked_invalid(mistakes), cmap=shades, vmin=0, vmax=top, edgecolor="white",
         )  # fmt: skip
-        for (row, column), number in np.ndenumerate(counts):
-            dark = row != column and number > 0.55 * top
+        for (line, column), number in np.ndenumerate(counts if classes <= NUMBERED else []):
+            dark = line != column and number > 0.55 * top
             axes.text(
-                column + 0.5, row + 0.5, _number(number), ha="center", va="center", fontsize=8.5,
+                column + 0.5, line + 0.5, _number(number), ha="center", va="center",
+                fontsize=8.5 if classes <= 12 else 6.5,
                 color="white" if dark else BLACK if number else GREY,
             )  # fmt: skip
-        _confusion_axes(axes, counts)
+        _confusion_axes(axes, counts, labels, upright=upright)
         figure.colorbar(mesh, ax=axes, label="Mistakes (images)", fraction=0.03, pad=0.09)
         return svg_text(figure)
 
@@ -67,17 +77,21 @@ def _number(value: float) -> str:
     return f"{value:.0f}" if float(value).is_integer() or value >= 100 else f"{value:.1f}"
 
 
-def _confusion_axes(axes: Axes, counts: np.ndarray) -> None:
-    """Orders the classes from the top left and writes each row's percentage."""
+def _confusion_axes(
+    axes: Axes, counts: np.ndarray, labels: Sequence[str], *, upright: bool
+) -> None:
+    """Orders the classes from the top left and writes each row's percentage. upright: whether the
+    columns' names are too wide to lie."""
     classes = len(counts)
     axes.set(xlabel="Predicted", ylabel="Label", ylim=(classes, 0), aspect="auto")
-    axes.set_xticks(np.arange(classes) + 0.5, [str(c) for c in range(classes)])
-    axes.set_yticks(np.arange(classes) + 0.5, [str(c) for c in range(classes)])
+    size = 9 if classes <= NUMBERED else 6
+    axes.set_xticks(np.arange(classes) + 0.5, labels, rotation=90 if upright else 0, fontsize=size)
+    axes.set_yticks(np.arange(classes) + 0.5, labels, fontsize=size)
     axes.tick_params(length=0)
     for place, row in enumerate(counts):
         right = f"{100 * row[place] / row.sum():.1f}%" if row.sum() > 0 else "–"
-        axes.text(classes + 0.12, place + 0.5, right, va="center", fontsize=8.5)
-    axes.text(classes + 0.12, -0.06, "correct", va="bottom", fontsize=8.5, color="#555555")
+        axes.text(1.012 * classes, place + 0.5, right, va="center", fontsize=8.5 * size / 9)
+    axes.text(1.012 * classes, -0.06, "correct", va="bottom", fontsize=8.5, color="#555555")
 
 
 def worst_images(images: Sequence[WorstImage]) -> str:
@@ -96,9 +110,17 @@ def worst_images(images: Sequence[WorstImage]) -> str:
             axes.set(xticks=[], yticks=[])
             for spine in axes.spines.values():
                 spine.set(visible=True, color="#BBBBBB")
-            text = f"{image.label}, taken for {image.predicted}\n({_chance(image.probability)})"
+            text = _taken_for(image.label, image.predicted, f"({_chance(image.probability)})")
             axes.set_xlabel(text, fontsize=8)
         return svg_text(figure)
+
+
+def _taken_for(label: str, predicted: str, probability: str) -> str:
+    """7, taken for 2 (0.1%): two lines, or three for long names."""
+    one_line = f"{label}, taken for {predicted}"
+    if width([one_line], 8) <= 0.95:
+        return f"{one_line}\n{probability}"
+    return f"{fit(label, 0.95, 8)},\nnot {fit(predicted, 0.75, 8)}\n{probability}"
 
 
 def _chance(probability: float) -> str:
@@ -121,7 +143,8 @@ def disputed(groups: Sequence[tuple[str, Sequence[Disputed]]]) -> str:
                 axes.set_visible(False)
             for axes, image in zip(row, images, strict=False):
                 axes.imshow(image.pixels, cmap="Greys", vmin=0, vmax=255, interpolation="none")
-                axes.set_xlabel(f"{image.label}: {image.ours}\nand {image.theirs}", fontsize=8)
+                label = fit(f"{image.label}: {image.ours}", 0.95, 8)
+                axes.set_xlabel(f"{label}\nand {image.theirs}", fontsize=8)
             for axes in row:
                 axes.set(xticks=[], yticks=[])
                 for spine in axes.spines.values():

@@ -1,0 +1,51 @@
+"""Recall of each class and balanced accuracy, for data whose classes are unbalanced."""
+
+import numpy as np
+
+from hpo.report.blocks.page import Table
+from hpo.storage.results import StoredGrid
+
+MOST = 10  # classes shown
+
+
+def recall_table(study: StoredGrid) -> Table | None:
+    """Returns a row per cell: mean balanced accuracy, and the mean recall of each class; None for
+    balanced classes and where no recall is stored.
+
+    Recall: the share of a class's test images that the network gets right. Balanced accuracy: the
+    mean of the classes' recalls (scikit-learn's balanced_accuracy_score).
+    """
+    if not study.data.get("unbalanced"):
+        return None
+    by_cell: dict[str, list[list[float]]] = {}
+    for trial in study.frozen:
+        if trial.state.name == "COMPLETE" and "test_recall" in trial.user_attrs:
+            recall = trial.user_attrs["test_recall"]
+            by_cell.setdefault(trial.user_attrs["cell"], []).append(recall)
+    if not by_cell:
+        return None
+    every = np.mean([np.mean(recalls, axis=0) for recalls in by_cell.values()], axis=0)
+    shown = sorted(np.argsort(every, kind="stable")[:MOST])
+    rows = []
+    for cell in study.file.cells:
+        if cell.name in by_cell:
+            recalls = 100 * np.array(by_cell[cell.name])
+            means = [f"{recalls[:, place].mean():.1f}" for place in shown]
+            rows.append([cell.label, _spread(recalls.mean(axis=1)), *means, str(len(recalls))])
+    names = tuple(study.classes[place] for place in shown)
+    which = "each class"
+    if len(shown) < len(every):
+        which = f"the {MOST} hardest of {len(every)} classes"
+    return Table(
+        headers=["Model", "Balanced accuracy (%)", ("Recall (%)", names), "Seeds"],
+        rows=rows,
+        caption=f"The classes of {study.data_name} are unbalanced. Recall of {which}: the share of "
+        "its test images that is right, mean over seeds. Balanced accuracy: the mean of all "
+        "classes' recalls, ± standard deviation over seeds.",
+    )
+
+
+def _spread(values: np.ndarray) -> str:
+    if len(values) == 1:
+        return f"{values.mean():.2f}"
+    return f"{values.mean():.2f} ± {values.std(ddof=1):.2f}"

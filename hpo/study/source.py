@@ -1,0 +1,96 @@
+"""Where a study's data come from: a known dataset, or files of the user's."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import WithJsonSchema, WrapValidator
+
+from hpo.study.fields import Table, Text, fault
+from hpo.study.names import DATASETS, label
+from hpo.text import quoted
+
+FILES = (".npz", ".csv", ".csv.gz", ".parquet")
+FORMS = "the path of an .npz, .csv or .parquet file or of a folder of images (./folder)"
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where data come from.
+
+    name: a known dataset, or the path of a file or folder. test: the file with the test part;
+    empty: the first file's own, or a part that is held out. label: the column with the labels;
+    empty: a usual name.
+    """
+
+    name: str
+    test: str = ""
+    label: str = ""
+
+    @property
+    def known(self) -> bool:
+        return self.name in DATASETS
+
+    @property
+    def short(self) -> str:
+        """Returns the name of the dataset: a known one, or the name of the file."""
+        return self.name if self.known else Path(self.name).resolve().name
+
+    @property
+    def title(self) -> str:
+        """Returns the name in reports."""
+        return label(DATASETS, self.short)
+
+    def within(self, folder: Path) -> "Source":
+        """Returns the source with relative paths that start from `folder`."""
+        if self.known:
+            return self
+        test = str(folder / self.test) if self.test else ""
+        return replace(self, name=str(folder / self.name), test=test)
+
+
+def fault_in(name: str) -> str | None:
+    """Returns what is wrong with the name of a dataset; None for a known one and for a path."""
+    if name in DATASETS or name.lower().endswith(FILES) or "/" in name or "\\" in name:
+        return None
+    return f"must be one of {', '.join(DATASETS)}, or {FORMS}, got {quoted(name)}"
+
+
+class SourceTable(Table):
+    """The user's own data. file: the path of an .npz, .csv or .parquet file, or of a folder with a
+    folder of images for each class. test: another file with the test part. label: the column with
+    the labels."""
+
+    file: Text
+    test: Text = ""
+    label: Text = ""
+
+
+def _read(value: Any, handler: Any) -> Source:
+    if isinstance(value, Source):
+        return value
+    if isinstance(value, dict):
+        table = handler(value)
+        source = Source(table.file, table.test, table.label)
+    elif isinstance(value, str):
+        source = Source(value)
+    else:
+        known = ", ".join(DATASETS)
+        raise fault(f"must be one of {known}, a path or a table with file, got {quoted(value)}")
+    if wrong := fault_in(source.name):
+        raise fault(wrong)
+    return source
+
+
+_SCHEMA = {
+    "anyOf": [
+        {"type": "string", "examples": list(DATASETS)},
+        {
+            "type": "object",
+            "properties": {key: {"type": "string"} for key in ("file", "test", "label")},
+            "required": ["file"],
+            "additionalProperties": False,
+        },
+    ]
+}
+SourceField = Annotated[SourceTable, WrapValidator(_read), WithJsonSchema(_SCHEMA)]
