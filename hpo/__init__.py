@@ -3,16 +3,21 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from hpo.api import Result, load, run
     from hpo.objective import Objective
 
-__all__ = ["Objective"]
+__all__ = ["Objective", "Result", "load", "run"]
 __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
-    """hpo.Objective, loaded when it is asked for: it brings torch."""
+    """Loads what is asked for: hpo.Objective brings torch."""
     if name == "Objective":
         from hpo.objective import Objective
 
         return Objective
+    if name in ("Result", "load", "run"):
+        from hpo import api
+
+        return getattr(api, name)
     raise AttributeError(f"module 'hpo' has no attribute {name!r}")

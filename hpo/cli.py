@@ -29,8 +29,7 @@ app = typer.Typer(
 data_app = typer.Typer(help="Download a dataset ahead of time, or list them.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 
-DEFAULT_STORAGE = "sqlite:///hpo.db"
-DEFAULT_OUT = Path("reports")
+DEFAULT_STORAGE, DEFAULT_OUT = session.DEFAULT_STORAGE, session.DEFAULT_OUT
 DEVICES = ("auto", "cpu", "cuda", "mps")
 POOLS = ("local", "ray")
 STOPPED = 130
@@ -110,6 +109,8 @@ SamplerSeed = Annotated[
     int | None, _option("Search: the sampler's seed.", least=0, show_default=FILE)
 ]
 Pruner = Annotated[str | None, _option("Search: ", known=PRUNERS, show_default=FILE)]
+LIKE = "Search: begin with the trials of another stored search, or of its own past space."
+Like = Annotated[str | None, _option(LIKE, metavar="STUDY")]
 PROCESSES = "Trainings at once; on this machine, processes with one torch thread each."
 CORES = "the cores this process may use; with --pool ray, what the cluster has room for"
 Workers = Annotated[int | None, _option(PROCESSES, least=1, show_default=CORES)]
@@ -187,13 +188,14 @@ def run(
     sampler: Sampler = None,
     sampler_seed: SamplerSeed = None,
     repeats: Repeats = None,
+    like: Like = None,
     pruner: Pruner = None,
     workers: Workers = None,
     pool: Pool = "local",
     ray_address: RayAddress = None,
     cpus_per_trial: CpusPerTrial = None,
     gpus_per_trial: GpusPerTrial = None,
-    epoch_limit: EpochLimit = 600.0,
+    epoch_limit: EpochLimit = session.EPOCH_LIMIT,
     dataset: DatasetName = None,
     data_dir: DataDir = None,
     storage: Storage = DEFAULT_STORAGE,
@@ -209,7 +211,7 @@ def run(
     """Run or resume a study, then write its report."""
     options = session.Options(**locals())
     ignore_output_errors()
-    if not session.run(options):
+    if not session.run(options).complete:
         raise typer.Exit(1)
 
 
@@ -313,6 +315,51 @@ def dashboard(
             print(f"WARNING: the dashboard has no login; whoever reaches {host} can delete studies")
         print(f"optuna-dashboard on {server.address} (Ctrl-C ends it)", flush=True)
         server.serve_forever()
+
+
+EXPORTS = ("csv", "parquet", "tensorboard", "mlflow", "onnx", "torch-export")
+To = Annotated[str, _option("", "--to", known=EXPORTS)]
+EXPORTED = "Where it goes: OUT/STUDY/. MLflow goes to MLFLOW_TRACKING_URI if that is set."
+ExportOut = Annotated[Path, _option(EXPORTED, "--out")]
+REPORTS = "Where the reports lie, with a search's saved winner."
+Reports = Annotated[Path, _option(REPORTS, "--reports")]
+
+
+@app.command()
+def export(
+    study: StudyArgument,
+    to: To,
+    storage: Storage = DEFAULT_STORAGE,
+    name: Name = None,
+    out: ExportOut = Path("exports"),
+    reports: Reports = DEFAULT_OUT,
+    data_dir: DataDir = None,
+) -> None:
+    """Hand a stored study to other programs, after or during its run; or a search's winner."""
+    from hpo.export.study import export as hand_over
+    from hpo.storage.open import open_storage
+    from hpo.storage.results import load_study
+
+    stored_name = _stored_name(study, name)
+    session.check_writable(out, stored_name)
+    stored = load_study(open_storage(storage, create=False), stored_name)
+    for path in hand_over(stored, to, out / stored_name, reports / stored_name, data_dir):
+        print(f"exported: {path}")
+
+
+KINDS = ("search", "grid")
+Kind = Annotated[str, _option("What the study is: ", "--kind", known=KINDS)]
+
+
+@app.command()
+def init(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The study's name: NAME.toml.")],
+    kind: Kind = "search",
+    dataset: DatasetName = None,
+) -> None:
+    """Write a commented study file to start from."""
+    path = study_file.write_template(name, kind, dataset or "mnist")
+    print(f"{path}: change it, then: hpo run {path}")
 
 
 @app.command()

@@ -9,7 +9,7 @@ import optuna
 
 from hpo.data import datasets as data
 from hpo.errors import InputError
-from hpo.run.samplers import mark_diverged
+from hpo.runs.samplers import mark_diverged
 from hpo.storage import trial as record
 from hpo.storage.trial import WORST
 from hpo.study.config import HYPERPARAMETERS, Config, Seeds

@@ -16,62 +16,91 @@ import typer
 from hpo.errors import InputError
 from hpo.passwords import without_password
 from hpo.study import file as study_file
-from hpo.study.source import Source
-from hpo.text import legible
+from hpo.study.names import PRUNERS, SAMPLERS
+from hpo.study.source import Source, fault_in
+from hpo.text import legible, quoted
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
     from hpo.data.datasets import Dataset
-    from hpo.run.loop import End
-    from hpo.run.runner import Run
+    from hpo.runs.loop import End
+    from hpo.runs.runner import Run
     from hpo.storage.lock import Holder
     from hpo.storage.results import StoredGrid, StoredSearch
     from hpo.watch.note import Notes
     from hpo.workers.pool import MakePool
+
+DEFAULT_STORAGE = "sqlite:///hpo.db"
+DEFAULT_OUT = Path("reports")
+EPOCH_LIMIT = 600.0  # seconds
 
 # The modules of a run are imported in functions: torch loads in the workers' server meanwhile.
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """The options of `hpo run`, see `hpo run --help`; None: the study file's or the default."""
+    """The options of `hpo run`, see `hpo run --help`; None: the study file's or the default.
+
+    command: what the report shows as the command; None: what was typed. Raises InputError for a
+    number that is too small.
+    """
 
     study: str
-    seeds: int | None
-    until_resolved: bool
-    changed_claims: bool
-    trials: int | None
-    timeout: float | None
-    sampler: str | None
-    sampler_seed: int | None
-    repeats: int | None
-    pruner: str | None
-    workers: int | None
-    pool: str
-    ray_address: str | None
-    cpus_per_trial: float | None
-    gpus_per_trial: float | None
-    epoch_limit: float
-    dataset: str | None
-    data_dir: Path | None
-    storage: str
-    out: Path
-    name: str | None
-    device: str
-    with_dashboard: bool
-    artifacts: Path | None
-    fresh: bool
-    yes: bool
-    quiet: bool
+    seeds: int | None = None
+    until_resolved: bool = False
+    changed_claims: bool = False
+    trials: int | None = None
+    timeout: float | None = None
+    sampler: str | None = None
+    sampler_seed: int | None = None
+    repeats: int | None = None
+    like: str | None = None
+    pruner: str | None = None
+    workers: int | None = None
+    pool: str = "local"
+    ray_address: str | None = None
+    cpus_per_trial: float | None = None
+    gpus_per_trial: float | None = None
+    epoch_limit: float = EPOCH_LIMIT
+    dataset: str | None = None
+    data_dir: Path | None = None
+    storage: str = DEFAULT_STORAGE
+    out: Path = DEFAULT_OUT
+    name: str | None = None
+    device: str = "auto"
+    with_dashboard: bool = False
+    artifacts: Path | None = None
+    fresh: bool = False
+    yes: bool = False
+    quiet: bool = False
+    command: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("seeds", "trials", "repeats", "workers", "epoch_limit"):
+            if (value := getattr(self, name)) is not None and not value >= 1:
+                option = name.replace("_", "-")
+                raise InputError(f"--{option}: must be at least 1, got {quoted(value)}")
+        if self.dataset is not None and (wrong := fault_in(self.dataset)):
+            raise InputError(f"--dataset: {wrong}")
+        for name, known in (("sampler", SAMPLERS), ("pruner", PRUNERS)):
+            if getattr(self, name) not in (None, *known):
+                given = quoted(getattr(self, name))
+                raise InputError(f"--{name}: must be one of {', '.join(known)}, got {given}")
 
 
-def run(options: Options) -> bool:
-    """Runs or resumes a study, then writes its report.
+@dataclass(frozen=True, kw_only=True)
+class Ran:
+    """What a run has made. name: of the study in the storage. complete: whether there is a result,
+    a report and, for a search, the saved winner."""
 
-    Returns whether there is a result, a report and, for a search, the saved winner. Raises
-    InputError, and KeyboardInterrupt if the run was stopped.
-    """
+    name: str
+    complete: bool
+
+
+def run(options: Options) -> Ran:
+    """Runs or resumes a study, then writes its report. Raises InputError, and KeyboardInterrupt if
+    the run was stopped."""
     file = _with_options(study_file.load(options.study), options)
     name = study_file.check_name(file.name if options.name is None else options.name)
     if isinstance(file, study_file.SearchStudy) and (options.repeats or 1) > 1:
@@ -91,17 +120,36 @@ def run(options: Options) -> bool:
     if options.pool == "local":
         pool.require_device(options.device)
 
+    if file.model:
+        from hpo.workers import pool
+
+        pool.require_model(study_file.example(file), file.folder, dataset)
+
     import hpo.report.write  # noqa: F401  # while the workers' server loads torch
     from hpo.storage.lock import only_run
 
+    if options.like == name:
+        name = _successor(options, file, dataset, name)
     with ExitStack() as stack:
         absolute = storages.absolute(options.storage)
         holder = stack.enter_context(only_run(absolute, name, say))
         workers = _workers(options, dataset, stack)
-        return _run(options, file, dataset, name, holder, workers, stack)
+        return Ran(name=name, complete=_run(options, file, dataset, name, holder, workers, stack))
 
 
-def _repeat(options: Options, file: study_file.SearchStudy, name: str) -> bool:
+def _successor(options: Options, file: study_file.StudyFile, dataset: "Dataset", name: str) -> str:
+    """Returns the name of the study that goes on from a stored one whose space has changed."""
+    from hpo.runs.study import successor
+    from hpo.storage.open import open_storage
+
+    own = successor(open_storage(options.storage), file, dataset, name)
+    if own != name:
+        say(f"the space has changed since study {name!r} was stored; going on as study {own!r}")
+    check_writable(options.out, own)
+    return own
+
+
+def _repeat(options: Options, file: study_file.SearchStudy, name: str) -> Ran:
     """Runs the search with several sampler seeds, each as a study of its own; the first one last,
     so that its report has the others beside it."""
     assert options.repeats
@@ -110,8 +158,8 @@ def _repeat(options: Options, file: study_file.SearchStudy, name: str) -> bool:
         own = name if number == 0 else f"{name}.repeat-{number + 1}"
         seed = file.sampler_seed + number
         once = dataclasses.replace(options, repeats=None, name=own, sampler_seed=seed)
-        done = run(once) and done
-    return done
+        done = run(once).complete and done
+    return Ran(name=name, complete=done)
 
 
 def _workers(options: Options, dataset: "Dataset", stack: ExitStack) -> "tuple[MakePool, int]":
@@ -143,8 +191,8 @@ def _run(
     stack: ExitStack,
 ) -> bool:
     """Trains the study, now that this process holds it, and writes report and note."""
-    from hpo.run import provenance
-    from hpo.run.runner import Run
+    from hpo.runs import provenance
+    from hpo.runs.runner import Run
     from hpo.storage.open import artifacts_folder, open_storage
     from hpo.storage.retry import retrying
     from hpo.watch.artifacts import CurveArtifacts
@@ -157,7 +205,8 @@ def _run(
     artifacts = options.artifacts or artifacts_folder(options.storage)
     if options.fresh:
         _delete(storage, name, options.yes, artifacts, holder)
-    origin = provenance.collect(sys.argv[1:])
+    command = options.command or provenance.command_line(sys.argv[1:])
+    origin = provenance.collect(without_password(command))
     notes = Notes(storage, origin["command"])
     watchers = (
         Heartbeat(holder),
@@ -186,7 +235,7 @@ def _train_and_report(
 ) -> bool:
     """Writes the report of what is stored, however the training ends."""
     from hpo.model.folder import Unsaved
-    from hpo.run.loop import End
+    from hpo.runs.loop import End
     from hpo.storage.retry import StorageLost
     from hpo.workers.pool import PoolLost
 
@@ -214,12 +263,13 @@ def _train_and_report(
 
 
 def _train(run: "Run", file: study_file.StudyFile, name: str, options: Options) -> "End":
-    from hpo.run import runner
+    from hpo.runs import runner
 
     timeout = math.inf if options.timeout is None else options.timeout
     if isinstance(file, study_file.SearchStudy):
         folder = options.out / name / "best"
-        return runner.run_search(run, file, name=name, folder=folder, timeout=timeout)
+        like = None if options.like == name else options.like
+        return runner.run_search(run, file, name=name, folder=folder, timeout=timeout, like=like)
     return runner.run_grid(
         run,
         file,
@@ -298,16 +348,18 @@ def _with_options(file: study_file.StudyFile, options: Options) -> study_file.St
         "pruner": options.pruner,
     }
     if not isinstance(file, study_file.SearchStudy):
-        _refuse({**search, "repeats": options.repeats}, file.name, "grid")
+        _refuse({**search, "repeats": options.repeats, "like": options.like}, file.name, "grid")
         _check_rounds(options, file)
         return file
     grid = ("seeds", "until_resolved", "changed_claims")
     _refuse({key: getattr(options, key) or None for key in grid}, file.name, "search")
-    from hpo.run import samplers
+    from hpo.runs import samplers
 
     changes: dict[str, Any] = {key: v for key, v in search.items() if v is not None}
     if options.trials is not None or options.timeout is not None:
         changes["timeout"] = None  # these options replace the file's time limit
+    if options.trials is not None:
+        changes["stop_after"] = None
     changed = dataclasses.replace(file, **changes)
     samplers.check_together(changed, f"study {file.name!r}")
     return changed

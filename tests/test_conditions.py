@@ -10,7 +10,7 @@ import optuna
 import pandas as pd
 import pytest
 
-from hpo.run import samplers
+from hpo.runs import samplers
 from hpo.study.config import Config
 from hpo.study.space import completed, draw, parse_domain, size, space_faults, spelled, suggest
 

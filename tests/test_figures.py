@@ -415,17 +415,19 @@ def test_trial_curves_of_single_epochs_equal_values_and_none(values: tuple[float
 
 # --- mistakes ----------------------------------------------------------------------------------
 
+NAMES = [str(digit) for digit in range(10)]
+
 
 def test_confusion_gives_every_number_and_each_labels_share_of_right_answers():
     matrix = np.arange(100).reshape(10, 10).tolist()
-    found = texts(confusion.confusion(matrix))
+    found = texts(confusion.confusion(matrix, NAMES))
     assert {str(number) for number in range(100)} <= set(found)
     assert {"Label", "Predicted", "10.5%"} <= set(found)  # 99 of 945
 
 
 def test_confusion_colours_the_mistakes_alone(monkeypatch: pytest.MonkeyPatch):
     drawn = axes_of(monkeypatch, confusion)
-    confusion.confusion((np.eye(10) * 990 + 1).tolist())
+    confusion.confusion((np.eye(10) * 990 + 1).tolist(), NAMES)
     shown = drawn[0].collections[0].get_array()
     assert np.ma.getmaskarray(shown).reshape(10, 10).tolist() == np.eye(10, dtype=bool).tolist()
     assert shown.max() == 1
@@ -433,7 +435,7 @@ def test_confusion_colours_the_mistakes_alone(monkeypatch: pytest.MonkeyPatch):
 
 @pytest.mark.parametrize("matrix", [np.zeros((10, 10)), np.full((3, 3), 0.25)])
 def test_confusion_without_mistakes_of_means_and_of_few_classes(matrix: np.ndarray):
-    assert "Predicted" in texts(confusion.confusion(matrix.tolist()))
+    assert "Predicted" in texts(confusion.confusion(matrix.tolist(), NAMES[: len(matrix)]))
 
 
 @pytest.mark.parametrize("n", [1, 9])

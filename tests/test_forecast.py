@@ -2,7 +2,7 @@
 
 import pytest
 
-from hpo.run.forecast import Candidate, Spent, by_cost, by_count, finalists
+from hpo.runs.forecast import Candidate, Spent, by_cost, by_count, finalists
 
 
 def spent(cost: float, share: float, seconds: float) -> Spent:

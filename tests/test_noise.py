@@ -14,8 +14,8 @@ from hpo.errors import InputError
 from hpo.report import grid as grid_report
 from hpo.report import write as report
 from hpo.report.conclusions import noise
-from hpo.run.grid import GridPlan
-from hpo.run.study import binding
+from hpo.runs.grid import GridPlan
+from hpo.runs.study import binding
 from hpo.storage.open import open_storage
 from hpo.study import file as study_file
 from hpo.study.config import Seeds

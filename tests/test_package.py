@@ -49,7 +49,8 @@ def test_installed_wheel_runs_its_studies_by_name_away_from_the_checkout(
     file, studies = run(sys.executable, "-P", "-c", program, cwd=tmp_path, env=env).splitlines()
     assert Path(file) == installed / "hpo" / "__init__.py"
     assert studies.split() == [
-        f"{name}={name}" for name in ("grid-report", "interactions", "noise", "search")
+        f"{name}={name}"
+        for name in ("grid-report", "interactions", "noise", "search", "search-wide")
     ]
 
 
@@ -70,15 +71,17 @@ def test_wheel_holds_every_module_template_and_study_file(installed: Path):
 # Each folder, and what it may import of hpo: folders and modules that stand below it here. SMALL
 # tools are open to all.
 RULES = {
-    "cli": "session watch report run analysis workers model storage data study",
-    "session": "watch report run workers.pool workers.ray_cluster model storage data study",
-    "watch": "report report.figures report.conclusions report.blocks run analysis storage study",
+    "cli": "session export watch report runs analysis workers model storage data study",
+    "api": "session report report.conclusions model.weights storage study",
+    "session": "watch report runs workers.pool workers.ray_cluster model storage data study",
+    "export": "report report.blocks model data storage study",
+    "watch": "report report.figures report.conclusions report.blocks runs analysis storage study",
     "report": "report.conclusions report.blocks report.figures analysis model storage data study",
     "report.conclusions": "report.blocks report.figures analysis storage study",
     "report.blocks": "analysis storage study",
     "report.figures": "",
-    "objective": "run.samplers training storage.trial data study",
-    "run": "workers analysis model storage data study",
+    "objective": "runs.samplers training storage.trial data study",
+    "runs": "workers analysis model storage data study",
     "workers": "model.weights training data study",
     "analysis": "storage.results study",
     "model": "training data study",
@@ -88,7 +91,7 @@ RULES = {
     "study": "",
 }
 SMALL = {"errors", "text", "passwords", "process"}
-TORCH = {"training", "objective", "model.weights", "workers.worker"}
+TORCH = {"training", "objective", "export.winner", "model.weights", "workers.worker"}
 NO_OPTUNA = {"study", "data", "training", "model", "workers", "report.figures"}
 MOST_FILES = 12
 
@@ -157,8 +160,8 @@ def test_folders_import_only_what_the_rules_allow():
 
 
 def test_a_broken_rule_is_found():
-    assert broken_rules({"study.file": {"run.plan"}, "run.loop": {"workers.pool", "errors"}}) == [
-        "study.file imports run.plan"
+    assert broken_rules({"study.file": {"runs.plan"}, "runs.loop": {"workers.pool", "errors"}}) == [
+        "study.file imports runs.plan"
     ]
 
 
@@ -188,7 +191,7 @@ def test_few_folders_know_optuna():
     outside = {m: {name.split(".")[0] for name in imports(at_top(m))} for m in MODULES}
     users = {module for module, packages in outside.items() if "optuna" in packages}
     assert not {module for module in users if place_of(module) in NO_OPTUNA}
-    assert {"run.study", "storage.open"} <= users
+    assert {"runs.study", "storage.open"} <= users
 
 
 def loaded_with(module: str) -> set[str]:
@@ -231,7 +234,7 @@ def test_nothing_in_the_repository_chooses_by_test_figures():
         assert not chosen or path.stem == "grid-report", f"{path}: {chosen}"
     for path in (ROOT / "tests/benchmarks").glob("*.py"):
         assert not re.search(r"test_(accuracy|loss)", path.read_text("utf-8")), path
-    for module in ("run.search", "run.samplers", "study.finalists", "analysis.selection"):
+    for module in ("runs.search", "runs.samplers", "study.finalists", "analysis.selection"):
         names = {n.attr for n in ast.walk(MODULES[module]) if isinstance(n, ast.Attribute)}
         words = {n.value for n in ast.walk(MODULES[module]) if isinstance(n, ast.Constant)}
         assert not {name for name in names | words if str(name).startswith("test_")}, module
@@ -239,13 +242,13 @@ def test_nothing_in_the_repository_chooses_by_test_figures():
 
 def test_test_images_have_a_single_door():
     assert readers_of("test_images") == {"workers.worker", "data.datasets"}
-    counting = {"cli", "run.study", "run.runner"}  # they count the labels: len(dataset.test_labels)
+    counting = {"cli", "runs.study", "runs.runner"}  # they count them: len(dataset.test_labels)
     assert readers_of("test_labels") <= {"workers.worker", "data.datasets"} | counting
     functions = [
         node for node in MODULES["data.datasets"].body if isinstance(node, ast.FunctionDef)
     ]
     users = {f.name for f in functions if "dataset.test_" in ast.unparse(f)}
-    assert users == {"check", "test_pictures"}, "their form, and pictures for a report"
+    assert users == {"check", "test_pictures", "test_accuracy"}, "their form, and for a report"
     for module in counting:
         for node in ast.walk(MODULES[module]):
             parts = [] if is_count(node) else list(ast.iter_child_nodes(node))

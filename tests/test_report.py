@@ -19,8 +19,8 @@ from hpo.report import grid as grid_report
 from hpo.report import write as report
 from hpo.report.blocks import page, run_facts
 from hpo.report.figures import grid as figures
-from hpo.run.grid import distributions
-from hpo.run.study import binding
+from hpo.runs.grid import distributions
+from hpo.runs.study import binding
 from hpo.storage import results
 from hpo.storage import trial as record
 from hpo.storage.open import open_storage

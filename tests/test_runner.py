@@ -16,7 +16,7 @@ from scenes import alive, children, wait_for
 from tiny import tiny_dataset
 
 from hpo.errors import InputError
-from hpo.run import loop, plan, provenance, runner
+from hpo.runs import loop, plan, provenance, runner
 from hpo.storage import results
 from hpo.storage import trial as record
 from hpo.storage.open import open_storage
@@ -207,7 +207,7 @@ def test_a_timeout_starts_nothing_more_and_stops_what_runs(tmp_path):
 @pytest.mark.parametrize(("width", "size"), [(32, plan.STACK), (64, plan.STACK), (33, 1), (512, 1)])
 def test_small_networks_are_stacked_and_wide_ones_are_not(width, size):
     config = Config(depth=2, width=width, activation="relu", optimizer="sgd", lr=0.1)
-    assert plan.stack_size(config, plan.Shape(features=784, train_rows=48_000)) == size
+    assert plan.stack_size(config, plan.Shape(features=784, classes=10, train_rows=48_000)) == size
 
 
 # --- as a process of its own ---------------------------------------------------------------------

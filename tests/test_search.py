@@ -22,11 +22,11 @@ from hpo.model import weights as saved
 from hpo.report import search as search_report
 from hpo.report import search_tables
 from hpo.report import write as report
-from hpo.run import plan, provenance, runner
-from hpo.run.loop import End
-from hpo.run.samplers import check_together
-from hpo.run.search import FAILURES_IN_A_ROW, SearchPlan
-from hpo.run.study import binding, clean_up, open_study
+from hpo.runs import plan, provenance, runner
+from hpo.runs.loop import End
+from hpo.runs.samplers import check_together
+from hpo.runs.search import FAILURES_IN_A_ROW, SearchPlan
+from hpo.runs.study import binding, clean_up, open_study
 from hpo.storage import results
 from hpo.storage import trial as record
 from hpo.storage.open import open_storage

@@ -76,7 +76,7 @@ def grid_with(line: str) -> str:
 # --- the shipped files -------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["grid-report", "noise", "search"])
+@pytest.mark.parametrize("name", ["grid-report", "noise", "search", "search-wide"])
 def test_shipped_study_loads_by_name_and_by_path(name: str):
     by_name = load(name)
     assert by_name.name == name
@@ -84,7 +84,8 @@ def test_shipped_study_loads_by_name_and_by_path(name: str):
 
 
 def test_every_file_in_the_studies_folder_is_shipped():
-    assert set(study_file.shipped()) == {"grid-report", "interactions", "noise", "search"}
+    known = {"grid-report", "interactions", "noise", "search", "search-wide"}
+    assert set(study_file.shipped()) == known
 
 
 def test_grid_report_has_eight_distinct_configurations_and_nine_reported_networks():

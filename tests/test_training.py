@@ -13,7 +13,7 @@ from torch import nn
 
 from hpo.study.config import Config, Seeds, with_widths
 from hpo.study.names import ACTIVATIONS, INITS, NORMS, OPTIMIZERS, SCHEDULES
-from hpo.training import schedules
+from hpo.training import optimizers as schedules
 from hpo.training.train import Epoch, Examples, Split, _correct, evaluate, train
 
 FEATURES = 20

@@ -15,7 +15,7 @@ from hpo.analysis.claims import claim_verdicts, open_cells, resolved_at
 from hpo.errors import InputError
 from hpo.report.conclusions import basis
 from hpo.report.conclusions import claims as verdict_report
-from hpo.run.study import binding, open_study
+from hpo.runs.study import binding, open_study
 from hpo.storage.open import open_storage
 from hpo.storage.results import load_study
 from hpo.study import file as study_file

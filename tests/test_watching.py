@@ -18,8 +18,8 @@ from test_search_cli import await_trials
 from tiny import SEARCH
 
 from hpo.report.figures.trial import CurvePicture
-from hpo.run.plan import Job
-from hpo.run.progress import Progress
+from hpo.runs.plan import Job
+from hpo.runs.progress import Progress
 from hpo.storage import lock, results
 from hpo.storage.open import open_storage
 from hpo.study.config import Config

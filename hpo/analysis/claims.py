@@ -256,7 +256,7 @@ def side_values(study: StoredGrid, metric: str, term: Term) -> pd.Series | float
 
 
 def _times(study: StoredGrid, cell: str) -> pd.Series:
-    """Returns the cell's training times by round, see run.extra."""
+    """Returns the cell's training times by round, see runs.extra."""
     times = [of[cell] for of in study.timings if cell in of]
     return pd.Series(times, index=range(len(times)), dtype=float)
 

@@ -162,7 +162,7 @@ def _bare(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
     for t in trials:
         if t.state is TrialState.COMPLETE and math.isfinite(value_of(t)):
             own = {name: one.setdefault(d, d) for name, d in t.distributions.items()}
-            known = (t.state, t.value, t.datetime_start, t.datetime_complete, t.params, own)
+            known = (t.state, value_of(t), t.datetime_start, t.datetime_complete, t.params, own)
             bare.append(FrozenTrial(len(bare), *known, {}, {}, {}, trial_id=len(bare)))
     return bare
 

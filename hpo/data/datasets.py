@@ -97,7 +97,7 @@ def missing(name: str, folder: Path) -> list[str]:
 
 def normalization(data: Mapping[str, Any]) -> tuple[Any, Any]:
     """Returns the mean and the standard deviation that normalize features (pixels: of 0 … 1), a
-    number or a list of one per feature. data: see run.study.describe; older studies name only the
+    number or a list of one per feature. data: see runs.study.describe; older studies name only the
     dataset."""
     if "mean" in data:
         return data["mean"], data["std"]
@@ -176,6 +176,16 @@ def is_picture(shape: Sequence[int]) -> bool:
     return len(shape) == 2 or (len(shape) == 3 and shape[2] == 3)
 
 
+def input_shape(shape: Sequence[int], features: int) -> tuple[int, ...]:
+    """Returns the shape of one input of a module: (1, height, width) for a grey picture, (3,
+    height, width) for a coloured one, (features,) for a row of a table."""
+    if len(shape) == 2:
+        return (1, *shape)
+    if len(shape) == 3:
+        return (shape[2], shape[0], shape[1])
+    return (features,)
+
+
 def as_bytes(image: Floats, shape: Sequence[int]) -> str | None:
     """Returns a picture, a row of features, as base64 bytes, 255 at its brightest; None for another
     shape than a picture's."""
@@ -197,6 +207,12 @@ def test_pictures(dataset: Dataset, images: Sequence[int]) -> dict[str, dict[str
     }
 
 
+def test_accuracy(dataset: Dataset, probabilities: NDArray[Any]) -> float:
+    """Returns the share of the test images whose most probable class, (images, classes), is their
+    label; for an ensemble of trained networks."""
+    return float((probabilities.argmax(axis=1) == dataset.test_labels).mean())
+
+
 def check(dataset: Dataset) -> None:
     """Raises InputError, one line per fault, for a dataset that cannot be trained on."""
     classes = dataset.classes
@@ -210,13 +226,13 @@ def check(dataset: Dataset) -> None:
         faults += [
             f"{count} training images of class {name}: the split needs {LEAST_OF_A_CLASS} of each"
             for name, count in zip(dataset.class_names, counts, strict=True)
-            if count < LEAST_OF_A_CLASS
+            if 0 < count < LEAST_OF_A_CLASS
         ]
         tested = np.bincount(dataset.test_labels, minlength=classes)
         faults += [
             f"no test image of class {name}: give some, or leave out the test part"
-            for name, count in zip(dataset.class_names, tested, strict=True)
-            if not count
+            for name, count, trained in zip(dataset.class_names, tested, counts, strict=True)
+            if trained and not count
         ]
     if faults:
         raise InputError("\n".join(f"dataset {dataset.name!r}: {fault}" for fault in faults))

@@ -170,7 +170,11 @@ def _mapped(
                 f"{where}: class_names has {len(names)} names, so labels must be whole numbers "
                 f"from 0 to {len(names) - 1}"
             )
-        return [of.astype(np.int64) for of in labels], tuple(names)
+        found = [of.astype(np.int64) for of in labels]
+        absent = np.setdiff1d(np.arange(len(names)), found[0])
+        if len(absent):
+            raise InputError(f"{where}: class {quoted(names[absent[0]])} has no training example")
+        return found, tuple(names)
     known = np.unique(labels[0])
     if len(labels) > 1 and (other := np.setdiff1d(labels[1], known)).size:
         raise InputError(

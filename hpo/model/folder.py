@@ -47,6 +47,11 @@ def read(folder: Path) -> Description:
     path = folder / CONFIG
     content = _toml(path)
     _check(content, path)
+    if isinstance(content.get("config"), dict) and (made := content["config"].get("model")):
+        raise InputError(
+            f"{path}: is a network of {made!r}, whose code hpo does not run here; the report says "
+            "how to load it in Python"
+        )
     try:
         config = Config(**_hyperparameters(content.get("config")))
     except ValueError as error:
@@ -133,7 +138,7 @@ class Unsaved(Exception):  # noqa: N818
 def describe_winner(
     study: str, trial: int, config: Config, data: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Returns the content of config.toml. data: see run.study.describe."""
+    """Returns the content of config.toml. data: see runs.study.describe."""
     mean, std = normalization(data)
     return {
         "study": study,

@@ -46,6 +46,31 @@ mean, std = (torch.tensor(saved[key]) for key in ("mean", "deviation"))
 """
 
 
+OWN = """\
+from {module} import {factory}
+from safetensors.torch import load_file
+
+network = {factory}({arguments})
+network.load_state_dict(load_file({model}))
+network.eval()  # takes normalized inputs: subtract {mean}, divide by {std}
+"""
+
+
+def own_snippet(folder: str, about: Description, shape: tuple[int, ...]) -> str:
+    """Returns a program that loads the user's own network. shape: of an input."""
+    module, _, factory = about.config.model.partition(":")
+    given = {"shape": shape, "classes": len(about.classes), **about.config.own}
+    scales = [repr(v) if isinstance(v, float) else "each column's" for v in (about.mean, about.std)]
+    return OWN.format(
+        module=module,
+        factory=factory,
+        arguments=", ".join(f"{name}={value!r}" for name, value in given.items()),
+        model=_quoted(f"{folder}/model.safetensors"),
+        mean=scales[0] if scales[0] != "each column's" else "each column's mean",
+        std=scales[1] if scales[1] != "each column's" else "its standard deviation",
+    )
+
+
 def snippet(folder: str, about: Description) -> str:
     """Returns a complete program. folder: where the program finds the model."""
     single = isinstance(about.mean, float)

@@ -18,6 +18,24 @@ from hpo.training.modules import mlp
 CHUNK = 1024
 
 
+class Normalized(nn.Module):
+    """A network with the normalization before it: features as in the data, pixels of 0 … 1, to
+    logits."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, network: nn.Module, mean: Tensor, std: Tensor) -> None:
+        super().__init__()
+        self.network = network
+        self.register_buffer("mean", mean)
+        self.register_buffer("std", std)
+
+    def forward(self, features: Tensor) -> Tensor:
+        logits: Tensor = self.network((features - self.mean) / self.std)
+        return logits
+
+
 @dataclass(frozen=True, kw_only=True)
 class Saved:
     """A saved network and its description."""
@@ -25,12 +43,17 @@ class Saved:
     network: nn.Sequential
     description: Description
 
+    def module(self) -> Normalized:
+        """Returns the network with the normalization before it, for evaluation."""
+        scales = (torch.tensor(v) for v in (self.description.mean, self.description.std))
+        return Normalized(self.network, *scales).eval()
+
     def probabilities(self, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
         """Returns the probabilities (n, classes) for features (n, features); pixels of 0 … 1."""
-        mean, std = (torch.tensor(v) for v in (self.description.mean, self.description.std))
+        network = self.module()
         with torch.inference_mode():
             parts = torch.from_numpy(pixels).split(CHUNK)
-            answers = [self.network((part - mean) / std).softmax(1) for part in parts]
+            answers = [network(part).softmax(1) for part in parts]
             return torch.cat(answers).numpy()
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 
 from hpo.analysis.selection import against_best
 from hpo.analysis.statistics import estimate
-from hpo.data.datasets import DIGITS, normalization
+from hpo.data.datasets import DIGITS, input_shape, normalization
 from hpo.model import snippet
 from hpo.model.folder import Description
 from hpo.report.blocks.page import Block, Code, Picture, Section, Table
@@ -59,6 +59,13 @@ def _saved_blocks(study: StoredSearch, winner: Cell) -> list[Block]:
         classes=tuple(study.classes),
         pixels=study.data.get("pixels", True),
     )
+    if winner.config.model:
+        shape = input_shape(study.shape, about.features)
+        return [
+            "The winner was trained once more, on all training images, and lies in best/, beside "
+            "this report:",
+            Code(text=snippet.own_snippet("best", about, shape)),
+        ]
     given = "images (a bright digit on black; --invert for dark on light)"
     if study.classes != list(DIGITS) or not study.pictures:
         given = "images" if study.pictures else "the rows of a table (CSV, Parquet or .npz)"
@@ -89,7 +96,19 @@ def _verdicts(study: StoredSearch, tested: StoredGrid, winner: Cell) -> list[str
         f"Trial {trial_number(winner.name)} wins: its mean validation accuracy over fresh seeds is "
         f"the best, {spelled_estimate(fresh)}. The test had no part in the choice."
     ]
-    return [*sentences, *_against_best(study, tested, winner), *_bias_sentences(study, tested)]
+    sentences += [*_against_best(study, tested, winner), *_bias_sentences(study, tested)]
+    return [*sentences, *_ensemble(tested)]
+
+
+def _ensemble(tested: StoredGrid) -> list[str]:
+    """Says what all trained finalists reach together; empty in older studies."""
+    found = tested.ensemble
+    if not found or found["networks"] != len(tested.finished):
+        return []
+    return [
+        f"An ensemble, not one network: the mean probabilities of all {found['networks']} trained "
+        f"finalists reach {100 * found['test_accuracy']:.2f}% on the test images."
+    ]
 
 
 def _against_best(study: StoredSearch, tested: StoredGrid, winner: Cell) -> list[str]:

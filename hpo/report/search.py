@@ -28,9 +28,11 @@ from hpo.report.search_tables import (
     winner_sentence,
 )
 from hpo.storage.results import StoredSearch
+from hpo.study.file import OBJECTIVES
+from hpo.study.finalists import trial_number
 from hpo.study.names import PRUNERS, SAMPLERS, label
 from hpo.study.space import Fixed, Range, spelled
-from hpo.text import seconds_text
+from hpo.text import count, seconds_text
 
 
 def lead(study: StoredSearch) -> list[str]:
@@ -53,8 +55,41 @@ def sections(study: StoredSearch, *, saved: bool) -> list[Section]:
     if study.repeats and study.winner:
         table = repeats_table(study)
         first.append(Section(title="The same search again", blocks=[table]))
-    first += [_course(study), _best(study), _importance(study)]
+    first += [*_trade_off(study), _course(study), _best(study), _importance(study)]
     return [*first, *mistakes_sections(study), _protocol(study), _run(study)]
+
+
+def _trade_off(study: StoredSearch) -> list[Section]:
+    """Returns the section on the Pareto front of a search with two objectives."""
+    rows = study.ranked
+    if not study.second or rows.empty:
+        return []
+    finalists = study.tested.file.cells if study.tested else ()
+    figure = figures.Pareto(
+        numbers=rows["number"].to_list(),
+        accuracies=(100 * rows["valid_accuracy"]).to_list(),
+        seconds=[study.frozen[int(n)].values[1] for n in rows["number"]],
+        finalists=[trial_number(cell.name) for cell in finalists],
+        name=OBJECTIVES[study.second],
+    )
+    return [
+        Section(
+            title=f"Accuracy against {OBJECTIVES[study.second].removesuffix(' (s)')}",
+            blocks=[
+                Picture(
+                    file="pareto.svg",
+                    svg=figures.pareto(figure),
+                    alt=f"Validation accuracy of each trial over its {OBJECTIVES[study.second]}.",
+                    caption="Each trial that ran to its end. Line: the Pareto front, the trials "
+                    "that no other one beats in both. Rings: finalists, spread over the front. "
+                    f"{study.data_name}.",
+                ),
+                "The winner is the finalist with the best mean validation accuracy over fresh "
+                "seeds. A smaller one may be the better choice: the finalists' table has both "
+                "figures.",
+            ],
+        )
+    ]
 
 
 # --- how it went -------------------------------------------------------------------------------
@@ -225,20 +260,46 @@ def _protocol(study: StoredSearch) -> Section:
     data, file = study.data, study.file
     space = [f"{name}: {spelled(domain)}" for name, domain in file.space.items()]
     free = sum(not isinstance(domain, Fixed) for domain in file.space.values())
+    shared = "split, seed and batch order"
+    if file.seeds_per_trial > 1:
+        shared = "splits, seeds and batch orders"
     text = (
         f"Each trial trains one network on {data['train']:,} images of {study.data_name} and is "
         f"judged by its accuracy on {data['valid']:,} others after its last epoch; all trials "
-        f"share split, seed and batch order. The search chooses {free} hyperparameters. A trial "
+        f"share {shared}. The search chooses {free} hyperparameters. A trial "
         "that diverges (a loss that is not finite, or a hundred times that of a guess) ends at "
         "once and counts as 0%. No configuration is trained twice."
     )
+    also = _also(study)
+    which = f"{file.finalists} best" if not study.second else f"{file.finalists} along the front"
     fresh = (
-        f"The {file.finalists} best are trained again on {file.finalist_seeds} fresh seeds, each "
+        f"The {which} are trained again on {file.finalist_seeds} fresh seeds, each "
         "with its own split, initial weights and batch order. Their validation names the winner; "
         f"the {data['test']:,} test images are used once for each finalist and seed, for the "
         "figures above and for no choice."
     )
-    return Section(title="How it was searched", blocks=[text, space, fresh])
+    return Section(title="How it was searched", blocks=[text, *also, space, fresh])
+
+
+def _also(study: StoredSearch) -> list[str]:
+    """Returns sentences on seeds per trial, limits, and where the search began."""
+    file, sentences = study.file, []
+    if file.seeds_per_trial > 1:
+        sentences.append(
+            f"A trial's value is the mean over {file.seeds_per_trial} seeds, each with its own "
+            "split, initial weights and batch order; finalists get others."
+        )
+    if file.trial_limit:
+        sentences.append(f"A trial may take {seconds_text(file.trial_limit)}.")
+    if file.first:
+        sentences.append(f"{count(len(file.first), 'configuration')} of the study file came first.")
+    if study.like:
+        sentences.append(
+            f"The sampler knew {study.like['trials']} of {study.like['of']} finished trials of "
+            f"study {study.like['study']} from the start: those that lie in this space. The best "
+            "of them was trained here as well."
+        )
+    return [" ".join(sentences)] if sentences else []
 
 
 def _run(study: StoredSearch) -> Section:

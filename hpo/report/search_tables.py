@@ -15,7 +15,7 @@ from hpo.report.blocks.page import Header, Table
 from hpo.storage.results import StoredGrid, StoredSearch
 from hpo.storage.trial import KILLED
 from hpo.study.config import BOUNDS, Config
-from hpo.study.file import Cell
+from hpo.study.file import OBJECTIVES, Cell
 from hpo.study.finalists import trial_number
 from hpo.study.space import Range
 from hpo.text import seconds_text
@@ -27,15 +27,16 @@ AT_A_BOUND = 0.02  # of a range's width, on its scale
 def network_cells(config: Config, further: bool) -> list[str]:
     """Returns the cells of the columns that network_headers has."""
     cell = Cell(name="x", config=config)
-    columns = ("hidden_layers", "activation", "optimizer")
+    own = ("hidden_layers", "optimizer")
+    columns = own if config.model else ("hidden_layers", "activation", "optimizer")
     cells = [*(setting(cell, column) for column in columns), f"{config.lr:.3g}"]
     return [*cells, config.further or "–"] if further else cells
 
 
-def network_headers(further: bool) -> tuple[str, ...]:
+def network_headers(study: StoredSearch, further: bool) -> tuple[str, ...]:
     """further: whether a network of the table has more than the four hyperparameters."""
-    more = ("Further",) if further else ()
-    return ("Hidden layers", "Activation", "Optimizer", "Learning rate", *more)
+    network = ("Network",) if study.file.model else ("Hidden layers", "Activation")
+    return (*network, "Optimizer", "Learning rate", *(("Further",) if further else ()))
 
 
 def best_table(study: StoredSearch, caption: str) -> Table:
@@ -48,7 +49,13 @@ def best_table(study: StoredSearch, caption: str) -> Table:
         seconds = f"{trial['train_seconds']:.1f}"
         network = network_cells(study.config(number), further)
         rows.append([str(number), *network, *accuracies, seconds])
-    headers = ["Trial", *network_headers(further), "Validation (%)", "Training (%)", "Seconds"]
+    headers = [
+        "Trial",
+        *network_headers(study, further),
+        "Validation (%)",
+        "Training (%)",
+        "Seconds",
+    ]
     return Table(headers=headers, rows=rows, caption=caption)
 
 
@@ -85,9 +92,11 @@ def trials_by_state(study: StoredSearch) -> dict[str, pd.DataFrame]:
     """Returns {state in words: its trials}, with the seconds in a column `spent`."""
     trials = study.trials.assign(spent=_seconds(study.trials))
     diverged, state = trials["diverged"], trials["state"]
+    limited = trials["over_limit"].eq(1) if "over_limit" in trials else state.isna()
     return {
         "trained to the end": trials[(state == "COMPLETE") & ~diverged],
-        "pruned": trials[state == "PRUNED"],
+        "pruned": trials[(state == "PRUNED") & ~limited],
+        "stopped at the time limit": trials[(state == "PRUNED") & limited],
         "diverged": trials[(state == "COMPLETE") & diverged],
         "failed or stopped": trials[state == "FAIL"],
         "running": trials[state == "RUNNING"],
@@ -109,17 +118,28 @@ def _seconds(trials: pd.DataFrame) -> pd.Series:
 def finalists_table(study: StoredSearch, tested: StoredGrid, caption: str) -> Table:
     """Returns a row per finalist, in the search's order."""
     rows, further = [], any(cell.config.further for cell in tested.file.cells)
+    second = study.second
     for rank, cell in enumerate(tested.file.cells, 1):
         name = f"{rank}, the winner" if cell == study.winner else str(rank)
         row = [name, str(trial_number(cell.name)), *network_cells(cell.config, further)]
         row.append(f"{100 * as_selected(study, cell):.2f}")
         fresh, test = fresh_estimate(tested, cell), test_estimate(tested, cell)
         row += [_interval(fresh), _points(bias(study, tested, cell)), _interval(test)]
+        row += [second_text(study, cell)] if second else []
         rows.append([*row, str(len(tested.of(cell)))])
     validation = ("Validation accuracy (%)", ("as selected", "fresh seeds", "selection bias"))
-    headers: list[Header] = ["Rank", "Trial", *network_headers(further)]
-    headers += [validation, "Test accuracy (%)", "Seeds"]
+    headers: list[Header] = ["Rank", "Trial", *network_headers(study, further)]
+    headers += [validation, "Test accuracy (%)"]
+    headers += [OBJECTIVES[second].capitalize()] if second else []
+    headers.append("Seeds")
     return Table(headers=headers, rows=rows, caption=caption)
+
+
+def second_text(study: StoredSearch, cell: Cell) -> str:
+    """Returns the second objective's figure of a finalist, as the search measured it."""
+    values = study.frozen[trial_number(cell.name)].values
+    value = values[1] if values and len(values) > 1 else math.nan
+    return f"{value:,.0f}" if study.second == "parameters" else f"{value:.1f}"
 
 
 def brief_finalists_table(study: StoredSearch, tested: StoredGrid) -> Table:
@@ -199,7 +219,7 @@ def at_bounds(study: StoredSearch, config: Config) -> list[str]:
             if not domain.low <= value <= domain.high:
                 continue  # its condition does not hold
             place = _place(value, domain)
-            least = domain.low <= BOUNDS[name][1]  # nothing is below it
+            least = name in BOUNDS and domain.low <= BOUNDS[name][1]  # nothing is below it
             if place >= 1 - AT_A_BOUND or (place <= AT_A_BOUND and not least):
                 side = f"upper bound, {domain.high:g}" if place > 0.5 else f"lower, {domain.low:g}"
                 sentences.append(
@@ -304,7 +324,7 @@ def repeats_table(study: StoredSearch) -> Table:
         number = str(trial_number(search.winner.name))
         row = [search.name, number, *network_cells(search.winner.config, further)]
         rows.append([*row, _interval(fresh), _interval(test), str(len(search.ended))])
-    headers = ["Search", "Winning trial", *network_headers(further)]
+    headers = ["Search", "Winning trial", *network_headers(study, further)]
     headers += ["Validation (%), fresh seeds", "Test (%)"]
     return Table(
         headers=[*headers, "Trials"],
@@ -327,6 +347,11 @@ def unfinished(study: StoredSearch) -> str:
     done = len(study.ended)
     if done >= study.planned:
         return ""
+    if study.settled and (rule := study.file.stop_after):
+        return (
+            f"The search ended after {done} trials because the last {rule.trials} were no better "
+            f"than the best before them by more than {100 * rule.without:g} points (stop_after)."
+        )
     spent = sum(session.get("seconds", 0.0) for session in study.sessions)
     if study.timeout is not None and spent >= study.timeout:
         text = f"Its time limit of {seconds_text(study.timeout)} ended the search"

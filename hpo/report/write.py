@@ -37,6 +37,22 @@ def write(study: Stored, folder: Path) -> Path:
     return folder / "index.html"
 
 
+def figures(study: Stored, folder: Path) -> dict[str, page.Picture]:
+    """Returns {name: picture} of the report's figures. folder: where the report lies."""
+    _, sections = _content(study, folder)
+    blocks = [block for section in sections for block in section.blocks]
+    pictures = [block for block in blocks if isinstance(block, page.Picture)]
+    return {picture.file.removesuffix(".svg"): picture for picture in pictures}
+
+
+def summary(study: Stored, folder: Path) -> str:
+    """Returns the report's first sentences and its first table as HTML, for notebooks."""
+    lead, sections = _content(study, folder)
+    blocks = [block for section in sections for block in section.blocks]
+    table = next((block for block in blocks if isinstance(block, page.Table)), None)
+    return page.render_summary(study.file.title, lead, table)
+
+
 def _write_files(study: Stored, folder: Path, target: Path) -> None:
     """Writes to `folder` what `target` will hold; a winner may be saved in `target` already."""
     lead, sections = _content(study, target)

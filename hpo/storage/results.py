@@ -34,7 +34,7 @@ TRIAL_COLUMNS = (
     "momentum", "nesterov", "weight_decay", "schedule", "parameters", "stack", "started",
     "ended", "fail_reason",
 )  # fmt: skip
-FURTHER = (*LATER, "test_balanced_accuracy")  # columns of studies that have them
+FURTHER = (*LATER, "test_balanced_accuracy", "over_limit")  # columns of studies that have them
 IMAGES = "images"  # system attribute of a grid: {index: label and pixels of a test image}
 AGAIN = (KILLED, STOPPED, OUT_OF_TIME)
 
@@ -50,7 +50,7 @@ class StoredStudy:
     frozen: Sequence[FrozenTrial]
     trials: pd.DataFrame
     curves: pd.DataFrame
-    progress: dict[str, Any] | None = None  # see run.progress.Progress
+    progress: dict[str, Any] | None = None  # see runs.progress.Progress
 
     @cached_property
     def finished(self) -> pd.DataFrame:
@@ -95,8 +95,9 @@ class StoredGrid(StoredStudy):
 
     seeds: how many seeds each cell has at least when the grid is complete. timings: training times
     in seconds by cell, a dictionary per round, each cell alone on the machine. until_resolved: how
-    the rounds of `--until-resolved` ended, None without. claim_changes: see run.study. images:
-    {index: label and pixels} of test images that a figure shows.
+    the rounds of `--until-resolved` ended, None without. claim_changes: see runs.study. images:
+    {index: label and pixels} of test images that a figure shows. ensemble: of a search's finalists,
+    how many networks, and the test accuracy of their mean probabilities.
     """
 
     file: GridStudy
@@ -105,6 +106,7 @@ class StoredGrid(StoredStudy):
     until_resolved: dict[str, Any] | None = None
     claim_changes: list[dict[str, Any]] = field(default_factory=list)
     images: dict[str, dict[str, Any]] = field(default_factory=dict)
+    ensemble: dict[str, Any] | None = None
 
     @property
     def parts(self) -> "Sequence[StoredGrid | StoredSearch]":
@@ -179,6 +181,8 @@ class StoredSearch(StoredStudy):
     """A stored search.
 
     n_trials and timeout: its budget in trials and in seconds of all its runs (None: no limit).
+    settled: whether stop_after ended it. like: the search whose trials the sampler knew from the
+    start, how many of them fit the space, and how many there were.
     tested: the finalists' grid, None before they start. winner: None until all finalists are
     trained. random: a search of the same space and data by the random sampler, if one is stored.
     repeats: stored searches that differ only in the sampler's seed and have a winner.
@@ -188,6 +192,8 @@ class StoredSearch(StoredStudy):
     n_trials: int
     timeout: float | None
     gave_up: bool
+    settled: bool
+    like: dict[str, Any] | None
     tested: StoredGrid | None
     winner: Cell | None
     random: "StoredSearch | None"
@@ -209,6 +215,11 @@ class StoredSearch(StoredStudy):
         """Returns the COMPLETE trials that did not diverge, the best first."""
         sound = self.finished[~self.finished["diverged"]]
         return sound.sort_values(["valid_accuracy", "number"], ascending=[False, True])
+
+    @property
+    def second(self) -> str | None:
+        """Returns the second objective; None without one."""
+        return self.file.objectives[1] if len(self.file.objectives) > 1 else None
 
     @property
     def planned(self) -> float:
@@ -255,7 +266,7 @@ def _load_study(
         "curves": _curves_frame(trials),
     }
     if isinstance(file, GridStudy):
-        kept = ("seeds", "timings", "until_resolved", "claim_changes")
+        kept = ("seeds", "timings", "until_resolved", "claim_changes", "ensemble")
         common |= {key: attributes[key] for key in kept if key in attributes}
         images = storage.get_study_system_attrs(study._study_id).get(IMAGES, {})
         return StoredGrid(file=file, trials=_trials_frame(trials), images=images, **common)
@@ -277,6 +288,8 @@ def _search(
         n_trials=attributes["n_trials"],
         timeout=attributes.get("timeout"),
         gave_up=attributes.get("gave_up", False),
+        settled=attributes.get("settled", False),
+        like=attributes.get("like"),
         trials=_trials_frame(common["frozen"], file.space),
         tested=tested,
         winner=_winner(tested, file) if tested else None,
@@ -359,9 +372,11 @@ def _trials_frame(
         times = {"started": _iso(trial.datetime_start), "ended": _iso(trial.datetime_complete)}
         params = trial.params if space is None else completed(space, trial.params)
         known = {**params, **trial.user_attrs, **last, **times}
-        rows.append({"number": trial.number, "state": trial.state.name, **known})
+        known |= {"number": trial.number, "state": trial.state.name, "params": params}
+        rows.append(known)
     frame = pd.DataFrame(rows)
-    further = [name for name in FURTHER if name in frame]
+    own = sorted({name for row in rows for name in row["params"]} - {*TRIAL_COLUMNS, *FURTHER})
+    further = [name for name in (*FURTHER, *own) if name in frame]
     frame = frame.reindex(columns=[*TRIAL_COLUMNS, *further])
     frame["diverged"] = frame["diverged"].eq(True)
     numeric = [*METRICS, *FIGURES]

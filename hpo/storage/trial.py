@@ -4,6 +4,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from optuna.trial import FrozenTrial
+
 from hpo.study.metrics import METRICS, EpochMetrics
 
 # A hundred times the loss of a guess among ten classes: nothing useful comes after it.
@@ -11,6 +13,7 @@ USELESS_LOSS = 230.0
 WORST = 0.0  # a diverged trial's value: finite, so that samplers learn from it
 RIGHT = "right"  # system attribute: {test or valid: which images are right, see
 # study.metrics.packed}
+PROBABILITIES = "probabilities"  # system attribute of a finalist: of the test images
 # Why trials FAIL that the next run trains again.
 KILLED, STOPPED, OUT_OF_TIME = "interrupted: its run was killed", "stopped", "out of time"
 
@@ -47,6 +50,11 @@ def diverged(epoch: EpochMetrics, replicate: int) -> bool:
     """Whether a loss of the epoch is NaN, infinite, or at least USELESS_LOSS."""
     losses = (epoch.train_loss[replicate], epoch.valid_loss[replicate])
     return not all(loss < USELESS_LOSS for loss in losses)
+
+
+def accuracy_of(trial: FrozenTrial) -> float:
+    """Returns a trial's first value; 0 without one."""
+    return trial.values[0] if trial.values else 0.0
 
 
 def finite(value: float) -> float | None:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from hpo.study.config import BOUNDS, REQUIRED, check
+from hpo.study.config import BOUNDS, REQUIRED, TYPES, check
 from hpo.text import quoted
 
 
@@ -43,7 +43,7 @@ def faults_of(space: Mapping[str, Any]) -> list[tuple[str, str]]:
         if not isinstance(value, dict) or "when" not in value:
             continue
         when = value["when"]
-        if name in (*REQUIRED, "widths", "epochs"):
+        if name in (*REQUIRED, "widths", "epochs") or name not in TYPES:
             faults.append((name, "when: every network needs it, so it has no condition"))
         elif not isinstance(when, dict) or not when:
             faults.append((name, f"when: must be a table of conditions, got {quoted(when)}"))
@@ -61,7 +61,7 @@ def _fault(name: str, other: str, wanted: Any, space: Mapping[str, Any]) -> str 
         others = ", ".join(n for n in space if n != name)
         return f"is not in the space; conditions may ask for {others}"
     if isinstance(wanted, dict):
-        bounds = set(wanted) <= {"low", "high"} and other in BOUNDS
+        bounds = set(wanted) <= {"low", "high"} and (other in BOUNDS or other not in TYPES)
         if not wanted or not bounds or any(check(other, bound) for bound in wanted.values()):
             return f"must be a value, a list of values, or low and high, got {quoted(wanted)}"
         return None

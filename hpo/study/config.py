@@ -1,7 +1,9 @@
 """The hyperparameters of a training: their names, types, bounds and defaults."""
 
+import keyword
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from functools import cache
 from typing import Annotated, Any, get_type_hints
 
@@ -18,7 +20,52 @@ from hpo.study.fields import Flag, bounds, explained_number, fault, one_of
 from hpo.study.names import ACTIVATIONS, INITS, NORMS, OPTIMIZERS, SCHEDULES
 from hpo.text import quoted
 
+# --- the user's own network ----------------------------------------------------------------------
+
+FACTORY = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
+# Hyperparameters of hpo's own perceptron, which a factory does not get.
+PERCEPTRON = (
+    "depth", "width", "activation", "widths", "pyramid", "norm", "residual", "init", "dropout",
+    "input_dropout", "max_norm",
+)  # fmt: skip
+PLACEHOLDERS = {"depth": 1, "width": 1, "activation": "relu"}
+GIVEN = ("shape", "classes")  # arguments that every factory gets
+MOST_TEXT = 100
+
+
+def factory_fault(value: Any) -> str | None:
+    """Returns what is wrong with the name of a factory, "module:function"; None if nothing is."""
+    if isinstance(value, str) and (value == "" or FACTORY.fullmatch(value)):
+        return None
+    return f'must be "module:function", got {quoted(value)}'
+
+
+def name_fault(name: str) -> str | None:
+    """Returns what is wrong with the name of a hyperparameter of the user's own network."""
+    if name in PERCEPTRON:
+        return "belongs to hpo's own perceptron; give your network's another name"
+    if name in GIVEN or not name.isidentifier() or keyword.iskeyword(name):
+        return "cannot be an argument's name; choose another"
+    return None
+
+
+def own_fault(value: Any) -> str | None:
+    """Returns what is wrong with a value of a hyperparameter of the user's own network."""
+    if isinstance(value, str) and len(value) <= MOST_TEXT:
+        return None
+    number = isinstance(value, (bool, int, float)) and value == value and abs(value) < 1e300
+    return None if number else f"must be a number, true, false or text, got {quoted(value)}"
+
+
+# --- hyperparameters ---------------------------------------------------------------------------
+
 SEED = 0  # of every trial of a search; finalists use the seeds after it
+
+
+def _factory(value: Any, handler: Any) -> str:
+    if wrong := factory_fault(value):
+        raise fault(wrong)
+    return str(value)
 
 
 def _widths(value: Any, handler: Any) -> str:
@@ -60,6 +107,9 @@ class Config:
     step. input_noise: standard deviation of the noise added to normalized features. 0 means none
     for clip_norm, the most of a step's gradient norm, and for max_norm, the most of the norm of the
     weights into a hidden unit.
+
+    model: the factory of the user's own network, "module:function"; depth, width and activation
+    mean nothing then. own: its hyperparameters.
     """
 
     depth: Annotated[int, Field(ge=1, le=100)]
@@ -85,6 +135,18 @@ class Config:
     label_smoothing: Annotated[float, Field(ge=0, le=0.99)] = 0.0
     clip_norm: Annotated[float, Field(ge=0, le=1e6)] = 0.0
     max_norm: Annotated[float, Field(ge=0, le=1e6)] = 0.0
+    model: Annotated[str, WrapValidator(_factory), WithJsonSchema({"type": "string"})] = ""
+    own: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> "Config":
+        """Returns the configuration of {hyperparameter: value}; those that hpo does not know are
+        the user's own network's."""
+        if not values.get("model"):
+            return cls(**values)
+        known = {name: v for name, v in values.items() if name in HYPERPARAMETERS}
+        own = {name: v for name, v in values.items() if name not in known}
+        return cls(**{**PLACEHOLDERS, **known, "own": own})
 
     def __post_init__(self) -> None:
         faults = faults_in(self.as_dict())
@@ -100,7 +162,9 @@ class Config:
 
     @property
     def layers(self) -> str:
-        """3 × 512, or 512-256-128."""
+        """3 × 512, or 512-256-128; of the user's own network its hyperparameters."""
+        if self.model:
+            return ", ".join(f"{n} {_short(v)}" for n, v in self.own.items()) or self.model
         if len(set(self.hidden)) == 1:
             return f"{self.depth} × {self.width}"
         return "-".join(map(str, self.hidden))
@@ -108,7 +172,8 @@ class Config:
     @property
     def brief(self) -> str:
         """3 × 512 relu, adam at 0.0012."""
-        return f"{self.layers} {self.activation}, {self.optimizer} at {self.lr:.2g}"
+        activation = "" if self.model else f" {self.activation}"
+        return f"{self.layers}{activation}, {self.optimizer} at {self.lr:.2g}"
 
     @property
     def further(self) -> str:
@@ -116,7 +181,8 @@ class Config:
         empty if all of it has its default."""
         said = {"norm": f"{self.norm} norm", "residual": "residual", "nesterov": "nesterov"}
         shown = ("momentum", "nesterov", "weight_decay", *LATER)
-        values = {name: getattr(self, name) for name in shown if name not in ("widths", "pyramid")}
+        elsewhere = ("widths", "pyramid", "model")
+        values = {name: getattr(self, name) for name in shown if name not in elsewhere}
         given = {name: value for name, value in values.items() if value != DEFAULTS[name]}
         return ", ".join(
             said.get(name) or f"{name.replace('_', ' ')} {_short(value)}"
@@ -124,8 +190,10 @@ class Config:
         )
 
     def as_dict(self) -> dict[str, Any]:
-        """Returns {hyperparameter: value}."""
-        return {f.name: getattr(self, f.name) for f in fields(self)}
+        """Returns {hyperparameter: value}, the user's own ones among them."""
+        left_out = PERCEPTRON if self.model else ()
+        known = {n: getattr(self, n) for n in HYPERPARAMETERS if n not in left_out}
+        return {**known, **self.own}
 
     def given(self) -> dict[str, Any]:
         """Returns {hyperparameter: value} without those of LATER that have their default."""
@@ -151,13 +219,14 @@ class Seeds:
 
 
 SOURCES = tuple(f.name for f in fields(Seeds))
-HYPERPARAMETERS = tuple(f.name for f in fields(Config))
+HYPERPARAMETERS = tuple(f.name for f in fields(Config) if f.name != "own")
 REQUIRED = ("depth", "width", "activation", "optimizer", "lr")
-DEFAULTS = {f.name: f.default for f in fields(Config) if f.name not in REQUIRED}
+REQUIRED_BY_ANY = ("optimizer", "lr")  # also with the user's own network
+DEFAULTS = {f.name: f.default for f in fields(Config) if f.name not in (*REQUIRED, "own")}
 LATER = HYPERPARAMETERS[HYPERPARAMETERS.index("warmup") :]  # older studies do not name these
 
 
-_HINTS = get_type_hints(Config, include_extras=True)
+_HINTS = {n: h for n, h in get_type_hints(Config, include_extras=True).items() if n != "own"}
 # {hyperparameter: (int or float, least, most)} of those that are numbers.
 BOUNDS = {name: bounds(h) for name, h in _HINTS.items() if h.__origin__ in (int, float)}
 # {hyperparameter: its type for pydantic, with errors in plain words}
@@ -171,7 +240,10 @@ def _adapter(name: str) -> TypeAdapter[Any]:
 
 
 def check(name: str, value: Any) -> str | None:
-    """Returns what is wrong with a value of a hyperparameter; None if nothing is."""
+    """Returns what is wrong with a value of a hyperparameter, known to hpo or the user's own; None
+    if nothing is."""
+    if name not in TYPES:
+        return own_fault(value)
     try:
         _adapter(name).validate_python(value)
     except ValidationError as error:

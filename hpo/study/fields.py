@@ -152,6 +152,22 @@ def _text(value: Any, handler: Callable[[Any], Any]) -> str:
     return value.strip()
 
 
+UNITS = {"s": 1, "min": 60, "h": 3600}
+
+
+def _seconds(value: Any, handler: Callable[[Any], Any]) -> float:
+    """Reads seconds: a number, or text such as "90 s", "5 min" or "1 h"."""
+    number, unit = value, "s"
+    if isinstance(value, str):
+        digits, _, unit = value.strip().partition(" ")
+        number = float(digits) if digits.replace(".", "", 1).isdecimal() else None
+    if type(number) not in (int, float) or unit not in UNITS or not 0 < number <= 1e9:
+        raise fault(f'must be seconds above 0, or text such as "5 min", got {quoted(value)}')
+    return float(number * UNITS[unit])
+
+
+_DURATION = {"anyOf": [{"type": "number", "exclusiveMinimum": 0}, {"type": "string"}]}
+Duration = Annotated[float, WrapValidator(_seconds), WithJsonSchema(_DURATION)]
 Text = Annotated[str, WrapValidator(_text)]
 Flag = Annotated[bool, explained("must be true or false")]
 Names = Annotated[tuple[str, ...], Field(strict=False), explained("must be a list of names")]

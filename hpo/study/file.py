@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field, create_model
 
@@ -14,18 +14,40 @@ from hpo.errors import InputError
 from hpo.study.claims import Cause, Claim, read_cause, read_claim
 from hpo.study.config import (
     HYPERPARAMETERS,
+    PERCEPTRON,
     REQUIRED,
+    REQUIRED_BY_ANY,
+    SEED,
     SOURCES,
     TYPES,
     Config,
     Seeds,
+    check,
     faults_in,
+    name_fault,
     with_widths,
 )
-from hpo.study.fields import Count, Faults, Flag, Names, Table, Text, explained, one_of
+from hpo.study.fields import (
+    Count,
+    Duration,
+    Faults,
+    Flag,
+    Names,
+    Table,
+    Text,
+    explained,
+    one_of,
+)
 from hpo.study.names import PRUNERS, SAMPLERS
 from hpo.study.source import Source, SourceField
-from hpo.study.space import Domain, parse_domain, space_faults
+from hpo.study.space import (
+    Domain,
+    assigned,
+    entry_faults,
+    first_of,
+    parse_domain,
+    space_faults,
+)
 from hpo.text import quoted
 
 T = TypeVar("T")
@@ -120,7 +142,9 @@ class Rounds(Table):
 @dataclass(frozen=True, kw_only=True)
 class GridStudy:
     """Cells, each trained with seeds 0 … seeds - 1. rounds: how to go on until the claims are
-    resolved; None without. diagnostics: see training.diagnostics."""
+    resolved; None without. diagnostics: see training.diagnostics. model: the factory of the user's
+    own network, empty for hpo's perceptron. folder: of the study file, where the factory's module
+    lies."""
 
     name: str
     title: str
@@ -135,7 +159,22 @@ class GridStudy:
     diagnostics: bool = False
     text: str = ""
     source: str = ""
+    model: str = ""
+    folder: str = ""
     raw: Mapping[str, Any] = field(repr=False, compare=False)
+
+
+class StopAfter(Table):
+    """Ends a search when the best of the last `trials` finished trials is better than the best
+    before them by no more than `without`, a share of accuracy."""
+
+    trials: Count = 30
+    without: Annotated[float, Field(ge=0, lt=1), explained("must be a share from 0 to 1")] = 0.0
+
+
+ACCURACY = "valid_accuracy"
+# What a search can seek besides accuracy: {name: in words}; each the less, the better.
+OBJECTIVES = {"parameters": "parameters", "train_seconds": "training time (s)"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,7 +182,10 @@ class SearchStudy:
     """A search: its space, sampler, pruner and budget, and its finalists.
 
     timeout: seconds of searching over all runs; None: no limit. finalists: how many of the best
-    trials are trained again, on finalist_seeds fresh seeds each.
+    trials are trained again, on finalist_seeds fresh seeds each. seeds_per_trial: a trial's value
+    is the mean over so many seeds. objectives: what is sought, the accuracy first. trial_limit: the
+    most seconds of a trial. first: hyperparameters of the first trials; others are sampled. model
+    and folder: see GridStudy.
     """
 
     name: str
@@ -158,7 +200,24 @@ class SearchStudy:
     finalist_seeds: int
     space: Mapping[str, Domain]
     text: str = ""
+    seeds_per_trial: int = 1
+    objectives: tuple[str, ...] = (ACCURACY,)
+    stop_after: StopAfter | None = None
+    trial_limit: float | None = None
+    first: tuple[Mapping[str, Any], ...] = ()
+    model: str = ""
+    folder: str = ""
     raw: Mapping[str, Any] = field(repr=False, compare=False)
+
+    @property
+    def directions(self) -> "list[Literal['maximize', 'minimize']]":
+        """Returns Optuna's direction of each objective."""
+        return ["maximize"] if len(self.objectives) == 1 else ["maximize", "minimize"]
+
+    @property
+    def search_seeds(self) -> Sequence[int]:
+        """Returns the seeds of each trial."""
+        return range(SEED, SEED + self.seeds_per_trial)
 
 
 StudyFile = GridStudy | SearchStudy
@@ -172,6 +231,7 @@ class Head(Table):
 
     title: Text | None = None
     text: Text = ""
+    model: TYPES["model"] = ""  # type: ignore[valid-type,name-defined]
     dataset: Annotated[SourceField, Field(validate_default=True)] = "mnist"  # type: ignore[assignment]
 
 
@@ -195,7 +255,13 @@ class SearchTable(Table):
     sampler_seed: Annotated[
         int, Field(ge=0, le=10**6), explained("must be a whole number from 0 to 1000000")
     ] = 0
-    pruner: Annotated[str, *one_of(PRUNERS)] = "median"
+    pruner: Annotated[str, *one_of(PRUNERS)] | None = None
+    seeds_per_trial: Annotated[
+        int, Field(ge=1, le=100), explained("must be a whole number from 1 to 100")
+    ] = 1
+    objectives: Names = (ACCURACY,)
+    stop_after: StopAfter | None = None
+    trial_limit: Duration | None = None
 
 
 class FinalistsTable(Table):
@@ -203,7 +269,7 @@ class FinalistsTable(Table):
     seeds: Count = 5
 
 
-_OPTIONAL: dict[str, Any] = {name: (kind, None) for name, kind in TYPES.items()}
+_OPTIONAL: dict[str, Any] = {n: (kind, None) for n, kind in TYPES.items() if n != "model"}
 _NAME: Any = Annotated[
     str,
     Field(pattern=f"^{NAME.pattern}$", validate_default=True),
@@ -234,6 +300,26 @@ def shipped() -> dict[str, Path]:
     return {path.stem: path for path in sorted(studies_dir().glob("*.toml"))}
 
 
+def write_template(name: str, kind: str, dataset: str) -> Path:
+    """Writes a commented study file NAME.toml to this folder; kind: search or grid.
+
+    Raises InputError for a name that cannot be a study's, and if the file is there already.
+    """
+    path = Path(f"{check_name(name.removesuffix('.toml'))}.toml")
+    template = studies_dir() / "templates" / f"{kind}.toml"
+    text = template.read_text(encoding="utf-8")
+    text = text.replace("TITLE", path.stem).replace("DATASET", dataset)
+    text = text.replace("SCHEMA", str(studies_dir() / "study.schema.json"))
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError as error:
+        raise InputError(f"{path}: is there already; give another name, or delete it") from error
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror})") from error
+    return path
+
+
 def load(study: str) -> StudyFile:
     """Reads the study of a name (`grid-report`) or of a path to a TOML file.
 
@@ -255,7 +341,16 @@ def load(study: str) -> StudyFile:
     except (ValueError, RecursionError) as error:  # TOMLDecodeError, or a number of 4,300 digits
         raise InputError(f"{path}: is not valid TOML: {error}") from error
     parsed = parse(raw, check_name(path.stem), str(path))
-    return replace(parsed, dataset=parsed.dataset.within(path.parent))
+    folder = str(path.parent.absolute())
+    return replace(parsed, dataset=parsed.dataset.within(path.parent), folder=folder)
+
+
+def example(study: StudyFile) -> Config:
+    """Returns a configuration of the study: its first cell's, or the first of each domain."""
+    if isinstance(study, GridStudy):
+        return study.cells[0].config
+    values = assigned(study.space, lambda name, domain: first_of(name, domain))
+    return Config.of({**with_widths(values), "model": study.model})
 
 
 def check_name(name: str) -> str:
@@ -285,10 +380,14 @@ def _grid(raw: Mapping[str, Any], name: str, faults: Faults) -> GridStudy | None
     counted = {key: value for key, value in raw.items() if key != "seeds" or rounds is None}
     head = faults.read(GridHead, counted, besides=parts)
     base, tables = faults.table(raw, "base"), faults.tables(raw, "cells")
-    sound_base = faults.read(BaseTable, base, "base.") is not None
+    model = head.model if head else ""
+    own = _own_faults(base, model, "base.", faults)
+    sound_base = faults.read(BaseTable, base, "base.", besides=own) is not None
+    if model and head and head.diagnostics:
+        faults.add("diagnostics", "looks into hpo's own perceptron; leave it out with model")
     if raw["cells"] == []:
         faults.add("cells", "needs at least one [[cells]] table")
-    cells = [_cell(t, i, base, sound_base, faults) for i, t in enumerate(tables)]
+    cells = [_cell(t, i, base, sound_base, model, faults) for i, t in enumerate(tables)]
     names = [table["name"] for table in tables if isinstance(table.get("name"), str)]
     for repeated in (n for n, times in Counter(names).items() if times > 1):
         faults.add(f"cells.{repeated}", "two cells have this name; rename one")
@@ -328,18 +427,20 @@ def _cell(
     index: int,
     base: Mapping[str, Any],
     sound_base: bool,
+    model: str,
     faults: Faults,
 ) -> Cell | None:
     name = table.get("name")
     named = isinstance(name, str) and NAME.fullmatch(name)
     at, before = f"cells.{name}." if named else f"cells[{index}].", len(faults.lines)
-    read: Any = faults.read(CellTable, table, at, besides=("reported",))
+    own = _own_faults(table, model, at, faults, besides=("name", "varies", "crossed", "reported"))
+    read: Any = faults.read(CellTable, table, at, besides=("reported", *own))
     reports = [
         faults.read(Reported, report, f"{at}reported.")
         for report in faults.tables(table, "reported", at)
     ]
-    values = _merged(base, table)
-    for key in REQUIRED:
+    values = _merged(base, table, model)
+    for key in REQUIRED_BY_ANY if model else REQUIRED:
         if key not in values and not ("widths" in values and key in FOLLOWING):
             faults.add(f"{at}{key}", "is missing here and in [base]")
     if read and not (read.varies and set(read.varies) <= set(SOURCES)):
@@ -360,7 +461,7 @@ def _cell(
     reported = tuple(report for report in reports if report)
     return Cell(
         name=str(name),
-        config=Config(**values),
+        config=Config.of(values),
         reported=reported,
         varies=varies,
         crossed=read.crossed,
@@ -370,14 +471,38 @@ def _cell(
 FOLLOWING = ("depth", "width")  # from widths
 
 
-def _merged(base: Mapping[str, Any], table: Mapping[str, Any]) -> dict[str, Any]:
+def _own_faults(
+    table: Mapping[str, Any],
+    model: str,
+    at: str,
+    faults: Faults,
+    besides: Sequence[str] = (),
+) -> list[str]:
+    """Returns the names of the user's own network's hyperparameters; adds what is wrong with them.
+    besides: other keys of the table."""
+    if not model:
+        return []
+    names = [name for name in table if name not in HYPERPARAMETERS and name not in besides]
+    for name in [*names, *(name for name in PERCEPTRON if name in table)]:
+        if (fault := name_fault(name)) or (
+            at.startswith(("base", "cells")) and (fault := check(name, table[name]))
+        ):
+            faults.add(f"{at}{name}", fault)
+    return names
+
+
+def _merged(base: Mapping[str, Any], table: Mapping[str, Any], model: str) -> dict[str, Any]:
     """Returns a cell's hyperparameters: its own, and those of [base] but for what follows from its
     widths, and widths that its own depth or width replaces."""
     replaced: tuple[str, ...] = FOLLOWING if "widths" in table else ()
     if any(key in table for key in FOLLOWING) and "widths" not in table:
         replaced = ("widths",)
     kept = {key: value for key, value in base.items() if key not in replaced}
-    return {key: v for key, v in {**kept, **table}.items() if key in HYPERPARAMETERS}
+    merged = {**kept, **table}
+    if model:
+        others = ("name", "varies", "crossed", "reported")
+        return {"model": model, **{k: v for k, v in merged.items() if k not in others}}
+    return {key: v for key, v in merged.items() if key in HYPERPARAMETERS}
 
 
 def _rounds(raw: Mapping[str, Any], faults: Faults) -> Rounds | None:
@@ -416,24 +541,50 @@ def _experiment(
 
 def _search(raw: Mapping[str, Any], name: str, faults: Faults) -> SearchStudy | None:
     head = faults.read(Head, raw, besides=("search", "finalists", "space"))
-    search = faults.read(SearchTable, faults.table(raw, "search"), "search.")
+    table = faults.table(raw, "search")
+    search = faults.read(SearchTable, table, "search.", besides=("first",))
     finalists = faults.read(FinalistsTable, faults.table(raw, "finalists"), "finalists.")
     space = faults.table(raw, "space")
     if isinstance(raw["space"], dict):
-        faults.unknown(space, HYPERPARAMETERS, "space.")
-        known = {key: value for key, value in space.items() if key in HYPERPARAMETERS}
-        for key, text in space_faults(known):
+        model = head.model if head else ""
+        own = _own_faults(space, model, "space.", faults)
+        faults.unknown(space, (*(n for n in HYPERPARAMETERS if n != "model"), *own), "space.")
+        known = {k: value for k, value in space.items() if k in HYPERPARAMETERS or k in own}
+        for key, text in space_faults(known, own_network=bool(model)):
             faults.add(f"space.{key}", text)
+    if search:
+        _check_objectives(search, faults)
+    first = faults.tables(table, "first", "search.")
     if faults.lines or not (head and search and finalists):
         return None
+    parsed = {key: parse_domain(value, key) for key, value in space.items()}
+    for index, entry in enumerate(first):
+        for key, text in entry_faults(parsed, entry):
+            faults.add(f"search.first[{index}].{key}", text)
+    several = len(search.objectives) > 1
     return SearchStudy(
         name=name,
         title=head.title or name,
         text=head.text,
+        model=head.model,
         dataset=source_of(head),
         finalists=finalists.k,
         finalist_seeds=finalists.seeds,
-        space={key: parse_domain(value, key) for key, value in space.items()},
+        space=parsed,
         raw=raw,
-        **search.model_dump(),
+        pruner=search.pruner or ("none" if several else "median"),
+        first=tuple(first),
+        stop_after=search.stop_after,
+        **search.model_dump(exclude={"pruner", "stop_after"}),
     )
+
+
+def _check_objectives(search: SearchTable, faults: Faults) -> None:
+    """Adds faults for objectives that are not known, and for a pruner beside two of them."""
+    first, *others = search.objectives or ("",)
+    if first != ACCURACY or len(others) > 1 or not set(others) <= set(OBJECTIVES):
+        known = " or ".join(f'["{ACCURACY}", "{name}"]' for name in OBJECTIVES)
+        given = quoted(list(search.objectives))
+        faults.add("search.objectives", f'must be ["{ACCURACY}"], {known}, got {given}')
+    elif others and search.pruner not in (None, "none"):
+        faults.add("search.pruner", "Optuna prunes for one objective only; leave it out")

@@ -1,9 +1,9 @@
 """The finalists of a search: a grid of the best trials on fresh seeds, and the winner."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from hpo.study.config import SEED, Config
+from hpo.study.config import Config
 from hpo.study.file import Cell, Experiment, GridStudy, SearchStudy
 from hpo.study.space import completed
 
@@ -35,12 +35,14 @@ def trial_number(cell: str) -> int:
 
 def fresh_seeds(study_file: SearchStudy) -> Sequence[int]:
     """Returns the finalists' seeds, which never include the search's own."""
-    return range(SEED + 1, SEED + 1 + study_file.finalist_seeds)
+    first = study_file.search_seeds[-1] + 1
+    return range(first, first + study_file.finalist_seeds)
 
 
 def config_of(trial: "FrozenTrial", study_file: SearchStudy) -> Config:
     """Returns the configuration of a trial: suggested and fixed values."""
-    return Config(**completed(study_file.space, trial.params))
+    values = completed(study_file.space, trial.params)
+    return Config.of({**values, "model": study_file.model})
 
 
 def belong(finalists: "optuna.Study", search: "optuna.Study") -> bool:
@@ -68,12 +70,17 @@ def grid_of(trials: "Sequence[FrozenTrial]", study_file: SearchStudy) -> GridStu
         Cell(name=cell_name(trial.number), config=config_of(trial, study_file)) for trial in trials
     ]
     title = f"{study_file.title}: finalists"
-    raw = {
+    raw: dict[str, Any] = {
         "title": title,
         "dataset": study_file.raw.get("dataset", study_file.dataset.name),
         "seeds": study_file.finalist_seeds,
-        "cells": [{"name": cell.name, **cell.config.given()} for cell in cells],
+        "cells": [
+            {"name": cell.name, **{k: v for k, v in cell.config.given().items() if k != "model"}}
+            for cell in cells
+        ],
     }
+    if study_file.model:
+        raw["model"] = study_file.model
     return GridStudy(
         name=name_of(study_file.name),
         title=title,
@@ -81,5 +88,7 @@ def grid_of(trials: "Sequence[FrozenTrial]", study_file: SearchStudy) -> GridStu
         seeds=study_file.finalist_seeds,
         cells=tuple(cells),
         experiments=(Experiment(title="All cells", cells=tuple(cell.name for cell in cells)),),
+        model=study_file.model,
+        folder=study_file.folder,
         raw=raw,
     )

@@ -37,7 +37,7 @@ class Optimizer(Named):
     momentum: float = 0.0
 
 
-_SAMPLERS, _CATALOG = "hpo.run.samplers", "hpo.data.catalog"
+_SAMPLERS, _CATALOG = "hpo.runs.samplers", "hpo.data.catalog"
 _ACTIVATIONS, _OPTIMIZERS = "hpo.training.activations", "hpo.training.optimizers"
 _SGD = ("momentum", "nesterov", "weight_decay")
 ACTIVATIONS: dict[str, Activation] = {
@@ -60,11 +60,11 @@ OPTIMIZERS: dict[str, Optimizer] = {
 
 # label: how the learning rate changes, as the end of a sentence.
 SCHEDULES: dict[str, Named] = {
-    "constant": Named("constant", "hpo.training.schedules:constant"),
-    "step": Named("falling by ten after half and three quarters", "hpo.training.schedules:step"),
-    "linear": Named("falling linearly to 0", "hpo.training.schedules:linear"),
-    "cosine": Named("falling to 0 along a cosine", "hpo.training.schedules:cosine"),
-    "one_cycle": Named("rising and falling in one cycle", "hpo.training.schedules:one_cycle"),
+    "constant": Named("constant", "hpo.training.optimizers:constant"),
+    "step": Named("falling by ten after half and three quarters", "hpo.training.optimizers:step"),
+    "linear": Named("falling linearly to 0", "hpo.training.optimizers:linear"),
+    "cosine": Named("falling to 0 along a cosine", "hpo.training.optimizers:cosine"),
+    "one_cycle": Named("rising and falling in one cycle", "hpo.training.optimizers:one_cycle"),
 }
 
 
@@ -108,6 +108,7 @@ SAMPLERS: dict[str, Named] = {
     "gp": Named("a Gaussian process", f"{_SAMPLERS}:gp"),
     "cmaes": Named("CMA-ES", f"{_SAMPLERS}:cmaes"),
     "qmc": Named("a quasi-random sequence", f"{_SAMPLERS}:qmc"),
+    "nsga2": Named("NSGA-II", f"{_SAMPLERS}:nsga2"),
 }
 
 PRUNERS: dict[str, Named] = {
@@ -116,6 +117,7 @@ PRUNERS: dict[str, Named] = {
     "hyperband": Named("Hyperband", f"{_SAMPLERS}:hyperband"),
     "sha": Named("successive halving", f"{_SAMPLERS}:successive_halving"),
     "percentile": Named("the 25% rule", f"{_SAMPLERS}:percentile"),
+    "wilcoxon": Named("Wilcoxon's test over seeds", f"{_SAMPLERS}:wilcoxon"),
 }
 
 

@@ -16,6 +16,7 @@ from hpo.study.config import (
     BOUNDS,
     DEFAULTS,
     REQUIRED,
+    REQUIRED_BY_ANY,
     TOGETHER,
     TYPES,
     check,
@@ -107,8 +108,10 @@ def _choices_faults(name: str, values: list[Any]) -> list[str]:
 
 
 def _range_faults(name: str, table: Mapping[str, Any]) -> list[str]:
-    if name not in BOUNDS:
+    if name not in BOUNDS and name in TYPES:
         return ["has no range; give a value or a list of choices"]
+    if name not in TYPES and not all(_is_number(table.get(key, 0)) for key in ("low", "high")):
+        return ["low and high: must be numbers"]
     unknown = [key for key in table if key not in RANGE_KEYS]
     if unknown or "low" not in table or "high" not in table:
         extra = f", not {', '.join(unknown)}" if unknown else ""
@@ -123,13 +126,25 @@ def _range_faults(name: str, table: Mapping[str, Any]) -> list[str]:
     return faults + _step_faults(name, table)
 
 
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def is_whole(name: str, low: Any, high: Any) -> bool:
+    """Whether a range holds whole numbers: by the hyperparameter's type, or by its ends if it is
+    the user's own."""
+    if name in BOUNDS:
+        return BOUNDS[name][0] is int
+    return isinstance(low, int) and isinstance(high, int)
+
+
 def _step_faults(name: str, table: Mapping[str, Any]) -> list[str]:
     step = table.get("step")
     if step is None:
         return []
     if table.get("log"):
         return ["step: a log range has no step"]
-    kind = BOUNDS[name][0]
+    kind: Any = int if is_whole(name, table.get("low"), table.get("high")) else float
     number = isinstance(step, kind if kind is int else (int, float)) and not isinstance(step, bool)
     if not number or not 0 < step < math.inf:
         words = "a whole number" if kind is int else "a number"
@@ -207,12 +222,15 @@ def assigned(space: Mapping[str, Domain], choose: Callable[[str, Domain], Any]) 
     return values
 
 
+_OWN: dict[str, Any] = {"type": ["number", "boolean", "string"]}
+
+
 def domain_schema(name: str) -> WithJsonSchema:
     """Returns the JSON Schema of a hyperparameter's domain: a value, choices or a range."""
-    value = TypeAdapter(TYPES[name]).json_schema()
+    value = TypeAdapter(TYPES[name]).json_schema() if name in TYPES else _OWN
     kinds: list[dict[str, Any]] = [value, {"type": "array", "items": value, "minItems": 1}]
-    if name in BOUNDS:
-        step = {"type": value["type"], "exclusiveMinimum": 0}
+    if name in BOUNDS or name not in TYPES:
+        step = {"type": value.get("type", "number"), "exclusiveMinimum": 0}
         keys = {"low": value, "high": value, "log": {"type": "boolean"}, "step": step}
         required = {"required": ["low", "high"], "additionalProperties": False}
         keys["when"] = {"type": "object", "minProperties": 1}
@@ -224,11 +242,12 @@ def domain_schema(name: str) -> WithJsonSchema:
     return WithJsonSchema({"anyOf": kinds})
 
 
-def space_faults(table: Mapping[str, Any]) -> list[tuple[str, str]]:
+def space_faults(table: Mapping[str, Any], *, own_network: bool = False) -> list[tuple[str, str]]:
     """Returns (hyperparameter, what is wrong) for a space as a study file writes it, with known
-    names."""
+    names, or with names of the user's own network."""
     follow = ("depth", "width") if "widths" in table else ()
-    faults = [(n, "is missing") for n in REQUIRED if n not in table and n not in follow]
+    needed = REQUIRED_BY_ANY if own_network else REQUIRED
+    faults = [(n, "is missing") for n in needed if n not in table and n not in follow]
     faults += [(n, "follows from widths, so leave it out") for n in follow if n in table]
     faults += [
         (name, fault) for name, value in table.items() for fault in domain_faults(name, value)
@@ -277,6 +296,50 @@ def _ends(domain: Domain) -> tuple[Any, ...]:
     return (domain.value,) if isinstance(domain, Fixed) else domain.values
 
 
+def entry_faults(space: Mapping[str, Domain], entry: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Returns (hyperparameter, what is wrong) for values that are to be tried in this space; the
+    others are sampled."""
+    faults = []
+    for name, value in entry.items():
+        if name not in space:
+            faults.append((name, f"is not in the space; it has {', '.join(space)}"))
+        elif fault := check(name, value):
+            faults.append((name, fault))
+        elif not contains(name, space[name], value):
+            faults.append((name, f"{quoted(value)} is not in its domain: {_spelled(space[name])}"))
+    return faults
+
+
+def contains(name: str, domain: Domain, value: Any) -> bool:
+    """Whether a sound value of a hyperparameter lies in its domain; conditions aside."""
+    if name == "widths":
+        value = with_widths({name: value})[name]
+    if isinstance(domain, Range):
+        options = _options(name, domain) if domain.step else None
+        near = options is None or any(math.isclose(value, o, rel_tol=1e-9) for o in options)
+        return domain.low <= value <= domain.high and near
+    return value == domain.value if isinstance(domain, Fixed) else value in domain.values
+
+
+def fits(space: Mapping[str, Domain], values: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Returns a configuration's values of what a space leaves open; None if the configuration does
+    not lie in the space.
+
+    values: hyperparameters; those that are left out have their defaults.
+    """
+    full = {**DEFAULTS, **values}
+    try:
+        ours = assigned(space, lambda name, _: full[name])
+    except KeyError:
+        return None
+    whole = {**DEFAULTS, **with_widths(ours)}
+    if any(whole.get(name) != full.get(name) for name in {*whole, *full}):
+        return None
+    chosen = {name: v for name, v in ours.items() if not isinstance(space[name], Fixed)}
+    inside = all(contains(name, space[name], value) for name, value in chosen.items())
+    return chosen if inside else None
+
+
 def suggest(trial: "BaseTrial", space: Mapping[str, Domain]) -> dict[str, Any]:
     """Suggests a value of each domain whose conditions hold by the trial; fixed values are no
     parameters of the trial."""
@@ -294,7 +357,7 @@ def _suggest(trial: "BaseTrial", name: str, domain: Domain) -> Any:
     assert not isinstance(domain, Fixed)
     if isinstance(domain, Choices):
         return trial.suggest_categorical(name, domain.values)
-    if BOUNDS[name][0] is int:
+    if is_whole(name, domain.low, domain.high):
         low, high, step = int(domain.low), int(domain.high), int(domain.step or 1)
         return trial.suggest_int(name, low, high, step=step, log=domain.log)
     return trial.suggest_float(name, domain.low, domain.high, step=domain.step, log=domain.log)
@@ -322,7 +385,7 @@ def _options(name: str, domain: Domain) -> list[Any] | None:
         return [domain.value]
     if isinstance(domain, Choices):
         return list(domain.values)
-    if BOUNDS[name][0] is int:
+    if is_whole(name, domain.low, domain.high):
         return list(range(int(domain.low), int(domain.high) + 1, int(domain.step or 1)))
     if domain.low == domain.high:
         return [domain.low]
@@ -330,6 +393,13 @@ def _options(name: str, domain: Domain) -> list[Any] | None:
         count = math.floor((domain.high - domain.low) / domain.step + 1e-8) + 1
         return [min(domain.low + i * domain.step, domain.high) for i in range(count)]
     return None
+
+
+def first_of(name: str, domain: Domain) -> Any:
+    """Returns the first choice, or the lower end of a range."""
+    if isinstance(domain, Range):
+        return int(domain.low) if is_whole(name, domain.low, domain.high) else domain.low
+    return domain.value if isinstance(domain, Fixed) else domain.values[0]
 
 
 def size(space: Mapping[str, Domain]) -> float:

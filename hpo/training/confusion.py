@@ -7,15 +7,20 @@ import torch
 from torch import Tensor
 
 from hpo.data.datasets import as_bytes
+from hpo.study.metrics import packed_shares
 from hpo.training.network import Network
+from hpo.training.own import OwnNetwork
 from hpo.training.train import Examples, answers
 
 WORST = 16  # images kept of each network
 CHUNK = 256
 
 
-def inspect(network: Network, examples: Examples, shape: Sequence[int]) -> list[dict[str, Any]]:
-    """Returns for each replicate, as JSON, confusion[label][predicted] as counts and `worst`.
+def inspect(
+    network: Network | OwnNetwork, examples: Examples, shape: Sequence[int]
+) -> list[dict[str, Any]]:
+    """Returns for each replicate, as JSON, confusion[label][predicted] as counts, `worst` and
+    `probabilities`, see study.metrics.packed_shares.
 
     worst: misclassified images with the smallest probability of their label, the smallest first.
     shape: of an image. Pixels are base64 bytes from 0 to 255; None if it is no picture.
@@ -26,7 +31,7 @@ def inspect(network: Network, examples: Examples, shape: Sequence[int]) -> list[
     return [_mistakes(of, examples, shape) for of in logits]
 
 
-def _same(rows: Tensor, network: Network) -> Tensor:
+def _same(rows: Tensor, network: Network | OwnNetwork) -> Tensor:
     """Returns the same rows for every replicate, as one step: (1, R, n)."""
     return rows.expand(network.replicates, -1).unsqueeze(0).contiguous()
 
@@ -34,11 +39,13 @@ def _same(rows: Tensor, network: Network) -> Tensor:
 def _mistakes(logits: Tensor, examples: Examples, shape: Sequence[int]) -> dict[str, Any]:
     labels, classes = examples.labels, examples.classes
     predicted = logits.argmax(0)
-    chances = torch.log_softmax(logits, 0).gather(0, labels.unsqueeze(0))[0].exp()
+    probabilities = torch.log_softmax(logits, 0).exp()
+    chances = probabilities.gather(0, labels.unsqueeze(0))[0]
     wrong = (predicted != labels).nonzero()[:, 0]
     order = wrong[chances[wrong].argsort()][:WORST]
     confusion = torch.bincount(labels * classes + predicted, minlength=classes**2)
     return {
+        "probabilities": packed_shares(probabilities.T.nan_to_num().cpu().numpy()),
         "confusion": confusion.view(classes, classes).tolist(),
         "worst": [
             {

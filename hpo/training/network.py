@@ -127,6 +127,17 @@ class Network:
         device = device or self.layers.flat.device
         return Layers.zeros(self.sizes, self.replicates, device, norm=bool(self.norm))
 
+    def logits(self, images: Tensor, rows: Tensor, classes: int) -> Tensor:
+        """Returns the logits of rows, (steps, R, B), of images, (steps, R, classes, B)."""
+        steps, replicates, batch = rows.shape
+        buffers = Pass(self, batch)
+        inputs = buffers.inputs.flatten(0, 1)
+        logits = torch.zeros(steps, replicates, classes, batch, device=rows.device)
+        for index, answer in zip(rows.flatten(1), logits, strict=True):
+            torch.index_select(images, 0, index, out=inputs)
+            buffers.forward(answer)
+        return logits
+
     @property
     def parameters(self) -> int:
         """Returns the number of parameters of one replicate."""

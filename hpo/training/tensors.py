@@ -27,10 +27,16 @@ def choose_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def examples(images: Floats, labels: Integers, classes: int, device: torch.device) -> Examples:
+def examples(
+    images: Floats,
+    labels: Integers,
+    classes: int,
+    device: torch.device,
+    shape: tuple[int, ...] = (),
+) -> Examples:
     """Returns the arrays as tensors; on the CPU they share the arrays' memory."""
     tensors = [torch.from_numpy(array).to(device) for array in (images, labels)]
-    return Examples(tensors[0], tensors[1], classes)
+    return Examples(tensors[0], tensors[1], classes, shape)
 
 
 def split_rows(dataset: Dataset, seeds: Seeds) -> Split:

@@ -17,6 +17,7 @@ from hpo.training import noise
 from hpo.training.diagnostics import IMAGES, Diagnosis
 from hpo.training.network import Layers, Network, Pass
 from hpo.training.optimizers import Step
+from hpo.training.own import OwnNetwork, OwnTrainer
 
 # Steps between two checks whether training should stop: milliseconds.
 STEPS_BETWEEN_CHECKS = 8
@@ -32,6 +33,7 @@ class Examples:
     images: Tensor
     labels: Tensor
     classes: int = 10
+    shape: tuple[int, ...] = ()  # of an image before it was made a row
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ class Epoch(EpochMetrics):
     None before the last epoch.
     """
 
-    network: Network
+    network: Network | OwnNetwork
     valid_right: Tensor | None = None
 
 
@@ -71,21 +73,22 @@ def train(
     should_stop: Callable[[], bool] = lambda: False,
     *,
     diagnose: bool = False,
+    folder: str = "",
 ) -> Iterator[Epoch]:
     """Trains one network per split and seed, all with one configuration; yields every epoch.
 
     splits: equally large; without rows to validate on, validation figures are NaN. should_stop:
     asked every few steps; if it is true, training ends within its epoch. To stop training, stop
-    iterating. All epochs have the same network, which is trained at the end.
+    iterating. All epochs have the same network, which is trained at the end. folder: where the
+    module of the user's own network lies.
     """
     device = device or torch.device("cpu")
-    generators = [torch.Generator().manual_seed(seed.weights) for seed in seeds]
-    network = Network(config, examples.images.shape[1], examples.classes, generators, device)
+    network = _network(config, examples, seeds, device, folder)
     orders = [torch.Generator().manual_seed(seed.order) for seed in seeds]
     valid = torch.stack([split.valid for split in splits]).to(device)
-    diagnosis = Diagnosis(network) if diagnose else None
-    noisy = noise.generators([seed.order for seed in seeds], device)
-    trainer = _Trainer(network, len(splits[0].train), should_stop, diagnosis, noisy)
+    hand_written = isinstance(network, Network)
+    diagnosis = Diagnosis(network) if diagnose and hand_written else None  # type: ignore[arg-type]
+    trainer = _trainer(network, len(splits[0].train), should_stop, diagnosis, seeds)
     for number in range(1, config.epochs + 1):
         start = time.perf_counter()
         order = torch.stack([_shuffled(s.train, g) for s, g in zip(splits, orders, strict=True)])
@@ -95,8 +98,9 @@ def train(
             return
         last = number == config.epochs
         valid_loss, valid_accuracy, right = evaluate(network, examples, valid, right=last)
-        looked_at = _forwarded(network, examples, valid[:, :IMAGES])
-        figures = diagnosis.figures(looked_at) if diagnosis else None
+        figures = None
+        if diagnosis:
+            figures = diagnosis.figures(_forwarded(diagnosis.network, examples, valid[:, :IMAGES]))
         yield Epoch(
             number=number,
             train_loss=train_loss,
@@ -110,6 +114,75 @@ def train(
         )
 
 
+def _network(
+    config: Config,
+    examples: Examples,
+    seeds: Sequence[Seeds],
+    device: torch.device,
+    folder: str,
+) -> Network | OwnNetwork:
+    features = examples.images.shape[1]
+    if config.model:
+        form = (examples.shape, features, examples.classes)
+        return OwnNetwork(config, folder, *form, seeds, device)
+    generators = [torch.Generator().manual_seed(seed.weights) for seed in seeds]
+    return Network(config, features, examples.classes, generators, device)
+
+
+def _trainer(
+    network: Network | OwnNetwork,
+    rows: int,
+    should_stop: Callable[[], bool],
+    diagnosis: Diagnosis | None,
+    seeds: Sequence[Seeds],
+) -> "_Trainer | _OwnTrainer":
+    rate = Rate(network.config, rows)
+    if isinstance(network, OwnNetwork):
+        return _OwnTrainer(network, rate, should_stop, seeds)
+    device = network.layers.flat.device
+    noisy = noise.generators([seed.order for seed in seeds], device)
+    return _Trainer(network, rate, should_stop, diagnosis, noisy)
+
+
+class Rate:
+    """The learning rate of each step: lr times the schedule's share and that of the warm-up."""
+
+    def __init__(self, config: Config, rows: int) -> None:
+        """rows: how many rows a replicate trains on in an epoch."""
+        self.lr = config.lr
+        self.schedule = SCHEDULES[config.schedule].load()
+        self.steps = config.epochs * math.ceil(rows / config.batch_size)
+        self.warm = config.warmup * self.steps
+
+    def __call__(self, done: int) -> float:
+        """done: how many steps were made before. The warm-up rises to 1 from 1 / n in its n
+        steps."""
+        share = float(self.schedule(done / self.steps))
+        return self.lr * (share * min((done + 1) / self.warm, 1.0) if self.warm else share)
+
+
+class _OwnTrainer:
+    """Trains the user's own network; ends an epoch at once if it should stop."""
+
+    def __init__(
+        self,
+        network: OwnNetwork,
+        rate: Rate,
+        should_stop: Callable[[], bool],
+        seeds: Sequence[Seeds],
+    ) -> None:
+        self.should_stop = should_stop
+        self.trainer = OwnTrainer(network, seeds, rate, self._check)
+
+    def _check(self, step: int) -> None:
+        if step % STEPS_BETWEEN_CHECKS == 0 and self.should_stop():
+            raise _Stopped
+
+    def epoch(self, examples: Examples, order: Tensor) -> tuple[list[float], list[float]]:
+        """As _Trainer.epoch."""
+        return self.trainer.epoch(examples.images, examples.labels, order)
+
+
 def _shuffled(rows: Tensor, generator: torch.Generator) -> Tensor:
     return rows[torch.randperm(len(rows), generator=generator)]
 
@@ -121,22 +194,20 @@ class _Trainer:
     def __init__(
         self,
         network: Network,
-        rows: int,
+        rate: Rate,
         should_stop: Callable[[], bool],
         diagnosis: Diagnosis | None,
         noisy: Sequence[torch.Generator],
     ) -> None:
-        """rows: how many rows a replicate trains on in an epoch. noisy: generators of the noise of
-        training, one per replicate."""
+        """noisy: generators of the noise of training, one per replicate."""
         config = network.config
+        self.rate = rate
         self.config = config
         self.network = network
         self.noisy = noisy
         self.diagnosis = diagnosis
         self.should_stop = should_stop
         self.batch_size = config.batch_size
-        self.schedule = SCHEDULES[config.schedule].load()
-        self.steps = config.epochs * math.ceil(rows / config.batch_size)
         self.done = 0
         self.optimizer: Step | None = None
         self.gradient = network.layers
@@ -187,7 +258,7 @@ class _Trainer:
 
     def _update(self, buffers: Pass, logits: Tensor, targets: Tensor) -> None:
         batch = logits.shape[2]
-        lr = self.config.lr * self._share_of_lr()
+        lr = self.rate(self.done)
         self.done += 1
         if self.optimizer is None:
             step = -lr / batch
@@ -199,13 +270,6 @@ class _Trainer:
             self.optimizer(lr)
         if self.config.max_norm:
             _limit_norms(self.network.layers, self.config.max_norm)
-
-    def _share_of_lr(self) -> float:
-        """Returns the schedule's share of lr, times that of the warm-up: 1 / n in the first of its
-        n steps."""
-        share = float(self.schedule(self.done / self.steps))
-        warm = self.config.warmup * self.steps
-        return share * min((self.done + 1) / warm, 1.0) if warm else share
 
 
 def _clip(gradient: Layers, most: float) -> None:
@@ -228,7 +292,7 @@ def _limit_norms(layers: Layers, most: float) -> None:
 
 
 def evaluate(
-    network: Network, examples: Examples, rows: Tensor, *, right: bool = False
+    network: Network | OwnNetwork, examples: Examples, rows: Tensor, *, right: bool = False
 ) -> tuple[list[float], list[float], Tensor | None]:
     """Returns the mean cross entropy and the accuracy of each replicate on its rows, (R, n), NaN
     without rows; and if asked, which rows are right, (R, n) of bool."""
@@ -244,15 +308,9 @@ def _right(parts: Sequence[Answers]) -> Tensor:
     return torch.cat([part.transpose(0, 1).flatten(1) for part in found], dim=1).cpu()
 
 
-def answers(network: Network, examples: Examples, rows: Tensor) -> Answers:
+def answers(network: Network | OwnNetwork, examples: Examples, rows: Tensor) -> Answers:
     """Returns the network's logits for rows, (steps, R, B), and the labels."""
-    buffers = Pass(network, rows.shape[2])
-    inputs = buffers.inputs.flatten(0, 1)
-    logits = _class_major_zeros(rows, examples.classes)
-    for index, answer in zip(rows.flatten(1), logits, strict=True):
-        torch.index_select(examples.images, 0, index, out=inputs)
-        buffers.forward(answer)
-    return logits, examples.labels[rows]
+    return network.logits(examples.images, rows, examples.classes), examples.labels[rows]
 
 
 def _forwarded(network: Network, examples: Examples, rows: Tensor) -> Iterator[Pass]:

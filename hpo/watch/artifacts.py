@@ -14,7 +14,7 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial
 
 from hpo.report.figures.trial import Curve, CurvePicture
-from hpo.run.plan import Watcher
+from hpo.runs.plan import Watcher
 
 NAME = "learning-curve.png"
 # A picture takes 25 ms of the runner. AT_ONCE pictures are drawn in any case; after that, A_SECOND

@@ -9,8 +9,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from hpo.run.plan import Job, Watcher
-from hpo.run.progress import Progress
+from hpo.runs.plan import Job, Watcher
+from hpo.runs.progress import Progress
 from hpo.text import seconds_text
 
 MOST_WORKERS = 16  # with a line of their own

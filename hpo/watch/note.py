@@ -13,8 +13,8 @@ from hpo.report.blocks.page import Table
 from hpo.report.blocks.run_facts import one_line_each, repeatable
 from hpo.report.finalists import main_table
 from hpo.report.search_tables import winner_sentence
-from hpo.run.plan import Watcher
-from hpo.run.progress import Progress
+from hpo.runs.plan import Watcher
+from hpo.runs.progress import Progress
 from hpo.storage.results import StoredGrid, StoredSearch, StoredStudy, load_study
 from hpo.study.names import PRUNERS, SAMPLERS, label
 from hpo.study.space import Fixed, spelled

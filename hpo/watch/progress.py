@@ -12,8 +12,8 @@ from optuna.storages import BaseStorage, get_storage
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 
-from hpo.run.plan import Watcher
-from hpo.run.progress import Progress
+from hpo.runs.plan import Watcher
+from hpo.runs.progress import Progress
 from hpo.storage.lock import Holder
 from hpo.storage.results import AGAIN, StoredGrid, StoredSearch, load_study
 from hpo.text import count

@@ -9,11 +9,11 @@ from hpo.study.metrics import EpochMetrics
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """Train one network per seed, as a stack.
+    """Train one network per seed, as a stack, or one after another.
 
     test: test the networks at the end. inspect: also return confusion matrices. all_images: train
     on all training images, validate on none, and return the network. diagnose: measure training,
-    see training.diagnostics.
+    see training.diagnostics. folder: where the module of the user's own network lies.
     """
 
     id: int
@@ -23,6 +23,13 @@ class Task:
     inspect: bool = False
     diagnose: bool = False
     all_images: bool = False
+    one_by_one: bool = False
+    folder: str = ""
+
+    @property
+    def epochs(self) -> int:
+        """Returns how many epochs the task reports: with one_by_one, those of all seeds."""
+        return self.config.epochs * (len(self.seeds) if self.one_by_one else 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +50,8 @@ class Ready:
 
 @dataclass(frozen=True, kw_only=True)
 class EpochDone(EpochMetrics):
-    """A task has ended an epoch; one value per seed."""
+    """A task has ended an epoch; one value per seed that it trains at once. number: with
+    one_by_one, it goes on from seed to seed."""
 
     task: int
 
@@ -53,19 +61,20 @@ class Done:
     """A task has ended, with the test figures, one per seed, if it was tested.
 
     test_right and valid_right: which images are right, one text per seed, see study.metrics.packed.
-    test_recall: the share of each class that is right, one list per seed.
+    test_recall: the share of each class that is right, None without images, one list per seed.
     confusion: one per seed, see training.confusion.inspect. model: the network of an `all_images`
-    task, as the bytes of a safetensors file.
+    task, as the bytes of a safetensors file. parameters: of the network.
     """
 
     task: int
     test_loss: list[float] | None = None
     test_accuracy: list[float] | None = None
     test_right: list[str] | None = None
-    test_recall: list[list[float]] | None = None
+    test_recall: list[list[float | None]] | None = None
     valid_right: list[str] | None = None
     confusion: list[dict[str, Any]] | None = None
     model: bytes | None = None
+    parameters: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,6 +16,7 @@ from typing import Any, Protocol, Self
 from hpo.data.datasets import Dataset
 from hpo.errors import InputError
 from hpo.process import stop_signals
+from hpo.study.config import Config
 from hpo.workers.messages import Died, Done, Event, Failed, Ready, Stop, Task
 from hpo.workers.shared_data import SharedDataset
 
@@ -70,6 +71,30 @@ def require_device(device: str) -> None:
     theirs.close()
     if fault := ours.recv():
         raise InputError(f"--device: {fault}")
+
+
+def require_model(config: Config, folder: str, dataset: Dataset) -> None:
+    """Raises InputError unless the factory of the user's own network gives a module that takes the
+    dataset's images; asks a process that has torch."""
+    preload()
+    context = multiprocessing.get_context("forkserver")
+    ours, theirs = context.Pipe()
+    form = (dataset.shape, dataset.train_images.shape[1], dataset.classes)
+    process = context.Process(target=_try_model, args=(theirs, config, folder, *form), daemon=True)
+    process.start()
+    theirs.close()
+    try:
+        fault = ours.recv()
+    except EOFError:
+        fault = f"model {config.model}: ends the process that builds it"
+    if fault:
+        raise InputError(fault)
+
+
+def _try_model(channel: Connection, *arguments: Any) -> None:
+    from hpo.training.own import try_model
+
+    channel.send(try_model(*arguments))
 
 
 def _try_device(channel: Connection, device: str) -> None:

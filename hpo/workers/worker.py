@@ -7,6 +7,7 @@ from contextlib import suppress
 from functools import partial
 from multiprocessing import connection, parent_process
 from multiprocessing.connection import Connection
+from typing import Any
 
 import safetensors.torch
 import torch
@@ -16,6 +17,7 @@ from hpo.data import datasets as data
 from hpo.study.metrics import packed
 from hpo.training import confusion
 from hpo.training.network import Network
+from hpo.training.own import OwnNetwork
 from hpo.training.tensors import all_rows, choose_device, examples, split_rows
 from hpo.training.train import Epoch, Examples, evaluate, train
 from hpo.workers.messages import Done, EpochDone, Failed, Ready, Stop, Task
@@ -71,8 +73,7 @@ def answers(
 def _trained(
     task: Task, dataset: data.Dataset, device: torch.device, should_stop: Callable[[], bool]
 ) -> Iterator[EpochDone | Done]:
-    images = examples(dataset.train_images, dataset.train_labels, dataset.classes, device)
-    splits = [all_rows(dataset) if task.all_images else split_rows(dataset, s) for s in task.seeds]
+    images = _examples(dataset, device)
     stopped, last = False, None
 
     def stops() -> bool:
@@ -80,22 +81,31 @@ def _trained(
         stopped = stopped or should_stop()
         return stopped
 
-    epochs = train(task.config, images, splits, task.seeds, device, stops, diagnose=task.diagnose)
-    for epoch in epochs:
-        last = epoch
-        yield EpochDone(task=task.id, **epoch.metrics())
+    at_once = [(seed,) for seed in task.seeds] if task.one_by_one else [task.seeds]
+    for place, seeds in enumerate(at_once):
+        rows = [all_rows(dataset) if task.all_images else split_rows(dataset, s) for s in seeds]
+        before = place * task.config.epochs
+        more: Any = {"diagnose": task.diagnose, "folder": task.folder}
+        for epoch in train(task.config, images, rows, seeds, device, stops, **more):
+            last = epoch
+            number = before + epoch.number
+            yield EpochDone(task=task.id, **{**epoch.metrics(), "number": number})
+        if stopped:
+            break
     if stopped or last is None:
-        yield Done(task=task.id)
+        yield Done(task=task.id, parameters=last.network.parameters if last else None)
     elif task.test:
         yield _tested(last, task, dataset, device)
     else:
-        yield Done(task=task.id, model=_packed(last.network) if task.all_images else None)
+        model = _packed(last.network) if task.all_images else None
+        yield Done(task=task.id, model=model, parameters=last.network.parameters)
 
 
 def _tested(last: Epoch, task: Task, dataset: data.Dataset, device: torch.device) -> Done:
     """Tests the trained networks: the only function that reads the test images."""
     network = last.network
-    images = examples(dataset.test_images, dataset.test_labels, dataset.classes, device)
+    form = (dataset.classes, device, dataset.shape)
+    images = examples(dataset.test_images, dataset.test_labels, *form)
     rows: Tensor = torch.arange(len(images.labels), device=device)
     everywhere = rows.expand(network.replicates, -1)
     loss, accuracy, right = evaluate(network, images, everywhere, right=True)
@@ -106,21 +116,29 @@ def _tested(last: Epoch, task: Task, dataset: data.Dataset, device: torch.device
         test_right=_bits(right),
         test_recall=None if right is None else [_recall(of, images) for of in right],
         valid_right=_bits(last.valid_right),
+        parameters=network.parameters,
         confusion=confusion.inspect(network, images, dataset.shape) if task.inspect else None,
     )
 
 
-def _recall(right: Tensor, images: Examples) -> list[float]:
-    """Returns the share of each class that is right."""
+def _examples(dataset: data.Dataset, device: torch.device) -> Examples:
+    """Returns the images to train and validate on."""
+    form = (dataset.classes, device, dataset.shape)
+    return examples(dataset.train_images, dataset.train_labels, *form)
+
+
+def _recall(right: Tensor, images: Examples) -> list[float | None]:
+    """Returns the share of each class that is right; None for a class without images."""
     labels = images.labels.cpu()
-    found = torch.bincount(labels[right], minlength=images.classes)
-    return (found / torch.bincount(labels, minlength=images.classes)).tolist()
+    found = torch.bincount(labels[right], minlength=images.classes).tolist()
+    there = torch.bincount(labels, minlength=images.classes).tolist()
+    return [f / n if n else None for f, n in zip(found, there, strict=True)]
 
 
 def _bits(right: Tensor | None) -> list[str] | None:
     return None if right is None else [packed(of) for of in right.numpy()]
 
 
-def _packed(network: Network) -> bytes:
+def _packed(network: Network | OwnNetwork) -> bytes:
     """Returns the first replicate's parameters as a safetensors file."""
     return safetensors.torch.save(network.state_dict(), {"format": "pt"})

@@ -22,10 +22,10 @@ import optuna
 from optuna.trial import TrialState, create_trial
 
 from hpo.data.datasets import Dataset
-from hpo.run import provenance
-from hpo.run.runner import Run, train
-from hpo.run.search import SearchPlan
-from hpo.run.study import binding, open_study
+from hpo.runs import provenance
+from hpo.runs.runner import Run, train
+from hpo.runs.search import SearchPlan
+from hpo.runs.study import binding, open_study
 from hpo.storage.open import open_storage, quiet
 from hpo.storage.retry import retrying
 from hpo.study import file as study_file

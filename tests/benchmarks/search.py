@@ -26,9 +26,9 @@ from torch import nn
 from torchvision import datasets, transforms
 
 from hpo.data import datasets as data
-from hpo.run import provenance, runner
-from hpo.run.search import SearchPlan
-from hpo.run.study import binding, open_study
+from hpo.runs import provenance, runner
+from hpo.runs.search import SearchPlan
+from hpo.runs.study import binding, open_study
 from hpo.storage.open import open_storage, quiet
 from hpo.study import file as study_file
 from hpo.study.config import Config

@@ -27,7 +27,7 @@ from torchvision import datasets, transforms
 
 from hpo.data import datasets as data
 from hpo.data.catalog import NAMES
-from hpo.run import provenance
+from hpo.runs import provenance
 from hpo.study.config import Config, Seeds
 from hpo.training.train import Examples, Split, train
 

@@ -14,7 +14,7 @@ from tiny import tiny_dataset
 from hpo.data.datasets import Dataset
 from hpo.errors import InputError
 from hpo.report import write as report
-from hpo.run import provenance, runner
+from hpo.runs import provenance, runner
 from hpo.storage import results
 from hpo.storage.open import open_storage
 from hpo.study import file as study_file

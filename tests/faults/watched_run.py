@@ -10,8 +10,8 @@ import time
 from pathlib import Path
 
 from hpo import cli
-from hpo.run.grid import GridPlan
-from hpo.run.search import SearchPlan
+from hpo.runs.grid import GridPlan
+from hpo.runs.search import SearchPlan
 
 MIB = os.sysconf("SC_PAGE_SIZE") / 2**20
 starts: list[tuple[int, float, float]] = []  # trials, seconds a trial, MiB of this process

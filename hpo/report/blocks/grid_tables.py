@@ -56,6 +56,8 @@ def setting(cell: Cell, column: str) -> str:
     if column == "hidden_layers":
         return config.layers
     if column == "activation":
+        if config.model:
+            return "–"
         return label(ACTIVATIONS, config.activation)
     if column == "optimizer":
         return label(OPTIMIZERS, config.optimizer)

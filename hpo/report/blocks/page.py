@@ -129,6 +129,12 @@ def _share_glyphs(text: str) -> str:
     return re.sub(rf'<path id="({GLYPH}[^"]*)"[^>]*/>\n?', first, text)
 
 
+def render_summary(title: str, lead: list[str], table: Table | None) -> str:
+    """Renders a study's first sentences and its main table as HTML, for notebooks."""
+    template = _environment().get_template("summary.html.j2")
+    return legible(template.render(title=title, lead=lead, table=table))
+
+
 def render_note(
     title: str, lead: list[str], facts: list[tuple[str, str]], block: Table | None
 ) -> str:

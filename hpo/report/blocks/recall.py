@@ -17,10 +17,10 @@ def recall_table(study: StoredGrid) -> Table | None:
     """
     if not study.data.get("unbalanced"):
         return None
-    by_cell: dict[str, list[list[float]]] = {}
+    by_cell: dict[str, list[np.ndarray]] = {}
     for trial in study.frozen:
         if trial.state.name == "COMPLETE" and "test_recall" in trial.user_attrs:
-            recall = trial.user_attrs["test_recall"]
+            recall = np.array(trial.user_attrs["test_recall"], float)
             by_cell.setdefault(trial.user_attrs["cell"], []).append(recall)
     if not by_cell:
         return None
@@ -31,7 +31,8 @@ def recall_table(study: StoredGrid) -> Table | None:
         if cell.name in by_cell:
             recalls = 100 * np.array(by_cell[cell.name])
             means = [f"{recalls[:, place].mean():.1f}" for place in shown]
-            rows.append([cell.label, _spread(recalls.mean(axis=1)), *means, str(len(recalls))])
+            balanced = _spread(np.nanmean(recalls, axis=1))
+            rows.append([cell.label, balanced, *means, str(len(recalls))])
     names = tuple(study.classes[place] for place in shown)
     which = "each class"
     if len(shown) < len(every):

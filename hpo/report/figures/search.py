@@ -216,3 +216,61 @@ def _importance_bars(
             text, (float(np.nanmax([0.0, share, high])), at), xytext=(5, 0), va="center",
             textcoords="offset points", fontsize=8,
         )  # fmt: skip
+
+
+# --- two objectives ----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pareto:
+    """Trials with two objectives: accuracies in percent, and seconds, the figures to be small.
+
+    finalists: numbers of trials. name: of the second objective.
+    """
+
+    numbers: Sequence[int]
+    accuracies: Sequence[float]
+    seconds: Sequence[float]
+    finalists: Sequence[int]
+    name: str
+
+
+def pareto(of: Pareto) -> str:
+    """Draws accuracy over the second objective, with the front as a line and finalists ringed. At
+    least one trial."""
+    with drawing():
+        figure = blank(3.6, left=0.75, right=0.2, top=0.35, bottom=0.5)
+        axes = figure.subplots()
+        x, y = np.asarray(of.seconds, float), np.asarray(of.accuracies, float)
+        order = np.lexsort((-y, x))
+        first = np.r_[True, np.diff(np.maximum.accumulate(y[order])) > 0]
+        ends = x[order][first], y[order][first]
+        margin = 0.06 * (y.max() - ends[1].min()) or 0.5
+        low, high = ends[1].min() - margin, y.max() + margin
+        if x.min() > 0 and x.max() > 10 * x.min():
+            axes.set_xscale("log")
+        inside = y >= low
+        (dots,) = axes.plot(x[inside], y[inside], "o", color=BLUE, markersize=4, alpha=0.55)
+        kept = [(n, a, b) for n, a, b in zip(of.numbers, x, y, strict=True) if b >= low]
+        tip(dots, [f"#{n}: {b:.2f}%, {a:,.3g} {of.name}" for n, a, b in kept])
+        order = np.lexsort((-y, x))
+        best = np.maximum.accumulate(y[order])
+        first = np.r_[True, np.diff(best) > 0]
+        (line,) = axes.step(
+            x[order][first], y[order][first], where="post", color=BLACK, linewidth=1.2
+        )
+        ringed = np.isin(of.numbers, of.finalists)
+        style: dict[str, Any] = {
+            "markersize": 10,
+            "markerfacecolor": "none",
+            "markeredgewidth": 1.5,
+        }
+        (rings,) = axes.plot(x[ringed], y[ringed], "o", color=VERMILLION, **style)
+        axes.set(ylim=(low, high), xlabel=of.name.capitalize(), ylabel=ACCURACY)
+        handles, labels = [dots, line], [f"trials ({len(x)})", "Pareto front"]
+        if ringed.any():
+            handles, labels = [*handles, rings], [*labels, "finalists"]
+        figure.legend(handles, labels, loc="upper right", ncols=3, borderaxespad=0.2)
+        below = int((~inside).sum())
+        head(axes, "", f"{below} below {low:.1f}% not shown" if below else "")
+        return svg_text(figure)

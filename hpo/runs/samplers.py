@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 from optuna import pruners, samplers
@@ -25,6 +26,7 @@ STARTUP_TRIALS = 5
 # Median and percentile judge from this epoch on: after the first one alone, slow starters (a small
 # learning rate, sigmoids) stand behind networks that they will overtake.
 FIRST_JUDGED = 2
+GENERATION = 20
 REDUCTION = 3  # eta of successive halving and Hyperband (Li et al., JMLR 18 (2018) 185)
 
 Sampler = samplers.BaseSampler
@@ -64,6 +66,11 @@ def qmc(seed: int, best: Mapping[str, Any]) -> Sampler:
     )
 
 
+def nsga2(seed: int, best: Mapping[str, Any]) -> Sampler:
+    """With generations of 20: a search has hundreds of trials, not thousands."""
+    return samplers.NSGAIISampler(seed=seed, population_size=GENERATION)
+
+
 # The pruners of study.names: epochs of a complete training -> pruner.
 
 
@@ -87,6 +94,11 @@ def hyperband(epochs: int) -> Pruner:
     return pruners.HyperbandPruner(min_resource=1, max_resource=epochs, reduction_factor=REDUCTION)
 
 
+def wilcoxon(epochs: int) -> Pruner:
+    """Compares a trial with the best one seed by seed; p below 0.1, after two seeds."""
+    return pruners.WilcoxonPruner(p_threshold=0.1, n_startup_steps=2)
+
+
 def mark_diverged(trial: BaseTrial, sampler: samplers.BaseSampler) -> None:
     """Makes TPE rank a diverged trial below pruned ones. TPE ranks any COMPLETE trial above PRUNED
     ones, but infeasible trials below both."""
@@ -96,7 +108,7 @@ def mark_diverged(trial: BaseTrial, sampler: samplers.BaseSampler) -> None:
 
 @contextmanager
 def _without_warnings() -> Iterator[None]:
-    """Silences Optuna's warning that QMC is experimental."""
+    """Silences Optuna's warning that QMC and Wilcoxon's pruner are experimental."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
         yield
@@ -117,20 +129,26 @@ def make_sampler(study: SearchStudy, stored: int, best: Mapping[str, Any]) -> sa
 
 
 def make_pruner(study: SearchStudy) -> pruners.BasePruner:
-    return PRUNERS[study.pruner].load()(most_epochs(study))  # type: ignore[no-any-return]
+    with _without_warnings():
+        return PRUNERS[study.pruner].load()(most_epochs(study))  # type: ignore[no-any-return]
 
 
 def distributions(space: Mapping[str, Domain]) -> dict[str, BaseDistribution]:
     """Returns the distributions that hold every configuration of a space, the same for each grid of
     its finalists. A hyperparameter with a condition may also have its default."""
     return {
-        name: _distribution(name, domain)
+        name: _with_default(name, domain)
         for name, domain in space.items()
         if not isinstance(domain, Fixed) or domain.when
     }
 
 
-def _distribution(name: str, domain: Domain) -> BaseDistribution:
+def distribution(name: str, domain: Domain) -> BaseDistribution:
+    """Returns the distribution of a domain that is not fixed, as space.suggest makes it."""
+    return _with_default(name, replace(domain, when=()))
+
+
+def _with_default(name: str, domain: Domain) -> BaseDistribution:
     default: list[Any] = [DEFAULTS[name]] if domain.when else []
     if not isinstance(domain, Range):
         values = [domain.value] if isinstance(domain, Fixed) else list(domain.values)
@@ -159,7 +177,13 @@ def check_together(study: SearchStudy, where: str) -> None:
         faults.append(f"sampler cmaes needs two ranges or more in the space, it has {ranges}")
     if all(isinstance(domain, Fixed) for domain in study.space.values()):
         faults = ["the space has nothing to choose: every value is fixed"]
-    if study.pruner != "none" and most_epochs(study) == 1:
+    if study.pruner == "wilcoxon" and study.seeds_per_trial < 3:
+        faults.append("pruner wilcoxon needs seeds_per_trial of 3 or more")
+    if len(study.objectives) > 1 and study.sampler not in ("tpe", "nsga2", "random", "qmc"):
+        faults.append(f"sampler {study.sampler} works for one objective, not for two")
+    if len(study.objectives) > 1 and study.pruner != "none":
+        faults.append(f"pruner {study.pruner} works for one objective, not for two")
+    if study.pruner not in ("none", "wilcoxon") and most_epochs(study) == 1:
         faults.append(f"pruner {study.pruner} has nothing to prune: a training is one epoch")
     if study.pruner == "hyperband" and 1 < most_epochs(study) < REDUCTION:
         faults.append(f"pruner hyperband needs {REDUCTION} epochs or more, a training has 2")

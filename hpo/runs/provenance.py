@@ -16,10 +16,10 @@ def command_line(arguments: list[str]) -> str:
     return typed.encode(errors="backslashreplace").decode()
 
 
-def collect(arguments: list[str]) -> dict[str, Any]:
+def collect(command: str) -> dict[str, Any]:
     """Returns what a session stores: command, host, versions, commit, hardware."""
     return {
-        "command": command_line(arguments),
+        "command": command,
         "host": platform.node(),
         "versions": versions(),
         "git_commit": _git_commit(),

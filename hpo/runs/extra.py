@@ -6,9 +6,9 @@ from dataclasses import replace
 
 from optuna.trial import TrialState
 
-from hpo.run.forecast import Spent, by_cost
-from hpo.run.plan import EarlyStop, Job, Shape, cost
-from hpo.run.progress import Progress
+from hpo.runs.forecast import Spent, by_cost
+from hpo.runs.plan import EarlyStop, Job, Shape, cost
+from hpo.runs.progress import Progress
 from hpo.study.config import SEED, Config, Seeds
 from hpo.study.file import Cell
 from hpo.workers.messages import Task
@@ -24,9 +24,9 @@ class TimingPlan:
     rounds: {cell: seconds of an epoch times the cell's epochs}, a dictionary per round.
     """
 
-    def __init__(self, cells: Sequence[Cell], shape: Shape) -> None:
+    def __init__(self, cells: Sequence[Cell], shape: Shape, folder: str = "") -> None:
         rng = random.Random(SEED)
-        self.cells = cells
+        self.cells, self.folder = cells, folder
         self.rounds: list[dict[str, float]] = [{} for _ in range(ROUNDS + 1)]
         self.waiting: list[tuple[int, Cell]] = []
         for number in range(ROUNDS + 1):
@@ -50,7 +50,7 @@ class TimingPlan:
         key = len(self.waiting) + 1
         self.running[key] = number, cell
         config = replace(cell.config, epochs=1)
-        task = Task(id=key, config=config, seeds=(Seeds.of(SEED),))
+        task = Task(id=key, config=config, seeds=(Seeds.of(SEED),), folder=self.folder)
         label = f"time of {cell.name}, round {number} of {ROUNDS}"
         return Job(task=task, label=label, trials=[], names=[label], cost=self.costs[cell.name])
 
@@ -78,8 +78,10 @@ class WinnerPlan:
 
     jobs = 1
 
-    def __init__(self, config: Config, label: str) -> None:
-        task = Task(id=1, config=config, seeds=(Seeds.of(SEED),), all_images=True)
+    def __init__(self, config: Config, label: str, folder: str = "") -> None:
+        """folder: where the module of the user's own network lies."""
+        seeds = (Seeds.of(SEED),)
+        task = Task(id=1, config=config, seeds=seeds, all_images=True, folder=folder)
         self.job = Job(task=task, label=label, trials=[], names=[label], cost=1.0)
         self.waiting = [self.job]
 

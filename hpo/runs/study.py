@@ -1,6 +1,7 @@
 """The study in the storage: created, bound to its study file, cleaned up."""
 
 import hashlib
+import itertools
 import json
 import warnings
 from collections.abc import Mapping
@@ -15,7 +16,7 @@ from hpo.errors import InputError
 from hpo.storage.trial import KILLED
 from hpo.study.claims import Claim
 from hpo.study.config import SOURCES
-from hpo.study.file import GridStudy, SearchStudy, StudyFile
+from hpo.study.file import ACCURACY, OBJECTIVES, GridStudy, SearchStudy, StudyFile
 from hpo.study.space import spelled
 from hpo.text import quoted
 
@@ -25,6 +26,10 @@ def binding(study_file: StudyFile, dataset: Dataset) -> dict[str, Any]:
     if isinstance(study_file, SearchStudy):
         chosen = {f"space.{name}": spelled(domain) for name, domain in study_file.space.items()}
         chosen |= {"sampler": study_file.sampler, "pruner": study_file.pruner}
+        if study_file.seeds_per_trial > 1:  # older studies name neither
+            chosen["seeds_per_trial"] = str(study_file.seeds_per_trial)
+        if len(study_file.objectives) > 1:
+            chosen["objectives"] = ", ".join(study_file.objectives)
     else:
         chosen = {
             f"cells.{cell.name}.{key}": value
@@ -38,6 +43,8 @@ def binding(study_file: StudyFile, dataset: Dataset) -> dict[str, Any]:
             if cell.varies != SOURCES
         }
         chosen |= {f"cells.{cell.name}.crossed": "yes" for cell in study_file.cells if cell.crossed}
+    if study_file.model:
+        chosen["model"] = study_file.model
     return {
         "dataset": dataset.name,
         "dataset checksum": dataset.checksum,
@@ -84,19 +91,30 @@ def open_study(
     """
     check(dataset)
     bound = dict(bound)
-    study = optuna.create_study(
-        storage=storage, study_name=name, direction="maximize", load_if_exists=True
-    )
+    search = study_file if isinstance(study_file, SearchStudy) else None
+    objectives = search.objectives if search else (ACCURACY,)
+    try:
+        study = optuna.create_study(
+            storage=storage,
+            study_name=name,
+            directions=search.directions if search else ["maximize"],
+            load_if_exists=True,
+        )
+    except ValueError as error:  # other directions
+        raise InputError(
+            f"study {name!r}: is stored with other objectives; give --name for a new study, or "
+            "--fresh to delete the stored one"
+        ) from error
     stored = study.user_attrs.get("binding")
     if stored is None and study.get_trials(deepcopy=False):
         raise InputError(f"study {name!r}: was not made by hpo; give --name another one")
     if stored is not None and stored != bound:
-        raise InputError("\n".join(_differences(name, stored, bound)))
+        raise InputError("\n".join(_differences(name, stored, bound, search=bool(search))))
     if isinstance(study_file, GridStudy):
         _bind_claims(study, study_file, changed=changed_claims)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        study.set_metric_names(["validation accuracy"])
+        study.set_metric_names([OBJECTIVES.get(o, "validation accuracy") for o in objectives])
     study.set_user_attr("binding", bound)
     study.set_user_attr("kind", "search" if isinstance(study_file, SearchStudy) else "grid")
     study.set_user_attr("data", describe(dataset))
@@ -104,13 +122,16 @@ def open_study(
     return study
 
 
-def _differences(name: str, stored: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
+def _differences(
+    name: str, stored: Mapping[str, Any], given: Mapping[str, Any], *, search: bool
+) -> list[str]:
     lines = []
     for key in dict.fromkeys([*stored, *given]):
         if stored.get(key) != given.get(key):
             was, is_now = stored.get(key, "nothing"), given.get(key, "nothing")
             lines.append(f"study {name!r}: {key}: stored with {was!r}, now {is_now!r}")
-    lines[-1] += "; give --name for a new study, or --fresh to delete the stored one"
+    like = f"--like {name} to go on with the trials that still fit, " if search else ""
+    lines[-1] += f"; give {like}--name for a new study, or --fresh to delete the stored one"
     return lines
 
 
@@ -147,6 +168,19 @@ def _bind_claims(study: optuna.Study, study_file: GridStudy, *, changed: bool) -
 def _digest(claim: Claim) -> str:
     """Returns the SHA-256 of what the claim's test depends on, 16 digits of it."""
     return hashlib.sha256(json.dumps(claim.tested, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def successor(storage: BaseStorage, study_file: StudyFile, dataset: Dataset, name: str) -> str:
+    """Returns the name for a study file that may have changed since a study was stored: `name`, or
+    the first of NAME.2, NAME.3 and so on that is not stored, or stored with this very file."""
+    bound, stored = binding(study_file, dataset), optuna.get_all_study_names(storage)
+    for number in itertools.count(1):
+        own = name if number == 1 else f"{name}.{number}"
+        if own not in stored:
+            return own
+        if optuna.load_study(study_name=own, storage=storage).user_attrs.get("binding") == bound:
+            return own
+    raise AssertionError("count never ends")
 
 
 def clean_up(study: optuna.Study) -> None:

@@ -10,29 +10,32 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution
 from optuna.storages import BaseStorage
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from hpo.analysis.claims import open_cells
 from hpo.analysis.precision import disputed, disputing_pair
-from hpo.data.datasets import Dataset, test_pictures
+from hpo.data.datasets import Dataset, test_accuracy, test_pictures
 from hpo.errors import InputError
 from hpo.model import folder as best
-from hpo.run.extra import TimingPlan, WinnerPlan
-from hpo.run.grid import GridPlan, finished_seeds
-from hpo.run.loop import End, Loop
-from hpo.run.plan import Plan, Shape, Watcher
-from hpo.run.progress import Progress
-from hpo.run.samplers import distributions
-from hpo.run.search import SearchPlan
-from hpo.run.study import binding, clean_up, describe, open_study
+from hpo.runs.extra import TimingPlan, WinnerPlan
+from hpo.runs.grid import GridPlan, finished_seeds
+from hpo.runs.loop import End, Loop
+from hpo.runs.plan import Plan, Shape, Watcher
+from hpo.runs.progress import Progress
+from hpo.runs.samplers import distributions
+from hpo.runs.search import SearchPlan, like_trials
+from hpo.runs.study import binding, clean_up, describe, open_study
 from hpo.storage import results
 from hpo.storage.retry import StorageLost, during_run
+from hpo.storage.trial import PROBABILITIES, accuracy_of
 from hpo.study import finalists
 from hpo.study.claims import SECONDS
 from hpo.study.file import GridStudy, SearchStudy, StudyFile
+from hpo.study.metrics import unpacked_shares
 from hpo.workers.pool import EPOCH_LIMIT, LocalPool, MakePool, Pool
 
 
@@ -108,7 +111,7 @@ def _measure_times(
     cells = [cell for cell in study_file.cells if cell.name in compared]
     if not cells or compared <= set(study.user_attrs.get("timings", [{}])[0]):
         return End.COMPLETE
-    plan = TimingPlan(cells, Shape.of(run.dataset))
+    plan = TimingPlan(cells, Shape.of(run.dataset), study_file.folder)
     alone, left = replace(run, workers=1), deadline - time.monotonic()
     end = train(alone, plan, f"{name}: training times", timeout=left)
     if measured := plan.measured():
@@ -139,31 +142,41 @@ def _resolve(
 
 
 def run_search(
-    run: Run, study_file: SearchStudy, *, name: str, folder: Path, timeout: float = math.inf
+    run: Run,
+    study_file: SearchStudy,
+    *,
+    name: str,
+    folder: Path,
+    timeout: float = math.inf,
+    like: str | None = None,
 ) -> End:
     """Searches until n_trials trials are COMPLETE or PRUNED, trains the finalists on fresh seeds,
     and saves the winner, trained on all training images, in `folder`.
 
     timeout: seconds of searching in this run; the study file's timeout counts all runs. Finalists
-    are trained without a limit. Raises InputError if the stored study of that name is bound to
-    other things, and Unsaved if the winner cannot be saved.
+    are trained without a limit. like: a stored search whose trials the sampler knows from the
+    start. Raises InputError if the stored study of that name is bound to other things, or if no
+    trial of `like` fits the space, and Unsaved if the winner cannot be saved.
     """
     study = _open(run, study_file, name)
+    known = _like(run, study, study_file, like)
     study.set_user_attr("n_trials", study_file.n_trials)
     study.set_user_attr("timeout", study_file.timeout)
     study.set_user_attr("sampler_seed", study_file.sampler_seed)
     if study_file.timeout is not None:
         timeout = min(timeout, study_file.timeout - results.seconds_of(study))
     trained = _trained_finalists(study, run.storage)
-    plan = SearchPlan(study, run.storage, study_file, run.dataset, trained)
+    plan = SearchPlan(study, run.storage, study_file, run.dataset, trained, known)
     end = train(run, plan, name, study, timeout)
     study.set_user_attr("gave_up", plan.gave_up)
+    study.set_user_attr("settled", plan.settled)
     best_trials = plan.best()
     if end is End.STOPPED or not best_trials:
         return end
     grid, seeds = finalists.grid_of(best_trials, study_file), finalists.fresh_seeds(study_file)
     after = _run_finalists(run, study, grid, seeds, distributions(study_file.space))
     if after is End.COMPLETE:
+        _store_ensemble(run, finalists.name_of(name))
         after = _run_winner(run, study, grid, seeds, folder)
     return end if after is End.COMPLETE else after
 
@@ -179,6 +192,38 @@ def _open(
         watcher.on_open(study)
     clean_up(study)
     return study
+
+
+def _like(
+    run: Run, study: optuna.Study, study_file: SearchStudy, like: str | None
+) -> list[FrozenTrial]:
+    """Returns the trials of another stored search that fit the space; empty if none is asked for,
+    now or in an earlier run."""
+    before = study.user_attrs.get("like", {}).get("study")
+    name = like or before
+    if not name:
+        return []
+    if name not in optuna.get_all_study_names(run.storage):
+        if like:
+            raise InputError(f"--like {name}: is not in the storage; `hpo list` shows what is")
+        return []  # it was deleted since
+    other = results.load_study(run.storage, name)
+    if not isinstance(other, results.StoredSearch):
+        raise InputError(f"--like {name}: is a grid; give a search")
+    if other.data["checksum"] != run.dataset.checksum:
+        raise InputError(
+            f"--like {name}: is of {other.data_name}, whose accuracies cannot be compared; put its "
+            "best configurations into [[search.first]]"
+        )
+    known = like_trials(other.frozen, other.file, study_file)
+    finished = len(other.ended)
+    if not known:
+        raise InputError(
+            f"--like {name}: none of its {finished} finished trials lies in the space of study "
+            f"{study.study_name!r}; give a search of the same space"
+        )
+    study.set_user_attr("like", {"study": name, "trials": len(known), "of": finished})
+    return known
 
 
 def _trained_finalists(study: optuna.Study, storage: BaseStorage) -> Counter[int]:
@@ -225,6 +270,18 @@ def _run_finalists(
     return train(run, plan, name, study)
 
 
+def _store_ensemble(run: Run, name: str) -> None:
+    """Stores the test accuracy of the mean probabilities of all trained finalists."""
+    study = optuna.load_study(study_name=name, storage=run.storage)
+    complete = study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])
+    texts = [t.system_attrs[PROBABILITIES] for t in complete if PROBABILITIES in t.system_attrs]
+    if len(texts) < 2:
+        return
+    total = sum(unpacked_shares(text, run.dataset.classes) for text in texts)
+    accuracy = test_accuracy(run.dataset, np.asarray(total))
+    study.set_user_attr("ensemble", {"networks": len(texts), "test_accuracy": accuracy})
+
+
 def _run_winner(
     run: Run, search: optuna.Study, grid: GridStudy, seeds: Sequence[int], folder: Path
 ) -> End:
@@ -238,7 +295,7 @@ def _run_winner(
     if best.is_there(folder, text):
         return End.COMPLETE
     label = f"{winner.name} on all {len(run.dataset.train_labels)} images"
-    plan = WinnerPlan(winner.config, label)
+    plan = WinnerPlan(winner.config, label, grid.folder)
     end = train(run, plan, f"{search.study_name}: the winner")
     if plan.job.model:
         best.write(folder, plan.job.model, text)
@@ -273,14 +330,14 @@ def train(
 def _take_best(study: optuna.Study, progress: Progress) -> float:
     """Sets the progress's best trial to the best stored one and returns its value."""
     complete = study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])
-    best_trial = max(complete, key=lambda trial: trial.value or 0.0, default=None)
-    if best_trial is None or best_trial.value is None:
+    best_trial = max(complete, key=accuracy_of, default=None)
+    if best_trial is None:
         return -math.inf
     attributes, name = best_trial.user_attrs, f"trial {best_trial.number}"
     if "cell" in attributes:
         name = f"{attributes['cell']} seed {attributes['seed']}"
-    progress.take_best(name, best_trial.value)
-    return best_trial.value
+    progress.take_best(name, accuracy_of(best_trial))
+    return accuracy_of(best_trial)
 
 
 @contextmanager

@@ -13,10 +13,10 @@ from optuna.storages import BaseStorage
 from optuna.trial import TrialState, create_trial
 
 from hpo.data.datasets import Dataset
-from hpo.run.forecast import ALL_IMAGES, Spent, by_cost
-from hpo.run.plan import Job, Shape, cost, parameter_count, stack_size
-from hpo.run.progress import Progress
-from hpo.study.config import DEFAULTS, HYPERPARAMETERS, Config
+from hpo.runs.forecast import ALL_IMAGES, Spent, by_cost
+from hpo.runs.plan import Job, Shape, cost, parameter_count, stack_size
+from hpo.runs.progress import Progress
+from hpo.study.config import DEFAULTS, Config
 from hpo.study.file import Cell, GridStudy
 from hpo.workers.messages import Task
 
@@ -45,7 +45,7 @@ class GridPlan:
         self.storage = storage
         self.study_id = storage.get_study_id_from_name(study.study_name)
         self.finalists = finalists
-        self.diagnose = study_file.diagnostics
+        self.diagnose, self.folder = study_file.diagnostics, study_file.folder
         own = distributions([cell.config for cell in study_file.cells])
         self.distributions = {**own, **(ranges or {})}
         self.shape = shape = Shape.of(dataset)
@@ -82,6 +82,7 @@ class GridPlan:
             test=True,
             inspect=self.finalists,
             diagnose=self.diagnose,
+            folder=self.folder,
         )
         label = f"{cell.name} {_seeds_text(seeds)}"
         names = [f"{cell.name} seed {seed}" for seed in seeds]
@@ -103,7 +104,7 @@ class GridPlan:
         values = cell.config.as_dict()
         template = create_trial(
             state=TrialState.RUNNING,
-            params={name: values[name] for name in self.distributions},
+            params={name: values.get(name, DEFAULTS.get(name)) for name in self.distributions},
             distributions=self.distributions,
             user_attrs={
                 "cell": cell.name,
@@ -133,9 +134,9 @@ def distributions(configs: list[Config]) -> dict[str, BaseDistribution]:
     """Returns the smallest distributions that hold all cells, for the dashboard."""
     rows = [config.as_dict() for config in configs]
     smallest: dict[str, BaseDistribution] = {}
-    for name in HYPERPARAMETERS:
-        values = sorted({row[name] for row in rows})
-        if name not in ALWAYS_STORED and values == [DEFAULTS[name]]:
+    for name in dict.fromkeys(name for row in rows for name in row):
+        values = sorted({row[name] for row in rows if name in row})
+        if name not in ALWAYS_STORED and values == [DEFAULTS.get(name)]:
             continue
         if isinstance(values[0], (str, bool)):
             smallest[name] = CategoricalDistribution(values)

@@ -13,8 +13,8 @@ from optuna.storages import BaseStorage
 from optuna.trial import TrialState
 
 from hpo.process import stop_signals
-from hpo.run.plan import EarlyStop, Job, Plan, Watcher
-from hpo.run.progress import Progress
+from hpo.runs.plan import EarlyStop, Job, Plan, Watcher
+from hpo.runs.progress import Progress
 from hpo.storage import trial as record
 from hpo.workers.messages import Died, Done, EpochDone, Failed
 from hpo.workers.pool import Pool, PoolLost
@@ -66,6 +66,7 @@ class Loop:
                     watcher.on_tick()
                 for event in self.pool.wait(TICK_SECONDS):
                     self._handle(event)
+                self._stop_overdue()
             self._abandon(record.STOPPED if self.stopping else record.OUT_OF_TIME)
         return End.STOPPED if self.stopping else End.OUT_OF_TIME
 
@@ -85,6 +86,14 @@ class Loop:
 
     def _stop(self) -> None:
         self.stopping = True
+
+    def _stop_overdue(self) -> None:
+        """Stops jobs that have taken longer than their limit."""
+        now = time.monotonic()
+        for job in self.running.values():
+            if now > job.began + job.limit and not job.early_stop:
+                job.early_stop = EarlyStop.LIMIT
+                self.pool.stop(job.task.id)
 
     def _hand_out(self) -> bool:
         """Gives jobs to idle workers; whether one stays idle because there is no job."""
@@ -133,29 +142,48 @@ class Loop:
             if job.early_stop:
                 self.pool.stop(job.task.id)
             job.reported = epoch.number
-            for trial, accuracy in zip(job.trials, epoch.valid_accuracy, strict=False):
-                self.storage.set_trial_intermediate_value(trial, epoch.number, accuracy)
+            self._store_step(job, epoch)
         self._forecast()
         worker = next(w for w, other in self.by_worker.items() if other is job)
-        text = f"{job.label}, epoch {epoch.number}/{job.task.config.epochs}"
+        text = f"{job.label}, epoch {epoch.number}/{job.task.epochs}"
         self.progress.workers[worker] = text
         for watcher in self.watchers:
             watcher.on_epoch(job)
 
+    def _store_step(self, job: Job, epoch: EpochDone) -> None:
+        """Stores the epoch's validation accuracy as an intermediate value of each trial; none with
+        two objectives, for which Optuna has none."""
+        if job.further:
+            return
+        steps = [(trial, epoch.number, epoch.valid_accuracy[i]) for i, trial in self._alone(job)]
+        if job.averages and (step := job.step()):
+            steps = [(job.trials[0], *step)]
+        for trial, number, accuracy in steps:
+            self.storage.set_trial_intermediate_value(trial, number, accuracy)
+
+    @staticmethod
+    def _alone(job: Job) -> list[tuple[int, int]]:
+        """Returns the trials with one seed each, numbered."""
+        return [] if job.averages else list(enumerate(job.trials))
+
     def _end(self, job: Job, done: Done) -> None:
         """Starts the next job first and stores this one then: workers do not wait for the disk."""
         self.idle_deaths = 0
-        pruned = job.early_stop is EarlyStop.PRUNED
+        if not job.epochs:
+            self._fail(job, f"ended no epoch within its time limit of {job.limit:g} s")
+            return
+        pruned = job.early_stop in (EarlyStop.PRUNED, EarlyStop.LIMIT)
         state = TrialState.PRUNED if pruned else TrialState.COMPLETE
         del self.running[job.task.id]
         job.model = done.model
+        job.parameters = done.parameters or job.parameters
         self.plan.ended(job, state)
-        self.progress.done += len(job.task.seeds)
-        self.progress.pruned += len(job.task.seeds) if pruned else 0
+        self.progress.done += len(job.names)
+        self.progress.pruned += len(job.names) if pruned else 0
         if not self.stopping and time.monotonic() < self.deadline:
             self._hand_out()
             self._forecast()
-        values = job.values()
+        values = job.accuracies()
         for replicate, trial in enumerate(job.trials):
             attributes = trial_attributes(job, done, replicate)
             for key, value in attributes.items():
@@ -163,9 +191,13 @@ class Loop:
             if done.test_right and done.valid_right:
                 right = {"test": done.test_right[replicate], "valid": done.valid_right[replicate]}
                 self.storage.set_trial_system_attr(trial, record.RIGHT, right)
+            if done.confusion:
+                shares = done.confusion[replicate]["probabilities"]
+                self.storage.set_trial_system_attr(trial, record.PROBABILITIES, shares)
             for watcher in self.watchers:
                 watcher.on_trial(trial, attributes["curve"], job.task.config.epochs)
-            self.storage.set_trial_state_values(trial, state, [values[replicate]])
+            objectives = [values[replicate], *job.further_values()]
+            self.storage.set_trial_state_values(trial, state, objectives)
         if values and not pruned and max(values) > self.best:
             self.best = max(values)
             self.progress.take_best(job.names[values.index(self.best)], self.best)
@@ -230,21 +262,35 @@ def _outcome(job: Job) -> str:
     accuracy = f"validation accuracy {100 * sum(accuracies) / len(accuracies):.2f}%"
     if job.early_stop is EarlyStop.DIVERGED:
         return f"diverged in epoch {len(job.epochs)}"
+    if job.early_stop is EarlyStop.LIMIT:
+        return f"stopped at its time limit after epoch {len(job.epochs)}, {accuracy}"
     return f"pruned after epoch {len(job.epochs)}, {accuracy}" if job.early_stop else accuracy
 
 
 def trial_attributes(job: Job, done: Done, replicate: int) -> dict[str, Any]:
     """Returns the attributes of the job's trial with this index, test figures included."""
-    attributes = record.attributes(job.epochs, replicate)
+    attributes = record.attributes(job.curve(), replicate)
+    if job.task.config.model:
+        attributes["parameters"] = job.parameters
+    if job.averages:
+        length = job.task.config.epochs
+        ends = job.epochs[length - 1 :: length] if job.task.one_by_one else job.epochs[-1:]
+        attributes["valid_by_seed"] = [v for epoch in ends for v in epoch.valid_accuracy]
+    if job.early_stop is EarlyStop.DIVERGED:
+        attributes["diverged"] = 1
+    if job.early_stop is EarlyStop.LIMIT:
+        attributes["over_limit"] = 1
     if done.test_loss and done.test_accuracy:
         attributes["test_loss"] = record.finite(done.test_loss[replicate])
         attributes["test_accuracy"] = done.test_accuracy[replicate]
     if done.test_recall:
         recall = done.test_recall[replicate]
-        attributes["test_balanced_accuracy"] = sum(recall) / len(recall)
-        attributes["test_recall"] = [round(share, 6) for share in recall]
+        known = [share for share in recall if share is not None]
+        attributes["test_balanced_accuracy"] = sum(known) / len(known)
+        attributes["test_recall"] = [s if s is None else round(s, 6) for s in recall]
     if done.confusion:
-        attributes["mistakes"] = done.confusion[replicate]
+        found = done.confusion[replicate]
+        attributes["mistakes"] = {key: found[key] for key in ("confusion", "worst")}
     return attributes
 
 

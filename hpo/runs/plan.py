@@ -12,10 +12,11 @@ import optuna
 from optuna.trial import TrialState
 
 from hpo.data.datasets import Dataset, split
-from hpo.run.forecast import Spent
-from hpo.run.progress import Progress
+from hpo.runs.forecast import Spent
+from hpo.runs.progress import Progress
 from hpo.storage.trial import WORST
 from hpo.study.config import SEED, Config
+from hpo.study.metrics import METRICS
 from hpo.workers.messages import EpochDone, Task
 
 # Replicates of a network trained at once. Measured on 2 cores of an AMD EPYC (Zen 4), one thread
@@ -40,7 +41,9 @@ class Shape:
 
 
 def parameter_count(config: Config, shape: Shape) -> int:
-    """Returns the number of weights and biases of the configuration's network."""
+    """Returns the number of parameters of the configuration's network; 0 for the user's own."""
+    if config.model:
+        return 0  # known once a worker has built it
     sizes = [shape.features, *config.hidden, shape.classes]
     linear = sum((fan_in + 1) * fan_out for fan_in, fan_out in pairwise(sizes))
     return linear + (2 * sum(config.hidden) if config.norm != "none" else 0)
@@ -53,6 +56,8 @@ def stack_size(config: Config, shape: Shape) -> int:
     rounds by position where rows are not full cache lines: a replicate's last bits would depend on
     its place in the stack. Such a network is trained alone.
     """
+    if config.model:
+        return 1
     batches = (config.batch_size, shape.train_rows % config.batch_size)
     aligned = all(units % 16 == 0 for units in config.hidden) and all(
         rows % 8 == 0 for rows in batches
@@ -72,14 +77,17 @@ class EarlyStop(Enum):
 
     PRUNED = "pruned"
     DIVERGED = "diverged"
+    LIMIT = "over its time limit"
 
 
 @dataclass
 class Job:
-    """A task, its trials (one per seed), and what the worker has sent back.
+    """A task, its trials, and what the worker has sent back.
 
-    trials: ids in the storage. reported: epochs that the storage has. began: when a worker got the
-    job, by the monotonic clock. model: see messages.Done.
+    trials: ids in the storage, one per seed; or one for all seeds, whose means it has. reported:
+    epochs that the storage has. began: when a worker got the job, by the monotonic clock. limit:
+    the most seconds after it. further: the second objective, None without one. parameters: of the
+    network. model: see messages.Done.
     """
 
     task: Task
@@ -93,17 +101,66 @@ class Job:
     early_stop: EarlyStop | None = None
     model: bytes | None = None
     began: float = 0.0
+    limit: float = math.inf
+    further: str | None = None
+    parameters: int = 0
+
+    @property
+    def averages(self) -> bool:
+        """Whether the job's one trial is the mean over several seeds."""
+        return 0 < len(self.trials) < len(self.task.seeds)
 
     def spent(self) -> Spent:
         """Returns the time that the job has taken so far."""
-        share = len(self.epochs) / self.task.config.epochs
+        share = len(self.epochs) / self.task.epochs
         return Spent(cost=self.cost, share=share, seconds=time.monotonic() - self.began)
 
-    def values(self) -> list[float]:
-        """Returns each trial's value: the last validation accuracy, or WORST if it diverged."""
+    def curve(self) -> list[EpochDone]:
+        """Returns the epochs of the job's trials: means over the seeds if it averages."""
+        if not self.averages:
+            return self.epochs
+        length = self.task.config.epochs
+        by_number = [self.epochs[place::length] for place in range(length)]
+        whole = len(self.epochs) // length  # seeds, where they are trained one by one
+        same = [epochs[: max(whole, 1)] for epochs in by_number]
+        return [mean_epoch(epochs, number) for number, epochs in enumerate(same, 1) if epochs]
+
+    def step(self) -> tuple[int, float] | None:
+        """Returns the trial's new intermediate value, the mean validation accuracy of the last
+        epoch, and its step; one_by_one: a seed's last accuracy, and the seed's place from 1 on."""
+        last, length = self.epochs[-1], self.task.config.epochs
+        accuracy = sum(last.valid_accuracy) / len(last.valid_accuracy)
+        if not self.task.one_by_one:
+            return last.number, accuracy
+        return None if last.number % length else (last.number // length, accuracy)
+
+    def seconds(self) -> float:
+        """Returns the seconds of all epochs, of all seeds."""
+        return sum(epoch.seconds * len(epoch.valid_accuracy) for epoch in self.epochs)
+
+    def further_values(self) -> list[float]:
+        """Returns the figure of the second objective; empty without one."""
+        if self.further is None:
+            return []
+        return [self.seconds() if self.further == "train_seconds" else float(self.parameters)]
+
+    def accuracies(self) -> list[float]:
+        """Returns each trial's last validation accuracy, or WORST if it diverged."""
         if self.early_stop is EarlyStop.DIVERGED:
             return [WORST] * len(self.trials)
-        return self.epochs[-1].valid_accuracy
+        return self.curve()[-1].valid_accuracy
+
+
+def mean_epoch(epochs: Sequence[EpochDone], number: int) -> EpochDone:
+    """Returns the means over the seeds of equal epochs."""
+
+    def mean(metric: str) -> list[float]:
+        values = [value for epoch in epochs for value in getattr(epoch, metric)]
+        return [sum(values) / len(values)]
+
+    means = {metric: mean(metric) for metric in METRICS}
+    seconds = sum(epoch.seconds * len(epoch.valid_accuracy) for epoch in epochs)
+    return EpochDone(task=epochs[0].task, number=number, seconds=seconds, **means)  # type: ignore[arg-type]
 
 
 class Plan(Protocol):
@@ -159,7 +216,7 @@ class Watcher:
         """Something that the user must see."""
 
     def on_tick(self) -> None:
-        """Called at least every TICK_SECONDS of a plan, see run.loop."""
+        """Called at least every TICK_SECONDS of a plan, see runs.loop."""
 
     def on_finish(self) -> None:
         """The plan is over, however it ended."""

@@ -55,11 +55,13 @@ def by_count(
 
 @dataclass(frozen=True, kw_only=True, order=True)
 class Candidate:
-    """A COMPLETE trial: its value, its seconds, and how many finalist seeds it was trained on."""
+    """A COMPLETE trial: its accuracy, its seconds, on how many finalist seeds it was trained, and
+    its figure of a second objective."""
 
     value: float
     seconds: float
     trained: int = 0
+    further: float = 0.0
 
 
 def finalists(candidates: Sequence[Candidate], k: int, seeds: int, workers: int) -> float:

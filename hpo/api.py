@@ -1,0 +1,174 @@
+"""hpo from Python and from notebooks: hpo.run, hpo.load, and the result that they return."""
+
+import dataclasses
+import os
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hpo import session
+from hpo.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from torch import nn
+
+    from hpo.storage.results import StoredGrid, StoredSearch
+    from hpo.study.config import Config
+
+
+def run(study: str | Path, **options: Any) -> "Result":
+    """Runs or resumes a study as `hpo run` does, and returns its result.
+
+        result = hpo.run("search.toml", trials=20)
+
+    study: a study file's name or path. options: those of `hpo run`, with underscores
+    (`sampler_seed=3`, `until_resolved=True`); quiet is true unless it is given. Environment
+    variables count as for the command. Raises InputError for what the user gave wrong, and
+    KeyboardInterrupt if the run was stopped.
+    """
+    given = {**_environment(), "quiet": True, **options}
+    known = {field.name for field in dataclasses.fields(session.Options)}
+    if unknown := sorted(set(given) - known):
+        raise InputError(
+            f"options: unknown {', '.join(unknown)}; known: {', '.join(sorted(known))}"
+        )
+    for name in ("out", "data_dir", "artifacts"):
+        if isinstance(given.get(name), str):
+            given[name] = Path(given[name])
+    typed = [f"--{name.replace('_', '-')} {_spelled(value)}" for name, value in options.items()]
+    command = " ".join(["hpo run", shlex.quote(str(study)), *typed])
+    chosen = session.Options(study=str(study), command=command, **given)
+    name = session.run(chosen).name
+    return load(name, storage=chosen.storage, out=chosen.out)
+
+
+def load(
+    study: str, *, storage: str | None = None, out: str | Path = session.DEFAULT_OUT
+) -> "Result":
+    """Returns the result of a stored study.
+
+    study: its name in the storage. storage: an Optuna storage URL; None: HPO_STORAGE, or hpo.db in
+    this folder. out: where its report lies, with a search's saved winner. Raises InputError if the
+    study is not there.
+    """
+    from hpo.storage.open import open_storage
+    from hpo.storage.results import load_study
+
+    url = storage or os.environ.get("HPO_STORAGE") or session.DEFAULT_STORAGE
+    stored = load_study(open_storage(url, create=False), study)
+    return Result(stored=stored, folder=Path(out) / study)
+
+
+def _environment() -> dict[str, Any]:
+    """Returns the options that environment variables give."""
+    names = {"storage": "HPO_STORAGE", "data_dir": "HPO_DATA_DIR", "artifacts": "HPO_ARTIFACTS"}
+    return {option: os.environ[name] for option, name in names.items() if os.environ.get(name)}
+
+
+def _spelled(value: Any) -> str:
+    return "" if value is True else shlex.quote(str(value))
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure of the report, as SVG; notebooks show it."""
+
+    svg: str
+    caption: str
+
+    def _repr_svg_(self) -> str:
+        return self.svg
+
+    def save(self, path: str | Path) -> None:
+        """Writes the SVG to a file."""
+        Path(path).write_text(self.svg, encoding="utf-8")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """A stored study: tables, figures, and of a search the finalists and the winner.
+
+    folder: where its report lies, with a search's saved winner.
+    """
+
+    stored: "StoredGrid | StoredSearch"
+    folder: Path
+
+    @property
+    def trials(self) -> "pd.DataFrame":
+        """Returns a row per trial, as in trials.csv."""
+        return self.stored.trials.copy()
+
+    @property
+    def curves(self) -> "pd.DataFrame":
+        """Returns a row per trial and epoch, as in curves.csv."""
+        return self.stored.curves.copy()
+
+    @property
+    def finalists(self) -> "pd.DataFrame":
+        """Returns a row per finalist and fresh seed, as in finalists.csv. Raises InputError for a
+        grid."""
+        from hpo.report.search_tables import finalists_frame
+
+        return finalists_frame(self._search())
+
+    @property
+    def verdicts(self) -> "pd.DataFrame":
+        """Returns a row per conclusion of a grid: says, verdict, p and what it rests on. Raises
+        InputError for a search."""
+        import pandas as pd
+
+        from hpo.report.conclusions.verdicts import verdicts
+
+        found = verdicts(self._grid()).conclusions
+        columns = ["says", "verdict", "p", "basis"]
+        rows = [[getattr(each, column) for column in columns] for each in found]
+        return pd.DataFrame(rows, columns=columns)
+
+    @property
+    def figures(self) -> Mapping[str, Figure]:
+        """Returns {name: figure} of the report's figures, such as "importance" or "overview"."""
+        from hpo.report.write import figures
+
+        found = figures(self.stored, self.folder)
+        return {name: Figure(picture.svg, picture.caption) for name, picture in found.items()}
+
+    @property
+    def config(self) -> "Config":
+        """Returns the winner's configuration. Raises InputError without a winner."""
+        search = self._search()
+        if search.winner is None:
+            raise InputError(f"study {search.name!r}: has no winner yet; the same run goes on")
+        return search.winner.config
+
+    @property
+    def winner(self) -> "nn.Module":
+        """Returns the saved winner as a module: features as in the data, (n, features) with pixels
+        of 0 … 1, to logits (n, classes). Raises InputError if there is none."""
+        from hpo.model.weights import load
+
+        self._search()
+        return load(self.folder / "best").module()
+
+    def _search(self) -> "StoredSearch":
+        from hpo.storage.results import StoredSearch
+
+        if not isinstance(self.stored, StoredSearch):
+            raise InputError(f"study {self.stored.name!r}: is a grid, which has no winner")
+        return self.stored
+
+    def _grid(self) -> "StoredGrid":
+        from hpo.storage.results import StoredGrid
+
+        if not isinstance(self.stored, StoredGrid):
+            raise InputError(f"study {self.stored.name!r}: is a search, which has no conclusions")
+        return self.stored
+
+    def _repr_html_(self) -> str:
+        """Returns the report's first sentences and its main table, for notebooks."""
+        from hpo.report.write import summary
+
+        return summary(self.stored, self.folder)

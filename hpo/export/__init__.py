@@ -1,0 +1,1 @@
+"""Stored studies for other programs: tables, trackers, and the winner as ONNX and torch.export."""

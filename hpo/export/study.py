@@ -1,0 +1,58 @@
+"""Hands a stored study, or a search's saved winner, to other programs."""
+
+from pathlib import Path
+
+import numpy as np
+
+from hpo.data import datasets
+from hpo.data.datasets import Floats
+from hpo.errors import InputError
+from hpo.export import tables, trackers
+from hpo.storage.results import StoredGrid, StoredSearch
+from hpo.study.source import Source
+
+IMAGES = 256  # by which an exported winner is checked
+
+
+def export(
+    study: StoredGrid | StoredSearch, to: str, folder: Path, report: Path, data_dir: Path | None
+) -> list[Path]:
+    """Exports a stored study, or a search's saved winner, to a folder; returns what was written.
+
+    report: the folder of its report. Raises InputError if it has no winner, if its data are not
+    there, or if a package is not installed.
+    """
+    if to not in ("onnx", "torch-export"):
+        write = {
+            "csv": tables.to_csv,
+            "parquet": tables.to_parquet,
+            "tensorboard": trackers.to_tensorboard,
+            "mlflow": trackers.to_mlflow,
+        }[to]
+        return write(study, folder / to if to in ("tensorboard", "mlflow") else folder)
+    if not isinstance(study, StoredSearch):
+        raise InputError(f"--to {to}: study {study.name!r} is a grid, which has no winner")
+    if study.winner and study.winner.config.model:
+        raise InputError(
+            f"--to {to}: the winner is a network of {study.winner.config.model!r}, whose code hpo "
+            "does not run here; load it in Python as the report says, and export it there"
+        )
+    images = _real_images(study, data_dir)
+    from hpo.export import winner  # loads torch
+
+    write_winner = winner.to_onnx if to == "onnx" else winner.to_program
+    return [write_winner(report / "best", folder, images)]
+
+
+def _real_images(study: StoredSearch, data_dir: Path | None) -> Floats:
+    """Returns training images as in the data, by which an exported winner is checked."""
+    source = study.file.dataset
+    if study.data["name"] != source.short:
+        source = Source(study.data["name"])
+    if not source.known and not Path(source.name).exists():
+        raise InputError(f"dataset {source.name}: is needed to check the export; run hpo beside it")
+    loaded = datasets.load(source, data_dir or datasets.default_dir())
+    if loaded.checksum != study.data["checksum"]:
+        raise InputError(f"dataset {source.short}: is not the one that the study was run on")
+    raw: Floats = loaded.train_images[:IMAGES] * np.asarray(loaded.std) + np.asarray(loaded.mean)
+    return raw.astype(np.float32)

@@ -1,0 +1,76 @@
+"""A search's saved winner as ONNX and as a torch.export program, checked on real images."""
+
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from hpo.errors import InputError
+from hpo.model import weights
+from hpo.model.weights import Normalized
+
+TOLERANCE = 1e-4  # of probabilities
+Floats = NDArray[np.float32]
+
+
+def to_onnx(best: Path, folder: Path, images: Floats) -> Path:
+    """Writes winner.onnx: features (n, features), pixels of 0 … 1, to logits (n, classes).
+
+    images: real ones, on which the file must give the winner's probabilities. Raises InputError if
+    onnx, onnxscript or onnxruntime are not installed, and RuntimeError if it gives others.
+    """
+    try:
+        import onnxruntime
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise InputError("--to onnx: needs onnx: pip install 'hpo-studies[onnx]'") from error
+    network = weights.load(best).module()
+    path = _target(folder, "winner.onnx")
+    batch = torch.export.Dim("n")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            network, (torch.from_numpy(images[:2]),), str(path), dynamo=True, verbose=False,
+            input_names=["features"], output_names=["logits"], dynamic_shapes=({0: batch},),
+            external_data=False,
+        )  # fmt: skip
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    _check(network, images, lambda rows: session.run(["logits"], {"features": rows})[0], path)
+    return path
+
+
+def to_program(best: Path, folder: Path, images: Floats) -> Path:
+    """Writes winner.pt2, which torch.export.load reads; as to_onnx."""
+    network = weights.load(best).module()
+    path = _target(folder, "winner.pt2")
+    batch = torch.export.Dim("n")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        program = torch.export.export(
+            network, (torch.from_numpy(images[:2]),), dynamic_shapes=({0: batch},)
+        )
+        torch.export.save(program, path)
+        loaded = torch.export.load(path).module()
+    _check(network, images, lambda rows: loaded(torch.from_numpy(rows)).detach().numpy(), path)
+    return path
+
+
+def _target(folder: Path, name: str) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder / name
+
+
+def _check(
+    network: Normalized, images: Floats, exported: Callable[[Floats], Floats], path: Path
+) -> None:
+    """Raises RuntimeError, and deletes the file, unless it gives the network's probabilities."""
+    with torch.inference_mode():
+        expected = network(torch.from_numpy(images)).softmax(1)
+    found = torch.from_numpy(np.asarray(exported(images))).softmax(1)
+    worst = float((found - expected).abs().max())
+    if not worst < TOLERANCE:
+        path.unlink()
+        raise RuntimeError(f"{path}: gives other probabilities than the winner, by {worst:.2g}")

@@ -1,0 +1,359 @@
+"""The plan of a search: Optuna chooses on an in-memory copy of the stored study.
+
+One process owns a study and knows all its values. Sampler and pruner work on the copy: to ask there
+takes a few milliseconds, in a database tens. The database gets one transaction per epoch and a few
+per trial.
+"""
+
+import json
+import math
+import random
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import optuna
+from optuna.storages import BaseStorage
+from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
+
+from hpo.data.datasets import Dataset
+from hpo.runs import samplers
+from hpo.runs.forecast import Candidate, by_count, finalists
+from hpo.runs.plan import EarlyStop, Job, Shape, parameter_count
+from hpo.runs.progress import Progress
+from hpo.storage import trial as record
+from hpo.study.config import SEED, Config, Seeds, with_widths
+from hpo.study.file import SearchStudy
+from hpo.study.space import Fixed, completed, draw, fits, size, suggest
+from hpo.workers.messages import Task
+
+FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
+ASKS = 10  # of a sampler that repeats itself; then a configuration is drawn at random
+FAILURES_IN_A_ROW = 20
+RUNGS = "completed_rung_"  # prefix of the attributes of successive halving and Hyperband
+
+
+class SearchPlan:
+    """Trains the first trials that the study file gives, then those that the sampler proposes,
+    until `n_trials` are COMPLETE or PRUNED.
+
+    No configuration is trained twice. The search ends early if all configurations of a finite space
+    are trained, if FAILURES_IN_A_ROW trials have failed, or by the study file's stop_after.
+    """
+
+    def __init__(
+        self,
+        study: optuna.Study,
+        storage: BaseStorage,
+        study_file: SearchStudy,
+        dataset: Dataset,
+        trained: Mapping[int, int] | None = None,
+        like: Sequence[FrozenTrial] = (),
+    ) -> None:
+        """trained: {trial number: on how many of the finalists' seeds it was trained}. like: trials
+        of another search that the sampler knows from the start."""
+        self.storage = storage
+        self.study_id = storage.get_study_id_from_name(study.study_name)
+        self.space = study_file.space
+        self.n_trials = study_file.n_trials
+        self.file = study_file
+        self.shape = Shape.of(dataset)
+        stored = study.get_trials(deepcopy=False)
+        finished = [trial for trial in stored if trial.state in FINISHED]
+        best = max(finished, key=record.accuracy_of, default=None)
+        sampler = samplers.make_sampler(study_file, len(stored), best.params if best else {})
+        pruner, name = samplers.make_pruner(study_file), study.study_name
+        self.copy = optuna.create_study(
+            study_name=name, directions=study_file.directions, sampler=sampler, pruner=pruner
+        )
+        self.copy.add_trials([self._bare(trial) for trial in (*like, *stored)])
+        self.first = self._first(stored, like)
+        self.bests = self._bests(finished)
+        self.finished = len(finished)
+        self.tried = {self._key(trial.params) for trial in finished}
+        self.size = size(self.space)
+        # QMC starts its sequence again, so it asks for all stored trials once more.
+        self.asks = ASKS + (len(stored) if study_file.sampler == "qmc" else 0)
+        self.rng = random.Random(study_file.sampler_seed + len(stored))
+        self.running: dict[int, Trial] = {}  # by task
+        self.failures = 0
+        self.started = 0
+        self.finalists = (study_file.finalists, study_file.finalist_seeds)
+        self.seconds = [_seconds(trial) for trial in finished]
+        self.candidates = {  # by ids in the storage
+            trial._trial_id: Candidate(
+                value=record.accuracy_of(trial),
+                further=_further(trial),
+                seconds=_seconds(trial) / study_file.seeds_per_trial,
+                trained=(trained or {}).get(trial.number, 0),
+            )
+            for trial in finished
+            if _is_candidate(trial)
+        }
+
+    def _first(
+        self, stored: Sequence[FrozenTrial], like: Sequence[FrozenTrial]
+    ) -> list[dict[str, Any]]:
+        """Returns the entries that no finished trial comes from: those of the study file, and the
+        best trial of another search."""
+        entries = [dict(entry) for entry in self.file.first]
+        sound = [trial for trial in like if _is_candidate(trial)]
+        if sound:
+            entries.append(dict(max(sound, key=record.accuracy_of).params))
+        done = {t.user_attrs.get(FIRST) for t in stored if t.state in FINISHED}
+        return [entry for entry in entries if _key_of(entry) not in done]
+
+    @staticmethod
+    def _bests(finished: Sequence[FrozenTrial]) -> list[float]:
+        """Returns the best value so far after each finished trial, in the order of their ends."""
+        bests, best = [], -math.inf
+        for trial in sorted(finished, key=lambda t: str(t.datetime_complete)):
+            best = max(best, record.accuracy_of(trial) if _is_candidate(trial) else -math.inf)
+            bests.append(best)
+        return bests
+
+    @property
+    def settled(self) -> bool:
+        """Whether stop_after ends the search: the last trials were hardly better than those before
+        them."""
+        rule = self.file.stop_after
+        if rule is None or len(self.bests) <= rule.trials:
+            return False
+        return self.bests[-1] - self.bests[-1 - rule.trials] <= rule.without
+
+    @property
+    def jobs(self) -> int:
+        over = self.exhausted or self.settled
+        return 0 if over else max(self.n_trials - self.finished, 0)
+
+    @property
+    def gave_up(self) -> bool:
+        """Whether the search ended because too many trials failed in a row."""
+        return self.failures >= FAILURES_IN_A_ROW
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether all configurations of the space have been tried."""
+        return len(self.tried) >= self.size
+
+    def best(self) -> list[FrozenTrial]:
+        """Returns the trials that become finalists: COMPLETE, not diverged, the best first; with
+        two objectives, trials spread evenly over the Pareto front."""
+        ids = sorted(self.candidates, key=lambda i: (-self.candidates[i].value, i))
+        count = self.finalists[0]
+        if len(self.file.objectives) > 1:
+            ids = spread(front([(i, self.candidates[i]) for i in ids]), count)
+        return [self.storage.get_trial(i) for i in ids[:count]]
+
+    def progress(self, title: str, started: float) -> Progress:
+        return Progress(
+            title=title,
+            total=self.finished + self.jobs,
+            done=self.finished,
+            pruned=sum(t.state is TrialState.PRUNED for t in self.copy.trials),
+            started=started,
+        )
+
+    def next(self) -> Job | None:
+        enough = self.finished + len(self.running) >= self.n_trials
+        if enough or self.exhausted or self.gave_up or self.settled:
+            return None
+        trial, values, first = self._ask()
+        self.started += 1
+        self.running[self.started] = trial
+        self.tried.add(self._key(values))
+        config = Config.of({**values, "model": self.file.model})
+        task = Task(
+            id=self.started,
+            config=config,
+            seeds=tuple(map(Seeds.of, self.file.search_seeds)),
+            one_by_one=self.file.pruner == "wilcoxon",
+            folder=self.file.folder,
+        )
+        stored, number = self._store(trial, config, first)
+        label = f"trial {number} ({config.brief})"
+        return Job(
+            task=task,
+            label=label,
+            trials=[stored],
+            names=[label],
+            cost=1.0,
+            limit=self.file.trial_limit or math.inf,
+            further=self.file.objectives[1] if len(self.file.objectives) > 1 else None,
+            parameters=parameter_count(config, self.shape),
+        )
+
+    def _ask(self) -> tuple[Trial, dict[str, Any], str | None]:
+        """Asks for a trial whose configuration was not tried before. Returns it with its values,
+        and the key of the first entry that it comes from."""
+        while self.first:
+            entry = self.first.pop(0)
+            trial = self._enqueued(with_widths(entry))
+            values = suggest(trial, self.space)
+            if self._key(values) not in self.tried:
+                return trial, values, _key_of(entry)
+            self.copy.tell(trial, state=TrialState.FAIL)
+        for _ in range(self.asks):
+            trial = self.copy.ask()
+            values = suggest(trial, self.space)
+            if self._key(values) not in self.tried:
+                return trial, values, None
+            self.copy.tell(trial, state=TrialState.FAIL)
+        while self._key(values := draw(self.space, self.rng)) in self.tried:
+            pass
+        trial = self._enqueued(values)
+        return trial, suggest(trial, self.space), None
+
+    def _enqueued(self, values: Mapping[str, Any]) -> Trial:
+        """Asks for a trial with these values."""
+        self.copy.enqueue_trial(dict(values))
+        return self.copy.ask()
+
+    def _key(self, values: Mapping[str, Any]) -> tuple[Any, ...]:
+        """Returns the configuration as a key; floats to 12 digits, because storages may round."""
+        chosen = [values.get(name) for name, d in self.space.items() if not isinstance(d, Fixed)]
+        return tuple(float(f"{v:.12g}") if isinstance(v, float) else v for v in chosen)
+
+    def _store(self, trial: Trial, config: Config, first: str | None) -> tuple[int, int]:
+        """Stores a RUNNING trial with its parameters in one transaction; its id and its number."""
+        attributes = {"seed": SEED, "parameters": parameter_count(config, self.shape)}
+        if self.file.seeds_per_trial > 1:
+            attributes["seeds"] = self.file.seeds_per_trial
+        template = create_trial(
+            state=TrialState.RUNNING,
+            params=trial.params,
+            distributions=trial.distributions,
+            user_attrs={**attributes, **({FIRST: first} if first else {})},
+        )
+        stored = self.storage.create_new_trial(self.study_id, template)
+        return stored, self.storage.get_trial_number_from_id(stored)
+
+    def judge(self, job: Job) -> EarlyStop | None:
+        trial, epoch = self.running[job.task.id], job.epochs[-1]
+        if any(record.diverged(epoch, seed) for seed in range(len(epoch.valid_loss))):
+            return EarlyStop.DIVERGED
+        if job.further or (step := job.step()) is None:
+            return None
+        trial.report(step[1], step[0])
+        last = epoch.number == job.task.epochs
+        return EarlyStop.PRUNED if not last and trial.should_prune() else None
+
+    def ended(self, job: Job, state: TrialState) -> None:
+        trial = self.running.pop(job.task.id)
+        if job.early_stop is EarlyStop.DIVERGED:
+            samplers.mark_diverged(trial, self.copy.sampler)
+        seconds = job.spent().seconds
+        self.seconds += [seconds] if state in FINISHED else []
+        if state is TrialState.COMPLETE and not job.early_stop:
+            [value], further = job.accuracies(), job.further_values()
+            self.candidates[job.trials[0]] = Candidate(
+                value=value,
+                further=sum(further),
+                seconds=seconds / len(job.task.seeds),
+            )
+        values = None
+        if state is TrialState.COMPLETE:
+            values = [*job.accuracies(), *job.further_values()]
+        told = self.copy.tell(trial, values, state)
+        if state in FINISHED:
+            sound = state is TrialState.COMPLETE and not job.early_stop
+            best = self.bests[-1] if self.bests else -math.inf
+            self.bests.append(max(best, job.accuracies()[0]) if sound else best)
+        self.failures = self.failures + 1 if state is TrialState.FAIL else 0
+        self.finished += state in FINISHED
+        for key, value in told.system_attrs.items():
+            if key.startswith(RUNGS):
+                self.storage.set_trial_system_attr(job.trials[0], key, value)
+
+    def seconds_left(self, running: Sequence[Job], workers: int, limit: float) -> float | None:
+        """Includes the finalists' time, as if the best trials so far became finalists."""
+        seconds = [job.spent().seconds for job in running]
+        missing = max(self.jobs - len(seconds), 0)
+        left = by_count(self.seconds, seconds, missing, workers)
+        if left is None:
+            return None
+        return min(left, limit) + finalists([*self.candidates.values()], *self.finalists, workers)
+
+    def _bare(self, trial: FrozenTrial) -> FrozenTrial:
+        """Copies what sampler and pruner need of a stored trial. Leaves out the last epoch of a
+        diverged trial, which was never reported to the pruner."""
+        steps, diverged = dict(trial.intermediate_values), trial.user_attrs.get("diverged")
+        if diverged and steps:
+            steps.pop(max(steps))
+        attributes = {k: v for k, v in trial.system_attrs.items() if k.startswith(RUNGS)}
+        bare = create_trial(
+            state=trial.state,
+            values=trial.values,
+            params=trial.params,
+            distributions=trial.distributions,
+            intermediate_values=steps,
+            system_attrs=attributes,
+        )
+        if diverged:
+            samplers.mark_diverged(bare, self.copy.sampler)
+        return bare
+
+
+FIRST = "first"  # user attribute: the key of the entry that the trial comes from
+
+
+def _key_of(entry: Mapping[str, Any]) -> str:
+    return json.dumps(dict(entry), sort_keys=True)
+
+
+def _further(trial: FrozenTrial) -> float:
+    return trial.values[1] if trial.values and len(trial.values) > 1 else 0.0
+
+
+def front(candidates: Sequence[tuple[int, Candidate]]) -> list[int]:
+    """Returns those that no other one beats in value and in the second objective, the most accurate
+    first."""
+    ranked = sorted(candidates, key=lambda pair: (-pair[1].value, pair[1].further, pair[0]))
+    kept, least = [], math.inf
+    for key, candidate in ranked:
+        if candidate.further < least:
+            kept.append(key)
+            least = candidate.further
+    return kept
+
+
+def spread(ranked: Sequence[int], count: int) -> list[int]:
+    """Returns `count` of them, evenly spread: the first and the last among them."""
+    if len(ranked) <= count or count == 1:
+        return list(ranked[:count])
+    places = [round(i * (len(ranked) - 1) / (count - 1)) for i in range(count)]
+    return [ranked[place] for place in places]
+
+
+def like_trials(
+    trials: Sequence[FrozenTrial], theirs: SearchStudy, ours: SearchStudy
+) -> list[FrozenTrial]:
+    """Returns the finished trials of another search whose configurations lie in our space, with
+    only the parameters that our space leaves open."""
+    kept = []
+    for trial in trials:
+        if trial.state not in FINISHED:
+            continue
+        params = fits(ours.space, completed(theirs.space, trial.params))
+        if params is None or len(trial.values or [0.0]) < len(ours.objectives):
+            continue
+        kept.append(
+            create_trial(
+                state=trial.state,
+                values=trial.values[: len(ours.objectives)] if trial.values else None,
+                params=params,
+                distributions={n: samplers.distribution(n, ours.space[n]) for n in params},
+                intermediate_values=trial.intermediate_values if len(ours.objectives) == 1 else {},
+                user_attrs={"diverged": trial.user_attrs.get("diverged", 0)},
+                system_attrs={},
+            )
+        )
+    return kept
+
+
+def _is_candidate(trial: FrozenTrial) -> bool:
+    return trial.state is TrialState.COMPLETE and not trial.user_attrs.get("diverged")
+
+
+def _seconds(trial: FrozenTrial) -> float:
+    assert trial.duration is not None
+    return trial.duration.total_seconds()

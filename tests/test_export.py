@@ -1,0 +1,231 @@
+"""Out to others: tables, trackers, the winner as ONNX and torch.export; init; hpo from Python."""
+
+import json
+import shutil
+import sqlite3
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import onnxruntime
+import pandas as pd
+import pytest
+import torch
+from conftest import Ended
+from nbclient import NotebookClient
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+import hpo as api
+from hpo.cli import EXPORTS
+from hpo.data import datasets as data
+from hpo.errors import InputError
+from hpo.model import weights
+from hpo.study import file as study_file
+
+NOTEBOOK = Path(__file__).parents[1] / "studies/examples/digits.ipynb"
+
+
+@pytest.fixture
+def ended(ended_search: Ended, tmp_path: Path) -> Path:
+    """A copy of the folder of a whole run of the tiny search."""
+    shutil.copytree(ended_search.folder, tmp_path, dirs_exist_ok=True)
+    return tmp_path
+
+
+def export(hpo: Callable, *options: str) -> str:
+    answer = hpo("export", "tiny", *options, timeout=120)
+    assert (answer.code, answer.err) == (0, ""), answer.err
+    return answer.out
+
+
+# --- trials ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_tables_are_those_of_the_report(hpo: Callable, ended: Path, kind: str):
+    export(hpo, "--to", kind, "--out", "out")
+    read = pd.read_csv if kind == "csv" else pd.read_parquet
+    for name in ("trials", "curves", "finalists"):
+        ours = read(ended / f"out/tiny/{name}.{kind}")
+        theirs = pd.read_csv(ended / f"reports/tiny/{name}.csv")
+        pd.testing.assert_frame_equal(ours, theirs, check_dtype=False)
+
+
+def test_tensorboard_gets_every_trials_curve_once(hpo: Callable, ended: Path):
+    export(hpo, "--to", "tensorboard")
+    folder = ended / "exports/tiny/tensorboard"
+    trials = pd.read_csv(ended / "reports/tiny/trials.csv")
+    curves = pd.read_csv(ended / "reports/tiny/curves.csv")
+    assert sorted(p.name for p in folder.iterdir()) == sorted(
+        f"trial-{n}" for n in trials["number"]
+    )
+    [file] = [p for p in (folder / "trial-0").iterdir() if p.name.startswith("events")][:1]
+    events = EventAccumulator(str(file.parent)).Reload()
+    found = [event.value for event in events.Scalars("valid/accuracy")]
+    expected = curves[curves["number"] == 0]["valid_accuracy"]
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    before = sorted(p.stat().st_mtime_ns for p in folder.rglob("events*"))
+    shutil.rmtree(folder / "trial-1")
+    export(hpo, "--to", "tensorboard")
+    assert (folder / "trial-1").is_dir()
+    after = sorted(p.stat().st_mtime_ns for p in folder.rglob("events*") if "trial-1" not in str(p))
+    assert set(after) <= set(before)
+
+
+def test_mlflow_gets_every_trial_once(hpo: Callable, ended: Path):
+    for _ in range(2):
+        export(hpo, "--to", "mlflow")
+    database = ended / "exports/tiny/mlflow/mlflow.db"
+    with sqlite3.connect(database) as connection:
+        runs = connection.execute("select run_uuid, status from runs").fetchall()
+        last = "select value from latest_metrics where key = 'valid_accuracy'"
+        accuracies = [row[0] for row in connection.execute(last)]
+        names = {row[0] for row in connection.execute("select distinct key from params")}
+    trials = pd.read_csv(ended / "reports/tiny/trials.csv")
+    assert len(runs) == len(trials)
+    assert {status for _, status in runs} == {"FINISHED"}
+    assert sorted(accuracies) == pytest.approx(sorted(trials["valid_accuracy"]))
+    assert {"depth", "width", "lr", "optimizer"} <= names
+
+
+def test_a_package_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch, ended: Path):
+    from hpo.export import trackers
+    from hpo.storage.open import open_storage
+    from hpo.storage.results import load_study
+
+    stored = load_study(open_storage(f"sqlite:///{ended}/hpo.db", create=False), "tiny")
+    for module, write in (("mlflow", trackers.to_mlflow), ("torch.utils.tensorboard", None)):
+        monkeypatch.setitem(__import__("sys").modules, module, None)
+        with pytest.raises(InputError, match=r"pip install 'hpo-studies\["):
+            (write or trackers.to_tensorboard)(stored, ended / "x")
+
+
+# --- the winner --------------------------------------------------------------------------------
+
+
+def test_onnx_and_torch_export_give_the_winners_probabilities(hpo: Callable, ended: Path):
+    for kind, name in (("onnx", "winner.onnx"), ("torch-export", "winner.pt2")):
+        out = export(hpo, "--to", kind)
+        assert out.strip() == f"exported: exports/tiny/{name}"
+    saved = weights.load(ended / "reports/tiny/best")
+    loaded = data.load("mnist-5k", ended)
+    pixels = loaded.train_images[:50] * np.float32(loaded.std) + np.float32(loaded.mean)
+    expected = saved.probabilities(pixels)
+    session = onnxruntime.InferenceSession(str(ended / "exports/tiny/winner.onnx"))
+    logits = torch.from_numpy(session.run(None, {"features": pixels})[0])
+    np.testing.assert_allclose(logits.softmax(1).numpy(), expected, atol=1e-5)
+    program = torch.export.load(ended / "exports/tiny/winner.pt2").module()
+    with torch.inference_mode():
+        answer = program(torch.from_numpy(pixels)).softmax(1)
+    np.testing.assert_allclose(answer.numpy(), expected, atol=1e-5)
+
+
+def test_what_cannot_be_exported_is_a_line(forked_hpo: Callable, ended: Path):
+    shutil.rmtree(ended / "reports/tiny/best")
+    for options, said in (
+        (("tiny", "--to", "onnx"), "config.toml: cannot be read"),
+        (("tiny", "--to", "excel"), f"--to: must be one of {', '.join(EXPORTS)}"),
+        (("tiny.finalists", "--to", "onnx"), "is a grid, which has no winner"),
+        (("nobody", "--to", "csv"), "study 'nobody': is not in the storage"),
+    ):
+        answer = forked_hpo("export", *options)
+        assert (answer.code, len(answer.err.splitlines())) == (2, 1), answer.err
+        assert said in answer.err
+
+
+# --- hpo init ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["search", "grid"])
+def test_init_writes_a_commented_file_that_loads(forked_hpo: Callable, tmp_path: Path, kind: str):
+    answer = forked_hpo("init", "mine", "--kind", kind, "--dataset", "mnist-5k")
+    assert (answer.code, answer.err) == (0, "")
+    study = study_file.load(str(tmp_path / "mine.toml"))
+    assert (study.title, study.dataset.name) == ("mine", "mnist-5k")
+    text = (tmp_path / "mine.toml").read_text("utf-8")
+    assert Path(text.splitlines()[0].removeprefix("#:schema ")).is_file()
+    again = forked_hpo("init", "mine")
+    assert (again.code, "is there already" in again.err) == (2, True)
+
+
+def test_what_a_template_has_commented_out_is_sound(tmp_path: Path):
+    """With every commented key taken in but those that exclude each other."""
+    text = (study_file.studies_dir() / "templates/search.toml").read_text("utf-8")
+    lines = [line.removeprefix("# ") for line in text.splitlines() if line != "#:schema SCHEMA"]
+    kept = [line for line in lines if "=" in line or line.startswith("[")]
+    kept = [line for line in kept if "objectives" not in line and not line.startswith(("{", "A "))]
+    raw = "\n".join(kept).replace("DATASET", "mnist")
+    raw = raw.replace("pyramid = [0.5, 1.0]", "pyramid = 1.0").replace('"one_cycle"', "")
+    assert study_file.parse(tomllib.loads(raw), "mine", "mine.toml")
+
+
+# --- from Python -------------------------------------------------------------------------------
+
+
+def test_a_run_from_python_gives_tables_figures_and_the_winner(
+    ended: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(ended)
+    for name in ("HPO_STORAGE", "HPO_DATA_DIR", "HPO_ARTIFACTS"):
+        monkeypatch.delenv(name, raising=False)
+    result = api.run("tiny.toml", trials=8)  # it is complete: nothing is trained
+    assert len(result.trials) == 8
+    assert set(result.curves["number"]) <= set(result.trials["number"])
+    assert len(result.finalists) == 4
+    assert {"progress", "slices", "confusion"} <= set(result.figures)
+    result.figures["progress"].save("progress.svg")
+    assert Path("progress.svg").read_text().startswith("<?xml")
+    assert "<table>" in result._repr_html_()
+    assert result.config.width == 16
+    network = result.winner
+    assert network(torch.zeros(3, 784)).shape == (3, 10)
+    assert not network.training
+    with pytest.raises(InputError, match="is a search, which has no conclusions"):
+        _ = result.verdicts
+    sessions = json.loads(Path("reports/tiny/provenance.json").read_text())["sessions"]
+    assert sessions, "of the command that trained it"
+    tested = api.load("tiny.finalists")
+    assert tested.verdicts.empty
+    with pytest.raises(InputError, match="is a grid, which has no winner"):
+        _ = tested.winner
+
+
+def test_the_finalists_ensemble_is_what_their_mean_probabilities_get_right(ended: Path):
+    from hpo.study.metrics import unpacked_shares
+
+    url = f"sqlite:///{ended}/hpo.db"
+    tested = api.load("tiny.finalists", storage=url).stored
+    shares = [unpacked_shares(t.system_attrs["probabilities"], 10) for t in tested.frozen]
+    labels = data.load("mnist-5k", ended).test_labels
+    for trial, share in zip(tested.frozen, shares, strict=True):
+        right = (share.argmax(1) == labels).mean()
+        assert right == pytest.approx(trial.user_attrs["test_accuracy"], abs=0.002), "rounded"
+    accuracy = (np.mean(shares, axis=0).argmax(1) == labels).mean()
+    assert tested.ensemble == {"networks": 4, "test_accuracy": pytest.approx(accuracy)}
+    assert "An ensemble, not one network" in (ended / "reports/tiny/report.md").read_text("utf-8")
+
+
+def test_a_slip_from_python_is_an_input_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    for options, said in (
+        ({"trails": 3}, "options: unknown trails; known: "),
+        ({"trials": 0}, "--trials: must be at least 1, got 0"),
+        ({"dataset": "imagenet"}, "--dataset: must be one of mnist"),
+        ({"sampler": "best"}, "--sampler: must be one of tpe"),
+    ):
+        with pytest.raises(InputError, match=said):
+            api.run("search", **options)
+    with pytest.raises(InputError, match="there is no study"):
+        api.load("search", storage="sqlite:///nothing.db")
+
+
+def test_the_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    for name in ("HPO_STORAGE", "HPO_DATA_DIR", "HPO_ARTIFACTS"):
+        monkeypatch.delenv(name, raising=False)
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    shown = [output for cell in notebook.cells for output in cell.get("outputs", ())]
+    assert sum("image/svg+xml" in output.get("data", {}) for output in shown) >= 2
+    resources = {"metadata": {"path": str(tmp_path)}}
+    NotebookClient(notebook, timeout=120, kernel_name="python3", resources=resources).execute()

@@ -1,0 +1,314 @@
+"""The user's own network: trained as by an ordinary loop, refused where it is wrong, run whole."""
+
+import re
+import tomllib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import optuna
+import pandas as pd
+import pytest
+import torch
+from test_training import examples, reference_optimizer, reference_schedule, split
+from torch import nn
+
+from hpo.errors import InputError
+from hpo.study import file as study_file
+from hpo.study.config import Config, Seeds
+from hpo.study.space import parse_domain, size, space_faults
+from hpo.training.train import Examples, train
+
+EXAMPLE = Path(__file__).parents[1] / "studies" / "examples"
+MODULE = """
+import torch
+from torch import nn
+
+
+def build(shape, classes, units, share=0.0):
+    return nn.Sequential(
+        nn.Flatten(), nn.Linear(shape[0], units), nn.BatchNorm1d(units), nn.Tanh(),
+        nn.Dropout(share), nn.Linear(units, classes),
+    )
+
+
+def no_module(shape, classes, units):
+    return "a network"
+
+
+def wrong_output(shape, classes, units):
+    return nn.Linear(shape[0], classes + 1)
+
+
+def wrong_input(shape, classes, units):
+    return nn.Linear(shape[0] + 1, classes)
+
+
+def broken(shape, classes, units):
+    raise RuntimeError("not today")
+
+
+def dies(shape, classes, units):
+    import os
+    os._exit(3)
+"""
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "nets.py").write_text(MODULE)
+    return tmp_path
+
+
+def config(factory: str = "nets:build", **changes) -> Config:
+    settings = {"optimizer": "sgd", "lr": 0.1, "batch_size": 16, "epochs": 2, "units": 8}
+    return Config.of({**settings, "model": factory, **changes})
+
+
+# --- training ----------------------------------------------------------------------------------
+
+
+def by_an_ordinary_loop(settings: Config, seed: int) -> nn.Module:
+    torch.manual_seed(seed)
+    share = settings.own.get("share", 0.0)
+    units = settings.own["units"]
+    model = nn.Sequential(
+        nn.Flatten(), nn.Linear(20, units), nn.BatchNorm1d(units), nn.Tanh(),
+        nn.Dropout(share), nn.Linear(units, 10),
+    )  # fmt: skip
+    optimizer = reference_optimizer(model.parameters(), settings)
+    schedule = reference_schedule(optimizer, settings.schedule, settings.epochs * 20)
+    data, rows = examples(), split(seed).train
+    order = torch.Generator().manual_seed(seed)
+    torch.manual_seed(2**31 + seed)
+    for _ in range(settings.epochs):
+        model.train()
+        shuffled = rows[torch.randperm(len(rows), generator=order)]
+        for batch in shuffled.split(settings.batch_size):
+            optimizer.zero_grad()
+            loss = nn.functional.cross_entropy(
+                model(data.images[batch]), data.labels[batch],
+                label_smoothing=settings.label_smoothing,
+            )  # fmt: skip
+            loss.backward()
+            if settings.clip_norm:
+                nn.utils.clip_grad_norm_(model.parameters(), settings.clip_norm)
+            optimizer.step()
+            schedule.step()
+    return model.eval()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"optimizer": "adamw", "lr": 1e-3, "weight_decay": 0.1},
+        {"optimizer": "sgd_momentum", "schedule": "cosine", "share": 0.3},
+        {"optimizer": "rmsprop", "lr": 1e-3, "clip_norm": 0.5, "label_smoothing": 0.1},
+    ],
+)
+def test_it_is_trained_as_by_an_ordinary_loop_alone_and_beside_others(folder: Path, changes):
+    settings = config(**changes)
+    for seeds in ([1], [0, 1, 2]):
+        splits, own = [split(seed) for seed in seeds], [Seeds.of(seed) for seed in seeds]
+        data = Examples(examples().images, examples().labels, 10, (20,))
+        epoch = list(train(settings, data, splits, own, folder=str(folder)))[-1]
+        for replicate, seed in enumerate(seeds):
+            model, rows = by_an_ordinary_loop(settings, seed), split(seed).valid
+            ours = epoch.network.state_dict(replicate)
+            for name, weight in model.state_dict().items():
+                torch.testing.assert_close(ours[name], weight, rtol=1e-4, atol=1e-6)
+            with torch.no_grad():
+                logits = model(data.images[rows])
+            loss = nn.functional.cross_entropy(logits, data.labels[rows]).item()
+            assert epoch.valid_loss[replicate] == pytest.approx(loss, rel=1e-4)
+
+
+def test_training_leaves_torchs_own_generator_as_it_was(folder: Path):
+    torch.manual_seed(5)
+    before = torch.random.get_rng_state()
+    data = Examples(examples().images, examples().labels, 10, (20,))
+    list(train(config(share=0.5), data, [split(0)], [Seeds.of(0)], folder=str(folder)))
+    assert torch.equal(before, torch.random.get_rng_state())
+
+
+# --- the study file ----------------------------------------------------------------------------
+
+SEARCH = """
+dataset = "wine"
+model = "nets:build"
+[search]
+n_trials = 4
+[finalists]
+k = 1
+seeds = 2
+[space]
+units = { low = 4, high = 16 }
+share = { choices = [0.0, 0.2], when = { units = { low = 8 } } }
+optimizer = ["sgd", "adam"]
+lr = { low = 1e-3, high = 1e-1, log = true }
+batch_size = 16
+epochs = 4
+"""
+GRID = """
+dataset = "wine"
+model = "nets:build"
+seeds = 2
+[base]
+optimizer = "adam"
+lr = 1e-2
+batch_size = 16
+epochs = 4
+[[cells]]
+name = "small"
+units = 4
+[[cells]]
+name = "large"
+units = 16
+share = 0.2
+"""
+
+
+def fault(text: str) -> str:
+    with pytest.raises(InputError) as caught:
+        study_file.parse(tomllib.loads(text), "mine", "mine.toml")
+    [line] = str(caught.value).splitlines()
+    return line
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ('"nets:build"', '"nets"', 'model: must be "module:function"'),
+        ('"nets:build"', "3", 'model: must be "module:function"'),
+        ("units = {", "depth = {", "space.depth: belongs to hpo's own perceptron"),
+        ("units = {", "shape = {", "space.shape: cannot be an argument's name"),
+        ("units = {", "two-words = {", "space.two-words: cannot be an argument's name"),
+        (
+            "low = 4, high = 16",
+            "low = 'a', high = 16",
+            "space.units: low and high: must be numbers",
+        ),
+        ("choices = [0.0, 0.2]", "choices = [[0.0]]", "must be a number, true, false or text"),
+        ('optimizer = ["sgd", "adam"]', "", "space.optimizer: is missing"),
+    ],
+)
+def test_slips_in_the_study_file_get_a_line(old: str, new: str, said: str):
+    changed = SEARCH.replace(old, new)
+    if "units = {" not in changed:
+        changed = changed.replace("when = { units = { low = 8 } }", "when = { epochs = 4 }")
+    assert said in fault(changed)
+
+
+def test_without_a_model_unknown_hyperparameters_stay_unknown():
+    assert "space.units: unknown key" in fault(
+        SEARCH.replace('model = "nets:build"\n', "").replace("share =", "dropout =")
+        .replace("when = { units = { low = 8 } }", "when = { epochs = 4 }")
+        .replace("[space]", '[space]\ndepth = 1\nwidth = 8\nactivation = "relu"')
+        .replace("[0.0, 0.2]", "[0.1, 0.2]")
+    )  # fmt: skip
+
+
+def test_own_hyperparameters_are_values_choices_and_ranges():
+    table = {
+        "optimizer": "sgd", "lr": 0.1, "kind": ["a", "b"], "bias": True,
+        "units": {"low": 4, "high": 8}, "width": {"low": 0.5, "high": 1.0, "step": 0.25},
+    }  # fmt: skip
+    assert space_faults(table, own_network=True) == []
+    assert size({name: parse_domain(value, name) for name, value in table.items()}) == 2 * 5 * 3
+
+
+# --- whole runs --------------------------------------------------------------------------------
+
+
+def test_a_search_and_a_grid_go_to_their_reports(hpo: Callable, folder: Path):
+    (folder / "at").mkdir()
+    (folder / "nets.py").rename(folder / "at" / "nets.py")
+    for name, text in (("search", SEARCH), ("grid", GRID)):
+        (folder / "at" / f"own-{name}.toml").write_text(text)
+        answer = hpo("run", f"at/own-{name}.toml", "--quiet", timeout=120)
+        assert (answer.code, answer.err) == (0, "")
+    trials = pd.read_csv(folder / "reports/own-search/trials.csv")
+    assert set(trials["units"]) <= set(range(4, 17))
+    assert (trials["parameters"] > 0).all()
+    text = (folder / "reports/own-search/report.md").read_text("utf-8")
+    assert "from nets import build" in text
+    assert "units" in text
+    text = (folder / "reports/own-grid/report.md").read_text("utf-8")
+    assert "units 16, share 0.2" in text
+    refused = hpo("predict", "reports/own-search/best", "x.csv")
+    assert refused.code == 2
+    assert "is a network of 'nets:build'" in refused.err
+    storage = optuna.load_study(study_name="own-grid", storage=f"sqlite:///{folder}/hpo.db")
+    assert {t.params["units"] for t in storage.trials} == {4, 16}
+    loaded = run_snippet(folder, text_of(folder, "own-search"))
+    assert loaded.shape == (2, 3)
+
+
+def text_of(folder: Path, study: str) -> str:
+    page = (folder / f"reports/{study}/report.md").read_text("utf-8")
+    return next(part for part in page.split("```") if "from nets import build" in part)
+
+
+def run_snippet(folder: Path, program: str) -> np.ndarray:
+    """Runs the report's program beside the report, and gives the network two rows."""
+    import os
+    import sys
+
+    code = program.removeprefix("python").removeprefix("\n")
+    before, path = os.getcwd(), list(sys.path)
+    os.chdir(folder / "reports/own-search")
+    sys.path.insert(0, str(folder / "at"))
+    found: dict = {}
+    try:
+        exec(code, found)
+    finally:
+        os.chdir(before)
+        sys.path[:] = path
+    with torch.inference_mode():
+        return found["network"](torch.zeros(2, 13)).numpy()
+
+
+@pytest.mark.parametrize(
+    ("factory", "said"),
+    [
+        ("nets:no_module", "model nets:no_module: returns a str; return a torch.nn.Module"),
+        (
+            "nets:wrong_output",
+            "gives (2, 4) for 2 inputs of shape (13); give logits of shape (2, 3)",
+        ),
+        ("nets:wrong_input", "cannot take inputs of shape (2, 13)"),
+        ("nets:broken", "model nets:broken: RuntimeError: not today"),
+        ("nets:nothing", "model nets:nothing: AttributeError"),
+        ("nowhere:build", "model nowhere:build: ModuleNotFoundError: No module named 'nowhere'"),
+        ("nets:dies", "model nets:dies: ends the process that builds it"),
+    ],
+)
+def test_a_factory_that_gives_no_network_is_refused(
+    hpo: Callable, folder: Path, factory: str, said: str
+):
+    text = SEARCH.replace("nets:build", factory).replace("share = {", "# share = {")
+    (folder / "mine.toml").write_text(text)
+    answer = hpo("run", "mine.toml")
+    assert (answer.code, len(answer.err.splitlines())) == (2, 1), answer.err
+    assert said in answer.err
+    assert not (folder / "hpo.db").exists()
+
+
+def test_the_example_under_studies_learns_digits(hpo: Callable, tmp_path: Path):
+    answer = hpo(
+        "run", str(EXAMPLE / "cnn.toml"), "--quiet", "--trials", "3", "--dataset", "digits",
+        timeout=180,
+    )  # fmt: skip
+    assert (answer.code, answer.err) == (0, "")
+    finalists = pd.read_csv(tmp_path / "reports/cnn/finalists.csv")
+    assert finalists["test_accuracy"].mean() > 0.85
+    assert re.search(r"channels \d+, kernel \d", answer.out)

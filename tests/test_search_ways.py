@@ -1,0 +1,263 @@
+"""Where a search begins, when it ends, and what it seeks: --like, limits, objectives."""
+
+import re
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+
+import optuna
+import pandas as pd
+import pytest
+
+from hpo.errors import InputError
+from hpo.runs.forecast import Candidate
+from hpo.runs.samplers import check_together
+from hpo.runs.search import front, spread
+from hpo.study.file import SearchStudy, parse
+
+SPACE = """
+[finalists]
+k = 2
+seeds = 2
+[space]
+depth = { low = 1, high = 3 }
+width = [16, 32]
+activation = "relu"
+optimizer = ["sgd", "adam"]
+lr = { low = 1e-3, high = 1e-1, log = true }
+batch_size = 16
+epochs = 4
+"""
+HEAD = 'dataset = "wine"\n[search]\nn_trials = 6\n'
+
+
+@pytest.fixture
+def run(hpo: Callable, tmp_path: Path) -> Callable[..., str]:
+    """run(head, options …) runs the study file mine.toml, and returns its report."""
+
+    def run(head: str, *options: str, name: str = "mine") -> str:
+        (tmp_path / "mine.toml").write_text(head + SPACE)
+        answer = hpo("run", "mine.toml", "--quiet", *options, timeout=120)
+        assert answer.code == 0, answer.err
+        return (tmp_path / f"reports/{name}/report.md").read_text("utf-8")
+
+    return run
+
+
+def trials(tmp_path: Path, name: str = "mine") -> pd.DataFrame:
+    return pd.read_csv(tmp_path / f"reports/{name}/trials.csv")
+
+
+def stored(tmp_path: Path, name: str = "mine") -> optuna.Study:
+    return optuna.load_study(study_name=name, storage=f"sqlite:///{tmp_path}/hpo.db")
+
+
+def search(text: str) -> SearchStudy:
+
+    found = parse(tomllib.loads(text + SPACE), "mine", "mine.toml")
+    assert isinstance(found, SearchStudy)
+    return found
+
+
+# --- where it begins ---------------------------------------------------------------------------
+
+FIRST = """
+[[search.first]]
+depth = 2
+lr = 0.05
+[[search.first]]
+optimizer = "adam"
+width = 32
+"""
+
+
+def test_first_configurations_are_tried_first_and_once(run: Callable, tmp_path: Path):
+    text = run(HEAD + FIRST, "--workers", "1")
+    rows = trials(tmp_path)
+    assert (rows.loc[0, "depth"], rows.loc[0, "lr"]) == (2, 0.05)
+    assert (rows.loc[1, "optimizer"], rows.loc[1, "width"]) == ("adam", 32)
+    assert "2 configurations of the study file came first" in text
+    run(HEAD + FIRST, "--workers", "1", "--trials", "8")
+    entries = [t.user_attrs.get("first") for t in stored(tmp_path).trials]
+    assert [bool(entry) for entry in entries] == [True, True] + [False] * 6
+
+
+@pytest.mark.parametrize(
+    ("entry", "said"),
+    [
+        ("depth = 9", "search.first[0].depth: 9 is not in its domain: 1 … 3"),
+        ("width = 24", "search.first[0].width: 24 is not in its domain: [16, 32]"),
+        ('lr = "fast"', "search.first[0].lr: must be a number"),
+        ("dropout = 0.1", "search.first[0].dropout: is not in the space"),
+    ],
+)
+def test_first_configurations_outside_the_space_are_refused(entry: str, said: str):
+    with pytest.raises(InputError, match=re.escape(said)):
+        search(f"{HEAD}[[search.first]]\n{entry}\n")
+
+
+def test_a_search_like_another_knows_its_trials_and_trains_its_best_again(
+    run: Callable, hpo: Callable, tmp_path: Path
+):
+    run(HEAD)
+    best = trials(tmp_path).sort_values("valid_accuracy").iloc[-1]
+    text = run(HEAD, "--name", "second", "--like", "mine", "--workers", "1", name="second")
+    assert "The sampler knew 6 of 6 finished trials of study mine" in text
+    first = trials(tmp_path, "second").iloc[0]
+    assert (first["depth"], first["lr"]) == (best["depth"], pytest.approx(best["lr"]))
+    assert first["valid_accuracy"] == best["valid_accuracy"], "the same seed"
+    more = run(HEAD, "--name", "second", "--trials", "8", name="second")
+    assert "The sampler knew 6 of 6" in more, "also when it goes on"
+    (tmp_path / "far.toml").write_text(HEAD + SPACE.replace("16, 32", "64, 128"))
+    for options, said in (
+        (("far.toml", "--like", "mine"), "none of its 6 finished trials lies in the space"),
+        (("mine.toml", "--like", "nobody"), "--like nobody: is not in the storage"),
+        (("mine.toml", "--like", "mine", "--dataset", "digits", "--name", "x"), "is of wine"),
+        (("grid-report", "--like", "mine", "--dataset", "wine"), "--like: study 'grid-report'"),
+    ):  # fmt: skip
+        answer = hpo("run", *options)
+        assert (answer.code, len(answer.err.splitlines())) == (2, 1)
+        assert said in answer.err
+
+
+def test_a_changed_space_goes_on_like_its_own_past(run: Callable, hpo: Callable, tmp_path: Path):
+    run(HEAD)
+    wider = SPACE.replace("low = 1, high = 3", "low = 1, high = 4")
+    (tmp_path / "mine.toml").write_text(HEAD + wider)
+    refused = hpo("run", "mine.toml")
+    assert refused.code == 2
+    assert "--like mine" in refused.err
+    for _ in range(2):
+        answer = hpo("run", "mine.toml", "--quiet", "--like", "mine", timeout=120)
+        assert answer.code == 0, answer.err
+        assert "going on as study 'mine.2'" in answer.err
+    assert len(trials(tmp_path, "mine.2")) == 6
+    text = (tmp_path / "reports/mine.2/report.md").read_text("utf-8")
+    assert "The sampler knew 6 of 6" in text
+    assert not (tmp_path / "reports/mine.3").exists()
+
+
+# --- what a trial is ---------------------------------------------------------------------------
+
+
+def test_a_trials_value_is_the_mean_over_its_seeds(run: Callable, tmp_path: Path):
+    text = run(HEAD + "seeds_per_trial = 3\n")
+    assert "A trial's value is the mean over 3 seeds" in text
+    for trial in stored(tmp_path).trials:
+        by_seed = trial.user_attrs["valid_by_seed"]
+        assert len(by_seed) == 3
+        assert trial.user_attrs["curve"]["valid_accuracy"][-1] == pytest.approx(sum(by_seed) / 3)
+        if trial.state.name == "COMPLETE":
+            assert trial.value == pytest.approx(sum(by_seed) / 3)
+    finalists = pd.read_csv(tmp_path / "reports/mine/finalists.csv")
+    assert sorted(set(finalists["seed"])) == [3, 4]
+
+
+def test_wilcoxons_pruner_judges_seed_by_seed(run: Callable, tmp_path: Path):
+    head = HEAD.replace("= 6", "= 12") + 'seeds_per_trial = 5\npruner = "wilcoxon"\n'
+    run(head, "--workers", "1")
+    found = stored(tmp_path).trials
+    assert {t.state.name for t in found} == {"COMPLETE", "PRUNED"}
+    for trial in found:
+        seeds = len(trial.user_attrs["valid_by_seed"])
+        assert list(trial.intermediate_values) == list(range(1, seeds + 1))
+        assert len(trial.user_attrs["curve"]["valid_accuracy"]) == 4
+        assert seeds == 5 or trial.state.name == "PRUNED"
+        assert list(trial.intermediate_values.values()) == trial.user_attrs["valid_by_seed"]
+    alone = search(HEAD + 'pruner = "wilcoxon"\n')
+    with pytest.raises(InputError, match="wilcoxon needs seeds_per_trial of 3 or more"):
+        check_together(alone, "mine")
+
+
+# --- when it ends ------------------------------------------------------------------------------
+
+
+def test_a_search_that_finds_nothing_better_stops_and_says_why(run: Callable, tmp_path: Path):
+    head = HEAD.replace("= 6", "= 60") + "stop_after = { trials = 4, without = 0.01 }\n"
+    text = run(head, "--workers", "1")
+    assert (
+        "because the last 4 were no better than the best before them by more than 1 points" in text
+    )
+    values = [t.value if t.state.name == "COMPLETE" else 0.0 for t in stored(tmp_path).trials]
+    assert 5 <= len(values) < 60
+    assert max(values) - max(values[:-4]) <= 0.01
+    count = len(values)
+    run(head, "--workers", "1")
+    assert len(stored(tmp_path).trials) == count, "it stays ended"
+
+
+def test_a_trial_over_its_limit_is_stopped_and_counted(hpo: Callable, tmp_path: Path):
+    space = SPACE.replace("epochs = 4", "epochs = 30000")
+    head = HEAD.replace("= 6", "= 2") + 'trial_limit = "1.5 s"\npruner = "none"\n'
+    (tmp_path / "mine.toml").write_text(head + space)
+    answer = hpo("run", "mine.toml", "--quiet")
+    assert answer.code == 1, "no trial has finished"
+    rows = trials(tmp_path)
+    assert list(rows["state"]) == ["PRUNED"] * 2
+    assert (rows["over_limit"] == 1).all()
+    assert "stopped at the time limit" in (tmp_path / "reports/mine/report.md").read_text("utf-8")
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ('trial_limit = "soon"', 'must be seconds above 0, or text such as "5 min", got'),
+        ("trial_limit = -1", "must be seconds above 0"),
+        ("stop_after = { trials = 0 }", "search.stop_after"),
+        ("stop_after = 3", "search.stop_after"),
+        ("seeds_per_trial = 0", "must be a whole number from 1 to 100"),
+        ('objectives = ["parameters"]', 'must be ["valid_accuracy"], ["valid_accuracy", "parame'),
+        ('objectives = ["valid_accuracy", "beauty"]', 'must be ["valid_accuracy"]'),
+        ("objectives = []", 'must be ["valid_accuracy"]'),
+        ('objectives = ["valid_accuracy", "parameters"]\npruner = "sha"', "prunes for one"),
+    ],
+)
+def test_wrong_ways_are_refused_in_a_line(line: str, said: str):
+    with pytest.raises(InputError, match=re.escape(said)):
+        search(f"{HEAD}{line}\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [('"5 min"', 300), ('"90 s"', 90), ("7", 7), ('"1.5 h"', 5400)]
+)
+def test_a_limit_is_seconds_or_text(text: str, seconds: float):
+    assert search(f"{HEAD}trial_limit = {text}\n").trial_limit == seconds
+
+
+# --- what it seeks -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "nsga2"])
+def test_two_objectives_end_in_a_front_and_finalists_along_it(
+    run: Callable, tmp_path: Path, sampler: str
+):
+    head = HEAD.replace("= 6", "= 12") + f'sampler = "{sampler}"\n'
+    text = run(head + 'objectives = ["valid_accuracy", "parameters"]\n')
+    study = stored(tmp_path)
+    assert [d.name for d in study.directions] == ["MAXIMIZE", "MINIMIZE"]
+    best = {t.number for t in study.best_trials}
+    finalists = pd.read_csv(tmp_path / "reports/mine/finalists.csv")
+    values = {t.number: t.values for t in study.trials}
+    front_values = {tuple(values[n]) for n in best}
+    assert {tuple(values[n]) for n in finalists["number"]} <= front_values
+    assert "Accuracy against parameters" in text
+    assert (tmp_path / "reports/mine/figures/pareto.svg").exists()
+    run(head.replace("= 12", "= 14") + 'objectives = ["valid_accuracy", "parameters"]\n')
+
+
+def test_seconds_are_an_objective_too(run: Callable, tmp_path: Path):
+    text = run(HEAD + 'objectives = ["valid_accuracy", "train_seconds"]\n')
+    assert "Training time (s)" in text
+    for trial in stored(tmp_path).trials:
+        assert trial.values[1] == pytest.approx(trial.user_attrs["train_seconds"])
+
+
+def test_the_front_holds_what_nothing_beats_and_is_spread_evenly():
+    points = [(0.9, 10), (0.8, 5), (0.85, 10), (0.7, 5), (0.6, 1), (0.9, 12)]
+    candidates = [
+        (key, Candidate(value=value, further=further, seconds=1.0))
+        for key, (value, further) in enumerate(points)
+    ]
+    assert front(candidates) == [0, 1, 4]
+    assert spread(range(9), 3) == [0, 4, 8]
+    assert spread([5, 6], 3) == [5, 6]
