@@ -50,7 +50,7 @@ def test_installed_wheel_runs_its_studies_by_name_away_from_the_checkout(
     assert Path(file) == installed / "hpo" / "__init__.py"
     assert studies.split() == [
         f"{name}={name}"
-        for name in ("grid-report", "interactions", "noise", "search", "search-wide")
+        for name in ("grid-report", "interactions", "noise", "search-wide", "search")
     ]
 
 

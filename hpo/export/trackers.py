@@ -3,6 +3,7 @@
 A run is written once its trial has ended: trials that run are left for the next export.
 """
 
+import logging
 import math
 import os
 import shutil
@@ -105,6 +106,8 @@ def to_mlflow(study: StoredGrid | StoredSearch, folder: Path) -> list[Path]:
         from mlflow.exceptions import MlflowException
     except ImportError as error:
         raise InputError("--to mlflow: needs mlflow: pip install 'hpo-studies[mlflow]'") from error
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     uri = os.environ.get("MLFLOW_TRACKING_URI")
     if not uri:
         folder.mkdir(parents=True, exist_ok=True)

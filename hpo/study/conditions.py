@@ -43,7 +43,10 @@ def faults_of(space: Mapping[str, Any]) -> list[tuple[str, str]]:
         if not isinstance(value, dict) or "when" not in value:
             continue
         when = value["when"]
-        if name in (*REQUIRED, "widths", "epochs") or name not in TYPES:
+        if name not in TYPES:
+            words = "when: a hyperparameter of your own network has no condition"
+            faults.append((name, f"{words}; let the factory ignore it"))
+        elif name in (*REQUIRED, "widths", "epochs"):
             faults.append((name, "when: every network needs it, so it has no condition"))
         elif not isinstance(when, dict) or not when:
             faults.append((name, f"when: must be a table of conditions, got {quoted(when)}"))

@@ -136,7 +136,7 @@ class Config:
     clip_norm: Annotated[float, Field(ge=0, le=1e6)] = 0.0
     max_norm: Annotated[float, Field(ge=0, le=1e6)] = 0.0
     model: Annotated[str, WrapValidator(_factory), WithJsonSchema({"type": "string"})] = ""
-    own: Mapping[str, Any] = field(default_factory=dict)
+    own: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> "Config":
