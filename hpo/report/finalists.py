@@ -70,8 +70,8 @@ def _saved_blocks(study: StoredSearch, winner: Cell) -> list[Block]:
     if study.classes != list(DIGITS) or not study.pictures:
         given = "images" if study.pictures else "the rows of a table (CSV, Parquet or .npz)"
     return [
-        "The winner was trained once more, on all training images, and lies in best/, beside this "
-        f"report. There it classifies {given}:",
+        f"The winner was trained once more, on all training {study.things}, and lies in best/, "
+        f"beside this report. There it classifies {given}:",
         Code(text=f"hpo predict best {'IMAGE.png' if study.pictures else 'TABLE.csv'}"),
         "It is a plain torch network, and needs no hpo:",
         Code(text=snippet.snippet("best", about)),
@@ -107,7 +107,7 @@ def _ensemble(tested: StoredGrid) -> list[str]:
         return []
     return [
         f"An ensemble, not one network: the mean probabilities of all {found['networks']} trained "
-        f"finalists reach {100 * found['test_accuracy']:.2f}% on the test images."
+        f"finalists reach {100 * found['test_accuracy']:.2f}% on the test {tested.things}."
     ]
 
 
@@ -191,8 +191,8 @@ def mistakes_sections(study: StoredSearch) -> list[Section]:
             file="confusion.svg",
             svg=figures.confusion(mean.tolist(), study.classes),
             alt="Confusion matrix of the winner on the test images.",
-            caption=f"Test images of each class and what the winner takes them for, {over}. "
-            f"{study.data_name}.",
+            caption=f"Test {study.things} of each class and what the winner takes them for, "
+            f"{over}. {study.data_name}.",
         )
     ]
     if worst:

@@ -28,7 +28,9 @@ from hpo.study.names import SCHEDULES, label
 
 def _basis(study: StoredGrid) -> str:
     """Describes the data that a table is based on."""
-    return f"{data_text(study)}; accuracy and loss on its {study.data['test']:,} test images"
+    return (
+        f"{data_text(study)}; accuracy and loss on its {study.data['test']:,} test {study.things}"
+    )
 
 
 def _key(study: StoredGrid, cells: Sequence[Cell]) -> str:
@@ -141,11 +143,11 @@ def _protocol(study: StoredGrid) -> Section:
         named = label(SCHEDULES, config.schedule)
         falling = "" if config.schedule == "constant" else f", its learning rate {named}"
     text = (
-        f"Every training splits the {data['train'] + data['valid']:,} training images of "
+        f"Every training splits the {data['train'] + data['valid']:,} training {study.things} of "
         f"{study.data_name} into {data['train']:,} to train on and {data['valid']:,} to validate "
-        f"on, starts from the weights that PyTorch's Linear layers start from, and minimizes cross "
+        f"on, starts from {_initial(cells)}, and minimizes cross "
         f"entropy {sized}, shuffled every epoch, {spelled}{falling}. The network of the last epoch "
-        f"is tested on the {data['test']:,} test images. {_seeding(cells)}"
+        f"is tested on the {data['test']:,} test {study.things}. {_seeding(cells)}"
     )
     meaning = (
         "Training loss and accuracy are running means over an epoch while the weights change, so "
@@ -200,6 +202,15 @@ def _experiment(study: StoredGrid, number: int, experiment: Experiment) -> Secti
             )
         )
     return Section(title=experiment.title, blocks=blocks)
+
+
+def _initial(cells: Sequence[Cell]) -> str:
+    """Says where the initial weights come from."""
+    if cells[0].config.model:
+        return f"the weights that {cells[0].config.model} gives"
+    if any(cell.config.init != "default" for cell in cells):
+        return "the initial weights of its cell"
+    return "the weights that PyTorch's Linear layers start from"
 
 
 def _of_a_guess(study: StoredGrid) -> str:

@@ -264,8 +264,8 @@ def _protocol(study: StoredSearch) -> Section:
     if file.seeds_per_trial > 1:
         shared = "splits, seeds and batch orders"
     text = (
-        f"Each trial trains one network on {data['train']:,} images of {study.data_name} and is "
-        f"judged by its accuracy on {data['valid']:,} others after its last epoch; all trials "
+        f"Each trial trains one network on {data['train']:,} {study.things} of {study.data_name} "
+        f"and is judged by its accuracy on {data['valid']:,} others after its last epoch; all trials "
         f"share {shared}. The search chooses {free} hyperparameters. A trial "
         "that diverges (a loss that is not finite, or a hundred times that of a guess) ends at "
         "once and counts as 0%. No configuration is trained twice."
@@ -275,8 +275,8 @@ def _protocol(study: StoredSearch) -> Section:
     fresh = (
         f"The {which} are trained again on {file.finalist_seeds} fresh seeds, each "
         "with its own split, initial weights and batch order. Their validation names the winner; "
-        f"the {data['test']:,} test images are used once for each finalist and seed, for the "
-        "figures above and for no choice."
+        f"the {data['test']:,} test {study.things} are used once for each finalist and seed, for "
+        "the figures above and for no choice."
     )
     return Section(title="How it was searched", blocks=[text, *also, space, fresh])
 

@@ -101,11 +101,12 @@ class GridPlan:
 
     def _create_trial(self, cell: Cell, seed: int, stack: int) -> int:
         """Stores a RUNNING trial with its parameters, cell and seed in one transaction; its id."""
-        values = cell.config.as_dict()
+        values = {**DEFAULTS, **cell.config.as_dict()}
+        known = {n: d for n, d in self.distributions.items() if n in values}
         template = create_trial(
             state=TrialState.RUNNING,
-            params={name: values.get(name, DEFAULTS.get(name)) for name in self.distributions},
-            distributions=self.distributions,
+            params={name: values[name] for name in known},
+            distributions=known,
             user_attrs={
                 "cell": cell.name,
                 "seed": seed,

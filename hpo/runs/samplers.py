@@ -17,10 +17,10 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.trial import BaseTrial
 
 from hpo.errors import InputError
-from hpo.study.config import BOUNDS, DEFAULTS, Config
+from hpo.study.config import DEFAULTS, Config
 from hpo.study.file import SearchStudy
 from hpo.study.names import PRUNERS, SAMPLERS
-from hpo.study.space import Choices, Domain, Fixed, Range, is_conditional
+from hpo.study.space import Choices, Domain, Fixed, Range, is_conditional, is_whole
 
 STARTUP_TRIALS = 5
 # Median and percentile judge from this epoch on: after the first one alone, slow starters (a small
@@ -155,7 +155,7 @@ def _with_default(name: str, domain: Domain) -> BaseDistribution:
         return CategoricalDistribution(values + [v for v in default if v not in values])
     ends: list[Any] = [*default, domain.low, domain.high]
     log, step = (False, None) if default else (domain.log, domain.step)
-    if BOUNDS[name][0] is int:
+    if is_whole(name, domain.low, domain.high):
         return IntDistribution(int(min(ends)), int(max(ends)), log=log, step=int(step or 1))
     return FloatDistribution(min(ends), max(ends), log=log, step=step)
 

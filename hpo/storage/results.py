@@ -76,6 +76,11 @@ class StoredStudy:
         return "shape" not in self.data or len(self.shape) > 1
 
     @property
+    def things(self) -> str:
+        """Returns what the examples are called: images, or rows of a table."""
+        return "images" if self.pictures else "rows"
+
+    @property
     def fails_below(self) -> float:
         """Returns the accuracy below which a network has learned nothing: two ninths of the way
         from a guess to 1, which is three times the guess among ten classes."""

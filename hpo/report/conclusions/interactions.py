@@ -11,7 +11,6 @@ from hpo.report.blocks.grid_tables import data_text
 from hpo.report.blocks.page import Block, Picture, Section, Table
 from hpo.report.figures import grid as figures
 from hpo.storage.results import StoredGrid
-from hpo.study.config import HYPERPARAMETERS
 from hpo.study.file import Cell, GridStudy
 from hpo.text import listed
 
@@ -23,7 +22,7 @@ def factors(file: GridStudy) -> Levels:
     hyperparameters; empty if not."""
     configs = [cell.config.as_dict() for cell in file.cells]
     levels: Levels = {}
-    for name in HYPERPARAMETERS:
+    for name in (n for n in configs[0] if all(n in config for config in configs)):
         values = list(dict.fromkeys(config[name] for config in configs))
         if len(values) > 1:
             levels[name] = sorted(values) if isinstance(values[0], (int, float)) else values
