@@ -265,8 +265,8 @@ def _protocol(study: StoredSearch) -> Section:
         shared = "splits, seeds and batch orders"
     text = (
         f"Each trial trains one network on {data['train']:,} {study.things} of {study.data_name} "
-        f"and is judged by its accuracy on {data['valid']:,} others after its last epoch; all trials "
-        f"share {shared}. The search chooses {free} hyperparameters. A trial "
+        f"and is judged by its accuracy on {data['valid']:,} others after its last epoch; all "
+        f"trials share {shared}. The search chooses {free} hyperparameters. A trial "
         "that diverges (a loss that is not finite, or a hundred times that of a guess) ends at "
         "once and counts as 0%. No configuration is trained twice."
     )
