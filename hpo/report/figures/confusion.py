@@ -116,11 +116,11 @@ def worst_images(images: Sequence[WorstImage]) -> str:
 
 
 def _taken_for(label: str, predicted: str, probability: str) -> str:
-    """7, taken for 2 (0.1%): two lines, or three for long names."""
+    """7, taken for 2 (0.1%) in two lines; with long names in three: rose, as aster (0.1%)."""
     one_line = f"{label}, taken for {predicted}"
     if width([one_line], 8) <= 0.95:
         return f"{one_line}\n{probability}"
-    return f"{fit(label, 0.95, 8)},\nnot {fit(predicted, 0.75, 8)}\n{probability}"
+    return f"{fit(label, 0.95, 8)},\nas {fit(predicted, 0.8, 8)}\n{probability}"
 
 
 def _chance(probability: float) -> str:

@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from hpo.report.figures.axis import Parameter, set_scale
 from hpo.report.figures.style import (
     ACCURACY,
     BLACK,
@@ -247,8 +248,8 @@ def pareto(of: Pareto) -> str:
         ends = x[order][first], y[order][first]
         margin = 0.06 * (y.max() - ends[1].min()) or 0.5
         low, high = ends[1].min() - margin, y.max() + margin
-        if x.min() > 0 and x.max() > 10 * x.min():
-            axes.set_xscale("log")
+        wide = x.min() > 0 and x.max() > 10 * x.min()
+        set_scale(axes.xaxis, Parameter(name=of.name, values=x.tolist(), log=wide), 7.0)
         inside = y >= low
         (dots,) = axes.plot(x[inside], y[inside], "o", color=BLUE, markersize=4, alpha=0.55)
         kept = [(n, a, b) for n, a, b in zip(of.numbers, x, y, strict=True) if b >= low]
