@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from hpo import session
 from hpo.errors import InputError
+from hpo.passwords import without_password
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -69,7 +70,7 @@ def _environment() -> dict[str, Any]:
 
 
 def _spelled(value: Any) -> str:
-    return "" if value is True else shlex.quote(str(value))
+    return "" if value is True else shlex.quote(without_password(str(value)))
 
 
 @dataclass(frozen=True)

@@ -206,7 +206,7 @@ def _run(
     if options.fresh:
         _delete(storage, name, options.yes, artifacts, holder)
     command = options.command or provenance.command_line(sys.argv[1:])
-    origin = provenance.collect(without_password(command))
+    origin = provenance.collect(command)
     notes = Notes(storage, origin["command"])
     watchers = (
         Heartbeat(holder),

@@ -69,7 +69,7 @@ def run(file: study_file.GridStudy, folder: Path, **changes) -> results.StoredGr
         storage=storage,
         workers=changes.pop("workers", 2),
         device="cpu",
-        provenance=provenance.collect(["test"]),
+        provenance=provenance.collect("hpo test"),
     )
     settings = {"name": "quick", **changes}
     settings["seeds"] = range(settings.get("seeds", file.seeds))

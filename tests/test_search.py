@@ -78,7 +78,7 @@ def run(file: study_file.SearchStudy, folder: Path, **changes) -> End:
         storage=storage_in(folder),
         workers=2,
         device="cpu",
-        provenance=provenance.collect(["test"]),
+        provenance=provenance.collect("hpo test"),
     )
     if "n_trials" in changes:
         file = dataclasses.replace(file, n_trials=changes.pop("n_trials"))
@@ -343,12 +343,14 @@ def test_every_sampler_searches(sampler, tmp_path):
     searching = search_plan(tmp_path, SEARCH.replace('"random"', f'"{sampler}"'))
     jobs = [play(searching, 0.5 + 0.01 * (i % 7)) for i in range(14)]
     assert len({job.label for job in jobs}) == 14
-    kinds = {type(searching.copy.sampler).__name__.lower()}
-    assert kinds <= {"tpesampler", "randomsampler", "gpsampler", "cmaessampler", "qmcsampler"}
-    assert sampler[:2] in kinds.pop()
+    kind = type(searching.copy.sampler).__name__.lower()
+    assert sampler.rstrip("2")[:2] in kind
 
 
-@pytest.mark.parametrize("pruner", [name for name in PRUNERS if name != "none"])
+BY_EPOCHS = [name for name in PRUNERS if name not in ("none", "wilcoxon")]
+
+
+@pytest.mark.parametrize("pruner", BY_EPOCHS)
 def test_every_pruner_prunes_the_hopeless_and_keeps_the_best(pruner, tmp_path):
     text = SEARCH.replace('"none"', f'"{pruner}"').replace("epochs = 3", "epochs = 9")
     searching = search_plan(tmp_path, text)

@@ -231,7 +231,7 @@ def main() -> None:
     parser.add_argument("--dry", action="store_true", help="do not write the table")
     options = parser.parse_args()
     quiet()
-    hardware = provenance.collect([])["hardware"]
+    hardware = provenance.collect("")["hardware"]
     machine = f"{hardware['processor']}, {hardware['cores']} cores"
     text = HEAD.format(machine=machine, window=WINDOW, warm_up=WARM_UP)
     text += f"\n| {' | '.join(COLUMNS)} |\n|{' --- |' * len(COLUMNS)}\n"

@@ -169,7 +169,7 @@ def searched(
         storage=storage,
         workers=WORKERS,
         device="cpu",
-        provenance=provenance.collect([]),
+        provenance=provenance.collect(""),
         watchers=[CurveArtifacts(storage, folder / "hpo.artifacts", print)],
     )
     start, cpu = time.perf_counter(), time.process_time()
@@ -269,7 +269,7 @@ def main() -> None:
     quiet()
     folder = Path(os.environ.get("HPO_DATA_DIR") or data.default_dir())
     dataset = data.load("mnist", folder)
-    facts = provenance.collect([])
+    facts = provenance.collect("")
     machine = f"{facts['hardware']['processor']}, {facts['hardware']['cores']} cores"
     parts = [
         asking_table(dataset, [0, 100] if short else [0, 100, 1000]),

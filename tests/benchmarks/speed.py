@@ -312,7 +312,7 @@ def main() -> None:
     )
     epochs = epochs_table(examples, 3 if quick else 7)
     whole = whole_table(folder, quick, 1 if quick else 3)
-    facts = provenance.collect([])
+    facts = provenance.collect("")
     machine = f"{facts['hardware']['processor']}, {facts['hardware']['cores']} cores"
     text = "\n".join(
         [

@@ -30,7 +30,7 @@ def run(text: str, dataset: Dataset, folder: Path) -> results.StoredGrid | resul
         storage=storage,
         workers=1,
         device="cpu",
-        provenance=provenance.collect(["test"]),
+        provenance=provenance.collect("hpo test"),
     )
     if isinstance(loaded, study_file.GridStudy):
         runner.run_grid(run, loaded, name="study", seeds=range(loaded.seeds))
