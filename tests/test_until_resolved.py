@@ -87,7 +87,7 @@ def test_a_study_with_open_conclusions_tells_how_to_go_on(tmp_path):
 
 def test_a_time_limit_ends_the_rounds_and_the_report_says_so(hpo, tmp_path):
     (tmp_path / "tiny.toml").write_text(SAME.replace("most = 11", "most = 4000"))
-    answer = hpo("run", "tiny.toml", "--until-resolved", "--timeout", "4", "--quiet")
+    answer = hpo("run", "tiny.toml", "--until-resolved", "--timeout", "10", "--quiet")
     assert answer.code == 0, answer.err
     text = (tmp_path / "reports/tiny/report.md").read_text()
     assert "Open: the run was out of time after" in text

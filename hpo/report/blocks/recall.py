@@ -25,7 +25,8 @@ def recall_table(study: StoredGrid) -> Table | None:
     if not by_cell:
         return None
     every = np.mean([np.mean(recalls, axis=0) for recalls in by_cell.values()], axis=0)
-    shown = sorted(np.argsort(every, kind="stable")[:MOST])
+    tested = np.flatnonzero(~np.isnan(every))
+    shown = sorted(tested[np.argsort(every[tested], kind="stable")[:MOST]])
     rows = []
     for cell in study.file.cells:
         if cell.name in by_cell:
@@ -35,14 +36,16 @@ def recall_table(study: StoredGrid) -> Table | None:
             rows.append([cell.label, balanced, *means, str(len(recalls))])
     names = tuple(study.classes[place] for place in shown)
     which = "each class"
-    if len(shown) < len(every):
-        which = f"the {MOST} hardest of {len(every)} classes"
+    if len(shown) < len(tested):
+        which = f"the {MOST} hardest of {len(tested)} classes"
+    absent = len(every) - len(tested)
+    note = f" Not shown: {absent} of {len(every)} classes have no test images." if absent else ""
     return Table(
         headers=["Model", "Balanced accuracy (%)", ("Recall (%)", names), "Seeds"],
         rows=rows,
         caption=f"The classes of {study.data_name} are unbalanced. Recall of {which}: the share of "
         "its test images that is right, mean over seeds. Balanced accuracy: the mean of all "
-        "classes' recalls, ± standard deviation over seeds.",
+        f"classes' recalls, ± standard deviation over seeds.{note}",
     )
 
 
