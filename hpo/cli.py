@@ -14,6 +14,7 @@ import typer
 
 from hpo import session
 from hpo.errors import InputError
+from hpo.language import ENGLISH, LANGUAGES
 from hpo.passwords import remove_passwords, without_password
 from hpo.process import ignore_output_errors, stop_signals
 from hpo.study import file as study_file
@@ -154,6 +155,8 @@ DataDir = Annotated[
 Storage = Annotated[str, _option("Any Optuna storage URL.", envvar="HPO_STORAGE")]
 Out = Annotated[Path, _option("Reports go to OUT/STUDY/.")]
 NAME = "The study's name in the storage and in --out."
+LANG = "The report's language: "
+Lang = Annotated[str, _option(LANG, envvar="HPO_LANG", known=LANGUAGES)]
 Name = Annotated[str | None, _option(NAME, show_default="the file's name")]
 Device = Annotated[str, _option("", known=DEVICES)]
 WithDashboard = Annotated[bool, _option("Serve the dashboard while the run lasts.", "--dashboard")]
@@ -200,6 +203,7 @@ def run(
     data_dir: DataDir = None,
     storage: Storage = DEFAULT_STORAGE,
     out: Out = DEFAULT_OUT,
+    lang: Lang = ENGLISH,
     name: Name = None,
     device: Device = "auto",
     with_dashboard: WithDashboard = False,
@@ -220,6 +224,7 @@ def report(
     study: StudyArgument,
     storage: Storage = DEFAULT_STORAGE,
     out: Out = DEFAULT_OUT,
+    lang: Lang = ENGLISH,
     name: Name = None,
 ) -> None:
     """Write a study's report again, from the storage alone."""
@@ -228,8 +233,9 @@ def report(
 
     stored_name = _stored_name(study, name)
     session.check_writable(out, stored_name)
+    session.check_language(lang)
     stored = load_study(open_storage(storage, create=False), stored_name)
-    if not session.write_report(stored, out / stored_name) or stored.finished.empty:
+    if not session.write_report(stored, out / stored_name, lang) or stored.finished.empty:
         raise typer.Exit(1)
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from hpo.errors import InputError
+from hpo.language import ENGLISH, LANGUAGES, use
 from hpo.passwords import without_password
 from hpo.study import file as study_file
 from hpo.study.names import PRUNERS, SAMPLERS
@@ -67,6 +68,7 @@ class Options:
     data_dir: Path | None = None
     storage: str = DEFAULT_STORAGE
     out: Path = DEFAULT_OUT
+    lang: str = ENGLISH
     name: str | None = None
     device: str = "auto"
     with_dashboard: bool = False
@@ -83,7 +85,7 @@ class Options:
                 raise InputError(f"--{option}: must be at least 1, got {quoted(value)}")
         if self.dataset is not None and (wrong := fault_in(self.dataset)):
             raise InputError(f"--dataset: {wrong}")
-        for name, known in (("sampler", SAMPLERS), ("pruner", PRUNERS)):
+        for name, known in (("sampler", SAMPLERS), ("pruner", PRUNERS), ("lang", LANGUAGES)):
             if getattr(self, name) not in (None, *known):
                 given = quoted(getattr(self, name))
                 raise InputError(f"--{name}: must be one of {', '.join(known)}, got {given}")
@@ -106,6 +108,7 @@ def run(options: Options) -> Ran:
     if isinstance(file, study_file.SearchStudy) and (options.repeats or 1) > 1:
         return _repeat(options, file, name)
     check_writable(options.out, name)
+    check_language(options.lang)
 
     if options.pool == "local":
         from hpo.workers import pool
@@ -239,7 +242,7 @@ def _train_and_report(
     from hpo.storage.retry import StorageLost
     from hpo.workers.pool import PoolLost
 
-    end, saved, folder = End.COMPLETE, True, options.out / name
+    end, saved = End.COMPLETE, True
     try:
         end = _train(run, file, name, options)
     except Unsaved as error:
@@ -247,16 +250,16 @@ def _train_and_report(
         saved = False
     except KeyboardInterrupt:  # between two plans, or a second signal
         with suppress(InputError):  # nothing may be stored yet
-            _report(run, name, folder, notes)
+            _report(run, name, options, notes)
         raise
     except PoolLost as error:
         print(f"hpo: {error}", file=sys.stderr)
         saved = False
     except StorageLost:
         with suppress(InputError):  # a full disk can still be read
-            _report(run, name, folder, None)
+            _report(run, name, options, None)
         raise
-    complete = _report(run, name, folder, notes)
+    complete = _report(run, name, options, notes)
     if end is End.STOPPED:
         raise KeyboardInterrupt
     return saved and complete
@@ -281,13 +284,13 @@ def _train(run: "Run", file: study_file.StudyFile, name: str, options: Options) 
     )
 
 
-def _report(run: "Run", name: str, folder: Path, notes: "Notes | None") -> bool:
+def _report(run: "Run", name: str, options: Options, notes: "Notes | None") -> bool:
     """Writes report and note; whether the report is written and any trial has finished."""
     from hpo.storage.results import load_study
     from hpo.storage.retry import StorageLost
 
     stored = load_study(run.storage, name)
-    written = write_report(stored, folder)
+    written = write_report(stored, options.out / name, options.lang)
     try:
         if notes:
             notes.end(stored, written)
@@ -296,13 +299,17 @@ def _report(run: "Run", name: str, folder: Path, notes: "Notes | None") -> bool:
     return written is not None and not stored.finished.empty
 
 
-def write_report(study: "StoredGrid | StoredSearch", folder: Path) -> Path | None:
-    """Writes the study's report and prints its results; None if it could not be written."""
+def write_report(
+    study: "StoredGrid | StoredSearch", folder: Path, lang: str = ENGLISH
+) -> Path | None:
+    """Writes the study's report in a language and prints its results in English; None if the report
+    could not be written."""
     from hpo.report import write
     from hpo.watch import terminal
 
     try:
-        written = write.write(study, folder)
+        with use(lang):
+            written = write.write(study, folder)
     except OSError as error:
         print(f"hpo: {folder}: the report could not be written: {error}", file=sys.stderr)
         return None
@@ -420,6 +427,14 @@ def check_writable(out: Path, name: str) -> None:
     except OSError as error:
         reason = error.strerror or str(error)
         raise InputError(f"--out {out}: cannot be written ({reason}); give another") from error
+
+
+def check_language(lang: str) -> None:
+    """Raises InputError if this machine has no font with the language's letters."""
+    if lang != ENGLISH:
+        from hpo.report.figures.style import fonts
+
+        fonts(lang)
 
 
 def _delete(storage: Any, name: str, yes: bool, artifacts: Path, holder: "Holder") -> None:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 
+from hpo.language import nt, t
 from hpo.passwords import without_password
 
 MOST = 120  # characters of a quoted value
@@ -35,21 +36,21 @@ def legible(text: str) -> str:
 
 
 def count(number: int, noun: str) -> str:
-    """1 trial, 2 trials."""
-    return f"{number} {noun}{'' if number == 1 else 's'}"
+    """1 trial, 2 trials. The noun is translated, see hpo.language."""
+    return nt(f"{{n}} {noun}", f"{{n}} {noun}s", number)
 
 
 def seconds_text(seconds: float) -> str:
     """45 s, 2 min 05 s, 1 h 20 min."""
     rounded = round(seconds)
     if rounded < 60:
-        return f"{rounded} s"
+        return t("{s} s", s=rounded)
     if rounded < 3600:
-        return f"{rounded // 60} min {rounded % 60:02d} s"
-    return f"{rounded // 3600} h {rounded % 3600 // 60:02d} min"
+        return t("{min} min {s:02d} s", min=rounded // 60, s=rounded % 60)
+    return t("{h} h {min:02d} min", h=rounded // 3600, min=rounded % 3600 // 60)
 
 
 def listed(names: Sequence[str]) -> str:
     """a, b and c."""
     *others, last = names
-    return f"{', '.join(others)} and {last}" if others else last
+    return t("{first} and {last}", first=", ".join(others), last=last) if others else last

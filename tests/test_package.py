@@ -90,7 +90,7 @@ RULES = {
     "data": "study",
     "study": "",
 }
-SMALL = {"errors", "text", "passwords", "process"}
+SMALL = {"errors", "language", "text", "passwords", "process"}
 TORCH = {"training", "objective", "export.winner", "model.weights", "workers.worker"}
 NO_OPTUNA = {"study", "data", "training", "model", "workers", "report.figures"}
 MOST_FILES = 12

@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from hpo.language import ENGLISH, t, use
 from hpo.model import folder as best
 from hpo.report import grid as grid_report
 from hpo.report import search as search_report
@@ -50,7 +51,7 @@ def summary(study: Stored, folder: Path) -> str:
     lead, sections = _content(study, folder)
     blocks = [block for section in sections for block in section.blocks]
     table = next((block for block in blocks if isinstance(block, page.Table)), None)
-    return page.render_summary(study.file.title, lead, table)
+    return page.render_summary(t(study.file.title), lead, table)
 
 
 def _write_files(study: Stored, folder: Path, target: Path) -> None:
@@ -61,14 +62,15 @@ def _write_files(study: Stored, folder: Path, target: Path) -> None:
     for picture in (block for block in blocks if isinstance(block, page.Picture)):
         (folder / "figures" / picture.file).write_text(picture.svg, encoding="utf-8")
     for template, name in (("index.html.j2", "index.html"), ("report.md.j2", "report.md")):
-        text = page.render(template, study.file.title, lead, sections)
+        text = page.render(template, t(study.file.title), lead, sections)
         (folder / name).write_text(text, encoding="utf-8")
     study.trials.to_csv(folder / "trials.csv", index=False)
     study.curves.to_csv(folder / "curves.csv", index=False)
     if isinstance(study, StoredSearch):
         finalists_frame(study).to_csv(folder / "finalists.csv", index=False)
     else:
-        (folder / "verdicts.json").write_text(verdicts.text(study), encoding="utf-8")
+        with use(ENGLISH):  # for programs
+            (folder / "verdicts.json").write_text(verdicts.text(study), encoding="utf-8")
     provenance = json.dumps(_provenance(study), indent=2, ensure_ascii=False)
     (folder / "provenance.json").write_text(provenance + "\n", encoding="utf-8")
 

@@ -23,7 +23,7 @@ class HeaderCell:
     sub: bool = False
 
 
-GLYPH = "DejaVu"  # how the ids of letters begin in matplotlib's pictures
+GLYPH = r"[A-Z]\w*(?:-\w+)?-[0-9a-f]+"  # the ids of letters in matplotlib's pictures: font and code
 Header = str | tuple[str, Sequence[str]]
 
 
@@ -126,7 +126,7 @@ def _share_glyphs(text: str) -> str:
         seen.add(found[1])
         return "" if again else found[0]
 
-    return re.sub(rf'<path id="({GLYPH}[^"]*)"[^>]*/>\n?', first, text)
+    return re.sub(rf'<path id="({GLYPH})"[^>]*/>\n?', first, text)
 
 
 def render_summary(title: str, lead: list[str], table: Table | None) -> str:
@@ -214,7 +214,7 @@ def _inline(picture: Picture) -> str:
     """Returns the picture as a part of the page, with its own ids, but for letters, and the page's
     width."""
     prefix = f"{picture.file.removesuffix('.svg')}-"
-    svg = re.sub(rf'\b(id="|href="#|url\(#)(?!{GLYPH})', rf"\g<1>{prefix}", picture.svg)
+    svg = re.sub(rf'\b(id="|href="#|url\(#)(?!{GLYPH}[")])', rf"\g<1>{prefix}", picture.svg)
     size = re.search(r'viewBox="0 0 (\S+) \S+"', svg)
     svg = re.sub(r'(<svg[^>]*?) width="[^"]*" height="[^"]*"', r"\1", svg, count=1)
     label = html.escape(picture.alt)

@@ -3,15 +3,17 @@
 import io
 from bisect import bisect
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from typing import Any
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.font_manager import findfont, get_font
+from matplotlib.font_manager import findfont, findSystemFonts, fontManager, get_font
 
+from hpo.errors import InputError
+from hpo.language import current
 from hpo.report.figures import tooltips
 from hpo.text import legible
 
@@ -21,7 +23,6 @@ GREY, BLACK = "#8A8A8A", "#222222"
 COLOURS = "viridis"
 ACCURACY = "Validation accuracy (%)"
 STYLE: dict[Any, Any] = {
-    "font.family": "DejaVu Sans",
     "font.size": 9,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -35,6 +36,14 @@ STYLE: dict[Any, Any] = {
     "svg.hashsalt": "hpo",
     "text.parse_math": False,  # a label is text, dollars and all
 }
+LATIN = "DejaVu Sans"  # comes with matplotlib
+# Fonts with the letters of a language, as Linux, Windows and macOS have them; the first found is used.
+FONTS = {
+    "ko": (
+        "NanumGothic", "Noto Sans CJK KR", "Noto Sans KR", "Noto Sans CJK JP", "Malgun Gothic",
+        "Apple SD Gothic Neo", "AppleGothic", "UnDotum", "Baekmuk Gulim",
+    ),
+}  # fmt: skip
 BACKEND = ("backend", "backend_fallback")  # not part of the style, and slow to set
 DEFAULTS = {key: value for key, value in mpl.rcParamsDefault.items() if key not in BACKEND}
 PIXELS = 130  # per inch, where marks are too many for vectors
@@ -53,8 +62,29 @@ def blank(height: float, *, left: float, right: float, top: float, bottom: float
 @contextmanager
 def drawing(**more: Any) -> Iterator[None]:
     """Draws everything within the block in STYLE (and `more`), not in the user's matplotlibrc."""
-    with mpl.rc_context(DEFAULTS | STYLE | more):
+    with mpl.rc_context(DEFAULTS | STYLE | {"font.family": fonts(current())} | more):
         yield
+
+
+@cache
+def fonts(language: str) -> list[str]:
+    """Returns the names of the fonts for a language, the first one preferred. Raises InputError if
+    this machine has none with its letters."""
+    if language not in FONTS:
+        return [LATIN]
+    names = {font.name for font in fontManager.ttflist}
+    if names.isdisjoint(FONTS[language]):  # matplotlib's list may be older than a font
+        for path in set(findSystemFonts()) - {font.fname for font in fontManager.ttflist}:
+            with suppress(OSError, RuntimeError):  # not a font that matplotlib reads
+                fontManager.addfont(path)
+        names = {font.name for font in fontManager.ttflist}
+    known = [name for name in FONTS[language] if name in names]
+    if not known:
+        raise InputError(
+            f"--lang {language}: no font with its letters is installed; install one of "
+            f"{', '.join(FONTS[language])} (Debian, Ubuntu: apt install fonts-nanum)"
+        )
+    return [known[0], LATIN]
 
 
 def short(label: str) -> str:
@@ -73,18 +103,17 @@ def svg_text(figure: Figure) -> str:
 
 def width(labels: Sequence[str], size: float = 9) -> float:
     """Returns the inches of the widest label in a row."""
-    return max((_advance(label, size) for label in labels), default=0.0)
+    return max((_advance(label, size, current()) for label in labels), default=0.0)
 
 
 @cache
-def _advance(label: str, size: float) -> float:
-    font = get_font(findfont(STYLE["font.family"]))
+def _advance(label: str, size: float, language: str) -> float:
+    font = get_font([findfont(name) for name in fonts(language)])
     font.set_size(size, 72)
     font.set_text(label)
     return float(font.get_width_height()[0]) / 64 / 72
 
 
-@cache
 def fit(label: str, inches: float, size: float = 9) -> str:
     """Returns the label, or as much of its beginning as has room."""
     label = legible(label)
