@@ -39,7 +39,7 @@ def run(study: str | Path, **options: Any) -> "Result":
     for name in ("out", "data_dir", "artifacts"):
         if isinstance(given.get(name), str):
             given[name] = Path(given[name])
-    typed = [f"--{name.replace('_', '-')} {_spelled(value)}" for name, value in options.items()]
+    typed = [_typed(name, value) for name, value in options.items() if value not in (None, False)]
     command = " ".join(["hpo run", shlex.quote(str(study)), *typed])
     chosen = session.Options(study=str(study), command=command, **given)
     name = session.run(chosen).name
@@ -69,8 +69,10 @@ def _environment() -> dict[str, Any]:
     return {option: os.environ[name] for option, name in names.items() if os.environ.get(name)}
 
 
-def _spelled(value: Any) -> str:
-    return "" if value is True else shlex.quote(without_password(str(value)))
+def _typed(name: str, value: Any) -> str:
+    """Returns the option as it is typed in a terminal, without a password."""
+    flag = "--dashboard" if name == "with_dashboard" else f"--{name.replace('_', '-')}"
+    return flag if value is True else f"{flag} {shlex.quote(without_password(str(value)))}"
 
 
 @dataclass(frozen=True)

@@ -390,7 +390,8 @@ def predict(
     from hpo.model import weights  # loads torch: two seconds, not spent on wrong input
 
     rows = zip(names, weights.load(best).probabilities(pixels), strict=True)
-    lines = [f"{name}\t{about.classes[row.argmax()]}\t{row.max():.4f}" for name, row in rows]
+    classes = [printable(name) for name in about.classes]
+    lines = [f"{name}\t{classes[row.argmax()]}\t{row.max():.4f}" for name, row in rows]
     typer.echo(os.fsencode("\n".join(lines)))  # a path may hold any bytes
 
 

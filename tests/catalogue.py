@@ -1,7 +1,7 @@
 """The catalogue of translations: which texts the program has, and hpo/locale/ brought up to them.
 
-python tests/catalogue.py adds new texts to each hpo.po, removes those that are gone, compiles hpo.mo,
-and prints what has no translation.
+python tests/catalogue.py adds new texts to each hpo.po, removes those that are gone, compiles
+hpo.mo, and prints what has no translation.
 """
 
 import ast
@@ -43,7 +43,7 @@ def texts() -> dict[str | tuple[str, str], set[str]]:
 
 
 def _calls(source: str) -> Iterator[str | tuple[str, str]]:
-    """Yields the texts of calls of hpo.language, and the nouns of count() as singular and plural."""
+    """Yields the texts of calls of hpo.language; of count() the noun as singular and plural."""
     for node in ast.walk(ast.parse(source)):
         if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name)):
             continue
@@ -78,7 +78,7 @@ def update(code: str) -> Catalog:
     """Brings a language's hpo.po up to the program's texts and compiles hpo.mo."""
     old, folder = catalogue(code), LOCALE / code / "LC_MESSAGES"
     new = Catalog(locale=code, project="hpo", charset="utf-8", fuzzy=False, header_comment="")
-    for text, files in sorted(texts().items(), key=lambda entry: (sorted(entry[1]), entry[0])):
+    for text, files in sorted(texts().items(), key=lambda entry: (sorted(entry[1]), str(entry[0]))):
         known = old.get(text if isinstance(text, str) else text[0])
         places = [(file, None) for file in sorted(files)]
         new.add(text, known.string if known else None, locations=places)

@@ -2,12 +2,14 @@
 
 import contextlib
 import gc
+import gzip
 import hashlib
 import os
 import pwd
 import socket
 import threading
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -381,6 +383,86 @@ def assert_unavailable(folder: Path, seconds: float) -> str:
     assert TRAIN_IMAGES in line
     assert str(folder) in line
     return line
+
+
+def idx(array: np.ndarray) -> bytes:
+    """An IDX file: type and dimensions, sizes, values, all big-endian."""
+    kind = {"uint8": 8, "int32": 12}[array.dtype.name]
+    sizes = b"".join(size.to_bytes(4, "big") for size in array.shape)
+    return (
+        bytes((0, 0, kind, array.ndim))
+        + sizes
+        + array.astype(array.dtype.newbyteorder(">")).tobytes()
+    )
+
+
+def md5(content: bytes) -> str:
+    return hashlib.md5(content).hexdigest()
+
+
+def test_qmnist_is_downloaded_checked_and_its_first_column_is_the_class(
+    tmp_path: Path, small_mnist: IdxFiles, monkeypatch: pytest.MonkeyPatch
+):
+    server, parts = tmp_path / "server", {}
+    server.mkdir()
+    small = small_mnist
+    for part, images, labels in (
+        ("train", small.train_images, small.train_labels),
+        ("test", small.test_images, small.test_labels),
+    ):
+        columns = np.zeros((len(labels), 8), np.int32)
+        columns[:, 0], columns[:, 2] = labels, 2_000
+        parts[f"qmnist-{part}-images-idx3-ubyte.gz"] = gzip.compress(idx(images), mtime=0)
+        parts[f"qmnist-{part}-labels-idx2-int.gz"] = gzip.compress(idx(columns), mtime=0)
+    for name, content in parts.items():
+        (server / name).write_bytes(content)
+    with serving(server) as url:
+        named = [(f"{url}{name}", md5(content)) for name, content in parts.items()]
+        resources = {"train": named[:2], "test": named[2:]}
+        monkeypatch.setattr(torchvision.datasets.QMNIST, "resources", resources)
+        checksums = tuple(md5(content) for content in parts.values())
+        monkeypatch.setattr(catalog, "QMNIST", replace(catalog.QMNIST, gz_md5s=checksums))
+        first = data.load("qmnist", tmp_path / "data")
+    again = data.load("qmnist", tmp_path / "data")  # without a server
+    for loaded in (first, again):
+        np.testing.assert_array_equal(loaded.train_labels, small.train_labels)
+        np.testing.assert_array_equal(loaded.test_labels, small.test_labels)
+    assert first.checksum == again.checksum
+    assert {path.name for path in (tmp_path / "data/QMNIST/raw").iterdir()} >= set(parts)
+
+
+@pytest.mark.parametrize(("part", "first"), [("digits", 0), ("letters", 1)])
+def test_emnist_is_downloaded_as_one_archive_and_stands_upright(
+    tmp_path: Path, small_mnist: IdxFiles, monkeypatch: pytest.MonkeyPatch, part: str, first: int
+):
+    small, server = small_mnist, tmp_path / "server"
+    server.mkdir()
+    with zipfile.ZipFile(server / "gzip.zip", "w") as archive:
+        for split in ("digits", "letters"):
+            for name, images, labels in (
+                ("train", small.train_images, small.train_labels),
+                ("test", small.test_images, small.test_labels),
+            ):
+                stem = f"gzip/emnist-{split}-{name}"
+                lying = gzip.compress(idx(images.transpose(0, 2, 1)))
+                archive.writestr(f"{stem}-images-idx3-ubyte.gz", lying)
+                numbers = labels + np.uint8(first if split == part else 0)
+                archive.writestr(f"{stem}-labels-idx1-ubyte.gz", gzip.compress(idx(numbers)))
+    with serving(server) as url:
+        emnist = torchvision.datasets.EMNIST
+        monkeypatch.setattr(emnist, "url", f"{url}gzip.zip")
+        monkeypatch.setattr(emnist, "md5", md5((server / "gzip.zip").read_bytes()))
+        loaded = data.load(f"emnist-{part}", tmp_path / "data")
+    again = data.load(f"emnist-{part}", tmp_path / "data")  # without a server
+    assert loaded.checksum == again.checksum
+    np.testing.assert_array_equal(loaded.train_labels, small.train_labels)
+    pixels = loaded.train_images.reshape(-1, 28, 28)
+    upright = small.train_images / 255
+    scaled = (pixels - pixels.min()) / (pixels.max() - pixels.min())
+    np.testing.assert_allclose(scaled, upright, atol=1e-5)
+    kept = {path.name for path in (tmp_path / "data/EMNIST/raw").iterdir()}
+    assert kept == set(data.loader(f"emnist-{part}").files)
+    assert loaded.class_names[0] == ("0" if part == "digits" else "a")
 
 
 @pytest.mark.parametrize("kind", ["closed", "silent", "unknown host"])

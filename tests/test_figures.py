@@ -554,3 +554,16 @@ def test_marks_beyond_what_a_page_can_hold_become_pixels():
     svg = slices.slices([panel])
     assert "<image" in svg
     assert len(svg) < 300_000
+
+
+def test_a_front_of_few_costs_lies_on_its_axis():
+    """Few numbers that come again are categories elsewhere; here they are numbers."""
+    of = search.Pareto(
+        numbers=list(range(12)),
+        accuracies=[90.0 + place for place in range(12)],
+        costs=[100.0, 400.0, 900.0, 1600.0] * 3,
+        finalists=[3, 11],
+        name="parameters",
+    )
+    front = [title for title in titles(search.pareto(of)) if title.startswith("#")]
+    assert [title.split()[2] for title in front] == ["100", "400", "900", "1,600"]

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hpo.language import marked, t
 from hpo.storage.results import StoredGrid
 from hpo.study.file import Cell
 
@@ -14,6 +15,23 @@ from hpo.study.file import Cell
 VANISHED = 0.01
 TOO_LONG = 10.0
 RULE_OF_THUMB = 0.001  # update over weight: https://cs231n.github.io/neural-networks-3/#ratio
+# measure: what is said of the network that fails, and of it beside the one that learns.
+QUIET = {
+    "dead": (
+        marked("At the end {share:.0f}% of its worst layer's units are dead (medians)."),
+        marked(
+            "At the end {share:.0f}% of its worst layer's units are dead, against {other:.0f}% in "
+            "{beside} (medians)."
+        ),
+    ),
+    "saturated": (
+        marked("At the end {share:.0f}% of its worst layer's outputs are saturated (medians)."),
+        marked(
+            "At the end {share:.0f}% of its worst layer's outputs are saturated, against "
+            "{other:.0f}% in {beside} (medians)."
+        ),
+    ),
+}
 
 Measures = dict[str, NDArray[np.float64]]
 
@@ -29,8 +47,10 @@ class Seen:
     @property
     def verdict(self) -> str:
         if self.count == self.n:
-            return "It is seen with every seed"
-        return f"It is seen with {self.count} of {self.n} seeds" if self.count else "It is not seen"
+            return t("It is seen with every seed")
+        if not self.count:
+            return t("It is not seen")
+        return t("It is seen with {k} of {n} seeds", k=self.count, n=self.n)
 
 
 def measured(study: StoredGrid, cell: Cell) -> Measures:
@@ -47,10 +67,14 @@ def vanishing(ours: Measures, theirs: Measures, cell: Cell, beside: Cell) -> See
     """Whether in epoch 1 the gradient of the first layer vanishes beside that of the last layer,
     while it does not in the network that learns."""
     shares, others = (_first_over_last(of) for of in (ours, theirs))
-    text = (
-        f"in epoch 1 the gradient of {cell.label}'s first layer has {_range(shares)} of its last "
-        f"layer's norm; in {beside.label}, which works, it has {_range(others)}. Under "
-        f"{VANISHED:g} counts as vanished here."
+    text = t(
+        "in epoch 1 the gradient of {network}'s first layer has {share} of its last layer's norm; "
+        "in {beside}, which works, it has {other}. Under {limit:g} counts as vanished here.",
+        network=cell.label,
+        share=_range(shares),
+        beside=beside.label,
+        other=_range(others),
+        limit=VANISHED,
     )
     works = _median(others) >= VANISHED
     return Seen(count=int((shares < VANISHED).sum()) if works else 0, n=len(shares), text=text)
@@ -66,14 +90,18 @@ def too_long(ours: Measures, theirs: Measures, cell: Cell, beside: Cell) -> Seen
     """Whether the longest step in epoch 1 is TOO_LONG times that of the network that learns; and
     the state of the units at the end."""
     steps, others = (_longest(of["largest_update"][:, 0]) for of in (ours, theirs))
-    text = (
-        f"in epoch 1 the longest step measured changes a layer of {cell.label} by {_range(steps)} "
-        f"times its weights' norm; in {beside.label}, which works, by {_range(others)}. (A rule of "
-        f"thumb for all steps is {RULE_OF_THUMB:g}.) {TOO_LONG:g} times as much counts as too long "
-        "here."
+    text = t(
+        "in epoch 1 the longest step measured changes a layer of {network} by {step} times its "
+        "weights' norm; in {beside}, which works, by {other}. (A rule of thumb for all steps is "
+        "{thumb:g}.) {times:g} times as much counts as too long here.",
+        network=cell.label,
+        step=_range(steps),
+        beside=beside.label,
+        other=_range(others),
+        thumb=RULE_OF_THUMB,
+        times=TOO_LONG,
     )
-    text += _quiet(ours, theirs, beside)
-    usual = _median(others)
+    text, usual = f"{text} {_quiet(ours, theirs, beside)}".strip(), _median(others)
     return Seen(count=int((steps > TOO_LONG * usual).sum()), n=len(steps), text=text)
 
 
@@ -85,15 +113,19 @@ def _longest(steps: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def _quiet(ours: Measures, theirs: Measures, beside: Cell) -> str:
     """Describes dead or saturated units in the last epoch."""
-    for measure, words in (("dead", "units are dead"), ("saturated", "outputs are saturated")):
+    for measure, (alone, compared) in QUIET.items():
         if measure in ours:
-            last = np.median(ours[measure][:, -1].max(axis=1))
-            text = f" At the end {100 * last:.0f}% of its worst layer's {words}"
-            if measure in theirs:
-                other = np.median(theirs[measure][:, -1].max(axis=1))
-                text += f", against {100 * other:.0f}% in {beside.label}"
-            return f"{text} (medians)."
+            share = _worst_layer(ours[measure])
+            if measure not in theirs:
+                return t(alone, share=share)
+            other = _worst_layer(theirs[measure])
+            return t(compared, share=share, other=other, beside=beside.label)
     return ""
+
+
+def _worst_layer(quiet: NDArray[np.float64]) -> float:
+    """Returns the percentage of quiet units in the worst layer at the end, the seeds' median."""
+    return 100 * float(np.median(quiet[:, -1].max(axis=1)))
 
 
 def _median(values: NDArray[np.float64]) -> float:
@@ -106,7 +138,11 @@ def _range(values: NDArray[np.float64]) -> str:
     """0.0021 (0.0015 to 0.0034; 1 not finite): median and range over the seeds."""
     finite = values[np.isfinite(values)]
     if not finite.size:
-        return "no finite share"
-    lost = f"; {len(values) - finite.size} not finite" if finite.size < len(values) else ""
+        return t("no finite share")
+    lost = ""
+    if finite.size < len(values):
+        lost = t("; {n} not finite", n=len(values) - finite.size)
     middle, low, high = (f"{v:.2g}" for v in (np.median(finite), finite.min(), finite.max()))
-    return middle + lost if finite.size == 1 else f"{middle} ({low} to {high}{lost})"
+    if finite.size == 1:
+        return f"{middle}{lost}"
+    return t("{middle} ({low} to {high}{lost})", middle=middle, low=low, high=high, lost=lost)

@@ -19,6 +19,7 @@ from hpo.analysis.evidence import (
     mostly_above,
 )
 from hpo.analysis.hypothesis_tests import Verdict, judge
+from hpo.language import nt
 from hpo.storage.results import StoredGrid
 from hpo.study.claims import RATIOS, SECONDS, By, Claim, Form, Term
 
@@ -98,10 +99,26 @@ def claim_verdicts(study: StoredGrid) -> list[ClaimVerdict]:
 def tally(judged: Sequence[ClaimVerdict]) -> str:
     """Of 20 conclusions 15 hold, 3 are unresolved, 2 are refuted."""
     counts = {verdict: sum(of.verdict is verdict for of in judged) for verdict in Verdict}
-    held = counts.pop(Verdict.HOLDS)
-    parts = [f"{held} hold{'s' if held == 1 else ''}"]
-    parts += [f"{n} {'is' if n == 1 else 'are'} {of.value}" for of, n in counts.items() if n]
-    return f"Of {len(judged)} conclusion{'' if len(judged) == 1 else 's'} {', '.join(parts)}"
+    parts = [_counted(of, n) for of, n in counts.items() if n or of is Verdict.HOLDS]
+    return nt(
+        "Of {n} conclusion {verdicts}",
+        "Of {n} conclusions {verdicts}",
+        len(judged),
+        verdicts=", ".join(parts),
+    )
+
+
+def _counted(verdict: Verdict, n: int) -> str:
+    """15 hold; 1 is refuted."""
+    if verdict is Verdict.HOLDS:
+        return nt("{n} holds", "{n} hold", n)
+    if verdict is Verdict.UNRESOLVED:
+        return nt("{n} is unresolved", "{n} are unresolved", n)
+    if verdict is Verdict.REFUTED:
+        return nt("{n} is refuted", "{n} are refuted", n)
+    if verdict is Verdict.TOO_SMALL:
+        return nt("{n} is too small to matter", "{n} are too small to matter", n)
+    return nt("{n} is not testable", "{n} are not testable", n)
 
 
 def open_cells(study: StoredGrid) -> set[str]:

@@ -29,6 +29,7 @@ from hpo.analysis.fanova import (
     strongest_pair,
     value_of,
 )
+from hpo.language import nt, t
 from hpo.text import listed
 
 # PED-ANOVA needs 5 trials or more in its best part, and the best part should be at most half of all
@@ -101,7 +102,8 @@ def evaluate(
     """
     complete = _bare(trials)
     ended = [*complete, *_pruned(trials, len(complete))]
-    names = sorted({n for t in complete for n, d in t.distributions.items() if not d.single()})
+    domains = [item for trial in complete for item in trial.distributions.items()]
+    names = sorted({name for name, domain in domains if not domain.single()})
     if len(complete) < 2 or not names:
         return None
     count, rng = resamples if len(complete) >= FEWEST else 0, np.random.default_rng(seed)
@@ -159,10 +161,11 @@ def _bare(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
     and one object per equal distribution, which is faster to compare."""
     one: dict[BaseDistribution, BaseDistribution] = {}
     bare: list[FrozenTrial] = []
-    for t in trials:
-        if t.state is TrialState.COMPLETE and math.isfinite(value_of(t)):
-            own = {name: one.setdefault(d, d) for name, d in t.distributions.items()}
-            known = (t.state, value_of(t), t.datetime_start, t.datetime_complete, t.params, own)
+    for trial in trials:
+        if trial.state is TrialState.COMPLETE and math.isfinite(value_of(trial)):
+            own = {name: one.setdefault(d, d) for name, d in trial.distributions.items()}
+            times = (trial.datetime_start, trial.datetime_complete)
+            known = (trial.state, value_of(trial), *times, trial.params, own)
             bare.append(FrozenTrial(len(bare), *known, {}, {}, {}, trial_id=len(bare)))
     return bare
 
@@ -173,10 +176,10 @@ def _pruned(trials: Sequence[FrozenTrial], first: int) -> list[FrozenTrial]:
     pruned = [trial for trial in trials if trial.state is TrialState.PRUNED]
     return [
         FrozenTrial(
-            first + i, complete, BELOW_ALL, t.datetime_start, t.datetime_complete, t.params,
-            t.distributions, {}, {}, {}, trial_id=first + i,
+            first + i, complete, BELOW_ALL, trial.datetime_start, trial.datetime_complete,
+            trial.params, trial.distributions, {}, {}, {}, trial_id=first + i,
         )
-        for i, t in enumerate(pruned)
+        for i, trial in enumerate(pruned)
     ]  # fmt: skip
 
 
@@ -185,7 +188,7 @@ def _ranked(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
     from scipy.stats import rankdata
 
     copies = [copy.copy(trial) for trial in trials]
-    for trial, rank in zip(copies, rankdata([value_of(t) for t in trials]), strict=True):
+    for trial, rank in zip(copies, rankdata([value_of(of) for of in trials]), strict=True):
         trial.value = float(rank)
     return copies
 
@@ -260,27 +263,43 @@ def _basis(
     """Describes the trials that the shares and intervals are based on."""
     n, values = len(complete), sorted(map(value_of, ended), reverse=True)
     best = sum(value >= values[math.ceil(quantile * len(ended)) - 1] for value in values)
-    with_pruned = ", pruned ones included" if len(ended) > n else ""
-    yield (
-        f"PED-ANOVA asks what sets the best {best} of {len(ended)} trials apart from all"
-        f"{with_pruned}; fANOVA asks what explains the ranks of the {n} complete ones."
-    )
-    yield (
+    if len(ended) > n:
+        yield t(
+            "PED-ANOVA asks what sets the best {best} of {of} trials apart from all, pruned ones "
+            "included; fANOVA asks what explains the ranks of the {n} complete ones.",
+            best=best,
+            of=len(ended),
+            n=n,
+        )
+    else:
+        yield t(
+            "PED-ANOVA asks what sets the best {best} of {of} trials apart from all; fANOVA asks "
+            "what explains the ranks of the {n} complete ones.",
+            best=best,
+            of=len(ended),
+            n=n,
+        )
+    yield t(
         "Both judge each hyperparameter by itself, so what matters only together with another is "
         "partly missed; the shares add up to 1, whatever stays unexplained."
     )
     if n < FEWEST:
-        yield (
-            f"With fewer than {FEWEST} complete trials the shares mean nothing yet; their "
-            "intervals are set to 0 to 1."
+        yield t(
+            "With fewer than {n} complete trials the shares mean nothing yet; their intervals are "
+            "set to 0 to 1.",
+            n=FEWEST,
         )
         return
     if n < FEW:
-        yield f"With fewer than {FEW} complete trials the ranking is weak: more may well change it."
-    counts = " and ".join(f"{e.resamples} for {e.evaluator}" for e in evaluations)
-    yield (
-        f"The intervals hold 95% of the shares from resamples of these trials ({counts}); "
-        "another search, whose sampler would take another way, may differ by more."
+        yield t(
+            "With fewer than {n} complete trials the ranking is weak: more may well change it.",
+            n=FEW,
+        )
+    counts = [t("{n} for {evaluator}", n=e.resamples, evaluator=e.evaluator) for e in evaluations]
+    yield t(
+        "The intervals hold 95% of the shares from resamples of these trials ({counts}); another "
+        "search, whose sampler would take another way, may differ by more.",
+        counts=listed(counts),
     )
 
 
@@ -291,59 +310,83 @@ def _unseen(trials: Sequence[FrozenTrial]) -> Iterator[str]:
         for state in (TrialState.PRUNED, TrialState.FAIL)
     )
     if pruned:
-        yield f"fANOVA does not see the {pruned} pruned trials, and so not what made them bad."
+        yield t(
+            "fANOVA does not see the {n} pruned trials, and so not what made them bad.", n=pruned
+        )
     if failed:
-        yield f"{failed} failed trial{'s are' if failed > 1 else ' is'} invisible to both."
+        yield nt(
+            "{n} failed trial is invisible to both.",
+            "{n} failed trials are invisible to both.",
+            failed,
+        )
     diverged = sum(
         trial.state is TrialState.COMPLETE and bool(trial.user_attrs.get("diverged"))
         for trial in trials
     )
     if diverged:
-        yield (
-            f"{diverged} of the complete trials diverged, which counts as the worst value; by "
-            "ranks they weigh no more than other bad trials."
+        yield t(
+            "{n} of the complete trials diverged, which counts as the worst value; by ranks they "
+            "weigh no more than other bad trials.",
+            n=diverged,
         )
 
 
 def _undecided(complete: list[FrozenTrial], evaluations: Sequence[Evaluation]) -> Iterator[str]:
     """Says where an order is not settled."""
     if len({value_of(trial) for trial in complete}) == 1:
-        yield "All complete trials have the same value, so no hyperparameter can be ranked."
+        yield t("All complete trials have the same value, so no hyperparameter can be ranked.")
     for evaluation in evaluations:
         (first, a), *others = evaluation.shares.items()
+        evaluator = evaluation.evaluator
         if not others:
-            yield f"For {evaluation.evaluator} only {first} varies, so its share is 1 in any case."
-            continue
-        second = others[0][0]
-        if a.share == others[-1][1].share:
-            yield f"{evaluation.evaluator} finds no difference: equal shares stand in for its own."
+            yield t(
+                "For {evaluator} only {first} varies, so its share is 1 in any case.",
+                evaluator=evaluator,
+                first=first,
+            )
+        elif a.share == others[-1][1].share:
+            yield t(
+                "{evaluator} finds no difference: equal shares stand in for its own.",
+                evaluator=evaluator,
+            )
         elif evaluation.lead and evaluation.lead[0] <= 0:
             low, high = (f"{100 * value:.0f}".replace("-", "−") for value in evaluation.lead)
-            yield (
-                f"By {evaluation.evaluator} it is not settled whether {first} or {second} matters "
-                f"more: their difference is {low} to {high} points of share in the resamples."
+            yield t(
+                "By {evaluator} it is not settled whether {first} or {second} matters more: their "
+                "difference is {low} to {high} points of share in the resamples.",
+                evaluator=evaluator,
+                first=first,
+                second=others[0][0],
+                low=low,
+                high=high,
             )
 
 
 def _together(pair: Pair | None) -> Iterator[str]:
     """Says which two hyperparameters act together most."""
     if pair and pair.share > 0:
-        a, b = pair.names
-        yield (
-            f"The strongest pair is {a} × {b}: by fANOVA, what the two do only together explains "
-            f"{100 * pair.share:.0f}% of the variance of the ranks; {a} alone explains "
-            f"{100 * pair.alone[0]:.0f}% and {b} alone {100 * pair.alone[1]:.0f}%."
+        yield t(
+            "The strongest pair is {a} × {b}: by fANOVA, what the two do only together explains "
+            "{both:.0f}% of the variance of the ranks; {a} alone explains {alone_a:.0f}% and {b} "
+            "alone {alone_b:.0f}%.",
+            a=pair.names[0],
+            b=pair.names[1],
+            both=100 * pair.share,
+            alone_a=100 * pair.alone[0],
+            alone_b=100 * pair.alone[1],
         )
 
 
 def _fanova_alone(names: Sequence[str], taken: Sequence[str], logs: Sequence[str]) -> Iterator[str]:
     """Says where fANOVA sees another space than the search."""
     if left := [name for name in names if name not in taken]:
-        yield (
-            f"fANOVA leaves out {listed(left)}, which not every trial has, or not with one range."
+        yield t(
+            "fANOVA leaves out {names}, which not every trial has, or not with one range.",
+            names=listed(left),
         )
     if logs:
-        yield (
-            f"fANOVA weighs {listed(logs)} evenly on the plain scale, though searched on a "
-            "logarithmic one, so it hardly sees anything but the upper end."
+        yield t(
+            "fANOVA weighs {names} evenly on the plain scale, though searched on a logarithmic "
+            "one, so it hardly sees anything but the upper end.",
+            names=listed(logs),
         )

@@ -8,8 +8,9 @@ import numpy as np
 import pandas as pd
 
 from hpo.analysis.selection import against_best
-from hpo.analysis.statistics import estimate
+from hpo.analysis.statistics import Estimate, estimate
 from hpo.data.datasets import DIGITS, input_shape, normalization
+from hpo.language import t
 from hpo.model import snippet
 from hpo.model.folder import Description
 from hpo.report.blocks.page import Block, Code, Picture, Section, Table
@@ -31,19 +32,22 @@ from hpo.text import listed
 
 def finalists_section(study: StoredSearch, saved: bool) -> Section:
     """Returns the finalists' table, its conclusions, and how to use the saved winner."""
-    title = "The finalists, and the winner among them"
+    title = t("The finalists, and the winner among them")
     if study.tested is None or study.tested.finished.empty:
-        text = "No finalist is trained on fresh seeds yet; the same command goes on from here."
+        text = t("No finalist is trained on fresh seeds yet; the same command goes on from here.")
         return Section(title=title, blocks=[text])
     blocks: list[Block] = [main_table(study, study.tested)]
     if study.winner is None:
-        blocks.append(f"{winner_sentence(study)} The same command goes on from here.")
+        goes_on = t("The same command goes on from here.")
+        blocks.append(f"{winner_sentence(study)} {goes_on}")
         return Section(title=title, blocks=blocks)
     verdicts = _verdicts(study, study.tested, study.winner)
     blocks.append([*verdicts, *at_bounds(study, study.winner.config)])
     blocks += [table] if (table := recall_table(study.tested)) else []
     if not saved:
-        text = "The winner is not saved beside this report; the same command trains and saves it."
+        text = t(
+            "The winner is not saved beside this report; the same command trains and saves it."
+        )
         return Section(title=title, blocks=[*blocks, text])
     return Section(title=title, blocks=[*blocks, *_saved_blocks(study, study.winner)])
 
@@ -62,29 +66,43 @@ def _saved_blocks(study: StoredSearch, winner: Cell) -> list[Block]:
     if winner.config.model:
         shape = input_shape(study.shape, about.features)
         return [
-            "The winner was trained once more, on all training images, and lies in best/, beside "
-            "this report:",
+            t(
+                "The winner was trained once more, on all training {things}, and lies in best/, "
+                "beside this report:",
+                things=t(study.things),
+            ),
             Code(text=snippet.own_snippet("best", about, shape)),
         ]
-    given = "images (a bright digit on black; --invert for dark on light)"
-    if study.classes != list(DIGITS) or not study.pictures:
-        given = "images" if study.pictures else "the rows of a table (CSV, Parquet or .npz)"
+    trained = t(
+        "The winner was trained once more, on all training {things}, and lies in best/, beside "
+        "this report.",
+        things=t(study.things),
+    )
     return [
-        f"The winner was trained once more, on all training {study.things}, and lies in best/, "
-        f"beside this report. There it classifies {given}:",
+        f"{trained} {_use(study)}",
         Code(text=f"hpo predict best {'IMAGE.png' if study.pictures else 'TABLE.csv'}"),
-        "It is a plain torch network, and needs no hpo:",
+        t("It is a plain torch network, and needs no hpo:"),
         Code(text=snippet.snippet("best", about)),
     ]
 
 
+def _use(study: StoredSearch) -> str:
+    """Says what `hpo predict` takes."""
+    if not study.pictures:
+        return t("There it classifies the rows of a table (CSV, Parquet or .npz):")
+    if study.classes != list(DIGITS):
+        return t("There it classifies images:")
+    return t("There it classifies images (a bright digit on black; --invert for dark on light):")
+
+
 def main_table(study: StoredSearch, tested: StoredGrid) -> Table:
     """Returns a row per finalist: as selected, on fresh seeds, and on the test images."""
-    caption = (
-        f"Data: {study.data_name}. As selected: the one validation that the search ranked by. "
+    caption = t(
+        "Data: {data}. As selected: the one validation that the search ranked by. "
         "Fresh seeds and test: mean (95% interval) over seeds that the search never saw, each with "
         "a split of its own; the intervals cover seeds and splits, not other test images and not "
-        "another search. Selection bias: as selected minus fresh seeds, points."
+        "another search. Selection bias: as selected minus fresh seeds, points.",
+        data=study.data_name,
     )
     return finalists_table(study, tested, caption)
 
@@ -93,8 +111,12 @@ def _verdicts(study: StoredSearch, tested: StoredGrid, winner: Cell) -> list[str
     fresh = fresh_estimate(tested, winner)
     assert fresh is not None
     sentences = [
-        f"Trial {trial_number(winner.name)} wins: its mean validation accuracy over fresh seeds is "
-        f"the best, {spelled_estimate(fresh)}. The test had no part in the choice."
+        t(
+            "Trial {number} wins: its mean validation accuracy over fresh seeds is the best, "
+            "{accuracy}. The test had no part in the choice.",
+            number=trial_number(winner.name),
+            accuracy=spelled_estimate(fresh),
+        )
     ]
     sentences += [*_against_best(study, tested, winner), *_bias_sentences(study, tested)]
     return [*sentences, *_ensemble(tested)]
@@ -106,8 +128,13 @@ def _ensemble(tested: StoredGrid) -> list[str]:
     if not found or found["networks"] != len(tested.finished):
         return []
     return [
-        f"An ensemble, not one network: the mean probabilities of all {found['networks']} trained "
-        f"finalists reach {100 * found['test_accuracy']:.2f}% on the test {tested.things}."
+        t(
+            "An ensemble, not one network: the mean probabilities of all {n} trained finalists "
+            "reach {accuracy:.2f}% on the test {things}.",
+            n=found["networks"],
+            accuracy=100 * found["test_accuracy"],
+            things=t(tested.things),
+        )
     ]
 
 
@@ -118,28 +145,36 @@ def _against_best(study: StoredSearch, tested: StoredGrid, winner: Cell) -> list
     if len(columns) < 2:
         return []
     if len(frame) < 3:
-        return ["There are too few common seeds to tell whether it is really the best."]
+        return [t("There are too few common seeds to tell whether it is really the best.")]
     overlap = study.data["valid"] / study.data["train"]
     found = dict(zip(frame, against_best(frame.to_numpy(), overlap), strict=True))
     lead = found[winner.name]
-    basis = (
-        f"(multiple comparisons with the best, {len(frame)} seeds, corrected for splits that "
-        "overlap)"
-    )
     if lead.low == 0:
         return [
-            f"Its lead is more than the seeds' noise: it is the best of the {len(found)}, by up to "
-            f"{lead.high:.2f} points {basis}."
+            t(
+                "Its lead is more than the seeds' noise: it is the best of the {k}, by up to "
+                "{high:.2f} points (multiple comparisons with the best, {n} seeds, corrected for "
+                "splits that overlap).",
+                k=len(found),
+                high=lead.high,
+                n=len(frame),
+            )
         ]
-    rivals = [f"trial {trial_number(n)}" for n, i in found.items() if i.high > 0]
-    rivals.remove(f"trial {trial_number(winner.name)}")
-    names = listed(rivals).capitalize() if rivals else ""
-    others = f" {names} may be the best as well." if names else ""
-    text = (
-        f"These seeds do not decide whether it is the best of the {len(found)}: its mean minus "
-        f"that of the best other lies between {lead.low:.2f} and {lead.high:.2f} points {basis}."
+    text = t(
+        "These seeds do not decide whether it is the best of the {k}: its mean minus that of the "
+        "best other lies between {low} and {high} points (multiple comparisons with the best, {n} "
+        "seeds, corrected for splits that overlap).",
+        k=len(found),
+        low=f"{lead.low:.2f}".replace("-", "−"),
+        high=f"{lead.high:.2f}",
+        n=len(frame),
     )
-    return [text.replace("-", "−") + others]
+    rivals = [name for name, of in found.items() if of.high > 0 and name != winner.name]
+    if not rivals:
+        return [text]
+    names = listed([t("trial {number}", number=trial_number(name)) for name in rivals])
+    others = t("{names} may be the best as well.", names=names.capitalize())
+    return [f"{text} {others}"]
 
 
 def _bias_sentences(study: StoredSearch, tested: StoredGrid) -> list[str]:
@@ -151,21 +186,45 @@ def _bias_sentences(study: StoredSearch, tested: StoredGrid) -> list[str]:
         return []
     selected = np.mean([100 * as_selected(study, cell) for cell in tested.file.cells])
     bias = estimate(float(selected) - frame.mean(axis=1).to_numpy())
-    whose = "the finalist" if len(columns) == 1 else f"the {len(columns)} finalists, on average,"
-    interval = ""
-    if bias.n > 1:
-        interval = f", 95% interval {_signed(bias.low)} to {_signed(bias.high)}"
-    text = (
-        f"Selection bias: as selected, {whose} had a validation accuracy that differs by "
-        f"{_signed(bias.mean)} points from fresh seeds{interval}"
-    )
+    found = _found_bias(bias, len(columns))
     if not bias.resolved:
-        return [f"{text}: no clear bias."]
+        return [t("{found}: no clear bias.", found=found)]
     if bias.mean < 0:
         return [
-            f"{text}: the search's one split was harder than most and hides the luck of choice."
+            t(
+                "{found}: the search's one split was harder than most and hides the luck of "
+                "choice.",
+                found=found,
+            )
         ]
-    return [f"{text}: the best of many look too good, and the one split may be an easy one."]
+    return [
+        t(
+            "{found}: the best of many look too good, and the one split may be an easy one.",
+            found=found,
+        )
+    ]
+
+
+def _found_bias(bias: Estimate, finalists: int) -> str:
+    interval = ""
+    if bias.n > 1:
+        interval = t(
+            ", 95% interval {low} to {high}", low=_signed(bias.low), high=_signed(bias.high)
+        )
+    if finalists == 1:
+        return t(
+            "Selection bias: as selected, the finalist had a validation accuracy that differs by "
+            "{mean} points from fresh seeds{interval}",
+            mean=_signed(bias.mean),
+            interval=interval,
+        )
+    return t(
+        "Selection bias: as selected, the {n} finalists, on average, had a validation accuracy "
+        "that differs by {mean} points from fresh seeds{interval}",
+        n=finalists,
+        mean=_signed(bias.mean),
+        interval=interval,
+    )
 
 
 def _signed(value: float) -> str:
@@ -185,14 +244,18 @@ def mistakes_sections(study: StoredSearch) -> list[Section]:
         return []
     mean = np.mean([of["confusion"] for of in mistakes], axis=0)
     worst = _worst(study, [image for of in mistakes for image in of["worst"]])
-    over = f"mean over {len(mistakes)} seeds" if len(mistakes) > 1 else "one seed"
+    over = t("mean over {n} seeds", n=len(mistakes)) if len(mistakes) > 1 else t("one seed")
     blocks: list[Block] = [
         Picture(
             file="confusion.svg",
             svg=figures.confusion(mean.tolist(), study.classes),
-            alt="Confusion matrix of the winner on the test images.",
-            caption=f"Test {study.things} of each class and what the winner takes them for, "
-            f"{over}. {study.data_name}.",
+            alt=t("Confusion matrix of the winner on the test images."),
+            caption=t(
+                "Test {things} of each class and what the winner takes them for, {over}. {data}.",
+                things=t(study.things),
+                over=over,
+                data=study.data_name,
+            ),
         )
     ]
     if worst:
@@ -200,12 +263,15 @@ def mistakes_sections(study: StoredSearch) -> list[Section]:
             Picture(
                 file="worst.svg",
                 svg=figures.worst_images(worst),
-                alt="The test images that the winner is most wrong about.",
-                caption="The test images that the winner's seeds are most wrong about: label, what "
-                f"it is taken for, and the probability left for the label. {study.data_name}.",
+                alt=t("The test images that the winner is most wrong about."),
+                caption=t(
+                    "The test images that the winner's seeds are most wrong about: label, what it "
+                    "is taken for, and the probability left for the label. {data}.",
+                    data=study.data_name,
+                ),
             )
         )
-    return [Section(title="What the winner mistakes", blocks=blocks)]
+    return [Section(title=t("What the winner mistakes"), blocks=blocks)]
 
 
 def _worst(

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from hpo.analysis.claims import claim_verdicts, tally
 from hpo.analysis.statistics import Estimate, paired_difference
+from hpo.language import nt, t
 from hpo.report.blocks.grid_tables import (
     cells_table,
     comparisons,
@@ -24,29 +25,39 @@ from hpo.study.config import SOURCES
 from hpo.study.file import COLUMNS, FIGURES, Cell, Experiment
 from hpo.study.metrics import METRICS
 from hpo.study.names import SCHEDULES, label
+from hpo.text import count
 
 
 def _basis(study: StoredGrid) -> str:
     """Describes the data that a table is based on."""
-    return (
-        f"{data_text(study)}; accuracy and loss on its {study.data['test']:,} test {study.things}"
+    return t(
+        "{data}; accuracy and loss on its {n:,} test {things}",
+        data=data_text(study),
+        n=study.data["test"],
+        things=t(study.things),
     )
 
 
 def _key(study: StoredGrid, cells: Sequence[Cell]) -> str:
     if all(len(study.of(cell)) < 2 for cell in cells):
-        return "Reproduced: a single run"
-    text = "Reproduced: mean ± standard deviation over the seeds"
+        return t("Reproduced: a single run")
     if any(study.fails(cell) for cell in cells):
-        text += "; median (range) where runs fail to learn"
-    return text
+        return t(
+            "Reproduced: mean ± standard deviation over the seeds; median (range) where runs fail "
+            "to learn"
+        )
+    return t("Reproduced: mean ± standard deviation over the seeds")
 
 
 def _of_many(shown: Sequence[Cell], cells: Sequence[Cell]) -> str:
     """Returns a sentence for a caption if not all networks are shown."""
     if len(shown) == len(cells):
         return ""
-    return f" The {len(shown)} most accurate of {len(cells):,} networks; the tables have all."
+    return " " + t(
+        "The {shown} most accurate of {n:,} networks; the tables have all.",
+        shown=len(shown),
+        n=len(cells),
+    )
 
 
 def _glance(study: StoredGrid) -> Section:
@@ -62,17 +73,20 @@ def _glance(study: StoredGrid) -> Section:
         for cell, which in overview_rows(study.file)
         if cell.name in kept
     ]
-    title = "All networks at a glance"
     blocks: list[Block] = []
     if any(row.values for row in dots):
-        alt = "Test accuracy of every network: a dot for each seed, a bar at their mean"
-        alt += ", the reported figure as a diamond." if published(study.file) else "."
+        alt = t("Test accuracy of every network: a dot for each seed, a bar at their mean.")
+        if published(study.file):
+            alt = t(
+                "Test accuracy of every network: a dot for each seed, a bar at their mean, the "
+                "reported figure as a diamond."
+            )
         blocks.append(
             Picture(
                 file="overview.svg",
                 svg=figures.overview(dots, 100 * study.fails_below),
                 alt=alt,
-                caption=f"Test accuracy, a dot a seed. {_basis(study)}."
+                caption=t("Test accuracy, a dot a seed. {basis}.", basis=_basis(study))
                 + _of_many(shown, study.file.cells),
             )
         )
@@ -80,12 +94,14 @@ def _glance(study: StoredGrid) -> Section:
     blocks += [table] if (table := recall_table(study)) else []
     for cell in study.file.cells:
         if len(cell.reported) > 1:
-            labels = " and ".join(entry.label for entry in cell.reported)
             blocks.append(
-                f"{labels} are one configuration, published more than once: its seeds were trained "
-                "once and stand in each of its rows."
+                t(
+                    "{labels} are one configuration, published more than once: its seeds were "
+                    "trained once and stand in each of its rows.",
+                    labels=t(" and ").join(entry.label for entry in cell.reported),
+                )
             )
-    return Section(title=title, blocks=blocks)
+    return Section(title=t("All networks at a glance"), blocks=blocks)
 
 
 def main_table(study: StoredGrid) -> Table:
@@ -116,11 +132,20 @@ def _differences(study: StoredGrid) -> list[Section]:
     picture = Picture(
         file="importance.svg",
         svg=figures.differences(rows, baseline.label),
-        alt=f"Difference of each network's test accuracy from that of {baseline.label}.",
-        caption=f"Test accuracy minus that of {baseline.label}, seed by seed: mean and 95% "
-        f"interval (Student's t). {_basis(study)}." + _of_many(shown, others),
+        alt=t(
+            "Difference of each network's test accuracy from that of {baseline}.",
+            baseline=baseline.label,
+        ),
+        caption=t(
+            "Test accuracy minus that of {baseline}, seed by seed: mean and 95% interval "
+            "(Student's t). {basis}.",
+            baseline=baseline.label,
+            basis=_basis(study),
+        )
+        + _of_many(shown, others),
     )
-    return [Section(title=f"How far each network is from {baseline.label}", blocks=[picture])]
+    title = t("How far each network is from {baseline}", baseline=baseline.label)
+    return [Section(title=title, blocks=[picture])]
 
 
 def _difference(study: StoredGrid, cell: Cell, baseline: Cell) -> Estimate | None:
@@ -132,44 +157,68 @@ def _difference(study: StoredGrid, cell: Cell, baseline: Cell) -> Estimate | Non
 
 def _protocol(study: StoredGrid) -> Section:
     data, cells = study.data, study.file.cells
-    config = cells[0].config
-    batch = {cell.config.batch_size for cell in cells}
-    epochs = {cell.config.epochs for cell in cells}
-    spelled = f"for {config.epochs} epochs" if len(epochs) == 1 else "for as long as its cell says"
-    sized = f"in batches of {config.batch_size}" if len(batch) == 1 else "in its cell's batches"
-    schedules = {cell.config.schedule for cell in cells}
-    falling = ", by its cell's schedule"
-    if len(schedules) == 1:
-        named = label(SCHEDULES, config.schedule)
-        falling = "" if config.schedule == "constant" else f", its learning rate {named}"
-    text = (
-        f"Every training splits the {data['train'] + data['valid']:,} training {study.things} of "
-        f"{study.data_name} into {data['train']:,} to train on and {data['valid']:,} to validate "
-        f"on, starts from {_initial(cells)}, and minimizes cross "
-        f"entropy {sized}, shuffled every epoch, {spelled}{falling}. The network of the last epoch "
-        f"is tested on the {data['test']:,} test {study.things}. {_seeding(cells)}"
+    text = t(
+        "Every training splits the {all:,} training {things} of {data} into {train:,} to train on "
+        "and {valid:,} to validate on, starts from {weights}, and minimizes cross entropy "
+        "{batches}, shuffled every epoch, {epochs}{schedule}. The network of the last epoch is "
+        "tested on the {test:,} test {things}.",
+        all=data["train"] + data["valid"],
+        things=t(study.things),
+        data=study.data_name,
+        train=data["train"],
+        valid=data["valid"],
+        weights=_initial(cells),
+        batches=_batches(cells),
+        epochs=_epochs(cells),
+        schedule=_schedule(cells),
+        test=data["test"],
     )
-    meaning = (
+    meaning = t(
         "Training loss and accuracy are running means over an epoch while the weights change, so "
         "early in training they lag behind validation. Training time covers training and "
-        f"validation, not the test. A run fails to learn if it ends below "
-        f"{100 * study.fails_below:g}% test accuracy{_of_a_guess(study)}."
+        "validation, not the test. A run fails to learn if it ends below {share:g}% test "
+        "accuracy{guess}.",
+        share=100 * study.fails_below,
+        guess=_of_a_guess(study),
     )
-    return Section(title="How the networks were trained", blocks=[text, meaning])
+    title = t("How the networks were trained")
+    return Section(title=title, blocks=[f"{text} {_seeding(cells)}", meaning])
+
+
+def _batches(cells: Sequence[Cell]) -> str:
+    if len({cell.config.batch_size for cell in cells}) > 1:
+        return t("in its cell's batches")
+    return t("in batches of {n}", n=cells[0].config.batch_size)
+
+
+def _epochs(cells: Sequence[Cell]) -> str:
+    if len({cell.config.epochs for cell in cells}) > 1:
+        return t("for as long as its cell says")
+    return t("for {n} epochs", n=cells[0].config.epochs)
+
+
+def _schedule(cells: Sequence[Cell]) -> str:
+    """Says how the learning rate changes, as the end of a sentence; empty if it does not."""
+    if len({cell.config.schedule for cell in cells}) > 1:
+        return t(", by its cell's schedule")
+    schedule = cells[0].config.schedule
+    if schedule == "constant":
+        return ""
+    return t(", its learning rate {falling}", falling=t(label(SCHEDULES, schedule)))
 
 
 def _seeding(cells: Sequence[Cell]) -> str:
     if all(cell.crossed for cell in cells):
-        return (
+        return t(
             "Eight runs make a block: two splits, two initial weights and two batch orders, in all "
             "combinations. Each block draws them anew, alike for every network."
         )
     if all(cell.varies == SOURCES for cell in cells):
-        return (
+        return t(
             "Seed k fixes split, initial weights and batch order alike for every network, so "
             "networks are compared in pairs of seeds."
         )
-    return (
+    return t(
         "Seed k fixes what a cell draws anew (of split, initial weights and batch order) alike for "
         "every network; the rest is drawn from seed 0."
     )
@@ -188,7 +237,7 @@ def _experiment(study: StoredGrid, number: int, experiment: Experiment) -> Secti
     )
     findings = [finding(study, cell) for cell in shown]
     findings += comparisons(study, most_accurate(study, cells))
-    blocks: list[Block] = [experiment.text] if experiment.text else []
+    blocks: list[Block] = [t(" ".join(experiment.text.split()))] if experiment.text else []
     blocks += [table, findings]
     drawn = [c for cell in shown if (c := _cell_curves(study, cell)) is not None]
     if drawn:
@@ -197,38 +246,48 @@ def _experiment(study: StoredGrid, number: int, experiment: Experiment) -> Secti
             Picture(
                 file=f"curves-{number}.svg",
                 svg=figures.curves(drawn, len(study.classes)),
-                alt=f"Learning curves of {labels}: loss on the left, accuracy on the right.",
+                alt=t(
+                    "Learning curves of {labels}: loss on the left, accuracy on the right.",
+                    labels=labels,
+                ),
                 caption=_curves_caption(study, drawn) + _of_many(shown, named),
             )
         )
-    return Section(title=experiment.title, blocks=blocks)
+    return Section(title=t(experiment.title), blocks=blocks)
 
 
 def _initial(cells: Sequence[Cell]) -> str:
     """Says where the initial weights come from."""
     if cells[0].config.model:
-        return f"the weights that {cells[0].config.model} gives"
+        return t("the weights that {model} gives", model=cells[0].config.model)
     if any(cell.config.init != "default" for cell in cells):
-        return "the initial weights of its cell"
-    return "the weights that PyTorch's Linear layers start from"
+        return t("the initial weights of its cell")
+    return t("the weights that PyTorch's Linear layers start from")
 
 
 def _of_a_guess(study: StoredGrid) -> str:
     """Says how the bound of learning is related to a guess."""
     if len(study.classes) == 10 and not study.data.get("unbalanced"):
-        return ", three times chance"
-    return f", two ninths of the way from a guess ({100 * study.data['chance']:.0f}%) to 100%"
+        return t(", three times chance")
+    return t(
+        ", two ninths of the way from a guess ({guess:.0f}%) to 100%",
+        guess=100 * study.data["chance"],
+    )
 
 
 def _curves_caption(study: StoredGrid, drawn: Sequence[figures.CellCurves]) -> str:
-    middle = "mean"
-    if any(curve.collapsed for curve in drawn):
-        middle = "median" if all(curve.collapsed for curve in drawn) else "mean (median at chance)"
-    several = any(len(curve.valid_loss) > 1 for curve in drawn)
-    text = f"Line: {middle} of the seeds; band: their range." if several else "A single seed."
+    collapsed = [curve.collapsed for curve in drawn]
+    if all(len(curve.valid_loss) <= 1 for curve in drawn):
+        text = t("A single seed.")
+    elif not any(collapsed):
+        text = t("Line: mean of the seeds; band: their range.")
+    elif all(collapsed):
+        text = t("Line: median of the seeds; band: their range.")
+    else:
+        text = t("Line: mean (median at chance) of the seeds; band: their range.")
     text += f" {study.data_name}."
-    if len({curve.collapsed for curve in drawn}) == 2:
-        text += " Networks that fail to learn have axes of their own."
+    if len(set(collapsed)) == 2:
+        text += " " + t("Networks that fail to learn have axes of their own.")
     return text
 
 
@@ -238,9 +297,8 @@ def _cell_curves(study: StoredGrid, cell: Cell) -> figures.CellCurves | None:
     if rows.empty:
         return None
     wide = {m: rows.pivot(index="number", columns="epoch", values=m).to_numpy() for m in METRICS}
-    seeds = f"{len(numbers)} seed{'' if len(numbers) == 1 else 's'}"
     return figures.CellCurves(
-        label=f"{cell.label} ({seeds})",
+        label=f"{cell.label} ({count(len(numbers), 'seed')})",
         collapsed=study.fails(cell),
         train_loss=wide["train_loss"],
         valid_loss=wide["valid_loss"],
@@ -250,42 +308,55 @@ def _cell_curves(study: StoredGrid, cell: Cell) -> figures.CellCurves | None:
 
 
 def _run_section(study: StoredGrid) -> Section:
-    times = (
+    times = t(
         "Small networks are trained several seeds at a time, beside other trainings; a seed's "
         "training time in the tables is its share."
     )
     if study.timings:
-        times += (
-            f" Conclusions on times come from {len(study.timings)} rounds of their own: each "
-            "network alone on the machine, one seed, one epoch times the number of epochs, in "
-            "random order."
+        times += " " + t(
+            "Conclusions on times come from {n} rounds of their own: each network alone on the "
+            "machine, one seed, one epoch times the number of epochs, in random order.",
+            n=len(study.timings),
         )
     if published(study.file):
-        times += (
-            " Reported times are of another machine and another program, in which loading and "
+        times += " " + t(
+            "Reported times are of another machine and another program, in which loading and "
             "transforming the images takes most of an epoch whatever the network is; here only "
             "arithmetic is left, so a wide network costs many times as much. Neither seconds nor "
             "ratios of times can be compared with the report's."
         )
-    facts = [["Source", study.file.source]] if study.file.source else []
-    return Section(title="How it was run", blocks=[run_table(study, facts), times])
+    source = t(" ".join(study.file.source.split()))
+    facts = [[t("Source"), source]] if source else []
+    return Section(title=t("How it was run"), blocks=[run_table(study, facts), times])
 
 
 def lead(study: StoredGrid) -> list[str]:
     file = study.file
     counts = [len(study.of(cell)) for cell in file.cells]
     low, high = min(counts), max(counts)
-    seeds = f"{high}" if low == high else f"{low} to {high}"
-    lead = (
-        f"{len(file.cells)} configurations, {seeds} seed{'' if high == 1 else 's'} each: "
-        f"{sum(counts)} trainings on {study.data_name}, {trained_in(study)}."
+    seeds = nt("{n} seed each", "{n} seeds each", high)
+    if low < high:
+        seeds = nt("{low} to {n} seed each", "{low} to {n} seeds each", high, low=low)
+    lead = t(
+        "{n} configurations, {seeds}: {trainings} trainings on {data}, {time}.",
+        n=len(file.cells),
+        seeds=seeds,
+        trainings=sum(counts),
+        data=study.data_name,
+        time=trained_in(study),
     )
     planned = sum(max(study.seeds, count) for count in counts)
     parts = [f"{tally(claim_verdicts(study))}."] if file.claims else []
     parts += noise.lead(study)
-    parts += [lead, file.text] if file.text else [lead]
+    parts += [lead, t(" ".join(file.text.split()))] if file.text else [lead]
     if sum(counts) < planned:
-        parts.append(f"The study is not finished: {sum(counts)} of {planned} trainings are done.")
+        parts.append(
+            t(
+                "The study is not finished: {done} of {planned} trainings are done.",
+                done=sum(counts),
+                planned=planned,
+            )
+        )
     return one_line_each([*parts, *other_data(study)])
 
 
@@ -300,8 +371,9 @@ def sections(study: StoredGrid) -> list[Section]:
 
 def _unsaid(study: StoredGrid) -> list[Section]:
     """Returns the section on what a publication leaves open, if the study file lists it."""
-    rows = [[entry.what, entry.chosen] for entry in study.file.unsaid]
+    unsaid = [(entry.what, entry.chosen) for entry in study.file.unsaid]
+    rows = [[t(" ".join(text.split())) for text in entry] for entry in unsaid]
     if not rows:
         return []
-    table = Table(headers=["Not said", "Chosen here"], rows=rows)
-    return [Section(title="What the report leaves unsaid", blocks=[table])]
+    table = Table(headers=[t("Not said"), t("Chosen here")], rows=rows)
+    return [Section(title=t("What the report leaves unsaid"), blocks=[table])]

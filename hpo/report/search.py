@@ -6,6 +6,7 @@ from typing import Any
 import pandas as pd
 
 from hpo.analysis import importance
+from hpo.language import nt, t
 from hpo.report.blocks.page import Block, Code, Picture, Section
 from hpo.report.blocks.run_facts import one_line_each, other_data, repeatable, run_table, trained_in
 from hpo.report.figures import search as figures
@@ -32,19 +33,24 @@ from hpo.study.file import OBJECTIVES
 from hpo.study.finalists import trial_number
 from hpo.study.names import PRUNERS, SAMPLERS, label
 from hpo.study.space import Fixed, Range, spelled
-from hpo.text import count, seconds_text
+from hpo.text import listed, seconds_text
 
 
 def lead(study: StoredSearch) -> list[str]:
     file = study.file
-    counts = states_text(study) or "none begun"
     parts = [f"{winner_sentence(study)} {other_search_sentence(study)}"] if study.tested else []
     parts.append(
-        f"{len(study.ended)} networks tried on {study.data_name} ({counts}), "
-        f"chosen by {label(SAMPLERS, file.sampler)}, with {label(PRUNERS, file.pruner)}: "
-        f"{trained_in(study)}."
+        t(
+            "{n} networks tried on {data} ({states}), chosen by {sampler}, with {pruner}: {time}.",
+            n=len(study.ended),
+            data=study.data_name,
+            states=states_text(study) or t("none begun"),
+            sampler=t(label(SAMPLERS, file.sampler)),
+            pruner=t(label(PRUNERS, file.pruner)),
+            time=trained_in(study),
+        )
     )
-    parts += [file.text] if file.text else []
+    parts += [t(" ".join(file.text.split()))] if file.text else []
     parts += [sentence] if (sentence := unfinished(study)) else []
     return one_line_each([*parts, *other_data(study)])
 
@@ -54,7 +60,7 @@ def sections(study: StoredSearch, *, saved: bool) -> list[Section]:
     first = [finalists_section(study, saved)]
     if study.repeats and study.winner:
         table = repeats_table(study)
-        first.append(Section(title="The same search again", blocks=[table]))
+        first.append(Section(title=t("The same search again"), blocks=[table]))
     first += [*_trade_off(study), _course(study), _best(study), _importance(study)]
     return [*first, *mistakes_sections(study), _protocol(study), _run(study)]
 
@@ -65,28 +71,34 @@ def _trade_off(study: StoredSearch) -> list[Section]:
     if not study.second or rows.empty:
         return []
     finalists = study.tested.file.cells if study.tested else ()
+    second = t(OBJECTIVES[study.second])
     figure = figures.Pareto(
         numbers=rows["number"].to_list(),
         accuracies=(100 * rows["valid_accuracy"]).to_list(),
-        seconds=[study.frozen[int(n)].values[1] for n in rows["number"]],
+        costs=[study.frozen[int(n)].values[1] for n in rows["number"]],
         finalists=[trial_number(cell.name) for cell in finalists],
-        name=OBJECTIVES[study.second],
+        name=second,
     )
     return [
         Section(
-            title=f"Accuracy against {OBJECTIVES[study.second].removesuffix(' (s)')}",
+            title=t("Accuracy against {second}", second=second.partition(" (")[0]),
             blocks=[
                 Picture(
                     file="pareto.svg",
                     svg=figures.pareto(figure),
-                    alt=f"Validation accuracy of each trial over its {OBJECTIVES[study.second]}.",
-                    caption="Each trial that ran to its end. Line: the Pareto front, the trials "
-                    "that no other one beats in both. Rings: finalists, spread over the front. "
-                    f"{study.data_name}.",
+                    alt=t("Validation accuracy of each trial over its {second}.", second=second),
+                    caption=t(
+                        "Each trial that ran to its end. Line: the Pareto front, the trials that "
+                        "no other one beats in both. Rings: finalists, spread over the front. "
+                        "{data}.",
+                        data=study.data_name,
+                    ),
                 ),
-                "The winner is the finalist with the best mean validation accuracy over fresh "
-                "seeds. A smaller one may be the better choice: the finalists' table has both "
-                "figures.",
+                t(
+                    "The winner is the finalist with the best mean validation accuracy over fresh "
+                    "seeds. A smaller one may be the better choice: the finalists' table has both "
+                    "figures."
+                ),
             ],
         )
     ]
@@ -98,23 +110,31 @@ def _trade_off(study: StoredSearch) -> list[Section]:
 def _course(study: StoredSearch) -> Section:
     blocks: list[Block] = []
     if len(study.ended):
-        runs = [_progress(study, f"this search ({label(SAMPLERS, study.file.sampler)})")]
+        sampler = t(label(SAMPLERS, study.file.sampler))
+        runs = [_progress(study, t("this search ({sampler})", sampler=sampler))]
         if study.random is not None and len(study.random.ended):
-            runs.append(_progress(study.random, f"random search ({study.random.name})"))
+            name = t("random search ({name})", name=study.random.name)
+            runs.append(_progress(study.random, name))
         blocks.append(
             Picture(
                 file="progress.svg",
                 svg=figures.progress(runs),
-                alt="Best validation accuracy so far, over trials and over time.",
-                caption=f"The best validation accuracy so far, over trials that ended and over the "
-                f"time of running. {study.data_name}.",
+                alt=t("Best validation accuracy so far, over trials and over time."),
+                caption=t(
+                    "The best validation accuracy so far, over trials that ended and over the time "
+                    "of running. {data}.",
+                    data=study.data_name,
+                ),
             )
         )
-    caption = "Seconds of a core: training and validation, one core a trial"
-    blocks.append(states_table(study, f"{caption}. {study.data_name}."))
+    caption = t(
+        "Seconds of a core: training and validation, one core a trial. {data}.",
+        data=study.data_name,
+    )
+    blocks.append(states_table(study, caption))
     if len(study.ranked):
         blocks.append(_curves(study))
-    return Section(title="How the search went", blocks=blocks)
+    return Section(title=t("How the search went"), blocks=blocks)
 
 
 def _progress(study: StoredSearch, label: str) -> figures.Run:
@@ -133,9 +153,14 @@ def _curves(study: StoredSearch) -> Picture:
     return Picture(
         file="curves.svg",
         svg=trial_curves([_curve(study, n) for n in best], [_curve(study, int(n)) for n in pruned]),
-        alt="Validation accuracy by epoch of the best trials, and of the pruned ones.",
-        caption=f"Validation accuracy of the {len(best)} best trials, and of the "
-        f"{len(pruned)} pruned ones up to where they ended. {study.data_name}.",
+        alt=t("Validation accuracy by epoch of the best trials, and of the pruned ones."),
+        caption=t(
+            "Validation accuracy of the {best} best trials, and of the {pruned} pruned ones up to "
+            "where they ended. {data}.",
+            best=len(best),
+            pruned=len(pruned),
+            data=study.data_name,
+        ),
     )
 
 
@@ -146,28 +171,28 @@ def _curve(study: StoredSearch, number: int) -> TrialCurve:
 
 
 def _best(study: StoredSearch) -> Section:
+    title = t("The best trials")
     if study.ranked.empty:
-        return Section(
-            title="The best trials", blocks=["No trial has been trained to its end yet."]
-        )
-    caption = f"One training each, on {study.data_name}, all with the same split and seed."
+        return Section(title=title, blocks=[t("No trial has been trained to its end yet.")])
+    caption = t(
+        "One training each, on {data}, all with the same split and seed.", data=study.data_name
+    )
     blocks: list[Block] = [best_table(study, caption)]
     if study.tested is None:
         blocks.append(at_bounds(study, study.config(int(study.ranked.iloc[0]["number"]))))
-    return Section(title="The best trials", blocks=blocks)
+    return Section(title=title, blocks=blocks)
 
 
 # --- what mattered -----------------------------------------------------------------------------
 
 
 def _importance(study: StoredSearch) -> Section:
-    title = "Which hyperparameters mattered"
+    title = t("Which hyperparameters mattered")
     importances = importance.evaluate(study.frozen, log_scale=True)
     if importances is None:
-        return Section(
-            title=title, blocks=["Too few trials have been trained to their end to tell."]
-        )
-    evaluators = " and ".join(each.evaluator for each in importances.evaluations)
+        text = t("Too few trials have been trained to their end to tell.")
+        return Section(title=title, blocks=[text])
+    evaluators = listed([each.evaluator for each in importances.evaluations])
     bars = [
         figures.Bar(
             hyperparameter=name,
@@ -183,19 +208,30 @@ def _importance(study: StoredSearch) -> Section:
         Picture(
             file="importance.svg",
             svg=figures.importance(bars),
-            alt=f"Importance of each hyperparameter by {evaluators}, with 95% intervals.",
-            caption=f"Share of importance by {evaluators}; {_whiskers(importances)}. "
-            f"{study.data_name}.",
+            alt=t(
+                "Importance of each hyperparameter by {evaluators}, with 95% intervals.",
+                evaluators=evaluators,
+            ),
+            caption=_caption(study, importances, evaluators),
         ),
         list(importances.notes),
     ]
     return Section(title=title, blocks=[*blocks, *_effects(study, importances)])
 
 
-def _whiskers(importances: importance.Importances) -> str:
+def _caption(study: StoredSearch, importances: importance.Importances, evaluators: str) -> str:
     if all(each.resamples for each in importances.evaluations):
-        return "whiskers: 95% of bootstrap resamples of the trials"
-    return "too few trials for an interval"
+        return t(
+            "Share of importance by {evaluators}; whiskers: 95% of bootstrap resamples of the "
+            "trials. {data}.",
+            evaluators=evaluators,
+            data=study.data_name,
+        )
+    return t(
+        "Share of importance by {evaluators}; too few trials for an interval. {data}.",
+        evaluators=evaluators,
+        data=study.data_name,
+    )
 
 
 def _share(share: importance.Share) -> tuple[float, float, float]:
@@ -207,9 +243,12 @@ def _effects(study: StoredSearch, importances: importance.Importances) -> Iterat
     yield Picture(
         file="slices.svg",
         svg=slices(panels),
-        alt="Validation accuracy of every trial against each of its hyperparameters.",
-        caption="Every trial against each hyperparameter. Points are dense where the sampler "
-        f"preferred a region. {study.data_name}.",
+        alt=t("Validation accuracy of every trial against each of its hyperparameters."),
+        caption=t(
+            "Every trial against each hyperparameter. Points are dense where the sampler preferred "
+            "a region. {data}.",
+            data=study.data_name,
+        ),
     )
     pair = importance.most_important_pair(importances)
     if pair:
@@ -217,9 +256,14 @@ def _effects(study: StoredSearch, importances: importance.Importances) -> Iterat
         yield Picture(
             file="contour.svg",
             svg=contour(x, y, _complete_accuracies(study), study.ended["number"].to_list()),
-            alt=f"Validation accuracy over {pair[0]} and {pair[1]}.",
-            caption=f"Validation accuracy of the trials that ran to their end, over {pair[0]} and "
-            f"{pair[1]}. {study.data_name}.",
+            alt=t("Validation accuracy over {a} and {b}.", a=pair[0], b=pair[1]),
+            caption=t(
+                "Validation accuracy of the trials that ran to their end, over {a} and {b}. "
+                "{data}.",
+                a=pair[0],
+                b=pair[1],
+                data=study.data_name,
+            ),
         )
 
 
@@ -259,26 +303,47 @@ def _states(rows: pd.DataFrame) -> list[Any]:
 def _protocol(study: StoredSearch) -> Section:
     data, file = study.data, study.file
     space = [f"{name}: {spelled(domain)}" for name, domain in file.space.items()]
-    free = sum(not isinstance(domain, Fixed) for domain in file.space.values())
-    shared = "split, seed and batch order"
+    shared = t("all trials share split, seed and batch order")
     if file.seeds_per_trial > 1:
-        shared = "splits, seeds and batch orders"
-    text = (
-        f"Each trial trains one network on {data['train']:,} {study.things} of {study.data_name} "
-        f"and is judged by its accuracy on {data['valid']:,} others after its last epoch; all "
-        f"trials share {shared}. The search chooses {free} hyperparameters. A trial "
-        "that diverges (a loss that is not finite, or a hundred times that of a guess) ends at "
-        "once and counts as 0%. No configuration is trained twice."
+        shared = t("all trials share splits, seeds and batch orders")
+    text = t(
+        "Each trial trains one network on {train:,} {things} of {data} and is judged by its "
+        "accuracy on {valid:,} others after its last epoch; {shared}. The search chooses {free} "
+        "hyperparameters. A trial that diverges (a loss that is not finite, or a hundred times "
+        "that of a guess) ends at once and counts as 0%. No configuration is trained twice.",
+        train=data["train"],
+        things=t(study.things),
+        data=study.data_name,
+        valid=data["valid"],
+        shared=shared,
+        free=sum(not isinstance(domain, Fixed) for domain in file.space.values()),
     )
-    also = _also(study)
-    which = f"{file.finalists} best" if not study.second else f"{file.finalists} along the front"
-    fresh = (
-        f"The {which} are trained again on {file.finalist_seeds} fresh seeds, each "
-        "with its own split, initial weights and batch order. Their validation names the winner; "
-        f"the {data['test']:,} test {study.things} are used once for each finalist and seed, for "
-        "the figures above and for no choice."
+    fresh = t(
+        "Their validation names the winner; the {test:,} test {things} are used once for each "
+        "finalist and seed, for the figures above and for no choice.",
+        test=data["test"],
+        things=t(study.things),
     )
-    return Section(title="How it was searched", blocks=[text, *also, space, fresh])
+    blocks: list[Block] = [text, *_also(study), space, f"{_again(study)} {fresh}"]
+    return Section(title=t("How it was searched"), blocks=blocks)
+
+
+def _again(study: StoredSearch) -> str:
+    """Says which trials are trained again."""
+    file = study.file
+    if study.second:
+        return t(
+            "The {n} along the front are trained again on {seeds} fresh seeds, each with its own "
+            "split, initial weights and batch order.",
+            n=file.finalists,
+            seeds=file.finalist_seeds,
+        )
+    return t(
+        "The {n} best are trained again on {seeds} fresh seeds, each with its own split, initial "
+        "weights and batch order.",
+        n=file.finalists,
+        seeds=file.finalist_seeds,
+    )
 
 
 def _also(study: StoredSearch) -> list[str]:
@@ -286,18 +351,31 @@ def _also(study: StoredSearch) -> list[str]:
     file, sentences = study.file, []
     if file.seeds_per_trial > 1:
         sentences.append(
-            f"A trial's value is the mean over {file.seeds_per_trial} seeds, each with its own "
-            "split, initial weights and batch order; finalists get others."
+            t(
+                "A trial's value is the mean over {n} seeds, each with its own split, initial "
+                "weights and batch order; finalists get others.",
+                n=file.seeds_per_trial,
+            )
         )
     if file.trial_limit:
-        sentences.append(f"A trial may take {seconds_text(file.trial_limit)}.")
+        sentences.append(t("A trial may take {time}.", time=seconds_text(file.trial_limit)))
     if file.first:
-        sentences.append(f"{count(len(file.first), 'configuration')} of the study file came first.")
+        sentences.append(
+            nt(
+                "{n} configuration of the study file came first.",
+                "{n} configurations of the study file came first.",
+                len(file.first),
+            )
+        )
     if study.like:
         sentences.append(
-            f"The sampler knew {study.like['trials']} of {study.like['of']} finished trials of "
-            f"study {study.like['study']} from the start: those that lie in this space. The best "
-            "of them was trained here as well."
+            t(
+                "The sampler knew {known} of {of} finished trials of study {study} from the start: "
+                "those that lie in this space. The best of them was trained here as well.",
+                known=study.like["trials"],
+                of=study.like["of"],
+                study=study.like["study"],
+            )
         )
     return [" ".join(sentences)] if sentences else []
 
@@ -306,8 +384,8 @@ def _run(study: StoredSearch) -> Section:
     blocks: list[Block] = [run_table(study)]
     if study.tested is not None:
         seconds = sum(session.get("seconds", 0) for session in study.tested.sessions)
-        blocks.append(f"The finalists took {seconds_text(seconds)} more.")
+        blocks.append(t("The finalists took {time} more.", time=seconds_text(seconds)))
     if study.sessions:
-        blocks += ["To go on from here, or to run it elsewhere:"]
+        blocks += [t("To go on from here, or to run it elsewhere:")]
         blocks += [Code(text=repeatable(study.sessions[-1]["command"]))]
-    return Section(title="How it was run", blocks=blocks)
+    return Section(title=t("How it was run"), blocks=blocks)

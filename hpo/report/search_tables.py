@@ -10,6 +10,7 @@ import pandas as pd
 
 from hpo.analysis.hypothesis_tests import prediction_interval
 from hpo.analysis.statistics import Estimate, estimate
+from hpo.language import marked, t
 from hpo.report.blocks.grid_tables import setting
 from hpo.report.blocks.page import Header, Table
 from hpo.storage.results import StoredGrid, StoredSearch
@@ -35,8 +36,8 @@ def network_cells(config: Config, further: bool) -> list[str]:
 
 def network_headers(study: StoredSearch, further: bool) -> tuple[str, ...]:
     """further: whether a network of the table has more than the four hyperparameters."""
-    network = ("Network",) if study.file.model else ("Hidden layers", "Activation")
-    return (*network, "Optimizer", "Learning rate", *(("Further",) if further else ()))
+    network = (t("Network"),) if study.file.model else (t("Hidden layers"), t("Activation"))
+    return (*network, t("Optimizer"), t("Learning rate"), *((t("Further"),) if further else ()))
 
 
 def best_table(study: StoredSearch, caption: str) -> Table:
@@ -50,11 +51,11 @@ def best_table(study: StoredSearch, caption: str) -> Table:
         network = network_cells(study.config(number), further)
         rows.append([str(number), *network, *accuracies, seconds])
     headers = [
-        "Trial",
+        t("Trial"),
         *network_headers(study, further),
-        "Validation (%)",
-        "Training (%)",
-        "Seconds",
+        t("Validation (%)"),
+        t("Training (%)"),
+        t("Seconds"),
     ]
     return Table(headers=headers, rows=rows, caption=caption)
 
@@ -73,19 +74,20 @@ def states_table(study: StoredSearch, caption: str) -> Table:
     """Returns the number and the seconds of the trials in each state."""
     rows, by_state = [], trials_by_state(study)
     everything = max(sum(of["spent"].sum() for of in by_state.values()), 1e-9)
-    for label, of in by_state.items():
+    for state, of in by_state.items():
         if len(of):
             total, median = of["spent"].sum(), of["spent"].median()
             share = f"{100 * total / everything:.0f}%"
-            rows.append([label, str(len(of)), f"{total:.0f}", share, f"{median:.1f}"])
-    headers = ["State", "Trials", "Seconds of a core", "Share", "Median seconds"]
+            rows.append([t(state), str(len(of)), f"{total:.0f}", share, f"{median:.1f}"])
+    headers = [t("State"), t("Trials"), t("Seconds of a core"), t("Share"), t("Median seconds")]
     return Table(headers=headers, rows=rows, caption=caption)
 
 
 def states_text(study: StoredSearch) -> str:
     """30 trained to the end, 32 pruned; empty without trials."""
     by_state = trials_by_state(study).items()
-    return ", ".join(f"{len(trials)} {state}" for state, trials in by_state if len(trials))
+    parts = [t("{n} {state}", n=len(of), state=t(state)) for state, of in by_state if len(of)]
+    return ", ".join(parts)
 
 
 def trials_by_state(study: StoredSearch) -> dict[str, pd.DataFrame]:
@@ -94,12 +96,12 @@ def trials_by_state(study: StoredSearch) -> dict[str, pd.DataFrame]:
     diverged, state = trials["diverged"], trials["state"]
     limited = trials["over_limit"].eq(1) if "over_limit" in trials else state.isna()
     return {
-        "trained to the end": trials[(state == "COMPLETE") & ~diverged],
-        "pruned": trials[(state == "PRUNED") & ~limited],
-        "stopped at the time limit": trials[(state == "PRUNED") & limited],
-        "diverged": trials[(state == "COMPLETE") & diverged],
-        "failed or stopped": trials[state == "FAIL"],
-        "running": trials[state == "RUNNING"],
+        marked("trained to the end"): trials[(state == "COMPLETE") & ~diverged],
+        marked("pruned"): trials[(state == "PRUNED") & ~limited],
+        marked("stopped at the time limit"): trials[(state == "PRUNED") & limited],
+        marked("diverged"): trials[(state == "COMPLETE") & diverged],
+        marked("failed or stopped"): trials[state == "FAIL"],
+        marked("running"): trials[state == "RUNNING"],
     }
 
 
@@ -120,18 +122,18 @@ def finalists_table(study: StoredSearch, tested: StoredGrid, caption: str) -> Ta
     rows, further = [], any(cell.config.further for cell in tested.file.cells)
     second = study.second
     for rank, cell in enumerate(tested.file.cells, 1):
-        name = f"{rank}, the winner" if cell == study.winner else str(rank)
+        name = t("{rank}, the winner", rank=rank) if cell == study.winner else str(rank)
         row = [name, str(trial_number(cell.name)), *network_cells(cell.config, further)]
         row.append(f"{100 * as_selected(study, cell):.2f}")
         fresh, test = fresh_estimate(tested, cell), test_estimate(tested, cell)
         row += [_interval(fresh), _points(bias(study, tested, cell)), _interval(test)]
         row += [second_text(study, cell)] if second else []
         rows.append([*row, str(len(tested.of(cell)))])
-    validation = ("Validation accuracy (%)", ("as selected", "fresh seeds", "selection bias"))
-    headers: list[Header] = ["Rank", "Trial", *network_headers(study, further)]
-    headers += [validation, "Test accuracy (%)"]
-    headers += [OBJECTIVES[second].capitalize()] if second else []
-    headers.append("Seeds")
+    figures = (t("as selected"), t("fresh seeds"), t("selection bias"))
+    headers: list[Header] = [t("Rank"), t("Trial"), *network_headers(study, further)]
+    headers += [(t("Validation accuracy (%)"), figures), t("Test accuracy (%)")]
+    headers += [t(OBJECTIVES[second]).capitalize()] if second else []
+    headers.append(t("Seeds"))
     return Table(headers=headers, rows=rows, caption=caption)
 
 
@@ -187,7 +189,12 @@ def _interval(estimate: Estimate | None) -> str:
         return "–"
     if estimate.n == 1:
         return f"{estimate.mean:.2f}"
-    return f"{estimate.mean:.2f} ({estimate.low:.2f} to {estimate.high:.2f})"
+    return t(
+        "{mean:.2f} ({low:.2f} to {high:.2f})",
+        mean=estimate.mean,
+        low=estimate.low,
+        high=estimate.high,
+    )
 
 
 def _points(value: float) -> str:
@@ -221,12 +228,26 @@ def at_bounds(study: StoredSearch, config: Config) -> list[str]:
             place = _place(value, domain)
             least = name in BOUNDS and domain.low <= BOUNDS[name][1]  # nothing is below it
             if place >= 1 - AT_A_BOUND or (place <= AT_A_BOUND and not least):
-                side = f"upper bound, {domain.high:g}" if place > 0.5 else f"lower, {domain.low:g}"
-                sentences.append(
-                    f"Its {name} of {value:g} lies on the space's {side}: better values may lie "
-                    "beyond, so widen the range and search again."
-                )
+                sentences.append(_at_bound(name, value, domain, upper=place > 0.5))
     return sentences
+
+
+def _at_bound(name: str, value: float, domain: Range, *, upper: bool) -> str:
+    if upper:
+        return t(
+            "Its {name} of {value:g} lies on the space's upper bound, {bound:g}: better values may "
+            "lie beyond, so widen the range and search again.",
+            name=name,
+            value=value,
+            bound=domain.high,
+        )
+    return t(
+        "Its {name} of {value:g} lies on the space's lower, {bound:g}: better values may lie "
+        "beyond, so widen the range and search again.",
+        name=name,
+        value=value,
+        bound=domain.low,
+    )
 
 
 def _place(value: float, domain: Range) -> float:
@@ -245,7 +266,7 @@ def run_seconds(study: StoredSearch, rows: pd.DataFrame) -> list[float]:
     sessions."""
     spans = _spans(study.sessions)
     moments = [datetime.fromisoformat(text).timestamp() for text in rows["ended"]]
-    return [sum(min(max(t - start, 0.0), length) for start, length in spans) for t in moments]
+    return [sum(min(max(at - start, 0.0), length) for start, length in spans) for at in moments]
 
 
 def _spans(sessions: Sequence[dict[str, Any]]) -> list[tuple[float, float]]:
@@ -267,17 +288,30 @@ def selected_values(rows: pd.DataFrame) -> list[float]:
 def winner_sentence(study: StoredSearch) -> str:
     """Names the winner and its test accuracy, or the state of the finalists."""
     if study.tested is None:
-        return "The finalists are not trained yet."
+        return t("The finalists are not trained yet.")
     if study.winner is None:
         cells = study.tested.file.cells
         done = sum(len(study.tested.of(cell)) for cell in cells)
         planned = len(cells) * study.file.finalist_seeds
-        return f"The finalists are not finished: {done} of {planned} trainings are done."
-    name = f"The winner is {study.winner.config.brief} (trial {trial_number(study.winner.name)})"
+        return t(
+            "The finalists are not finished: {done} of {planned} trainings are done.",
+            done=done,
+            planned=planned,
+        )
+    network, number = study.winner.config.brief, trial_number(study.winner.name)
     accuracy = test_estimate(study.tested, study.winner)
     if accuracy is None:
-        return f"{name}; it is not tested."
-    return f"{name}: test accuracy {spelled_estimate(accuracy)}."
+        return t(
+            "The winner is {network} (trial {number}); it is not tested.",
+            network=network,
+            number=number,
+        )
+    return t(
+        "The winner is {network} (trial {number}): test accuracy {accuracy}.",
+        network=network,
+        number=number,
+        accuracy=spelled_estimate(accuracy),
+    )
 
 
 def other_search_sentence(study: StoredSearch) -> str:
@@ -287,21 +321,30 @@ def other_search_sentence(study: StoredSearch) -> str:
     if not means.size:
         return ""
     if means.size == 1:
-        return (
+        return t(
             "The interval covers other seeds of this network. Another search, with another sampler "
             "seed, may end with another network and differ by more; --repeats 3 shows by how much."
         )
-    spread = (
-        f"{means.size} searches with other sampler seeds ended at {means.min():.2f} to "
-        f"{means.max():.2f}%"
-    )
     if means.size < 3:
-        return f"{spread}."
+        return t(
+            "{n} searches with other sampler seeds ended at {low:.2f} to {high:.2f}%.",
+            n=means.size,
+            low=means.min(),
+            high=means.max(),
+        )
     interval = prediction_interval(means)
     assert interval is not None
-    return (
-        f"{spread} (mean {means.mean():.2f}%, sd {means.std(ddof=1):.2f} points); one more search "
-        f"is expected between {interval[0]:.2f} and {interval[1]:.2f}% (95%)."
+    return t(
+        "{n} searches with other sampler seeds ended at {low:.2f} to {high:.2f}% (mean "
+        "{mean:.2f}%, sd {sd:.2f} points); one more search is expected between {least:.2f} and "
+        "{most:.2f}% (95%).",
+        n=means.size,
+        low=means.min(),
+        high=means.max(),
+        mean=means.mean(),
+        sd=means.std(ddof=1),
+        least=interval[0],
+        most=interval[1],
     )
 
 
@@ -324,22 +367,30 @@ def repeats_table(study: StoredSearch) -> Table:
         number = str(trial_number(search.winner.name))
         row = [search.name, number, *network_cells(search.winner.config, further)]
         rows.append([*row, _interval(fresh), _interval(test), str(len(search.ended))])
-    headers = ["Search", "Winning trial", *network_headers(study, further)]
-    headers += ["Validation (%), fresh seeds", "Test (%)"]
+    headers = [t("Search"), t("Winning trial"), *network_headers(study, further)]
+    headers += [t("Validation (%), fresh seeds"), t("Test (%)")]
     return Table(
-        headers=[*headers, "Trials"],
+        headers=[*headers, t("Trials")],
         rows=rows,
-        caption=f"Data: {study.data_name}. The same search with other sampler seeds; each winner "
-        "trained on the same fresh seeds: mean (95% interval over seeds).",
+        caption=t(
+            "Data: {data}. The same search with other sampler seeds; each winner trained on the "
+            "same fresh seeds: mean (95% interval over seeds).",
+            data=study.data_name,
+        ),
     )
 
 
 def spelled_estimate(estimate: Estimate) -> str:
     """98.54% (95% interval 98.49 to 98.58, 5 fresh seeds)."""
     if estimate.n == 1:
-        return f"{estimate.mean:.2f}% with a single seed"
-    interval = f"95% interval {estimate.low:.2f} to {estimate.high:.2f}"
-    return f"{estimate.mean:.2f}% ({interval}, {estimate.n} fresh seeds)"
+        return t("{mean:.2f}% with a single seed", mean=estimate.mean)
+    return t(
+        "{mean:.2f}% (95% interval {low:.2f} to {high:.2f}, {n} fresh seeds)",
+        mean=estimate.mean,
+        low=estimate.low,
+        high=estimate.high,
+        n=estimate.n,
+    )
 
 
 def unfinished(study: StoredSearch) -> str:
@@ -348,17 +399,30 @@ def unfinished(study: StoredSearch) -> str:
     if done >= study.planned:
         return ""
     if study.settled and (rule := study.file.stop_after):
-        return (
-            f"The search ended after {done} trials because the last {rule.trials} were no better "
-            f"than the best before them by more than {100 * rule.without:g} points (stop_after)."
+        return t(
+            "The search ended after {done} trials because the last {n} were no better than the "
+            "best before them by more than {without:g} points (stop_after).",
+            done=done,
+            n=rule.trials,
+            without=100 * rule.without,
         )
     spent = sum(session.get("seconds", 0.0) for session in study.sessions)
     if study.timeout is not None and spent >= study.timeout:
-        text = f"Its time limit of {seconds_text(study.timeout)} ended the search"
-        return f"{text}, after {done} of {study.planned} trials."
-    text = f"The search is not finished: {done} of {study.planned} trials are done"
-    return (
-        f"{text}; it gave up because too many trials failed in a row."
-        if study.gave_up
-        else f"{text}."
+        return t(
+            "Its time limit of {time} ended the search, after {done} of {planned} trials.",
+            time=seconds_text(study.timeout),
+            done=done,
+            planned=study.planned,
+        )
+    if study.gave_up:
+        return t(
+            "The search is not finished: {done} of {planned} trials are done; it gave up because "
+            "too many trials failed in a row.",
+            done=done,
+            planned=study.planned,
+        )
+    return t(
+        "The search is not finished: {done} of {planned} trials are done.",
+        done=done,
+        planned=study.planned,
     )

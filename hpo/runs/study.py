@@ -13,6 +13,7 @@ from optuna.trial import Trial, TrialState
 
 from hpo.data.datasets import Dataset, chance, check, is_unbalanced, split
 from hpo.errors import InputError
+from hpo.language import ENGLISH, use
 from hpo.storage.trial import KILLED
 from hpo.study.claims import Claim
 from hpo.study.config import SOURCES
@@ -24,7 +25,8 @@ from hpo.text import quoted
 def binding(study_file: StudyFile, dataset: Dataset) -> dict[str, Any]:
     """Returns what a stored study is bound to: what its results depend on, without the budget."""
     if isinstance(study_file, SearchStudy):
-        chosen = {f"space.{name}": spelled(domain) for name, domain in study_file.space.items()}
+        with use(ENGLISH):
+            chosen = {f"space.{name}": spelled(domain) for name, domain in study_file.space.items()}
         chosen |= {"sampler": study_file.sampler, "pruner": study_file.pruner}
         if study_file.seeds_per_trial > 1:  # older studies name neither
             chosen["seeds_per_trial"] = str(study_file.seeds_per_trial)

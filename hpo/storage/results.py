@@ -18,6 +18,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
 from hpo.errors import InputError
+from hpo.language import marked, t
 from hpo.storage.bulk_read import all_trials
 from hpo.storage.open import reason_of
 from hpo.storage.trial import KILLED, OUT_OF_TIME, RIGHT, STOPPED
@@ -58,7 +59,7 @@ class StoredStudy:
 
     @property
     def data_name(self) -> str:
-        return label(DATASETS, self.data["name"])
+        return t(label(DATASETS, self.data["name"]))
 
     @property
     def classes(self) -> list[str]:
@@ -77,8 +78,8 @@ class StoredStudy:
 
     @property
     def things(self) -> str:
-        """Returns what the examples are called: images, or rows of a table."""
-        return "images" if self.pictures else "rows"
+        """Returns what the examples are called, for t(): images, or rows of a table."""
+        return marked("images") if self.pictures else marked("rows")
 
     @property
     def fails_below(self) -> float:

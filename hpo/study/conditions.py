@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from hpo.language import t
 from hpo.study.config import BOUNDS, REQUIRED, TYPES, check
 from hpo.text import quoted
 
@@ -23,8 +24,9 @@ class Condition:
 
     def __str__(self) -> str:
         if self.values:
-            return f"{self.name} is {' or '.join(map(str, self.values))}"
-        return f"{self.name} is {self.low:g} to {self.high:g}"
+            values = t(" or ").join(map(str, self.values))
+            return t("{name} is {values}", name=self.name, values=values)
+        return t("{name} is {low:g} to {high:g}", name=self.name, low=self.low, high=self.high)
 
 
 def parsed(table: Mapping[str, Any]) -> Iterator[Condition]:

@@ -16,6 +16,7 @@ from pydantic import (
     WrapValidator,
 )
 
+from hpo.language import t
 from hpo.study.fields import Flag, bounds, explained_number, fault, one_of
 from hpo.study.names import ACTIVATIONS, INITS, NORMS, OPTIMIZERS, SCHEDULES
 from hpo.text import quoted
@@ -173,7 +174,13 @@ class Config:
     def brief(self) -> str:
         """3 × 512 relu, adam at 0.0012."""
         activation = "" if self.model else f" {self.activation}"
-        return f"{self.layers}{activation}, {self.optimizer} at {self.lr:.2g}"
+        network = f"{self.layers}{activation}"
+        return t(
+            "{network}, {optimizer} at {lr:.2g}",
+            network=network,
+            optimizer=self.optimizer,
+            lr=self.lr,
+        )
 
     @property
     def further(self) -> str:

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import Field, create_model
 
 from hpo.errors import InputError
+from hpo.language import marked
 from hpo.study.claims import Cause, Claim, read_cause, read_claim
 from hpo.study.config import (
     HYPERPARAMETERS,
@@ -53,13 +54,13 @@ from hpo.text import quoted
 T = TypeVar("T")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 COLUMNS = {
-    "hidden_layers": "Hidden layers",
-    "activation": "Activation",
-    "optimizer": "Optimizer",
-    "lr": "Learning rate",
-    "test_accuracy": "Test accuracy (%)",
-    "test_loss": "Test loss",
-    "train_seconds": "Training time (s)",
+    "hidden_layers": marked("Hidden layers"),
+    "activation": marked("Activation"),
+    "optimizer": marked("Optimizer"),
+    "lr": marked("Learning rate"),
+    "test_accuracy": marked("Test accuracy (%)"),
+    "test_loss": marked("Test loss"),
+    "train_seconds": marked("Training time (s)"),
 }
 BLOCK = 8  # seeds of a crossed cell that are analysed together
 FIGURES = ("test_accuracy", "test_loss", "train_seconds")
@@ -174,7 +175,7 @@ class StopAfter(Table):
 
 ACCURACY = "valid_accuracy"
 # What a search can seek besides accuracy: {name: in words}; each the less, the better.
-OBJECTIVES = {"parameters": "parameters", "train_seconds": "training time (s)"}
+OBJECTIVES = {"parameters": marked("parameters"), "train_seconds": marked("training time (s)")}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -408,7 +409,7 @@ def _grid(raw: Mapping[str, Any], name: str, faults: Faults) -> GridStudy | None
         name=name,
         title=head.title or name,
         cells=tuple(filter(None, cells)),
-        experiments=experiments or (Experiment(title="All cells", cells=tuple(names)),),
+        experiments=experiments or (Experiment(title=marked("All cells"), cells=tuple(names)),),
         claims=claims,
         causes=causes,
         unsaid=unsaid,

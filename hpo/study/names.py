@@ -8,6 +8,8 @@ import pkgutil
 from dataclasses import dataclass
 from typing import Any
 
+from hpo.language import marked
+
 
 @dataclass(frozen=True)
 class Named:
@@ -61,10 +63,14 @@ OPTIMIZERS: dict[str, Optimizer] = {
 # label: how the learning rate changes, as the end of a sentence.
 SCHEDULES: dict[str, Named] = {
     "constant": Named("constant", "hpo.training.optimizers:constant"),
-    "step": Named("falling by ten after half and three quarters", "hpo.training.optimizers:step"),
-    "linear": Named("falling linearly to 0", "hpo.training.optimizers:linear"),
-    "cosine": Named("falling to 0 along a cosine", "hpo.training.optimizers:cosine"),
-    "one_cycle": Named("rising and falling in one cycle", "hpo.training.optimizers:one_cycle"),
+    "step": Named(
+        marked("falling by ten after half and three quarters"), "hpo.training.optimizers:step"
+    ),
+    "linear": Named(marked("falling linearly to 0"), "hpo.training.optimizers:linear"),
+    "cosine": Named(marked("falling to 0 along a cosine"), "hpo.training.optimizers:cosine"),
+    "one_cycle": Named(
+        marked("rising and falling in one cycle"), "hpo.training.optimizers:one_cycle"
+    ),
 }
 
 
@@ -95,29 +101,29 @@ DATASETS: dict[str, Named] = {
     "emnist-digits": Named("EMNIST digits", f"{_CATALOG}:EMNIST_DIGITS"),
     "emnist-letters": Named("EMNIST letters", f"{_CATALOG}:EMNIST_LETTERS"),
     "mnist-5k": Named("mnist-5k", f"{_CATALOG}:MNIST_5K"),
-    "digits": Named("digits of 8 × 8 pixels", f"{_CATALOG}:SKLEARN_DIGITS"),
-    "breast-cancer": Named("breast cancer", f"{_CATALOG}:BREAST_CANCER"),
-    "wine": Named("wine", f"{_CATALOG}:WINE"),
+    "digits": Named(marked("digits of 8 × 8 pixels"), f"{_CATALOG}:SKLEARN_DIGITS"),
+    "breast-cancer": Named(marked("breast cancer"), f"{_CATALOG}:BREAST_CANCER"),
+    "wine": Named(marked("wine"), f"{_CATALOG}:WINE"),
 }
 
 FILES = Named("the user's own files", "hpo.data.files:load")
 
 SAMPLERS: dict[str, Named] = {
     "tpe": Named("TPE", f"{_SAMPLERS}:tpe"),
-    "random": Named("random search", f"{_SAMPLERS}:random"),
-    "gp": Named("a Gaussian process", f"{_SAMPLERS}:gp"),
+    "random": Named(marked("random search"), f"{_SAMPLERS}:random"),
+    "gp": Named(marked("a Gaussian process"), f"{_SAMPLERS}:gp"),
     "cmaes": Named("CMA-ES", f"{_SAMPLERS}:cmaes"),
-    "qmc": Named("a quasi-random sequence", f"{_SAMPLERS}:qmc"),
+    "qmc": Named(marked("a quasi-random sequence"), f"{_SAMPLERS}:qmc"),
     "nsga2": Named("NSGA-II", f"{_SAMPLERS}:nsga2"),
 }
 
 PRUNERS: dict[str, Named] = {
-    "none": Named("no pruning", f"{_SAMPLERS}:no_pruner"),
-    "median": Named("the median rule", f"{_SAMPLERS}:median"),
+    "none": Named(marked("no pruning"), f"{_SAMPLERS}:no_pruner"),
+    "median": Named(marked("the median rule"), f"{_SAMPLERS}:median"),
     "hyperband": Named("Hyperband", f"{_SAMPLERS}:hyperband"),
-    "sha": Named("successive halving", f"{_SAMPLERS}:successive_halving"),
-    "percentile": Named("the 25% rule", f"{_SAMPLERS}:percentile"),
-    "wilcoxon": Named("Wilcoxon's test over seeds", f"{_SAMPLERS}:wilcoxon"),
+    "sha": Named(marked("successive halving"), f"{_SAMPLERS}:successive_halving"),
+    "percentile": Named(marked("the 25% rule"), f"{_SAMPLERS}:percentile"),
+    "wilcoxon": Named(marked("Wilcoxon's test over seeds"), f"{_SAMPLERS}:wilcoxon"),
 }
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter, WithJsonSchema
 
+from hpo.language import t
 from hpo.study import conditions
 from hpo.study.conditions import Condition
 from hpo.study.config import (
@@ -365,8 +366,10 @@ def _suggest(trial: "BaseTrial", name: str, domain: Domain) -> Any:
 
 def spelled(domain: Domain) -> str:
     """Returns the domain as text: 0.0001 … 1 (log), or [relu, tanh], if optimizer is sgd."""
-    condition = " and ".join(map(str, domain.when))
-    return _spelled(domain) + (f", if {condition}" if condition else "")
+    if not domain.when:
+        return _spelled(domain)
+    when = t(" and ").join(map(str, domain.when))
+    return t("{domain}, if {when}", domain=_spelled(domain), when=when)
 
 
 def _spelled(domain: Domain) -> str:
@@ -374,8 +377,8 @@ def _spelled(domain: Domain) -> str:
         return str(domain.value)
     if isinstance(domain, Choices):
         return f"[{', '.join(map(str, domain.values))}]"
-    notes = ["log"] if domain.log else []
-    notes += [f"step {domain.step:g}"] if domain.step else []
+    notes = [t("log")] if domain.log else []
+    notes += [t("step {step:g}", step=domain.step)] if domain.step else []
     return f"{domain.low:g} … {domain.high:g}" + (f" ({', '.join(notes)})" if notes else "")
 
 

@@ -1,9 +1,11 @@
 """A grid's results as tables and sentences, reported values beside reproduced ones."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from itertools import pairwise
 
 from hpo.analysis.statistics import Summary, paired_difference, summarize
+from hpo.language import t
 from hpo.report.blocks.page import Table
 from hpo.storage.results import StoredGrid
 from hpo.study.file import COLUMNS, FIGURES, Cell, Experiment, GridStudy
@@ -18,8 +20,9 @@ DIGITS = {"test_accuracy": 2, "test_loss": 4, "train_seconds": 2}
 def data_text(study: StoredGrid) -> str:
     """Data: MNIST; with a warning if the study file names other data."""
     asked = study.file.dataset.short
-    warning = "" if study.data["name"] == asked else f", not {asked}"
-    return f"Data: {study.data_name}{warning}"
+    if study.data["name"] == asked:
+        return t("Data: {data}", data=study.data_name)
+    return t("Data: {data}, not {asked}", data=study.data_name, asked=asked)
 
 
 def reproduced(study: StoredGrid, cell: Cell, figure: str) -> str:
@@ -27,20 +30,22 @@ def reproduced(study: StoredGrid, cell: Cell, figure: str) -> str:
     values = study.of(cell)[figure] * SCALE[figure]
     summary = summarize(values.to_list())
     if summary is None:
-        return f"{len(values)} diverged" if len(values) else "–"
+        return t("{n} diverged", n=len(values)) if len(values) else "–"
     text = summary_text(
         summary, DIGITS[figure], collapsed=study.fails(cell) and figure != "train_seconds"
     )
     lost = len(values) - summary.n
-    return f"{text}, {lost} diverged" if lost else text
+    return f"{text}, {t('{n} diverged', n=lost)}" if lost else text
 
 
 def summary_text(summary: Summary, digits: int, *, collapsed: bool) -> str:
     if summary.n == 1:
         return f"{summary.mean:.{digits}f}"
     if collapsed:
-        low, high = f"{summary.low:.{digits}f}", f"{summary.high:.{digits}f}"
-        return f"median {summary.median:.{digits}f} ({low}–{high})"
+        low, middle, high = (
+            f"{value:.{digits}f}" for value in (summary.low, summary.median, summary.high)
+        )
+        return t("median {median} ({low}–{high})", median=middle, low=low, high=high)
     return f"{summary.mean:.{digits}f} ± {summary.sd:.{digits}f}"
 
 
@@ -48,7 +53,8 @@ def reported(cell: Cell, figure: str, which: int | None = None) -> str:
     """Returns the published values of the cell: all, or only the entry `which`."""
     entries = cell.reported if which is None else cell.reported[which : which + 1]
     values = [v for entry in entries if (v := getattr(entry, figure)) is not None]
-    return " and ".join(f"{v * SCALE[figure]:.{DIGITS[figure]}f}" for v in values) or "–"
+    texts = [f"{v * SCALE[figure]:.{DIGITS[figure]}f}" for v in values]
+    return t(" and ").join(texts) or "–"
 
 
 def setting(cell: Cell, column: str) -> str:
@@ -78,11 +84,11 @@ def cells_table(
     published = any(cell.reported for cell, _ in rows)
     settings = [c for c in columns if c not in FIGURES]
     measured = [c for c in columns if c in FIGURES]
-    both = ("reported", "reproduced")
-    results = [(COLUMNS[c], both) if published else COLUMNS[c] for c in measured]
+    both = (t("reported"), t("reproduced"))
+    results = [(t(COLUMNS[c]), both) if published else t(COLUMNS[c]) for c in measured]
     further = any(cell.config.further for cell, _ in rows)
-    more = ["Further"] if further else []
-    headers = ["Model", *(COLUMNS[c] for c in settings), *more, *results, "Seeds"]
+    more = [t("Further")] if further else []
+    headers = [t("Model"), *(t(COLUMNS[c]) for c in settings), *more, *results, t("Seeds")]
     body = []
     for cell, which in rows:
         label = cell.label if which is None or not cell.reported else cell.reported[which].label
@@ -134,50 +140,71 @@ def curve_cells(file: GridStudy, experiment: Experiment) -> Sequence[str]:
 def finding(study: StoredGrid, cell: Cell) -> str:
     """Describes the results of a cell in a sentence or two."""
     rows = study.of(cell)
-    values = (100 * rows["test_accuracy"]).to_list()
-    summary = summarize(values)
+    summary = summarize((100 * rows["test_accuracy"]).to_list())
     if summary is None:
-        return f"{cell.label} has no finished run yet."
+        return t("{cell} has no finished run yet.", cell=cell.label)
     published = [100 * r.test_accuracy for r in cell.reported if r.test_accuracy is not None]
-    seeds = f"{summary.n} seed{'' if summary.n == 1 else 's'}"
     if study.fails(cell):
         failing, diverged = int(study.failing(cell).sum()), int(rows["diverged"].sum())
-        text = f"{cell.label} fails to learn in {_share(failing, summary.n)}: "
-        text += f"test accuracy {summary.mean:.2f}%" if summary.n == 1 else (
-            f"median test accuracy {summary.median:.2f}%, "
-            f"range {summary.low:.2f}–{summary.high:.2f}%"
-        )  # fmt: skip
-        text += f"; in {_share(diverged, summary.n)} its loss was not finite" if diverged else ""
+        text = _failure(cell, _share(failing, summary.n), summary)
+        if diverged:
+            share = _share(diverged, summary.n)
+            text = t("{text}; in {share} its loss was not finite", text=text, share=share)
         return f"{text}. {_published_text(published)}".strip()
     if summary.n == 1:
-        return (
-            f"{cell.label} reaches {summary.mean:.2f}% with one seed. {_published_text(published)}"
+        text = t("{cell} reaches {mean:.2f}% with one seed.", cell=cell.label, mean=summary.mean)
+        return f"{text} {_published_text(published)}"
+    text = t(
+        "{cell} reaches {mean:.2f} ± {sd:.2f}% over {n} seeds, between {low:.2f}% and {high:.2f}%.",
+        cell=cell.label,
+        **asdict(summary),
+    )
+    return f"{text} {_placed(published, summary)}".strip()
+
+
+def _failure(cell: Cell, share: str, summary: Summary) -> str:
+    """Says in how many seeds a cell fails to learn, and its accuracy, without a full stop."""
+    if summary.n == 1:
+        return t(
+            "{cell} fails to learn in {share}: test accuracy {mean:.2f}%",
+            cell=cell.label,
+            share=share,
+            mean=summary.mean,
         )
-    text = f"{cell.label} reaches {summary.mean:.2f} ± {summary.sd:.2f}% over {seeds}"
-    text += f", between {summary.low:.2f}% and {summary.high:.2f}%. "
-    return (text + _placed(published, summary)).strip()
+    return t(
+        "{cell} fails to learn in {share}: median test accuracy {median:.2f}%, range "
+        "{low:.2f}–{high:.2f}%",
+        cell=cell.label,
+        share=share,
+        **asdict(summary),
+    )
 
 
 def _share(count: int, n: int) -> str:
     if count == n:
-        return f"all {n} seeds" if n > 1 else "its one seed"
-    return f"{count} of {n} seeds"
+        return t("all {n} seeds", n=n) if n > 1 else t("its one seed")
+    return t("{count} of {n} seeds", count=count, n=n)
 
 
 def _published_text(values: Sequence[float]) -> str:
     if not values:
         return ""
-    return f"The report has {' and '.join(f'{v:.2f}%' for v in values)}."
+    return t("The report has {values}.", values=t(" and ").join(f"{v:.2f}%" for v in values))
 
 
 def _placed(values: Sequence[float], summary: Summary) -> str:
     """Says where the reported values lie among the seeds."""
+    if not values:
+        return ""
     parts = []
     for value in values:
-        below, above = value < summary.low, value > summary.high
-        place = "below all seeds" if below else "above all seeds" if above else "inside that range"
-        parts.append(f"{value:.2f}%, {place}")
-    return f"The report has {'; and '.join(parts)}." if parts else ""
+        if value < summary.low:
+            parts.append(t("{value:.2f}%, below all seeds", value=value))
+        elif value > summary.high:
+            parts.append(t("{value:.2f}%, above all seeds", value=value))
+        else:
+            parts.append(t("{value:.2f}%, inside that range", value=value))
+    return t("The report has {values}.", values=t("; and ").join(parts))
 
 
 def comparisons(study: StoredGrid, cells: Sequence[Cell]) -> list[str]:
@@ -190,27 +217,40 @@ def comparisons(study: StoredGrid, cells: Sequence[Cell]) -> list[str]:
 
 def _comparison(study: StoredGrid, better: Cell, worse: Cell) -> str:
     a, b = (100 * values for values in study.paired(better, worse))
+    labels = {"better": better.label, "worse": worse.label}
     if a.empty:
-        return f"{better.label} and {worse.label} have no seed in common yet."
+        return t("{better} and {worse} have no seed in common yet.", **labels)
     difference = paired_difference(a.to_list(), b.to_list())
     if difference.mean < 0:  # ranked by all seeds, compared on those in common
         return _comparison(study, worse, better)
     published = _published_differences(better, worse)
     if difference.n == 1:
-        return (
-            f"{better.label} is {difference.mean:+.2f} points from {worse.label} in a single pair "
-            f"of runs, which does not tell what other seeds would give{published}."
+        return t(
+            "{better} is {mean:+.2f} points from {worse} in a single pair of runs, which does not "
+            "tell what other seeds would give{published}.",
+            mean=difference.mean,
+            published=published,
+            **labels,
         )
-    interval = f"95% interval {difference.low:.2f} to {difference.high:.2f}"
-    basis = f"{interval}, {difference.n} pairs of seeds{published}"
+    basis = t(
+        "95% interval {low:.2f} to {high:.2f}, {n} pairs of seeds{published}",
+        low=difference.low,
+        high=difference.high,
+        n=difference.n,
+        published=published,
+    )
     if difference.resolved:
-        return (
-            f"{better.label} is {difference.mean:.2f} points more accurate than {worse.label} "
-            f"({basis})."
+        return t(
+            "{better} is {mean:.2f} points more accurate than {worse} ({basis}).",
+            mean=difference.mean,
+            basis=basis,
+            **labels,
         )
-    return (
-        f"These seeds do not decide between {better.label} and {worse.label}: "
-        f"{difference.mean:+.2f} points ({basis})."
+    return t(
+        "These seeds do not decide between {better} and {worse}: {mean:+.2f} points ({basis}).",
+        mean=difference.mean,
+        basis=basis,
+        **labels,
     )
 
 
@@ -221,4 +261,6 @@ def _published_differences(better: Cell, worse: Cell) -> str:
         for b in worse.reported
         if a.test_accuracy is not None and b.test_accuracy is not None
     ]
-    return f"; reported: {' and '.join(f'{d:+.2f}' for d in pairs)}" if pairs else ""
+    if not pairs:
+        return ""
+    return t("; reported: {differences}", differences=t(" and ").join(f"{d:+.2f}" for d in pairs))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import jinja2
 
+from hpo.language import current, t
 from hpo.text import legible
 
 
@@ -151,6 +152,8 @@ def _environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.globals |= {"t": t, "language": current()}
+    environment.filters["t"] = t
     environment.filters["inline"] = _inline
     environment.filters["md"] = _markdown
     environment.tests["table"] = lambda block: isinstance(block, Table)
@@ -205,7 +208,8 @@ def path_svg(lines: Sequence[tuple[str, Sequence[float]]], needed: float) -> str
     for name, values in lines:
         points = " ".join(f"{x(n)} {y(value)}" for n, value in enumerate(values))
         parts.append(f'<path class="{name}" d="M{points}"/>')
-    parts.append(f'<text x="{width + 2}" y="{y(needed) + 3}">needs {needed:,.0f}</text>')
+    needs = t("needs {evidence:,.0f}", evidence=needed)
+    parts.append(f'<text x="{width + 2}" y="{y(needed) + 3}">{needs}</text>')
     size = f'viewBox="0 0 210 {height}" width="210" height="{height}"'
     return f'<svg class="path" {size} aria-hidden="true">{"".join(parts)}</svg>'
 

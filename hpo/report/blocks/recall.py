@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from hpo.language import t
 from hpo.report.blocks.page import Table
 from hpo.storage.results import StoredGrid
 
@@ -35,17 +36,24 @@ def recall_table(study: StoredGrid) -> Table | None:
             balanced = _spread(np.nanmean(recalls, axis=1))
             rows.append([cell.label, balanced, *means, str(len(recalls))])
     names = tuple(study.classes[place] for place in shown)
-    which = "each class"
+    which = t("each class")
     if len(shown) < len(tested):
-        which = f"the {MOST} hardest of {len(tested)} classes"
-    absent = len(every) - len(tested)
-    note = f" Not shown: {absent} of {len(every)} classes have no test images." if absent else ""
+        which = t("the {most} hardest of {n} classes", most=MOST, n=len(tested))
+    caption = t(
+        "The classes of {data} are unbalanced. Recall of {which}: the share of its test images "
+        "that is right, mean over seeds. Balanced accuracy: the mean of all classes' recalls, "
+        "± standard deviation over seeds.",
+        data=study.data_name,
+        which=which,
+    )
+    if absent := len(every) - len(tested):
+        caption += " " + t(
+            "Not shown: {absent} of {n} classes have no test images.", absent=absent, n=len(every)
+        )
     return Table(
-        headers=["Model", "Balanced accuracy (%)", ("Recall (%)", names), "Seeds"],
+        headers=[t("Model"), t("Balanced accuracy (%)"), (t("Recall (%)"), names), t("Seeds")],
         rows=rows,
-        caption=f"The classes of {study.data_name} are unbalanced. Recall of {which}: the share of "
-        "its test images that is right, mean over seeds. Balanced accuracy: the mean of all "
-        f"classes' recalls, ± standard deviation over seeds.{note}",
+        caption=caption,
     )
 
 

@@ -4,6 +4,7 @@ import shlex
 from collections import Counter
 from collections.abc import Sequence
 
+from hpo.language import t
 from hpo.report.blocks.page import Table
 from hpo.storage.results import StoredGrid, StoredSearch, StoredStudy
 from hpo.text import seconds_text
@@ -12,11 +13,11 @@ from hpo.text import seconds_text
 def run_table(study: StoredStudy, more: Sequence[list[str]] = ()) -> Table:
     """Returns a row per fact, and then the rows `more`."""
     counts = study.trials["state"].value_counts()
-    states = ", ".join(f"{n} {state}" for state, n in counts.items()) or "none yet"
-    facts = [["Trials", states], ["Trained in", trained_in(study)]]
+    states = ", ".join(f"{n} {state}" for state, n in counts.items()) or t("none yet")
+    facts = [[t("Trials"), states], [t("Trained in"), trained_in(study)]]
     facts += _session_facts(study)
-    facts += [["Data checksum", f"SHA-256 {study.data['checksum']}"], *more]
-    return Table(headers=["What", "Value"], rows=facts)
+    facts += [[t("Data checksum"), f"SHA-256 {study.data['checksum']}"], *more]
+    return Table(headers=[t("What"), t("Value")], rows=facts)
 
 
 def other_data(study: StoredGrid | StoredSearch) -> list[str]:
@@ -24,8 +25,12 @@ def other_data(study: StoredGrid | StoredSearch) -> list[str]:
     if study.data["name"] == study.file.dataset.short:
         return []
     return [
-        f"These figures are of {study.data_name}, not of {study.file.dataset.short}; they "
-        "cannot be compared with its figures."
+        t(
+            "These figures are of {data}, not of {asked}; they cannot be compared with its "
+            "figures.",
+            data=study.data_name,
+            asked=study.file.dataset.short,
+        )
     ]
 
 
@@ -38,14 +43,15 @@ def _session_facts(study: StoredStudy) -> list[list[str]]:
         return []
     last = study.sessions[-1]
     hardware, versions = last["hardware"], last["versions"]
-    machine = f"{hardware['processor']}, {hardware['cores']} cores"
+    machine = t("{processor}, {n} cores", processor=hardware["processor"], n=hardware["cores"])
     memory = f", {hardware['memory_gib']} GiB" if hardware["memory_gib"] else ""
     packages = ", ".join(f"{name} {version}" for name, version in versions.items())
-    workers = f"{last['workers']} on {last['device']}"
-    workers += "" if last.get("machines") else ", one thread each"
-    facts = [["Command", last["command"]], ["Workers", workers]]
-    facts += [["Machine", machine + memory], *_cluster_facts(study), ["Versions", packages]]
-    return facts + ([["Commit", last["git_commit"]]] if last["git_commit"] else [])
+    workers = t("{n} on {device}, one thread each", n=last["workers"], device=last["device"])
+    if last.get("machines"):
+        workers = t("{n} on {device}", n=last["workers"], device=last["device"])
+    facts = [[t("Command"), last["command"]], [t("Workers"), workers]]
+    facts += [[t("Machine"), machine + memory], *_cluster_facts(study), [t("Versions"), packages]]
+    return facts + ([[t("Commit"), last["git_commit"]]] if last["git_commit"] else [])
 
 
 def _cluster_facts(study: StoredStudy) -> list[list[str]]:
@@ -60,8 +66,8 @@ def _cluster_facts(study: StoredStudy) -> list[list[str]]:
     counts = Counter(nodes.values())
     text = ", ".join(f"{n} × {processor}" for processor, n in counts.items())
     if len(counts) > 1:
-        text += "; the last bits of a curve depend on the processor"
-    return [["Nodes", text]]
+        text = t("{nodes}; the last bits of a curve depend on the processor", nodes=text)
+    return [[t("Nodes"), text]]
 
 
 def trained_in(study: StoredStudy) -> str:
@@ -69,11 +75,13 @@ def trained_in(study: StoredStudy) -> str:
     seconds = sum(session.get("seconds", 0) for session in study.sessions)
     core_seconds = study.trials["train_seconds"].sum()
     runs = len(study.sessions)
-    parts = [f"{seconds_text(seconds)} by the clock"]
-    parts += [f"over {runs} runs"] if runs > 1 else []
+    parts = [t("{time} by the clock", time=seconds_text(seconds))]
+    parts += [t("over {n} runs", n=runs)] if runs > 1 else []
     cut = sum("seconds" not in session for session in study.sessions)
-    parts += [f"({cut} of them killed, its time unknown)"] if cut else []
-    return f"{' '.join(parts)}, {seconds_text(core_seconds)} of training time"
+    parts += [t("({n} of them killed, its time unknown)", n=cut)] if cut else []
+    return t(
+        "{clock}, {time} of training time", clock=" ".join(parts), time=seconds_text(core_seconds)
+    )
 
 
 def repeatable(typed: str) -> str:

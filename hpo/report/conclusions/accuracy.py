@@ -9,6 +9,7 @@ import pandas as pd
 from hpo.analysis.evidence import most_failures
 from hpo.analysis.precision import Precision, disputed, disputing_pair, precision
 from hpo.analysis.statistics import estimate
+from hpo.language import t
 from hpo.report.blocks.grid_tables import data_text, most_accurate
 from hpo.report.blocks.page import Block, Picture, Section, Table
 from hpo.report.conclusions.basis import learning_images
@@ -26,7 +27,7 @@ def sections(study: StoredGrid) -> list[Section]:
     blocks: list[Block] = [_table(study, cells, found)]
     blocks += _share_sentence([p for p in found.values() if p is not None])
     blocks += _picture(study)
-    return [Section(title="How exact the accuracies are", blocks=blocks)]
+    return [Section(title=t("How exact the accuracies are"), blocks=blocks)]
 
 
 def of_cell(study: StoredGrid, cell: Cell) -> Precision | None:
@@ -47,7 +48,7 @@ def _table(study: StoredGrid, cells: Sequence[Cell], found: dict[str, Precision 
     rows = []
     for cell in cells:
         n, k, exact = len(study.of(cell)), int(study.failing(cell).sum()), found[cell.name]
-        row = [cell.label, f"{k} of {n}", f"{100 * most_failures(k, n):.0f}%"]
+        row = [cell.label, t("{k} of {n}", k=k, n=n), f"{100 * most_failures(k, n):.0f}%"]
         if exact is None:
             rows.append([*row, "–", "–", "–", "–"])
             continue
@@ -56,22 +57,28 @@ def _table(study: StoredGrid, cells: Sequence[Cell], found: dict[str, Precision 
         rows.append(row)
     return Table(
         headers=[
-            "Model",
-            ("Runs that fail to learn", ("seen", "at most")),
-            ("Test accuracy where it learns (%)", ("mean", "other seeds", "seeds and images")),
-            "Images' share of the spread",
+            t("Model"),
+            (t("Runs that fail to learn"), (t("seen"), t("at most"))),
+            (
+                t("Test accuracy where it learns (%)"),
+                (t("mean"), t("other seeds"), t("seeds and images")),
+            ),
+            t("Images' share of the spread"),
         ],
         rows=rows,
-        caption=f"{data_text(study)}. At most: with 95% (Clopper and Pearson). Intervals: 95%, for "
-        f"other seeds on these {study.data['test']:,} test images, and for other test images as "
-        "well. Images' share: how much of the variance between runs would go if there were many "
-        "more test images.",
-    )  # fmt: skip
+        caption=t(
+            "{data}. At most: with 95% (Clopper and Pearson). Intervals: 95%, for other seeds on "
+            "these {n:,} test images, and for other test images as well. Images' share: how much "
+            "of the variance between runs would go if there were many more test images.",
+            data=data_text(study),
+            n=study.data["test"],
+        ),
+    )
 
 
 def _interval(bounds: tuple[float, float]) -> str:
     low, high = (100 * bound for bound in bounds)
-    return "–" if math.isnan(low) else f"{low:.2f} to {high:.2f}"
+    return "–" if math.isnan(low) else t("{low:.2f} to {high:.2f}", low=low, high=high)
 
 
 def _share_sentence(found: Sequence[Precision]) -> list[str]:
@@ -84,11 +91,14 @@ def _share_sentence(found: Sequence[Precision]) -> list[str]:
     if not shares or not wider:
         return []
     low, high = f"{min(shares):.0f}", f"{max(shares):.0f}"
-    span = f"{low}%" if low == high else f"{low} to {high}%"
     return [
-        f"{span} of the variance between runs comes from the test images being few. Intervals for "
-        f"other test images are {np.median(wider):.1f} times as wide (median). Differences of two "
-        "networks on the same images are more exact than their accuracies."
+        t(
+            "{span} of the variance between runs comes from the test images being few. Intervals "
+            "for other test images are {wider:.1f} times as wide (median). Differences of two "
+            "networks on the same images are more exact than their accuracies.",
+            span=f"{low}%" if low == high else t("{low} to {high}%", low=low, high=high),
+            wider=np.median(wider),
+        )
     ]
 
 
@@ -102,7 +112,7 @@ def _picture(study: StoredGrid) -> list[Block]:
     sides = disputed(ours, theirs)
     if not any(sides) or not all(str(i) in study.images for side in sides for i in side):
         return []
-    titles = (f"{a} is right more often than {b}", f"{b} is right more often than {a}")
+    titles = [t("{a} is right more often than {b}", a=x, b=y) for x, y in ((a, b), (b, a))]
     groups = [
         (title, [_disputed(study, ours, theirs, image) for image in side])
         for title, side in zip(titles, sides, strict=True)
@@ -114,11 +124,18 @@ def _picture(study: StoredGrid) -> list[Block]:
     return [
         Picture(
             file="disputed.svg",
-            svg=figures.disputed([(t, [i for i in images if i]) for t, images in groups]),
-            alt=f"Test images that {a} and {b} disagree on.",
-            caption=f"The test images that {a} and {b} disagree on most: label, and with how many "
-            f"seeds {a} and {b} are right. {counts[0]} images are won by {a} with more than half "
-            f"of the seeds beyond {b}, {counts[1]} by {b}. {data_text(study)}.",
+            svg=figures.disputed([(title, [i for i in of if i]) for title, of in groups]),
+            alt=t("Test images that {a} and {b} disagree on.", a=a, b=b),
+            caption=t(
+                "The test images that {a} and {b} disagree on most: label, and with how many seeds "
+                "{a} and {b} are right. {by_a} images are won by {a} with more than half of the "
+                "seeds beyond {b}, {by_b} by {b}. {data}.",
+                a=a,
+                b=b,
+                by_a=counts[0],
+                by_b=counts[1],
+                data=data_text(study),
+            ),
         )
     ]
 
@@ -134,7 +151,7 @@ def _disputed(
     stored = study.images[str(image)]
     if not stored["pixels"]:
         return None
-    right = [f"{int(of[image].sum())} of {len(of)}" for of in (ours, theirs)]
+    right = [t("{k} of {n}", k=int(of[image].sum()), n=len(of)) for of in (ours, theirs)]
     return figures.Disputed(
         pixels=study.picture(stored["pixels"]),
         label=study.classes[stored["label"]],

@@ -10,46 +10,80 @@ from hpo.analysis.evidence import LEVEL, Evidence, most_failures
 from hpo.analysis.hypothesis_tests import Verdict
 from hpo.analysis.precision import beats, precision
 from hpo.analysis.statistics import boundary
+from hpo.language import marked, t
 from hpo.storage.results import StoredGrid
 from hpo.study.claims import SECONDS, By, Form, Term
 from hpo.study.file import Cell
 
-# metric: (its name in a sentence, what its values are multiplied by, digits, unit)
+POINTS, SECONDS_UNIT, PLAIN = marked("{value} points"), marked("{value} s"), "{value}"
+# metric: (its name in a sentence, what its values are multiplied by, digits, a value with its unit)
 WORDS = {
-    "test_accuracy": ("test accuracy", 100.0, 2, " points"),
-    "valid_accuracy": ("validation accuracy", 100.0, 2, " points"),
-    "train_accuracy": ("training accuracy", 100.0, 2, " points"),
-    "gap": ("gap between training and validation accuracy", 100.0, 2, " points"),
-    "valid_spread": ("epoch-to-epoch spread of validation accuracy", 100.0, 2, " points"),
-    "valid_falls": ("mean fall of validation accuracy between epochs", 100.0, 2, " points"),
-    "test_loss": ("test loss", 1.0, 4, ""),
-    "valid_loss": ("validation loss", 1.0, 4, ""),
-    "train_loss": ("training loss", 1.0, 4, ""),
-    SECONDS: ("training time", 1.0, 2, " s"),
-}  # fmt: skip
+    "test_accuracy": (marked("test accuracy"), 100.0, 2, POINTS),
+    "valid_accuracy": (marked("validation accuracy"), 100.0, 2, POINTS),
+    "train_accuracy": (marked("training accuracy"), 100.0, 2, POINTS),
+    "gap": (marked("gap between training and validation accuracy"), 100.0, 2, POINTS),
+    "valid_spread": (marked("epoch-to-epoch spread of validation accuracy"), 100.0, 2, POINTS),
+    "valid_falls": (marked("mean fall of validation accuracy between epochs"), 100.0, 2, POINTS),
+    "test_loss": (marked("test loss"), 1.0, 4, PLAIN),
+    "valid_loss": (marked("validation loss"), 1.0, 4, PLAIN),
+    "train_loss": (marked("training loss"), 1.0, 4, PLAIN),
+    SECONDS: (marked("training time"), 1.0, 2, SECONDS_UNIT),
+}
 SHARES = ("runs", "signs")  # tests whose effect is a share of the seeds
+# The values of Verdict, as they are shown.
+SHOWN = {
+    Verdict.HOLDS: marked("holds"),
+    Verdict.UNRESOLVED: marked("unresolved"),
+    Verdict.REFUTED: marked("refuted"),
+    Verdict.TOO_SMALL: marked("too small to matter"),
+    Verdict.UNTESTABLE: marked("not testable"),
+}
+# Of several parts the one that decides.
+DECISIVE = {
+    Verdict.HOLDS: marked("the closest of {n}: {comparison}"),
+    Verdict.REFUTED: marked("the clearest of {n}: {comparison}"),
+    Verdict.UNRESOLVED: marked("the weakest of {n}: {comparison}"),
+    Verdict.TOO_SMALL: marked("the weakest of {n}: {comparison}"),
+}
+# Margins from one on, and up to one.
+LIMITS = {
+    Form.FAILS: (marked("with a line of {at} or more"), marked("with a line of {at} or less")),
+    Form.SIMILAR: (
+        marked("with a margin of {at} or more"),
+        marked("with a margin of {at} or less"),
+    ),
+    Form.GREATER: (
+        marked("with a limit of {at} or more"),
+        marked("with a limit of {at} or less"),
+    ),
+}
 
 
 def effect(judged: ClaimVerdict, part: Part) -> str:
     """+0.76 points (0.61 to 0.91); ratios as × 1.03 (0.98 to 1.08); shares in percent."""
     evidence = part.evidence
     assert evidence is not None
+    ends = (evidence.low, evidence.high)
     if evidence.test in SHARES:
-        low, high = (f"{100 * bound:.0f}" for bound in (evidence.low, evidence.high))
-        counted = "runs" if evidence.test == "runs" else "seeds"
-        return f"{100 * evidence.effect:.0f}% of {counted} ({low} to {high})"
-    if part.logs:
-        ratio, low, high = (
-            f"{_exp(v):.2f}" for v in (evidence.effect, evidence.low, evidence.high)
-        )
-        shown = "" if math.isnan(evidence.low) else f" ({low} to {high})".replace("inf", "∞")
-        return f"× {ratio}{shown}"
-    _, scale, digits, unit = WORDS[judged.claim.metric]
-    value = _signed(scale * evidence.effect, digits)
+        share = f"{100 * evidence.effect:.0f}"
+        value = t("{share}% of seeds", share=share)
+        if evidence.test == "runs":
+            value = t("{share}% of runs", share=share)
+        low, high = (_bound(100 * end, 0) for end in ends)
+    elif part.logs:
+        value = f"× {_exp(evidence.effect):.2f}"
+        low, high = (_bound(_exp(end), 2) for end in ends)
+    else:
+        _, scale, digits, _ = WORDS[judged.claim.metric]
+        value = _in_unit(_signed(scale * evidence.effect, digits), judged.claim.metric)
+        low, high = (_bound(scale * end, digits) for end in ends)
     if math.isnan(evidence.low):
-        return f"{value}{unit}"
-    low, high = (_bound(scale * bound, digits) for bound in (evidence.low, evidence.high))
-    return f"{value}{unit} ({low} to {high})"
+        return value
+    return t("{value} ({low} to {high})", value=value, low=low, high=high)
+
+
+def _in_unit(value: str, metric: str) -> str:
+    return t(WORDS[metric][3], value=value)
 
 
 def _exp(value: float) -> float:
@@ -70,92 +104,120 @@ def _bound(value: float, digits: int) -> str:
 def sentence(study: StoredGrid, judged: ClaimVerdict) -> str:
     """Returns the conclusion in the publication's words, the verdict, and what it rests on."""
     claim = judged.claim
-    text = f"“{claim.quote}”" if claim.quote else claim.says
+    text = f"“{t(claim.quote)}”" if claim.quote else t(claim.says)
     text += f" ({claim.where})" if claim.where else ""
-    word = judged.verdict.value.capitalize()
+    word = t(SHOWN[judged.verdict]).capitalize()
     return f"{text} {word}: {_basis(study, judged)}"
 
 
 def _basis(study: StoredGrid, judged: ClaimVerdict) -> str:
     if not judged.parts:
-        return judged.claim.reason
+        return t(judged.claim.reason)
     part = judged.decisive
     if part.evidence is None:
         return f"{_nothing(study, judged, part)} {_failures(study, judged)}".strip()
     text = _comparison(study, judged, part)
     if len(judged.parts) > 1:
-        which = {Verdict.HOLDS: "the closest", Verdict.REFUTED: "the clearest"}
-        text = f"{which.get(judged.verdict, 'the weakest')} of {len(judged.parts)}: {text}"
+        text = t(DECISIVE[judged.verdict], n=len(judged.parts), comparison=text)
     parts = [f"{text}.", *_details(study, judged, part), _end(study, judged, part)]
     return " ".join(filter(None, parts))
 
 
 def _nothing(study: StoredGrid, judged: ClaimVerdict, part: Part) -> str:
-    names = list(dict.fromkeys(study.cell(c).label for side in part.sides for c in side.cells))
+    labels = dict.fromkeys(study.cell(c).label for side in part.sides for c in side.cells)
+    names = t(" and ").join(labels)
     if part.left_out:
-        return f"There is no seed with which {' and '.join(names)} learn, so nothing is compared."
+        return t("There is no seed with which {names} learn, so nothing is compared.", names=names)
     if judged.claim.metric == SECONDS:
-        return "The times were not measured yet, so this cannot be tested."
-    return f"{' and '.join(names)} have no seed in common, so this cannot be tested."
+        return t("The times were not measured yet, so this cannot be tested.")
+    return t("{names} have no seed in common, so this cannot be tested.", names=names)
 
 
 def _comparison(study: StoredGrid, judged: ClaimVerdict, part: Part) -> str:
     evidence, claim = part.evidence, judged.claim
     assert evidence is not None
     if claim.form is Form.FAILS:
-        label = study.cell(part.sides[0].cell).label
-        failing = round(evidence.effect * evidence.n)
-        return f"{label} fails to learn with {failing} of {evidence.n} seeds"
-    name, scale, digits, unit = WORDS[claim.metric]
-    first, second = part.sides
+        return t(
+            "{network} fails to learn with {k} of {n} seeds",
+            network=study.cell(part.sides[0].cell).label,
+            k=round(evidence.effect * evidence.n),
+            n=evidence.n,
+        )
     if claim.by is By.WINS:
-        wins = round(evidence.effect * evidence.n)
-        subject, other = (_value(study, side, claim.metric) for side in (first, second))
-        return f"{subject} is above {other} with {wins} of {evidence.n} seeds"
-    difference = scale * evidence.effect
-    if first.cell is None and not part.logs:  # the cell is what a sentence is about
-        first, second, difference = second, first, -difference
-    subject = f"the {name} of {_side(study, first)}"
+        first, second = (_value(study, side, claim.metric) for side in part.sides)
+        return t(
+            "{first} is above {second} with {k} of {n} seeds",
+            first=first,
+            second=second,
+            k=round(evidence.effect * evidence.n),
+            n=evidence.n,
+        )
+    compared = _ratio(study, judged, part) if part.logs else _difference(study, judged, part)
     if claim.form is Form.SIMILAR:
-        allowed = f"{100 * part.margin:g}%" if part.logs else f"{scale * part.margin:g}{unit}"
-        found = f"{effect(judged, part)} that of" if part.logs else (
-            f"{abs(difference):.{digits}f}{unit} {_where(difference)} that of"
-        )  # fmt: skip
-        return f"{subject} is {found} {_side(study, second)}; {allowed} is allowed"
-    other = _number(second.number, claim.metric)
-    if second.cell is not None:
-        other = f"that of {_side(study, second)}"
+        allowed = f"{100 * part.margin:g}%"
+        if not part.logs:
+            allowed = _in_unit(f"{WORDS[claim.metric][1] * part.margin:g}", claim.metric)
+        return t("{comparison}; {allowed} is allowed", comparison=compared, allowed=allowed)
     if part.logs:
-        return f"{subject} is {effect(judged, part)} {other} ({evidence.n} rounds of timing)"
-    return (
-        f"{subject} is {abs(difference):.{digits}f}{unit} {_where(difference)} {other} "
-        f"({evidence.n} seeds)"
+        return t("{comparison} ({n} rounds of timing)", comparison=compared, n=evidence.n)
+    return t("{comparison} ({n} seeds)", comparison=compared, n=evidence.n)
+
+
+def _ratio(study: StoredGrid, judged: ClaimVerdict, part: Part) -> str:
+    first, second = part.sides
+    return t(
+        "{subject} is {ratio} {other}",
+        subject=_value(study, first, judged.claim.metric),
+        ratio=effect(judged, part),
+        other=_other(study, second, judged.claim.metric),
     )
+
+
+def _difference(study: StoredGrid, judged: ClaimVerdict, part: Part) -> str:
+    evidence, metric = part.evidence, judged.claim.metric
+    assert evidence is not None
+    _, scale, digits, _ = WORDS[metric]
+    first, second = part.sides
+    difference = scale * evidence.effect
+    if first.cell is None:  # the cell is what a sentence is about
+        first, second, difference = second, first, -difference
+    subject, other = _value(study, first, metric), _other(study, second, metric)
+    size = _in_unit(f"{abs(difference):.{digits}f}", metric)
+    if difference >= 0:
+        return t("{subject} is {size} above {other}", subject=subject, size=size, other=other)
+    return t("{subject} is {size} below {other}", subject=subject, size=size, other=other)
 
 
 def _value(study: StoredGrid, side: Term, metric: str) -> str:
     """the test accuracy of ReLU MLP; or the side's number."""
     if side.cell is None:
         return _number(side.number, metric)
-    return f"the {WORDS[metric][0]} of {_side(study, side)}"
+    return t("the {metric} of {side}", metric=t(WORDS[metric][0]), side=_side(study, side))
 
 
-def _where(difference: float) -> str:
-    return "above" if difference >= 0 else "below"
+def _other(study: StoredGrid, side: Term, metric: str) -> str:
+    """that of ReLU MLP; or the side's number."""
+    if side.cell is None:
+        return _number(side.number, metric)
+    return t("that of {side}", side=_side(study, side))
 
 
 def _number(number: float | None, metric: str) -> str:
     """1.00 points for a gap, 96.00% for an accuracy, 0.1000 for a loss."""
-    _, scale, digits, unit = WORDS[metric]
     if number is None:
         return ""
-    return f"{scale * number:.{digits}f}{'%' if metric.endswith('accuracy') else unit}"
+    _, scale, digits, _ = WORDS[metric]
+    value = f"{scale * number:.{digits}f}"
+    return f"{value}%" if metric.endswith("accuracy") else _in_unit(value, metric)
 
 
 def _side(study: StoredGrid, side: Term) -> str:
-    after = "" if side.epoch is None else f" after epoch {side.epoch}"
-    own = f"{study.cell(side.cell).label}{after}"
-    return own if side.minus is None else f"{own} minus {_side(study, side.minus)}"
+    own = study.cell(side.cell).label
+    if side.epoch is not None:
+        own = t("{network} after epoch {epoch}", network=own, epoch=side.epoch)
+    if side.minus is None:
+        return own
+    return t("{first} minus {second}", first=own, second=_side(study, side.minus))
 
 
 # --- details -----------------------------------------------------------------------------------
@@ -176,16 +238,21 @@ def _failures(study: StoredGrid, judged: ClaimVerdict) -> str:
     if judged.claim.metric == SECONDS:
         return ""
     names = dict.fromkeys(name for side in judged.decisive.sides for name in side.cells)
-    parts = []
-    for name in names:
-        cell = study.cell(name)
-        n, k = len(study.of(cell)), int(study.failing(cell, judged.claim.below).sum())
-        if n:
-            bound = f"at most {100 * most_failures(k, n):.0f}%"
-            if 2 * k > n:
-                bound = f"at least {100 - 100 * most_failures(n - k, n):.0f}%"
-            parts.append(f"{cell.label} {k} of {n} ({bound})")
-    return f"Runs that fail to learn: {', '.join(parts)}." if parts else ""
+    cells = [cell for cell in map(study.cell, names) if len(study.of(cell))]
+    networks = [_failures_of(study, cell, judged.claim.below) for cell in cells]
+    if not networks:
+        return ""
+    return t("Runs that fail to learn: {networks}.", networks=", ".join(networks))
+
+
+def _failures_of(study: StoredGrid, cell: Cell, below: float) -> str:
+    n, k = len(study.of(cell)), int(study.failing(cell, below).sum())
+    counts = {"network": cell.label, "k": k, "n": n}
+    if 2 * k > n:
+        least = 100 - 100 * most_failures(n - k, n)
+        return t("{network} {k} of {n} (at least {share:.0f}%)", share=least, **counts)
+    most = 100 * most_failures(k, n)
+    return t("{network} {k} of {n} (at most {share:.0f}%)", share=most, **counts)
 
 
 def images_interval(
@@ -219,7 +286,11 @@ def _images_sentence(study: StoredGrid, judged: ClaimVerdict, part: Part) -> str
     if interval is None:
         return ""
     low, high = (_bound(100 * bound, 2) for bound in interval)
-    return f"For other seeds and other test images: {low} to {high} points (95% interval)."
+    return t(
+        "For other seeds and other test images: {low} to {high} points (95% interval).",
+        low=low,
+        high=high,
+    )
 
 
 def single_runs(
@@ -240,9 +311,17 @@ def _single_runs(study: StoredGrid, judged: ClaimVerdict, part: Part) -> str:
     found = single_runs(study, judged, part)
     if found is None or math.isnan(found[0]):
         return ""
-    share, low, high = (f"{100 * value:.0f}" for value in found)
+    share, low, high = (100 * value for value in found)
     first, second = (_side(study, side) for side in part.sides)
-    return f"One run of {first} is above one run of {second} with {share}% ({low} to {high})."
+    return t(
+        "One run of {first} is above one run of {second} with {share:.0f}% ({low:.0f} to "
+        "{high:.0f}).",
+        first=first,
+        second=second,
+        share=share,
+        low=low,
+        high=high,
+    )
 
 
 def margins(judged: ClaimVerdict, part: Part) -> str:
@@ -250,11 +329,17 @@ def margins(judged: ClaimVerdict, part: Part) -> str:
     if part.at is None or part.evidence is None or not part.evidence.test:
         return ""
     holds, refuted = flips(judged, part)
-    words = [f"would hold {holds}"] if holds else []
-    words += [f"would be refuted {refuted}"] if refuted else []
-    if not words:
-        return "No other margin would decide it."
-    return f"With these seeds the conclusion {' and '.join(words)}."
+    if holds and refuted:
+        return t(
+            "With these seeds the conclusion would hold {holds} and would be refuted {refuted}.",
+            holds=holds,
+            refuted=refuted,
+        )
+    if holds:
+        return t("With these seeds the conclusion would hold {holds}.", holds=holds)
+    if refuted:
+        return t("With these seeds the conclusion would be refuted {refuted}.", refuted=refuted)
+    return t("No other margin would decide it.")
 
 
 def flips(judged: ClaimVerdict, part: Part) -> tuple[str, str]:
@@ -266,14 +351,12 @@ def flips(judged: ClaimVerdict, part: Part) -> tuple[str, str]:
     ends = _ends(judged, part)
     ends = ends if rising else ends[::-1]  # from a margin that is hard to hold to an easy one
     hold, refute = flip_at(judged, part, *ends)
-    way, other = ("or more", "or less") if rising else ("or less", "or more")
-    words = {Form.FAILS: "a line of", Form.SIMILAR: "a margin of"}
-    what = words.get(claim.form, "a limit of")
+    more, less = LIMITS[claim.form]
 
-    def spelled(at: float | None, side: str) -> str:
-        return "" if at is None else f"with {what} {_margin(judged, part, at)} {side}"
+    def spelled(at: float | None, limit: str) -> str:
+        return "" if at is None else t(limit, at=_margin(judged, part, at))
 
-    return spelled(hold, way), spelled(refute, other)
+    return spelled(hold, more if rising else less), spelled(refute, less if rising else more)
 
 
 def flip_at(
@@ -308,38 +391,41 @@ def _ends(judged: ClaimVerdict, part: Part) -> tuple[float, float]:
 
 
 def _margin(judged: ClaimVerdict, part: Part, at: float) -> str:
+    metric = judged.claim.metric
     if judged.claim.form is Form.FAILS:
-        return f"{100 * at:.1f}% test accuracy"
+        return t("{at:.1f}% test accuracy", at=100 * at)
     if judged.claim.form is Form.SIMILAR:
-        _, scale, digits, unit = WORDS[judged.claim.metric]
-        return f"{100 * at:.1f}%" if part.logs else f"{scale * at:.{digits}f}{unit}"
-    return _number(at, judged.claim.metric)
+        _, scale, digits, _ = WORDS[metric]
+        return f"{100 * at:.1f}%" if part.logs else _in_unit(f"{scale * at:.{digits}f}", metric)
+    return _number(at, metric)
 
 
 def _end(study: StoredGrid, judged: ClaimVerdict, part: Part) -> str:
     """Says with how many seeds the conclusion was decided, or why it is open."""
-    evidence = part.evidence
+    evidence, at = part.evidence, resolved_at(judged)
     assert evidence is not None
-    counted = "rounds" if judged.claim.metric == SECONDS else "seeds"
-    at = resolved_at(judged)
-    if at is not None:
-        return f"Decided with {at} {counted}." if at > 1 else ""
-    return why_open(study, judged, part, evidence)
+    if at is None:
+        return why_open(study, judged, part, evidence)
+    if at == 1:
+        return ""
+    if judged.claim.metric == SECONDS:
+        return t("Decided with {n} rounds.", n=at)
+    return t("Decided with {n} seeds.", n=at)
 
 
 def why_open(study: StoredGrid, judged: ClaimVerdict, part: Part, evidence: Evidence) -> str:
     """Says why an unresolved conclusion is open, and why no more seeds were trained."""
     if not evidence.test:
-        return (
-            "One seed does not tell what others would give."
-            if evidence.n == 1
-            else "The seeds do not differ, so chance cannot be estimated."
-        )
+        if evidence.n == 1:
+            return t("One seed does not tell what others would give.")
+        return t("The seeds do not differ, so chance cannot be estimated.")
     if judged.claim.metric == SECONDS:
-        return f"These {evidence.n} rounds do not decide it."
+        return t("These {n} rounds do not decide it.", n=evidence.n)
     rounds = study.until_resolved
     if rounds is None:
-        return f"These {evidence.n} seeds do not decide it."
+        return t("These {n} seeds do not decide it.", n=evidence.n)
     if rounds["end"] == "complete":
-        return f"Open after {rounds['most']} seeds, the most that the study file allows."
-    return f"Open: the run was {rounds['end']} after {evidence.n} seeds."
+        return t("Open after {n} seeds, the most that the study file allows.", n=rounds["most"])
+    if rounds["end"] == "stopped":
+        return t("Open: the run was stopped after {n} seeds.", n=evidence.n)
+    return t("Open: the run was out of time after {n} seeds.", n=evidence.n)

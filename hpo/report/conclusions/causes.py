@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from hpo.analysis.causes import measured, too_long, vanishing
+from hpo.language import t
 from hpo.report.blocks.grid_tables import data_text
 from hpo.report.blocks.page import Block, Picture, Section
 from hpo.report.figures import causes as figures
@@ -16,31 +17,38 @@ from hpo.study.file import Cell
 def sections(study: StoredGrid) -> list[Section]:
     """Returns the section on presumed causes: what was presumed, whether it is seen, a figure."""
     blocks = [block for cause in study.file.causes for block in _blocks(study, cause)]
-    return [Section(title="Why networks fail", blocks=blocks)] if blocks else []
+    return [Section(title=t("Why networks fail"), blocks=blocks)] if blocks else []
 
 
 def _blocks(study: StoredGrid, cause: Cause) -> list[Block]:
     cell, beside = (study.cell(name) for name in (cause.cell, cause.beside))
     where = f" ({cause.where})" if cause.where else ""
-    quotation = (
-        f"“{cause.quote}”{where}" if cause.quote else f"{cell.label}: {cause.presumes}{where}."
-    )
+    quotation = f"“{t(cause.quote)}”{where}"
+    if not cause.quote:
+        quotation = f"{cell.label}: {t(cause.presumes)}{where}."
     ours, theirs = (measured(study, of) for of in (cell, beside))
     if not ours or not theirs:
-        missing = cell if not ours else beside
-        return [
-            f"{quotation} There are no diagnostics of {missing.label}, so this cannot be checked: "
-            "it was trained without `diagnostics = true`, or none of its runs has finished."
-        ]
+        missing = t(
+            "There are no diagnostics of {network}, so this cannot be checked: it was trained "
+            "without `diagnostics = true`, or none of its runs has finished.",
+            network=(cell if not ours else beside).label,
+        )
+        return [f"{quotation} {missing}"]
     looked_for = vanishing if cause.presumes == "vanishing gradients" else too_long
     seen = looked_for(ours, theirs, cell, beside)
     sentences = [quotation, f"{seen.verdict}: {seen.text}"]
     picture = Picture(
         file=f"causes-{cause.cell}.svg",
         svg=figures.causes([(cell.label, ours), (beside.label, theirs)]),
-        alt=f"Gradients, updates and quiet units of {cell.label} beside {beside.label}, by epoch "
-        "and layer.",
-        caption=f"Of each layer, the median over the seeds after each epoch. {data_text(study)}.",
+        alt=t(
+            "Gradients, updates and quiet units of {network} beside {other}, by epoch and layer.",
+            network=cell.label,
+            other=beside.label,
+        ),
+        caption=t(
+            "Of each layer, the median over the seeds after each epoch. {data}.",
+            data=data_text(study),
+        ),
     )
     return [" ".join([*sentences, *_intervention(study, cell, cause)]), picture]
 
@@ -54,8 +62,8 @@ def _intervention(study: StoredGrid, cell: Cell, cause: Cause) -> Sequence[str]:
         same = _without_lr(other.config) == _without_lr(cell.config)
         learns = len(study.of(other)) and not study.fails(other)
         if same and learns and other.config.lr < cell.config.lr:
-            return [f"At {other.config.lr:g} the same network learns with every seed."]
-    return ["Only a run at a lower rate would prove it the cause; this study has none."]
+            return [t("At {lr:g} the same network learns with every seed.", lr=other.config.lr)]
+    return [t("Only a run at a lower rate would prove it the cause; this study has none.")]
 
 
 def _without_lr(config: Config) -> dict[str, Any]:

@@ -5,50 +5,60 @@ from collections.abc import Sequence
 
 from hpo.analysis.claims import ClaimVerdict, Part, claim_verdicts
 from hpo.analysis.evidence import LEVEL
+from hpo.language import marked, t
 from hpo.report.blocks.grid_tables import data_text
 from hpo.report.blocks.page import Block, Section, VerdictRow, Verdicts, interval_svg, path_svg
 from hpo.report.conclusions.basis import SHARES, WORDS, effect, sentence
 from hpo.storage.results import StoredGrid
 from hpo.study.claims import Form
 
-KEY = """
-Effect: the first side minus the second, of the part that decides. Drawn: its 95% interval, which is
-valid however often the study is looked at. The upright line is no difference, or half of the seeds;
-a band is what counts as similar. Each row has a scale of its own, alike to both sides, with its end
-at the right. p: two-sided, after correction for the number of conclusions. A click on a conclusion
-shows its quotation, what the verdict rests on, and the evidence seed by seed: for it (solid),
-against it (dashed), too small to matter (dotted), and what a verdict needs (grey).
-"""
+TESTS = {
+    "t": marked("t, n = {n}"),
+    "signs": marked("signs, n = {n}"),
+    "runs": marked("runs, n = {n}"),
+    "": marked("none, n = {n}"),
+}
+KEY = marked(
+    "Effect: the first side minus the second, of the part that decides. Drawn: its 95% interval, "
+    "which is valid however often the study is looked at. The upright line is no difference, or "
+    "half of the seeds; a band is what counts as similar. Each row has a scale of its own, alike "
+    "to both sides, with its end at the right. p: two-sided, after correction for the number of "
+    "conclusions. A click on a conclusion shows its quotation, what the verdict rests on, and "
+    "the evidence seed by seed: for it (solid), against it (dashed), too small to matter "
+    "(dotted), and what a verdict needs (grey)."
+)
 METHOD = (
-    """
-A conclusion holds if the seeds support it and chance alone is an unlikely reason. It is refuted if
-the seeds contradict it as clearly, too small to matter if the difference is clearly below what the
-study file calls of interest, and unresolved otherwise. A conclusion that this design cannot test is
-not counted.
-""",
-    """
-Two questions are kept apart. Does a network learn? A run fails if it diverges or ends below the
-test accuracy that counts as learning; the bound beside each count is one-sided, 95% (Clopper and
-Pearson 1934). How good is it where it learns? Networks are compared over the seeds with which all
-of them learn, in pairs of seeds. Where the study file says so (by = "wins"), the signs of all pairs
-are compared instead, and a run that diverged is the worst.
-""",
-    """
-The evidence is an e-process: a bet against "no difference" that starts at 1, is renewed with each
-seed, and in the long run cannot grow if there is no difference. It exceeds 20 at any time with a
-chance of at most 5%, so p = 1 / (its maximum so far) is valid at any number of seeds, and a study
-may be continued or stopped at will. Means: the t-test with a right Haar prior for the standard
-deviation and a half-normal prior, of standard deviation 1, for mean / standard deviation (Lai 1976;
-Pérez-Ortiz et al. 2024). Shares: a prior that is even from one half to 1. The t-test assumes that
-differences are roughly normal; signs assume nothing.
-""",
-    """
-Holm's correction (1979) over all conclusions that can be tested keeps the chance of any false
-verdict at 5% or less. Intervals are 95% each, without correction. A conclusion of several parts
-holds if each part does, and is refuted if one part is (Berger 1982). The verdicts cover the
-randomness of split, initial weights and batch order in this protocol; training times only this
-machine; and no other data.
-""",
+    marked(
+        "A conclusion holds if the seeds support it and chance alone is an unlikely reason. It "
+        "is refuted if the seeds contradict it as clearly, too small to matter if the difference "
+        "is clearly below what the study file calls of interest, and unresolved otherwise. A "
+        "conclusion that this design cannot test is not counted."
+    ),
+    marked(
+        "Two questions are kept apart. Does a network learn? A run fails if it diverges or ends "
+        "below the test accuracy that counts as learning; the bound beside each count is "
+        "one-sided, 95% (Clopper and Pearson 1934). How good is it where it learns? Networks are "
+        "compared over the seeds with which all of them learn, in pairs of seeds. Where the "
+        'study file says so (by = "wins"), the signs of all pairs are compared instead, and a '
+        "run that diverged is the worst."
+    ),
+    marked(
+        'The evidence is an e-process: a bet against "no difference" that starts at 1, is '
+        "renewed with each seed, and in the long run cannot grow if there is no difference. It "
+        "exceeds 20 at any time with a chance of at most 5%, so p = 1 / (its maximum so far) is "
+        "valid at any number of seeds, and a study may be continued or stopped at will. Means: "
+        "the t-test with a right Haar prior for the standard deviation and a half-normal prior, "
+        "of standard deviation 1, for mean / standard deviation (Lai 1976; Pérez-Ortiz et al. "
+        "2024). Shares: a prior that is even from one half to 1. The t-test assumes that "
+        "differences are roughly normal; signs assume nothing."
+    ),
+    marked(
+        "Holm's correction (1979) over all conclusions that can be tested keeps the chance of "
+        "any false verdict at 5% or less. Intervals are 95% each, without correction. A "
+        "conclusion of several parts holds if each part does, and is refuted if one part is "
+        "(Berger 1982). The verdicts cover the randomness of split, initial weights and batch "
+        "order in this protocol; training times only this machine; and no other data."
+    ),
 )
 
 
@@ -61,31 +71,36 @@ def _verdicts(study: StoredGrid) -> Section:
     judged = claim_verdicts(study)
     table = Verdicts(
         rows=[_row(study, of) for of in judged],
-        caption=f"{data_text(study)}. {' '.join(KEY.split())}",
+        caption=f"{data_text(study)}. {t(KEY)}",
     )
-    return Section(title="Which conclusions hold", blocks=[table, *changes(study)])
+    return Section(title=t("Which conclusions hold"), blocks=[table, *changes(study)])
 
 
 def changes(study: StoredGrid) -> list[str]:
     """Returns a sentence per change of the claims after the first trial."""
     return [
-        f"The conclusions were changed after {change['trials']} trainings, when results could be "
-        f"known. Dropped or changed: {_quoted(change['dropped'])}. New or changed: "
-        f"{_quoted(change['added'])}. Dropped ones still count in the correction."
+        t(
+            "The conclusions were changed after {n} trainings, when results could be known. "
+            "Dropped or changed: {dropped}. New or changed: {added}. Dropped ones still count in "
+            "the correction.",
+            n=change["trials"],
+            dropped=_quoted(change["dropped"]),
+            added=_quoted(change["added"]),
+        )
         for change in study.claim_changes
     ]
 
 
 def _quoted(sentences: Sequence[str]) -> str:
-    return "; ".join(f"“{sentence}”" for sentence in sentences) or "none"
+    return "; ".join(f"“{t(sentence)}”" for sentence in sentences) or t("none")
 
 
 def method_sections(study: StoredGrid) -> list[Section]:
     """Returns the section on how the claims were tested."""
     if not study.file.claims:
         return []
-    blocks: list[Block] = [" ".join(text.split()) for text in METHOD]
-    return [Section(title="How the conclusions were tested", blocks=blocks)]
+    blocks: list[Block] = [t(text) for text in METHOD]
+    return [Section(title=t("How the conclusions were tested"), blocks=blocks)]
 
 
 def _path(judged: ClaimVerdict) -> str:
@@ -104,14 +119,14 @@ def _path(judged: ClaimVerdict) -> str:
 def _row(study: StoredGrid, judged: ClaimVerdict) -> VerdictRow:
     number, drawing, test, p = "–", "", "–", "–"
     if judged.parts:
-        part, test = judged.decisive, "no runs"
+        part, test = judged.decisive, t("no runs")
         if part.evidence is not None:
             number, drawing = effect(judged, part), _forest(judged, part)
-            test = f"{part.evidence.test or 'none'}, n = {part.evidence.n}"
+            test = t(TESTS[part.evidence.test], n=part.evidence.n)
             p = _p(judged.p) if part.evidence.test else "–"
     return VerdictRow(
         verdict=judged.verdict.value,
-        claim=judged.claim.says,
+        claim=t(judged.claim.says),
         where=judged.claim.where or "–",
         effect=number,
         drawing=drawing,

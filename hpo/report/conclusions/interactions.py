@@ -7,6 +7,7 @@ from itertools import product
 import numpy as np
 
 from hpo.analysis.components import Component, factorial
+from hpo.language import t
 from hpo.report.blocks.grid_tables import data_text
 from hpo.report.blocks.page import Block, Picture, Section, Table
 from hpo.report.figures import grid as figures
@@ -42,13 +43,17 @@ def sections(study: StoredGrid) -> list[Section]:
     found = factorial(values, list(levels))
     together = sum(c.share for c in found if len(c.of) > 1)
     blocks: list[Block] = [
-        f"Every combination of {listed(list(levels))} was trained, so it can be seen whether the "
-        "effect of one depends on another. Interactions, which a study that changes one thing at a "
-        f"time cannot see, make {100 * together:.0f}% of the differences between networks here.",
+        t(
+            "Every combination of {names} was trained, so it can be seen whether the effect of one "
+            "depends on another. Interactions, which a study that changes one thing at a time "
+            "cannot see, make {share:.0f}% of the differences between networks here.",
+            names=listed(list(levels)),
+            share=100 * together,
+        ),
         _table(study, found, len(values)),
         _picture(study, levels, values),
     ]
-    return [Section(title="Do hyperparameters interact?", blocks=blocks)]
+    return [Section(title=t("Do hyperparameters interact?"), blocks=blocks)]
 
 
 def _values(study: StoredGrid, levels: Levels) -> np.ndarray:
@@ -67,19 +72,33 @@ def _table(study: StoredGrid, found: Sequence[Component], seeds: int) -> Table:
     rows = [
         [
             " × ".join(component.of),
-            "effect" if len(component.of) == 1 else "interaction",
+            t("effect") if len(component.of) == 1 else t("interaction"),
             f"{100 * component.share:.1f}%",
-            f"{100 * component.low:.1f} to {100 * component.high:.1f}%",
+            t(
+                "{low:.1f} to {high:.1f}%",
+                low=100 * component.low,
+                high=100 * component.high,
+            ),
         ]
         for component in sorted(found, key=lambda component: -component.share)
     ]
     return Table(
-        headers=["Hyperparameters", "Kind", "Share of the variance", "95% interval"],
+        headers=[
+            t("Hyperparameters"),
+            t("Kind"),
+            t("Share of the variance"),
+            t("95% interval"),
+        ],
         rows=rows,
-        caption=f"{data_text(study)}. Variance between the mean test accuracies of the "
-        f"{len(study.file.cells)} networks over {seeds} seeds, runs that fail to learn "
-        "included, split as in an analysis of variance; an interaction is what its parts do not "
-        "explain one by one. Intervals: bootstrap over the seeds.",
+        caption=t(
+            "{data}. Variance between the mean test accuracies of the {networks} networks over "
+            "{seeds} seeds, runs that fail to learn included, split as in an analysis of variance; "
+            "an interaction is what its parts do not explain one by one. Intervals: bootstrap over "
+            "the seeds.",
+            data=data_text(study),
+            networks=len(study.file.cells),
+            seeds=seeds,
+        ),
     )
 
 
@@ -101,9 +120,16 @@ def _picture(study: StoredGrid, levels: Levels, values: np.ndarray) -> Picture:
     return Picture(
         file="interactions.svg",
         svg=figures.interactions(panels[:4], across),
-        alt=f"Mean test accuracy over {across}, a line for each {line}.",
-        caption=f"Mean test accuracy over {across}, a line for each {line}, a dot for each seed. "
-        f"Lines that are not parallel are an interaction. {data_text(study)}.",
+        alt=t(
+            "Mean test accuracy over {across}, a line for each {line}.", across=across, line=line
+        ),
+        caption=t(
+            "Mean test accuracy over {across}, a line for each {line}, a dot for each seed. Lines "
+            "that are not parallel are an interaction. {data}.",
+            across=across,
+            line=line,
+            data=data_text(study),
+        ),
     )
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from hpo.analysis.components import IMAGES, Component, Spread, crossed
 from hpo.analysis.hypothesis_tests import prediction_interval
 from hpo.analysis.statistics import ranked_right, seeds_needed, summarize
+from hpo.language import marked, t
 from hpo.report.blocks.grid_tables import DIGITS, SCALE, data_text
 from hpo.report.blocks.page import Block, Header, Section, Table
 from hpo.storage.results import StoredGrid
@@ -19,8 +20,12 @@ from hpo.study.file import BLOCK, COLUMNS, Cell
 
 DIFFERENCES = (0.1, 0.2, 0.5, 1.0)  # points of test accuracy
 RESULTS = ("test_accuracy", "test_loss")
-PREDICTED = ("reported", "one more run", "reported is")
-NAMES = {"split": "split", "weights": "initial weights", "order": "batch order"}
+PREDICTED = (marked("reported"), marked("one more run"), marked("reported is"))
+NAMES = {
+    "split": marked("split"),
+    "weights": marked("initial weights"),
+    "order": marked("batch order"),
+}
 RESAMPLES = 2_000
 
 
@@ -43,7 +48,7 @@ def sections(study: StoredGrid) -> list[Section]:
     if std > 0:
         blocks.append(_power_table(study, std))
     blocks.append(_sentences(found))
-    return [Section(title="Where the spread comes from", blocks=blocks)]
+    return [Section(title=t("Where the spread comes from"), blocks=blocks)]
 
 
 def lead(study: StoredGrid) -> list[str]:
@@ -53,7 +58,9 @@ def lead(study: StoredGrid) -> list[str]:
         largest = max(network.spread.components, key=lambda component: component.share)
         share = f"{100 * largest.share:.0f}%"
         parts.append(f"{_name(largest).lower()}, {share} ({network.cell.config.brief})")
-    return [f"The largest part of the spread between runs: {'; '.join(parts)}."] if parts else []
+    if not parts:
+        return []
+    return [t("The largest part of the spread between runs: {parts}.", parts="; ".join(parts))]
 
 
 @lru_cache(maxsize=1)  # the first sentence and the section need the same
@@ -82,40 +89,44 @@ def _crossed(study: StoredGrid, cell: Cell) -> Crossed | None:
 
 
 def _spread_table(study: StoredGrid, networks: Sequence[Crossed]) -> Table:
-    headers: list[Header] = ["Drawn anew"]
-    headers += [(network.cell.config.brief, ("share", "95% interval")) for network in networks]
+    headers: list[Header] = [t("Drawn anew")]
+    columns = (t("share"), t("95% interval"))
+    headers += [(network.cell.config.brief, columns) for network in networks]
     parts = zip(*(network.spread.components for network in networks), strict=True)
     rows = [[_name(row[0]), *(text for c in row for text in _share(c))] for row in parts]
-    total = ["All, sd in points"]
+    total = [t("All, sd in points")]
     for network in networks:
         spread = network.spread
-        low, high = (f"{100 * value:.2f}" for value in (spread.low, spread.high))
-        total += [f"{100 * spread.std:.2f}", f"{low} to {high}"]
-    counts = ", ".join(f"{network.accuracies.size} runs" for network in networks)
+        low, high = 100 * spread.low, 100 * spread.high
+        total += [f"{100 * spread.std:.2f}", t("{low:.2f} to {high:.2f}", low=low, high=high)]
+    counts = ", ".join(t("{n} runs", n=network.accuracies.size) for network in networks)
     return Table(
         headers=headers,
         rows=[*rows, total],
-        caption=f"{data_text(study)}; {counts}. Shares of the variance of test accuracy between "
-        "runs, which add up to 100%. Runs are crossed: two splits, two initial weights and two "
-        "batch orders in all combinations, in blocks with new draws each. A row of two or three "
-        "sources: what they do only together. Test images: what would go with many more of them. "
-        "Variance components by expected mean squares; intervals by generalized pivotal "
-        "quantities.",
+        caption=t(
+            "{data}; {runs}. Shares of the variance of test accuracy between runs, which add up to "
+            "100%. Runs are crossed: two splits, two initial weights and two batch orders in all "
+            "combinations, in blocks with new draws each. A row of two or three sources: what they "
+            "do only together. Test images: what would go with many more of them. Variance "
+            "components by expected mean squares; intervals by generalized pivotal quantities.",
+            data=data_text(study),
+            runs=counts,
+        ),
     )
 
 
 def _name(component: Component) -> str:
     if component.of == IMAGES:
-        return "Test images (few)"
+        return t("Test images (few)")
     if component.of == SOURCES:
-        return "All three together"
-    text = " × ".join(NAMES[name] for name in component.of)
+        return t("All three together")
+    text = " × ".join(t(NAMES[name]) for name in component.of)
     return text[0].upper() + text[1:]
 
 
 def _share(component: Component) -> tuple[str, str]:
     share, low, high = (100 * v for v in (component.share, component.low, component.high))
-    return f"{share:.0f}%", f"{low:.0f} to {high:.0f}%"
+    return f"{share:.0f}%", t("{low:.0f} to {high:.0f}%", low=low, high=high)
 
 
 # --- what one seed tells -----------------------------------------------------------------------
@@ -125,18 +136,22 @@ def _power_table(study: StoredGrid, std: float) -> Table:
     std *= 100
     rows = [
         [
-            f"{difference:g} points",
+            t("{value} points", value=f"{difference:g}"),
             f"{100 * ranked_right(difference, std):.0f}%",
             str(seeds_needed(difference, std)),
         ]
         for difference in DIFFERENCES
     ]
     return Table(
-        headers=["True difference", "One run each ranks them right", "Seeds needed"],
+        headers=[t("True difference"), t("One run each ranks them right"), t("Seeds needed")],
         rows=rows,
-        caption=f"{data_text(study)}. For two networks whose runs spread by {std:.2f} points "
-        "each, all three drawn anew. Seeds needed: of each network, without pairs, for a t-test at "
-        "5% that looks once to find the difference four times of five.",
+        caption=t(
+            "{data}. For two networks whose runs spread by {std:.2f} points each, all three drawn "
+            "anew. Seeds needed: of each network, without pairs, for a t-test at 5% that looks "
+            "once to find the difference four times of five.",
+            data=data_text(study),
+            std=std,
+        ),
     )
 
 
@@ -152,10 +167,11 @@ def _chance(network: Crossed) -> str:
     if not std > 0:
         return ""
     apart = 1.96 * math.sqrt(2) * std
-    return (
-        f"Two runs of {network.cell.config.brief} differ by more than {apart:.2f} points one time "
-        "in twenty, by chance alone: a smaller difference between single runs of two networks "
-        "tells nothing."
+    return t(
+        "Two runs of {network} differ by more than {apart:.2f} points one time in twenty, by "
+        "chance alone: a smaller difference between single runs of two networks tells nothing.",
+        network=network.cell.config.brief,
+        apart=apart,
     )
 
 
@@ -166,10 +182,13 @@ def _apart(a: Crossed, b: Crossed) -> str:
     spread = 100 * math.hypot(a.spread.std, b.spread.std) / math.sqrt(2)
     if not spread > 0:
         return ""
-    return (
-        f"{better.cell.config.brief} is {abs(gap):.2f} points more accurate than "
-        f"{worse.cell.config.brief}; one run of each would have ranked them so with "
-        f"{100 * ranked_right(abs(gap), spread):.0f}%."
+    return t(
+        "{better} is {gap:.2f} points more accurate than {worse}; one run of each would have "
+        "ranked them so with {right:.0f}%.",
+        better=better.cell.config.brief,
+        gap=abs(gap),
+        worse=worse.cell.config.brief,
+        right=100 * ranked_right(abs(gap), spread),
     )
 
 
@@ -184,13 +203,32 @@ def _correlation(a: Crossed, b: Crossed) -> str:
     drawn = [_r(ours[row], theirs[row]) for row in rows]
     low, high = np.nanpercentile(drawn, (2.5, 97.5))
     r = _r(ours, theirs)
-    needed = f"{100 * abs(r):.0f}% {'fewer' if r > 0 else 'more'} seeds than the table says"
+    found = t(
+        "Over the same seeds the accuracies of {a} and {b} correlate with r = {r:.2f} (95% "
+        "interval {low} to {high})",
+        a=a.cell.config.brief,
+        b=b.cell.config.brief,
+        r=r,
+        low=f"{low:.2f}".replace("-", "−"),
+        high=f"{high:.2f}".replace("-", "−"),
+    )
     if low <= 0 <= high:
-        needed = "about as many seeds as the table says"
-    interval = f"95% interval {low:.2f} to {high:.2f}".replace("-", "−")
-    return (
-        f"Over the same seeds the accuracies of {a.cell.config.brief} and {b.cell.config.brief} "
-        f"correlate with r = {r:.2f} ({interval}), so comparisons in pairs of seeds need {needed}."
+        return t(
+            "{found}, so comparisons in pairs of seeds need about as many seeds as the table says.",
+            found=found,
+        )
+    if r > 0:
+        return t(
+            "{found}, so comparisons in pairs of seeds need {share:.0f}% fewer seeds than the "
+            "table says.",
+            found=found,
+            share=100 * r,
+        )
+    return t(
+        "{found}, so comparisons in pairs of seeds need {share:.0f}% more seeds than the table "
+        "says.",
+        found=found,
+        share=-100 * r,
     )
 
 
@@ -212,15 +250,19 @@ def predictions(study: StoredGrid) -> list[Section]:
     ]
     if not rows:
         return []
+    below = [t(header) for header in PREDICTED]
     table = Table(
-        headers=["Model", *((COLUMNS[column], PREDICTED) for column in columns), "Seeds"],
+        headers=[t("Model"), *((t(COLUMNS[column]), below) for column in columns), t("Seeds")],
         rows=rows,
-        caption=f"{data_text(study)}. One more run: 95% prediction interval from the seeds "
-        "(Student's t), as CORE-Bench grades replications (Siegel et al. 2024, "
-        "arXiv:2409.11363); where runs fail to learn, their range, which holds one more of n + 1 "
-        "runs with probability (n − 1)/(n + 1).",
+        caption=t(
+            "{data}. One more run: 95% prediction interval from the seeds (Student's t), as "
+            "CORE-Bench grades replications (Siegel et al. 2024, arXiv:2409.11363); where runs "
+            "fail to learn, their range, which holds one more of n + 1 runs with probability "
+            "(n − 1)/(n + 1).",
+            data=data_text(study),
+        ),
     )
-    return [Section(title="Would one more run give what was reported?", blocks=[table])]
+    return [Section(title=t("Would one more run give what was reported?"), blocks=[table])]
 
 
 def _reports(cell: Cell, column: str) -> bool:
@@ -239,7 +281,7 @@ def _prediction(study: StoredGrid, cell: Cell, which: int, columns: Sequence[str
             continue
         low, high = (round(bound, DIGITS[column]) for bound in bounds)  # as exact as is printed
         value = round(SCALE[column] * value, DIGITS[column])
-        place = "below" if value < low else "above" if value > high else "inside"
+        place = t("below") if value < low else t("above") if value > high else t("inside")
         line += [_number(value, column), f"{_number(low, column)}–{_number(high, column)}", place]
     return [*line, str(len(rows))] if len(rows) else []
 

@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.axis import XAxis, YAxis
 from matplotlib.ticker import FuncFormatter, Locator, LogLocator, MaxNLocator, NullLocator
 
+from hpo.language import t
 from hpo.report.figures.style import fit, width
 
 GOLDEN = 0.618034  # its multiples fill the unit interval evenly: jitter without randomness
@@ -59,6 +60,11 @@ def is_log(parameter: Parameter) -> bool:
     return parameter.log and levels_of(parameter) is None
 
 
+def axis_name(parameter: Parameter, name: str) -> str:
+    """Returns the name, with a word on the axis's scale."""
+    return t("{name} (log scale)", name=name) if is_log(parameter) else name
+
+
 def places_of(parameter: Parameter) -> np.ndarray:
     """Returns each trial's place on the axis, spread over its strip; NaN without a value."""
     levels = levels_of(parameter)
@@ -81,9 +87,14 @@ def set_scale(axis: XAxis | YAxis, parameter: Parameter, inches: float) -> None:
         axis.axes.set(**{f"{which}lim": (-0.5, max(len(levels), 1) - 0.5)})
         for label in axis.get_ticklabels() if which == "x" and _turned(levels, inches) else ():
             label.set(rotation=_angle(levels), ha="right", va="center", rotation_mode="anchor")
-        return
+    else:
+        set_number_scale(axis, parameter)
+
+
+def set_number_scale(axis: XAxis | YAxis, parameter: Parameter) -> None:
+    """Sets ticks and scale of an axis of numbers, be they few."""
     if parameter.log:
-        axis.axes.set(**{f"{which}scale": "log"})
+        axis.axes.set(**{f"{axis.axis_name}scale": "log"})
     axis.set_major_locator(_locator(parameter))
     axis.set_minor_locator(NullLocator())
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))

@@ -9,15 +9,16 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
+from hpo.language import marked, t
 from hpo.report.figures.style import COLOURS, blank, drawing, short, svg_text
 from hpo.report.figures.tooltips import tip
 
 ROWS = {
-    "gradient_norm": "Gradient norm",
-    "largest_update": "Largest update /\nweight",
-    "quiet": "Quiet units (%)",
+    "gradient_norm": marked("Gradient norm"),
+    "largest_update": marked("Largest update /\nweight"),
+    "quiet": marked("Quiet units (%)"),
 }
-QUIET = {"dead": "dead", "saturated": "saturated"}
+QUIET = {"dead": marked("dead"), "saturated": marked("saturated")}
 
 # {measure: (seeds, epochs, layers)}, see diagnosis.Diagnosis.
 Measures = Mapping[str, NDArray[np.float64]]
@@ -38,16 +39,14 @@ def causes(networks: Sequence[tuple[str, Measures]]) -> str:
             grid[0, column].set_title(short(label), loc="left", fontweight="bold")
             for axes, row in zip(grid[:, column], rows, strict=True):
                 _panel(axes, measures, row)
-            grid[-1, column].set_xlabel("Epoch")
+            grid[-1, column].set_xlabel(t("Epoch"))
             grid[-1, column].xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         for axes, row in zip(grid[:, 0], rows, strict=True):
-            axes.set_ylabel(ROWS[row])
+            axes.set_ylabel(t(ROWS[row]))
         figure.align_ylabels(grid[:, 0])
         handles = [Line2D([], [], color=shade, linewidth=2) for shade in _shades(2)]
-        figure.legend(
-            handles, ["first layer, at the input", "last layer"], loc="lower right", ncols=2,
-            borderaxespad=0.2,
-        )  # fmt: skip
+        labels = [t("first layer, at the input"), t("last layer")]
+        figure.legend(handles, labels, loc="lower right", ncols=2, borderaxespad=0.2)
         return svg_text(figure)
 
 
@@ -60,11 +59,11 @@ def _panel(axes: Axes, measures: Measures, row: str) -> None:
     if row == "quiet":
         axes.set_ylim(-4, 104)
         if not name:
-            note = "not of this activation"
+            note = t("not of this activation")
             axes.annotate(note, (0.5, 0.5), xycoords="axes fraction", ha="center")
             return
         axes.annotate(
-            QUIET[name], (1, 0.5), xytext=(-4, 0), xycoords="axes fraction", ha="right",
+            t(QUIET[name]), (1, 0.5), xytext=(-4, 0), xycoords="axes fraction", ha="right",
             textcoords="offset points", fontsize=8, color="#555555",
         )  # fmt: skip
     else:
@@ -83,8 +82,14 @@ def _panel(axes: Axes, measures: Measures, row: str) -> None:
 
 def _line_text(layer: int, layers: int, values: NDArray[np.float64]) -> str:
     """layer 1 of 7: 2.1e-05 in epoch 1, 1.9e-05 in epoch 10."""
-    ends = f"{values[0]:.2g} in epoch 1, {values[-1]:.2g} in epoch {len(values)}"
-    return f"layer {layer + 1} of {layers}: {ends}"
+    return t(
+        "layer {layer} of {layers}: {first:.2g} in epoch 1, {last:.2g} in epoch {epoch}",
+        layer=layer + 1,
+        layers=layers,
+        first=values[0],
+        last=values[-1],
+        epoch=len(values),
+    )
 
 
 def _median(values: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
+from hpo.language import t
 from hpo.report.figures.style import BLACK, GREY, blank, drawing, fit, svg_text, width
 
 ACROSS = 8  # images in a row
@@ -67,7 +68,7 @@ def confusion(matrix: Sequence[Sequence[float]], names: Sequence[str]) -> str:
                 color="white" if dark else BLACK if number else GREY,
             )  # fmt: skip
         _confusion_axes(axes, counts, labels, upright=upright)
-        figure.colorbar(mesh, ax=axes, label="Mistakes (images)", fraction=0.03, pad=0.09)
+        figure.colorbar(mesh, ax=axes, label=t("Mistakes (images)"), fraction=0.03, pad=0.09)
         return svg_text(figure)
 
 
@@ -83,7 +84,7 @@ def _confusion_axes(
     """Orders the classes from the top left and writes each row's percentage. upright: whether the
     columns' names are too wide to lie."""
     classes = len(counts)
-    axes.set(xlabel="Predicted", ylabel="Label", ylim=(classes, 0), aspect="auto")
+    axes.set(xlabel=t("Predicted"), ylabel=t("Label"), ylim=(classes, 0), aspect="auto")
     size = 9 if classes <= NUMBERED else 6
     axes.set_xticks(np.arange(classes) + 0.5, labels, rotation=90 if upright else 0, fontsize=size)
     axes.set_yticks(np.arange(classes) + 0.5, labels, fontsize=size)
@@ -91,7 +92,7 @@ def _confusion_axes(
     for place, row in enumerate(counts):
         right = f"{100 * row[place] / row.sum():.1f}%" if row.sum() > 0 else "–"
         axes.text(1.012 * classes, place + 0.5, right, va="center", fontsize=8.5 * size / 9)
-    axes.text(1.012 * classes, -0.06, "correct", va="bottom", fontsize=8.5, color="#555555")
+    axes.text(1.012 * classes, -0.06, t("correct"), va="bottom", fontsize=8.5, color="#555555")
 
 
 def worst_images(images: Sequence[WorstImage]) -> str:
@@ -117,10 +118,11 @@ def worst_images(images: Sequence[WorstImage]) -> str:
 
 def _taken_for(label: str, predicted: str, probability: str) -> str:
     """7, taken for 2 (0.1%) in two lines; with long names in three: rose, as aster (0.1%)."""
-    one_line = f"{label}, taken for {predicted}"
-    if width([one_line], 8) <= 0.95:
-        return f"{one_line}\n{probability}"
-    return f"{fit(label, 0.95, 8)},\nas {fit(predicted, 0.8, 8)}\n{probability}"
+    text = t("{label}, taken for {predicted}", label=label, predicted=predicted)
+    if width([text], 8) > 0.95:
+        label, predicted = fit(label, 0.95, 8), fit(predicted, 0.8, 8)
+        text = t("{label},\nas {predicted}", label=label, predicted=predicted)
+    return f"{text}\n{probability}"
 
 
 def _chance(probability: float) -> str:
@@ -143,8 +145,9 @@ def disputed(groups: Sequence[tuple[str, Sequence[Disputed]]]) -> str:
                 axes.set_visible(False)
             for axes, image in zip(row, images, strict=False):
                 axes.imshow(image.pixels, cmap="Greys", vmin=0, vmax=255, interpolation="none")
-                label = fit(f"{image.label}: {image.ours}", 0.95, 8)
-                axes.set_xlabel(f"{label}\nand {image.theirs}", fontsize=8)
+                ours = fit(f"{image.label}: {image.ours}", 0.95, 8)
+                text = t("{ours}\nand {theirs}", ours=ours, theirs=image.theirs)
+                axes.set_xlabel(text, fontsize=8)
             for axes in row:
                 axes.set(xticks=[], yticks=[])
                 for spine in axes.spines.values():

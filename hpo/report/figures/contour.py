@@ -19,10 +19,11 @@ from scipy.interpolate import griddata
 from scipy.ndimage import gaussian_filter
 from scipy.spatial import ConvexHull
 
+from hpo.language import t
 from hpo.report.figures.axis import (
     Parameter,
+    axis_name,
     focus,
-    is_log,
     is_missing,
     label_height,
     level_text,
@@ -71,8 +72,8 @@ def contour(
             head(axes, "", _plane(axes, x, y, values, norm, texts))
         else:
             head(axes, "", _matrix(axes, x, y, values, norm))
-        axes.set(xlabel=_axis_name(x), ylabel=_axis_name(y))
-        label = ACCURACY if levels_of(y) is None else f"Median {ACCURACY.lower()}"
+        axes.set(xlabel=axis_name(x, short(x.name)), ylabel=axis_name(y, short(y.name)))
+        label = t(ACCURACY) if levels_of(y) is None else t("Median validation accuracy (%)")
         bar = figure.colorbar(
             ScalarMappable(norm, COLOURS), ax=axes, label=label, fraction=0.035, pad=0.02
         )
@@ -93,7 +94,7 @@ def _complete(
 ) -> tuple[Parameter, Parameter, np.ndarray, list[int]]:
     """Returns the trials that have a finite accuracy and both hyperparameters."""
     every = zip(x.values, y.values, values, numbers, strict=True)
-    kept = [t for t in every if t[2] == t[2] and not (is_missing(t[0]) or is_missing(t[1]))]
+    kept = [of for of in every if not any(is_missing(part) for part in of[:3])]
     fewer = [replace(p, values=[trial[i] for trial in kept]) for i, p in enumerate((x, y))]
     accuracies_kept = np.array([trial[2] for trial in kept], float)
     return fewer[0], fewer[1], accuracies_kept, [trial[3] for trial in kept]
@@ -112,10 +113,6 @@ def _trial_texts(
 def _left(y: Parameter) -> float:
     """Returns the inches for ticks and name of the vertical axis."""
     return 0.45 + width([level_text(level) for level in levels_of(y) or ("0.0001",)])
-
-
-def _axis_name(parameter: Parameter) -> str:
-    return short(parameter.name) + (" (log scale)" if is_log(parameter) else "")
 
 
 def _bands(values: np.ndarray) -> BoundaryNorm:
@@ -143,8 +140,12 @@ def _plane(
         clip_on=False, zorder=4,
     )  # fmt: skip
     tip(star, [texts[best]])
-    note = note or "Colour: the trial's accuracy"
-    return f"{note}; dots: {count(values.size, 'trial')}; star: the best, {values[best]:.2f}%"
+    return t(
+        "{colour}; dots: {trials}; star: the best, {best:.2f}%",
+        colour=note or t("Colour: the trial's accuracy"),
+        trials=count(values.size, "trial"),
+        best=values[best],
+    )
 
 
 def _unit_places(parameter: Parameter) -> tuple[np.ndarray, np.ndarray]:
@@ -175,7 +176,7 @@ def _surface(axes: Axes, x: Parameter, y: Parameter, values: np.ndarray, norm: B
     corners = first[ConvexHull(places).vertices]
     hull = np.column_stack([places_of(x)[corners], places_of(y)[corners]])
     filled.set_clip_path(Polygon(hull, transform=axes.transData))
-    return "Colour: interpolated between the trials and smoothed"
+    return t("Colour: interpolated between the trials and smoothed")
 
 
 def _heights(places: np.ndarray, values: np.ndarray) -> np.ndarray:
@@ -205,7 +206,7 @@ def _strips(axes: Axes, x: Parameter, y: Parameter, values: np.ndarray, norm: Bo
     sides, shown = np.arange(len(levels) + 1) - 0.5, np.ma.masked_invalid(medians)
     axes.pcolormesh(edges, sides, shown, cmap=COLOURS, norm=norm, edgecolors="white")
     axes.grid(visible=False)
-    return "Colour: median of the trials in a field"
+    return t("Colour: median of the trials in a field")
 
 
 def _median(values: np.ndarray) -> float:
@@ -226,7 +227,7 @@ def _matrix(axes: Axes, x: Parameter, y: Parameter, values: np.ndarray, norm: Bo
         text = f"{np.median(group):.1f}\n({len(group)})"
         axes.text(i, j, text, ha="center", va="center", fontsize=8, color=_ink(colour))
     if not groups:
-        return "No trial to show"
+        return t("No trial to show")
     best = max(groups, key=lambda place: max(groups[place]))
     axes.add_patch(
         Rectangle(
@@ -234,13 +235,21 @@ def _matrix(axes: Axes, x: Parameter, y: Parameter, values: np.ndarray, norm: Bo
             linewidth=2.5,
         )
     )  # fmt: skip
-    text = "In each field: the median of its trials, their number in brackets"
-    return f"{text}; framed: the best trial, {max(groups[best]):.2f}%"
+    return t(
+        "In each field: the median of its trials, their number in brackets; framed: the best "
+        "trial, {best:.2f}%",
+        best=max(groups[best]),
+    )
 
 
 def _field_text(x: Parameter, y: Parameter, a: object, b: object, group: list[float]) -> str:
-    where = f"{x.name} {value_text(a)}, {y.name} {value_text(b)}"
-    return f"{where}: median {np.median(group):.2f}%, best {max(group):.2f}%, of {len(group)}"
+    return t(
+        "{where}: median {median:.2f}%, best {best:.2f}%, of {n}",
+        where=f"{x.name} {value_text(a)}, {y.name} {value_text(b)}",
+        median=np.median(group),
+        best=max(group),
+        n=len(group),
+    )
 
 
 def _ink(colour: Any) -> str:

@@ -12,6 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
+from hpo.language import marked, t
 from hpo.report.figures.style import (
     BLACK,
     BLUE,
@@ -85,8 +86,8 @@ def curves(cells: Sequence[CellCurves], classes: int = 10) -> str:
         for (left, right), cell in zip(axes, cells, strict=True):
             _panel(left, cell.train_loss, cell.valid_loss, cell.collapsed)
             _panel(right, cell.train_accuracy, cell.valid_accuracy, cell.collapsed)
-            left.set_ylabel("Loss")
-            right.set_ylabel("Accuracy (%)")
+            left.set_ylabel(t("Loss"))
+            right.set_ylabel(t("Accuracy (%)"))
             left.set_title(short(cell.label), loc="left", fontweight="bold")
             if cell.collapsed:
                 _chance(left, right, cell, classes)
@@ -94,7 +95,7 @@ def curves(cells: Sequence[CellCurves], classes: int = 10) -> str:
                 left.set_ylim(*_limits(learned, "loss"))
                 right.set_ylim(*_limits(learned, "accuracy"))
         for axis in axes[-1]:
-            axis.set_xlabel("Epoch")
+            axis.set_xlabel(t("Epoch"))
         handles, labels = axes[0][0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="upper right", ncols=2)
         return svg_text(figure)
@@ -102,7 +103,7 @@ def curves(cells: Sequence[CellCurves], classes: int = 10) -> str:
 
 def _panel(axes: Axes, train: Curve, valid: Curve, collapsed: bool) -> None:
     epochs = np.arange(1, train.shape[1] + 1)
-    parts = ((train, BLUE, "o", "-", "Train"), (valid, VERMILLION, "s", "--", "Validation"))
+    parts = ((train, BLUE, "o", "-", t("Train")), (valid, VERMILLION, "s", "--", t("Validation")))
     for values, colour, marker, line, label in parts:
         finite = np.ma.masked_invalid(values)
         middle = np.ma.median(finite, axis=0) if collapsed else finite.mean(axis=0)
@@ -113,8 +114,19 @@ def _panel(axes: Axes, train: Curve, valid: Curve, collapsed: bool) -> None:
             markersize=3.5, label=label,
         )  # fmt: skip
         ends = zip(epochs, np.ma.filled(middle, np.nan), low, high, strict=True)
-        tip(drawn, [f"{label}, epoch {e}: {at:.4g} ({a:.4g} to {b:.4g})" for e, at, a, b in ends])
+        tip(drawn, [_epoch_text(label, *of) for of in ends])
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+
+def _epoch_text(label: str, epoch: int, value: float, low: float, high: float) -> str:
+    return t(
+        "{label}, epoch {epoch}: {value:.4g} ({low:.4g} to {high:.4g})",
+        label=label,
+        epoch=epoch,
+        value=value,
+        low=low,
+        high=high,
+    )
 
 
 def _limits(cells: Sequence[CellCurves], metric: str) -> tuple[float, float]:
@@ -133,13 +145,13 @@ def _chance(left: Axes, right: Axes, cell: CellCurves, classes: int) -> None:
     top = min(float(np.nanmax(losses)) * 1.08, 3 * chance) if np.isfinite(losses).any() else chance
     left.set_ylim(0, max(top, 1.15 * chance))
     left.axhline(chance, color=GREY, linewidth=1, linestyle=":")
-    _note(left, 0.04, f"dotted: chance, ln {classes} = {chance:.2f}")
+    _note(left, 0.04, t("dotted: chance, ln {n} = {loss:.2f}", n=classes, loss=chance))
     highest = float(
         np.nanmax(np.concatenate([cell.train_accuracy.ravel(), cell.valid_accuracy.ravel()]))
     )
     right.set_ylim(0, max(30.0, 1.1 * highest))
     right.axhline(100 / classes, color=GREY, linewidth=1, linestyle=":")
-    _note(right, 0.9, f"dotted: chance, {100 / classes:g}%")
+    _note(right, 0.9, t("dotted: chance, {percent:g}%", percent=100 / classes))
 
 
 def _note(axes: Axes, height: float, text: str) -> None:
@@ -155,8 +167,9 @@ def overview(rows: Sequence[Dots], threshold: float) -> str:
     with drawing():
         left, right = _placed(rows, threshold)
         panels = [panel for panel in (left, right) if any(values or d for values, d in panel)]
-        longest, height = max(len(short(row.label)) for row in rows), 1.2 + 0.34 * len(rows)
-        figure = blank(height, left=0.35 + 0.075 * longest, right=0.15, top=0.65, bottom=0.5)
+        names, height = [short(row.label) for row in rows], 1.2 + 0.34 * len(rows)
+        room = max(0.35 + 0.075 * max(map(len, names)), 0.15 + width(names))
+        figure = blank(height, left=room, right=0.15, top=0.65, bottom=0.5)
         axes = figure.subplots(
             1,
             max(len(panels), 1),
@@ -167,14 +180,14 @@ def overview(rows: Sequence[Dots], threshold: float) -> str:
         )[0]
         for axis, panel in zip(axes, panels, strict=False):
             _dots(axis, panel, [row.label for row in rows], mean=panel is right)
-            axis.set_xlabel("Test accuracy (%)")
-        axes[0].set_yticks(range(len(rows)), [short(row.label) for row in rows])
+            axis.set_xlabel(t("Test accuracy (%)"))
+        axes[0].set_yticks(range(len(rows)), names)
         axes[0].invert_yaxis()
         if len(panels) == 2:
-            axes[0].set_title("Networks that fail to learn", fontsize=9)
-            axes[1].set_title("Networks that learn (scale enlarged)", fontsize=9)
+            axes[0].set_title(t("Networks that fail to learn"), fontsize=9)
+            axes[1].set_title(t("Networks that learn (scale enlarged)"), fontsize=9)
         parts = [axis.get_legend_handles_labels() for axis in axes]
-        unique = {text: handle for h, t in parts for handle, text in zip(h, t, strict=True)}
+        unique = {text: handle for part in parts for handle, text in zip(*part, strict=True)}
         figure.legend(unique.values(), unique.keys(), loc="upper center", ncols=3)
         return svg_text(figure)
 
@@ -199,21 +212,21 @@ def _dots(axes: Axes, panel: Panel, labels: Sequence[str], *, mean: bool) -> Non
         spread = np.linspace(-0.2, 0.2, len(values)) if len(values) > 1 else np.zeros(len(values))
         (drawn,) = axes.plot(
             values, position + spread, "o", color=BLUE, alpha=0.55, markersize=4,
-            markeredgewidth=0, label="one seed, reproduced",
+            markeredgewidth=0, label=t("one seed, reproduced"),
         )  # fmt: skip
         tip(drawn, [f"{label}: {value:.2f}%" for value in values])
         if len(values) > 1 and mean:
             (bar,) = axes.plot(
                 [np.mean(values)] * 2, [position - 0.32, position + 0.32], "-", color=BLACK,
-                linewidth=1.6, label="mean of the seeds",
+                linewidth=1.6, label=t("mean of the seeds"),
             )  # fmt: skip
-            tip(bar, [f"{label}: mean {np.mean(values):.2f}%"])
+            tip(bar, [t("{label}: mean {mean:.2f}%", label=label, mean=np.mean(values))])
         if reported:
             (diamond,) = axes.plot(
                 reported, [position], "D", markerfacecolor="none", color=VERMILLION,
-                markersize=7, markeredgewidth=1.5, label="reported, one run",
+                markersize=7, markeredgewidth=1.5, label=t("reported, one run"),
             )  # fmt: skip
-            tip(diamond, [f"{label}: reported {reported[0]:.2f}%"])
+            tip(diamond, [t("{label}: reported {value:.2f}%", label=label, value=reported[0])])
     every = [value for values, reported in panel for value in (*values, *reported)]
     margin = 0.06 * (max(every) - min(every)) or 1.0
     low = min(every) - margin if mean else 0.0
@@ -232,9 +245,9 @@ def differences(rows: Sequence[DifferenceRow], baseline: str = "the baseline") -
         sides = [[row for row in known if (abs(row.mean) > FAR) is far] for far in (True, False)]
         panels = [panel for panel in sides if panel] or [known]
         top = 0.35 if len(panels) == 1 else 0.6
-        figure = blank(
-            top + 0.55 + 0.27 * len(rows), left=0.25 + width(names), right=1.55, top=top, bottom=0.5
-        )
+        height = top + 0.55 + 0.27 * len(rows)
+        right = max(1.55, 0.2 + width([_difference_text(row) for row in rows], 8))
+        figure = blank(height, left=0.25 + width(names), right=right, top=top, bottom=0.5)
         grid = {"wspace": 0.1, "width_ratios": [1, 2.4][-len(panels) :]}
         axes = figure.subplots(1, len(panels), sharey=True, squeeze=False, gridspec_kw=grid)[0]
         for axis, panel in zip(axes, panels, strict=True):
@@ -242,15 +255,16 @@ def differences(rows: Sequence[DifferenceRow], baseline: str = "the baseline") -
         axes[0].set_yticks(range(len(rows)), names)
         axes[0].set_ylim(len(rows) - 0.5, -0.5)
         if len(panels) == 2:
-            axes[0].set_title(f"Beyond {FAR:g} points", fontsize=9)
-            axes[1].set_title("Scale enlarged", fontsize=9)
+            axes[0].xaxis.set_major_locator(MaxNLocator(3, prune="both"))  # narrow
+            axes[0].set_title(t("Beyond {far:g} points", far=FAR), fontsize=9)
+            axes[1].set_title(t("Scale enlarged"), fontsize=9)
         for place, row in enumerate(rows):
             axes[-1].annotate(
                 _difference_text(row), (1, place), xytext=(6, 0), va="center", fontsize=8,
                 xycoords=axes[-1].get_yaxis_transform(), textcoords="offset points",
             )  # fmt: skip
         middle = (axes[0].get_position().x0 + axes[-1].get_position().x1) / 2
-        text = f"Difference from {short(baseline)} (percentage points)"
+        text = t("Difference from {baseline} (percentage points)", baseline=short(baseline))
         figure.supxlabel(text, fontsize=9, x=middle, y=0.07 / figure.get_figheight())
         _difference_legend(figure, rows)
         return svg_text(figure)
@@ -266,10 +280,12 @@ def _difference_text(row: DifferenceRow) -> str:
 
 
 MARKS: dict[str, dict[str, Any]] = {
-    "95% interval without zero": {"marker": "o", "markerfacecolor": BLUE, "color": BLUE},
-    "95% interval with zero": {"marker": "o", "markerfacecolor": "white", "color": GREY},
-    "one seed, no interval": {"marker": "D", "markerfacecolor": "white", "color": VERMILLION},
-}
+    marked("95% interval without zero"): {"marker": "o", "markerfacecolor": BLUE, "color": BLUE},
+    marked("95% interval with zero"): {"marker": "o", "markerfacecolor": "white", "color": GREY},
+    marked("one seed, no interval"): {
+        "marker": "D", "markerfacecolor": "white", "color": VERMILLION,
+    },
+}  # fmt: skip
 
 
 def _mark(row: DifferenceRow) -> str:
@@ -318,7 +334,8 @@ def _difference_legend(figure: Figure, rows: Sequence[DifferenceRow]) -> None:
     seen = {_mark(row) for row in rows if not math.isnan(row.mean)}
     styles = {name: style for name, style in MARKS.items() if name in seen}
     handles = [Line2D([], [], markeredgewidth=1.4, **style) for style in styles.values()]
-    figure.legend(handles, list(styles), loc="upper right", ncols=3, borderaxespad=0.2)
+    names = [t(name) for name in styles]
+    figure.legend(handles, names, loc="upper right", ncols=3, borderaxespad=0.2)
 
 
 def interactions(panels: Sequence[InteractionPanel], factor: str) -> str:
@@ -347,7 +364,7 @@ def interactions(panels: Sequence[InteractionPanel], factor: str) -> str:
             axes.set_xticks(places, list(panel.levels))
             axes.set_xlabel(factor)
             axes.set_xlim(-0.3, len(panel.levels) - 0.7)
-        grid[0].set_ylabel("Test accuracy (%)")
+        grid[0].set_ylabel(t("Test accuracy (%)"))
         handles, labels = grid[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="upper right", ncols=len(labels), labelcolor=BLACK)
         return svg_text(figure)

@@ -10,7 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from hpo.report.figures.axis import Parameter, set_scale
+from hpo.language import marked, t
+from hpo.report.figures.axis import Parameter, set_number_scale
 from hpo.report.figures.style import (
     ACCURACY,
     BLACK,
@@ -82,9 +83,9 @@ def progress(runs: Sequence[Run]) -> str:
         for axes, x in ((left, trials), (right, ends)):
             _trial_dots(axes, x, runs[0], limits[0])
             axes.set_xlim(left=0)
-        left.set(ylim=limits, ylabel=ACCURACY, xlabel="Finished trials")
+        left.set(ylim=limits, ylabel=t(ACCURACY), xlabel=t("Finished trials"))
         left.xaxis.set_major_locator(MaxNLocator(integer=True))
-        right.set_xlabel(f"Time since the start ({unit})")
+        right.set_xlabel(t("Time since the start ({unit})", unit=t(unit)))
         head(left, "", _progress_note(np.asarray(runs[0].values, float), limits[0]))
         handles = [Line2D([], [], **style) for style in styles.values()]
         labels = [_best_label(label, runs) for label in styles]
@@ -97,8 +98,8 @@ def progress(runs: Sequence[Run]) -> str:
 def _unit(seconds: float) -> tuple[float, str]:
     """Returns the seconds of a suitable unit, and the unit's name."""
     if seconds > 3 * 3600:
-        return 3600, "hours"
-    return (60, "minutes") if seconds > 180 else (1, "seconds")
+        return 3600, marked("hours")
+    return (60, marked("minutes")) if seconds > 180 else (1, marked("seconds"))
 
 
 def _so_far(run: Run) -> np.ndarray:
@@ -124,7 +125,11 @@ def _best_line(axes: Axes, run: Run, x: np.ndarray, style: dict[str, Any]) -> No
     so_far = _so_far(run)
     axes.step(x, so_far, where="post", zorder=3, **style)
     (end,) = axes.plot(x[-1:], so_far[-1:], ".", color=style["color"], zorder=3, markersize=8)
-    tip(end, [f"{run.label}: best {best:.2f}%" for best in so_far[-1:]])
+    tip(end, [_best_text(run.label, best) for best in so_far[-1:]])
+
+
+def _best_text(label: str, best: float) -> str:
+    return t("{label}: best {best:.2f}%", label=label, best=best)
 
 
 def _trial_dots(axes: Axes, x: np.ndarray, run: Run, low: float) -> None:
@@ -132,7 +137,12 @@ def _trial_dots(axes: Axes, x: np.ndarray, run: Run, low: float) -> None:
     values = np.asarray(run.values, float)
     below = values < low
     texts = [
-        f"#{number}: {value:.2f}%, finished as number {place}"
+        t(
+            "#{number}: {value:.2f}%, finished as number {place}",
+            number=number,
+            value=value,
+            place=place,
+        )
         for place, (number, value) in enumerate(zip(_numbers(run), values, strict=True), 1)
     ]
     style: dict[str, Any] = {"color": BLUE, "alpha": 0.3, "markeredgewidth": 0, "linestyle": ""}
@@ -151,15 +161,18 @@ def _numbers(run: Run) -> list[int]:
 
 def _progress_note(values: np.ndarray, low: float) -> str:
     below, pruned = int((values < low).sum()), int(np.isnan(values).sum())
-    parts = ["Dots: single trials"]
-    parts += [f"▾: {count(below, 'trial')} below {low:.1f}%"] if below else []
-    return "; ".join(parts + ([f"{pruned} pruned, without a dot"] if pruned else []))
+    parts = [t("Dots: single trials")]
+    if below:
+        parts += [t("▾: {trials} below {low:.1f}%", trials=count(below, "trial"), low=low)]
+    if pruned:
+        parts += [t("{n} pruned, without a dot", n=pruned)]
+    return "; ".join(parts)
 
 
 def _best_label(label: str, runs: Sequence[Run]) -> str:
     ends = [_so_far(run)[-1] for run in runs if run.label == label and len(run.values)]
     finite = [end for end in ends if np.isfinite(end)]
-    return f"{short(label)}: best {max(finite):.2f}%" if finite else short(label)
+    return _best_text(short(label), max(finite)) if finite else short(label)
 
 
 # --- importance --------------------------------------------------------------------------------
@@ -181,7 +194,7 @@ def importance(bars: Sequence[Bar]) -> str:
         for index, evaluator in enumerate(evaluators):
             _importance_bars(axes, order, evaluator, index, 0.8 / len(evaluators))
         axes.set_yticks(range(len(order)), names)
-        axes.set(ylim=(len(order) - 0.5, -0.5), xlabel="Share of the importance (%)")
+        axes.set(ylim=(len(order) - 0.5, -0.5), xlabel=t("Share of the importance (%)"))
         axes.set_xlim(0, 1.1 * max(_reach(bar) for bar in bars) or 100)
         axes.grid(visible=False, axis="y")
         figure.legend(loc="upper right", ncols=len(evaluators))
@@ -208,7 +221,8 @@ def _importance_bars(
     )  # fmt: skip
     for patch, bar, (share, low, high) in zip(drawn.patches, bars, shares, strict=True):
         text = f"{bar.hyperparameter}, {evaluator}: {share:.1f}%"
-        tip(patch, [f"{text} ({low:.1f} to {high:.1f})" if low <= high else text])
+        interval = t("{low:.1f} to {high:.1f}", low=low, high=high)
+        tip(patch, [f"{text} ({interval})" if low <= high else text])
     for at, (share, low, high) in zip(y, shares, strict=True):
         if low <= high:
             axes.plot([low, high], [at, at], color=BLACK, linewidth=1.2, marker="|", markersize=6)
@@ -224,14 +238,15 @@ def _importance_bars(
 
 @dataclass(frozen=True, kw_only=True)
 class Pareto:
-    """Trials with two objectives: accuracies in percent, and seconds, the figures to be small.
+    """Trials with two objectives: accuracies in percent, and costs (parameters or seconds), which
+    are to be small.
 
     finalists: numbers of trials. name: of the second objective.
     """
 
     numbers: Sequence[int]
     accuracies: Sequence[float]
-    seconds: Sequence[float]
+    costs: Sequence[float]
     finalists: Sequence[int]
     name: str
 
@@ -242,24 +257,18 @@ def pareto(of: Pareto) -> str:
     with drawing():
         figure = blank(3.6, left=0.75, right=0.2, top=0.35, bottom=0.5)
         axes = figure.subplots()
-        x, y = np.asarray(of.seconds, float), np.asarray(of.accuracies, float)
+        x, y = np.asarray(of.costs, float), np.asarray(of.accuracies, float)
         order = np.lexsort((-y, x))
         first = np.r_[True, np.diff(np.maximum.accumulate(y[order])) > 0]
         ends = x[order][first], y[order][first]
         margin = 0.06 * (y.max() - ends[1].min()) or 0.5
         low, high = ends[1].min() - margin, y.max() + margin
         wide = x.min() > 0 and x.max() > 10 * x.min()
-        set_scale(axes.xaxis, Parameter(name=of.name, values=x.tolist(), log=wide), 7.0)
+        set_number_scale(axes.xaxis, Parameter(name=of.name, values=x.tolist(), log=wide))
         inside = y >= low
         (dots,) = axes.plot(x[inside], y[inside], "o", color=BLUE, markersize=4, alpha=0.55)
-        kept = [(n, a, b) for n, a, b in zip(of.numbers, x, y, strict=True) if b >= low]
-        tip(dots, [f"#{n}: {b:.2f}%, {a:,.3g} {of.name}" for n, a, b in kept])
-        order = np.lexsort((-y, x))
-        best = np.maximum.accumulate(y[order])
-        first = np.r_[True, np.diff(best) > 0]
-        (line,) = axes.step(
-            x[order][first], y[order][first], where="post", color=BLACK, linewidth=1.2
-        )
+        tip(dots, [text for text, shown in zip(_cost_texts(of), inside, strict=True) if shown])
+        (line,) = axes.step(*ends, where="post", color=BLACK, linewidth=1.2)
         ringed = np.isin(of.numbers, of.finalists)
         style: dict[str, Any] = {
             "markersize": 10,
@@ -267,11 +276,20 @@ def pareto(of: Pareto) -> str:
             "markeredgewidth": 1.5,
         }
         (rings,) = axes.plot(x[ringed], y[ringed], "o", color=VERMILLION, **style)
-        axes.set(ylim=(low, high), xlabel=of.name.capitalize(), ylabel=ACCURACY)
-        handles, labels = [dots, line], [f"trials ({len(x)})", "Pareto front"]
+        axes.set(ylim=(low, high), xlabel=of.name.capitalize(), ylabel=t(ACCURACY))
+        handles, labels = [dots, line], [t("trials ({n})", n=len(x)), t("Pareto front")]
         if ringed.any():
-            handles, labels = [*handles, rings], [*labels, "finalists"]
+            handles, labels = [*handles, rings], [*labels, t("finalists")]
         figure.legend(handles, labels, loc="upper right", ncols=3, borderaxespad=0.2)
         below = int((~inside).sum())
-        head(axes, "", f"{below} below {low:.1f}% not shown" if below else "")
+        head(axes, "", t("{n} below {low:.1f}% not shown", n=below, low=low) if below else "")
         return svg_text(figure)
+
+
+def _cost_texts(of: Pareto) -> list[str]:
+    """#34: 97.52%, 12,304 parameters"""
+    costs = [f"{cost:,.0f}" if cost >= 100 else f"{cost:.3g}" for cost in of.costs]
+    return [
+        t("#{n}: {accuracy:.2f}%, {cost} {name}", n=n, accuracy=accuracy, cost=cost, name=of.name)
+        for n, accuracy, cost in zip(of.numbers, of.accuracies, costs, strict=True)
+    ]

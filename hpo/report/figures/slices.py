@@ -9,10 +9,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from hpo.language import marked, t
 from hpo.report.figures.axis import (
     Parameter,
+    axis_name,
     focus,
-    is_log,
     label_height,
     levels_of,
     places_of,
@@ -54,9 +55,9 @@ STATES: dict[str, dict[str, Any]] = {
     "DIVERGED": {"color": VERMILLION, "marker": "^", "markersize": 5.5},
 }
 NAMES = {
-    "COMPLETE": "complete",
-    "PRUNED": "pruned, at its last value",
-    "DIVERGED": "diverged, at the bottom edge",
+    "COMPLETE": marked("complete"),
+    "PRUNED": marked("pruned, at its last value"),
+    "DIVERGED": marked("diverged, at the bottom edge"),
 }
 
 
@@ -93,9 +94,8 @@ def slices(panels: Sequence[Slice]) -> str:
             axes.set_ylim(low, high)
             set_scale(axes.xaxis, panel.parameter, across)
             _slice(axes, panel, best)
-            suffix = " (log scale)" if is_log(panel.parameter) else ""
-            name = fit(panel.parameter.name, across / 1.3 - width([suffix]))  # it is set in bold
-            head(axes, name + suffix)
+            room = across / 1.3 - width([axis_name(panel.parameter, "")])  # it is set in bold
+            head(axes, axis_name(panel.parameter, fit(panel.parameter.name, room)))
         _slices_legend(figure, panels, low, best)
         return svg_text(figure)
 
@@ -114,7 +114,7 @@ def _panels(panels: Sequence[Slice]) -> tuple[Figure, list[tuple[Axes, float]]]:
         left, bottom = 0.68 + column * (across + GAP), top - sum(rows[:row]) - PANEL
         bottom -= row * (0.65 + PANEL)
         axes = figure.add_axes((left / 8, bottom / height, across / 8, PANEL / height))
-        axes.set_ylabel(ACCURACY if column == 0 else "")
+        axes.set_ylabel(t(ACCURACY) if column == 0 else "")
         axes.tick_params(labelleft=column == 0)
         places.append((axes, across))
     return figure, places
@@ -153,9 +153,11 @@ def _trial_texts(panel: Slice) -> list[str]:
     values, name = panel.parameter.values, panel.parameter.name
     trials = zip(values, panel.accuracies, panel.states, strict=True)
     numbers = list(panel.numbers) or range(len(values))
+    words = {"COMPLETE": t("complete"), "PRUNED": t("pruned"), "DIVERGED": t("diverged")}
     return [
         f"#{number}, {name} {value_text(value)}: "
-        + ("diverged" if state == "DIVERGED" else f"{accuracy:.2f}%, {state.lower()}")
+        + ("" if state == "DIVERGED" else f"{accuracy:.2f}%, ")
+        + words[state]
         for number, (value, accuracy, state) in zip(numbers, trials, strict=True)
     ]
 
@@ -174,16 +176,16 @@ def _medians(axes: Axes, panel: Slice) -> None:
 def _slices_legend(figure: Figure, panels: Sequence[Slice], low: float, best: float) -> None:
     """Draws a legend of all states that occur, in two lines at the top."""
     seen = {state for panel in panels for state in panel.states}
-    entries = [(dict(STATES[state]), NAMES[state]) for state in STATES if state in seen]
+    entries = [(dict(STATES[state]), t(NAMES[state])) for state in STATES if state in seen]
     below = max(int((_of(p, "COMPLETE", "PRUNED") < low).sum()) for p in panels)
     if below:
-        name = f"{count(below, 'trial')} below {low:.1f}%"
+        name = t("{trials} below {low:.1f}%", trials=count(below, "trial"), low=low)
         entries.append(({"color": BLUE, **BELOW}, name))
     if best >= 0:
-        entries.append((BEST, f"best trial: {best:.2f}%"))
+        entries.append((BEST, t("best trial: {best:.2f}%", best=best)))
     handles = [Line2D([], [], **{**style, "linestyle": ""}) for style, _ in entries]
     if any(levels_of(panel.parameter) is not None for panel in panels):
-        entries.append(({}, "median of the complete ones"))
+        entries.append(({}, t("median of the complete ones")))
         handles.append(Line2D([], [], color=BLACK, linewidth=1.6))
     names = [name for _, name in entries]
     figure.legend(handles, names, loc="upper left", ncols=3, borderaxespad=0.2, handlelength=1.6)

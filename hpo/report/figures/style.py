@@ -1,6 +1,7 @@
 """The style of all figures: colours, sizes of text, drawing and writing a figure."""
 
 import io
+import logging
 from bisect import bisect
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -13,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import findfont, findSystemFonts, fontManager, get_font
 
 from hpo.errors import InputError
-from hpo.language import current
+from hpo.language import current, marked
 from hpo.report.figures import tooltips
 from hpo.text import legible
 
@@ -21,7 +22,7 @@ from hpo.text import legible
 BLUE, VERMILLION, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 GREY, BLACK = "#8A8A8A", "#222222"
 COLOURS = "viridis"
-ACCURACY = "Validation accuracy (%)"
+ACCURACY = marked("Validation accuracy (%)")
 STYLE: dict[Any, Any] = {
     "font.size": 9,
     "axes.spines.top": False,
@@ -37,7 +38,7 @@ STYLE: dict[Any, Any] = {
     "text.parse_math": False,  # a label is text, dollars and all
 }
 LATIN = "DejaVu Sans"  # comes with matplotlib
-# Fonts with the letters of a language, as Linux, Windows and macOS have them; the first found is used.
+# Fonts with the letters of a language, of Linux, Windows and macOS; the first found is used.
 FONTS = {
     "ko": (
         "NanumGothic", "Noto Sans CJK KR", "Noto Sans KR", "Noto Sans CJK JP", "Malgun Gothic",
@@ -78,6 +79,8 @@ def fonts(language: str) -> list[str]:
             with suppress(OSError, RuntimeError):  # not a font that matplotlib reads
                 fontManager.addfont(path)
         names = {font.name for font in fontManager.ttflist}
+    # Not each of them has all weights: matplotlib would say so at every bold letter.
+    logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
     known = [name for name in FONTS[language] if name in names]
     if not known:
         raise InputError(

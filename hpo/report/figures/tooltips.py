@@ -11,6 +11,7 @@ from matplotlib.collections import LineCollection, PathCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from hpo.language import t
 from hpo.report.figures.svg import GROUP, PATH, SVG, USE, parsed, shrink, written
 from hpo.text import legible
 
@@ -105,7 +106,7 @@ def _marks(group: Element, places: np.ndarray, texts: Sequence[str]) -> Iterator
     for parent in group.iter(GROUP):
         for use in parent.findall(USE):
             x, y = float(use.get("x", "nan")), float(use.get("y", "nan"))
-            here = (t for (a, b), t in values if max(abs(a - x), abs(b - y)) < NEAR)
+            here = (text for (a, b), text in values if max(abs(a - x), abs(b - y)) < NEAR)
             if text := next(here, ""):
                 yield Mark(element=use, group=parent, place=(x, y), text=text)
 
@@ -156,7 +157,7 @@ def _title(element: Element, texts: Sequence[str]) -> None:
     """Inserts a title before all else; of many texts, the first ones."""
     shown = list(texts)
     if len(texts) > MOST:
-        shown[MOST - 1 :] = [f"… and {len(texts) - MOST + 1} more"]
+        shown[MOST - 1 :] = [t("… and {n} more", n=len(texts) - MOST + 1)]
     if element.tag != USE:
         element.set("pointer-events", "visiblePainted")
     title = Element(f"{{{SVG}}}title")

@@ -14,6 +14,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from hpo.language import t
 from hpo.report.figures.axis import focus
 from hpo.report.figures.style import (
     ACCURACY,
@@ -36,7 +37,8 @@ Curve = Mapping[str, Sequence[float | None]]
 
 
 class CurvePicture:
-    """Draws one curve after another into one figure: a new figure would double the time."""
+    """Draws one curve after another into one figure: a new figure would double the time. In
+    English, as Optuna's dashboard is, which shows it."""
 
     def __init__(self) -> None:
         with drawing():
@@ -101,8 +103,8 @@ def trial_curves(best: Sequence[TrialCurve], pruned: Sequence[TrialCurve]) -> st
         for axis in axes:
             axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
             axis.set_xlim(0.5, max(1, *(len(curve.values) for curve in (*best, *pruned))) + 0.5)
-            axis.set_xlabel("Epoch")
-        axes[0].set_ylabel(ACCURACY)
+            axis.set_xlabel(t("Epoch"))
+        axes[0].set_ylabel(t(ACCURACY))
         handles, labels = axes[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="lower left", ncols=2, fontsize=8, labelspacing=0.3)
         return svg_text(figure)
@@ -126,20 +128,29 @@ def _best_curves(axes: Axes, best: Sequence[TrialCurve]) -> None:
     margin = 0.05 * (top - low) or 0.5
     axes.set_ylim(low - margin, top + margin)
     below = int((finite < low - margin).sum())
-    note = "After each epoch"
-    note += f"; {count(below, 'value')} below {low - margin:.1f}%" if below else ""
-    head(axes, "The best trial" if len(best) == 1 else f"The {len(best)} best trials", note)
+    note = t("After each epoch")
+    if below:
+        values = count(below, "value")
+        note += "; " + t("{values} below {low:.1f}%", values=values, low=low - margin)
+    title = t("The best trial") if len(best) == 1 else t("The {n} best trials", n=len(best))
+    head(axes, title, note)
 
 
 def _epoch_texts(curve: TrialCurve) -> list[str]:
-    return [f"{curve.label}, epoch {e}: {value:.2f}%" for e, value in enumerate(curve.values, 1)]
+    return [
+        t("{label}, epoch {epoch}: {value:.2f}%", label=curve.label, epoch=epoch, value=value)
+        for epoch, value in enumerate(curve.values, 1)
+    ]
 
 
 def _pruned_curves(axes: Axes, best: TrialCurve, pruned: Sequence[TrialCurve]) -> None:
     """Draws thin lines up to a cross, or to a triangle if the end lies below the axis."""
     ends = np.array([([math.nan, *curve.values])[-1] for curve in pruned])
     axes.set_ylim(*focus(np.concatenate([ends, np.asarray(best.values, float)])))
-    texts = [f"{c.label}, pruned at {end:.2f}%" for c, end in zip(pruned, ends, strict=True)]
+    texts = [
+        t("{label}, pruned at {end:.2f}%", label=curve.label, end=end)
+        for curve, end in zip(pruned, ends, strict=True)
+    ]
     _pruned_lines(axes, pruned, texts)
     low = axes.get_ylim()[0]
     _pruned_ends(axes, [len(curve.values) for curve in pruned], ends, texts)
@@ -149,18 +160,20 @@ def _pruned_curves(axes: Axes, best: TrialCurve, pruned: Sequence[TrialCurve]) -
     )
     tip(blue, _epoch_texts(best))
     below = int((ends < low).sum())
-    note = "Blue: the best trial; ×: pruned here"
-    head(
-        axes,
-        f"{count(len(pruned), 'pruned trial')} beside the best",
-        f"{note}; ▾: {below} below {low:.1f}%" if below else note,
-    )
+    note = t("Blue: the best trial; ×: pruned here")
+    if below:
+        note += "; " + t("▾: {n} below {low:.1f}%", n=below, low=low)
+    title = t("{trials} beside the best", trials=count(len(pruned), "pruned trial"))
+    head(axes, title, note)
 
 
 def _pruned_lines(axes: Axes, pruned: Sequence[TrialCurve], texts: Sequence[str]) -> None:
     """Draws the lines as one collection: single lines cost a millisecond each."""
-    long = [(np.asarray(c.values, float), t) for c, t in zip(pruned, texts, strict=True)]
-    long = [(values, text) for values, text in long if len(values) > 1]
+    long = [
+        (np.asarray(curve.values, float), text)
+        for curve, text in zip(pruned, texts, strict=True)
+        if len(curve.values) > 1
+    ]
     steps = [np.column_stack([np.arange(1, len(v) + 1), v]) for v, _ in long]
     drawn = LineCollection(steps, colors=GREY, linewidths=0.8)
     tip(axes.add_collection(drawn, autolim=False), [text for _, text in long])

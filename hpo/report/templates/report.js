@@ -1,7 +1,9 @@
 // Tables sort by a click on a header: by the numbers in the cells where all of them begin with one, as
 // text otherwise.
 const NUMBER = /(?<![^\s(\[])[-+]?(?:\d[\d,]*\.?\d*|\.\d+)(?:e[-+]?\d+)?/gi;
-const UNKNOWN = /^(–|-|\d+ diverged)?$/;
+// What cells say in the page's language: "{n} diverged", "median {median} ({low}–{high})".
+const { diverged: DIVERGED, median: MEDIAN } = document.body.dataset;
+const UNKNOWN = ["", "–", "-", DIVERGED];
 for (const table of document.querySelectorAll("table.sortable")) {
   const body = table.tBodies[0];
   const original = [...body.rows];
@@ -21,7 +23,7 @@ for (const table of document.querySelectorAll("table.sortable")) {
     const column = Number(header.dataset.column);
     const button = document.createElement("button");
     button.type = "button";
-    button.title = "Sort";
+    button.title = document.body.dataset.sort;
     button.append(...header.childNodes);
     header.append(button);
     button.addEventListener("click", () => {
@@ -32,8 +34,9 @@ for (const table of document.querySelectorAll("table.sortable")) {
       if (order === "none") return body.append(...original);
       header.setAttribute("aria-sort", order);
       const rows = original.map((row) => key(row, column));
-      const known = rows.filter(({ text }) => !UNKNOWN.test(text));
-      const numeric = known.every(({ text }) => /^(median )?[-+]?(\d|\.\d)/.test(text));
+      const known = rows.filter(({ text }) => !UNKNOWN.includes(text.replace(/\d+/, "{n}")));
+      const begins = (text) => text.replace(MEDIAN.split("{")[0], "");
+      const numeric = known.every(({ text }) => /^[-+]?(\d|\.\d)/.test(begins(text)));
       const compare = numeric ? asNumbers : asText;
       known.sort((a, b) => (order === "ascending" ? compare(a, b) : compare(b, a)));
       const unknown = rows.filter((entry) => !known.includes(entry));

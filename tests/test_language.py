@@ -1,0 +1,181 @@
+"""Reports in other languages: a whole catalogue, one language at a time, letters that are there."""
+
+import json
+import os
+import re
+import string
+from io import BytesIO
+from pathlib import Path
+
+import catalogue
+import pytest
+from babel.messages.mofile import write_mo
+from conftest import Ended
+
+from hpo.errors import InputError
+from hpo.language import LANGUAGES, LOCALE, current, marked, nt, t, use
+from hpo.report.figures import style
+from hpo.text import count, listed, seconds_text
+
+HANGUL = re.compile("[가-힣]")
+TRANSLATED = [code for code in LANGUAGES if code != "en"]
+CLAIMS = """
+title = "Does width pay?"
+dataset = "wine"
+seeds = 2
+[base]
+depth = 1
+activation = "relu"
+optimizer = "adam"
+lr = 1e-3
+epochs = 3
+batch_size = 16
+[[cells]]
+name = "narrow"
+width = 4
+[[cells]]
+name = "wide"
+width = 32
+[[claims]]
+says = "Width pays."
+greater = ["wide", "narrow"]
+"""
+
+
+@pytest.fixture(autouse=True)
+def _fonts(request: pytest.FixtureRequest) -> None:
+    """Tests that draw Korean need its letters; CI has them."""
+    if "forked_hpo" not in request.fixturenames and "hpo" not in request.fixturenames:
+        return
+    try:
+        style.fonts("ko")
+    except InputError:
+        if os.environ.get("HPO_REQUIRE_BROWSER") == "1":
+            raise
+        pytest.skip("no font with Korean letters; Debian: apt install fonts-nanum")
+
+
+def places(text: str) -> list[tuple[str, str]]:
+    """The named places of a message and their formats."""
+    found = string.Formatter().parse(text)
+    return sorted((name, form or "") for _, name, form, _ in found if name is not None)
+
+
+# --- the catalogue -----------------------------------------------------------------------------
+
+
+def test_the_program_has_texts_of_every_kind():
+    texts = catalogue.texts()
+    assert ("{n} trial", "{n} trials") in texts
+    assert any("hpo/report/templates/index.html.j2" in files for files in texts.values())
+    assert any("studies/grid-report.toml" in files for files in texts.values())
+    assert len(texts) > 400
+
+
+@pytest.mark.parametrize("code", TRANSLATED)
+def test_every_text_is_translated_with_all_its_places(code: str):
+    known = catalogue.catalogue(code)
+    for text in catalogue.texts():
+        single = text if isinstance(text, str) else text[0]
+        message = known.get(single)
+        assert message, f"not in the catalogue: {single!r}; run python tests/catalogue.py"
+        translations = [message.string] if isinstance(text, str) else message.string
+        for translation in translations:
+            assert translation, f"no translation of {single!r}"
+            assert places(translation) == places(single), f"{single!r}: {translation!r}"
+    gone = {message.id for message in known if message.id} - set(catalogue.texts())
+    assert not gone, "texts that no code has; run python tests/catalogue.py"
+
+
+@pytest.mark.parametrize("code", TRANSLATED)
+def test_the_compiled_catalogue_is_that_of_the_source(code: str):
+    compiled = BytesIO()
+    write_mo(compiled, catalogue.catalogue(code))
+    assert (LOCALE / code / "LC_MESSAGES/hpo.mo").read_bytes() == compiled.getvalue()
+
+
+# --- texts -------------------------------------------------------------------------------------
+
+
+def test_texts_are_english_unless_a_language_is_in_use():
+    before = [count(1, "trial"), count(2, "trial"), seconds_text(125), listed(["a", "b", "c"])]
+    assert before == ["1 trial", "2 trials", "2 min 05 s", "a, b and c"]
+    with use("ko"):
+        assert current() == "ko"
+        assert count(2, "trial") == "시행 2개"
+        assert seconds_text(125) == "2분 05초"
+        with use("en"):
+            assert count(2, "trial") == "2 trials"
+        assert t("Baseline") == "베이스라인"
+    assert [count(1, "trial"), count(2, "trial"), seconds_text(125)] == before[:3]
+    assert current() == "en"
+
+
+def test_a_text_without_a_translation_stays_as_it_is():
+    with use("ko"):
+        assert t("My own study, 100% {mine}") == "My own study, 100% {mine}"
+        assert t("") == "", "gettext would answer with the catalogue's head"
+        assert t("{a:.1f}% of {b}", a=1.26, b="{x}") == "1.3% of {x}"
+        assert nt("{n} quark", "{n} quarks", 2) == "2 quarks"
+        assert marked("Baseline") == "Baseline"
+
+
+@pytest.mark.parametrize("given", ["kr", "", "../ko", "ko.UTF-8"])
+def test_an_unknown_language_is_refused_before_anything_is_run(forked_hpo, given: str):
+    answer = forked_hpo("run", "grid-report", "--lang", given)
+    assert (answer.code, answer.out) == (2, "")
+    assert answer.err == f"hpo: --lang: must be one of en, ko, got {given!r}\n"
+
+
+def test_a_machine_without_the_letters_is_told_what_to_install(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(style.FONTS, "ko", ("No Such Font",))
+    style.fonts.cache_clear()
+    with pytest.raises(InputError, match=r"no font with its letters .* apt install fonts-nanum"):
+        style.fonts("ko")
+    style.fonts.cache_clear()
+
+
+# --- reports -----------------------------------------------------------------------------------
+
+
+def read(folder: Path, *more: str) -> list[str]:
+    return [(folder / name).read_text() for name in ("index.html", "report.md", *more)]
+
+
+def assert_korean(html: str, markdown: str) -> None:
+    assert '<html lang="ko">' in html
+    headings = re.findall("^## (.*)$", markdown, re.MULTILINE)
+    headers = re.findall(r"^(\|.*\|) ?\n\|.? ?---", markdown, re.MULTILINE)
+    captions = re.findall(r"^\*(.*)\*$", markdown, re.MULTILINE)
+    assert min(map(len, (headings, headers, captions))) > 0
+    for text in (*headings, *headers, *captions):
+        assert HANGUL.search(text), text
+
+
+def test_a_search_is_reported_in_korean_and_in_english_again(
+    forked_hpo, ended_search: Ended, tmp_path: Path
+):
+    url, pages = f"sqlite:///{ended_search.folder}/hpo.db", {}
+    for given in ("en", "ko", ""):
+        lang = {"HPO_LANG": given} if given == "ko" else {}
+        answer = forked_hpo("report", "tiny", "--storage", url, "--out", "out", env=lang)
+        assert answer.code == 0, answer.err
+        assert not HANGUL.search(answer.out), "the terminal stays English"
+        pages[given] = read(tmp_path / "out/tiny", "curves.csv", "trials.csv")
+    assert pages["en"] == pages[""]
+    assert pages["ko"][2:] == pages["en"][2:], "files for programs stay as they are"
+    assert not HANGUL.search(pages["en"][0])
+    assert_korean(*pages["ko"][:2])
+
+
+def test_a_grid_runs_to_a_korean_report_with_english_verdicts_for_programs(hpo, tmp_path: Path):
+    (tmp_path / "width.toml").write_text(CLAIMS)
+    answer = hpo("run", "width.toml", "--quiet", "--lang", "ko")
+    assert answer.code == 0, answer.err
+    html, markdown, verdicts = read(tmp_path / "reports/width", "verdicts.json")
+    assert_korean(html, markdown)
+    assert '<span class="mark">미결</span>' in html
+    assert 'class="unresolved"' in html, "colours go by the English name"
+    assert "Width pays." in html, "the user's own words stay"
+    assert json.loads(verdicts)["conclusions"][0]["verdict"] == "unresolved"
+    assert not HANGUL.search(verdicts)
