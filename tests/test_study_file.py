@@ -148,6 +148,20 @@ def test_the_schema_is_current_and_knows_the_shipped_files():
     for path in study_file.shipped().values():
         assert path.read_text("utf-8").startswith(f"#:schema ./{schema.FILE}\n")
         jsonschema.validate(tomllib.loads(path.read_text("utf-8")), json.loads(stored))
+    [example] = (study_file.studies_dir() / "examples").glob("*.toml")
+    jsonschema.validate(tomllib.loads(example.read_text("utf-8")), json.loads(stored))
+
+
+def test_the_schema_knows_what_the_program_knows_of_shapes():
+    known = schema.json_schema()
+    depth, width = "depth = { low = 1, high = 4 }", "width = [16, 32]"
+    widths = SEARCH.replace(depth, "widths = [[16, 8], [32]]").replace(width, "")
+    own = 'model = "nets:build"' + SEARCH.replace(depth, "channels = [4, 8]")
+    for text in (widths, own):
+        assert "depth" not in text
+        jsonschema.validate(tomllib.loads(text), known)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(tomllib.loads(own.removeprefix('model = "nets:build"')), known)
 
 
 @pytest.mark.parametrize(
