@@ -1,5 +1,6 @@
 """Reports in other languages: a whole catalogue, one language at a time, letters that are there."""
 
+import gettext
 import json
 import os
 import re
@@ -89,9 +90,14 @@ def test_every_text_is_translated_with_all_its_places(code: str):
 
 @pytest.mark.parametrize("code", TRANSLATED)
 def test_the_compiled_catalogue_is_that_of_the_source(code: str):
-    compiled = BytesIO()
-    write_mo(compiled, catalogue.catalogue(code))
-    assert (LOCALE / code / "LC_MESSAGES/hpo.mo").read_bytes() == compiled.getvalue()
+    source = BytesIO()
+    write_mo(source, catalogue.catalogue(code))
+    source.seek(0)
+    with (LOCALE / code / "LC_MESSAGES/hpo.mo").open("rb") as file:
+        compiled = vars(gettext.GNUTranslations(file))["_catalog"]
+    expected = vars(gettext.GNUTranslations(source))["_catalog"]
+    head = ""  # its dates may differ
+    assert {**compiled, head: ""} == {**expected, head: ""}
 
 
 # --- texts -------------------------------------------------------------------------------------

@@ -92,10 +92,12 @@ def test_a_server_of_workers_that_dies_is_replaced_with_the_next_worker(pool):
     assert isinstance(until_idle(pool)[-1], Done)
 
 
-def test_a_folder_too_deep_for_a_socket_is_named(hpo, tmp_path):
+def test_a_folder_too_deep_for_a_socket_is_named(hpo_process, tmp_path):
     deep = tmp_path / ("d" * 120)
     deep.mkdir()
-    answer = hpo("run", "grid-report", "--dataset", "mnist-5k", env={"TMPDIR": str(deep)})
-    assert answer.code == 2
-    assert answer.err.startswith(f"hpo: TMPDIR {deep}: workers cannot be started")
-    assert len(answer.err.splitlines()) == 1
+    run = ("run", "grid-report", "--dataset", "mnist-5k")
+    process = hpo_process(*run, env={"TMPDIR": str(deep)})
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert said.startswith(f"hpo: TMPDIR {deep}: workers cannot be started")
+    assert len(said.splitlines()) == 1
