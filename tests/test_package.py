@@ -73,7 +73,8 @@ def test_wheel_holds_every_module_template_and_study_file(installed: Path):
 RULES = {
     "cli": "session export watch report runs analysis workers model storage data study",
     "api": "session report report.conclusions model.weights storage study",
-    "session": "watch report report.figures runs workers.pool workers.ray_cluster model storage data study",
+    "session": "watch report report.figures runs workers.pool workers.ray_cluster model storage "
+    "data study",
     "export": "report report.blocks model data storage study",
     "watch": "report report.figures report.conclusions report.blocks runs analysis storage study",
     "report": "report.conclusions report.blocks report.figures analysis model storage data study",
