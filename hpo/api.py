@@ -39,7 +39,8 @@ def run(study: str | Path, **options: Any) -> "Result":
     for name in ("out", "data_dir", "artifacts"):
         if isinstance(given.get(name), str):
             given[name] = Path(given[name])
-    typed = [_typed(name, value) for name, value in options.items() if value not in (None, False)]
+    asked = {n: v for n, v in options.items() if v is not None and v is not False}  # 0 is asked
+    typed = [_typed(name, value) for name, value in asked.items()]
     command = " ".join(["hpo run", shlex.quote(str(study)), *typed])
     chosen = session.Options(study=str(study), command=command, **given)
     name = session.run(chosen).name
@@ -65,7 +66,12 @@ def load(
 
 def _environment() -> dict[str, Any]:
     """Returns the options that environment variables give."""
-    names = {"storage": "HPO_STORAGE", "data_dir": "HPO_DATA_DIR", "artifacts": "HPO_ARTIFACTS"}
+    names = {
+        "storage": "HPO_STORAGE",
+        "data_dir": "HPO_DATA_DIR",
+        "artifacts": "HPO_ARTIFACTS",
+        "lang": "HPO_LANG",
+    }
     return {option: os.environ[name] for option, name in names.items() if os.environ.get(name)}
 
 

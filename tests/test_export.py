@@ -18,6 +18,7 @@ from nbclient import NotebookClient
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import hpo as api
+from hpo import session
 from hpo.cli import EXPORTS
 from hpo.data import datasets as data
 from hpo.errors import InputError
@@ -231,3 +232,27 @@ def test_the_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     assert sum("image/svg+xml" in output.get("data", {}) for output in shown) >= 2
     resources = {"metadata": {"path": str(tmp_path)}}
     NotebookClient(notebook, timeout=120, kernel_name="python3", resources=resources).execute()
+
+
+def test_run_names_its_command_as_it_is_typed_and_hears_the_environment(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    asked: list[session.Options] = []
+
+    def refuse(options: session.Options) -> session.Ran:
+        asked.append(options)
+        raise InputError("enough")
+
+    monkeypatch.setattr(session, "run", refuse)
+    monkeypatch.setenv("HPO_LANG", "ko")
+    with pytest.raises(InputError, match="enough"):
+        api.run(
+            "my study.toml", sampler_seed=0, timeout=None, fresh=False, with_dashboard=True,
+            storage="postgresql://me:secret@host/db",
+        )  # fmt: skip
+    [options] = asked
+    assert options.lang == "ko"
+    assert (options.sampler_seed, options.with_dashboard) == (0, True)
+    assert options.command == (
+        "hpo run 'my study.toml' --sampler-seed 0 --dashboard --storage 'postgresql://me:***@host/db'"
+    )
