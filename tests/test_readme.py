@@ -71,7 +71,7 @@ def test_its_figures_are_those_of_the_committed_results():
     [(trials, clock)] = re.findall(r"(\d+) networks tried on MNIST .*?: (.*?) by the clock", search)
     assert f"{trials} trials in {clock}" in readme
     [(least, most)] = re.findall(r"3 searches with .*? ended at ([\d.]+) to ([\d.]+)%", search)
-    assert f"three ended at {least} to {most}%" in readme
+    assert f"three searches ended at {least} to {most}%" in readme
     [noise] = re.findall(
         r"relu, sgd at 0.1 differ by more than (\d\.\d+) points",
         (ROOT / "reports/noise/report.md").read_text("utf-8"),
