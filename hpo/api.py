@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hpo import session
+from hpo import defaults, session
 from hpo.errors import InputError
 from hpo.passwords import without_password
 
@@ -47,9 +47,7 @@ def run(study: str | Path, **options: Any) -> "Result":
     return load(name, storage=chosen.storage, out=chosen.out)
 
 
-def load(
-    study: str, *, storage: str | None = None, out: str | Path = session.DEFAULT_OUT
-) -> "Result":
+def load(study: str, *, storage: str | None = None, out: str | Path = defaults.OUT) -> "Result":
     """Returns the result of a stored study.
 
     study: its name in the storage. storage: an Optuna storage URL; None: HPO_STORAGE, or hpo.db in
@@ -59,7 +57,7 @@ def load(
     from hpo.storage.open import open_storage
     from hpo.storage.results import load_study
 
-    url = storage or os.environ.get("HPO_STORAGE") or session.DEFAULT_STORAGE
+    url = storage or os.environ.get("HPO_STORAGE") or defaults.STORAGE
     stored = load_study(open_storage(url, create=False), study)
     return Result(stored=stored, folder=Path(out) / study)
 

@@ -1,4 +1,5 @@
-"""The `hpo` command: parses options, calls, prints. Heavy modules load inside the commands."""
+"""The `hpo` command: parses options, calls, prints. Modules load inside the commands, so that
+`hpo --help` answers at once."""
 
 import io
 import os
@@ -12,14 +13,12 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from hpo import session
+from hpo import defaults
 from hpo.errors import InputError
 from hpo.language import ENGLISH, LANGUAGES
 from hpo.passwords import remove_passwords, without_password
-from hpo.process import ignore_output_errors, stop_signals
-from hpo.study import file as study_file
-from hpo.study.names import DATASETS, PRUNERS, SAMPLERS
-from hpo.study.source import FORMS, Source, fault_in
+from hpo.process import collect_seldom, end_process, ignore_output_errors, stop_signals
+from hpo.study.names import DATASETS, FORMS, PRUNERS, SAMPLERS
 from hpo.text import count, printable, quoted, shortened
 
 app = typer.Typer(
@@ -30,7 +29,6 @@ app = typer.Typer(
 data_app = typer.Typer(help="Download a dataset ahead of time, or list them.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 
-DEFAULT_STORAGE, DEFAULT_OUT = session.DEFAULT_STORAGE, session.DEFAULT_OUT
 DEVICES = ("auto", "cpu", "cuda", "mps")
 POOLS = ("local", "ray")
 STOPPED = 130
@@ -81,12 +79,18 @@ def _option(
     return typer.Option(*flags, help=text, **more)
 
 
+def _shipped() -> list[str]:
+    from hpo.study import file as study_file
+
+    return list(study_file.shipped())
+
+
 StudyArgument = Annotated[
     str,
     typer.Argument(
         metavar="STUDY",
         help="A study file's name or a path to one.",
-        autocompletion=lambda: list(study_file.shipped()),
+        autocompletion=_shipped,
     ),
 ]
 Seeds = Annotated[
@@ -133,7 +137,11 @@ EpochLimit = Annotated[float, _option(HANGING, least=1, metavar="SECONDS")]
 
 
 def _dataset(param: typer.CallbackParam, value: str | None) -> str | None:
-    if value is not None and (wrong := fault_in(value)):
+    if value is None:
+        return None
+    from hpo.study.source import fault_in
+
+    if wrong := fault_in(value):
         name = param.opts[0] if param.opts[0].startswith("-") else param.opts[0].upper()
         raise InputError(f"{name}: {wrong}")
     return value
@@ -198,11 +206,11 @@ def run(
     ray_address: RayAddress = None,
     cpus_per_trial: CpusPerTrial = None,
     gpus_per_trial: GpusPerTrial = None,
-    epoch_limit: EpochLimit = session.EPOCH_LIMIT,
+    epoch_limit: EpochLimit = defaults.EPOCH_LIMIT,
     dataset: DatasetName = None,
     data_dir: DataDir = None,
-    storage: Storage = DEFAULT_STORAGE,
-    out: Out = DEFAULT_OUT,
+    storage: Storage = defaults.STORAGE,
+    out: Out = defaults.OUT,
     lang: Lang = ENGLISH,
     name: Name = None,
     device: Device = "auto",
@@ -213,7 +221,10 @@ def run(
     quiet: Quiet = False,
 ) -> None:
     """Run or resume a study, then write its report."""
-    options = session.Options(**locals())
+    given = locals()
+    from hpo import session
+
+    options = session.Options(**given)
     ignore_output_errors()
     if not session.run(options).complete:
         raise typer.Exit(1)
@@ -222,12 +233,13 @@ def run(
 @app.command()
 def report(
     study: StudyArgument,
-    storage: Storage = DEFAULT_STORAGE,
-    out: Out = DEFAULT_OUT,
+    storage: Storage = defaults.STORAGE,
+    out: Out = defaults.OUT,
     lang: Lang = ENGLISH,
     name: Name = None,
 ) -> None:
     """Write a study's report again, from the storage alone."""
+    from hpo import session
     from hpo.storage.open import open_storage
     from hpo.storage.results import load_study
 
@@ -242,11 +254,12 @@ def report(
 @app.command()
 def show(
     study: StudyArgument,
-    storage: Storage = DEFAULT_STORAGE,
+    storage: Storage = defaults.STORAGE,
     name: Name = None,
     watch: Watch = False,
 ) -> None:
     """Show a study in the terminal: progress, states, best trials, results."""
+    from hpo import session
     from hpo.storage.open import absolute, open_storage
 
     stored_name = _stored_name(study, name)
@@ -268,9 +281,10 @@ def show(
 def compare(
     first: Annotated[str, typer.Argument(metavar="STUDY", help="A stored study.")],
     second: Annotated[str, typer.Argument(metavar="STUDY", help="Another one of its kind.")],
-    storage: Storage = DEFAULT_STORAGE,
+    storage: Storage = defaults.STORAGE,
 ) -> None:
     """Compare two stored grids cell by cell, or two searches by their winners."""
+    from hpo import session
     from hpo.storage.open import open_storage
 
     names = [_stored_name(study, None) for study in (first, second)]
@@ -282,8 +296,10 @@ def compare(
 
 
 @app.command("list")
-def list_(storage: Storage = DEFAULT_STORAGE) -> None:
+def list_(storage: Storage = defaults.STORAGE) -> None:
     """List the study files that can be run, and the studies in the storage."""
+    from hpo.study import file as study_file
+
     print("Study files:")
     for name in study_file.shipped():
         print(f"  {name:24}{study_file.load(name).title}")
@@ -303,7 +319,7 @@ def list_(storage: Storage = DEFAULT_STORAGE) -> None:
 
 @app.command()
 def dashboard(
-    storage: Storage = DEFAULT_STORAGE,
+    storage: Storage = defaults.STORAGE,
     artifacts: Artifacts = None,
     host: Host = "127.0.0.1",
     port: Port = 8080,
@@ -335,13 +351,14 @@ Reports = Annotated[Path, _option(REPORTS, "--reports")]
 def export(
     study: StudyArgument,
     to: To,
-    storage: Storage = DEFAULT_STORAGE,
+    storage: Storage = defaults.STORAGE,
     name: Name = None,
     out: ExportOut = Path("exports"),
-    reports: Reports = DEFAULT_OUT,
+    reports: Reports = defaults.OUT,
     data_dir: DataDir = None,
 ) -> None:
     """Hand a stored study to other programs, after or during its run; or a search's winner."""
+    from hpo import session
     from hpo.export.study import export as hand_over
     from hpo.storage.open import open_storage
     from hpo.storage.results import load_study
@@ -364,6 +381,8 @@ def init(
     dataset: DatasetName = None,
 ) -> None:
     """Write a commented study file to start from."""
+    from hpo.study import file as study_file
+
     path = study_file.write_template(name, kind, dataset or "mnist")
     print(f"{path}: change it, then: hpo run {path}")
 
@@ -402,6 +421,7 @@ def data_get(
 ) -> None:
     """Download and check a dataset, or check your own: its path."""
     from hpo.data import datasets
+    from hpo.study.source import Source
 
     source = Source(name)
     folder = data_dir or (datasets.default_dir() if source.known else Path())
@@ -430,6 +450,8 @@ def data_list(data_dir: DataDir = None) -> None:
 
 def _stored_name(study: str, name: str | None) -> str:
     """Returns the name in the storage that STUDY and --name mean."""
+    from hpo.study import file as study_file
+
     if name is None:
         name = Path(study).stem if study.endswith(".toml") else study
     return study_file.check_name(name)
@@ -437,6 +459,7 @@ def _stored_name(study: str, name: str | None) -> str:
 
 def main() -> NoReturn:
     """The `hpo` command: exit code 0, 1, 2 or 130, one line an error, as the README says."""
+    collect_seldom()
     for number in stop_signals():
         if signal.getsignal(number) is signal.SIG_DFL:
             signal.signal(number, signal.default_int_handler)
@@ -459,6 +482,14 @@ def main() -> NoReturn:
     sys.exit(code if isinstance(code, int) else 0)
 
 
+def script() -> NoReturn:
+    """The `hpo` command as a process of its own, see end_process."""
+    try:
+        main()
+    except SystemExit as ended:
+        end_process(ended.code if isinstance(ended.code, int) else 0)
+
+
 def _fail(error: BaseException, text: str, code: int) -> NoReturn:
     urls = (*sys.argv[1:], os.environ.get("HPO_STORAGE", ""))
     if os.environ.get("HPO_DEBUG") == "1":
@@ -471,4 +502,4 @@ def _fail(error: BaseException, text: str, code: int) -> NoReturn:
 
 
 if __name__ == "__main__":
-    main()
+    script()

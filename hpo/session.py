@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from hpo import defaults
 from hpo.errors import InputError
 from hpo.language import ENGLISH, LANGUAGES, use
 from hpo.passwords import without_password
@@ -31,10 +32,6 @@ if TYPE_CHECKING:
     from hpo.storage.results import StoredGrid, StoredSearch
     from hpo.watch.note import Notes
     from hpo.workers.pool import MakePool
-
-DEFAULT_STORAGE = "sqlite:///hpo.db"
-DEFAULT_OUT = Path("reports")
-EPOCH_LIMIT = 600.0  # seconds
 
 # The modules of a run are imported in functions: torch loads in the workers' server meanwhile.
 
@@ -63,11 +60,11 @@ class Options:
     ray_address: str | None = None
     cpus_per_trial: float | None = None
     gpus_per_trial: float | None = None
-    epoch_limit: float = EPOCH_LIMIT
+    epoch_limit: float = defaults.EPOCH_LIMIT
     dataset: str | None = None
     data_dir: Path | None = None
-    storage: str = DEFAULT_STORAGE
-    out: Path = DEFAULT_OUT
+    storage: str = defaults.STORAGE
+    out: Path = defaults.OUT
     lang: str = ENGLISH
     name: str | None = None
     device: str = "auto"
@@ -111,9 +108,9 @@ def run(options: Options) -> Ran:
     check_language(options.lang)
 
     if options.pool == "local":
-        from hpo.workers import pool
+        from hpo.workers.server import preload
 
-        pool.preload()
+        preload()  # torch loads while this process goes on
     from hpo.storage import open as storages
 
     storages.quiet()
@@ -121,6 +118,8 @@ def run(options: Options) -> Ran:
     dataset, name = load_data(file, options.dataset, options.data_dir, name)
     check_writable(options.out, name)
     if options.pool == "local":
+        from hpo.workers import pool
+
         pool.require_device(options.device)
 
     if file.model:
@@ -128,7 +127,6 @@ def run(options: Options) -> Ran:
 
         pool.require_model(study_file.example(file), file.folder, dataset)
 
-    import hpo.report.write  # noqa: F401  # while the workers' server loads torch
     from hpo.storage.lock import only_run
 
     if options.like == name:
@@ -199,7 +197,6 @@ def _run(
     from hpo.storage.open import artifacts_folder, open_storage
     from hpo.storage.retry import retrying
     from hpo.watch.artifacts import CurveArtifacts
-    from hpo.watch.dashboard import beside
     from hpo.watch.display import Display
     from hpo.watch.note import Notes
     from hpo.watch.progress import Heartbeat
@@ -213,9 +210,9 @@ def _run(
     notes = Notes(storage, origin["command"])
     watchers = (
         Heartbeat(holder),
+        Display(quiet=options.quiet),
         notes,
         CurveArtifacts(storage, artifacts, say),
-        Display(quiet=options.quiet),
     )
     run = Run(
         dataset=dataset,
@@ -228,6 +225,8 @@ def _run(
         watchers=watchers,
     )
     if options.with_dashboard:
+        from hpo.watch.dashboard import beside
+
         address = stack.enter_context(beside(options.storage, artifacts))
         print(f"optuna-dashboard on {address}", flush=True)
     return _train_and_report(run, file, name, options, notes)

@@ -28,7 +28,7 @@ import hpo.watch.dashboard
 import hpo.watch.terminal  # noqa: F401
 from hpo import cli
 from hpo.data import download
-from hpo.workers import pool
+from hpo.workers import server
 
 SECONDS = 10.0
 
@@ -64,7 +64,7 @@ def _server() -> subprocess.Popen[str]:
 
 def serve() -> None:
     """Answers a line each, until its input ends."""
-    pool.preload()
+    server.preload()
     for line in sys.stdin:
         arguments, folder, seconds, network, env = json.loads(line)
         print(

@@ -82,6 +82,22 @@ def test_help_imports_neither_torch_nor_optuna(tmp_path: Path, command: list[str
     assert code == 0
     assert "hpo.cli" in modules
     assert not modules & {"torch", "optuna", "numpy", "pandas", "scipy", "matplotlib"}
+    assert not {module for module in modules if module.startswith("hpo.study.file")}
+
+
+def test_the_command_runs_its_exit_handlers_and_gives_its_code(tmp_path: Path):
+    program = (
+        "import atexit, sys\n"
+        "atexit.register(lambda: print('handled', end=''))\n"
+        "from hpo.cli import script\n"
+        "script()"
+    )
+    command = [sys.executable, "-c", program, "show", "nothing"]
+    ended = subprocess.run(
+        command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (ended.returncode, ended.stdout) == (2, "handled")
+    assert ended.stderr.startswith("hpo: ")
 
 
 def test_report_show_and_list_import_no_torch(tmp_path: Path):
@@ -399,7 +415,7 @@ def test_dataset_asked_for_is_never_replaced(
     arguments = ["hpo", "run", "grid-report", "--dataset", asked, "--data-dir", "empty"]
     monkeypatch.setattr(sys, "argv", arguments)
     monkeypatch.setattr("signal.signal", lambda *_: None)
-    monkeypatch.setattr("hpo.workers.pool.preload", lambda: None)
+    monkeypatch.setattr("hpo.workers.server.preload", lambda: None)
     with pytest.raises(SystemExit) as ended:
         cli.main()
     out, err = capsys.readouterr()

@@ -7,6 +7,7 @@ import signal
 import socket
 import struct
 import subprocess
+import sys
 import threading
 import time
 import urllib.error
@@ -28,7 +29,7 @@ from hpo.storage.open import open_storage
 from hpo.storage.results import load_study
 from hpo.watch import note
 from hpo.watch.dashboard import Server, beside, listen
-from hpo.workers import pool
+from hpo.workers import server
 
 SERVING = re.compile(r"optuna-dashboard on (http://\S+)")
 
@@ -231,7 +232,7 @@ def test_four_clients_poll_while_a_study_writes(hpo_process, tmp_path):
 
 def test_a_second_one_takes_a_free_port_and_both_end_with_their_runs(tmp_path):
     store(tmp_path)
-    pool.preload()
+    server.preload()
     url, folder = f"sqlite:///{tmp_path / 'hpo.db'}", tmp_path / "hpo.artifacts"
     with beside(url, folder) as first, beside(url, folder) as second:
         assert first != second
@@ -315,3 +316,12 @@ def test_a_note_that_a_person_changed_is_left_alone(tmp_path):
     save_note(study, "My own words.")
     end(storage, tmp_path / "index.html")
     assert note_of(tmp_path, "grid-report") == "My own words."
+
+
+def test_notes_are_the_librarys_own_without_the_rest_of_it():
+    program = (
+        "import sys; from hpo.watch import note; library = note._library();"
+        "assert library.__name__ == 'optuna_dashboard._note', library;"
+        "assert not {'sklearn', 'optuna_dashboard', 'matplotlib'} & sys.modules.keys()"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)

@@ -40,6 +40,30 @@ def test_a_task_yields_its_epochs_and_then_its_test(pool):
     assert len(done.test_accuracy) == 2
 
 
+def test_idle_cores_go_to_the_trainings_that_run_and_come_back(pool):
+    pool.share(4)  # nothing runs
+    pool.start(0, task(epochs=100_000))
+    pool.share(3)
+    assert pool._workers[0].cores == 3
+    assert pool.wait(10.0)  # it goes on
+    pool.stop(1)
+    until_idle(pool)
+    pool.start(0, task(epochs=1, number=2))
+    assert pool._workers[0].cores == 1
+    *_, done = until_idle(pool)
+    assert isinstance(done, Done)
+
+
+def test_cores_are_divided_among_the_trainings():
+    with LocalPool(3, tiny_dataset(), "cpu") as several:
+        for worker in (0, 2):
+            several.start(worker, task(epochs=100_000, number=worker))
+        several.share(5)
+        assert [worker.cores for worker in several._workers] == [3, 1, 2]
+        several.share(1)
+        assert [worker.cores for worker in several._workers] == [1, 1, 1]
+
+
 def test_a_stopped_task_ends_within_its_epoch_without_a_test(pool):
     pool.start(0, task(epochs=100_000))
     assert pool.wait(10.0)

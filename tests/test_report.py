@@ -2,7 +2,9 @@
 
 import dataclasses
 import json
+import os
 import re
+import sys
 import xml.etree.ElementTree as ET
 from html.parser import HTMLParser
 from pathlib import Path
@@ -18,6 +20,7 @@ from hpo.errors import InputError
 from hpo.report import grid as grid_report
 from hpo.report import write as report
 from hpo.report.blocks import page, run_facts
+from hpo.report.draw import draw
 from hpo.report.figures import grid as figures
 from hpo.runs.grid import distributions
 from hpo.runs.study import binding
@@ -364,3 +367,47 @@ def test_a_cluster_of_several_processors_is_listed_with_a_warning(stored):
     mixed = dataclasses.replace(stored, sessions=[session])
     text = "2 × Zen, 1 × Old; the last bits of a curve depend on the processor"
     assert ["Nodes", text] in run_facts.run_table(mixed).rows
+
+
+@pytest.fixture
+def _forks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The threads of pytest's own do nothing here that a fork would miss."""
+    if sys.platform != "linux":
+        pytest.skip("pictures are drawn in forks on Linux only")
+    monkeypatch.setattr("threading.active_count", lambda: 1)
+
+
+@pytest.mark.usefixtures("_forks")
+def test_pictures_are_drawn_in_other_processes_as_in_this_one(tmp_path: Path):
+    study = store(tmp_path, seeds=2)
+    sections = grid_report.sections(study)
+    blocks = [block for section in sections for block in section.blocks]
+    pictures = [block for block in blocks if isinstance(block, page.Picture)]
+    assert len(pictures) > 5
+    draw(pictures)
+    assert all("svg" in picture.__dict__ for picture in pictures)
+    assert [picture.svg for picture in pictures] == [picture.draw() for picture in pictures]
+
+
+@pytest.mark.usefixtures("_forks")
+def test_a_picture_whose_process_is_lost_is_drawn_here(tmp_path: Path):
+    here = os.getpid()
+
+    def lost() -> str:
+        if os.getpid() != here:
+            os._exit(9)
+        return "<svg/>"
+
+    pictures = [page.Picture(file=f"{n}.svg", draw=lost, alt="", caption="") for n in range(3)]
+    draw(pictures)
+    assert [picture.svg for picture in pictures] == ["<svg/>"] * 3
+
+
+@pytest.mark.usefixtures("_forks")
+def test_a_fault_of_a_figure_is_raised():
+    def wrong() -> str:
+        raise ValueError("no such colour")
+
+    pictures = [page.Picture(file=f"{n}.svg", draw=wrong, alt="", caption="") for n in range(2)]
+    with pytest.raises(ValueError, match="no such colour"):
+        draw(pictures)

@@ -13,6 +13,7 @@ from torch import nn
 
 from hpo.study.config import Config, Seeds, with_widths
 from hpo.study.names import ACTIVATIONS, INITS, NORMS, OPTIMIZERS, SCHEDULES
+from hpo.training import cores
 from hpo.training import optimizers as schedules
 from hpo.training.train import Epoch, Examples, Split, _correct, evaluate, train
 
@@ -377,6 +378,52 @@ def test_a_replicate_does_not_feel_its_stack(activation, optimizer, shape):
     weights = stacked.network.state_dict(3)
     for name, weight in alone.network.state_dict().items():
         assert torch.equal(weight, weights[name]), name
+
+
+@pytest.mark.skipif(not torch.backends.mkl.is_available(), reason="cores help MKL's products only")
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+@pytest.mark.parametrize(
+    "shape",
+    [
+        {"widths": [512, 512]},
+        {"widths": [300, 700], "batch_size": 37, "residual": False},
+        {"depth": 3, "width": 384, "residual": True, "activation": "gelu", "batch_size": 24},
+    ],
+)
+def test_the_bits_do_not_depend_on_the_number_of_cores(shape, optimizer):
+    generator = torch.Generator().manual_seed(0)
+    data = Examples(
+        torch.randn(700, 784, generator=generator),
+        torch.randint(0, 10, (700,), generator=generator),
+    )
+    settings = config(**{"batch_size": 64, "lr": 0.01, "optimizer": optimizer, **shape})
+    used = []
+
+    def trained(count: int) -> Epoch:
+        cores.use(count)
+        return list(train(settings, data, [split(0, 560, 700)], [Seeds.of(0)]))[-1]
+
+    before = cores._Threads.__enter__
+    try:
+        cores._Threads.__enter__ = lambda self: (before(self), used.append(torch.get_num_threads()))
+        alone = trained(1)
+        for count in (2, 3, 5):
+            together = trained(count)
+            assert torch.get_num_threads() == 1
+            assert max(used) == min(count, min(settings.hidden) // cores.COLUMNS)
+            assert together.train_loss == alone.train_loss
+            assert together.valid_loss == alone.valid_loss
+            weights = together.network.state_dict()
+            for name, weight in alone.network.state_dict().items():
+                assert torch.equal(weight, weights[name]), name
+    finally:
+        cores._Threads.__enter__ = before
+        cores.use(1)
+
+
+def test_small_products_use_one_core():
+    for shape in ((64, 784, 32), (8, 784, 512), (64, 512, 10)):
+        assert not isinstance(cores.for_product(*shape), cores._Threads)
 
 
 def test_validation_in_several_chunks_does_not_feel_the_stack_either():

@@ -280,18 +280,17 @@ def _times(study: StoredGrid, cell: str) -> pd.Series:
 
 def _values(study: StoredGrid, metric: str, term: Term) -> pd.Series:
     cell = study.cell(term.cell)
-    rows = study.of(cell)
+    rows = study.by_seed(cell)
     if metric in ("valid_spread", "valid_falls"):
         values = _changes(study, rows, metric)
     else:
         if term.epoch is not None:
             at = study.curves[study.curves["epoch"] == term.epoch]
-            rows = at[at["number"].isin(rows["number"])]
-        rows = rows.set_index("seed")
+            rows = at[at["number"].isin(rows["number"])].set_index("seed")
         gap = metric == "gap"
         values = rows["train_accuracy"] - rows["valid_accuracy"] if gap else rows[metric]
     worst = -np.inf if metric in GREATER_IS_BETTER else np.inf
-    diverged = study.of(cell).set_index("seed")["diverged"].astype(bool)
+    diverged = study.by_seed(cell)["diverged"].astype(bool)
     lost = values.isna() & diverged.reindex(values.index, fill_value=False)
     return values.astype(float).mask(lost, worst)
 

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from hpo.data.datasets import Dataset, Scale, checksum, from_pixels, stratified
 from hpo.errors import InputError
-from hpo.study.source import FORMS, Source
+from hpo.study.names import FORMS
+from hpo.study.source import Source
 from hpo.text import quoted, shortened
 
 if TYPE_CHECKING:

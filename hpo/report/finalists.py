@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -248,7 +249,7 @@ def mistakes_sections(study: StoredSearch) -> list[Section]:
     blocks: list[Block] = [
         Picture(
             file="confusion.svg",
-            svg=figures.confusion(mean.tolist(), study.classes),
+            draw=partial(figures.confusion, mean.tolist(), study.classes),
             alt=t("Confusion matrix of the winner on the test images."),
             caption=t(
                 "Test {things} of each class and what the winner takes them for, {over}. {data}.",
@@ -262,7 +263,7 @@ def mistakes_sections(study: StoredSearch) -> list[Section]:
         blocks.append(
             Picture(
                 file="worst.svg",
-                svg=figures.worst_images(worst),
+                draw=partial(figures.worst_images, worst),
                 alt=t("The test images that the winner is most wrong about."),
                 caption=t(
                     "The test images that the winner's seeds are most wrong about: label, what it "

@@ -1,6 +1,7 @@
 """A grid's report, section by section."""
 
 from collections.abc import Sequence
+from functools import partial
 
 from hpo.analysis.claims import claim_verdicts, tally
 from hpo.analysis.statistics import Estimate, paired_difference
@@ -84,7 +85,7 @@ def _glance(study: StoredGrid) -> Section:
         blocks.append(
             Picture(
                 file="overview.svg",
-                svg=figures.overview(dots, 100 * study.fails_below),
+                draw=partial(figures.overview, dots, 100 * study.fails_below),
                 alt=alt,
                 caption=t("Test accuracy, a dot a seed. {basis}.", basis=_basis(study))
                 + _of_many(shown, study.file.cells),
@@ -131,7 +132,7 @@ def _differences(study: StoredGrid) -> list[Section]:
         return []
     picture = Picture(
         file="importance.svg",
-        svg=figures.differences(rows, baseline.label),
+        draw=partial(figures.differences, rows, baseline.label),
         alt=t(
             "Difference of each network's test accuracy from that of {baseline}.",
             baseline=baseline.label,
@@ -245,7 +246,7 @@ def _experiment(study: StoredGrid, number: int, experiment: Experiment) -> Secti
         blocks.append(
             Picture(
                 file=f"curves-{number}.svg",
-                svg=figures.curves(drawn, len(study.classes)),
+                draw=partial(figures.curves, drawn, len(study.classes)),
                 alt=t(
                     "Learning curves of {labels}: loss on the left, accuracy on the right.",
                     labels=labels,
@@ -315,7 +316,8 @@ def _run_section(study: StoredGrid) -> Section:
     if study.timings:
         times += " " + t(
             "Conclusions on times come from {n} rounds of their own: each network alone on the "
-            "machine, one seed, one epoch times the number of epochs, in random order.",
+            "machine, one seed, one epoch or the beginning of one, scaled to all epochs, in random "
+            "order.",
             n=len(study.timings),
         )
     if published(study.file):

@@ -1,6 +1,7 @@
 """A search's report, section by section."""
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -85,7 +86,7 @@ def _trade_off(study: StoredSearch) -> list[Section]:
             blocks=[
                 Picture(
                     file="pareto.svg",
-                    svg=figures.pareto(figure),
+                    draw=partial(figures.pareto, figure),
                     alt=t("Validation accuracy of each trial over its {second}.", second=second),
                     caption=t(
                         "Each trial that ran to its end. Line: the Pareto front, the trials that "
@@ -118,7 +119,7 @@ def _course(study: StoredSearch) -> Section:
         blocks.append(
             Picture(
                 file="progress.svg",
-                svg=figures.progress(runs),
+                draw=partial(figures.progress, runs),
                 alt=t("Best validation accuracy so far, over trials and over time."),
                 caption=t(
                     "The best validation accuracy so far, over trials that ended and over the time "
@@ -152,7 +153,11 @@ def _curves(study: StoredSearch) -> Picture:
     pruned = study.trials[study.trials["state"] == "PRUNED"]["number"]
     return Picture(
         file="curves.svg",
-        svg=trial_curves([_curve(study, n) for n in best], [_curve(study, int(n)) for n in pruned]),
+        draw=partial(
+            trial_curves,
+            [_curve(study, n) for n in best],
+            [_curve(study, int(n)) for n in pruned],
+        ),
         alt=t("Validation accuracy by epoch of the best trials, and of the pruned ones."),
         caption=t(
             "Validation accuracy of the {best} best trials, and of the {pruned} pruned ones up to "
@@ -207,7 +212,7 @@ def _importance(study: StoredSearch) -> Section:
     blocks: list[Block] = [
         Picture(
             file="importance.svg",
-            svg=figures.importance(bars),
+            draw=partial(figures.importance, bars),
             alt=t(
                 "Importance of each hyperparameter by {evaluators}, with 95% intervals.",
                 evaluators=evaluators,
@@ -242,7 +247,7 @@ def _effects(study: StoredSearch, importances: importance.Importances) -> Iterat
     panels = [_slice(study, name) for name in importance.ranked(importances)]
     yield Picture(
         file="slices.svg",
-        svg=slices(panels),
+        draw=partial(slices, panels),
         alt=t("Validation accuracy of every trial against each of its hyperparameters."),
         caption=t(
             "Every trial against each hyperparameter. Points are dense where the sampler preferred "
@@ -255,7 +260,9 @@ def _effects(study: StoredSearch, importances: importance.Importances) -> Iterat
         x, y = (_parameter(study, name) for name in pair)
         yield Picture(
             file="contour.svg",
-            svg=contour(x, y, _complete_accuracies(study), study.ended["number"].to_list()),
+            draw=partial(
+                contour, x, y, _complete_accuracies(study), study.ended["number"].to_list()
+            ),
             alt=t("Validation accuracy over {a} and {b}.", a=pair[0], b=pair[1]),
             caption=t(
                 "Validation accuracy of the trials that ran to their end, over {a} and {b}. "

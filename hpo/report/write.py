@@ -15,6 +15,7 @@ from hpo.report import grid as grid_report
 from hpo.report import search as search_report
 from hpo.report.blocks import page
 from hpo.report.conclusions import verdicts
+from hpo.report.draw import draw
 from hpo.report.search_tables import finalists_frame
 from hpo.storage.results import StoredGrid, StoredSearch, StoredStudy
 from hpo.study.finalists import trial_number
@@ -59,7 +60,9 @@ def _write_files(study: Stored, folder: Path, target: Path) -> None:
     lead, sections = _content(study, target)
     (folder / "figures").mkdir()
     blocks = [block for section in sections for block in section.blocks]
-    for picture in (block for block in blocks if isinstance(block, page.Picture)):
+    pictures = [block for block in blocks if isinstance(block, page.Picture)]
+    draw(pictures)
+    for picture in pictures:
         (folder / "figures" / picture.file).write_text(picture.svg, encoding="utf-8")
     for template, name in (("index.html.j2", "index.html"), ("report.md.j2", "report.md")):
         text = page.render(template, t(study.file.title), lead, sections)

@@ -14,14 +14,16 @@ from hpo.study.file import Cell
 from hpo.workers.messages import Task
 
 ROUNDS = 8
+SAMPLE_SECONDS = 0.1  # of an estimated epoch: longer ones are measured at their beginning
 
 
 class TimingPlan:
-    """Measures training times: trains one epoch of each cell, alone on the machine, in ROUNDS
-    rounds and in one before them that does not count; in each round the cells are in another order.
-    For a pool of one worker.
+    """Measures training times: trains an epoch of each cell, or the beginning of one, alone on the
+    machine, in ROUNDS rounds and in one before them that does not count; in each round the cells
+    are in another order. For a pool of one worker.
 
-    rounds: {cell: seconds of an epoch times the cell's epochs}, a dictionary per round.
+    rounds: {cell: seconds, scaled to all images and all of the cell's epochs}, a dictionary per
+    round.
     """
 
     def __init__(self, cells: Sequence[Cell], shape: Shape, folder: str = "") -> None:
@@ -32,7 +34,9 @@ class TimingPlan:
         for number in range(ROUNDS + 1):
             self.waiting += [(number, cell) for cell in rng.sample(cells, len(cells))]
         self.waiting.reverse()
-        self.costs = {cell.name: cost(replace(cell.config, epochs=1), shape) for cell in cells}
+        each = {cell.name: cost(replace(cell.config, epochs=1), shape) for cell in cells}
+        self.shares = {name: min(SAMPLE_SECONDS / value, 1.0) for name, value in each.items()}
+        self.costs = {name: value * self.shares[name] for name, value in each.items()}
         self.running: dict[int, tuple[int, Cell]] = {}
         self.spent: list[Spent] = []
 
@@ -50,7 +54,8 @@ class TimingPlan:
         key = len(self.waiting) + 1
         self.running[key] = number, cell
         config = replace(cell.config, epochs=1)
-        task = Task(id=key, config=config, seeds=(Seeds.of(SEED),), folder=self.folder)
+        seeds, share = (Seeds.of(SEED),), self.shares[cell.name]
+        task = Task(id=key, config=config, seeds=seeds, share=share, folder=self.folder)
         label = f"time of {cell.name}, round {number} of {ROUNDS}"
         return Job(task=task, label=label, trials=[], names=[label], cost=self.costs[cell.name])
 
@@ -61,7 +66,8 @@ class TimingPlan:
         number, cell = self.running.pop(job.task.id)
         self.spent.append(job.spent())
         if state is TrialState.COMPLETE:
-            self.rounds[number][cell.name] = job.epochs[-1].seconds * cell.config.epochs
+            scale = cell.config.epochs / job.task.share
+            self.rounds[number][cell.name] = job.epochs[-1].seconds * scale
 
     def seconds_left(self, running: Sequence[Job], workers: int, limit: float) -> float | None:
         waiting = [self.costs[cell.name] for _, cell in self.waiting]

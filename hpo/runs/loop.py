@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
+import optuna
 from optuna.storages import BaseStorage
 from optuna.trial import TrialState
 
@@ -38,13 +39,16 @@ class End(Enum):
 class Loop:
     """Trains one plan's trials in the pool and stores their epochs and their ends.
 
-    deadline: a time of the monotonic clock. best: the best stored value so far.
+    study: None if the training is no trial. cores: that the pool may use in all. deadline: a time
+    of the monotonic clock. best: the best stored value so far.
     """
 
     plan: Plan
     storage: BaseStorage
     pool: Pool
     progress: Progress
+    study: optuna.Study | None = None
+    cores: int = 1
     watchers: Sequence[Watcher] = ()
     deadline: float = math.inf
     best: float = -math.inf
@@ -58,6 +62,9 @@ class Loop:
     def run(self) -> End:
         """Runs until the plan is done, a signal asks to stop, or the deadline passes."""
         with stop_on_signals(self._stop), self._pool_may_be_lost():
+            self._hand_out()  # workers train while the watchers start: these import much
+            for watcher in self.watchers:
+                watcher.on_start(self.study, self.progress)
             while not self.stopping and time.monotonic() < self.deadline:
                 nothing_left = self._hand_out()
                 if nothing_left and not self.running:
@@ -112,6 +119,8 @@ class Loop:
             job.began = time.monotonic()
             self.progress.workers[worker] = f"{job.label}, starting"
             self.pool.start(worker, job.task)
+        if nothing_left:
+            self.pool.share(self.cores)
         return nothing_left
 
     def _handle(self, event: EpochDone | Done | Failed | Died) -> None:

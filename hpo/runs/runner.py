@@ -16,6 +16,7 @@ from optuna.distributions import BaseDistribution
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
+from hpo import defaults
 from hpo.analysis.claims import open_cells
 from hpo.analysis.precision import disputed, disputing_pair
 from hpo.data.datasets import Dataset, test_accuracy, test_pictures
@@ -36,7 +37,7 @@ from hpo.study import finalists
 from hpo.study.claims import SECONDS
 from hpo.study.file import GridStudy, SearchStudy, StudyFile
 from hpo.study.metrics import unpacked_shares
-from hpo.workers.pool import EPOCH_LIMIT, LocalPool, MakePool, Pool
+from hpo.workers.pool import LocalPool, MakePool, Pool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +53,7 @@ class Run:
     workers: int
     device: str
     provenance: Mapping[str, Any]
-    epoch_limit: float = EPOCH_LIMIT
+    epoch_limit: float = defaults.EPOCH_LIMIT
     watchers: Sequence[Watcher] = ()
     make_pool: MakePool = LocalPool
     started: float = field(default_factory=time.monotonic)
@@ -318,11 +319,21 @@ def train(
     size = min(run.workers, plan.jobs)
     with run.make_pool(size, run.dataset, run.device, run.epoch_limit) as pool:
         progress.workers = [""] * pool.size
-        loop = Loop(plan, run.storage, pool, progress, run.watchers, deadline, best_value)
+        loop = Loop(
+            plan=plan,
+            storage=run.storage,
+            pool=pool,
+            progress=progress,
+            study=study,
+            cores=run.workers,
+            watchers=run.watchers,
+            deadline=deadline,
+            best=best_value,
+        )
         with (
             during_run(run.storage, study, loop.notice, lambda: loop.stopping),
             _session(run, study, pool, started) if study else nullcontext(),
-            _watched(run, study, progress),
+            _watched(run, progress),
         ):
             return loop.run()
 
@@ -363,11 +374,9 @@ def _session(run: Run, study: optuna.Study, pool: Pool, started: float) -> Itera
 
 
 @contextmanager
-def _watched(run: Run, study: optuna.Study | None, progress: Progress) -> Iterator[None]:
-    """Tells the watchers that a plan starts and ends."""
+def _watched(run: Run, progress: Progress) -> Iterator[None]:
+    """Tells the watchers that a plan has ended."""
     try:
-        for watcher in run.watchers:
-            watcher.on_start(study, progress)
         yield
     finally:
         progress.workers, progress.seconds = [], time.monotonic() - progress.started

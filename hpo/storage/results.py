@@ -128,16 +128,25 @@ class StoredGrid(StoredStudy):
         rows = self._by_cell.get(cell.name)
         return self.finished.iloc[:0] if rows is None else rows
 
+    def by_seed(self, cell: Cell) -> pd.DataFrame:
+        """Returns the cell's finished trials, indexed by seed."""
+        if cell.name not in self._seeded:
+            self._seeded[cell.name] = self.of(cell).set_index("seed")
+        return self._seeded[cell.name]
+
     def values(self, cell: Cell, metric: str = "test_accuracy") -> pd.Series:
         """Returns a metric of the cell's finished trials, indexed by seed."""
-        return self.of(cell).set_index("seed")[metric]
+        return self.by_seed(cell)[metric]
 
     def failing(self, cell: Cell, below: float | None = None) -> pd.Series:
         """Returns for each finished trial of the cell whether it failed to learn, by seed: True
         where it diverged or its test accuracy stayed below this share; None: fails_below."""
-        below = self.fails_below if below is None else below
-        rows = self.of(cell).set_index("seed")
-        return (rows["test_accuracy"] < below) | rows["diverged"].astype(bool)
+        key = (cell.name, self.fails_below if below is None else below)
+        if key not in self._failing:
+            rows = self.by_seed(cell)
+            failed = (rows["test_accuracy"] < key[1]) | rows["diverged"].astype(bool)
+            self._failing[key] = failed
+        return self._failing[key]
 
     def right(self, cell: Cell, part: str = "test") -> pd.DataFrame:
         """Returns which images each seed's network gets right, (seeds, images) of bool, a row per
@@ -167,6 +176,14 @@ class StoredGrid(StoredStudy):
         ours, theirs = self.values(a, metric), self.values(b, metric)
         common = ours.index.intersection(theirs.index)
         return ours[common], theirs[common]
+
+    @cached_property
+    def _seeded(self) -> dict[str, pd.DataFrame]:
+        return {}
+
+    @cached_property
+    def _failing(self) -> dict[tuple[str, float], pd.Series]:
+        return {}
 
     @cached_property
     def _right(self) -> dict[tuple[str, str], pd.DataFrame]:

@@ -107,6 +107,7 @@ DATASETS: dict[str, Named] = {
 }
 
 FILES = Named("the user's own files", "hpo.data.files:load")
+FORMS = "the path of an .npz, .csv or .parquet file or of a folder of images (./folder)"
 
 SAMPLERS: dict[str, Named] = {
     "tpe": Named("TPE", f"{_SAMPLERS}:tpe"),

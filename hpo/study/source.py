@@ -7,11 +7,10 @@ from typing import Annotated, Any
 from pydantic import WithJsonSchema, WrapValidator
 
 from hpo.study.fields import Table, Text, fault
-from hpo.study.names import DATASETS, label
+from hpo.study.names import DATASETS, FORMS, label
 from hpo.text import quoted
 
 FILES = (".npz", ".csv", ".csv.gz", ".parquet")
-FORMS = "the path of an .npz, .csv or .parquet file or of a folder of images (./folder)"
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from hpo.study.config import Config
 from hpo.study.names import ACTIVATIONS, INITS, NORMS
+from hpo.training import cores
 from hpo.training.activations import Activation
 from hpo.training.modules import mlp
 from hpo.training.noise import Dropout, InputNoise
@@ -226,6 +227,8 @@ class Pass:
         skips = len(deltas) if self.residual else 0
         self._skipped = [torch.zeros_like(view) for view, _ in deltas[:skips]]
         self.inputs: Tensor = self.outputs[0]
+        sizes = pairwise(network.sizes)
+        self._cores = [cores.for_product(batch, *fans) for fans in sizes]
         self._outputs_t = [h.mT for h in self.outputs]
         self._weights_t = [w.mT for w in network.layers.weights]
         self._sums = [Row.zeros(bias.values.shape, device) for bias in network.layers.biases]
@@ -272,7 +275,8 @@ class Pass:
         for layer in range(last):
             above = layer + 1
             summed = self.norms[layer].sums if self.norms else self.kept[above]
-            torch.baddbmm(biases[layer].values, self.outputs[layer], weights[layer], out=summed)
+            with self._cores[layer]:
+                torch.baddbmm(biases[layer].values, self.outputs[layer], weights[layer], out=summed)
             if self.norms:
                 layers = self.network.layers
                 scale, shift = layers.scales[layer].values, layers.shifts[layer].values
@@ -311,12 +315,14 @@ class Pass:
             if hidden:
                 self._to_sums(layer, into, step, keep)
             if layer:
-                below = deltas[layer - 1]
-                if hidden and self.residual:
-                    torch.baddbmm(self._skipped[layer], delta, self._weights_t[layer], out=below)
-                else:
-                    torch.bmm(delta, self._weights_t[layer], out=below)
-            into.weights[layer].baddbmm_(self._outputs_t[layer], delta, beta=keep, alpha=step)
+                below, weights_t = deltas[layer - 1], self._weights_t[layer]
+                with self._cores[layer]:
+                    if hidden and self.residual:
+                        torch.baddbmm(self._skipped[layer], delta, weights_t, out=below)
+                    else:
+                        torch.bmm(delta, weights_t, out=below)
+            with self._cores[layer]:
+                into.weights[layer].baddbmm_(self._outputs_t[layer], delta, beta=keep, alpha=step)
             # By a sum and not by a product with ones: MKL's rounding of so thin a product depends
             # on the size of the stack, and a replicate must not feel its neighbours.
             self._add(delta, self._sums[layer], into.biases[layer], step, keep)

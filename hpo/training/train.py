@@ -43,6 +43,11 @@ class Split:
     train: Tensor
     valid: Tensor
 
+    def part(self, share: float) -> "Split":
+        """Returns the first rows of both parts, this share of them."""
+        kept = [rows[: math.ceil(share * len(rows))] for rows in (self.train, self.valid)]
+        return Split(*kept)
+
 
 # Logits (steps, R, classes, B) and the labels (steps, R, B) that belong to them.
 Answers = tuple[Tensor, Tensor]

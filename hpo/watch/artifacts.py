@@ -6,15 +6,19 @@ import tempfile
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from optuna.artifacts import FileSystemArtifactStore, upload_artifact
 from optuna.artifacts.exceptions import ArtifactNotFound
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial
 
-from hpo.report.figures.trial import Curve, CurvePicture
 from hpo.runs.plan import Watcher
+
+if TYPE_CHECKING:
+    from hpo.report.figures.trial import Curve, CurvePicture
 
 NAME = "learning-curve.png"
 # A picture takes 25 ms of the runner. AT_ONCE pictures are drawn in any case; after that, A_SECOND
@@ -33,7 +37,6 @@ class CurveArtifacts(Watcher):
         self.storage = storage
         self.folder = folder
         self.store = FileSystemArtifactStore(folder)
-        self.drawing = CurvePicture()
         self.say = say
         self.writable = True
         self.allowed, self.asked, self.told = float(AT_ONCE), time.monotonic(), False
@@ -44,7 +47,14 @@ class CurveArtifacts(Watcher):
         except OSError as error:
             self._give_up(error)
 
-    def on_trial(self, trial: int, curve: Curve, epochs: int) -> None:
+    @cached_property
+    def drawing(self) -> "CurvePicture":
+        """Imports matplotlib once the workers train."""
+        from hpo.report.figures.trial import CurvePicture
+
+        return CurvePicture()
+
+    def on_trial(self, trial: int, curve: "Curve", epochs: int) -> None:
         if not (self.writable and self._may_draw()):
             return
         try:

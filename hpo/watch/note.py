@@ -1,24 +1,26 @@
 """The note of a study in optuna-dashboard: what the study is, and its results."""
 
 import hashlib
+import sys
+from functools import cache
+from importlib import util
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import optuna
 from optuna.storages import BaseStorage
-from optuna_dashboard import get_note, save_note
 
-from hpo.report import grid as grid_report
-from hpo.report.blocks import page
-from hpo.report.blocks.page import Table
-from hpo.report.blocks.run_facts import one_line_each, repeatable
-from hpo.report.finalists import main_table
-from hpo.report.search_tables import winner_sentence
 from hpo.runs.plan import Watcher
 from hpo.runs.progress import Progress
 from hpo.storage.results import StoredGrid, StoredSearch, StoredStudy, load_study
 from hpo.study.names import PRUNERS, SAMPLERS, label
 from hpo.study.space import Fixed, spelled
 from hpo.text import seconds_text
+
+if TYPE_CHECKING:
+    from hpo.report.blocks.page import Table
+
+# The report's modules are imported in functions, once the workers train: matplotlib takes a while.
 
 WRITTEN = "note"  # attribute of the study: the digest of the note that hpo wrote last
 
@@ -42,11 +44,31 @@ class Notes(Watcher):
             self._write(study, markdown(part, self.command, report, ended=True))
 
     def _write(self, study: optuna.Study, text: str) -> None:
-        before = get_note(study)
+        library = _library()
+        before = library.get_note(study)
         if before and study.user_attrs.get(WRITTEN) != _digest(before):
             return
-        save_note(study, text)
+        library.save_note(study, text)
         study.set_user_attr(WRITTEN, _digest(text))
+
+
+@cache
+def _library() -> Any:
+    """Returns optuna-dashboard's module of notes. It is imported without the package around it,
+    which imports scikit-learn and takes as long as torch."""
+    name = "optuna_dashboard._note"
+    package = util.find_spec("optuna_dashboard")
+    assert package is not None
+    [folder] = package.submodule_search_locations or []
+    path = Path(folder) / "_note.py"
+    spec = util.spec_from_file_location(name, path)
+    if name in sys.modules or not path.is_file() or spec is None or spec.loader is None:
+        import optuna_dashboard
+
+        return optuna_dashboard
+    module = util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def _digest(text: str) -> str:
@@ -58,6 +80,9 @@ def markdown(
 ) -> str:
     """Returns the note. ended: whether the run is over; then the note has the main table. report:
     the report's path, None if it could not be written."""
+    from hpo.report.blocks import page
+    from hpo.report.blocks.run_facts import repeatable
+
     facts = [("Data", _data(study)), *_budget(study), ("Command", repeatable(command))]
     if report:
         facts.append(("Report", str(report.absolute())))
@@ -70,6 +95,9 @@ def markdown(
 
 
 def _lead(study: StoredGrid | StoredSearch, ended: bool) -> list[str]:
+    from hpo.report.blocks.run_facts import one_line_each
+    from hpo.report.search_tables import winner_sentence
+
     parts = [study.file.text] if study.file.text else []
     if ended and isinstance(study, StoredSearch):
         parts.append(winner_sentence(study))
@@ -104,7 +132,9 @@ def _budget(study: StoredGrid | StoredSearch) -> list[tuple[str, str]]:
     ]
 
 
-def _table(study: StoredGrid | StoredSearch) -> Table | None:
+def _table(study: StoredGrid | StoredSearch) -> "Table | None":
+    from hpo.report import finalists, grid
+
     if isinstance(study, StoredGrid):
-        return grid_report.main_table(study)
-    return main_table(study, study.tested) if study.tested else None
+        return grid.main_table(study)
+    return finalists.main_table(study, study.tested) if study.tested else None

@@ -13,7 +13,8 @@ class Task:
 
     test: test the networks at the end. inspect: also return confusion matrices. all_images: train
     on all training images, validate on none, and return the network. diagnose: measure training,
-    see training.diagnostics. folder: where the module of the user's own network lies.
+    see training.diagnostics. share: of the images of the split to use. folder: where the module of
+    the user's own network lies.
     """
 
     id: int
@@ -24,6 +25,7 @@ class Task:
     diagnose: bool = False
     all_images: bool = False
     one_by_one: bool = False
+    share: float = 1.0
     folder: str = ""
 
     @property
@@ -37,6 +39,13 @@ class Stop:
     """End this task at once, within its epoch and without a test."""
 
     task: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cores:
+    """Use so many cores from now on, see training.cores."""
+
+    count: int
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,55 +2,26 @@
 
 import multiprocessing
 import signal
-import tempfile
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from multiprocessing import connection, forkserver, resource_tracker
+from multiprocessing import connection
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from types import TracebackType
 from typing import Any, Protocol, Self
 
+from hpo import defaults
 from hpo.data.datasets import Dataset
 from hpo.errors import InputError
-from hpo.process import stop_signals
 from hpo.study.config import Config
-from hpo.workers.messages import Died, Done, Event, Failed, Ready, Stop, Task
+from hpo.workers.messages import Cores, Died, Done, Event, Failed, Ready, Stop, Task
+from hpo.workers.server import preload
 from hpo.workers.shared_data import SharedDataset
 
 START_SECONDS = 120
-EPOCH_LIMIT = 600.0
 LISTENED_SECONDS = 5.0  # the most that counts between two waits: the caller may have been busy
-
-
-def preload() -> None:
-    """Starts the server that workers are forked from, if it does not run; it loads torch in the
-    background.
-
-    Signals such as Ctrl-C reach the whole process group, but only the runner answers them. They are
-    blocked before the server starts, so that server and workers inherit the mask. multiprocessing's
-    resource tracker unblocks signals when it starts, so it starts first.
-
-    Raises InputError if the system does not let the server start.
-    """
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["hpo.workers.worker"])
-    resource_tracker.ensure_running()
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, stop_signals())
-    try:
-        forkserver.ensure_running()
-    except (
-        OSError
-    ) as error:  # the server's socket is there, and a socket's path has at most 107 bytes
-        folder = tempfile.gettempdir()
-        raise InputError(
-            f"TMPDIR {folder}: workers cannot be started with it ({error}); set another, short "
-            "and writable one"
-        ) from error
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _work(channel: Connection, shared: SharedDataset, device: str) -> None:
@@ -148,6 +119,9 @@ class Pool(Protocol):
     def stop(self, task: int) -> None:
         """Asks for a task to end within its epoch; its Done message comes as usual."""
 
+    def share(self, cores: int) -> None:
+        """Lets the trainings that run use so many cores in all, until another one starts."""
+
     def wait(self, seconds: float) -> list[Event]:
         """Returns the events so far, as soon as there is one or after `seconds`."""
 
@@ -169,6 +143,7 @@ class _Worker:
     process: BaseProcess
     channel: Connection
     task: Task | None = None
+    cores: int = 1
     silent: float = 0.0  # seconds since it got its task or said something
     hung: bool = False
 
@@ -177,7 +152,7 @@ class LocalPool(Pool):
     """A Pool of `workers` processes with one torch thread each that share a dataset in memory."""
 
     def __init__(
-        self, workers: int, dataset: Dataset, device: str, epoch_limit: float = EPOCH_LIMIT
+        self, workers: int, dataset: Dataset, device: str, epoch_limit: float = defaults.EPOCH_LIMIT
     ) -> None:
         self._context = multiprocessing.get_context("forkserver")
         self._shared = SharedDataset(dataset)
@@ -227,15 +202,31 @@ class LocalPool(Pool):
         assert self._workers[worker].task is None
         self._workers[worker].task = task
         self._workers[worker].silent = 0.0
-        # A worker that has just died takes no task; wait() will find it and report the task lost.
-        with suppress(BrokenPipeError, ConnectionResetError):
-            self._workers[worker].channel.send(task)
+        for other in self._workers:
+            self._set_cores(other, 1)
+        self._send(self._workers[worker], task)
 
     def stop(self, task: int) -> None:
         for worker in self._workers:
             if worker.task and worker.task.id == task:
-                with suppress(BrokenPipeError, ConnectionResetError):  # as in start
-                    worker.channel.send(Stop(task=task))
+                self._send(worker, Stop(task=task))
+
+    def share(self, cores: int) -> None:
+        busy = [worker for worker in self._workers if worker.task]
+        for place, worker in enumerate(busy):
+            more = place < cores % len(busy)
+            self._set_cores(worker, max(cores // len(busy) + more, 1))
+
+    def _set_cores(self, worker: _Worker, count: int) -> None:
+        if worker.cores != count:
+            worker.cores = count
+            self._send(worker, Cores(count=count))
+
+    def _send(self, worker: _Worker, message: Task | Stop | Cores) -> None:
+        """A worker that has just died takes no message; wait() will find it and report its task
+        lost."""
+        with suppress(BrokenPipeError, ConnectionResetError):
+            worker.channel.send(message)
 
     def wait(self, seconds: float) -> list[Event]:
         by_channel = {worker.channel: i for i, worker in enumerate(self._workers)}

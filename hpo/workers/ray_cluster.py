@@ -309,6 +309,9 @@ class RayPool(Pool):
         slot.task, slot.silent = task, 0.0
         slot.stream = slot.actor.train.remote(task)
 
+    def share(self, cores: int) -> None:
+        """Does nothing: each actor has the CPUs that Ray gave it."""
+
     def stop(self, task: int) -> None:
         for slot in self._slots:
             if slot.task and slot.task.id == task:

@@ -15,12 +15,12 @@ from torch import Tensor
 
 from hpo.data import datasets as data
 from hpo.study.metrics import packed
-from hpo.training import confusion
+from hpo.training import confusion, cores
 from hpo.training.network import Network
 from hpo.training.own import OwnNetwork
 from hpo.training.tensors import all_rows, choose_device, examples, split_rows
 from hpo.training.train import Epoch, Examples, evaluate, train
-from hpo.workers.messages import Done, EpochDone, Failed, Ready, Stop, Task
+from hpo.workers.messages import Cores, Done, EpochDone, Failed, Ready, Stop, Task
 from hpo.workers.shared_data import SharedDataset
 
 
@@ -35,7 +35,9 @@ def work(channel: Connection, shared: SharedDataset, device_name: str) -> None:
         channel.send(Ready(device=device.type))
         while True:
             task = channel.recv()
-            if isinstance(task, Task):
+            if isinstance(task, Cores):
+                cores.use(task.count)
+            elif isinstance(task, Task):
                 for answer in answers(task, dataset, device, partial(_is_stopped, channel, task)):
                     channel.send(answer)
 
@@ -51,6 +53,8 @@ def _is_stopped(channel: Connection, task: Task) -> bool:
     if not channel.poll():
         return False
     message = channel.recv()
+    if isinstance(message, Cores):
+        cores.use(message.count)
     return isinstance(message, Stop) and message.task == task.id
 
 
@@ -84,6 +88,8 @@ def _trained(
     at_once = [(seed,) for seed in task.seeds] if task.one_by_one else [task.seeds]
     for place, seeds in enumerate(at_once):
         rows = [all_rows(dataset) if task.all_images else split_rows(dataset, s) for s in seeds]
+        if task.share < 1:
+            rows = [split.part(task.share) for split in rows]
         before = place * task.config.epochs
         more: Any = {"diagnose": task.diagnose, "folder": task.folder}
         for epoch in train(task.config, images, rows, seeds, device, stops, **more):

@@ -36,7 +36,7 @@ from hpo.study.metrics import METRICS
 from hpo.study.names import ACTIVATIONS
 from hpo.study.space import Fixed, Range, suggest
 from hpo.watch.artifacts import CurveArtifacts
-from hpo.workers import pool
+from hpo.workers import server
 
 ROOT = Path(__file__).parent.parent.parent
 WORKERS = 2
@@ -265,7 +265,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="fewer trials")
     short = parser.parse_args().quick
-    pool.preload()
+    server.preload()
     quiet()
     folder = Path(os.environ.get("HPO_DATA_DIR") or data.default_dir())
     dataset = data.load("mnist", folder)

@@ -3,8 +3,9 @@
 import html
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import jinja2
 
@@ -61,10 +62,17 @@ class Table:
 
 @dataclass(frozen=True, kw_only=True)
 class Picture:
+    """draw: draws it as SVG, in the language and the style of that moment."""
+
     file: str
-    svg: str
+    draw: Callable[[], str]
     alt: str
     caption: str
+
+    @cached_property
+    def svg(self) -> str:
+        """Returns the picture; it is drawn once."""
+        return self.draw()
 
 
 @dataclass(frozen=True, kw_only=True)

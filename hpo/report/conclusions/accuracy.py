@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -124,7 +125,7 @@ def _picture(study: StoredGrid) -> list[Block]:
     return [
         Picture(
             file="disputed.svg",
-            svg=figures.disputed([(title, [i for i in of if i]) for title, of in groups]),
+            draw=partial(figures.disputed, [(title, [i for i in of if i]) for title, of in groups]),
             alt=t("Test images that {a} and {b} disagree on.", a=a, b=b),
             caption=t(
                 "The test images that {a} and {b} disagree on most: label, and with how many seeds "

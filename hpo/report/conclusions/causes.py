@@ -1,6 +1,7 @@
 """The report's section on causes: whether the diagnostics show what a publication presumes."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from hpo.analysis.causes import measured, too_long, vanishing
@@ -39,7 +40,7 @@ def _blocks(study: StoredGrid, cause: Cause) -> list[Block]:
     sentences = [quotation, f"{seen.verdict}: {seen.text}"]
     picture = Picture(
         file=f"causes-{cause.cell}.svg",
-        svg=figures.causes([(cell.label, ours), (beside.label, theirs)]),
+        draw=partial(figures.causes, [(cell.label, ours), (beside.label, theirs)]),
         alt=t(
             "Gradients, updates and quiet units of {network} beside {other}, by epoch and layer.",
             network=cell.label,

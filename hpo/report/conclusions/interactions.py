@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from itertools import product
 
 import numpy as np
@@ -119,7 +120,7 @@ def _picture(study: StoredGrid, levels: Levels, values: np.ndarray) -> Picture:
         )
     return Picture(
         file="interactions.svg",
-        svg=figures.interactions(panels[:4], across),
+        draw=partial(figures.interactions, panels[:4], across),
         alt=t(
             "Mean test accuracy over {across}, a line for each {line}.", across=across, line=line
         ),

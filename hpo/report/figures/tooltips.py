@@ -40,15 +40,18 @@ def tip(artist: Artist, texts: Sequence[str]) -> None:
 
 def rasterize_crowds(figure: Figure) -> None:
     """Turns marks that are too many for a page into pixels, without texts."""
-    sizes = {artist: len(_texts(artist)) for artist in figure.findobj(_is_tipped)}
+    sizes = {artist: len(_texts(artist)) for artist in _tipped(figure)}
     for artist, size in sizes.items():
         if size > CROWD or (size > 1 and sum(sizes.values()) > CROWDS):
             artist.set_gid(None)
             artist.set_rasterized(True)
 
 
-def _is_tipped(artist: Artist) -> bool:
-    return (artist.get_gid() or "").startswith(TIP)
+def _tipped(figure: Figure) -> list[Artist]:
+    """Returns the artists with a tip. All are axes' own children; matplotlib's findobj would make
+    and visit every tick."""
+    artists = [artist for axes in figure.axes for artist in axes.get_children()]
+    return [artist for artist in artists if (artist.get_gid() or "").startswith(TIP)]
 
 
 def _texts(artist: Artist) -> list[str]:
@@ -63,7 +66,7 @@ def with_titles(text: str, figure: Figure) -> str:
     root.set("pointer-events", "none")  # or a line would hide the marks that lie beneath it
     groups = {group.get("id"): group for group in root.iter(GROUP)}
     marks: list[Mark] = []
-    for artist in figure.findobj(_is_tipped):
+    for artist in _tipped(figure):
         group = groups.get(artist.get_gid())
         if group is not None:
             del group.attrib["id"]
