@@ -8,12 +8,19 @@ from pathlib import Path
 import optuna
 import pandas as pd
 import pytest
+from optuna.trial import TrialState
 
 from hpo.errors import InputError
 from hpo.runs.forecast import Candidate
+from hpo.runs.loop import Loop
+from hpo.runs.plan import EarlyStop, Job
+from hpo.runs.progress import Progress
 from hpo.runs.samplers import check_together
 from hpo.runs.search import front, spread
+from hpo.study.config import SEED, Config, Seeds
 from hpo.study.file import SearchStudy, parse
+from hpo.study.metrics import METRICS
+from hpo.workers.messages import Done, EpochDone, Task
 
 SPACE = """
 [finalists]
@@ -196,6 +203,72 @@ def test_a_trial_over_its_limit_is_stopped_and_counted(hpo: Callable, tmp_path: 
     assert list(rows["state"]) == ["PRUNED"] * 2
     assert (rows["over_limit"] == 1).all()
     assert "stopped at the time limit" in (tmp_path / "reports/mine/report.md").read_text("utf-8")
+
+
+class OneJob:
+    """A plan of one job that takes longer than its limit at once."""
+
+    def __init__(self) -> None:
+        config = Config(
+            depth=1, width=4, activation="relu", optimizer="sgd", lr=0.1, batch_size=16, epochs=2
+        )
+        task = Task(id=1, config=config, seeds=(Seeds.of(SEED),))
+        self.job = Job(task=task, label="x", trials=[], names=["x"], cost=1.0, limit=-1.0)
+        self.waiting = [self.job]
+        self.state: TrialState | None = None
+
+    def next(self) -> Job | None:
+        return self.waiting.pop() if self.waiting else None
+
+    def judge(self, job: Job) -> EarlyStop | None:
+        return None
+
+    def ended(self, job: Job, state: TrialState) -> None:
+        self.state = state
+
+    def seconds_left(self, running: object, workers: int, limit: float) -> float | None:
+        return None
+
+
+class Sent:
+    """A pool of one worker that has sent these epochs before the runner looks; then it ends its
+    task."""
+
+    size, idle = 1, [0]
+
+    def __init__(self, epochs: int) -> None:
+        figures = {metric: [0.5] for metric in METRICS}
+        numbers = range(1, epochs + 1)
+        self.events = [EpochDone(task=1, number=n, seconds=0.1, **figures) for n in numbers]
+        self.stopped = False
+
+    def start(self, worker: int, task: Task) -> None:
+        self.idle = []
+
+    def stop(self, task: int) -> None:
+        self.stopped = True
+
+    def share(self, cores: int) -> None: ...
+
+    def wait(self, seconds: float) -> list[EpochDone | Done]:
+        if self.events:
+            return [self.events.pop(0)]
+        if seconds == 0:
+            return []
+        self.idle = [0]
+        return [Done(task=1)]
+
+
+@pytest.mark.parametrize(("epochs", "state"), [(2, TrialState.COMPLETE), (1, TrialState.PRUNED)])
+def test_a_trial_that_has_ended_its_epochs_is_complete_whatever_its_limit(
+    epochs: int, state: TrialState
+):
+    plan, pool = OneJob(), Sent(epochs)
+    progress = Progress(title="x", total=1, started=0.0, workers=[""])
+    storage = optuna.storages.InMemoryStorage()
+    Loop(plan=plan, storage=storage, pool=pool, progress=progress).run()
+    assert (plan.state, pool.stopped) == (state, state is TrialState.PRUNED)
+    assert len(plan.job.epochs) == epochs
 
 
 @pytest.mark.parametrize(

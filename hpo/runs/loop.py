@@ -95,12 +95,27 @@ class Loop:
         self.stopping = True
 
     def _stop_overdue(self) -> None:
-        """Stops jobs that have taken longer than their limit."""
+        """Stops jobs that have taken longer than their limit. Reads first what their workers have
+        sent: the runner may have been busy storing."""
         now = time.monotonic()
-        for job in self.running.values():
-            if now > job.began + job.limit and not job.early_stop:
-                job.early_stop = EarlyStop.LIMIT
-                self.pool.stop(job.task.id)
+        while overdue := self._overdue(now):
+            events = self.pool.wait(0)
+            for event in events:
+                self._handle(event)
+            unread = {event.task for event in events}
+            for task in overdue & self._overdue(now) - unread:
+                self.running[task].early_stop = EarlyStop.LIMIT
+                self.pool.stop(task)
+
+    def _overdue(self, now: float) -> set[int]:
+        """Returns the tasks that have epochs left and have taken longer than their limit."""
+        return {
+            task
+            for task, job in self.running.items()
+            if now > job.began + job.limit
+            and not job.early_stop
+            and len(job.epochs) < job.task.epochs
+        }
 
     def _hand_out(self) -> bool:
         """Gives jobs to idle workers; whether one stays idle because there is no job."""
