@@ -50,6 +50,11 @@ def seconds_text(seconds: float) -> str:
     return t("{h} h {min:02d} min", h=rounded // 3600, min=rounded % 3600 // 60)
 
 
+def limit_text(seconds: float) -> str:
+    """0.09 s, 1.5 s, 5 min 00 s: exact below a minute, as the user gave it."""
+    return t("{s} s", s=f"{seconds:g}") if seconds < 60 else seconds_text(seconds)
+
+
 def listed(names: Sequence[str]) -> str:
     """a, b and c."""
     *others, last = names

@@ -1,8 +1,10 @@
 """Where a search begins, when it ends, and what it seeks: --like, limits, objectives."""
 
 import re
+import sqlite3
 import tomllib
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import optuna
@@ -202,7 +204,44 @@ def test_a_trial_over_its_limit_is_stopped_and_counted(hpo: Callable, tmp_path: 
     rows = trials(tmp_path)
     assert list(rows["state"]) == ["PRUNED"] * 2
     assert (rows["over_limit"] == 1).all()
-    assert "stopped at the time limit" in (tmp_path / "reports/mine/report.md").read_text("utf-8")
+    text = (tmp_path / "reports/mine/report.md").read_text("utf-8")
+    assert "(2 stopped at the time limit)" in text
+    assert "No trial ran to its end within its limit of 1.5 s, so there is no finalist." in text
+    assert "goes on from here" not in text.partition("## How")[0]
+    assert not (tmp_path / "reports/mine/figures/progress.svg").exists(), "no trial has a value"
+
+
+def test_trials_at_their_limit_are_not_called_pruned_and_counts_add_up(
+    run: Callable, hpo: Callable, tmp_path: Path
+):
+    run(HEAD.replace("= 6", "= 8") + 'trial_limit = "1 h"\npruner = "none"\n')
+    ids = [trial._trial_id for trial in sorted(stored(tmp_path).trials, key=lambda t: t.value)]
+    with closing(sqlite3.connect(tmp_path / "hpo.db")) as database, database:
+        database.execute("update trials set state = 'FAIL' where trial_id = ?", ids[:1])
+        for trial in ids[1:3]:
+            database.execute("update trials set state = 'PRUNED' where trial_id = ?", [trial])
+            row = (trial, "over_limit", "1")
+            insert = (
+                "insert into trial_user_attributes (trial_id, key, value_json) values (?, ?, ?)"
+            )
+            database.execute(insert, row)
+    assert hpo("report", "mine").code == 0
+    text = (tmp_path / "reports/mine/report.md").read_text("utf-8")
+    assert "7 networks tried on wine (5 trained to the end, 2 stopped at the time limit" in text
+    assert "2 stopped at the time limit; besides these, 1 failed or stopped)" in text
+    assert "and of the 2 stopped early up to where they ended" in text
+    assert "fANOVA does not see the 2 trials that were stopped early." in text
+    assert "pruned" not in text
+    drawn = (tmp_path / "reports/mine/figures/curves.svg").read_text("utf-8")
+    drawn += (tmp_path / "reports/mine/figures/progress.svg").read_text("utf-8")
+    drawn += (tmp_path / "reports/mine/figures/slices.svg").read_text("utf-8")
+    assert "pruned" not in drawn
+    for said in (
+        "2 trials stopped early beside the best",
+        "2 stopped early, without a dot",
+        "stopped at its time limit, at its last value",
+    ):
+        assert said in drawn
 
 
 class OneJob:

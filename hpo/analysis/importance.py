@@ -122,7 +122,7 @@ def evaluate(
         pair = strongest_pair(ranked_trials, space, log_scale, seed)
     logs = [] if log_scale else [n for n, d in space.items() if getattr(d, "log", False)]
     notes = (
-        *_basis(ended, complete, evaluations, quantile),
+        *_basis(ended, complete, evaluations, quantile, limited=_limited(trials)),
         *_unseen(trials),
         *_undecided(complete, evaluations),
         *_together(pair),
@@ -259,11 +259,22 @@ def _basis(
     complete: list[FrozenTrial],
     evaluations: Sequence[Evaluation],
     quantile: float,
+    *,
+    limited: bool,
 ) -> Iterator[str]:
-    """Describes the trials that the shares and intervals are based on."""
+    """Describes the trials that the shares and intervals are based on. limited: whether trials were
+    stopped at their time limit."""
     n, values = len(complete), sorted(map(value_of, ended), reverse=True)
     best = sum(value >= values[math.ceil(quantile * len(ended)) - 1] for value in values)
-    if len(ended) > n:
+    if len(ended) > n and limited:
+        yield t(
+            "PED-ANOVA asks what sets the best {best} of {of} trials apart from all, those stopped "
+            "early included; fANOVA asks what explains the ranks of the {n} complete ones.",
+            best=best,
+            of=len(ended),
+            n=n,
+        )
+    elif len(ended) > n:
         yield t(
             "PED-ANOVA asks what sets the best {best} of {of} trials apart from all, pruned ones "
             "included; fANOVA asks what explains the ranks of the {n} complete ones.",
@@ -309,7 +320,13 @@ def _unseen(trials: Sequence[FrozenTrial]) -> Iterator[str]:
         sum(trial.state is state for trial in trials)
         for state in (TrialState.PRUNED, TrialState.FAIL)
     )
-    if pruned:
+    if pruned and _limited(trials):
+        yield nt(
+            "fANOVA does not see the {n} trial that was stopped early.",
+            "fANOVA does not see the {n} trials that were stopped early.",
+            pruned,
+        )
+    elif pruned:
         yield t(
             "fANOVA does not see the {n} pruned trials, and so not what made them bad.", n=pruned
         )
@@ -329,6 +346,11 @@ def _unseen(trials: Sequence[FrozenTrial]) -> Iterator[str]:
             "weigh no more than other bad trials.",
             n=diverged,
         )
+
+
+def _limited(trials: Sequence[FrozenTrial]) -> bool:
+    """Whether any trial was stopped at its time limit."""
+    return any(trial.user_attrs.get("over_limit") for trial in trials)
 
 
 def _undecided(complete: list[FrozenTrial], evaluations: Sequence[Evaluation]) -> Iterator[str]:

@@ -22,21 +22,22 @@ from hpo.report.search_tables import (
     at_bounds,
     finalists_table,
     fresh_estimate,
+    over_limit,
     spelled_estimate,
     winner_sentence,
 )
 from hpo.storage.results import StoredGrid, StoredSearch
+from hpo.storage.trial import NO_EPOCH
 from hpo.study.file import Cell
 from hpo.study.finalists import trial_number
-from hpo.text import listed
+from hpo.text import limit_text, listed
 
 
 def finalists_section(study: StoredSearch, saved: bool) -> Section:
     """Returns the finalists' table, its conclusions, and how to use the saved winner."""
     title = t("The finalists, and the winner among them")
     if study.tested is None or study.tested.finished.empty:
-        text = t("No finalist is trained on fresh seeds yet; the same command goes on from here.")
-        return Section(title=title, blocks=[text])
+        return Section(title=title, blocks=[_no_finalist(study)])
     blocks: list[Block] = [main_table(study, study.tested)]
     if study.winner is None:
         goes_on = t("The same command goes on from here.")
@@ -51,6 +52,20 @@ def finalists_section(study: StoredSearch, saved: bool) -> Section:
         )
         return Section(title=title, blocks=[*blocks, text])
     return Section(title=title, blocks=[*blocks, *_saved_blocks(study, study.winner)])
+
+
+def _no_finalist(study: StoredSearch) -> str:
+    """Says why no finalist is trained."""
+    limit, reasons = study.file.trial_limit, study.trials["fail_reason"].fillna("").astype(str)
+    slow = over_limit(study.trials) | reasons.str.startswith(NO_EPOCH)
+    if limit and study.ranked.empty and slow.any():
+        return t(
+            "No trial ran to its end within its limit of {time}, so there is no finalist. Raise "
+            "trial_limit in the study file and search again with --fresh, or go on with more "
+            "--trials.",
+            time=limit_text(limit),
+        )
+    return t("No finalist is trained on fresh seeds yet; the same command goes on from here.")
 
 
 def _saved_blocks(study: StoredSearch, winner: Cell) -> list[Block]:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from hpo.analysis import importance
@@ -21,6 +22,7 @@ from hpo.report.search_tables import (
     at_bounds,
     best_table,
     other_search_sentence,
+    over_limit,
     repeats_table,
     run_seconds,
     selected_values,
@@ -34,7 +36,7 @@ from hpo.study.file import OBJECTIVES
 from hpo.study.finalists import trial_number
 from hpo.study.names import PRUNERS, SAMPLERS, label
 from hpo.study.space import Fixed, Range, spelled
-from hpo.text import listed, seconds_text
+from hpo.text import limit_text, listed, seconds_text
 
 
 def lead(study: StoredSearch) -> list[str]:
@@ -110,7 +112,7 @@ def _trade_off(study: StoredSearch) -> list[Section]:
 
 def _course(study: StoredSearch) -> Section:
     blocks: list[Block] = []
-    if len(study.ended):
+    if np.isfinite(selected_values(study.ended)).any():
         sampler = t(label(SAMPLERS, study.file.sampler))
         runs = [_progress(study, t("this search ({sampler})", sampler=sampler))]
         if study.random is not None and len(study.random.ended):
@@ -145,27 +147,51 @@ def _progress(study: StoredSearch, label: str) -> figures.Run:
         values=selected_values(rows),
         seconds=run_seconds(study, rows),
         numbers=rows["number"].to_list(),
+        limited=bool(over_limit(rows).any()),
     )
 
 
 def _curves(study: StoredSearch) -> Picture:
     best = [int(n) for n in study.ranked.head(BEST)["number"]]
-    pruned = study.trials[study.trials["state"] == "PRUNED"]["number"]
+    pruned = study.trials[study.trials["state"] == "PRUNED"]
+    limited = bool(over_limit(pruned).any())
+    alt, caption = _curves_texts(study, len(best), len(pruned), limited)
     return Picture(
         file="curves.svg",
         draw=partial(
             trial_curves,
             [_curve(study, n) for n in best],
-            [_curve(study, int(n)) for n in pruned],
+            [_curve(study, int(n)) for n in pruned["number"]],
+            limited=limited,
         ),
-        alt=t("Validation accuracy by epoch of the best trials, and of the pruned ones."),
-        caption=t(
-            "Validation accuracy of the {best} best trials, and of the {pruned} pruned ones up to "
-            "where they ended. {data}.",
-            best=len(best),
-            pruned=len(pruned),
+        alt=alt,
+        caption=caption,
+    )
+
+
+def _curves_texts(study: StoredSearch, best: int, pruned: int, limited: bool) -> tuple[str, str]:
+    """Returns the picture's alternative text and caption. limited: whether trials were stopped at
+    their time limit."""
+    if not pruned:
+        return t("Validation accuracy by epoch of the best trials."), t(
+            "Validation accuracy of the {best} best trials. {data}.",
+            best=best,
             data=study.data_name,
-        ),
+        )
+    if limited:
+        return t("Validation accuracy by epoch of the best trials, and of those stopped early."), t(
+            "Validation accuracy of the {best} best trials, and of the {stopped} stopped early up "
+            "to where they ended. {data}.",
+            best=best,
+            stopped=pruned,
+            data=study.data_name,
+        )
+    return t("Validation accuracy by epoch of the best trials, and of the pruned ones."), t(
+        "Validation accuracy of the {best} best trials, and of the {pruned} pruned ones up to "
+        "where they ended. {data}.",
+        best=best,
+        pruned=pruned,
+        data=study.data_name,
     )
 
 
@@ -298,10 +324,8 @@ def _complete_accuracies(study: StoredSearch) -> list[float]:
 
 
 def _states(rows: pd.DataFrame) -> list[Any]:
-    diverged = rows["diverged"]
-    return [
-        "DIVERGED" if lost else state for lost, state in zip(diverged, rows["state"], strict=True)
-    ]
+    states = rows["state"].mask(over_limit(rows), "LIMITED").mask(rows["diverged"], "DIVERGED")
+    return list(states)
 
 
 # --- how ---------------------------------------------------------------------------------------
@@ -365,7 +389,7 @@ def _also(study: StoredSearch) -> list[str]:
             )
         )
     if file.trial_limit:
-        sentences.append(t("A trial may take {time}.", time=seconds_text(file.trial_limit)))
+        sentences.append(t("A trial may take {time}.", time=limit_text(file.trial_limit)))
     if file.first:
         sentences.append(
             nt(

@@ -19,7 +19,7 @@ from hpo.study.config import BOUNDS, Config
 from hpo.study.file import OBJECTIVES, Cell
 from hpo.study.finalists import trial_number
 from hpo.study.space import Range
-from hpo.text import seconds_text
+from hpo.text import limit_text
 
 BEST = 10  # trials shown one by one
 AT_A_BOUND = 0.02  # of a range's width, on its scale
@@ -84,17 +84,24 @@ def states_table(study: StoredSearch, caption: str) -> Table:
 
 
 def states_text(study: StoredSearch) -> str:
-    """30 trained to the end, 32 pruned; empty without trials."""
-    by_state = trials_by_state(study).items()
-    parts = [t("{n} {state}", n=len(of), state=t(state)) for state, of in by_state if len(of)]
-    return ", ".join(parts)
+    """30 trained to the end, 32 pruned; empty without trials. Trials that do not count as tried are
+    named last: 30 trained to the end; besides these, 1 failed or stopped."""
+    parts: dict[bool, list[str]] = {True: [], False: []}
+    for state, of in trials_by_state(study).items():
+        if len(of):
+            tried = bool(of["state"].isin(["COMPLETE", "PRUNED"]).all())
+            parts[tried].append(t("{n} {state}", n=len(of), state=t(state)))
+    counted, others = (", ".join(parts[key]) for key in (True, False))
+    if counted and others:
+        return t("{tried}; besides these, {others}", tried=counted, others=others)
+    return counted or others
 
 
 def trials_by_state(study: StoredSearch) -> dict[str, pd.DataFrame]:
     """Returns {state in words: its trials}, with the seconds in a column `spent`."""
     trials = study.trials.assign(spent=_seconds(study.trials))
     diverged, state = trials["diverged"], trials["state"]
-    limited = trials["over_limit"].eq(1) if "over_limit" in trials else state.isna()
+    limited = over_limit(trials)
     return {
         marked("trained to the end"): trials[(state == "COMPLETE") & ~diverged],
         marked("pruned"): trials[(state == "PRUNED") & ~limited],
@@ -103,6 +110,11 @@ def trials_by_state(study: StoredSearch) -> dict[str, pd.DataFrame]:
         marked("failed or stopped"): trials[state == "FAIL"],
         marked("running"): trials[state == "RUNNING"],
     }
+
+
+def over_limit(trials: pd.DataFrame) -> pd.Series:
+    """Returns for each trial whether it was stopped at its time limit."""
+    return trials["over_limit"].eq(1) if "over_limit" in trials else trials["state"].isna()
 
 
 def _seconds(trials: pd.DataFrame) -> pd.Series:
@@ -410,7 +422,7 @@ def unfinished(study: StoredSearch) -> str:
     if study.timeout is not None and spent >= study.timeout:
         return t(
             "Its time limit of {time} ended the search, after {done} of {planned} trials.",
-            time=seconds_text(study.timeout),
+            time=limit_text(study.timeout),
             done=done,
             planned=study.planned,
         )

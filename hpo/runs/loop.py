@@ -194,7 +194,7 @@ class Loop:
         """Starts the next job first and stores this one then: workers do not wait for the disk."""
         self.idle_deaths = 0
         if not job.epochs:
-            self._fail(job, f"ended no epoch within its time limit of {job.limit:g} s")
+            self._fail(job, f"{record.NO_EPOCH} of {job.limit:g} s")
             return
         pruned = job.early_stop in (EarlyStop.PRUNED, EarlyStop.LIMIT)
         state = TrialState.PRUNED if pruned else TrialState.COMPLETE

@@ -14,6 +14,7 @@ WORST = 0.0  # a diverged trial's value: finite, so that samplers learn from it
 RIGHT = "right"  # system attribute: {test or valid: which images are right, see
 # study.metrics.packed}
 PROBABILITIES = "probabilities"  # system attribute of a finalist: of the test images
+NO_EPOCH = "ended no epoch within its time limit"  # why a trial FAILs, then the limit
 # Why trials FAIL that the next run trains again.
 KILLED, STOPPED, OUT_OF_TIME = "interrupted: its run was killed", "stopped", "out of time"
 

@@ -15,7 +15,7 @@ from hpo.runs.progress import Progress
 from hpo.storage.results import StoredGrid, StoredSearch, StoredStudy, load_study
 from hpo.study.names import PRUNERS, SAMPLERS, label
 from hpo.study.space import Fixed, spelled
-from hpo.text import seconds_text
+from hpo.text import limit_text
 
 if TYPE_CHECKING:
     from hpo.report.blocks.page import Table
@@ -122,7 +122,7 @@ def _budget(study: StoredGrid | StoredSearch) -> list[tuple[str, str]]:
     file = study.file
     chosen = f"chosen by {label(SAMPLERS, file.sampler)}, with {label(PRUNERS, file.pruner)}"
     again = f"the best {file.finalists} again on {file.finalist_seeds} fresh seeds each"
-    limit = "" if study.timeout is None else f" or {seconds_text(study.timeout)} of searching"
+    limit = "" if study.timeout is None else f" or {limit_text(study.timeout)} of searching"
     fixed = {k: d for k, d in file.space.items() if isinstance(d, Fixed)}
     free = [f"{k}: {spelled(d)}" for k, d in file.space.items() if k not in fixed]
     return [

@@ -42,13 +42,14 @@ class Run:
     """A search's finished trials in the order of completion.
 
     Accuracies in percent (0 if diverged, NaN if pruned), the seconds at which they ended, and their
-    numbers (from 0 by default).
+    numbers (from 0 by default). limited: whether trials were stopped at their time limit.
     """
 
     label: str
     values: Sequence[float]
     seconds: Sequence[float]
     numbers: Sequence[int] = ()
+    limited: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +87,7 @@ def progress(runs: Sequence[Run]) -> str:
         left.set(ylim=limits, ylabel=t(ACCURACY), xlabel=t("Finished trials"))
         left.xaxis.set_major_locator(MaxNLocator(integer=True))
         right.set_xlabel(t("Time since the start ({unit})", unit=t(unit)))
-        head(left, "", _progress_note(np.asarray(runs[0].values, float), limits[0]))
+        head(left, "", _progress_note(runs[0], limits[0]))
         handles = [Line2D([], [], **style) for style in styles.values()]
         labels = [_best_label(label, runs) for label in styles]
         figure.legend(
@@ -159,12 +160,15 @@ def _numbers(run: Run) -> list[int]:
     return list(run.numbers) or list(range(len(run.values)))
 
 
-def _progress_note(values: np.ndarray, low: float) -> str:
+def _progress_note(run: Run, low: float) -> str:
+    values = np.asarray(run.values, float)
     below, pruned = int((values < low).sum()), int(np.isnan(values).sum())
     parts = [t("Dots: single trials")]
     if below:
         parts += [t("▾: {trials} below {low:.1f}%", trials=count(below, "trial"), low=low)]
-    if pruned:
+    if pruned and run.limited:
+        parts += [t("{n} stopped early, without a dot", n=pruned)]
+    elif pruned:
         parts += [t("{n} pruned, without a dot", n=pruned)]
     return "; ".join(parts)
 

@@ -52,11 +52,14 @@ BEST: dict[str, Any] = {
 STATES: dict[str, dict[str, Any]] = {
     "COMPLETE": {"color": BLUE, "marker": "o", "markersize": 4, "alpha": 0.6},
     "PRUNED": {"color": GREY, "marker": "x", "markersize": 4},
+    "LIMITED": {"color": GREY, "marker": "+", "markersize": 5.5},
     "DIVERGED": {"color": VERMILLION, "marker": "^", "markersize": 5.5},
 }
+TRAINED = ("COMPLETE", "PRUNED", "LIMITED")  # states with an accuracy
 NAMES = {
     "COMPLETE": marked("complete"),
     "PRUNED": marked("pruned, at its last value"),
+    "LIMITED": marked("stopped at its time limit, at its last value"),
     "DIVERGED": marked("diverged, at the bottom edge"),
 }
 
@@ -65,13 +68,13 @@ NAMES = {
 class Slice:
     """A hyperparameter beside the trials' accuracies in percent.
 
-    Of a pruned trial the last accuracy; of a diverged one it is ignored. numbers: of the trials,
-    from 0 by default.
+    Of a trial that was pruned or stopped at its time limit (LIMITED) the last accuracy; of a
+    diverged one it is ignored. numbers: of the trials, from 0 by default.
     """
 
     parameter: Parameter
     accuracies: Sequence[float]
-    states: Sequence[Literal["COMPLETE", "PRUNED", "DIVERGED"]]
+    states: Sequence[Literal["COMPLETE", "PRUNED", "LIMITED", "DIVERGED"]]
     numbers: Sequence[int] = ()
 
 
@@ -86,7 +89,7 @@ def slices(panels: Sequence[Slice]) -> str:
     trials. At least one panel.
     """
     with drawing():
-        low, high = focus(np.concatenate([_of(panel, "COMPLETE", "PRUNED") for panel in panels]))
+        low, high = focus(np.concatenate([_of(panel, *TRAINED) for panel in panels]))
         low -= 0.14 * (high - low)  # room for what lies below
         best = float(np.max(np.concatenate([_of(p, "COMPLETE") for p in panels]), initial=-1.0))
         figure, places = _panels(panels)
@@ -138,7 +141,7 @@ def _slice(axes: Axes, panel: Slice, best: float) -> None:
         (drawn,) = axes.plot(x[of], y[of], **style, linestyle="", zorder=2.5)
         tip(drawn, [texts[index] for index in np.flatnonzero(of)])
 
-    for state in ("COMPLETE", "PRUNED"):
+    for state in TRAINED:
         of = states == state
         points(of & (accuracies >= low), accuracies, STATES[state])
         points(of & below, lane, STATES[state] | BELOW)
@@ -153,7 +156,12 @@ def _trial_texts(panel: Slice) -> list[str]:
     values, name = panel.parameter.values, panel.parameter.name
     trials = zip(values, panel.accuracies, panel.states, strict=True)
     numbers = list(panel.numbers) or range(len(values))
-    words = {"COMPLETE": t("complete"), "PRUNED": t("pruned"), "DIVERGED": t("diverged")}
+    words = {
+        "COMPLETE": t("complete"),
+        "PRUNED": t("pruned"),
+        "LIMITED": t("stopped at its time limit"),
+        "DIVERGED": t("diverged"),
+    }
     return [
         f"#{number}, {name} {value_text(value)}: "
         + ("" if state == "DIVERGED" else f"{accuracy:.2f}%, ")
@@ -177,7 +185,7 @@ def _slices_legend(figure: Figure, panels: Sequence[Slice], low: float, best: fl
     """Draws a legend of all states that occur, in two lines at the top."""
     seen = {state for panel in panels for state in panel.states}
     entries = [(dict(STATES[state]), t(NAMES[state])) for state in STATES if state in seen]
-    below = max(int((_of(p, "COMPLETE", "PRUNED") < low).sum()) for p in panels)
+    below = max(int((_of(p, *TRAINED) < low).sum()) for p in panels)
     if below:
         name = t("{trials} below {low:.1f}%", trials=count(below, "trial"), low=low)
         entries.append(({"color": BLUE, **BELOW}, name))

@@ -14,7 +14,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from hpo.language import t
+from hpo.language import marked, nt, t
 from hpo.report.figures.axis import focus
 from hpo.report.figures.style import (
     ACCURACY,
@@ -84,11 +84,14 @@ class TrialCurve:
     values: Sequence[float]
 
 
-def trial_curves(best: Sequence[TrialCurve], pruned: Sequence[TrialCurve]) -> str:
+def trial_curves(
+    best: Sequence[TrialCurve], pruned: Sequence[TrialCurve], *, limited: bool = False
+) -> str:
     """Draws the curves of up to ten best trials, and beside them the pruned ones with a cross at
     their end.
 
-    best: at least one, the best first. The axes leave out the lowest values.
+    best: at least one, the best first. limited: whether some of the pruned ones were stopped at
+    their time limit. The axes leave out the lowest values.
     """
     best = best[: len(MARKERS)]
     with drawing():
@@ -99,7 +102,7 @@ def trial_curves(best: Sequence[TrialCurve], pruned: Sequence[TrialCurve]) -> st
         axes = figure.subplots(1, 2 if pruned else 1, squeeze=False)[0]
         _best_curves(axes[0], best)
         if pruned:
-            _pruned_curves(axes[1], best[0], pruned)
+            _pruned_curves(axes[1], best[0], pruned, limited)
         for axis in axes:
             axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
             axis.set_xlim(0.5, max(1, *(len(curve.values) for curve in (*best, *pruned))) + 0.5)
@@ -143,14 +146,19 @@ def _epoch_texts(curve: TrialCurve) -> list[str]:
     ]
 
 
-def _pruned_curves(axes: Axes, best: TrialCurve, pruned: Sequence[TrialCurve]) -> None:
+def _pruned_curves(
+    axes: Axes, best: TrialCurve, pruned: Sequence[TrialCurve], limited: bool
+) -> None:
     """Draws thin lines up to a cross, or to a triangle if the end lies below the axis."""
     ends = np.array([([math.nan, *curve.values])[-1] for curve in pruned])
     axes.set_ylim(*focus(np.concatenate([ends, np.asarray(best.values, float)])))
-    texts = [
-        t("{label}, pruned at {end:.2f}%", label=curve.label, end=end)
-        for curve, end in zip(pruned, ends, strict=True)
-    ]
+    text = marked("{label}, pruned at {end:.2f}%")
+    note, title = t("Blue: the best trial; ×: pruned here"), count(len(pruned), "pruned trial")
+    if limited:
+        text = marked("{label}, stopped at {end:.2f}%")
+        note = t("Blue: the best trial; ×: stopped here")
+        title = nt("{n} trial stopped early", "{n} trials stopped early", len(pruned))
+    texts = [t(text, label=curve.label, end=end) for curve, end in zip(pruned, ends, strict=True)]
     _pruned_lines(axes, pruned, texts)
     low = axes.get_ylim()[0]
     _pruned_ends(axes, [len(curve.values) for curve in pruned], ends, texts)
@@ -160,11 +168,9 @@ def _pruned_curves(axes: Axes, best: TrialCurve, pruned: Sequence[TrialCurve]) -
     )
     tip(blue, _epoch_texts(best))
     below = int((ends < low).sum())
-    note = t("Blue: the best trial; ×: pruned here")
     if below:
         note += "; " + t("▾: {n} below {low:.1f}%", n=below, low=low)
-    title = t("{trials} beside the best", trials=count(len(pruned), "pruned trial"))
-    head(axes, title, note)
+    head(axes, t("{trials} beside the best", trials=title), note)
 
 
 def _pruned_lines(axes: Axes, pruned: Sequence[TrialCurve], texts: Sequence[str]) -> None:
