@@ -1,5 +1,6 @@
 """Where a search begins, when it ends, and what it seeks: --like, limits, objectives."""
 
+import dataclasses
 import re
 import sqlite3
 import tomllib
@@ -11,6 +12,7 @@ import optuna
 import pandas as pd
 import pytest
 from optuna.trial import TrialState
+from tiny import tiny_dataset
 
 from hpo.errors import InputError
 from hpo.runs.forecast import Candidate
@@ -18,7 +20,7 @@ from hpo.runs.loop import Loop
 from hpo.runs.plan import EarlyStop, Job
 from hpo.runs.progress import Progress
 from hpo.runs.samplers import check_together
-from hpo.runs.search import front, spread
+from hpo.runs.search import SearchPlan, front, spread
 from hpo.study.config import SEED, Config, Seeds
 from hpo.study.file import SearchStudy, parse
 from hpo.study.metrics import METRICS
@@ -362,6 +364,23 @@ def test_seconds_are_an_objective_too(run: Callable, tmp_path: Path):
     assert "Training time (s)" in text
     for trial in stored(tmp_path).trials:
         assert trial.values[1] == pytest.approx(trial.user_attrs["train_seconds"])
+
+
+def test_networks_that_learned_nothing_do_not_become_finalists():
+    file = search(HEAD + 'objectives = ["valid_accuracy", "parameters"]\n')
+    file = dataclasses.replace(file, finalists=3)
+    storage, dataset = optuna.storages.InMemoryStorage(), tiny_dataset()
+    study = optuna.create_study(storage=storage, study_name="x", directions=file.directions)
+    plan = SearchPlan(study, storage, file, dataset)
+    for accuracy, cost in ((0.11, 1), (0.29, 2), (0.5, 3), (0.9, 4)):
+        trial = optuna.trial.create_trial(values=[accuracy, cost])
+        study.add_trial(trial)
+        plan.candidates[study.trials[-1]._trial_id] = Candidate(
+            value=accuracy, further=cost, seconds=1.0
+        )
+    assert [trial.values[0] for trial in plan.best()] == [0.9, 0.5]
+    plan.candidates = {i: c for i, c in plan.candidates.items() if c.value < 0.3}
+    assert [trial.values[0] for trial in plan.best()] == [0.29], "the best one stays"
 
 
 def test_the_front_holds_what_nothing_beats_and_is_spread_evenly():

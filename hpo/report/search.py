@@ -74,6 +74,14 @@ def _trade_off(study: StoredSearch) -> list[Section]:
     if not study.second or rows.empty:
         return []
     finalists = study.tested.file.cells if study.tested else ()
+    failed = []
+    if (rows["valid_accuracy"] < study.fails_below).any():
+        failed = [
+            t(
+                "Trials below {share:.1f}% have learned nothing and do not become finalists.",
+                share=100 * study.fails_below,
+            )
+        ]
     second = t(OBJECTIVES[study.second])
     figure = figures.Pareto(
         numbers=rows["number"].to_list(),
@@ -102,6 +110,7 @@ def _trade_off(study: StoredSearch) -> list[Section]:
                     "seeds. A smaller one may be the better choice: the finalists' table has both "
                     "figures."
                 ),
+                *failed,
             ],
         )
     ]

@@ -15,7 +15,7 @@ import optuna
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
-from hpo.data.datasets import Dataset
+from hpo.data.datasets import Dataset, chance
 from hpo.runs import samplers
 from hpo.runs.forecast import Candidate, by_count, finalists
 from hpo.runs.plan import EarlyStop, Job, Shape, parameter_count
@@ -23,6 +23,7 @@ from hpo.runs.progress import Progress
 from hpo.storage import trial as record
 from hpo.study.config import SEED, Config, Seeds, with_widths
 from hpo.study.file import SearchStudy
+from hpo.study.metrics import fails_below
 from hpo.study.space import Fixed, completed, draw, fits, size, suggest
 from hpo.workers.messages import Task
 
@@ -57,6 +58,7 @@ class SearchPlan:
         self.n_trials = study_file.n_trials
         self.file = study_file
         self.shape = Shape.of(dataset)
+        self.fails_below = fails_below(chance(dataset))
         stored = study.get_trials(deepcopy=False)
         finished = [trial for trial in stored if trial.state in FINISHED]
         best = max(finished, key=record.accuracy_of, default=None)
@@ -137,11 +139,13 @@ class SearchPlan:
 
     def best(self) -> list[FrozenTrial]:
         """Returns the trials that become finalists: COMPLETE, not diverged, the best first; with
-        two objectives, trials spread evenly over the Pareto front."""
+        two objectives, trials spread evenly over the part of the Pareto front that has learned
+        something, or the best one if none has."""
         ids = sorted(self.candidates, key=lambda i: (-self.candidates[i].value, i))
         count = self.finalists[0]
         if len(self.file.objectives) > 1:
-            ids = spread(front([(i, self.candidates[i]) for i in ids]), count)
+            learned = [i for i in ids if self.candidates[i].value >= self.fails_below] or ids[:1]
+            ids = spread(front([(i, self.candidates[i]) for i in learned]), count)
         return [self.storage.get_trial(i) for i in ids[:count]]
 
     def progress(self, title: str, started: float) -> Progress:

@@ -25,7 +25,7 @@ from hpo.storage.trial import KILLED, OUT_OF_TIME, RIGHT, STOPPED
 from hpo.study import finalists
 from hpo.study.config import LATER, Config
 from hpo.study.file import FIGURES, Cell, GridStudy, SearchStudy, parse
-from hpo.study.metrics import METRICS, unpacked
+from hpo.study.metrics import METRICS, fails_below, unpacked
 from hpo.study.names import DATASETS, label
 from hpo.study.space import Domain, completed, size
 
@@ -83,10 +83,8 @@ class StoredStudy:
 
     @property
     def fails_below(self) -> float:
-        """Returns the accuracy below which a network has learned nothing: two ninths of the way
-        from a guess to 1, which is three times the guess among ten classes."""
-        chance = float(self.data.get("chance", 0.1))
-        return round(chance + (1 - chance) * 2 / 9, 4)
+        """Returns the accuracy below which a network has learned nothing."""
+        return fails_below(float(self.data.get("chance", 0.1)))
 
     def picture(self, pixels: str) -> NDArray[np.uint8]:
         """Returns the pixels that data.datasets.as_bytes wrote, (height, width) or with colours."""

@@ -33,6 +33,12 @@ class EpochMetrics:
         return {f.name: getattr(self, f.name) for f in fields(EpochMetrics)}
 
 
+def fails_below(chance: float) -> float:
+    """Returns the accuracy below which a network has learned nothing: two ninths of the way from a
+    guess to 1, which is three times the guess among ten classes. chance: accuracy of a guess."""
+    return round(chance + (1 - chance) * 2 / 9, 4)
+
+
 def packed(right: NDArray[np.bool_]) -> str:
     """Returns a bit per image as base64: 1.7 kB for 10,000 images."""
     return base64.b64encode(np.packbits(right).tobytes()).decode()
