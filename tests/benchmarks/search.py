@@ -104,6 +104,16 @@ def asking_table(dataset: data.Dataset, counts: list[int]) -> list[str]:
     return lines
 
 
+def asking_seconds(dataset: data.Dataset, count: int) -> list[float]:
+    """The seconds of 10 asks in a study with so many trials."""
+    with tempfile.TemporaryDirectory() as scratch:
+        search = dataclasses.replace(shipped(), n_trials=10**6)
+        storage, study = opened(Path(scratch), search, dataset)
+        fill(storage, study, search, count)
+        plan = SearchPlan(study, storage, search, dataset)
+        return [ask_seconds(plan)[0] for _ in range(10)]
+
+
 def ask_seconds(plan: SearchPlan) -> tuple[float, float]:
     """To ask, and to store."""
     store, storing = plan._store, []

@@ -1,7 +1,9 @@
-"""How fast and how large: hpo beside the report's own way, in one run. Writes reports/benchmark.md.
+"""How fast and how large: hpo beside the report's own way and JAX. Writes reports/benchmark.md.
 
-    HPO_DATA_DIR=… python tests/benchmarks/speed.py            about 8 minutes on 2 cores
+    HPO_DATA_DIR=… python tests/benchmarks/speed.py            about 10 minutes on 2 cores
     HPO_DATA_DIR=… python tests/benchmarks/speed.py --quick    without the ten-seed run
+
+JAX is in the extra `benchmark`; without it, its rows are left out.
 
 Run it alone on the machine. Epochs are timed in turns, A B C A B C …, and medians are given.
 """
@@ -18,6 +20,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -30,6 +33,11 @@ from hpo.data.catalog import NAMES
 from hpo.runs import provenance
 from hpo.study.config import Config, Seeds
 from hpo.training.train import Examples, Split, train
+
+try:
+    import jax_mlp
+except ImportError:
+    jax_mlp = None
 
 ROOT = Path(__file__).parent.parent.parent
 BATCH = 64
@@ -113,7 +121,46 @@ def products_epoch(width: int) -> float:
     return timed(run)
 
 
-def epochs_table(examples: Examples, rounds: int) -> list[str]:
+class Jax:
+    """Epochs of JAX, compiled before they are timed."""
+
+    def __init__(self, examples: Examples) -> None:
+        self.images, self.labels = examples.images.numpy(), examples.labels.numpy()
+        self.trainers: dict[tuple[int, int], jax_mlp.Trainer] = {}
+
+    def epoch(self, width: int, stack: int) -> float:
+        if (width, stack) not in self.trainers:
+            self.trainers[width, stack] = self.new(width, stack)
+            self.trainers[width, stack].epoch()
+        return self.trainers[width, stack].epoch()
+
+    def new(self, width: int, stack: int) -> "jax_mlp.Trainer":
+        return jax_mlp.Trainer(width, self.images, self.labels, TRAIN_ROWS, stack)
+
+
+def ten_epochs_table(examples: Examples, theirs: Jax) -> list[str]:
+    """Times ten epochs with their validation, from the first call on: JAX compiles within it."""
+    lines = ["| ten epochs with validation, one core | 784-32-32-10 | 784-512-512-10 |"]
+    lines += ["| --- | --- | --- |"]
+    rows = torch.randperm(len(examples.labels))
+    split = Split(rows[:TRAIN_ROWS], rows[TRAIN_ROWS:])
+
+    def ours(width: int) -> None:
+        list(train(config(width, epochs=10), examples, [split], [Seeds.of(0)]))
+
+    def jax(width: int) -> None:
+        trainer = theirs.new(width, 1)
+        for _ in range(10):
+            trainer.epoch()
+            trainer.validate()
+
+    for name, way in (("hpo", ours), ("JAX (jit, scan), compiling included", jax)):
+        cells = [_seconds(timed(partial(way, width))) for width in (32, 512)]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return lines
+
+
+def epochs_table(examples: Examples, rounds: int, theirs: Jax | None) -> list[str]:
     torch.set_num_threads(1)
     lines = [
         "| one epoch of training, one thread | 784-32-32-10 | 784-512-512-10 |",
@@ -127,6 +174,11 @@ def epochs_table(examples: Examples, rounds: int) -> list[str]:
         "autograd, in memory": lambda width: autograd_epoch(width, examples),
         "the matrix products alone": products_epoch,
     }
+    if theirs:
+        ways["JAX (jit, scan)"] = lambda width: theirs.epoch(width, 1)
+        ways[f"JAX, {STACK} seeds (vmap), a seed's share"] = lambda width: (
+            theirs.epoch(width, STACK) if width == 32 else float("nan")
+        )
     medians: dict[tuple[str, int], float] = {}
     for width in (32, 512):
         times: dict[str, list[float]] = {name: [] for name in ways}
@@ -137,14 +189,17 @@ def epochs_table(examples: Examples, rounds: int) -> list[str]:
     for name in ways:
         cells = [_seconds(medians[name, width]) for width in (32, 512)]
         lines.append(f"| {name} | {cells[0]} | {cells[1]} |")
-    one, stacked, autograd, products = ways
-    for title, above, below in (
+    one, stacked, autograd, products, *jax = ways
+    ratios = [
         ("autograd / hpo", autograd, one),
         ("hpo / products", one, products),
         ("hpo stacked / products", stacked, products),
-    ):
-        ratios = [_ratio(medians[above, w] / medians[below, w]) for w in (32, 512)]
-        lines.append(f"| **{title}** | {ratios[0]} | {ratios[1]} |")
+    ]
+    if jax:
+        ratios += [("hpo / JAX", one, jax[0]), ("hpo stacked / JAX stacked", stacked, jax[1])]
+    for title, above, below in ratios:
+        cells = [_ratio(medians[above, w] / medians[below, w]) for w in (32, 512)]
+        lines.append(f"| **{title}** | {cells[0]} | {cells[1]} |")
     return lines
 
 
@@ -310,7 +365,12 @@ def main() -> None:
     examples = Examples(
         torch.from_numpy(loaded.train_images), torch.from_numpy(loaded.train_labels)
     )
-    epochs = epochs_table(examples, 3 if quick else 7)
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(cores)})  # one core for all, JAX's own threads included
+    theirs = Jax(examples) if jax_mlp else None
+    epochs = epochs_table(examples, 3 if quick else 7, theirs)
+    ten = ten_epochs_table(examples, theirs) if theirs else []
+    os.sched_setaffinity(0, cores)
     whole = whole_table(folder, quick, 1 if quick else 3)
     facts = provenance.collect("")
     machine = f"{facts['hardware']['processor']}, {facts['hardware']['cores']} cores"
@@ -322,6 +382,8 @@ def main() -> None:
             f"{platform.python_version()}, torch {torch.__version__}. Medians.",
             "",
             *epochs,
+            "",
+            *ten,
             "",
             *whole,
             "",
