@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import shlex
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 from hpo import defaults, session
 from hpo.errors import InputError
 from hpo.passwords import without_password
+from hpo.study.finalists import trial_number
+from hpo.text import count, shortened
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,6 +45,7 @@ def run(study: str | Path, **options: Any) -> "Result":
     asked = {n: v for n, v in options.items() if v is not None and v is not False}  # 0 is asked
     typed = [_typed(name, value) for name, value in asked.items()]
     command = " ".join(["hpo run", shlex.quote(str(study)), *typed])
+    _import_optuna()
     chosen = session.Options(study=str(study), command=command, **given)
     name = session.run(chosen).name
     return load(name, storage=chosen.storage, out=chosen.out)
@@ -54,12 +58,21 @@ def load(study: str, *, storage: str | None = None, out: str | Path = defaults.O
     this folder. out: where its report lies, with a search's saved winner. Raises InputError if the
     study is not there.
     """
+    _import_optuna()
     from hpo.storage.open import open_storage
     from hpo.storage.results import load_study
 
     url = storage or os.environ.get("HPO_STORAGE") or defaults.STORAGE
     stored = load_study(open_storage(url, create=False), study)
     return Result(stored=stored, folder=Path(out) / study)
+
+
+def _import_optuna() -> None:
+    """Imports Optuna without tqdm's warning that the notebook has no ipywidgets: hpo shows no
+    progress bars of tqdm."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "IProgress not found")
+        import optuna  # noqa: F401
 
 
 def _environment() -> dict[str, Any]:
@@ -86,6 +99,9 @@ class Figure:
     svg: str
     caption: str
 
+    def __repr__(self) -> str:
+        return f"Figure({shortened(self.caption)!r})"
+
     def _repr_svg_(self) -> str:
         return self.svg
 
@@ -103,6 +119,12 @@ class Result:
 
     stored: "StoredGrid | StoredSearch"
     folder: Path
+
+    def __repr__(self) -> str:
+        """Result('search': 69 trials, winner trial 62)."""
+        text = f"{self.stored.name!r}: {count(len(self.stored.trials), 'trial')}"
+        winner = getattr(self.stored, "winner", None)
+        return f"Result({text}{f', winner trial {trial_number(winner.name)}' if winner else ''})"
 
     @property
     def trials(self) -> "pd.DataFrame":

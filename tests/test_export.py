@@ -1,6 +1,7 @@
 """Out to others: tables, trackers, the winner as ONNX and torch.export; init; hpo from Python."""
 
 import json
+import re
 import shutil
 import sqlite3
 import tomllib
@@ -178,6 +179,11 @@ def test_a_run_from_python_gives_tables_figures_and_the_winner(
     assert set(result.curves["number"]) <= set(result.trials["number"])
     assert len(result.finalists) == 4
     assert {"progress", "slices", "confusion"} <= set(result.figures)
+    winner = result.stored.winner.name.removeprefix("trial-")
+    assert repr(result) == f"Result('tiny': 8 trials, winner trial {winner})"
+    assert repr(api.load("tiny.finalists")) == "Result('tiny.finalists': 4 trials)"
+    shown = [repr(figure) for figure in result.figures.values()]
+    assert all(text.startswith("Figure(") and len(text) < 200 for text in shown)
     result.figures["progress"].save("progress.svg")
     assert Path("progress.svg").read_text().startswith("<svg")
     assert "<table>" in result._repr_html_()
@@ -230,8 +236,12 @@ def test_the_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     shown = [output for cell in notebook.cells for output in cell.get("outputs", ())]
     assert sum("image/svg+xml" in output.get("data", {}) for output in shown) >= 2
+    assert not re.search("/(home|root|usr|tmp|work)/", json.dumps(shown)), "paths of a machine"
+    assert max(len(output.get("data", {}).get("text/plain", "")) for output in shown) < 500
     resources = {"metadata": {"path": str(tmp_path)}}
     NotebookClient(notebook, timeout=120, kernel_name="python3", resources=resources).execute()
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", ())]
+    assert not [output for output in outputs if output.get("name") == "stderr"]
 
 
 def test_run_names_its_command_as_it_is_typed_and_hears_the_environment(
