@@ -105,6 +105,26 @@ def test_every_epoch_is_an_intermediate_value_and_the_last_is_the_trials_value(q
         assert trial.intermediate_values[1] == trial.user_attrs["curve"]["valid_accuracy"][0]
 
 
+def test_the_last_training_gets_the_cores_of_idle_workers(tmp_path, monkeypatch):
+    text = (
+        'dataset = "mnist-5k"\n[base]\ndepth = 1\nactivation = "relu"\noptimizer = "sgd"\nlr = 0.1\n'
+        "epochs = 3\n[[cells]]\nname = 'one'\nwidth = 256\n"
+    )
+    given: list[int] = []
+    send = LocalPool._set_cores
+
+    def spied(self, worker, count):
+        given.append(count)
+        send(self, worker, count)
+
+    monkeypatch.setattr(LocalPool, "_set_cores", spied)
+    run(written(tmp_path, text), tmp_path, seeds=1, workers=3)
+    assert max(given) == 3
+    given.clear()
+    run(written(tmp_path, text), tmp_path, seeds=2, workers=1)
+    assert max(given) == 1
+
+
 def test_curves_do_not_depend_on_the_number_of_workers(quick, tmp_path):
     texts = []
     for workers in (1, 2, 3):

@@ -134,7 +134,7 @@ class Loop:
             job.began = time.monotonic()
             self.progress.workers[worker] = f"{job.label}, starting"
             self.pool.start(worker, job.task)
-        if nothing_left:
+        if nothing_left or self.pool.size < self.cores:
             self.pool.share(self.cores)
         return nothing_left
 
