@@ -107,8 +107,8 @@ def test_every_epoch_is_an_intermediate_value_and_the_last_is_the_trials_value(q
 
 def test_the_last_training_gets_the_cores_of_idle_workers(tmp_path, monkeypatch):
     text = (
-        'dataset = "mnist-5k"\n[base]\ndepth = 1\nactivation = "relu"\noptimizer = "sgd"\nlr = 0.1\n'
-        "epochs = 3\n[[cells]]\nname = 'one'\nwidth = 256\n"
+        'dataset = "mnist-5k"\n[base]\ndepth = 1\nactivation = "relu"\noptimizer = "sgd"\n'
+        "lr = 0.1\nepochs = 3\n[[cells]]\nname = 'one'\nwidth = 256\n"
     )
     given: list[int] = []
     send = LocalPool._set_cores
