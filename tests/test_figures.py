@@ -5,6 +5,7 @@ import math
 import re
 import xml.etree.ElementTree as ET
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import matplotlib as mpl
@@ -297,6 +298,37 @@ def test_a_crowd_at_one_place_is_counted():
     assert any(text.endswith("\n… and 25 more") for text in titles(slices.slices([panel])))
 
 
+@pytest.mark.parametrize(
+    ("low", "high", "log"),
+    [(1e-3, 0.03, True), (1e-6, 0.1, True), (0.00012, 0.00061, False), (0.0012, 0.0048, True)],
+)
+def test_labels_of_a_narrow_axis_do_not_touch(
+    monkeypatch: pytest.MonkeyPatch, low: float, high: float, log: bool
+):
+    drawn = axes_of(monkeypatch, slices)
+    numbers = np.geomspace(low, high, 40).tolist()
+    same = {name: Parameter(name=name, values=numbers, log=log) for name in "abc"}
+    slices.slices(slices_of(same, accuracies(40), ["COMPLETE"] * 40))
+    ends = drawn[0].get_xlim()
+    ticks = drawn[0].get_xticklabels()
+    shown = [of for of in ticks if ends[0] <= of.get_position()[0] <= ends[1]]
+    boxes = [label.get_window_extent() for label in shown]
+    assert len(boxes) >= 2
+    assert all(left.x1 < right.x0 for left, right in pairwise(boxes))
+
+
+def test_axes_and_colours_end_at_100_percent(monkeypatch: pytest.MonkeyPatch):
+    results = [*accuracies(36), 100.0, 100.0, 100.0, 100.0]
+    drawn = axes_of(monkeypatch, slices)
+    slices.slices(slices_of(parameters(), results, ["COMPLETE"] * 40))
+    low, high = drawn[0].get_ylim()
+    assert high <= 100 + 0.03 * (100 - low)
+    assert max(tick for tick in drawn[0].get_yticks() if low <= tick <= high) <= 100
+    svg = contour.contour(parameters()["lr"], parameters()["width"], results)
+    numbers = [float(text) for text in texts(svg) if re.fullmatch(r"\d+\.\d+", text)]
+    assert max(number for number in numbers if number > 90) <= 100
+
+
 # --- contour -----------------------------------------------------------------------------------
 
 
@@ -564,7 +596,7 @@ def test_a_front_of_few_costs_lies_on_its_axis():
     """Few numbers that come again are categories elsewhere; here they are numbers."""
     of = search.Pareto(
         numbers=list(range(12)),
-        accuracies=[90.0 + place for place in range(12)],
+        accuracies=[88.0 + place for place in range(12)],
         costs=[100.0, 400.0, 900.0, 1600.0] * 3,
         finalists=[3, 11],
         name="parameters",

@@ -242,11 +242,12 @@ def _experiment(study: StoredGrid, number: int, experiment: Experiment) -> Secti
     blocks += [table, findings]
     drawn = [c for cell in shown if (c := _cell_curves(study, cell)) is not None]
     if drawn:
+        chance = 100 * study.data.get("chance", 1 / len(study.classes))
         labels = ", ".join(curve.label for curve in drawn)
         blocks.append(
             Picture(
                 file=f"curves-{number}.svg",
-                draw=partial(figures.curves, drawn, len(study.classes)),
+                draw=partial(figures.curves, drawn, len(study.classes), chance),
                 alt=t(
                     "Learning curves of {labels}: loss on the left, accuracy on the right.",
                     labels=labels,

@@ -12,6 +12,7 @@ from matplotlib.ticker import FuncFormatter, Locator, LogLocator, MaxNLocator, N
 from hpo.language import t
 from hpo.report.figures.style import fit, width
 
+TICK_GAP = 0.06  # inches between two labels of an axis, at least
 GOLDEN = 0.618034  # its multiples fill the unit interval evenly: jitter without randomness
 
 
@@ -35,7 +36,12 @@ def focus(values: np.ndarray) -> tuple[float, float]:
     depth = 4 * (top - float(np.quantile(finite, 2 / 3)))
     low = float(finite[finite >= top - depth].min())
     margin = 0.06 * (top - low) or 0.5
-    return low - margin, top + margin
+    return within_100(low - margin, top + margin)
+
+
+def within_100(low: float, high: float) -> tuple[float, float]:
+    """Returns limits of accuracies without a tick above 100%; a dot at 100% has room."""
+    return low, min(high, 100 + 0.03 * max(100 - low, 0))
 
 
 def levels_of(parameter: Parameter) -> list[Any] | None:
@@ -88,26 +94,54 @@ def set_scale(axis: XAxis | YAxis, parameter: Parameter, inches: float) -> None:
         for label in axis.get_ticklabels() if which == "x" and _turned(levels, inches) else ():
             label.set(rotation=_angle(levels), ha="right", va="center", rotation_mode="anchor")
     else:
-        set_number_scale(axis, parameter)
+        set_number_scale(axis, parameter, inches)
 
 
-def set_number_scale(axis: XAxis | YAxis, parameter: Parameter) -> None:
+def set_number_scale(axis: XAxis | YAxis, parameter: Parameter, inches: float) -> None:
     """Sets ticks and scale of an axis of numbers, be they few."""
     if parameter.log:
         axis.axes.set(**{f"{axis.axis_name}scale": "log"})
-    axis.set_major_locator(_locator(parameter))
+    locators = _locators(parameter)
+    chosen = locators[0]
+    if axis.axis_name == "x":
+        fitting = (each for each in locators if _has_room(each, parameter, inches))
+        chosen = next(fitting, locators[-1])
+    axis.set_major_locator(chosen)
     axis.set_minor_locator(NullLocator())
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
 
-def _locator(parameter: Parameter) -> Locator:
-    numbers = [number for number in _numbers(parameter) if number == number]
+def _locators(parameter: Parameter) -> list[Locator]:
+    """Returns locators of the ticks, that of the most first."""
+    numbers = _known(parameter)
     if not parameter.log:
-        return MaxNLocator(5, integer=all(number.is_integer() for number in numbers))
+        whole = all(number.is_integer() for number in numbers)
+        return [MaxNLocator(n, integer=whole) for n in (5, 4, 3, 2)]
     ratio = max(numbers) / min(numbers)
     if ratio < 5:
-        return MaxNLocator(4)
-    return LogLocator(subs=(1,) if ratio > 300 else (1, 2, 5), numticks=7)
+        return [MaxNLocator(n) for n in (4, 3, 2)]
+    subs = [] if ratio > 300 else [(1, 2, 5), (1, 3)]
+    fine = [LogLocator(subs=each, numticks=7) for each in subs]
+    return [*fine, *(LogLocator(subs=(1,), numticks=n) for n in (7, 5, 4, 3, 2))]
+
+
+def _known(parameter: Parameter) -> list[float]:
+    return [number for number in _numbers(parameter) if number == number]
+
+
+def _has_room(locator: Locator, parameter: Parameter, inches: float) -> bool:
+    """Whether the labels of two ticks or more have room side by side on an axis of this length."""
+    scale = math.log if parameter.log else float
+    low, high = (scale(end(_known(parameter))) for end in (min, max))
+    if low == high:
+        return True
+    low, high = low - 0.05 * (high - low), high + 0.05 * (high - low)  # matplotlib's margins
+    ends = (math.exp(low), math.exp(high)) if parameter.log else (low, high)
+    ticks = [tick for tick in locator.tick_values(*ends) if ends[0] <= tick <= ends[1]]
+    places = [inches * (scale(tick) - low) / (high - low) for tick in ticks]
+    halves = [width([f"{tick:g}"]) / 2 for tick in ticks]
+    gaps = [places[i] - halves[i] - places[i - 1] - halves[i - 1] for i in range(1, len(places))]
+    return bool(gaps) and min(gaps) >= TICK_GAP
 
 
 def level_text(level: object) -> str:

@@ -117,7 +117,9 @@ def _left(y: Parameter) -> float:
 
 def _bands(values: np.ndarray) -> BoundaryNorm:
     """Returns bands of colour over the upper range; all below has the darkest colour."""
-    bounds = MaxNLocator(12, steps=[1, 2, 2.5, 5, 10]).tick_values(*focus(values))
+    locator = MaxNLocator(12, steps=[1, 2, 2.5, 5, 10])
+    bounds = np.round(locator.tick_values(*focus(values)), 9)
+    bounds = bounds[bounds <= 100]
     cut = bool((values < bounds[0]).any())
     return BoundaryNorm(bounds, 256, extend="min" if cut else "neither")
 

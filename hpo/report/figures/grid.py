@@ -13,6 +13,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from hpo.language import marked, t
+from hpo.report.figures.axis import within_100
 from hpo.report.figures.style import (
     BLACK,
     BLUE,
@@ -76,9 +77,9 @@ class InteractionPanel:
     lines: dict[str, NDArray[np.float64]]
 
 
-def curves(cells: Sequence[CellCurves], classes: int = 10) -> str:
+def curves(cells: Sequence[CellCurves], classes: int = 10, chance: float = 10.0) -> str:
     """Draws a row per cell: loss on the left, accuracy on the right. Cells that learn share their
-    axes; a cell that fails has its own."""
+    axes; a cell that fails has its own. chance: accuracy of a guess in percent."""
     with drawing():
         figure = blank(0.45 + 2.35 * len(cells), left=0.6, right=0.1, top=0.6, bottom=0.5)
         axes = figure.subplots(len(cells), 2, squeeze=False, gridspec_kw={"hspace": 0.36})
@@ -90,7 +91,7 @@ def curves(cells: Sequence[CellCurves], classes: int = 10) -> str:
             right.set_ylabel(t("Accuracy (%)"))
             left.set_title(short(cell.label), loc="left", fontweight="bold")
             if cell.collapsed:
-                _chance(left, right, cell, classes)
+                _chance(left, right, cell, classes, chance)
             else:
                 left.set_ylim(*_limits(learned, "loss"))
                 right.set_ylim(*_limits(learned, "accuracy"))
@@ -135,10 +136,10 @@ def _limits(cells: Sequence[CellCurves], metric: str) -> tuple[float, float]:
     )
     low, high = float(np.nanmin(values)), float(np.nanmax(values))
     margin = 0.05 * (high - low) or 0.5
-    return (0.0, high + margin) if metric == "loss" else (low - margin, min(high + margin, 100.5))
+    return (0.0, high + margin) if metric == "loss" else within_100(low - margin, high + margin)
 
 
-def _chance(left: Axes, right: Axes, cell: CellCurves, classes: int) -> None:
+def _chance(left: Axes, right: Axes, cell: CellCurves, classes: int, percent: float) -> None:
     """Sets axes around chance level; a loss above three times chance leaves the figure."""
     losses = np.concatenate([cell.train_loss.ravel(), cell.valid_loss.ravel()])
     chance = float(np.log(classes))
@@ -149,9 +150,9 @@ def _chance(left: Axes, right: Axes, cell: CellCurves, classes: int) -> None:
     highest = float(
         np.nanmax(np.concatenate([cell.train_accuracy.ravel(), cell.valid_accuracy.ravel()]))
     )
-    right.set_ylim(0, max(30.0, 1.1 * highest))
-    right.axhline(100 / classes, color=GREY, linewidth=1, linestyle=":")
-    _note(right, 0.9, t("dotted: chance, {percent:g}%", percent=100 / classes))
+    right.set_ylim(*within_100(0, max(30.0, 1.1 * highest, 1.1 * percent)))
+    right.axhline(percent, color=GREY, linewidth=1, linestyle=":")
+    _note(right, 0.9, t("dotted: chance, {percent:.3g}%", percent=percent))
 
 
 def _note(axes: Axes, height: float, text: str) -> None:

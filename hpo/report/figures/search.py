@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from hpo.language import marked, t
-from hpo.report.figures.axis import Parameter, set_number_scale
+from hpo.report.figures.axis import Parameter, set_number_scale, within_100
 from hpo.report.figures.style import (
     ACCURACY,
     BLACK,
@@ -118,7 +118,7 @@ def _progress_limits(runs: Sequence[Run]) -> tuple[float, float]:
     top = max(finals)
     low = min(min(finals), max(min(late), top - 10))
     span = max(top - low, 0.5)
-    return low - 0.5 * span, top + 0.08 * span
+    return within_100(low - 0.5 * span, top + 0.08 * span)
 
 
 def _best_line(axes: Axes, run: Run, x: np.ndarray, style: dict[str, Any]) -> None:
@@ -266,9 +266,9 @@ def pareto(of: Pareto) -> str:
         first = np.r_[True, np.diff(np.maximum.accumulate(y[order])) > 0]
         ends = x[order][first], y[order][first]
         margin = 0.06 * (y.max() - ends[1].min()) or 0.5
-        low, high = ends[1].min() - margin, y.max() + margin
+        low, high = within_100(ends[1].min() - margin, y.max() + margin)
         wide = x.min() > 0 and x.max() > 10 * x.min()
-        set_number_scale(axes.xaxis, Parameter(name=of.name, values=x.tolist(), log=wide))
+        set_number_scale(axes.xaxis, Parameter(name=of.name, values=x.tolist(), log=wide), 7.0)
         inside = y >= low
         (dots,) = axes.plot(x[inside], y[inside], "o", color=BLUE, markersize=4, alpha=0.55)
         tip(dots, [text for text, shown in zip(_cost_texts(of), inside, strict=True) if shown])

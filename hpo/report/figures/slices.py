@@ -148,7 +148,7 @@ def _slice(axes: Axes, panel: Slice, best: float) -> None:
     points(states == "DIVERGED", edge, STATES["DIVERGED"])
     _medians(axes, panel)
     ringed = np.flatnonzero((states == "COMPLETE") & (accuracies == best))[:1]
-    axes.plot(x[ringed], accuracies[ringed], **BEST, zorder=4)
+    axes.plot(x[ringed], accuracies[ringed], **BEST, zorder=4, clip_on=False)
 
 
 def _trial_texts(panel: Slice) -> list[str]:

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from hpo.language import marked, nt, t
-from hpo.report.figures.axis import focus
+from hpo.report.figures.axis import focus, within_100
 from hpo.report.figures.style import (
     ACCURACY,
     BLACK,
@@ -129,7 +129,7 @@ def _best_curves(axes: Axes, best: Sequence[TrialCurve]) -> None:
     low = float(np.percentile(finite, 5, method="lower")) if finite.size else 0.0
     top = float(finite.max(initial=low))
     margin = 0.05 * (top - low) or 0.5
-    axes.set_ylim(low - margin, top + margin)
+    axes.set_ylim(*within_100(low - margin, top + margin))
     below = int((finite < low - margin).sum())
     note = t("After each epoch")
     if below:
