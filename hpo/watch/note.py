@@ -13,6 +13,7 @@ from optuna.storages import BaseStorage
 from hpo.runs.plan import Watcher
 from hpo.runs.progress import Progress
 from hpo.storage.results import StoredGrid, StoredSearch, StoredStudy, load_study
+from hpo.study.file import OBJECTIVES
 from hpo.study.names import PRUNERS, SAMPLERS, label
 from hpo.study.space import Fixed, spelled
 from hpo.text import limit_text
@@ -105,10 +106,9 @@ def _lead(study: StoredGrid | StoredSearch, ended: bool) -> list[str]:
 
 
 def _data(study: StoredStudy) -> str:
-    sizes = [f"{study.data[part]:,}" for part in ("train", "valid", "test")]
-    return f"{study.data_name}: {sizes[0]} images to train on, {sizes[1]} to validate on, " + (
-        f"{sizes[2]} to test on"
-    )
+    train, valid, test = (f"{study.data[part]:,}" for part in ("train", "valid", "test"))
+    sizes = f"{train} {study.things} to train on, {valid} to validate on, {test} to test on"
+    return f"{study.data_name}: {sizes}"
 
 
 def _budget(study: StoredGrid | StoredSearch) -> list[tuple[str, str]]:
@@ -122,7 +122,13 @@ def _budget(study: StoredGrid | StoredSearch) -> list[tuple[str, str]]:
     file = study.file
     chosen = f"chosen by {label(SAMPLERS, file.sampler)}, with {label(PRUNERS, file.pruner)}"
     again = f"the best {file.finalists} again on {file.finalist_seeds} fresh seeds each"
-    limit = "" if study.timeout is None else f" or {limit_text(study.timeout)} of searching"
+    if study.second:
+        again = (
+            f"{file.finalists} finalists, spread over the Pareto front of accuracy and "
+            f"{OBJECTIVES[study.second]}, again on {file.finalist_seeds} fresh seeds each"
+        )
+    limit = f" of at most {limit_text(file.trial_limit)} each" if file.trial_limit else ""
+    limit += "" if study.timeout is None else f" or {limit_text(study.timeout)} of searching"
     fixed = {k: d for k, d in file.space.items() if isinstance(d, Fixed)}
     free = [f"{k}: {spelled(d)}" for k, d in file.space.items() if k not in fixed]
     return [
