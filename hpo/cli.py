@@ -401,7 +401,7 @@ def predict(
     ],
     invert: Invert = False,
 ) -> None:
-    """Classify images: a line an image, its path, class and probability."""
+    """Classify images, or rows of a table: a line each, with path, class and probability."""
     from hpo.model import folder, images
 
     about = folder.read(best)
@@ -428,7 +428,7 @@ def data_get(
     loaded = datasets.load(source, folder)
     datasets.check(loaded)
     train, test = len(loaded.train_labels), len(loaded.test_labels)
-    print(f"{source.short}: {train} training and {test} test images, ", end="")
+    print(f"{source.short}: {train} training and {test} test examples, ", end="")
     print(f"SHA-256 {loaded.checksum[:16]}…")
     names = shortened(", ".join(map(printable, loaded.class_names)), 200)
     print(f"{loaded.train_images.shape[1]} features, {loaded.classes} classes: {names}")

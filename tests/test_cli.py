@@ -353,7 +353,7 @@ def test_data_get_says_what_it_got(forked_hpo: Run):
     answer = forked_hpo("data", "get", "mnist-5k")
     assert (answer.code, answer.err) == (0, "")
     first, second = answer.out.splitlines()
-    assert first.startswith("mnist-5k: 4000 training and 1000 test images, SHA-256 ")
+    assert first.startswith("mnist-5k: 4000 training and 1000 test examples, SHA-256 ")
     assert second == "784 features, 10 classes: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9"
 
 

@@ -171,9 +171,9 @@ WRONG_ARRAYS = {
     "class '3' is in the test part": {
         "x": X, "y": Y.astype(str), "x_test": X, "y_test": (Y + 1).astype(str),
     },
-    "no test image of class 2": {"x": X, "y": Y, "x_test": X[Y < 2], "y_test": Y[Y < 2]},
+    "no test example of class 2": {"x": X, "y": Y, "x_test": X[Y < 2], "y_test": Y[Y < 2]},
     "must be alike": {"x": X, "y": Y, "x_test": X[:, 1:], "y_test": Y},
-    "2 training images of class 9": {"x": X, "y": np.where(np.arange(30) < 3, 9, Y)},
+    "2 training examples of class 9": {"x": X, "y": np.where(np.arange(30) < 3, 9, Y)},
     "never unpickled": {"x": X, "y": np.array([Trap() for _ in range(30)])},
 }  # fmt: skip
 

@@ -16,7 +16,7 @@ from conftest import Ended
 from hpo.errors import InputError
 from hpo.language import LANGUAGES, LOCALE, current, marked, nt, t, use
 from hpo.report.figures import style
-from hpo.text import count, listed, seconds_text
+from hpo.text import bounded, count, limit_text, listed, seconds_text
 
 HANGUL = re.compile("[가-힣]")
 TRANSLATED = [code for code in LANGUAGES if code != "en"]
@@ -115,6 +115,12 @@ def test_texts_are_english_unless_a_language_is_in_use():
         assert t("Baseline") == "베이스라인"
     assert [count(1, "trial"), count(2, "trial"), seconds_text(125)] == before[:3]
     assert current() == "en"
+
+
+def test_limits_are_exact_and_accuracies_stay_within_100_percent():
+    limits = [limit_text(seconds) for seconds in (0.09, 1.5, 45, 300)]
+    assert limits == ["0.09 s", "1.5 s", "45 s", "5 min 00 s"]
+    assert [bounded(percent) for percent in (-2.0, 87.56, 105.3)] == [0.0, 87.56, 100.0]
 
 
 def test_a_text_without_a_translation_stays_as_it_is():

@@ -12,6 +12,7 @@ import optuna
 import pandas as pd
 import pytest
 from optuna.trial import TrialState
+from optuna_dashboard import get_note
 from tiny import tiny_dataset
 
 from hpo.errors import InputError
@@ -234,6 +235,8 @@ def test_trials_at_their_limit_are_not_called_pruned_and_counts_add_up(
     assert "and of the 2 stopped early up to where they ended" in text
     assert "fANOVA does not see the 2 trials that were stopped early." in text
     assert "pruned" not in text
+    assert "image" not in text, "wine is a table"
+    assert not re.search(r"to 1(?!00\.00)\d\d\.", text), "no accuracy is above 100%"
     drawn = (tmp_path / "reports/mine/figures/curves.svg").read_text("utf-8")
     drawn += (tmp_path / "reports/mine/figures/progress.svg").read_text("utf-8")
     drawn += (tmp_path / "reports/mine/figures/slices.svg").read_text("utf-8")
@@ -355,6 +358,9 @@ def test_two_objectives_end_in_a_front_and_finalists_along_it(
     front_values = {tuple(values[n]) for n in best}
     assert {tuple(values[n]) for n in finalists["number"]} <= front_values
     assert "Accuracy against parameters" in text
+    note = get_note(study)
+    assert "spread over the Pareto front of accuracy and parameters" in note
+    assert "rows to train on" in note
     assert (tmp_path / "reports/mine/figures/pareto.svg").exists()
     run(head.replace("= 12", "= 14") + 'objectives = ["valid_accuracy", "parameters"]\n')
 

@@ -232,17 +232,17 @@ def check(dataset: Dataset) -> None:
     faults += _fault("test", dataset.test_images, dataset.test_labels, 1, classes)
     shapes = dataset.train_images.shape[1:], dataset.test_images.shape[1:]
     if shapes[0] != shapes[1] or shapes[0] == (0,):
-        faults.append(f"images of {shapes[0]} and {shapes[1]} features: must be alike, and some")
+        faults.append(f"examples of {shapes[0]} and {shapes[1]} features: must be alike, and some")
     if not faults and dataset.stratified:
         counts = np.bincount(dataset.train_labels, minlength=classes)
         faults += [
-            f"{count} training images of class {name}: the split needs {LEAST_OF_A_CLASS} of each"
+            f"{count} training examples of class {name}: the split needs {LEAST_OF_A_CLASS} of each"
             for name, count in zip(dataset.class_names, counts, strict=True)
             if 0 < count < LEAST_OF_A_CLASS
         ]
         tested = np.bincount(dataset.test_labels, minlength=classes)
         faults += [
-            f"no test image of class {name}: give some, or leave out the test part"
+            f"no test example of class {name}: give some, or leave out the test part"
             for name, count, trained in zip(dataset.class_names, tested, counts, strict=True)
             if trained and not count
         ]
@@ -252,15 +252,15 @@ def check(dataset: Dataset) -> None:
 
 def _fault(part: str, images: Floats, labels: Integers, least: int, classes: int) -> list[str]:
     if images.ndim != 2 or labels.shape != (len(images),):
-        shapes = f"{part} images of shape {images.shape} and labels of shape {labels.shape}"
+        shapes = f"{part} examples of shape {images.shape} and labels of shape {labels.shape}"
         return [f"{shapes}: must be (N, features) and (N,)"]
     if len(labels) < least:
-        return [f"{len(labels)} {part} images: at least {least} are needed"]
+        return [f"{len(labels)} {part} examples: at least {least} are needed"]
     low, high = labels.min(), labels.max()
     if not 0 <= low <= high < classes:
         return [f"{part} labels from {low} to {high}: must be from 0 to {classes - 1}"]
     if not math.isfinite(float(images.sum(dtype=np.float64))):
-        return [f"{part} images: hold values that are not finite"]
+        return [f"{part} examples: hold values that are not finite"]
     return []
 
 

@@ -116,9 +116,10 @@ def main_table(study: StoredSearch, tested: StoredGrid) -> Table:
     caption = t(
         "Data: {data}. As selected: the one validation that the search ranked by. "
         "Fresh seeds and test: mean (95% interval) over seeds that the search never saw, each with "
-        "a split of its own; the intervals cover seeds and splits, not other test images and not "
-        "another search. Selection bias: as selected minus fresh seeds, points.",
+        "a split of its own; the intervals cover seeds and splits, not other test {things} and "
+        "not another search. Selection bias: as selected minus fresh seeds, points.",
         data=study.data_name,
+        things=t(study.things),
     )
     return finalists_table(study, tested, caption)
 
@@ -264,8 +265,8 @@ def mistakes_sections(study: StoredSearch) -> list[Section]:
     blocks: list[Block] = [
         Picture(
             file="confusion.svg",
-            draw=partial(figures.confusion, mean.tolist(), study.classes),
-            alt=t("Confusion matrix of the winner on the test images."),
+            draw=partial(figures.confusion, mean.tolist(), study.classes, t(study.things)),
+            alt=t("Confusion matrix of the winner on the test {things}.", things=t(study.things)),
             caption=t(
                 "Test {things} of each class and what the winner takes them for, {over}. {data}.",
                 things=t(study.things),

@@ -19,7 +19,7 @@ from hpo.study.config import BOUNDS, Config
 from hpo.study.file import OBJECTIVES, Cell
 from hpo.study.finalists import trial_number
 from hpo.study.space import Range
-from hpo.text import limit_text
+from hpo.text import bounded, limit_text
 
 BEST = 10  # trials shown one by one
 AT_A_BOUND = 0.02  # of a range's width, on its scale
@@ -204,8 +204,8 @@ def _interval(estimate: Estimate | None) -> str:
     return t(
         "{mean:.2f} ({low:.2f} to {high:.2f})",
         mean=estimate.mean,
-        low=estimate.low,
-        high=estimate.high,
+        low=bounded(estimate.low),
+        high=bounded(estimate.high),
     )
 
 
@@ -355,8 +355,8 @@ def other_search_sentence(study: StoredSearch) -> str:
         high=means.max(),
         mean=means.mean(),
         sd=means.std(ddof=1),
-        least=interval[0],
-        most=interval[1],
+        least=bounded(interval[0]),
+        most=bounded(interval[1]),
     )
 
 
@@ -399,8 +399,8 @@ def spelled_estimate(estimate: Estimate) -> str:
     return t(
         "{mean:.2f}% (95% interval {low:.2f} to {high:.2f}, {n} fresh seeds)",
         mean=estimate.mean,
-        low=estimate.low,
-        high=estimate.high,
+        low=bounded(estimate.low),
+        high=bounded(estimate.high),
         n=estimate.n,
     )
 

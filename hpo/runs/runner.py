@@ -295,7 +295,8 @@ def _run_winner(
     text = best.describe_winner(search.study_name, number, winner.config, describe(run.dataset))
     if best.is_there(folder, text):
         return End.COMPLETE
-    label = f"{winner.name} on all {len(run.dataset.train_labels)} images"
+    things = "images" if len(run.dataset.shape) > 1 else "rows"
+    label = f"{winner.name} on all {len(run.dataset.train_labels)} {things}"
     plan = WinnerPlan(winner.config, label, grid.folder)
     end = train(run, plan, f"{search.study_name}: the winner")
     if plan.job.model:

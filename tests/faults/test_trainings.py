@@ -124,15 +124,15 @@ def test_what_nothing_can_be_trained_on_is_refused(tmp_path, tally):
         },
         "test labels from -1 to": {"test_labels": np.arange(len(sound.test_labels)) % 10 - 1},
         "hold values that are not finite": {"train_images": infinite},
-        "4 training images: at least 5": {
+        "4 training examples: at least 5": {
             "train_images": sound.train_images[:4], "train_labels": sound.train_labels[:4]
         },
-        "0 test images: at least 1": {
+        "0 test examples: at least 1": {
             "test_images": sound.test_images[:0], "test_labels": sound.test_labels[:0]
         },
-        "images of (12,) and (11,) features": {"test_images": sound.test_images[:, :11]},
+        "examples of (12,) and (11,) features": {"test_images": sound.test_images[:, :11]},
         "must be (N, features) and (N,)": {"train_labels": sound.train_labels[:-1]},
-        "2 training images of class 7: the split needs 3": {
+        "2 training examples of class 7: the split needs 3": {
             "train_labels": rare, "stratified": True
         },
     }  # fmt: skip

@@ -40,15 +40,19 @@ def recall_table(study: StoredGrid) -> Table | None:
     if len(shown) < len(tested):
         which = t("the {most} hardest of {n} classes", most=MOST, n=len(tested))
     caption = t(
-        "The classes of {data} are unbalanced. Recall of {which}: the share of its test images "
+        "The classes of {data} are unbalanced. Recall of {which}: the share of its test {things} "
         "that is right, mean over seeds. Balanced accuracy: the mean of all classes' recalls, "
         "± standard deviation over seeds.",
         data=study.data_name,
         which=which,
+        things=t(study.things),
     )
     if absent := len(every) - len(tested):
         caption += " " + t(
-            "Not shown: {absent} of {n} classes have no test images.", absent=absent, n=len(every)
+            "Not shown: {absent} of {n} classes have no test {things}.",
+            absent=absent,
+            n=len(every),
+            things=t(study.things),
         )
     return Table(
         headers=[t("Model"), t("Balanced accuracy (%)"), (t("Recall (%)"), names), t("Seeds")],

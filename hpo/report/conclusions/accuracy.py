@@ -17,6 +17,7 @@ from hpo.report.conclusions.basis import learning_images
 from hpo.report.figures import confusion as figures
 from hpo.storage.results import StoredGrid
 from hpo.study.file import Cell
+from hpo.text import bounded
 
 
 def sections(study: StoredGrid) -> list[Section]:
@@ -26,7 +27,7 @@ def sections(study: StoredGrid) -> list[Section]:
         return []
     found = {cell.name: of_cell(study, cell) for cell in cells}
     blocks: list[Block] = [_table(study, cells, found)]
-    blocks += _share_sentence([p for p in found.values() if p is not None])
+    blocks += _share_sentence(study, [p for p in found.values() if p is not None])
     blocks += _picture(study)
     return [Section(title=t("How exact the accuracies are"), blocks=blocks)]
 
@@ -46,7 +47,7 @@ def of_cell(study: StoredGrid, cell: Cell) -> Precision | None:
 
 
 def _table(study: StoredGrid, cells: Sequence[Cell], found: dict[str, Precision | None]) -> Table:
-    rows = []
+    rows, things = [], t(study.things)
     for cell in cells:
         n, k, exact = len(study.of(cell)), int(study.failing(cell).sum()), found[cell.name]
         row = [cell.label, t("{k} of {n}", k=k, n=n), f"{100 * most_failures(k, n):.0f}%"]
@@ -62,27 +63,29 @@ def _table(study: StoredGrid, cells: Sequence[Cell], found: dict[str, Precision 
             (t("Runs that fail to learn"), (t("seen"), t("at most"))),
             (
                 t("Test accuracy where it learns (%)"),
-                (t("mean"), t("other seeds"), t("seeds and images")),
+                (t("mean"), t("other seeds"), t("seeds and {things}", things=things)),
             ),
-            t("Images' share of the spread"),
+            t("{things}' share of the spread", things=things.capitalize()),
         ],
         rows=rows,
         caption=t(
             "{data}. At most: with 95% (Clopper and Pearson). Intervals: 95%, for other seeds on "
-            "these {n:,} test images, and for other test images as well. Images' share: how much "
-            "of the variance between runs would go if there were many more test images.",
+            "these {n:,} test {things}, and for other test {things} as well. {name}' share: how "
+            "much of the variance between runs would go if there were many more test {things}.",
             data=data_text(study),
+            things=things,
+            name=things.capitalize(),
             n=study.data["test"],
         ),
     )
 
 
 def _interval(bounds: tuple[float, float]) -> str:
-    low, high = (100 * bound for bound in bounds)
+    low, high = (bounded(100 * bound) for bound in bounds)
     return "–" if math.isnan(low) else t("{low:.2f} to {high:.2f}", low=low, high=high)
 
 
-def _share_sentence(found: Sequence[Precision]) -> list[str]:
+def _share_sentence(study: StoredGrid, found: Sequence[Precision]) -> list[str]:
     shares = [100 * p.images_share for p in found if not math.isnan(p.images_share)]
     wider = [
         (p.both[1] - p.both[0]) / (p.seeds[1] - p.seeds[0])
@@ -94,9 +97,10 @@ def _share_sentence(found: Sequence[Precision]) -> list[str]:
     low, high = f"{min(shares):.0f}", f"{max(shares):.0f}"
     return [
         t(
-            "{span} of the variance between runs comes from the test images being few. Intervals "
-            "for other test images are {wider:.1f} times as wide (median). Differences of two "
-            "networks on the same images are more exact than their accuracies.",
+            "{span} of the variance between runs comes from the test {things} being few. "
+            "Intervals for other test {things} are {wider:.1f} times as wide (median). Differences "
+            "of two networks on the same {things} are more exact than their accuracies.",
+            things=t(study.things),
             span=f"{low}%" if low == high else t("{low} to {high}%", low=low, high=high),
             wider=np.median(wider),
         )

@@ -287,7 +287,8 @@ def _images_sentence(study: StoredGrid, judged: ClaimVerdict, part: Part) -> str
         return ""
     low, high = (_bound(100 * bound, 2) for bound in interval)
     return t(
-        "For other seeds and other test images: {low} to {high} points (95% interval).",
+        "For other seeds and other test {things}: {low} to {high} points (95% interval).",
+        things=t(study.things),
         low=low,
         high=high,
     )

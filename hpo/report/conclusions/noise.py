@@ -17,6 +17,7 @@ from hpo.report.blocks.page import Block, Header, Section, Table
 from hpo.storage.results import StoredGrid
 from hpo.study.config import SOURCES
 from hpo.study.file import BLOCK, COLUMNS, Cell
+from hpo.text import bounded
 
 DIFFERENCES = (0.1, 0.2, 0.5, 1.0)  # points of test accuracy
 RESULTS = ("test_accuracy", "test_loss")
@@ -57,7 +58,7 @@ def lead(study: StoredGrid) -> list[str]:
     for network in _networks(study):
         largest = max(network.spread.components, key=lambda component: component.share)
         share = f"{100 * largest.share:.0f}%"
-        parts.append(f"{_name(largest).lower()}, {share} ({network.cell.config.brief})")
+        parts.append(f"{_name(study, largest).lower()}, {share} ({network.cell.config.brief})")
     if not parts:
         return []
     return [t("The largest part of the spread between runs: {parts}.", parts="; ".join(parts))]
@@ -93,7 +94,7 @@ def _spread_table(study: StoredGrid, networks: Sequence[Crossed]) -> Table:
     columns = (t("share"), t("95% interval"))
     headers += [(network.cell.config.brief, columns) for network in networks]
     parts = zip(*(network.spread.components for network in networks), strict=True)
-    rows = [[_name(row[0]), *(text for c in row for text in _share(c))] for row in parts]
+    rows = [[_name(study, row[0]), *(text for c in row for text in _share(c))] for row in parts]
     total = [t("All, sd in points")]
     for network in networks:
         spread = network.spread
@@ -107,17 +108,18 @@ def _spread_table(study: StoredGrid, networks: Sequence[Crossed]) -> Table:
             "{data}; {runs}. Shares of the variance of test accuracy between runs, which add up to "
             "100%. Runs are crossed: two splits, two initial weights and two batch orders in all "
             "combinations, in blocks with new draws each. A row of two or three sources: what they "
-            "do only together. Test images: what would go with many more of them. Variance "
+            "do only together. Test {things}: what would go with many more of them. Variance "
             "components by expected mean squares; intervals by generalized pivotal quantities.",
             data=data_text(study),
             runs=counts,
+            things=t(study.things),
         ),
     )
 
 
-def _name(component: Component) -> str:
+def _name(study: StoredGrid, component: Component) -> str:
     if component.of == IMAGES:
-        return t("Test images (few)")
+        return t("Test {things} (few)", things=t(study.things))
     if component.of == SOURCES:
         return t("All three together")
     text = " × ".join(t(NAMES[name]) for name in component.of)
@@ -282,6 +284,8 @@ def _prediction(study: StoredGrid, cell: Cell, which: int, columns: Sequence[str
         low, high = (round(bound, DIGITS[column]) for bound in bounds)  # as exact as is printed
         value = round(SCALE[column] * value, DIGITS[column])
         place = t("below") if value < low else t("above") if value > high else t("inside")
+        if column == "test_accuracy":
+            low, high = bounded(low), bounded(high)
         line += [_number(value, column), f"{_number(low, column)}–{_number(high, column)}", place]
     return [*line, str(len(rows))] if len(rows) else []
 

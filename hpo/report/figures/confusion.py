@@ -39,9 +39,12 @@ class Disputed:
     theirs: str
 
 
-def confusion(matrix: Sequence[Sequence[float]], names: Sequence[str]) -> str:
-    """Draws the images of each label (row) by predicted class (column). Colour marks only mistakes.
-    Beside each row: the percentage that is right. names: of the classes."""
+def confusion(
+    matrix: Sequence[Sequence[float]], names: Sequence[str], things: str = "images"
+) -> str:
+    """Draws the examples of each label (row) by predicted class (column). Colour marks only
+    mistakes. Beside each row: the percentage that is right. names: of the classes. things: what the
+    examples are called."""
     with drawing(**{"axes.grid": False, "axes.spines.left": False}):
         counts = np.asarray(matrix, float)
         classes, mistakes = len(counts), np.where(np.eye(len(counts)), np.nan, counts)
@@ -68,7 +71,8 @@ def confusion(matrix: Sequence[Sequence[float]], names: Sequence[str]) -> str:
                 color="white" if dark else BLACK if number else GREY,
             )  # fmt: skip
         _confusion_axes(axes, counts, labels, upright=upright)
-        figure.colorbar(mesh, ax=axes, label=t("Mistakes (images)"), fraction=0.03, pad=0.09)
+        label = t("Mistakes ({things})", things=things)
+        figure.colorbar(mesh, ax=axes, label=label, fraction=0.03, pad=0.09)
         return svg_text(figure)
 
 
