@@ -250,14 +250,14 @@ def test_trials_at_their_limit_are_not_called_pruned_and_counts_add_up(
 
 
 class OneJob:
-    """A plan of one job that takes longer than its limit at once."""
+    """A plan of one job of three epochs that takes longer than its limit at once."""
 
     def __init__(self) -> None:
         config = Config(
-            depth=1, width=4, activation="relu", optimizer="sgd", lr=0.1, batch_size=16, epochs=2
+            depth=1, width=4, activation="relu", optimizer="sgd", lr=0.1, batch_size=16, epochs=3
         )
         task = Task(id=1, config=config, seeds=(Seeds.of(SEED),))
-        self.job = Job(task=task, label="x", trials=[], names=["x"], cost=1.0, limit=-1.0)
+        self.job = Job(task=task, label="x", trials=[], names=["x"], cost=1.0, limit=0.0)
         self.waiting = [self.job]
         self.state: TrialState | None = None
 
@@ -280,10 +280,10 @@ class Sent:
 
     size, idle = 1, [0]
 
-    def __init__(self, epochs: int) -> None:
+    def __init__(self, epochs: int, seconds: float) -> None:
         figures = {metric: [0.5] for metric in METRICS}
         numbers = range(1, epochs + 1)
-        self.events = [EpochDone(task=1, number=n, seconds=0.1, **figures) for n in numbers]
+        self.events = [EpochDone(task=1, number=n, seconds=seconds, **figures) for n in numbers]
         self.stopped = False
 
     def start(self, worker: int, task: Task) -> None:
@@ -303,11 +303,18 @@ class Sent:
         return [Done(task=1)]
 
 
-@pytest.mark.parametrize(("epochs", "state"), [(2, TrialState.COMPLETE), (1, TrialState.PRUNED)])
-def test_a_trial_that_has_ended_its_epochs_is_complete_whatever_its_limit(
-    epochs: int, state: TrialState
+@pytest.mark.parametrize(
+    ("sent", "seconds", "epochs", "state"),
+    [
+        (3, 0.0, 3, TrialState.COMPLETE),
+        (1, 0.0, 1, TrialState.PRUNED),
+        (3, 1.0, 2, TrialState.PRUNED),  # it sends faster than the runner stores
+    ],
+)
+def test_a_trial_that_has_ended_its_epochs_within_its_limit_is_complete(
+    sent: int, seconds: float, epochs: int, state: TrialState
 ):
-    plan, pool = OneJob(), Sent(epochs)
+    plan, pool = OneJob(), Sent(sent, seconds)
     progress = Progress(title="x", total=1, started=0.0, workers=[""])
     storage = optuna.storages.InMemoryStorage()
     Loop(plan=plan, storage=storage, pool=pool, progress=progress).run()

@@ -96,16 +96,18 @@ class Loop:
 
     def _stop_overdue(self) -> None:
         """Stops jobs that have taken longer than their limit. Reads first what their workers have
-        sent: the runner may have been busy storing."""
+        sent within the limit: the runner may have been busy storing."""
         now = time.monotonic()
         while overdue := self._overdue(now):
             events = self.pool.wait(0)
             for event in events:
                 self._handle(event)
             unread = {event.task for event in events}
-            for task in overdue & self._overdue(now) - unread:
-                self.running[task].early_stop = EarlyStop.LIMIT
-                self.pool.stop(task)
+            for task in overdue & self._overdue(now):
+                job = self.running[task]
+                if task not in unread or job.seconds() > job.limit:
+                    job.early_stop = EarlyStop.LIMIT
+                    self.pool.stop(task)
 
     def _overdue(self, now: float) -> set[int]:
         """Returns the tasks that have epochs left and have taken longer than their limit."""
