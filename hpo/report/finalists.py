@@ -56,7 +56,7 @@ def finalists_section(study: StoredSearch, saved: bool) -> Section:
 
 def _no_finalist(study: StoredSearch) -> str:
     """Says why no finalist is trained."""
-    limit, reasons = study.file.trial_limit, study.trials["fail_reason"].fillna("").astype(str)
+    limit, reasons = study.file.trial_limit, study.trials["fail_reason"].astype(object).fillna("")
     slow = over_limit(study.trials) | reasons.str.startswith(NO_EPOCH)
     if limit and study.ranked.empty and slow.any():
         return t(

@@ -19,8 +19,9 @@ def preload() -> None:
     Raises InputError if the system does not let the server start.
     """
     context = multiprocessing.get_context("forkserver")
-    # A worker begins as the main module, which is the script `hpo`: that imports hpo.cli.
-    context.set_forkserver_preload(["hpo.workers.loaded", "hpo.cli"])
+    # A worker begins by importing the main module, which is hpo.cli or the script that imports it:
+    # most of that is typer.
+    context.set_forkserver_preload(["hpo.workers.loaded", "typer"])
     resource_tracker.ensure_running()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, stop_signals())
     try:
