@@ -82,6 +82,9 @@ def test_its_figures_are_those_of_the_committed_results():
         (ROOT / "reports/benchmark.md").read_text("utf-8"),
     )
     assert f"{factor[0]} times less time a training" in README
+    whole = (ROOT / "reports/benchmark-whole.md").read_text("utf-8")
+    [row] = [line for line in whole.splitlines() if line.startswith("| grid-report, 1 seed")]
+    assert f"Training begins after {row.split('|')[5].strip()} seconds" in README
 
 
 # --- its examples ------------------------------------------------------------------------------

@@ -9,6 +9,10 @@ second term is the same for all rows: W = V + 1·uᵀ takes it in u.
 
 Prints the microseconds of a step of batch 64, of the sparse form of a batch (its images' numbers,
 gathered, and the same sorted by pixel for the gradient), and the share of a step that is saved.
+
+Twice, on one core of an AMD EPYC: the products alone would save 12 to 20% of a step at width 32,
+31% at 128 and 17 to 20% at 512. With the 400 to 660 µs for the sparse form, the step gets slower at
+32 and 128, and -5 to 5% are saved at 512. It is not built.
 """
 
 import os
