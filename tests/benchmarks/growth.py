@@ -220,7 +220,8 @@ def main() -> None:
         lines.append(f"| {TITLES[name]} | {', '.join(cells)} |")
     for width, rates in workers.items():
         cells = [f"{n}: {rate:.2f}" for n, rate in enumerate(rates, 1)]
-        lines.append(f"| Workers, 2 × {width} units, epochs a second, measured once | {', '.join(cells)} |")
+        title = f"Workers, 2 × {width} units, epochs a second, measured once"
+        lines.append(f"| {title} | {', '.join(cells)} |")
     cells = [f"{n:,}: {1000 * ask:.0f} ms" for n, ask in zip(TRIALS, asks, strict=False)]
     lines += [f"| Trials stored, time to ask TPE | {', '.join(cells)} |", ""]
     text = "\n".join(lines)
