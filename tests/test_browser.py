@@ -54,6 +54,7 @@ def watched(browser: Browser) -> Iterator[Watched]:
 # --- the dashboard -----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_dashboard_shows_a_running_study(watched, hpo_process, tmp_path):
     (tmp_path / "tiny.toml").write_text(SEARCH)
     process = hpo_process("run", "tiny.toml", "--trials", "100000", "--quiet", "--dashboard")

@@ -163,6 +163,7 @@ epochs = 4
 """
 
 
+@pytest.mark.slow
 def test_a_search_with_conditions_ends_in_a_report_and_goes_on(hpo: Callable, tmp_path: Path):
     (tmp_path / "mine.toml").write_text(SEARCH)
     answer = hpo("run", "mine.toml", "--quiet", timeout=120)

@@ -207,6 +207,7 @@ def test_a_broken_answer_is_a_line_and_a_lost_client_none(capfd):
     assert not capfd.readouterr().err
 
 
+@pytest.mark.slow
 def test_four_clients_poll_while_a_study_writes(hpo_process, tmp_path):
     """And a timeout goes on to finalists, winner and report."""
     (tmp_path / "tiny.toml").write_text(SEARCH)
@@ -230,6 +231,7 @@ def test_four_clients_poll_while_a_study_writes(hpo_process, tmp_path):
     assert (tmp_path / "reports/tiny/best/model.safetensors").is_file()
 
 
+@pytest.mark.slow
 def test_a_second_one_takes_a_free_port_and_both_end_with_their_runs(tmp_path):
     store(tmp_path)
     server.preload()
@@ -241,6 +243,7 @@ def test_a_second_one_takes_a_free_port_and_both_end_with_their_runs(tmp_path):
     assert not is_served(second)
 
 
+@pytest.mark.slow
 def test_a_killed_run_leaves_no_dashboard(hpo_process, tmp_path):
     (tmp_path / "tiny.toml").write_text(SEARCH)
     process = hpo_process("run", "tiny.toml", "--trials", "100000", "--dashboard")

@@ -78,6 +78,7 @@ def test_tensorboard_gets_every_trials_curve_once(hpo: Callable, ended: Path):
     assert set(after) <= set(before)
 
 
+@pytest.mark.slow
 def test_mlflow_gets_every_trial_once(hpo: Callable, ended: Path):
     for _ in range(2):
         export(hpo, "--to", "mlflow")
@@ -109,6 +110,7 @@ def test_a_package_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatc
 # --- the winner --------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_onnx_and_torch_export_give_the_winners_probabilities(hpo: Callable, ended: Path):
     for kind, name in (("onnx", "winner.onnx"), ("torch-export", "winner.pt2")):
         out = export(hpo, "--to", kind)
@@ -168,6 +170,7 @@ def test_what_a_template_has_commented_out_is_sound(tmp_path: Path):
 # --- from Python -------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_run_from_python_gives_tables_figures_and_the_winner(
     ended: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -230,6 +233,7 @@ def test_a_slip_from_python_is_an_input_error(tmp_path: Path, monkeypatch: pytes
         api.load("search", storage="sqlite:///nothing.db")
 
 
+@pytest.mark.slow
 def test_the_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     for name in ("HPO_STORAGE", "HPO_DATA_DIR", "HPO_ARTIFACTS"):
         monkeypatch.delenv(name, raising=False)

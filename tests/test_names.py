@@ -130,6 +130,7 @@ def hpo(folder: Path, *arguments: str) -> str:
     return ended.stdout
 
 
+@pytest.mark.slow
 def test_new_names_go_through_a_grid_and_its_report(folder):
     hpo(folder, "run", "grid.toml", "--quiet")
     trials = pd.read_csv(folder / "reports/grid/trials.csv").set_index("cell")
@@ -139,6 +140,7 @@ def test_new_names_go_through_a_grid_and_its_report(folder):
     assert all(label in text for label in ("Soft plus", "Sign descent", "Stripes"))
 
 
+@pytest.mark.slow
 def test_new_names_go_through_a_search_its_report_and_its_saved_winner(folder):
     hpo(folder, "run", "search.toml", "--quiet", "--name", "mine")
     text = (folder / "reports/mine/report.md").read_text("utf-8")

@@ -63,6 +63,7 @@ WRONG = {
 }
 
 
+@pytest.mark.slow
 def test_a_cluster_is_joined_or_refused_and_a_lost_actor_costs_nothing(nodes, scene, forked_hpo):
     for said, options in WRONG.items():
         refused(forked_hpo, said, *on(nodes), *options, env=nodes.env)
@@ -80,6 +81,7 @@ def test_a_cluster_is_joined_or_refused_and_a_lost_actor_costs_nothing(nodes, sc
     wait_for(lambda: not nodes.actors())
 
 
+@pytest.mark.slow
 def test_a_search_on_a_cluster_of_its_own_prunes_and_names_a_winner(scene):
     searched = scene(
         SEARCH.replace("n_trials = 30", "n_trials = 6").replace("seeds = 4", "seeds = 2")

@@ -43,6 +43,7 @@ def test_a_search_ends_in_a_report_a_csv_and_a_network(ended_search, forked_hpo)
     assert "the winner" in shown.out
 
 
+@pytest.mark.slow
 def test_a_repeated_search_reports_the_spread_of_its_winners(hpo, tiny):
     answer = hpo("run", "tiny.toml", "--repeats", "2", "--trials", "4", "--quiet", timeout=120)
     assert answer.code == 0, answer.err

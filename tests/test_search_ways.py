@@ -108,6 +108,7 @@ def test_first_configurations_outside_the_space_are_refused(entry: str, said: st
         search(f"{HEAD}[[search.first]]\n{entry}\n")
 
 
+@pytest.mark.slow
 def test_a_search_like_another_knows_its_trials_and_trains_its_best_again(
     run: Callable, hpo: Callable, tmp_path: Path
 ):
@@ -132,6 +133,7 @@ def test_a_search_like_another_knows_its_trials_and_trains_its_best_again(
         assert said in answer.err
 
 
+@pytest.mark.slow
 def test_a_changed_space_goes_on_like_its_own_past(run: Callable, hpo: Callable, tmp_path: Path):
     run(HEAD)
     wider = SPACE.replace("low = 1, high = 3", "low = 1, high = 4")
@@ -351,6 +353,7 @@ def test_a_limit_is_seconds_or_text(text: str, seconds: float):
 # --- what it seeks -----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", ["tpe", "nsga2"])
 def test_two_objectives_end_in_a_front_and_finalists_along_it(
     run: Callable, tmp_path: Path, sampler: str

@@ -57,6 +57,7 @@ def counts(folder) -> dict[str, int]:
     return trials[trials["state"] == "COMPLETE"].groupby("cell").size().to_dict()
 
 
+@pytest.mark.slow
 def test_only_the_networks_of_open_conclusions_get_more_seeds(hpo, tmp_path):
     (tmp_path / "tiny.toml").write_text(SAME)
     answer = hpo("run", "tiny.toml", "--until-resolved", "--quiet")
@@ -85,6 +86,7 @@ def test_a_study_with_open_conclusions_tells_how_to_go_on(tmp_path):
     assert "More seeds for the unresolved ones: --until-resolved" not in said
 
 
+@pytest.mark.slow
 def test_a_time_limit_ends_the_rounds_and_the_report_says_so(hpo, tmp_path):
     (tmp_path / "tiny.toml").write_text(SAME.replace("most = 11", "most = 4000"))
     answer = hpo("run", "tiny.toml", "--until-resolved", "--timeout", "10", "--quiet")

@@ -189,6 +189,7 @@ def test_a_lock_is_seen_without_being_taken(tmp_path):
 # --- whole commands ----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_watch_follows_a_run_from_elsewhere_to_its_end(hpo, hpo_process, tmp_path):
     """And a folder of pictures that cannot be written costs the run a line, and no trial."""
     (tmp_path / "tiny.toml").write_text(SEARCH)
@@ -208,6 +209,7 @@ def test_watch_follows_a_run_from_elsewhere_to_its_end(hpo, hpo_process, tmp_pat
     assert artifacts_of(tmp_path, "tiny") == [[]] * 8
 
 
+@pytest.mark.slow
 def test_a_stop_ends_a_watch_and_not_the_study(hpo_process, tmp_path):
     (tmp_path / "tiny.toml").write_text(SEARCH)
     process = hpo_process("run", "tiny.toml", "--trials", "100000", "--quiet")

@@ -49,6 +49,7 @@ def more(scene: Scene, process: subprocess.Popen, before: int) -> bool:
 # --- SQLite ------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_database_that_another_writer_locks_is_waited_for(stage, tmp_path, amount, tally):
     seconds = amount(4, 20)
     scene = stage(SLOW)

@@ -166,6 +166,7 @@ def test_a_worker_out_of_memory_fails_its_trial_with_the_reason(full, stage, tal
     )
 
 
+@pytest.mark.slow
 def test_a_worker_that_hangs_is_replaced(stage, tally):
     text = GRID.replace("epochs = 4", "epochs = 30").replace("width = 80", "width = 200")
     scene = stage(text)

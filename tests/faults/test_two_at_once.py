@@ -23,6 +23,7 @@ def stop(process: subprocess.Popen) -> None:
     process.communicate()
 
 
+@pytest.mark.slow
 def test_a_second_run_is_refused_with_who_holds_it_and_a_dead_holder_is_replaced(stage, tally):
     scene = stage(SLOW)
     first = scene.start()
