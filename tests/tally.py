@@ -14,8 +14,9 @@ TABLE = Path(__file__).parents[1] / "reports" / "faults.md"
 HEAD = """\
 # Faults injected, and what became of the studies
 
-Written by `HPO_FAULTS=full .venv/bin/pytest -m "" -n 0 tests/faults`, on 2 cores. Every fault is real:
-processes are killed, disks are full, servers restart. The suite itself injects a few of each.
+Written by `HPO_FAULTS=full .venv/bin/pytest -m "" -n 0 tests/faults`, on 2 cores. Every
+fault is real: processes are killed, disks are full, servers restart. The suite itself injects a few
+of each.
 
 | # | What was done | How often | What came of it | Time |
 | --- | --- | --- | --- | --- |
