@@ -459,7 +459,6 @@ def _stored_name(study: str, name: str | None) -> str:
 
 def main() -> NoReturn:
     """The `hpo` command: exit code 0, 1, 2 or 130, one line an error, as the README says."""
-    collect_seldom()
     for number in stop_signals():
         if signal.getsignal(number) is signal.SIG_DFL:
             signal.signal(number, signal.default_int_handler)
@@ -484,6 +483,7 @@ def main() -> NoReturn:
 
 def script() -> NoReturn:
     """The `hpo` command as a process of its own, see end_process."""
+    collect_seldom()
     try:
         main()
     except SystemExit as ended:

@@ -1,5 +1,6 @@
 """The retrying storage keeps Optuna's contract: Optuna's own test suite passes on it."""
 
+import gc
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,13 @@ from hpo.storage.retry import retrying
 
 # The suite leaves the connections of pickled copies open.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _collected() -> Iterator[None]:
+    """Collects the connections that Optuna leaves open here, and not in a later module's test."""
+    yield
+    gc.collect()
 
 
 class TestRetryingStorage(StorageTestCase):
