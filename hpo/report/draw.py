@@ -27,14 +27,17 @@ def draw(pictures: Sequence[Picture]) -> None:
     if sys.platform != "linux" or processes < 2 or threading.active_count() > 1:
         return
     _pictures = pictures
-    with warnings.catch_warnings(), suppress(BrokenProcessPool):
-        # Python 3.12 counts the sleeping threads of numpy's OpenBLAS, which survives a fork.
-        warnings.simplefilter("ignore", DeprecationWarning)
-        context = multiprocessing.get_context("fork")
-        with ProcessPoolExecutor(processes, context) as pool:
-            for picture, svg in zip(pictures, pool.map(_svg, range(len(pictures))), strict=True):
-                picture.__dict__["svg"] = svg  # as cached_property keeps it
-    _pictures = ()
+    try:
+        with warnings.catch_warnings(), suppress(BrokenProcessPool):
+            # Python 3.12 counts the sleeping threads of numpy's OpenBLAS, which survives a fork.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            context = multiprocessing.get_context("fork")
+            with ProcessPoolExecutor(processes, context) as pool:
+                drawn = pool.map(_svg, range(len(pictures)))
+                for picture, svg in zip(pictures, drawn, strict=True):
+                    picture.__dict__["svg"] = svg  # as cached_property keeps it
+    finally:
+        _pictures = ()
 
 
 def _svg(place: int) -> str:

@@ -6,8 +6,8 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 
 # A thread's least share of a product's columns, and the least rows. With these, MKL computes each
-# number in one thread and in the same order, for any number of threads: seen for 1,400 pairs of
-# random shapes and counts, and tested in tests/test_training.py. Below them, its kernels differ.
+# number in one thread and in the same order, for any number of threads: seen for 1,175 pairs of a
+# random shape and a count, and tested in tests/test_training.py. Below them, its kernels differ.
 COLUMNS, ROWS = 128, 16
 
 _count = 1
