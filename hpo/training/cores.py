@@ -1,14 +1,17 @@
 """Idle cores help with large matrix products. All else runs on one thread, so that the bits of a
 training do not depend on the number of cores."""
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from functools import cache
 
 import torch
+from torch import Tensor
 
-# A thread's least share of a product's columns, and the least rows. With these, MKL computes each
-# number in one thread and in the same order, for any number of threads: seen for 1,175 pairs of a
-# random shape and a count, and tested in tests/test_training.py. Below them, its kernels differ.
+# A thread's least share of a product's columns, and the least rows: below them it does not pay.
 COLUMNS, ROWS = 128, 16
+
+Shape = tuple[int, int, int, int]  # replicates, rows, inputs, units of a layer
 
 _count = 1
 
@@ -19,25 +22,71 @@ def use(count: int) -> None:
     _count = count
 
 
-class _Threads:
-    """Within it, torch uses the cores of `use`, but at most so many."""
+# The products of a layer, of inputs x (R, rows, inputs), weights w (R, inputs, units) and the
+# gradient d of its sums (R, rows, units).
 
-    def __init__(self, most: int) -> None:
-        self.most = most
+
+def forward(x: Tensor, w: Tensor, d: Tensor) -> Tensor:
+    """Returns the sums; d serves as the biases."""
+    return torch.baddbmm(d[:, :1], x, w)
+
+
+def to_inputs(x: Tensor, w: Tensor, d: Tensor) -> Tensor:
+    """Returns the gradient of the inputs."""
+    return torch.bmm(d, w.mT)
+
+
+def to_weights(x: Tensor, w: Tensor, d: Tensor) -> Tensor:
+    """Returns the weights after a step."""
+    return torch.baddbmm(w, x.mT, d, alpha=-0.1)
+
+
+Product = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+@cache
+def same_bits(product: Product, shape: Shape, most: int) -> int:
+    """Returns the greatest number of threads, at most `most`, that gives the bits of one thread.
+
+    It is tried out. MKL computes most large products in the same order for any number of threads,
+    but not all: with AVX-512, (64, 784) times (784, 512) has other bits on two threads.
+    """
+    replicates, rows, inputs, units = shape
+    generator = torch.Generator().manual_seed(0)
+    sizes = ((rows, inputs), (inputs, units), (rows, units))
+    tensors = [torch.randn(replicates, *size, generator=generator) for size in sizes]
+    torch.set_num_threads(1)
+    alone = product(*tensors)
+    for count in range(most, 1, -1):
+        torch.set_num_threads(count)
+        if torch.equal(product(*tensors), alone):
+            return count
+    return 1
+
+
+class _Threads:
+    """Within it, torch uses the cores of `use`, but at most so many, and only with the same
+    bits."""
+
+    def __init__(self, product: Product, shape: Shape, most: int) -> None:
+        self.product, self.shape, self.most = product, shape, most
 
     def __enter__(self) -> None:
-        torch.set_num_threads(min(_count, self.most))
+        if _count > 1:
+            most = min(_count, self.most)
+            torch.set_num_threads(same_bits(self.product, self.shape, most))
 
     def __exit__(self, *error: object) -> None:
-        torch.set_num_threads(1)
+        if _count > 1:
+            torch.set_num_threads(1)
 
 
 _ONE: AbstractContextManager[None] = nullcontext()
 
 
-def for_product(rows: int, fan_in: int, fan_out: int) -> AbstractContextManager[None]:
-    """Returns the context to compute (rows, fan_in) times (fan_in, fan_out) in, and the products of
-    its backward pass. Training sets torch's number of threads to 1 before."""
-    most = min(fan_in, fan_out) // COLUMNS
-    usable = most > 1 and rows >= ROWS and torch.backends.mkl.is_available()
-    return _Threads(most) if usable else _ONE
+def for_product(product: Product, shape: Shape) -> AbstractContextManager[None]:
+    """Returns the context to compute the product in. Training sets torch's number of threads to 1
+    before."""
+    most = min(shape[2:]) // COLUMNS
+    usable = most > 1 and shape[1] >= ROWS and torch.backends.mkl.is_available()
+    return _Threads(product, shape, most) if usable else _ONE

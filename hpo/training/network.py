@@ -45,17 +45,29 @@ class Row:
     values: Tensor
     vector: Tensor
 
-    @classmethod
-    def zeros(cls, shape: tuple[int, ...], device: torch.device) -> "Row":
-        return cls(*_padded(shape, device))
+
+def _length(units: Sequence[int], replicates: int) -> int:
+    """Returns the length of the vector that `_rows` splits."""
+    return sum(_padded_size(replicates * size) for size in units)
+
+
+def _rows(vector: Tensor, units: Sequence[int], replicates: int) -> tuple[Row, ...]:
+    """Returns rows of so many units, which lie in the vector one after another."""
+    counts = [replicates * size for size in units]
+    parts = vector.split([_padded_size(count) for count in counts])
+    views = [
+        part[:count].view(replicates, 1, -1) for part, count in zip(parts, counts, strict=True)
+    ]
+    return tuple(map(Row, views, parts))
 
 
 @dataclass(frozen=True)
 class Layers:
     """The parameters, views of one flat vector: weights[l] (R, in, out), biases[l], and of a hidden
-    layer's norm scales[l] and shifts[l]; none without norm."""
+    layer's norm scales[l] and shifts[l]; none without norm. bias_vector: all biases, padded."""
 
     flat: Tensor
+    bias_vector: Tensor
     weights: tuple[Tensor, ...]
     biases: tuple[Row, ...]
     scales: tuple[Row, ...]
@@ -70,22 +82,17 @@ class Layers:
     def zeros(
         cls, sizes: Sequence[int], replicates: int, device: torch.device, *, norm: bool = False
     ) -> "Layers":
-        shapes = [
-            shape
-            for fan_in, fan_out in pairwise(sizes)
-            for shape in ((replicates, fan_in, fan_out), (replicates, 1, fan_out))
-        ]
-        linear = len(shapes)
-        if norm:
-            shapes += [(replicates, 1, units) for units in sizes[1:-1] for _ in range(2)]
+        shapes = [(replicates, fan_in, fan_out) for fan_in, fan_out in pairwise(sizes)]
         lengths = [_padded_size(math.prod(shape)) for shape in shapes]
+        normed = sizes[1:-1] if norm else ()
+        units = [sizes[1:], normed, normed]
+        lengths += [_length(each, replicates) for each in units]
         flat = torch.zeros(sum(lengths), device=device)
         parts = flat.split(lengths)
-        views = [p[: math.prod(s)].view(s) for p, s in zip(parts, shapes, strict=True)]
-        rows = [Row(view, part) for view, part in zip(views, parts, strict=True)]
-        norms = rows[linear:]
-        weights, biases = views[:linear:2], rows[1:linear:2]
-        return cls(flat, tuple(weights), tuple(biases), tuple(norms[::2]), tuple(norms[1::2]))
+        weights = [p[: math.prod(s)].view(s) for p, s in zip(parts, shapes, strict=False)]
+        vectors = parts[len(shapes) :]
+        rows = [_rows(v, each, replicates) for v, each in zip(vectors, units, strict=True)]
+        return cls(flat, vectors[0], tuple(weights), *rows)
 
 
 class Network:
@@ -227,12 +234,16 @@ class Pass:
         skips = len(deltas) if self.residual else 0
         self._skipped = [torch.zeros_like(view) for view, _ in deltas[:skips]]
         self.inputs: Tensor = self.outputs[0]
-        sizes = pairwise(network.sizes)
-        self._cores = [cores.for_product(batch, *fans) for fans in sizes]
+        shapes = [(*rows, *fans) for fans in pairwise(network.sizes)]
+        products = (cores.forward, cores.to_inputs, cores.to_weights)
+        self._forward, self._to_inputs, self._to_weights = (
+            [cores.for_product(product, shape) for shape in shapes] for product in products
+        )
         self._outputs_t = [h.mT for h in self.outputs]
         self._weights_t = [w.mT for w in network.layers.weights]
-        self._sums = [Row.zeros(bias.values.shape, device) for bias in network.layers.biases]
-        self._scale_sums = [Row.zeros(s.values.shape, device) for s in network.layers.scales]
+        self._bias_sums = torch.zeros_like(network.layers.bias_vector)
+        self._sums = _rows(self._bias_sums, network.sizes[1:], network.replicates)
+        self._norm_sums = [_padded(row.values.shape, device) for row in network.layers.scales]
         self._last_bias_t = network.layers.biases[-1].values.mT
         self._zero = torch.zeros((), device=device)
 
@@ -275,7 +286,7 @@ class Pass:
         for layer in range(last):
             above = layer + 1
             summed = self.norms[layer].sums if self.norms else self.kept[above]
-            with self._cores[layer]:
+            with self._forward[layer]:
                 torch.baddbmm(biases[layer].values, self.outputs[layer], weights[layer], out=summed)
             if self.norms:
                 layers = self.network.layers
@@ -316,16 +327,17 @@ class Pass:
                 self._to_sums(layer, into, step, keep)
             if layer:
                 below, weights_t = deltas[layer - 1], self._weights_t[layer]
-                with self._cores[layer]:
+                with self._to_inputs[layer]:
                     if hidden and self.residual:
                         torch.baddbmm(self._skipped[layer], delta, weights_t, out=below)
                     else:
                         torch.bmm(delta, weights_t, out=below)
-            with self._cores[layer]:
+            with self._to_weights[layer]:
                 into.weights[layer].baddbmm_(self._outputs_t[layer], delta, beta=keep, alpha=step)
             # By a sum and not by a product with ones: MKL's rounding of so thin a product depends
             # on the size of the stack, and a replicate must not feel its neighbours.
-            self._add(delta, self._sums[layer], into.biases[layer], step, keep)
+            torch.sum(delta, 1, keepdim=True, out=self._sums[layer].values)
+        self._add(self._bias_sums, into.bias_vector, step, keep)
 
     def _to_sums(self, layer: int, into: Layers, step: float, keep: float) -> None:
         """Turns the gradient of a hidden layer's output into that of its sums, in place."""
@@ -337,14 +349,14 @@ class Pass:
         vector = self._delta_vectors[layer]
         self.activation.backward(vector, self._kept_vectors[layer + 1], vector)
         if self.norms:
-            norm, sums = self.norms[layer], self._scale_sums[layer]
+            norm, (sums, vector) = self.norms[layer], self._norm_sums[layer]
             scale = self.network.layers.scales[layer].values.clone()
-            self._add(norm.products(delta), sums, into.scales[layer], step, keep)
-            self._add(delta, sums, into.shifts[layer], step, keep)
+            torch.sum(norm.products(delta), 1, keepdim=True, out=sums)
+            self._add(vector, into.scales[layer].vector, step, keep)
+            torch.sum(delta, 1, keepdim=True, out=sums)
+            self._add(vector, into.shifts[layer].vector, step, keep)
             norm.backward(delta, scale)
 
-    def _add(self, terms: Tensor, sums: Row, into: Row, step: float, keep: float) -> None:
-        """Computes into = keep · into + step · the terms summed over the batch."""
-        torch.sum(terms, 1, keepdim=True, out=sums.values)
-        vector = into.vector
-        torch.add(vector if keep else self._zero, sums.vector, alpha=step, out=vector)
+    def _add(self, sums: Tensor, into: Tensor, step: float, keep: float) -> None:
+        """Computes into = keep · into + step · sums, of padded vectors."""
+        torch.add(into if keep else self._zero, sums, alpha=step, out=into)
