@@ -279,6 +279,13 @@ def _times(study: StoredGrid, cell: str) -> pd.Series:
 
 
 def _values(study: StoredGrid, metric: str, term: Term) -> pd.Series:
+    key = (metric, term.cell, term.epoch)
+    if key not in study.side_values:
+        study.side_values[key] = _computed_values(study, metric, term)
+    return study.side_values[key]
+
+
+def _computed_values(study: StoredGrid, metric: str, term: Term) -> pd.Series:
     cell = study.cell(term.cell)
     rows = study.by_seed(cell)
     if metric in ("valid_spread", "valid_falls"):

@@ -176,6 +176,11 @@ class StoredGrid(StoredStudy):
         return ours[common], theirs[common]
 
     @cached_property
+    def side_values(self) -> dict[tuple[Any, ...], pd.Series]:
+        """Returns what analysis.claims has computed of this study; a report asks for it often."""
+        return {}
+
+    @cached_property
     def _seeded(self) -> dict[str, pd.DataFrame]:
         return {}
 
