@@ -216,6 +216,16 @@ def test_a_trial_over_its_limit_is_stopped_and_counted(hpo: Callable, tmp_path: 
     assert not (tmp_path / "reports/mine/figures/progress.svg").exists(), "no trial has a value"
 
 
+def test_a_search_in_which_every_trial_diverges_says_what_to_do(hpo: Callable, tmp_path: Path):
+    space = SPACE.replace("low = 1e-3, high = 1e-1", "low = 1e5, high = 1e6")
+    (tmp_path / "mine.toml").write_text(HEAD.replace("= 6", "= 2") + space)
+    hpo("run", "mine.toml", "--quiet")
+    assert list(trials(tmp_path)["diverged"]) == [True] * 2
+    text = (tmp_path / "reports/mine/report.md").read_text("utf-8")
+    assert "Every trial diverged, so there is no finalist. Give smaller learning rates" in text
+    assert "goes on from here" not in text.partition("## How")[0]
+
+
 def test_trials_at_their_limit_are_not_called_pruned_and_counts_add_up(
     run: Callable, hpo: Callable, tmp_path: Path
 ):

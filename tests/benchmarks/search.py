@@ -241,7 +241,8 @@ def pattern_table(folder: Path, dataset: data.Dataset, n_trials: int, epochs: in
     base = shipped()
     space = dict(base.space) | {
         "epochs": Fixed(value=epochs),
-        "schedule": Fixed(value="constant"),  # the usual pattern has none
+        "schedule": Fixed(value="constant"),  # the usual pattern has none, and no smoothing
+        "label_smoothing": Fixed(value=0.0),
     }
     search = dataclasses.replace(base, space=space, sampler="random", pruner="none")
     with tempfile.TemporaryDirectory() as scratch:

@@ -71,6 +71,9 @@ class CurvePicture:
                 axes.relim()
                 axes.autoscale_view()
                 axes.set_xlim(0.5, epochs + 0.5)
+            accuracies = self.axes[1]
+            accuracies.set_ylim(*within_100(*accuracies.get_ylim()))
+            accuracies.set_autoscaley_on(True)
             buffer = io.BytesIO()
             self.figure.savefig(buffer, format="png")
         return buffer.getvalue()
