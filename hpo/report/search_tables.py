@@ -18,41 +18,45 @@ from hpo.storage.trial import KILLED
 from hpo.study.config import BOUNDS, Config
 from hpo.study.file import OBJECTIVES, Cell
 from hpo.study.finalists import trial_number
-from hpo.study.space import Range
+from hpo.study.space import Fixed, Range
 from hpo.text import bounded, limit_text
 
 BEST = 10  # trials shown one by one
 AT_A_BOUND = 0.02  # of a range's width, on its scale
 
 
-def network_cells(config: Config, further: bool) -> list[str]:
-    """Returns the cells of the columns that network_headers has."""
-    cell = Cell(name="x", config=config)
-    own = ("hidden_layers", "optimizer")
-    columns = own if config.model else ("hidden_layers", "activation", "optimizer")
-    cells = [*(setting(cell, column) for column in columns), f"{config.lr:.3g}"]
-    return [*cells, config.further or "–"] if further else cells
-
-
-def network_headers(study: StoredSearch, further: bool) -> tuple[str, ...]:
-    """further: whether a network of the table has more than the four hyperparameters."""
-    network = (t("Network"),) if study.file.model else (t("Hidden layers"), t("Activation"))
-    return (*network, t("Optimizer"), t("Learning rate"), *((t("Further"),) if further else ()))
+def network_columns(
+    study: StoredSearch, configs: Sequence[Config]
+) -> tuple[list[str], list[list[str]]]:
+    """Returns the headers that describe networks, and a row of cells for each network. What the
+    space fixes for all is left out."""
+    space = study.file.space.items()
+    fixed = [name for name, domain in space if isinstance(domain, Fixed) and not domain.when]
+    headers = [t("Network")] if study.file.model else [t("Hidden layers"), t("Activation")]
+    columns = ("hidden_layers", *(() if study.file.model else ("activation",)), "optimizer")
+    cells = [Cell(name="x", config=config) for config in configs]
+    rows = [[setting(cell, column) for column in columns] for cell in cells]
+    rows = [[*row, f"{config.lr:.3g}"] for row, config in zip(rows, configs, strict=True)]
+    headers += [t("Optimizer"), t("Learning rate")]
+    further = [config.further(fixed) for config in configs]
+    if any(further):
+        headers.append(t("Further"))
+        rows = [[*row, text or "–"] for row, text in zip(rows, further, strict=True)]
+    return headers, rows
 
 
 def best_table(study: StoredSearch, caption: str) -> Table:
     """Returns a row per trial, the best first."""
     rows, best = [], study.ranked.head(BEST)
-    further = any(study.config(int(number)).further for number in best["number"])
-    for _, trial in best.iterrows():
+    configs = [study.config(int(number)) for number in best["number"]]
+    network_headers, networks = network_columns(study, configs)
+    for (_, trial), network in zip(best.iterrows(), networks, strict=True):
         accuracies = [f"{100 * trial[key]:.2f}" for key in ("valid_accuracy", "train_accuracy")]
-        number = int(trial["number"])
         seconds = f"{trial['train_seconds']:.1f}"
-        network = network_cells(study.config(number), further)
-        rows.append([str(number), *network, *accuracies, seconds])
+        rows.append([str(int(trial["number"])), *network, *accuracies, seconds])
     headers = [
         t("Trial"),
-        *network_headers(study, further),
+        *network_headers,
         t("Validation (%)"),
         t("Training (%)"),
         t("Seconds"),
@@ -131,18 +135,18 @@ def _seconds(trials: pd.DataFrame) -> pd.Series:
 
 def finalists_table(study: StoredSearch, tested: StoredGrid, caption: str) -> Table:
     """Returns a row per finalist, in the search's order."""
-    rows, further = [], any(cell.config.further for cell in tested.file.cells)
-    second = study.second
-    for rank, cell in enumerate(tested.file.cells, 1):
+    rows, second, cells = [], study.second, tested.file.cells
+    network_headers, networks = network_columns(study, [cell.config for cell in cells])
+    for rank, (cell, network) in enumerate(zip(cells, networks, strict=True), 1):
         name = t("{rank}, the winner", rank=rank) if cell == study.winner else str(rank)
-        row = [name, str(trial_number(cell.name)), *network_cells(cell.config, further)]
+        row = [name, str(trial_number(cell.name)), *network]
         row.append(f"{100 * as_selected(study, cell):.2f}")
         fresh, test = fresh_estimate(tested, cell), test_estimate(tested, cell)
         row += [_interval(fresh), _points(bias(study, tested, cell)), _interval(test)]
         row += [second_text(study, cell)] if second else []
         rows.append([*row, str(len(tested.of(cell)))])
     figures = (t("as selected"), t("fresh seeds"), t("selection bias"))
-    headers: list[Header] = [t("Rank"), t("Trial"), *network_headers(study, further)]
+    headers: list[Header] = [t("Rank"), t("Trial"), *network_headers]
     headers += [(t("Validation accuracy (%)"), figures), t("Test accuracy (%)")]
     headers += [t(OBJECTIVES[second]).capitalize()] if second else []
     headers.append(t("Seeds"))
@@ -370,16 +374,14 @@ def winners_accuracies(study: StoredSearch) -> list[float]:
 
 def repeats_table(study: StoredSearch) -> Table:
     """Returns a row per repeated search, this one first."""
-    rows, searches = [], (study, *study.repeats)
-    further = any(search.winner.config.further for search in searches if search.winner)
-    for search in searches:
-        if search.tested is None or search.winner is None:
-            continue
-        fresh, test = (of(search.tested, search.winner) for of in (fresh_estimate, test_estimate))
-        number = str(trial_number(search.winner.name))
-        row = [search.name, number, *network_cells(search.winner.config, further)]
+    rows = []
+    won = [(s, s.tested, s.winner) for s in (study, *study.repeats) if s.tested and s.winner]
+    network_headers, networks = network_columns(study, [winner.config for _, _, winner in won])
+    for (search, tested, winner), network in zip(won, networks, strict=True):
+        fresh, test = (of(tested, winner) for of in (fresh_estimate, test_estimate))
+        row = [search.name, str(trial_number(winner.name)), *network]
         rows.append([*row, _interval(fresh), _interval(test), str(len(search.ended))])
-    headers = [t("Search"), t("Winning trial"), *network_headers(study, further)]
+    headers = [t("Search"), t("Winning trial"), *network_headers]
     headers += [t("Validation (%), fresh seeds"), t("Test (%)")]
     return Table(
         headers=[*headers, t("Trials")],

@@ -2,7 +2,7 @@
 
 import keyword
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cache
 from typing import Annotated, Any, get_type_hints
@@ -182,13 +182,12 @@ class Config:
             lr=self.lr,
         )
 
-    @property
-    def further(self) -> str:
+    def further(self, but: Collection[str] = ()) -> str:
         """dropout 0.2, batch norm: what a table of layers, activation, optimizer and lr leaves out;
-        empty if all of it has its default."""
+        empty if all of it has its default. but: hyperparameters that are left out, too."""
         said = {"norm": f"{self.norm} norm", "residual": "residual", "nesterov": "nesterov"}
         shown = ("momentum", "nesterov", "weight_decay", *LATER)
-        elsewhere = ("widths", "pyramid", "model")
+        elsewhere = ("widths", "pyramid", "model", *but)
         values = {name: getattr(self, name) for name in shown if name not in elsewhere}
         given = {name: value for name, value in values.items() if value != DEFAULTS[name]}
         return ", ".join(

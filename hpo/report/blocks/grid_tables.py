@@ -86,14 +86,14 @@ def cells_table(
     measured = [c for c in columns if c in FIGURES]
     both = (t("reported"), t("reproduced"))
     results = [(t(COLUMNS[c]), both) if published else t(COLUMNS[c]) for c in measured]
-    further = any(cell.config.further for cell, _ in rows)
+    further = any(cell.config.further() for cell, _ in rows)
     more = [t("Further")] if further else []
     headers = [t("Model"), *(t(COLUMNS[c]) for c in settings), *more, *results, t("Seeds")]
     body = []
     for cell, which in rows:
         label = cell.label if which is None or not cell.reported else cell.reported[which].label
         line = [label, *(setting(cell, c) for c in settings)]
-        line += [cell.config.further or "–"] if further else []
+        line += [cell.config.further() or "–"] if further else []
         for figure in measured:
             line += [reported(cell, figure, which)] if published else []
             line.append(reproduced(study, cell, figure))
