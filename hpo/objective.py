@@ -71,6 +71,10 @@ class Objective:
     def __call__(self, trial: optuna.trial.BaseTrial) -> float:
         """Trains the network that the trial suggests. Raises optuna.TrialPruned if the pruner asks
         for it."""
+        with tensors.denormals_as_zero():
+            return self._trained(trial)
+
+    def _trained(self, trial: optuna.trial.BaseTrial) -> float:
         config = Config(**suggest(trial, self.space))
         epochs: list[Epoch] = []
         pruned = False

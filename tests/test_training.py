@@ -9,13 +9,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from tiny import tiny_dataset
 from torch import nn
 
 from hpo.study.config import Config, Seeds, with_widths
 from hpo.study.names import ACTIVATIONS, INITS, NORMS, OPTIMIZERS, SCHEDULES
 from hpo.training import cores
 from hpo.training import optimizers as schedules
+from hpo.training.tensors import denormals_as_zero
 from hpo.training.train import Epoch, Examples, Split, _correct, evaluate, train
+from hpo.workers.messages import Done, Task
+from hpo.workers.worker import answers
 
 FEATURES = 20
 MODULES = {
@@ -531,3 +535,29 @@ def test_initial_weights_are_those_of_nn_linear():
     first = nn.Linear(FEATURES, 8)
     assert torch.equal(epoch.network.state_dict()["0.weight"], first.weight)
     assert torch.equal(epoch.network.state_dict()["0.bias"], first.bias)
+
+
+def test_denormal_numbers_count_as_zero_while_a_task_is_trained():
+    tiny = torch.tensor([1e-30])
+    if not torch.set_flush_denormal(False):
+        pytest.skip("this processor cannot take them as zero")
+    with denormals_as_zero():
+        assert (tiny * tiny[0] * 1e20).item() == 0, "1e-40 is a denormal"
+        with denormals_as_zero():
+            pass
+        assert (tiny * 1e-10).item() == 0, "an inner block leaves it as it was"
+    assert (tiny * 1e-10).item() != 0
+
+
+def test_a_worker_trains_with_denormals_as_zero():
+    seen = []
+
+    def should_stop() -> bool:
+        seen.append((torch.tensor([1e-30]) * 1e-10).item())
+        return False
+
+    can = torch.set_flush_denormal(False)
+    task = Task(id=1, config=config(), seeds=(Seeds.of(0),))
+    ended = list(answers(task, tiny_dataset(), torch.device("cpu"), should_stop))
+    assert isinstance(ended[-1], Done)
+    assert {value == 0 for value in seen} == {can}

@@ -1,4 +1,7 @@
-"""A dataset's arrays as tensors on a device."""
+"""A dataset's arrays as tensors on a device, and how a thread computes with tensors."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -25,6 +28,21 @@ def choose_device(name: str) -> torch.device:
         has = ", ".join(device for device, usable in there.items() if usable)
         raise InputError(f"device {name!r}: not usable here; this machine has {has}")
     return torch.device(name)
+
+
+@contextmanager
+def denormals_as_zero() -> Iterator[None]:
+    """Within it, this thread takes numbers below 1.2e-38 as 0, where the processor can.
+
+    Saturated sigmoids give such numbers, and some processors compute with them in microcode: a
+    matrix product of them took 250 times as long on an Intel Xeon.
+    """
+    before = torch.tensor(1e-40).item() == 0
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(before)
 
 
 def examples(

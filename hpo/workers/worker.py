@@ -18,7 +18,13 @@ from hpo.study.metrics import packed
 from hpo.training import confusion, cores
 from hpo.training.network import Network
 from hpo.training.own import OwnNetwork
-from hpo.training.tensors import all_rows, choose_device, examples, split_rows
+from hpo.training.tensors import (
+    all_rows,
+    choose_device,
+    denormals_as_zero,
+    examples,
+    split_rows,
+)
 from hpo.training.train import Epoch, Examples, evaluate, train
 from hpo.workers.messages import Cores, Done, EpochDone, Failed, Ready, Stop, Task
 from hpo.workers.shared_data import SharedDataset
@@ -66,7 +72,8 @@ def answers(
     should_stop: asked every few steps; if it is true, the training ends at once, without a test.
     """
     try:
-        yield from _trained(task, dataset, device, should_stop)
+        with denormals_as_zero():
+            yield from _trained(task, dataset, device, should_stop)
     except (EOFError, BrokenPipeError, ConnectionResetError):  # the runner is gone
         raise
     except Exception as error:  # the trial's reason to fail; the worker is well
