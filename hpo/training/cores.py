@@ -48,8 +48,8 @@ Product = Callable[[Tensor, Tensor, Tensor], Tensor]
 def same_bits(product: Product, shape: Shape, most: int) -> int:
     """Returns the greatest number of threads, at most `most`, that gives the bits of one thread.
 
-    It is tried out. MKL computes most large products in the same order for any number of threads,
-    but not all: with AVX-512, (64, 784) times (784, 512) has other bits on two threads.
+    The product is tried out. MKL computes most large products in the same order for any number of
+    threads, but not all: with AVX-512, (64, 784) times (784, 512) has other bits on two threads.
     """
     replicates, rows, inputs, units = shape
     generator = torch.Generator().manual_seed(0)

@@ -163,6 +163,8 @@ def _unit_places(parameter: Parameter) -> tuple[np.ndarray, np.ndarray]:
 def _surface(axes: Axes, x: Parameter, y: Parameter, values: np.ndarray, norm: BoundaryNorm) -> str:
     """Draws a smoothed linear interpolation between the trials, inside their hull; nothing if they
     span no area."""
+    from scipy.spatial import ConvexHull
+
     (u, across), (v, up) = _unit_places(x), _unit_places(y)
     places, first, which = np.unique(
         np.column_stack([u, v]), axis=0, return_index=True, return_inverse=True
@@ -176,8 +178,6 @@ def _surface(axes: Axes, x: Parameter, y: Parameter, values: np.ndarray, norm: B
     filled = axes.contourf(
         across, up, heights, levels=norm.boundaries, cmap=COLOURS, norm=norm, extend=norm.extend
     )
-    from scipy.spatial import ConvexHull
-
     corners = first[ConvexHull(places).vertices]
     hull = np.column_stack([places_of(x)[corners], places_of(y)[corners]])
     filled.set_clip_path(Polygon(hull, transform=axes.transData))
