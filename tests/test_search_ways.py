@@ -7,6 +7,7 @@ import tomllib
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 
 import optuna
 import pandas as pd
@@ -16,6 +17,7 @@ from optuna_dashboard import get_note
 from tiny import tiny_dataset
 
 from hpo.errors import InputError
+from hpo.report.search_tables import network_columns
 from hpo.runs.forecast import Candidate
 from hpo.runs.loop import Loop
 from hpo.runs.plan import EarlyStop, Job
@@ -224,6 +226,23 @@ def test_a_search_in_which_every_trial_diverges_says_what_to_do(hpo: Callable, t
     text = (tmp_path / "reports/mine/report.md").read_text("utf-8")
     assert "Every trial diverged, so there is no finalist. Give smaller learning rates" in text
     assert "goes on from here" not in text.partition("## How")[0]
+
+
+def test_tables_leave_out_what_the_space_fixes_for_all_networks():
+    fixed = "label_smoothing = 0.1\nresidual = { value = true, when = { depth = 3 } }\n"
+    common = {"activation": "relu", "optimizer": "sgd", "lr": 0.1, "label_smoothing": 0.1}
+    configs = [
+        Config(depth=3, width=16, residual=True, **common),
+        Config(depth=1, width=32, **common),
+    ]
+    file = parse(tomllib.loads(HEAD + SPACE + fixed), "mine", "mine.toml")
+    study = SimpleNamespace(file=file)
+    headers, rows = network_columns(study, configs)
+    assert headers[-1] == "Further"
+    assert [row[-1] for row in rows] == ["residual", "–"]
+    headers, rows = network_columns(study, configs[1:])
+    assert headers[-1] == "Learning rate"
+    assert len(rows[0]) == len(headers)
 
 
 def test_trials_at_their_limit_are_not_called_pruned_and_counts_add_up(
