@@ -182,6 +182,8 @@ Quiet = Annotated[bool, _option("No progress display, only the last lines.", "--
 Watch = Annotated[bool, _option("Keep it fresh, until Ctrl-C or the study's end.", "--watch")]
 Host = Annotated[str, _option("The address to listen on.")]
 Port = Annotated[int, _option("The port to listen on; 0 takes a free one.", min=0, max=65_535)]
+LABEL = "The column with the labels: its name, or its number in a file without a header."
+Label = Annotated[str, _option(LABEL, "--label", show_default="a usual name, first or last")]
 Invert = Annotated[bool, _option("Images are dark on light, unlike MNIST's.", "--invert")]
 
 
@@ -274,7 +276,10 @@ def show(
         stored = progress.watch(opened, stored_name, here, session.console())
     else:
         stored = load_study(opened, stored_name)
-    session.print_parts([*progress.views(stored, here()), *terminal.terminal(stored)])
+    from hpo.model.folder import said
+
+    winner = said(defaults.OUT / stored_name / "best", stored)
+    session.print_parts([*progress.views(stored, here()), *terminal.terminal(stored), *winner])
 
 
 @app.command()
@@ -395,43 +400,57 @@ def predict(
     image: Annotated[
         list[Path],
         typer.Argument(
-            metavar="IMAGE",
+            metavar="FILE",
             help="Pictures (PNG and its like), IDX files (.gz or not), .npz files, CSV, Parquet.",
         ),
     ],
     invert: Invert = False,
 ) -> None:
-    """Classify images, or rows of a table: a line each, with path, class and probability."""
-    from hpo.model import folder, images
+    """Classify images, or rows of a table: a line each, with path, class and probability.
+
+    With labels in the file, prints the accuracy on standard error.
+    """
+    from hpo.data import inputs
+    from hpo.model import folder
 
     about = folder.read(best)
-    names, pixels = images.read_all(image, images.Form.of(about), invert=invert)
+    given = inputs.read(image, about.schema, invert=invert)
+    for note in given.notes:
+        print(f"NOTE: {printable(note)}", file=sys.stderr)
     from hpo.model import weights  # loads torch: two seconds, not spent on wrong input
 
-    rows = zip(names, weights.load(best).probabilities(pixels), strict=True)
-    classes = [printable(name) for name in about.classes]
+    found = weights.load(best).probabilities(given.rows)
+    classes = [printable(name) for name in about.schema.classes]
+    rows = zip(given.names, found, strict=True)
     lines = [f"{name}\t{classes[row.argmax()]}\t{row.max():.4f}" for name, row in rows]
     typer.echo(os.fsencode("\n".join(lines)))  # a path may hold any bytes
+    if said := inputs.accuracy_text(given, found.argmax(axis=1)):
+        print(said, file=sys.stderr)
 
 
 @data_app.command("get")
 def data_get(
     name: Annotated[str, typer.Argument(metavar="NAME", **_DATASET)],
+    label: Label = "",
     data_dir: DataDir = None,
 ) -> None:
-    """Download and check a dataset, or check your own: its path."""
-    from hpo.data import datasets
+    """Download and check a dataset, or check your own: its path. Prints its data card."""
+    from hpo.data import card, datasets
     from hpo.study.source import Source
 
-    source = Source(name)
+    number = int(label) if label.lstrip("-").isdecimal() else label
+    source = Source(name, label=number)
     folder = data_dir or (datasets.default_dir() if source.known else Path())
     loaded = datasets.load(source, folder)
     datasets.check(loaded)
+    found = datasets.describe(loaded)
     train, test = len(loaded.train_labels), len(loaded.test_labels)
     print(f"{source.short}: {train} training and {test} test examples, ", end="")
     print(f"SHA-256 {loaded.checksum[:16]}…")
-    names = shortened(", ".join(map(printable, loaded.class_names)), 200)
-    print(f"{loaded.train_images.shape[1]} features, {loaded.classes} classes: {names}")
+    for title, text in card.rows(found)[:-1]:
+        print(f"{title}: {printable(text)}")
+    for warning in card.warnings(found):
+        print(f"NOTE: {printable(warning)}", file=sys.stderr)
 
 
 @data_app.command("list")

@@ -20,7 +20,7 @@ from hpo.passwords import without_password
 from hpo.study import file as study_file
 from hpo.study.names import PRUNERS, SAMPLERS
 from hpo.study.source import Source, fault_in
-from hpo.text import legible, quoted
+from hpo.text import legible, printable, quoted
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -116,6 +116,7 @@ def run(options: Options) -> Ran:
     storages.quiet()
     storages.check_storage(options.storage)
     dataset, name = load_data(file, options.dataset, options.data_dir, name)
+    _show_card(dataset, quiet=options.quiet)
     check_writable(options.out, name)
     if options.pool == "local":
         from hpo.workers import pool
@@ -192,6 +193,7 @@ def _run(
     stack: ExitStack,
 ) -> bool:
     """Trains the study, now that this process holds it, and writes report and note."""
+    from hpo.model.folder import remove as remove_winner
     from hpo.runs import provenance
     from hpo.runs.runner import Run
     from hpo.storage.open import artifacts_folder, open_storage
@@ -205,6 +207,7 @@ def _run(
     artifacts = options.artifacts or artifacts_folder(options.storage)
     if options.fresh:
         _delete(storage, name, options.yes, artifacts, holder)
+        remove_winner(options.out / name / "best")
     command = options.command or provenance.command_line(sys.argv[1:])
     origin = provenance.collect(command)
     notes = Notes(storage, origin["command"])
@@ -413,6 +416,20 @@ def load_data(
             f"{name}.{replacement}; its figures are not MNIST's."
         )
         return datasets.load(replacement, folder), f"{name}.{replacement}"
+
+
+def _show_card(dataset: "Dataset", *, quiet: bool) -> None:
+    """Checks the dataset; of the user's own data prints the data card, and what was left out."""
+    from hpo.data import card, datasets
+
+    datasets.check(dataset)
+    if not dataset.about:
+        return
+    found = datasets.describe(dataset)
+    for title, text in () if quiet else card.rows(found):
+        print(f"{title}: {legible(text)}")
+    for warning in card.warnings(found):
+        say(printable(warning))
 
 
 def check_writable(out: Path, name: str) -> None:

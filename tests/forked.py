@@ -21,6 +21,7 @@ from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
+import hpo.model.weights
 import hpo.report.write
 import hpo.runs.runner
 import hpo.storage.open

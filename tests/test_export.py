@@ -117,8 +117,9 @@ def test_onnx_and_torch_export_give_the_winners_probabilities(hpo: Callable, end
         assert out.strip() == f"exported: exports/tiny/{name}"
     saved = weights.load(ended / "reports/tiny/best")
     loaded = data.load("mnist-5k", ended)
-    pixels = loaded.train_images[:50] * np.float32(loaded.std) + np.float32(loaded.mean)
-    expected = saved.probabilities(pixels)
+    rows, schema = loaded.train_images[:50], loaded.schema
+    pixels = rows * np.float32(schema.std) + np.float32(schema.mean)
+    expected = saved.probabilities(rows)
     session = onnxruntime.InferenceSession(str(ended / "exports/tiny/winner.onnx"))
     logits = torch.from_numpy(session.run(None, {"features": pixels})[0])
     np.testing.assert_allclose(logits.softmax(1).numpy(), expected, atol=1e-5)
@@ -131,7 +132,7 @@ def test_onnx_and_torch_export_give_the_winners_probabilities(hpo: Callable, end
 def test_what_cannot_be_exported_is_a_line(forked_hpo: Callable, ended: Path):
     shutil.rmtree(ended / "reports/tiny/best")
     for options, said in (
-        (("tiny", "--to", "onnx"), "config.toml: cannot be read"),
+        (("tiny", "--to", "onnx"), "the winner is not saved there"),
         (("tiny", "--to", "excel"), f"--to: must be one of {', '.join(EXPORTS)}"),
         (("tiny.finalists", "--to", "onnx"), "is a grid, which has no winner"),
         (("nobody", "--to", "csv"), "study 'nobody': is not in the storage"),

@@ -18,7 +18,8 @@ SCRIPT = """
 import numpy as np
 import optuna
 
-from hpo.data.datasets import from_pixels
+from hpo.data.datasets import made
+from hpo.data.schema import Schema
 from hpo.study.names import ACTIVATIONS, DATASETS, OPTIMIZERS, SAMPLERS
 from hpo.study.names import Activation, Named, Optimizer
 
@@ -36,9 +37,8 @@ class Stripes:
         labels = np.arange(400, dtype=np.uint8) % 10
         images = rng.integers(0, 60, (400, 10, 10), dtype=np.uint8)
         images[np.arange(400), labels] += 190
-        return from_pixels(
-            name, (images[:300], labels[:300]), (images[300:], labels[300:]), self.mean, self.std
-        )
+        parts = (images[:300], labels[:300]), (images[300:], labels[300:])
+        return made(name, *parts, Schema(), scales=(self.mean, self.std))
 
     def missing(self, folder):
         return []

@@ -72,22 +72,22 @@ def test_wheel_holds_every_module_template_and_study_file(installed: Path):
 # tools are open to all.
 RULES = {
     "cli": "session export watch report runs analysis workers model storage data study",
-    "api": "session report report.conclusions model.weights storage study",
+    "api": "session report report.conclusions model storage study",
     "session": "watch report report.figures runs workers.pool workers.ray_cluster workers.server "
     "model storage data study",
     "export": "report report.blocks model data storage study",
     "watch": "report report.figures report.conclusions report.blocks runs analysis storage study",
     "report": "report.conclusions report.blocks report.figures analysis model storage data study",
     "report.conclusions": "report.blocks report.figures analysis storage study",
-    "report.blocks": "analysis storage study",
+    "report.blocks": "analysis storage data study",
     "report.figures": "",
     "objective": "runs.samplers training storage.trial data study",
     "runs": "workers analysis model storage data study",
     "workers": "model.weights training data study",
     "analysis": "storage.results study",
-    "model": "training data study",
+    "model": "training storage data study",
     "training": "data study",
-    "storage": "study",
+    "storage": "data study",
     "data": "study",
     "study": "",
 }
@@ -260,7 +260,9 @@ def test_test_images_have_a_single_door():
         node for node in MODULES["data.datasets"].body if isinstance(node, ast.FunctionDef)
     ]
     users = {f.name for f in functions if "dataset.test_" in ast.unparse(f)}
-    assert users == {"check", "test_pictures", "test_accuracy"}, "their form, and for a report"
+    assert users == {"check", "describe", "_in_both", "test_pictures", "test_accuracy"}, (
+        "their form, the data card, and for a report"
+    )
     for module in counting:
         for node in ast.walk(MODULES[module]):
             parts = [] if is_count(node) else list(ast.iter_child_nodes(node))

@@ -23,10 +23,11 @@ from conftest import Answer
 from PIL import Image
 
 from hpo import cli
+from hpo.data import inputs
+from hpo.data.schema import Schema
 from hpo.errors import InputError
 from hpo.model import folder as best
 from hpo.model import folder as description
-from hpo.model import images
 from hpo.model import weights as saved
 from hpo.model.snippet import snippet
 from hpo.study.config import Config
@@ -36,7 +37,7 @@ from hpo.training.train import Examples, answers
 from hpo.workers.worker import _packed as packed
 
 SIDE, FEATURES, CLASSES = 28, 784, 10
-FORM = images.Form(FEATURES, (SIDE, SIDE))
+SCHEMA = Schema(shape=(SIDE, SIDE))  # which changes no pixel of 0 … 1
 MEAN, DEVIATION = 0.1307, 0.3081
 DIGITS = np.random.default_rng(0).integers(0, 256, (3, SIDE, SIDE), dtype=np.uint8)
 UNIT = DIGITS.reshape(3, FEATURES).astype(np.float32) / np.float32(255)
@@ -55,11 +56,18 @@ def network(activation: str = "relu", seeds: tuple[int, ...] = (0,)) -> Network:
     return made
 
 
+def normalized(pixels: np.ndarray) -> torch.Tensor:
+    return (torch.from_numpy(pixels) - MEAN) / DEVIATION
+
+
+ROWS = normalized(UNIT).numpy()
+
+
 def logits_of(asked: Network, pixels: np.ndarray) -> torch.Tensor:
     """What hpo's own forward says to pixels of 0 … 1: (n, classes)."""
-    inputs = (torch.from_numpy(pixels) - MEAN) / DEVIATION
-    examples = Examples(inputs, torch.zeros(len(inputs), dtype=torch.int64))
-    logits, _ = answers(asked, examples, torch.arange(len(inputs))[None, None])
+    rows = normalized(pixels)
+    examples = Examples(rows, torch.zeros(len(rows), dtype=torch.int64))
+    logits, _ = answers(asked, examples, torch.arange(len(rows))[None, None])
     return logits[0, 0].T
 
 
@@ -130,7 +138,7 @@ def read(path: Path, content: bytes, invert: bool = False, features: int = FEATU
     path.write_bytes(content)
     side = math.isqrt(features)
     shape = (side, side) if side**2 == features else ()
-    return images.read(path, images.Form(features, shape), invert=invert)
+    return inputs.read([path], Schema(shape=shape or (features,)), invert=invert).rows
 
 
 # --- the network -------------------------------------------------------------------------------
@@ -141,7 +149,7 @@ def test_saved_network_answers_as_it_did_before(tmp_path: Path, activation: str)
     asked = network(activation)
     loaded = saved.load(write(tmp_path, asked))
     assert loaded.description.config == config(activation)
-    found = loaded.probabilities(UNIT)
+    found = loaded.probabilities(ROWS)
     expected = logits_of(asked, UNIT).softmax(1).numpy()
     assert found.shape == (3, CLASSES)
     assert expected.max() - expected.min() > 0.05
@@ -151,13 +159,13 @@ def test_saved_network_answers_as_it_did_before(tmp_path: Path, activation: str)
 def test_only_the_first_of_a_stack_is_packed(tmp_path: Path):
     stack = saved.load(write(tmp_path / "stack", network(seeds=(0, 1))))
     alone = saved.load(write(tmp_path / "alone", network(seeds=(0,))))
-    np.testing.assert_array_equal(stack.probabilities(UNIT), alone.probabilities(UNIT))
+    np.testing.assert_array_equal(*(of.probabilities(ROWS) for of in (stack, alone)))
 
 
 def test_many_images_are_answered_as_each_alone(folder: Path):
     loaded = saved.load(folder)
     many = np.resize(UNIT, (saved.CHUNK + 2, FEATURES))
-    found, few = loaded.probabilities(many), loaded.probabilities(UNIT)
+    found, few = map(loaded.probabilities, (normalized(many).numpy(), ROWS))
     np.testing.assert_allclose(found, np.resize(few, (len(many), CLASSES)), rtol=1e-4)
 
 
@@ -208,6 +216,8 @@ ALIKE = {
     "npz, flat": npz(a=GREY.reshape(-1)),
     "npz, a row": npz(a=GREY.reshape(1, -1)),
     "npz, a stack of one": npz(a=GREY[None]),
+    "npz, a channel": npz(a=GREY[None, None]),
+    "npz, a channel at the end": npz(a=GREY[:, :, None]),
     "npz of floats": npz(a=UNIT[0]),
     "npz of doubles, big-endian": npz(a=(GREY / 255).astype(">f8")),
     "npz, columns first": npz(a=np.asfortranarray(GREY)),
@@ -300,7 +310,7 @@ def test_network_of_no_square_takes_arrays_alone(tmp_path: Path):
     rows = np.random.default_rng(0).random((2, 12)).astype(np.float32)
     np.testing.assert_array_equal(read(tmp_path / "x", npz(a=rows), features=12), rows)
     for content in (picture(GREY), idx(DIGITS)):
-        with pytest.raises(InputError, match=r"no picture; give an \.npz .* \(n, 12\)"):
+        with pytest.raises(InputError, match=r"no picture; give .* an \.npz .* \(n, 12\)"):
             read(tmp_path / "x", content, features=12)
 
 
@@ -308,9 +318,9 @@ def test_images_of_several_files_are_named_in_order(tmp_path: Path):
     one, many = tmp_path / "one.png", tmp_path / "many.idx"
     one.write_bytes(picture(GREY))
     many.write_bytes(idx(DIGITS))
-    names, pixels = images.read_all([many, one], FORM, invert=False)
-    assert names == [f"{many}[0]", f"{many}[1]", f"{many}[2]", str(one)]
-    np.testing.assert_array_equal(pixels, UNIT[[0, 1, 2, 0]])
+    found = inputs.read([many, one], SCHEMA)
+    assert found.names == [f"{many}[0]", f"{many}[1]", f"{many}[2]", str(one)]
+    np.testing.assert_array_equal(found.rows, UNIT[[0, 1, 2, 0]])
 
 
 # --- files that are refused --------------------------------------------------------------------
@@ -338,28 +348,28 @@ REFUSED = {
     "idx of few labels": (idx(np.zeros(1, np.uint8)), "labels?); give an idx3 file"),
     "idx of labels.gz": (gzip.compress(idx(np.zeros(20, np.uint8))), "give an idx3 file"),
     "idx of 4 dimensions": (idx(DIGITS[None]), "give an idx3 file"),
-    "idx of floats": (b"\0\0\x0d\3" + idx(DIGITS)[4:], "is no file of images"),
+    "idx of floats": (b"\0\0\x0d\3" + idx(DIGITS)[4:], "holds no IDX file of bytes"),
     "idx, header alone": (idx(DIGITS)[:9], "is cut off"),
-    "idx, short": (idx(DIGITS)[:-1], "not hold the 3 images that it announces"),
-    "idx, long": (idx(DIGITS) + b"\0", "not hold the 3 images that it announces"),
-    "idx, huge": (idx(DIGITS, HUGE), "announces 3,367,254,359,280 pixels"),
+    "idx, short": (idx(DIGITS)[:-1], "not hold the 3 examples that it announces"),
+    "idx, long": (idx(DIGITS) + b"\0", "not hold the 3 examples that it announces"),
+    "idx, huge": (idx(DIGITS, HUGE), "announces 3,367,254,359,280 numbers"),
     "idx, of none": (idx(DIGITS[:0]), "holds no images"),
     "idx, other size": (idx(np.zeros((1, 14, 56), np.uint8)), "14 × 56 pixels, and the network"),
-    "gz of text": (gzip.compress(b"text"), "no IDX file of unsigned bytes"),
+    "gz of text": (gzip.compress(b"text"), "no IDX file of bytes"),
     "gz, cut off": (gzip.compress(idx(DIGITS))[:-99], UNCLEAR),
     "gz, no end": (gzip.compress(idx(DIGITS))[:-4], UNCLEAR),
     "gz, checksum": (gzip.compress(idx(DIGITS))[:-8] + b"12345678", UNCLEAR),
-    "gz, bomb": (gzip.compress(idx(DIGITS) + bytes(10**7)), "not hold the 3 images"),
-    "zip, cut off": (npz(a=DIGITS)[:-99], UNCLEAR),
-    "zip, head alone": (b"PK\3\4", UNCLEAR),
+    "gz, bomb": (gzip.compress(idx(DIGITS) + bytes(10**7)), "not hold the 3 examples"),
+    "zip, cut off": (npz(a=DIGITS)[:-99], "is no .npz file or damaged"),
+    "zip, head alone": (b"PK\3\4", "is no .npz file or damaged"),
     "zip of text": (zipped(a=b"text"), UNCLEAR),
     "zip, other method": (zipped(zipfile.ZIP_BZIP2, a=npy((784,), GREY.tobytes())), "savez"),
     "zip, checksum": (npz(False, a=GREY).replace(GREY[9].tobytes(), GREY[8].tobytes()), UNCLEAR),
     "npz of nothing": (npz(), "(n, 784) or (n, 28, 28), but no array"),
     "npz of labels": (npz(y=np.zeros(5, int), n=np.array("a")), "(n, 28, 28), but (5,), ()"),
-    "npz, channels": (npz(a=np.zeros((3, 1, SIDE, SIDE))), "(n, 28, 28), but (3, 1, 28, 28)"),
+    "npz, channels": (npz(a=np.zeros((3, 2, SIDE, SIDE))), "(n, 28, 28), but (3, 2, 28, 28)"),
     "npz of none": (npz(a=np.zeros((0, FEATURES))), "holds no images"),
-    "npz of objects": (npz(a=np.array([None] * FEATURES)), "'a' is of object; give uint8 of 0"),
+    "npz of objects": (npz(a=np.array([None] * FEATURES)), "'a' is of object: it holds"),
     "npz of integers": (npz(a=np.zeros(FEATURES, int)), "'a' is of int64; give uint8 of 0"),
     "npz of text": (npz(a=np.array(["x"] * FEATURES)), "'a' is of str32; give uint8 of 0"),
     "npz of complex": (npz(a=np.zeros(FEATURES, complex)), "'a' is of complex128; give uint8"),
@@ -367,7 +377,7 @@ REFUSED = {
     "npz with infinity": (npz(a=np.full(FEATURES, np.inf)), "not between 0 and 1; give uint8"),
     "npz, values to 255": (npz(a=GREY.astype(float)), "not between 0 and 1; give uint8"),
     "npz, values below 0": (npz(a=UNIT - 0.5), "not between 0 and 1; give uint8"),
-    "npz, huge": (zipped(a=npy(OVERLONG)), "announces 862,017,116,176,384 pixels"),
+    "npz, huge": (zipped(a=npy(OVERLONG)), "announces 862,017,116,176,384 numbers"),
     "npz, short": (zipped(a=npy((2, 784), bytes(784))), "'a' is damaged: not as long as it"),
     "npz, long": (zipped(a=npy((784,), bytes(785))), "'a' is damaged: not as long as it"),
     "npz, less than none": (zipped(a=npy((-1, 784), bytes(784))), "'a' is damaged: not as long"),
@@ -413,7 +423,7 @@ def test_every_faulty_file_has_its_line(tmp_path: Path):
     good.write_bytes(picture(GREY))
     empty.touch()
     with pytest.raises(InputError) as refused:
-        images.read_all([missing, good, empty, tmp_path], FORM, invert=False)
+        inputs.read([missing, good, empty, tmp_path], SCHEMA)
     first, second, third = str(refused.value).splitlines()
     assert first.startswith(f"{missing}: cannot be read (No such file or directory); ")
     assert second.startswith(f"{empty}: is no file of images; ")
@@ -618,7 +628,7 @@ def test_predict_wants_images(predict: Callable[..., Answer], folder: Path):
     answer = predict(folder)
     assert (answer.code, answer.out) == (2, "")
     [line] = answer.err.splitlines()
-    assert "IMAGE" in line
+    assert "FILE" in line
 
 
 def test_slips_are_found_without_loading_torch(folder: Path, tmp_path: Path):

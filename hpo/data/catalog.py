@@ -3,20 +3,22 @@
 import gzip
 import hashlib
 import importlib.resources
+import io
 import os
 import string
-import struct
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hpo.data.datasets import DIGITS, Dataset, from_pixels, stratified
+from hpo.data.datasets import Dataset, made, stratified
 from hpo.data.download import download
+from hpo.data.readers import idx
+from hpo.data.schema import DIGITS, Schema
 from hpo.errors import InputError
 
 NAMES = (
@@ -62,7 +64,8 @@ class IdxDataset:
         if faults:
             raise InputError("\n".join(faults))
         train, test = (self._part(*arrays[i : i + 2]) for i in (0, 2))
-        return from_pixels(name, train, test, self.mean, self.std, class_names=self.class_names)
+        scales = None if self.mean is None or self.std is None else (self.mean, self.std)
+        return made(name, train, test, Schema(classes=self.class_names), scales=scales)
 
     def _part(self, images: NDArray[Any], labels: NDArray[Any]) -> tuple[Any, Any]:
         """Returns upright images and their classes. QMNIST's labels have more columns than the
@@ -133,7 +136,8 @@ class Mnist5k:
         test = stratified(labels, self.test / len(labels), np.random.default_rng(0))
         train = np.setdiff1d(np.arange(len(labels)), test)
         parts = [(images[rows], labels[rows]) for rows in (train, test)]
-        return from_pixels(name, parts[0], parts[1], self.mean, self.std, stratified=True)
+        scales = self.mean, self.std
+        return made(name, parts[0], parts[1], Schema(), scales=scales, stratified=True)
 
     def missing(self, folder: Path) -> list[str]:
         return []
@@ -154,17 +158,10 @@ def _md5(content: bytes) -> str:
     return hashlib.md5(content, usedforsecurity=False).hexdigest()
 
 
-TYPES: dict[int, Any] = {8: np.dtype(np.uint8), 12: np.dtype(">i4")}  # of IDX files
-
-
 def _parse(content: bytes, path: Path) -> NDArray[Any]:
-    """Reads an IDX file (http://yann.lecun.com/exdb/mnist, "file formats")."""
     try:
-        kind, dimensions = TYPES[content[2]], content[3]
-        shape = struct.unpack_from(f">{dimensions}I", content, 4)
-        values: NDArray[Any] = np.frombuffer(content, kind, offset=4 + 4 * dimensions)
-        return values.reshape(shape)
-    except (LookupError, struct.error, ValueError) as error:
+        return idx(io.BytesIO(content))
+    except InputError as error:
         raise InputError(f"{path}: {_damage(path)} ({error})") from error
 
 
@@ -185,9 +182,15 @@ class Sklearn:
 
         from hpo.data.files import held_out_dataset
 
-        found = getattr(sklearn.datasets, self.code)()
-        x = found.data if self.pixels is None else found.images / self.pixels
-        return held_out_dataset(name, x, found.target.astype(np.int64), tuple(self.names))
+        found, names = getattr(sklearn.datasets, self.code)(), tuple(self.names)
+        codes = () if names == DIGITS else tuple(map(str, range(len(names))))
+        schema = Schema(classes=names, codes=codes, pixels=False)
+        if self.pixels:
+            x = found.images / self.pixels
+        else:
+            x, columns = found.data, tuple(map(str, found.feature_names))
+            schema = replace(schema, columns=columns, kinds=("float",) * len(columns))
+        return held_out_dataset(name, x, found.target.astype(np.int64), schema)
 
     def missing(self, folder: Path) -> list[str]:
         return []

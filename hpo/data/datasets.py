@@ -5,32 +5,28 @@ import hashlib
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hpo.data.schema import Array, Floats, Scale, Schema, is_picture, square, white_of
 from hpo.errors import InputError
 from hpo.study.names import DATASETS, FILES
 from hpo.study.source import Source
+from hpo.text import quoted
 
-Floats = NDArray[np.float32]
 Integers = NDArray[np.int64]
-Pixels = NDArray[np.uint8]
+Part = tuple[Array, Array]  # examples (N, …) and labels (N,), as in the data
 
 REPLACEMENT = "mnist-5k"  # of MNIST where it is not to be had
 EMBEDDED = (REPLACEMENT, "digits", "breast-cancer", "wine")  # need no download
 VALID_SHARE = 0.2
 LEAST_TRAINING = 5  # one of five is validated on
 LEAST_OF_A_CLASS = 3  # a fifth of three rounds to one, of two to none
-PART = 256  # images that are normalized at a time
 UNBALANCED = 1.5  # the largest class has so many times the smallest one's examples
-DIGITS = tuple(map(str, range(10)))
-
-# A number for all features, or one for each of them.
-Scale = float | tuple[float, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,9 +34,8 @@ class Dataset:
     """images: (N, features) float32, normalized; labels: (N,) int64; checksum: SHA-256 of both.
 
     Rows of a table are called images, too. stratified: whether each class is split by itself.
-    class_names: of the labels 0, 1 and so on. shape: of an image before it was made a row. mean and
-    std: what the features were normalized by. pixels: whether they were bytes, scaled to 0 … 1
-    before. The test images are only for trained networks.
+    schema: what the images and labels mean. about: of the user's own data, where they are from and
+    what is to be said of them, see hpo.data.card. The test images are only for trained networks.
     """
 
     name: str
@@ -50,15 +45,20 @@ class Dataset:
     test_labels: Integers
     stratified: bool
     checksum: str
-    class_names: tuple[str, ...] = DIGITS
-    shape: tuple[int, ...] = ()
-    mean: Scale = 0.0
-    std: Scale = 1.0
-    pixels: bool = True
+    schema: Schema = field(default_factory=Schema)
+    about: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return self.schema.classes
 
     @property
     def classes(self) -> int:
         return len(self.class_names)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.schema.shape
 
 
 class Loader(Protocol):
@@ -96,14 +96,11 @@ def missing(name: str, folder: Path) -> list[str]:
     return loader(name).missing(folder)
 
 
-def normalization(data: Mapping[str, Any]) -> tuple[Any, Any]:
-    """Returns the mean and the standard deviation that normalize features (pixels: of 0 … 1), a
-    number or a list of one per feature. data: see runs.study.describe; older studies name only the
-    dataset."""
-    if "mean" in data:
-        return data["mean"], data["std"]
-    entry: Any = loader(data["name"])
-    return entry.mean, entry.std
+def schema_of(data: Mapping[str, Any]) -> Schema:
+    """Returns the input schema of a stored study. data: see describe; the oldest studies name only
+    the dataset, whose loader knows the normalization."""
+    entry: Any = loader(data["name"]) if "mean" not in data and data["name"] in DATASETS else None
+    return Schema.of({**data, "mean": entry.mean, "std": entry.std} if entry else data)
 
 
 def default_dir() -> Path:
@@ -117,62 +114,87 @@ def default_dir() -> Path:
         ) from error
 
 
-def from_pixels(
+def made(
     name: str,
-    train: tuple[Pixels, Pixels],
-    test: tuple[Pixels, Pixels],
-    mean: float | None = None,
-    std: float | None = None,
+    train: Part,
+    test: Part,
+    schema: Schema,
     *,
+    scales: tuple[float, float] | None = None,
     stratified: bool = False,
-    class_names: Sequence[str] = DIGITS,
+    about: Mapping[str, Any] | None = None,
 ) -> Dataset:
-    """Makes a dataset of (images, labels) as bytes, normalized as ToTensor and Normalize do.
+    """Makes a dataset of (examples, labels), as in the data; completes the schema by the shape and
+    the range of the training part.
 
-    mean and std: of pixels of 0 … 1; None: those of the training images.
+    scales: mean and standard deviation to normalize by; None: those of the training part. Raises
+    InputError for a column whose values a network could not tell apart.
     """
-    if mean is None or std is None:
-        mean, std = _moments(train[0])
-    return Dataset(
+    (x, labels), (test_x, test_labels) = train, test
+    schema = _measured(schema, x, scales)
+    images = schema.fed(x)
+    if not schema.pixels and x.ndim == 2:
+        lost = (x.max(axis=0) > x.min(axis=0)) & (images.max(axis=0) == images.min(axis=0))
+        if lost.any():
+            place = int(np.flatnonzero(lost)[0])
+            column = schema.columns[place] if schema.columns else str(place)
+            raise InputError(
+                f"dataset {name!r}: column {quoted(column)}: its values differ by less than a "
+                "network can tell; give it another unit"
+            )
+    found = Dataset(
         name=name,
-        train_images=_normalized(train[0], mean, std),
-        train_labels=train[1].astype(np.int64),
-        test_images=_normalized(test[0], mean, std),
-        test_labels=test[1].astype(np.int64),
+        train_images=images,
+        train_labels=labels.astype(np.int64),
+        test_images=schema.fed(test_x),
+        test_labels=test_labels.astype(np.int64),
         stratified=stratified,
         checksum=checksum(*train, *test),
-        class_names=tuple(class_names),
-        shape=train[0].shape[1:] if train[0].ndim > 2 else _square(train[0]),
-        mean=mean,
-        std=std,
+        schema=schema,
+        about={} if about is None else about,
     )
+    return found if about is None else replace(found, about={**about, "in_both": _in_both(found)})
 
 
-def _normalized(pixels: Pixels, mean: float, std: float) -> Floats:
-    """Returns the pixels as rows of normalized numbers. In parts that fit the cache: a table of the
-    256 levels takes several times as long."""
-    rows = pixels.reshape(len(pixels), -1)
-    images = np.empty(rows.shape, np.float32)
-    for start in range(0, len(rows), PART):
-        part = images[start : start + PART]
-        np.divide(rows[start : start + PART], np.float32(255), out=part, dtype=np.float32)
-        part -= np.float32(mean)
-        part /= np.float32(std)
-    return images
+def _measured(schema: Schema, x: Array, scales: tuple[float, float] | None) -> Schema:
+    """Returns the schema with shape, normalization and range of the training examples."""
+    shape = x.shape[1:]
+    if schema.pixels and len(shape) == 1:
+        shape = square(shape[0]) or shape
+    mean, std = scales or _moments(x, pixels=schema.pixels)
+    flat = len(shape) > x.ndim - 1
+    schema = replace(schema, shape=shape, flat=flat, mean=mean, std=std)
+    if schema.pixels:
+        return schema
+    low, high = (_plain(f(axis=None if x.ndim > 2 else 0)) for f in (x.min, x.max))
+    return replace(schema, low=low, high=high, white=white_of(x, shape))
 
 
-def _moments(pixels: Pixels) -> tuple[float, float]:
-    """Returns mean and standard deviation of pixels of 0 … 1; of equal pixels, 1."""
-    counts, levels = np.bincount(pixels.ravel(), minlength=256), np.arange(256) / 255
-    mean = float((counts * levels).sum() / max(counts.sum(), 1))
-    variance = float((counts * (levels - mean) ** 2).sum() / max(counts.sum(), 1))
-    return mean, math.sqrt(variance) or 1.0
+def _moments(x: Array, *, pixels: bool) -> tuple[Scale, Scale]:
+    """Returns mean and standard deviation, 1 for a constant: of pixels of 0 … 1 and of pictures as
+    a whole, of a table by column."""
+    if pixels and x.dtype.kind == "u":
+        most = np.iinfo(x.dtype).max
+        counts, levels = np.bincount(x.ravel(), minlength=most + 1), np.arange(most + 1) / most
+        mean = float((counts * levels).sum() / max(counts.sum(), 1))
+        variance = float((counts * (levels - mean) ** 2).sum() / max(counts.sum(), 1))
+        return mean, math.sqrt(variance) or 1.0
+    of = x.astype(np.float64)
+    if pixels or x.ndim > 2:
+        return float(of.mean()), float(of.std()) or 1.0
+    std = of.std(axis=0)
+    return _plain(of.mean(axis=0)), _plain(np.where(std > 0, std, 1.0))
 
 
-def _square(rows: NDArray[Any]) -> tuple[int, ...]:
-    """Returns the shape of the square images that are rows; () if they are no squares."""
-    side = math.isqrt(rows.shape[1])
-    return (side, side) if side**2 == rows.shape[1] else ()
+def _plain(of: Any) -> Scale:
+    """Returns a number or an array as plain floats."""
+    return tuple(map(float, of)) if np.ndim(of) else float(of)
+
+
+def _in_both(dataset: Dataset) -> int:
+    """Returns how many test rows stand in the training part, too, with the same features."""
+    known = {hash(row.tobytes()) for row in dataset.train_images}
+    return sum(hash(row.tobytes()) in known for row in dataset.test_images)
 
 
 def checksum(*arrays: NDArray[Any]) -> str:
@@ -181,21 +203,6 @@ def checksum(*arrays: NDArray[Any]) -> str:
     for array in arrays:
         digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()
-
-
-def is_picture(shape: Sequence[int]) -> bool:
-    """Whether features of this shape are a picture: (height, width), or with 3 colours."""
-    return len(shape) == 2 or (len(shape) == 3 and shape[2] == 3)
-
-
-def input_shape(shape: Sequence[int], features: int) -> tuple[int, ...]:
-    """Returns the shape of one input of a module: (1, height, width) for a grey picture, (3,
-    height, width) for a coloured one, (features,) for a row of a table."""
-    if len(shape) == 2:
-        return (1, *shape)
-    if len(shape) == 3:
-        return (shape[2], shape[0], shape[1])
-    return (features,)
 
 
 def as_bytes(image: Floats, shape: Sequence[int]) -> str | None:
@@ -223,6 +230,28 @@ def test_accuracy(dataset: Dataset, probabilities: NDArray[Any]) -> float:
     """Returns the share of the test images whose most probable class, (images, classes), is their
     label; for an ensemble of trained networks."""
     return float((probabilities.argmax(axis=1) == dataset.test_labels).mean())
+
+
+def describe(dataset: Dataset) -> dict[str, Any]:
+    """Returns what a study stores of its data: name, checksum, sizes, input schema, the accuracy of
+    a guess; of the user's own data also where they are from, and the examples of each class."""
+    train_rows, valid_rows = split(dataset, 0)
+    sizes = {"train": len(train_rows), "valid": len(valid_rows), "test": len(dataset.test_labels)}
+    own = {}
+    if dataset.about:
+        parts = {"train": dataset.train_labels, "test": dataset.test_labels}
+        of_class = {k: np.bincount(v, minlength=dataset.classes).tolist() for k, v in parts.items()}
+        own = {"about": {**dataset.about, "of_class": of_class}}
+    return {
+        "name": dataset.name,
+        "checksum": dataset.checksum,
+        **sizes,
+        **dataset.schema.as_dict(),
+        "features": dataset.train_images.shape[1],
+        "chance": chance(dataset),
+        "unbalanced": is_unbalanced(dataset),
+        **own,
+    }
 
 
 def check(dataset: Dataset) -> None:

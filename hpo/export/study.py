@@ -5,9 +5,10 @@ from pathlib import Path
 import numpy as np
 
 from hpo.data import datasets
-from hpo.data.datasets import Floats
+from hpo.data.schema import Array
 from hpo.errors import InputError
 from hpo.export import tables, trackers
+from hpo.model import folder as best
 from hpo.storage.results import StoredGrid, StoredSearch
 from hpo.study.source import Source
 
@@ -38,13 +39,15 @@ def export(
             "does not run here; load it in Python as the report says, and export it there"
         )
     images = _real_images(study, data_dir)
+    folder_of_winner = report / "best"
+    best.require(folder_of_winner, study)
     from hpo.export import winner  # loads torch
 
     write_winner = winner.to_onnx if to == "onnx" else winner.to_program
-    return [write_winner(report / "best", folder, images)]
+    return [write_winner(folder_of_winner, folder, images)]
 
 
-def _real_images(study: StoredSearch, data_dir: Path | None) -> Floats:
+def _real_images(study: StoredSearch, data_dir: Path | None) -> Array:
     """Returns training images as in the data, by which an exported winner is checked."""
     source = study.file.dataset
     if study.data["name"] != source.short:
@@ -54,5 +57,6 @@ def _real_images(study: StoredSearch, data_dir: Path | None) -> Floats:
     loaded = datasets.load(source, data_dir or datasets.default_dir())
     if loaded.checksum != study.data["checksum"]:
         raise InputError(f"dataset {source.short}: is not the one that the study was run on")
-    raw: Floats = loaded.train_images[:IMAGES] * np.asarray(loaded.std) + np.asarray(loaded.mean)
-    return raw.astype(np.float32)
+    mean, std = np.asarray(loaded.schema.mean), np.asarray(loaded.schema.std)
+    raw = loaded.train_images[:IMAGES].astype(np.float64) * std + mean
+    return np.asarray(raw, np.float32 if loaded.schema.pixels else np.float64)

@@ -1,5 +1,6 @@
 """A search's saved winner as ONNX and as a torch.export program, checked on real images."""
 
+import json
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -8,16 +9,19 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from hpo.data.schema import Schema
 from hpo.errors import InputError
 from hpo.model import weights
 from hpo.model.weights import Normalized
 
+INPUT = "hpo.input"  # key of the input schema, as JSON
 TOLERANCE = 1e-4  # of probabilities
 Floats = NDArray[np.float32]
 
 
 def to_onnx(best: Path, folder: Path, images: Floats) -> Path:
-    """Writes winner.onnx: features (n, features), pixels of 0 … 1, to logits (n, classes).
+    """Writes winner.onnx: features (n, features), pixels of 0 … 1 as float32 or numbers of a table
+    as double, to logits (n, classes). The input schema lies in its metadata.
 
     images: real ones, on which the file must give the winner's probabilities. Raises InputError if
     onnx, onnxscript or onnxruntime are not installed, and RuntimeError if it gives others.
@@ -27,16 +31,9 @@ def to_onnx(best: Path, folder: Path, images: Floats) -> Path:
         import onnxscript  # noqa: F401
     except ImportError as error:
         raise InputError("--to onnx: needs onnx: pip install 'hpo-studies[onnx]'") from error
-    network = weights.load(best).module()
-    path = _target(folder, "winner.onnx")
-    batch = torch.export.Dim("n")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        torch.onnx.export(
-            network, (torch.from_numpy(images[:2]),), str(path), dynamo=True, verbose=False,
-            input_names=["features"], output_names=["logits"], dynamic_shapes=({0: batch},),
-            external_data=False,
-        )  # fmt: skip
+    saved = weights.load(best)
+    network, path = saved.module(), _target(folder, "winner.onnx")
+    write_onnx(network, images, saved.description.schema, path)
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     _check(network, images, lambda rows: session.run(["logits"], {"features": rows})[0], path)
     return path
@@ -44,18 +41,33 @@ def to_onnx(best: Path, folder: Path, images: Floats) -> Path:
 
 def to_program(best: Path, folder: Path, images: Floats) -> Path:
     """Writes winner.pt2, which torch.export.load reads; as to_onnx."""
-    network = weights.load(best).module()
-    path = _target(folder, "winner.pt2")
+    saved = weights.load(best)
+    network, path = saved.module(), _target(folder, "winner.pt2")
     batch = torch.export.Dim("n")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         program = torch.export.export(
             network, (torch.from_numpy(images[:2]),), dynamic_shapes=({0: batch},)
         )
-        torch.export.save(program, path)
+        about = json.dumps(saved.description.schema.as_dict(), ensure_ascii=False)
+        torch.export.save(program, path, extra_files={INPUT: about})
         loaded = torch.export.load(path).module()
     _check(network, images, lambda rows: loaded(torch.from_numpy(rows)).detach().numpy(), path)
     return path
+
+
+def write_onnx(network: Normalized, images: Floats, schema: Schema, path: Path) -> None:
+    """Writes a network as an ONNX file with its input schema. images: two or more, for its form."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            network, (torch.from_numpy(images[:2]),), dynamo=True, verbose=False,
+            input_names=["features"], output_names=["logits"],
+            dynamic_shapes=({0: torch.export.Dim("n")},),
+        )  # fmt: skip
+    assert program is not None
+    program.model.metadata_props[INPUT] = json.dumps(schema.as_dict(), ensure_ascii=False)
+    program.save(str(path), external_data=False)
 
 
 def _target(folder: Path, name: str) -> Path:

@@ -1,44 +1,46 @@
-"""The `best/` folder: the winner's weights and the config.toml that describes them (no torch)."""
+"""The `best/` folder: the winner's weights and the config.toml that describes them (no torch).
 
+`describe_winner`, `holds` and `read` are the one door to it: whoever hands out a saved network asks
+them whose network it is.
+"""
+
+import hashlib
 import math
 import os
+import shutil
 import tempfile
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import tomli_w
 
-from hpo.data.datasets import DIGITS, normalization
+from hpo.data.schema import Schema
 from hpo.errors import InputError
 from hpo.study.config import HYPERPARAMETERS, REQUIRED, SEED, Config
+from hpo.study.finalists import trial_number
 
-MODEL, CONFIG = "model.safetensors", "config.toml"
+if TYPE_CHECKING:
+    from hpo.storage.results import StoredGrid, StoredSearch
+
+MODEL, CONFIG, CODE = "model.safetensors", "config.toml", "code"
 REMEDY = "give the `best` folder of a search's report"
 
 # The bound on features only keeps a foreign file from taking the machine.
 MOST_FEATURES = 10_000_000
+LEAST_STD = 1e-30  # a smaller one makes every normalized value infinite
 
 
 @dataclass(frozen=True, kw_only=True)
 class Description:
-    """The description of a saved network.
-
-    classes: their names. shape: of an image, () for a row of a table. mean and std normalize the
-    features, a number for all or one for each. pixels: whether the features are pixels, scaled to
-    0 … 1 before.
-    """
+    """The description of a saved network. weights: the SHA-256 of its file; empty in older ones."""
 
     config: Config
-    features: int
-    mean: Any
-    std: Any
+    schema: Schema
     dataset: str
-    classes: tuple[str, ...] = DIGITS
-    shape: tuple[int, ...] = ()
-    pixels: bool = True
+    weights: str = ""
 
 
 def read(folder: Path) -> Description:
@@ -56,45 +58,60 @@ def read(folder: Path) -> Description:
         config = Config(**_hyperparameters(content.get("config")))
     except ValueError as error:
         raise InputError(f"{path}: config: was not written by hpo ({error}); {REMEDY}") from error
-    return Description(
-        config=config,
-        features=content["features"],
-        mean=content["mean"],
-        std=content["deviation"],
-        dataset=content["dataset"],
-        classes=tuple(content.get("classes", DIGITS)),
-        shape=tuple(content.get("shape", ())),
-        pixels=content.get("pixels", True),
-    )
+    schema = Schema.of({**content, "std": content["deviation"]})
+    weights = content.get("weights", "")
+    return Description(config=config, schema=schema, dataset=content["dataset"], weights=weights)
 
 
 def _toml(path: Path) -> dict[str, Any]:
     try:
+        if path.exists() and not path.is_file():
+            raise InputError(f"{path}: is no file; {REMEDY}")
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); {REMEDY}") from error
+    except InputError:
+        raise
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: is not valid TOML: {error}; {REMEDY}") from error
 
 
+TYPES = {"features": int, "mean": float, "deviation": float, "dataset": str, "pixels": bool}
+# Keys that older folders lack. The value: of what the list consists, and how many there are least.
+LISTS: dict[str, tuple[type, int]] = {
+    "classes": (str, 2), "codes": (str, 2), "columns": (str, 1), "left_out": (str, 0),
+    "kinds": (str, 0),
+}  # fmt: skip
+TEXTS = ("label", "weights", "token")
+
+
 def _check(content: Mapping[str, Any], path: Path) -> None:
     listed = [key for key in ("mean", "deviation") if isinstance(content.get(key), list)]
-    kinds = {"features": int, "mean": float, "deviation": float, "dataset": str, "pixels": bool}
     content = {"pixels": True, **content}
     faults = [
         f"{key}: no {kind.__name__}"
-        for key, kind in kinds.items()
+        for key, kind in TYPES.items()
         if type(content.get(key)) is not kind and key not in listed
     ]
     if not faults and not 1 <= content["features"] <= MOST_FEATURES:
         faults = [f"features: must be between 1 and {MOST_FEATURES:,}"]
     if not faults and not all(
         _are_numbers(content.get(key), content["features"], above)
-        for key, above in (("mean", -math.inf), ("deviation", 0.0))
+        for key, above in (("mean", -math.inf), ("deviation", LEAST_STD))
     ):
         faults = ["mean, deviation: must be finite, the deviation above 0"]
-    if not faults and not _is_list(content.get("classes", ["a", "b"]), str, 2):
-        faults = ["classes: no list of names"]
+    ranges = [content[key] for key in ("low", "high", "white") if key in content]
+    if not faults and not all(_are_numbers(v, content["features"], -math.inf) for v in ranges):
+        faults = ["low, high, white: must be finite"]
+    if not faults:
+        faults = [
+            f"{key}: no list of names"
+            for key, (kind, least) in LISTS.items()
+            if key in content and not _is_list(content[key], kind, least)
+        ]
+        faults += [f"{key}: no text" for key in TEXTS if not isinstance(content.get(key, ""), str)]
+    if not faults and len(content.get("columns", [])) not in (0, content["features"]):
+        faults = ["columns: are not as many as features"]
     if not faults and not _has_shape(content.get("shape", []), content["features"]):
         faults = ["shape: does not belong to the features"]
     if faults:
@@ -128,6 +145,91 @@ def _hyperparameters(values: Any) -> dict[str, Any]:
     return values
 
 
+# --- whose network it is -----------------------------------------------------------------------
+
+
+def describe_winner(
+    study: str, trial: int, config: Config, data: Mapping[str, Any], bound: Mapping[str, str]
+) -> dict[str, Any]:
+    """Returns the content of config.toml. data: see data.datasets.describe. bound: the study's
+    token, and the digest of the code of the user's own network."""
+    schema = Schema.of(data).as_dict()
+    schema["deviation"] = schema.pop("std")
+    return {
+        "study": study,
+        "trial": trial,
+        **bound,
+        "dataset": data["name"],
+        "dataset_checksum": data["checksum"],
+        "trained_on": data["train"] + data["valid"],
+        "seed": SEED,
+        **schema,
+        "config": config.as_dict(),
+    }
+
+
+def winner_of(study: "StoredSearch") -> dict[str, Any] | None:
+    """Returns the description of a stored search's winner; None before there is one."""
+    if study.winner is None:
+        return None
+    number, config = trial_number(study.winner.name), study.winner.config
+    data = {**study.data, **study.schema.as_dict()}
+    return describe_winner(study.name, number, config, data, study.bound_to)
+
+
+def holds(folder: Path, content: Mapping[str, Any] | None) -> bool:
+    """Whether the folder holds exactly this network, complete. content: see describe_winner; None
+    if there is no winner. What a folder of an earlier version does not say is no difference."""
+    try:
+        stored = tomllib.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        weights = _digest(folder / MODEL)
+    except (OSError, ValueError, RecursionError):
+        return False
+    if content is None or stored.get("weights", weights) != weights:
+        return False
+    wanted = tomllib.loads(tomli_w.dumps(content))  # lists for tuples
+    for each in (stored, wanted):
+        each["config"] = {**NO_CONFIG, **each.get("config", {})}
+    return all(stored[key] == value for key, value in wanted.items() if key in stored)
+
+
+# What `config` leaves out where it has its default, in folders of earlier versions.
+NO_CONFIG = {
+    name: value
+    for name, value in Config(
+        depth=1, width=1, activation="relu", optimizer="sgd", lr=1.0
+    ).as_dict().items()
+    if name not in REQUIRED
+}  # fmt: skip
+
+
+def require(folder: Path, study: "StoredSearch") -> None:
+    """Raises InputError unless the folder holds the winner of the stored search."""
+    content = winner_of(study)
+    again = f"`hpo run` of study {study.name!r} trains and saves it"
+    if content is None:
+        raise InputError(f"study {study.name!r}: has no winner yet; {again}")
+    if not (folder / CONFIG).exists():
+        raise InputError(f"{folder}: the winner is not saved there; {again}")
+    if not holds(folder, content):
+        raise InputError(
+            f"{folder}: holds another network than the winner of study {study.name!r}, trial "
+            f"{content['trial']}; {again}"
+        )
+
+
+def said(folder: Path, study: "StoredGrid | StoredSearch") -> list[str]:
+    """Returns a line on the folder: that it holds the winner of a search, or another network; empty
+    if there is neither."""
+    from hpo.storage.results import StoredSearch
+
+    content = winner_of(study) if isinstance(study, StoredSearch) else None
+    if content is None or not (folder / CONFIG).exists():
+        return []
+    holding = "has the winner" if holds(folder, content) else "has another network than the winner"
+    return [f"{folder} {holding}"]
+
+
 # --- writing -----------------------------------------------------------------------------------
 
 
@@ -135,52 +237,35 @@ class Unsaved(Exception):  # noqa: N818
     """The winner is trained, but its folder could not be written."""
 
 
-def describe_winner(
-    study: str, trial: int, config: Config, data: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Returns the content of config.toml. data: see runs.study.describe."""
-    mean, std = normalization(data)
-    return {
-        "study": study,
-        "trial": trial,
-        "dataset": data["name"],
-        "dataset_checksum": data["checksum"],
-        "trained_on": data["train"] + data["valid"],
-        "seed": SEED,
-        "features": data["features"],
-        "mean": mean,
-        "deviation": std,
-        **_form(data),
-        "config": config.given(),
-    }
-
-
-def _form(data: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns classes, shape and pixels where they are not those of the digits that older folders
-    hold."""
-    form = {"classes": list(DIGITS), "shape": [28, 28], "pixels": True}
-    return {key: data[key] for key, value in form.items() if data.get(key, value) != value}
-
-
-def is_there(folder: Path, content: Mapping[str, Any]) -> bool:
-    """Whether the folder holds exactly this network already."""
-    try:
-        stored = tomllib.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return stored == content and (folder / MODEL).is_file()
-
-
-def write(folder: Path, model: bytes, content: Mapping[str, Any]) -> None:
-    """Writes the model, then config.toml, each of them complete or not at all. Raises Unsaved."""
+def write(
+    folder: Path, model: bytes, content: Mapping[str, Any], code: Mapping[str, str] | None = None
+) -> None:
+    """Writes the model and the modules of the user's own network, then config.toml, each of them
+    complete or not at all. Raises Unsaved."""
+    content = {"weights": hashlib.sha256(model).hexdigest(), **content}
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / CONFIG).unlink(missing_ok=True)
+        remove(folder)
+        for name, text in (code or {}).items():
+            path = folder / CODE / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _replace(path, text.encode())
         _replace(folder / MODEL, model)
         _replace(folder / CONFIG, tomli_w.dumps(content).encode())
     except OSError as error:
         reason = f"{folder}: the winner could not be saved ({error.strerror or error})"
         raise Unsaved(f"{reason}; the same command trains and saves it again") from error
+
+
+def remove(folder: Path) -> None:
+    """Deletes a saved winner; config.toml first, so that no other network is taken for it."""
+    for name in (CONFIG, MODEL):
+        (folder / name).unlink(missing_ok=True)
+    shutil.rmtree(folder / CODE, ignore_errors=True)
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes() if path.is_file() else b"").hexdigest()
 
 
 def _replace(path: Path, content: bytes) -> None:

@@ -4,6 +4,7 @@ import json
 from itertools import pairwise
 from typing import Any
 
+from hpo.data.schema import input_shape
 from hpo.model.folder import Description
 from hpo.study.config import Config
 from hpo.study.names import ACTIVATIONS, NORMS
@@ -21,7 +22,7 @@ network.eval()
 {statistics}
 {examples}
 with torch.inference_mode():
-    logits = network(({rows} - {mean}) / {std})
+    logits = network({scaled})
 print(logits.softmax(1).max(1))  # probabilities and classes{names}
 """
 RESIDUAL = """
@@ -38,15 +39,22 @@ class Residual(nn.Module):
 IMAGES = (
     "images = torch.rand(2, {features})  # a row an image: its pixels from 0 (black) to 1 (white)"
 )
-ROWS = "rows = torch.randn(2, {features})  # a row an example: its features as in the data"
+ROWS = (
+    "rows = torch.randn(2, {features}, dtype=torch.float64)  # a row an example: its features as "
+    "in the data"
+)
 STATISTICS = """
 with open({config}, "rb") as file:
     saved = tomllib.load(file)
-mean, std = (torch.tensor(saved[key]) for key in ("mean", "deviation"))
+mean, std = (torch.tensor(saved[key], dtype=torch.float64) for key in ("mean", "deviation"))
+# The columns, in this order: saved.get("columns")
 """
 
 
 OWN = """\
+import sys
+
+sys.path.insert(0, {code})  # the modules as they were trained
 from {module} import {factory}
 from safetensors.torch import load_file
 
@@ -56,12 +64,16 @@ network.eval()  # takes normalized inputs: subtract {mean}, divide by {std}
 """
 
 
-def own_snippet(folder: str, about: Description, shape: tuple[int, ...]) -> str:
-    """Returns a program that loads the user's own network. shape: of an input."""
+def own_snippet(folder: str, about: Description) -> str:
+    """Returns a program that loads the user's own network by the code that was saved with it."""
     module, _, factory = about.config.model.partition(":")
-    given = {"shape": shape, "classes": len(about.classes), **about.config.own}
-    scales = [repr(v) if isinstance(v, float) else "each column's" for v in (about.mean, about.std)]
+    schema = about.schema
+    shape = input_shape(schema.shape, schema.features)
+    given = {"shape": shape, "classes": len(schema.classes), **about.config.own}
+    single = (schema.mean, schema.std)
+    scales = [repr(v) if isinstance(v, float) else "each column's" for v in single]
     return OWN.format(
+        code=_quoted(f"{folder}/code"),
         module=module,
         factory=factory,
         arguments=", ".join(f"{name}={value!r}" for name, value in given.items()),
@@ -73,20 +85,21 @@ def own_snippet(folder: str, about: Description, shape: tuple[int, ...]) -> str:
 
 def snippet(folder: str, about: Description) -> str:
     """Returns a complete program. folder: where the program finds the model."""
-    single = isinstance(about.mean, float)
+    schema = about.schema
+    single = isinstance(schema.mean, float)
     statistics = "" if single else STATISTICS.format(config=_quoted(f"{folder}/config.toml"))
-    digits = about.classes == tuple(map(str, range(len(about.classes))))
+    digits = schema.classes == tuple(map(str, range(len(schema.classes))))
+    rows = "images" if schema.pixels else "rows"
+    scaled = f"({rows} - {schema.mean!r}) / {schema.std!r}" if single else f"({rows} - mean) / std"
     return PROGRAM.format(
         imports="import torch" if single else "import tomllib\n\nimport torch",
         residual=RESIDUAL if about.config.residual else "",
-        layers="\n".join(_layers(about.config, about.features, len(about.classes))),
+        layers="\n".join(_layers(about.config, schema.features, len(schema.classes))),
         model=_quoted(f"{folder}/model.safetensors"),
         statistics=statistics,
-        examples=(IMAGES if about.pixels else ROWS).format(features=about.features),
-        rows="images" if about.pixels else "rows",
-        mean=repr(about.mean) if single else "mean",
-        std=repr(about.std) if single else "std",
-        names="" if digits else f": {_names(about.classes)}",
+        examples=(IMAGES if schema.pixels else ROWS).format(features=schema.features),
+        scaled=scaled if schema.pixels else f"({scaled}).float()",
+        names="" if digits else f": {_names(schema.classes)}",
     )
 
 

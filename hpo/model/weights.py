@@ -1,5 +1,6 @@
 """A saved network: loaded from a safetensors file and asked for probabilities."""
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +21,7 @@ CHUNK = 1024
 
 class Normalized(nn.Module):
     """A network with the normalization before it: features as in the data, pixels of 0 … 1, to
-    logits."""
+    logits. Numbers of a table are normalized in double precision, as for the training."""
 
     mean: Tensor
     std: Tensor
@@ -32,7 +33,8 @@ class Normalized(nn.Module):
         self.register_buffer("std", std)
 
     def forward(self, features: Tensor) -> Tensor:
-        logits: Tensor = self.network((features - self.mean) / self.std)
+        features = features.to(self.mean.dtype)
+        logits: Tensor = self.network(((features - self.mean) / self.std).float())
         return logits
 
 
@@ -45,15 +47,16 @@ class Saved:
 
     def module(self) -> Normalized:
         """Returns the network with the normalization before it, for evaluation."""
-        scales = (torch.tensor(v) for v in (self.description.mean, self.description.std))
+        schema = self.description.schema
+        kind = torch.float32 if schema.pixels else torch.float64
+        scales = (torch.tensor(v, dtype=kind) for v in (schema.mean, schema.std))
         return Normalized(self.network, *scales).eval()
 
-    def probabilities(self, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Returns the probabilities (n, classes) for features (n, features); pixels of 0 … 1."""
-        network = self.module()
+    def probabilities(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Returns the probabilities (n, classes) for rows (n, features) that the schema made."""
         with torch.inference_mode():
-            parts = torch.from_numpy(pixels).split(CHUNK)
-            answers = [network(part).softmax(1) for part in parts]
+            parts = torch.from_numpy(rows).split(CHUNK)
+            answers = [self.network(part).softmax(1) for part in parts]
             return torch.cat(answers).numpy()
 
 
@@ -66,21 +69,26 @@ def load(folder: Path) -> Saved:
     about = description.read(folder)
     network = _without_weights(about)
     path = folder / MODEL
+    if path.exists() and not path.is_file():
+        raise InputError(f"{path}: is no file; {REMEDY}")
     try:
         _check_header(path, network.state_dict())
-        weights = safetensors.torch.load_file(path)
+        content = path.read_bytes()
+        weights = safetensors.torch.load(content)
     except (OSError, safetensors.SafetensorError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"{path}: is missing or damaged ({reason}); {REMEDY}") from error
     if not all(weight.isfinite().all() for weight in weights.values()):
         raise InputError(f"{path}: not all of its weights are numbers; {REMEDY}")
+    if about.weights and hashlib.sha256(content).hexdigest() != about.weights:
+        raise InputError(f"{path}: is not the file that {CONFIG} was written with; {REMEDY}")
     network.load_state_dict(weights, assign=True)
     return Saved(network=network.eval(), description=about)
 
 
 def _without_weights(about: Description) -> nn.Sequential:
     with torch.device("meta"):
-        return mlp(about.config, about.features, len(about.classes))
+        return mlp(about.config, about.schema.features, len(about.schema.classes))
 
 
 def _check_header(path: Path, expected: dict[str, Tensor]) -> None:

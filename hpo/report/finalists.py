@@ -10,7 +10,7 @@ import pandas as pd
 
 from hpo.analysis.selection import against_best
 from hpo.analysis.statistics import Estimate, estimate
-from hpo.data.datasets import DIGITS, input_shape, normalization
+from hpo.data.schema import DIGITS
 from hpo.language import t
 from hpo.model import snippet
 from hpo.model.folder import Description
@@ -74,25 +74,16 @@ def _no_finalist(study: StoredSearch) -> str:
 
 
 def _saved_blocks(study: StoredSearch, winner: Cell) -> list[Block]:
-    mean, std = normalization(study.data)
-    about = Description(
-        config=winner.config,
-        features=int(study.data["features"]),
-        mean=mean if isinstance(mean, float) else tuple(mean),
-        std=std if isinstance(std, float) else tuple(std),
-        dataset=study.data["name"],
-        classes=tuple(study.classes),
-        pixels=study.data.get("pixels", True),
-    )
+    name = study.data["name"]
+    about = Description(config=winner.config, schema=study.schema, dataset=name)
     if winner.config.model:
-        shape = input_shape(study.shape, about.features)
         return [
             t(
                 "The winner was trained once more, on all training {things}, and lies in best/, "
                 "beside this report:",
                 things=t(study.things),
             ),
-            Code(text=snippet.own_snippet("best", about, shape)),
+            Code(text=snippet.own_snippet("best", about)),
         ]
     trained = t(
         "The winner was trained once more, on all training {things}, and lies in best/, beside "

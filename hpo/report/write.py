@@ -18,7 +18,6 @@ from hpo.report.conclusions import verdicts
 from hpo.report.draw import draw
 from hpo.report.search_tables import finalists_frame
 from hpo.storage.results import StoredGrid, StoredSearch, StoredStudy
-from hpo.study.finalists import trial_number
 
 Stored = StoredGrid | StoredSearch
 PAGES = ("index.html", "report.md")
@@ -80,17 +79,9 @@ def _write_files(study: Stored, folder: Path, target: Path) -> None:
 
 def _content(study: Stored, target: Path) -> tuple[list[str], list[page.Section]]:
     if isinstance(study, StoredSearch):
-        saved = _is_saved(study, target / "best")
+        saved = best.holds(target / "best", best.winner_of(study))
         return search_report.lead(study), search_report.sections(study, saved=saved)
     return grid_report.lead(study), grid_report.sections(study)
-
-
-def _is_saved(study: StoredSearch, folder: Path) -> bool:
-    """Whether the folder holds this study's winner."""
-    if study.winner is None:
-        return False
-    number, config = trial_number(study.winner.name), study.winner.config
-    return best.is_there(folder, best.describe_winner(study.name, number, config, study.data))
 
 
 def _move_in(source: Path, target: Path) -> None:
@@ -123,6 +114,7 @@ def _provenance(study: Stored) -> dict[str, Any]:
         **{key: last.get(key) for key in ("command", "versions", "git_commit", "hardware")},
         "threads": {"workers": last.get("workers"), "torch_threads_per_worker": 1},
         "dataset": study.data,
+        **({"model_code": dict(study.code)} if study.code else {}),
         "split_seeds": sorted(seeds),
         "started": _clock(study.sessions[0]["started"]) if study.sessions else None,
         "seconds": sum(session.get("seconds", 0) for session in study.sessions),

@@ -19,7 +19,7 @@ from optuna.trial import FrozenTrial, TrialState
 from hpo import defaults
 from hpo.analysis.claims import open_cells
 from hpo.analysis.precision import disputed, disputing_pair
-from hpo.data.datasets import Dataset, test_accuracy, test_pictures
+from hpo.data.datasets import Dataset, describe, test_accuracy, test_pictures
 from hpo.errors import InputError
 from hpo.model import folder as best
 from hpo.runs.extra import TimingPlan, WinnerPlan
@@ -29,11 +29,12 @@ from hpo.runs.plan import Plan, Shape, Watcher
 from hpo.runs.progress import Progress
 from hpo.runs.samplers import distributions
 from hpo.runs.search import SearchPlan, like_trials
-from hpo.runs.study import binding, clean_up, describe, open_study
+from hpo.runs.study import binding, clean_up, open_study
 from hpo.storage import results
 from hpo.storage.retry import StorageLost, during_run
 from hpo.storage.trial import PROBABILITIES, accuracy_of
 from hpo.study import finalists
+from hpo.study.binding import DATA, MODEL, code_of, differences, digest
 from hpo.study.claims import SECONDS
 from hpo.study.file import GridStudy, SearchStudy, StudyFile
 from hpo.study.metrics import unpacked_shares
@@ -83,6 +84,7 @@ def run_grid(
     if plan.jobs and not until_resolved:
         study.set_user_attr("until_resolved", None)  # what was said of earlier rounds is over
     end = train(run, plan, name, study, timeout)
+    _require_code(study, study_file)
     if end is End.COMPLETE:
         end = _measure_times(run, study, study_file, name, deadline)
     if end is End.COMPLETE and until_resolved:
@@ -174,10 +176,12 @@ def run_search(
     best_trials = plan.best()
     if end is End.STOPPED or not best_trials:
         return end
+    _require_code(study, study_file)
     grid, seeds = finalists.grid_of(best_trials, study_file), finalists.fresh_seeds(study_file)
     after = _run_finalists(run, study, grid, seeds, distributions(study_file.space))
     if after is End.COMPLETE:
         _store_ensemble(run, finalists.name_of(name))
+        _require_code(study, study_file)
         after = _run_winner(run, study, grid, seeds, folder)
     return end if after is End.COMPLETE else after
 
@@ -189,10 +193,26 @@ def _open(
     study = open_study(
         run.storage, study_file, run.dataset, name, bound, changed_claims=changed_claims
     )
+    if study_file.model:
+        key = run.storage.get_study_id_from_name(study.study_name)
+        code: Any = code_of(study_file.model, study_file.folder)
+        run.storage.set_study_system_attr(key, results.CODE, code)
     for watcher in run.watchers:
         watcher.on_open(study)
     clean_up(study)
     return study
+
+
+def _require_code(study: optuna.Study, study_file: StudyFile) -> None:
+    """Raises InputError if the code of the user's own network has changed since the run began."""
+    if not study_file.model:
+        return
+    now = digest(code_of(study_file.model, study_file.folder))
+    if now != study.user_attrs["binding"]["model code"]:
+        raise InputError(
+            f"model {study_file.model}: its code changed while the study ran; undo the change and "
+            "give the same command again, or the rest would be of another network"
+        )
 
 
 def _like(
@@ -211,10 +231,14 @@ def _like(
     other = results.load_study(run.storage, name)
     if not isinstance(other, results.StoredSearch):
         raise InputError(f"--like {name}: is a grid; give a search")
-    if other.data["checksum"] != run.dataset.checksum:
+    bound = study.user_attrs["binding"]
+    if found := differences(other.binding, bound, (*DATA, *MODEL)):
+        what = f"is of {other.data_name}"
+        if set(found) <= set(MODEL):
+            what = f"has another network ({other.file.model}) or other code of it"
         raise InputError(
-            f"--like {name}: is of {other.data_name}, whose accuracies cannot be compared; put its "
-            "best configurations into [[search.first]]"
+            f"--like {name}: {what}, whose accuracies cannot be compared; put its best "
+            "configurations into [[search.first]]"
         )
     known = like_trials(other.frozen, other.file, study_file)
     finished = len(other.ended)
@@ -292,15 +316,19 @@ def _run_winner(
     if winner is None:
         return End.COMPLETE
     number = finalists.trial_number(winner.name)
-    text = best.describe_winner(search.study_name, number, winner.config, describe(run.dataset))
-    if best.is_there(folder, text):
+    bound = {"token": search.user_attrs["token"]}
+    code = code_of(grid.model, grid.folder) if grid.model else {}
+    bound |= {"code": digest(code)} if code else {}
+    about = describe(run.dataset)
+    text = best.describe_winner(search.study_name, number, winner.config, about, bound)
+    if best.holds(folder, text):
         return End.COMPLETE
     things = "images" if len(run.dataset.shape) > 1 else "rows"
     label = f"{winner.name} on all {len(run.dataset.train_labels)} {things}"
     plan = WinnerPlan(winner.config, label, grid.folder)
     end = train(run, plan, f"{search.study_name}: the winner")
     if plan.job.model:
-        best.write(folder, plan.job.model, text)
+        best.write(folder, plan.job.model, text, code)
     return end
 
 

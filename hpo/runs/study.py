@@ -11,10 +11,12 @@ import optuna
 from optuna.storages import BaseStorage
 from optuna.trial import Trial, TrialState
 
-from hpo.data.datasets import Dataset, chance, check, is_unbalanced, split
+from hpo.data.datasets import Dataset, check, describe
+from hpo.data.schema import input_shape
 from hpo.errors import InputError
 from hpo.language import ENGLISH, use
 from hpo.storage.trial import KILLED
+from hpo.study.binding import code_of, differences, digest
 from hpo.study.claims import Claim
 from hpo.study.config import SOURCES
 from hpo.study.file import ACCURACY, OBJECTIVES, GridStudy, SearchStudy, StudyFile
@@ -47,32 +49,15 @@ def binding(study_file: StudyFile, dataset: Dataset) -> dict[str, Any]:
         chosen |= {f"cells.{cell.name}.crossed": "yes" for cell in study_file.cells if cell.crossed}
     if study_file.model:
         chosen["model"] = study_file.model
+        chosen["model code"] = digest(code_of(study_file.model, study_file.folder))
+        if len(dataset.shape) == 3:
+            chosen["model input"] = str(input_shape(dataset.shape, 0))
     return {
         "dataset": dataset.name,
         "dataset checksum": dataset.checksum,
         "split": f"{len(dataset.train_labels)} training images, 8:2 by seed",
+        **dataset.schema.bound,
         **chosen,
-    }
-
-
-def describe(dataset: Dataset) -> dict[str, Any]:
-    """Returns the dataset's name, checksum, sizes, classes, normalization and the accuracy of a
-    guess, for the report."""
-    train_rows, valid_rows = split(dataset, 0)
-    return {
-        "name": dataset.name,
-        "features": dataset.train_images.shape[1],
-        "checksum": dataset.checksum,
-        "train": len(train_rows),
-        "valid": len(valid_rows),
-        "test": len(dataset.test_labels),
-        "classes": list(dataset.class_names),
-        "shape": list(dataset.shape),
-        "mean": dataset.mean,
-        "std": dataset.std,
-        "pixels": dataset.pixels,
-        "chance": chance(dataset),
-        "unbalanced": is_unbalanced(dataset),
     }
 
 
@@ -110,8 +95,8 @@ def open_study(
     stored = study.user_attrs.get("binding")
     if stored is None and study.get_trials(deepcopy=False):
         raise InputError(f"study {name!r}: was not made by hpo; give --name another one")
-    if stored is not None and stored != bound:
-        raise InputError("\n".join(_differences(name, stored, bound, search=bool(search))))
+    if stored is not None and (found := differences(stored, bound)):
+        raise InputError("\n".join(_told(name, found, search=bool(search))))
     if isinstance(study_file, GridStudy):
         _bind_claims(study, study_file, changed=changed_claims)
     with warnings.catch_warnings():
@@ -124,14 +109,11 @@ def open_study(
     return study
 
 
-def _differences(
-    name: str, stored: Mapping[str, Any], given: Mapping[str, Any], *, search: bool
-) -> list[str]:
-    lines = []
-    for key in dict.fromkeys([*stored, *given]):
-        if stored.get(key) != given.get(key):
-            was, is_now = stored.get(key, "nothing"), given.get(key, "nothing")
-            lines.append(f"study {name!r}: {key}: stored with {was!r}, now {is_now!r}")
+def _told(name: str, found: Mapping[str, tuple[Any, Any]], *, search: bool) -> list[str]:
+    lines = [
+        f"study {name!r}: {key}: stored with {was!r}, now {is_now!r}"
+        for key, (was, is_now) in found.items()
+    ]
     like = f"--like {name} to go on with the trials that still fit, " if search else ""
     lines[-1] += f"; give {like}--name for a new study, or --fresh to delete the stored one"
     return lines
@@ -180,7 +162,8 @@ def successor(storage: BaseStorage, study_file: StudyFile, dataset: Dataset, nam
         own = name if number == 1 else f"{name}.{number}"
         if own not in stored:
             return own
-        if optuna.load_study(study_name=own, storage=storage).user_attrs.get("binding") == bound:
+        found = optuna.load_study(study_name=own, storage=storage).user_attrs.get("binding")
+        if found is not None and not differences(found, bound):
             return own
     raise AssertionError("count never ends")
 

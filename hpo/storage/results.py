@@ -1,7 +1,6 @@
 """A stored study as tables: a row per trial, and a row per trial and epoch."""
 
 import base64
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -17,12 +16,15 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
+from hpo.data.datasets import schema_of
+from hpo.data.schema import Schema
 from hpo.errors import InputError
 from hpo.language import marked, t
 from hpo.storage.bulk_read import all_trials
 from hpo.storage.open import reason_of
 from hpo.storage.trial import KILLED, OUT_OF_TIME, RIGHT, STOPPED
 from hpo.study import finalists
+from hpo.study.binding import differences
 from hpo.study.config import LATER, Config
 from hpo.study.file import FIGURES, Cell, GridStudy, SearchStudy, parse
 from hpo.study.metrics import METRICS, fails_below, unpacked
@@ -37,13 +39,15 @@ TRIAL_COLUMNS = (
 )  # fmt: skip
 FURTHER = (*LATER, "test_balanced_accuracy", "over_limit")  # columns of studies that have them
 IMAGES = "images"  # system attribute of a grid: {index: label and pixels of a test image}
+CODE = "code"  # system attribute of a study: {path: text} of the user's own network
 AGAIN = (KILLED, STOPPED, OUT_OF_TIME)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class StoredStudy:
-    """A study as stored. trials: a row per trial; curves: a row per trial and epoch, as in
-    trials.csv and curves.csv; frozen: the trials as Optuna has them."""
+    """A study as stored. data: see data.datasets.describe. code: the modules of the user's own
+    network. trials: a row per trial; curves: a row per trial and epoch, as in trials.csv and
+    curves.csv; frozen: the trials as Optuna has them."""
 
     name: str
     data: dict[str, Any]
@@ -52,6 +56,11 @@ class StoredStudy:
     trials: pd.DataFrame
     curves: pd.DataFrame
     progress: dict[str, Any] | None = None  # see runs.progress.Progress
+    code: Mapping[str, str] = field(default_factory=dict)
+
+    @cached_property
+    def schema(self) -> Schema:
+        return schema_of(self.data)
 
     @cached_property
     def finished(self) -> pd.DataFrame:
@@ -63,18 +72,13 @@ class StoredStudy:
 
     @property
     def classes(self) -> list[str]:
-        """Returns the names of the classes; older studies are of digits."""
-        return list(self.data.get("classes", map(str, range(10))))
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Returns the shape of an image; () for a row of a table, and in older studies."""
-        return tuple(self.data.get("shape", ()))
+        """Returns the names of the classes."""
+        return list(self.schema.classes)
 
     @property
     def pictures(self) -> bool:
-        """Whether the data are pictures, grey or coloured; older studies are of pictures."""
-        return "shape" not in self.data or len(self.shape) > 1
+        """Whether the data are pictures, grey or coloured."""
+        return len(self.schema.shape) > 1
 
     @property
     def things(self) -> str:
@@ -89,8 +93,7 @@ class StoredStudy:
     def picture(self, pixels: str) -> NDArray[np.uint8]:
         """Returns the pixels that data.datasets.as_bytes wrote, (height, width) or with colours."""
         values = np.frombuffer(base64.b64decode(pixels), np.uint8)
-        side = math.isqrt(len(values))
-        return values.reshape(self.shape or (side, side))
+        return values.reshape(self.schema.shape)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -211,7 +214,8 @@ class StoredSearch(StoredStudy):
     start, how many of them fit the space, and how many there were.
     tested: the finalists' grid, None before they start. winner: None until all finalists are
     trained. random: a search of the same space and data by the random sampler, if one is stored.
-    repeats: stored searches that differ only in the sampler's seed and have a winner.
+    repeats: stored searches that differ only in the sampler's seed and have a winner. binding: see
+    study.binding. token: of this very study; another one of its name has another.
     """
 
     file: SearchStudy
@@ -223,7 +227,16 @@ class StoredSearch(StoredStudy):
     tested: StoredGrid | None
     winner: Cell | None
     random: "StoredSearch | None"
+    binding: Mapping[str, Any] = field(default_factory=dict)
+    token: str | None = None
     repeats: "Sequence[StoredSearch]" = ()
+
+    @property
+    def bound_to(self) -> dict[str, str]:
+        """Returns what ties a saved winner to this study: its token, and the digest of the code of
+        the user's own network."""
+        tied = {"token": self.token, "code": self.binding.get("model code")}
+        return {key: value for key, value in tied.items() if value is not None}
 
     @property
     def parts(self) -> "Sequence[StoredGrid | StoredSearch]":
@@ -286,6 +299,7 @@ def _load_study(
     common: dict[str, Any] = {
         "name": name,
         "data": attributes["data"],
+        "code": storage.get_study_system_attrs(study._study_id).get(CODE, {}),
         "sessions": attributes.get("sessions", []),
         "frozen": trials,
         "progress": attributes.get("progress"),
@@ -320,6 +334,8 @@ def _search(
         tested=tested,
         winner=_winner(tested, file) if tested else None,
         random=None if alone else _random_search(storage, bound),
+        binding=bound,
+        token=attributes.get("token"),
         repeats=() if alone else _repeats(storage, study, file),
         **common,
     )
@@ -361,14 +377,15 @@ def _random_search(storage: BaseStorage, bound: Mapping[str, Any]) -> StoredSear
     for other in storage.get_all_studies():
         theirs, kind = (other.user_attrs.get(key) for key in ("binding", "kind"))
         begun = "n_trials" in other.user_attrs
-        if begun and kind == "search" and theirs == {**bound, "sampler": "random"}:
+        wanted = {**bound, "sampler": "random"}
+        if begun and kind == "search" and not differences(theirs or {}, wanted):
             search = _load_study(storage, other.study_name, alone=True)
             assert isinstance(search, StoredSearch)
             return search
     return None
 
 
-REPEATED = ("binding", "n_trials", "timeout")  # attributes that are the same in a repeated search
+REPEATED = ("n_trials", "timeout")  # attributes that are the same in a repeated search
 
 
 def _repeats(storage: BaseStorage, study: optuna.Study, file: SearchStudy) -> list[StoredSearch]:
@@ -380,6 +397,8 @@ def _repeats(storage: BaseStorage, study: optuna.Study, file: SearchStudy) -> li
         theirs, seed = other.user_attrs, other.user_attrs.get("sampler_seed")
         same = all(theirs.get(key) == ours.get(key) for key in REPEATED)
         if seed is None or seed == ours.get("sampler_seed", seed) or not same:
+            continue
+        if differences(theirs.get("binding", {}), ours["binding"]):
             continue
         search = _load_study(storage, other.study_name, alone=True)
         assert isinstance(search, StoredSearch)

@@ -4,9 +4,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import WithJsonSchema, WrapValidator
+from pydantic import Field, WithJsonSchema, WrapValidator
 
-from hpo.study.fields import Table, Text, fault
+from hpo.study.fields import Table, Text, explained, fault
 from hpo.study.names import DATASETS, FORMS, label
 from hpo.text import quoted
 
@@ -18,13 +18,15 @@ class Source:
     """Where data come from.
 
     name: a known dataset, or the path of a file or folder. test: the file with the test part;
-    empty: the first file's own, or a part that is held out. label: the column with the labels;
-    empty: a usual name.
+    empty: the first file's own, or a part that is held out. label: the column with the labels, by
+    its name, or by its number in a file without a header; empty: a usual name. ignore: columns to
+    leave out.
     """
 
     name: str
     test: str = ""
-    label: str = ""
+    label: str | int = ""
+    ignore: tuple[str | int, ...] = ()
 
     @property
     def known(self) -> bool:
@@ -55,14 +57,20 @@ def fault_in(name: str) -> str | None:
     return f"must be one of {', '.join(DATASETS)}, or {FORMS}, got {quoted(name)}"
 
 
+Column = Annotated[str | int, explained("must be a name or a whole number")]
+_LISTED = explained("must be a list of names or whole numbers")
+
+
 class SourceTable(Table):
     """The user's own data. file: the path of an .npz, .csv or .parquet file, or of a folder with a
     folder of images for each class. test: another file with the test part. label: the column with
-    the labels."""
+    the labels: its name, or its number in a file without a header (-1: the last one). ignore:
+    columns to leave out."""
 
     file: Text
     test: Text = ""
-    label: Text = ""
+    label: Column = ""
+    ignore: Annotated[tuple[Column, ...], Field(strict=False), _LISTED] = ()
 
 
 def _read(value: Any, handler: Any) -> Source:
@@ -70,7 +78,7 @@ def _read(value: Any, handler: Any) -> Source:
         return value
     if isinstance(value, dict):
         table = handler(value)
-        source = Source(table.file, table.test, table.label)
+        source = Source(table.file, table.test, table.label, table.ignore)
     elif isinstance(value, str):
         source = Source(value)
     else:
@@ -81,12 +89,18 @@ def _read(value: Any, handler: Any) -> Source:
     return source
 
 
+_COLUMN = {"type": ["string", "integer"]}
 _SCHEMA = {
     "anyOf": [
         {"type": "string", "examples": list(DATASETS)},
         {
             "type": "object",
-            "properties": {key: {"type": "string"} for key in ("file", "test", "label")},
+            "properties": {
+                "file": {"type": "string"},
+                "test": {"type": "string"},
+                "label": _COLUMN,
+                "ignore": {"type": "array", "items": _COLUMN},
+            },
             "required": ["file"],
             "additionalProperties": False,
         },

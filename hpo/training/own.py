@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from hpo.data.datasets import input_shape
+from hpo.data.schema import input_shape
 from hpo.errors import InputError
 from hpo.study.config import Config, Seeds
 from hpo.study.names import OPTIMIZERS
@@ -81,6 +81,7 @@ class OwnNetwork:
     ) -> None:
         self.config, self.classes = config, classes
         self.shape = input_shape(shape, features)
+        self.rows = tuple(shape) if len(self.shape) == 3 else self.shape
         self.replicates = len(seeds)
         self.modules: list[nn.Module] = []
         with torch.random.fork_rng():
@@ -110,7 +111,10 @@ class OwnNetwork:
         return torch.stack(steps)
 
     def __call__(self, replicate: int, images: Tensor) -> Tensor:
-        answer: Tensor = self.modules[replicate](images.unflatten(1, self.shape))
+        inputs = images.unflatten(1, self.rows)
+        if len(self.rows) == 3:  # colours lie last in a row, and first in a module's input
+            inputs = inputs.movedim(3, 1).contiguous()
+        answer: Tensor = self.modules[replicate](inputs.reshape(-1, *self.shape))
         return answer
 
 

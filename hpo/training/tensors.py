@@ -5,7 +5,8 @@ from contextlib import contextmanager
 
 import torch
 
-from hpo.data.datasets import Dataset, Floats, Integers, split
+from hpo.data.datasets import Dataset, Integers, split
+from hpo.data.schema import Floats
 from hpo.errors import InputError
 from hpo.study.config import Seeds
 from hpo.training.train import Examples, Split

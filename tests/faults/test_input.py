@@ -25,8 +25,9 @@ from tally import FULL
 from tiny import SEARCH as TINY
 
 from hpo.data import datasets as data
+from hpo.data import inputs
+from hpo.data.schema import Schema
 from hpo.errors import InputError
-from hpo.model import images
 from hpo.study import file as study_file
 from hpo.study.config import Config
 
@@ -365,7 +366,7 @@ def test_damaged_datasets_are_read_or_refused(small_mnist, tmp_path, amount, tal
     )  # fmt: skip
 
 
-FORM = images.Form(784, (28, 28))
+SCHEMA = Schema(shape=(28, 28))
 
 
 @pytest.fixture(scope="module")
@@ -380,7 +381,7 @@ def best(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     config = Config(depth=1, width=8, activation="relu", optimizer="sgd", lr=0.1)
     network = Network(config, 784, 10, [torch.Generator()], torch.device("cpu"))
     about = {"name": "mnist-5k", "checksum": "x", "features": 784, "train": 3, "valid": 1}
-    said = tomli_w.dumps(describe_winner("study", 0, config, about))
+    said = tomli_w.dumps(describe_winner("study", 0, config, about, {}))
     return {"model.safetensors": _packed(network), "config.toml": said.encode()}
 
 
@@ -454,7 +455,7 @@ def test_damaged_networks_and_images_are_read_or_refused(best, folder, amount, t
         path.write_bytes(damaged(files[name], rng))
         started = time.monotonic()
         try:
-            saved.load(folder / "best") if name in best else images.read(path, FORM)
+            saved.load(folder / "best") if name in best else inputs.read([path], SCHEMA)
             outcomes["read"] += 1
         except InputError as error:
             outcomes["refused"] += 1

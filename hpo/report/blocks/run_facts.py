@@ -4,6 +4,7 @@ import shlex
 from collections import Counter
 from collections.abc import Sequence
 
+from hpo.data import card
 from hpo.language import t
 from hpo.report.blocks.page import Table
 from hpo.storage.results import StoredGrid, StoredSearch, StoredStudy
@@ -16,8 +17,16 @@ def run_table(study: StoredStudy, more: Sequence[list[str]] = ()) -> Table:
     states = ", ".join(f"{n} {state}" for state, n in counts.items()) or t("none yet")
     facts = [[t("Trials"), states], [t("Trained in"), trained_in(study)]]
     facts += _session_facts(study)
-    facts += [[t("Data checksum"), f"SHA-256 {study.data['checksum']}"], *more]
+    facts += [[t("Data checksum"), f"SHA-256 {study.data['checksum']}"], *_own_data(study), *more]
     return Table(headers=[t("What"), t("Value")], rows=facts)
+
+
+def _own_data(study: StoredStudy) -> list[list[str]]:
+    """Returns the data card of the user's own files; empty for a known dataset."""
+    if "about" not in study.data:
+        return []
+    notes = [[t("Note"), text] for text in card.warnings(study.data)]
+    return [[what, value] for what, value in card.rows(study.data)[:-1]] + notes
 
 
 def other_data(study: StoredGrid | StoredSearch) -> list[str]:

@@ -1,0 +1,398 @@
+"""The one reader of files: tables, pictures, .npz and IDX; nothing is unpickled.
+
+It gives values as they stand in the file. What they mean is the schema's matter.
+"""
+
+import csv
+import gzip
+import logging
+import math
+import re
+import struct
+import warnings
+import zipfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, cast
+
+import numpy as np
+from numpy.lib import format as npy
+
+from hpo.data.schema import Array, full
+from hpo.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from PIL.Image import Image
+
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # its exceptions tell the same
+
+TABLES = (".csv", ".csv.gz", ".parquet")
+PICTURES = (".png", ".jpg", ".jpeg", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
+FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM")  # as Pillow calls them
+GZIP, ZIP, IDX = b"\x1f\x8b", b"PK", b"\0\0"
+IDX_TYPES: dict[int, Any] = {8: np.dtype(np.uint8), 12: np.dtype(">i4")}
+MOST = 2**30  # numbers of an array; a damaged header announces any
+UNNAMED = re.compile(r"Unnamed: \d+(_level_\d+)?")
+MARK = "="  # before a label, or pandas would take "NA" as missing
+GAPS = ("", "?", "NA", "N/A", "NaN", "nan", "NULL", "null", "None")
+
+
+@contextmanager
+def told(path: Path, remedy: str) -> Iterator[None]:
+    """Turns what goes wrong while a file is read into an InputError that names it."""
+    try:
+        if path.exists() and not path.is_file():
+            raise OSError(0, "Is a directory" if path.is_dir() else "no regular file")
+        yield
+    except InputError as error:
+        given = str(error)
+        raise InputError(given if given.startswith(str(path)) else f"{path}: {given}") from error
+    except Exception as error:  # decoders raise of every kind where a file is damaged
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+        said = reason or type(error).__name__
+        raise InputError(f"{path}: cannot be read ({said}); {remedy}") from error
+
+
+def is_table(path: Path) -> bool:
+    return path.name.lower().endswith(TABLES)
+
+
+# --- tables ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableFile:
+    """A table of which only the beginning is read. first: the cells of its first row. second: how
+    many its second row has. stored: what a Parquet file holds; its first row is always a header.
+    index: the name of its index, if it has one."""
+
+    path: Path
+    first: tuple[str, ...]
+    second: int = 0
+    separator: str = ","
+    stored: "pd.DataFrame | None" = None
+    index: str = ""
+
+    def numbers(self) -> list[bool]:
+        """Returns which cells of the first row are numbers, as a header's are not."""
+        return [self.stored is None and is_number(cell) for cell in self.first]
+
+    def read(self, *, header: bool, label: int | None) -> "pd.DataFrame":
+        """Returns the rows; the columns are called 0, 1 and so on. header: whether the first row is
+        one. label: the column with the labels, which are read as text. Raises InputError if rows
+        are longer than the first one, or if the first row is a header and none was expected."""
+        import pandas as pd
+
+        places = range(len(self.first))
+        if self.stored is not None:
+            return self.stored.set_axis(places, axis=1)
+        if self.second > len(places):  # pandas would take the first column as the index
+            raise InputError(
+                f"its first line has {len(places)} fields, and the next one {self.second}; give "
+                "every column a name, and no separator at the end of a line"
+            )
+        try:
+            frame = pd.read_csv(
+                self.path, sep=self.separator, header=0 if header else None, names=list(places),
+                converters={} if label is None else {label: MARK.__add__}, skipinitialspace=True,
+                encoding="utf-8-sig", low_memory=False, **_exact(pd.__version__),
+            )  # fmt: skip
+        except pd.errors.EmptyDataError as error:
+            raise InputError("holds 0 rows; give some") from error
+        if label is not None and len(frame):
+            frame[label] = frame[label].str.removeprefix(MARK).str.strip()
+        return frame
+
+
+def _exact(version: str) -> dict[str, Any]:
+    """Returns the argument by which pandas reads numbers exactly; from 3.1 on it does so anyway."""
+    new = tuple(map(int, version.split(".")[:2])) >= (3, 1)
+    return {} if new else {"float_precision": "round_trip"}
+
+
+def open_table(path: Path) -> TableFile:
+    """Reads the first row of a CSV file, or a Parquet file."""
+    if path.name.lower().endswith(".parquet"):
+        return _open_parquet(path)
+    opener: Any = gzip.open if path.name.lower().endswith(".gz") else open
+    with opener(path, "rt", encoding="utf-8-sig", newline="") as lines:
+        start = next((line for line in lines if line.strip()), "")
+        separator = max(",;\t", key=start.count)
+        rest = (line for part in ((start,), lines) for line in part)
+        rows = csv.reader(rest, delimiter=separator, skipinitialspace=True)
+        first = next(rows, [])
+        second = next((len(row) for row in rows if row), 0)
+    if not first:
+        raise InputError("holds 0 rows; give some")
+    return TableFile(path=path, first=tuple(map(_name, first)), second=second, separator=separator)
+
+
+def _name(cell: str) -> str:
+    """Returns a column's name; empty for one that pandas made up."""
+    return "" if UNNAMED.fullmatch(cell.strip()) else cell.strip()
+
+
+def _open_parquet(path: Path) -> TableFile:
+    import pandas as pd
+
+    try:
+        frame = pd.read_parquet(path)
+    except ImportError as error:
+        raise InputError(
+            "reading Parquet needs pyarrow: pip install 'hpo-studies[parquet]'"
+        ) from error
+    index = ", ".join(str(name) for name in frame.index.names if name is not None)
+    names = tuple(_name(str(name)) for name in frame.columns)
+    return TableFile(path=path, first=names, stored=frame.reset_index(drop=True), index=index)
+
+
+def is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return cell not in GAPS
+
+
+def is_header(frame: "pd.DataFrame") -> bool:
+    """Whether the first row of a table that was read without a header is one: in some column it is
+    text, and all rows below are numbers."""
+    import pandas as pd
+
+    for name in frame:
+        column = frame[name]
+        if len(column) < 2 or column.dtype.kind in "iufb" or str(column.iloc[0]) in GAPS:
+            continue
+        below = pd.to_numeric(column.iloc[1:], errors="coerce")
+        if not is_number(str(column.iloc[0])) and below.notna().all():
+            return True
+    return False
+
+
+# --- pictures ----------------------------------------------------------------------------------
+
+
+def picture(file: Path | IO[bytes], ground: int = 0) -> Array:
+    """Returns a picture's pixels, upright: (height, width) if it is grey, else (height, width, 3).
+
+    They are bytes, uint16 where the file has 16 bits a pixel, or floats of 0 … 1. Transparent
+    pixels lie on `ground`, 0 (black) or 255. Of an animation, the first frame.
+    """
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        try:
+            with Image.open(file, formats=FORMATS) as image:
+                return _pixels(ImageOps.exif_transpose(image), ground)
+        except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+            raise InputError("is a picture of too many pixels; scale it down") from error
+        except UnidentifiedImageError as error:
+            raise InputError(
+                "is no file of images; give a PNG or other picture, an IDX file of images, or an "
+                ".npz of arrays"
+            ) from error
+
+
+def _pixels(image: "Image", ground: int) -> Array:
+    from PIL import Image
+
+    if image.mode == "F":
+        levels = np.array(image)
+        if not ((levels >= 0) & (levels <= 1)).all():
+            raise InputError("holds values that are not between 0 and 1; save it with 8 bits")
+        return levels
+    if image.mode.startswith("I"):
+        return _deep_grey(image, ground)
+    grey = image.mode in ("1", "L", "LA")
+    if image.has_transparency_data:
+        below = Image.new("RGBA", image.size, (ground, ground, ground, 255))
+        image = Image.alpha_composite(below, image.convert("RGBA"))
+    return np.array(image.convert("L" if grey else "RGB"))
+
+
+def _deep_grey(image: "Image", ground: int) -> Array:
+    """Reads 16 bits a pixel, which Pillow keeps in the modes I;16 and I."""
+    levels = np.array(image)
+    if levels.min() < 0 or levels.max() > 65_535:
+        raise InputError("is a picture of more than 16 bits a pixel; save it with 8 or 16")
+    grey = levels.astype(np.uint16)
+    grey[levels == image.info.get("transparency")] = 257 * ground
+    return grey
+
+
+def of_one_kind(pictures: Sequence[Array]) -> Array:
+    """Stacks pictures: with colours if one has them, with 16 bits if one has them. That changes no
+    brightness: 257 × 255 is 65,535."""
+    coloured = any(of.ndim == 3 for of in pictures)
+    kinds = {of.dtype for of in pictures}
+    stacked = np.stack([_coloured(of) if coloured else of for of in pictures])
+    if len(kinds) == 1:
+        return stacked
+    scaled = [_unit(of) for of in pictures] if any(k.kind == "f" for k in kinds) else [
+        of.astype(np.uint16) * (257 if of.dtype == np.uint8 else 1) for of in pictures
+    ]  # fmt: skip
+    return np.stack([_coloured(of) if coloured else of for of in scaled])
+
+
+def _coloured(grey: Array) -> Array:
+    return grey if grey.ndim == 3 else np.repeat(grey[:, :, None], 3, axis=2)
+
+
+def _unit(x: Array) -> Array:
+    return np.divide(x, full(x), dtype=np.float32)
+
+
+def fitted(pixels: Array, shape: Sequence[int]) -> Array:
+    """Returns a picture in another shape: in grey or in colours, resized with antialiasing."""
+    from PIL import Image
+
+    if pixels.ndim == 3 and len(shape) == 2:
+        pixels = np.array(Image.fromarray(pixels).convert("L"))
+    if pixels.ndim == 2 and len(shape) == 3:
+        pixels = _coloured(pixels)
+    if pixels.shape == tuple(shape):
+        return pixels
+    # Bilinear keeps within the bounds; Pillow widens it to all pixels that a new one covers.
+    size, method = (shape[1], shape[0]), Image.Resampling.BILINEAR
+    planes = [pixels] if pixels.ndim == 2 else list(np.moveaxis(pixels, 2, 0))
+    resized = [np.array(Image.fromarray(_unit(of)).resize(size, method)) for of in planes]
+    return resized[0] if len(shape) == 2 else np.stack(resized, axis=2)
+
+
+# --- IDX ---------------------------------------------------------------------------------------
+
+
+def idx_file(path: Path) -> Array:
+    """Reads an IDX file, gzipped or not."""
+    with path.open("rb") as file:
+        packed = file.read(2) == GZIP
+        file.seek(0)
+        return idx(cast(IO[bytes], gzip.open(file)) if packed else file)
+
+
+def idx(stream: IO[bytes]) -> Array:
+    """Reads an IDX file (http://yann.lecun.com/exdb/mnist, "file formats")."""
+    header = stream.read(4)
+    if not header.startswith(IDX) or len(header) < 4 or header[2] not in IDX_TYPES:
+        raise InputError("holds no IDX file of bytes or 32-bit integers; give one")
+    kind, sizes = IDX_TYPES[header[2]], stream.read(4 * header[3])
+    if len(sizes) < 4 * header[3]:
+        raise InputError("is cut off; give a whole IDX file")
+    shape = struct.unpack(f">{header[3]}I", sizes)
+    _check_count(shape)
+    held = math.prod(shape) * kind.itemsize
+    content = stream.read(held + 1)
+    if len(content) != held:
+        raise InputError(
+            f"does not hold the {shape[0] if shape else 0:,} examples that it announces; give a "
+            "whole file"
+        )
+    return np.frombuffer(content, kind).reshape(shape)
+
+
+def _check_count(shape: Sequence[int]) -> None:
+    if (announced := math.prod(shape)) > MOST:
+        raise InputError(f"announces {announced:,} numbers, the most is {MOST:,}; split it")
+
+
+# --- npz ---------------------------------------------------------------------------------------
+
+
+class Npz:
+    """The arrays of an .npz file. shapes: as their headers announce them, by name. An array is read
+    if its header agrees with the archive's."""
+
+    def __init__(self, archive: zipfile.ZipFile) -> None:
+        self.archive = archive
+        members = [info for info in archive.infolist() if info.filename.endswith(".npy")]
+        self.members = {info.filename.removesuffix(".npy"): info for info in members}
+        self.announced = {name: self._announced(info) for name, info in self.members.items()}
+        self.shapes = {name: shape for name, (shape, _, _) in self.announced.items()}
+
+    def _announced(self, info: zipfile.ZipInfo) -> tuple[tuple[int, ...], np.dtype[Any], int]:
+        """Returns the shape and dtype in an array's header, and the number of bytes after it."""
+        if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise InputError(
+                "is compressed in a way that numpy does not use; write it by numpy.savez"
+            )
+        with self.archive.open(info) as member:
+            version = npy.read_magic(member)
+            header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+            shape, _, dtype = header(member)
+            return shape, dtype, info.file_size - member.tell()
+
+    def read(self, name: str) -> Array:
+        """Returns an array. Raises InputError for Python objects and for a damaged one."""
+        shape, dtype, held = self.announced[name]
+        if dtype.hasobject:
+            raise InputError(
+                f"array {name!r} is of object: it holds Python objects, which are never unpickled; "
+                "save numbers or text"
+            )
+        _check_count(shape)
+        if math.prod(shape) * dtype.itemsize != held:
+            raise InputError(
+                f"array {name!r} is damaged: not as long as it announces; save it again"
+            )
+        with self.archive.open(self.members[name]) as member:
+            array: Array = npy.read_array(member, allow_pickle=False)
+        return array
+
+
+@contextmanager
+def open_npz(path: Path) -> Iterator[Npz]:
+    """Opens an .npz file."""
+    with path.open("rb") as file:
+        if not zipfile.is_zipfile(file):
+            raise InputError("is no .npz file or damaged; write it by numpy.savez")
+        with zipfile.ZipFile(file) as archive:
+            yield Npz(archive)
+
+
+def channels_last(x: Array) -> Array:
+    """Returns pictures (N, height, width) or (N, height, width, 3) of arrays that may have the
+    colours first, or one colour; other arrays as they are. Raises InputError where both the second
+    and the last dimension may be the colours."""
+    if x.ndim != 4:
+        return x
+    first, last = x.shape[1] in (1, 3), x.shape[3] in (1, 3)
+    if first and last and 3 in (x.shape[1], x.shape[3]):
+        raise InputError(
+            f"has pictures of shape {x.shape[1:]}, and the colours may be the first or the last "
+            "dimension; give (N, height, width) or (N, height, width, 3)"
+        )
+    x = np.ascontiguousarray(np.moveaxis(x, 1, 3)) if first and not last else x
+    return x[..., 0] if x.shape[3] == 1 else x
+
+
+def labels_of_array(y: Array) -> Array:
+    """Returns labels (N,) of an array: whole numbers or text."""
+    if y.dtype.kind not in "uifbUS":
+        raise InputError(f"labels are of {y.dtype.name}; give whole numbers or text")
+    y = y.ravel() if y.ndim == 2 and y.shape[1] == 1 else y
+    y = np.char.decode(y, "utf-8") if y.dtype.kind == "S" else y
+    return y.astype(np.int64) if y.dtype.kind == "b" else y
+
+
+def as_examples(x: Array, shape: Sequence[int]) -> Array | None:
+    """Returns an array as examples (n, *shape): of one example or many, flat or not, with the
+    colours first or last; None if it has another shape."""
+    size, features = len(shape), math.prod(shape)
+    if x.ndim in (size, size + 1) and x.shape[-size:] == tuple(shape):
+        return x.reshape(-1, *shape)
+    if x.ndim in (1, 2) and x.shape[-1] == features:
+        return x.reshape(-1, *shape)
+    if size < 2 or x.ndim not in (3, 4):
+        return None
+    many = x.reshape(-1, *x.shape[-3:])
+    grey = size == 2
+    if grey and many.shape[1:] in ((1, *shape), (*shape, 1)):
+        return many.reshape(-1, *shape)
+    if not grey and many.shape[1:] == (shape[2], shape[0], shape[1]):
+        return np.moveaxis(many, 1, 3)
+    return None

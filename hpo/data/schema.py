@@ -1,0 +1,222 @@
+"""The input schema: what the numbers of an example mean, and how they become what a network is fed.
+
+Training, test files, `hpo predict`, exports and `hpo.load` feed networks by the schema alone. It
+is made when data are read, stored with the study, and saved in `best/config.toml`.
+"""
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hpo.errors import InputError
+from hpo.text import quoted, shortened
+
+Array = NDArray[Any]
+Floats = NDArray[np.float32]
+# A number for all features, or one for each of them.
+Scale = float | tuple[float, ...]
+
+PART = 256  # examples that are normalized at a time
+DIGITS = tuple(map(str, range(10)))
+FAR = 10.0  # times the trained range: values further away are of another unit
+LIST = 20  # names that an error lists
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schema:
+    """What an example of a dataset is.
+
+    shape: of a picture (height, width) or (height, width, 3), colours last; of a row (features,).
+    classes: names of the labels 0, 1 and so on. codes: how files write the classes, where that is
+    not by these names. flat: whether square pictures were given as rows. mean and std: what the
+    features are normalized by. pixels: whether features are brightness, scaled to 0 … 1 before.
+    white: the value of white in a picture that is given in numbers; None: not known. low and high:
+    the range of the training part; None in older studies.
+
+    Of a table: columns: the names of the features in their order; empty for arrays. kinds: "int",
+    "float" or "bool" of each. header: whether the names stand in the file; without a header they
+    are the columns' positions. label: the column with the labels. left_out: further columns.
+    """
+
+    shape: tuple[int, ...] = ()
+    classes: tuple[str, ...] = DIGITS
+    codes: tuple[str, ...] = ()
+    mean: Scale = 0.0
+    std: Scale = 1.0
+    pixels: bool = True
+    white: float | None = None
+    low: Scale | None = None
+    high: Scale | None = None
+    columns: tuple[str, ...] = ()
+    kinds: tuple[str, ...] = ()
+    header: bool = True
+    label: str = ""
+    left_out: tuple[str, ...] = ()
+    flat: bool = False
+
+    @classmethod
+    def of(cls, data: Mapping[str, Any]) -> Self:
+        """Returns the schema that `as_dict` made. Older versions stored a part of it: without a
+        shape, inputs are square pictures if they can be."""
+        given = {f.name: data[f.name] for f in fields(cls) if data.get(f.name) is not None}
+        known: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in given.items()
+        }
+        features = data.get("features", 784)
+        known["shape"] = known.get("shape") or square(features) or (features,)
+        return cls(**known)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Returns what JSON and TOML can hold; empty fields are left out."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        plain = {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
+        kept = {k: v for k, v in plain.items() if v not in (None, [], "")}
+        return {"features": self.features, **kept}
+
+    @property
+    def features(self) -> int:
+        """Returns how many numbers an input has."""
+        return math.prod(self.shape)
+
+    @property
+    def is_picture(self) -> bool:
+        return is_picture(self.shape)
+
+    @property
+    def bound(self) -> dict[str, str]:
+        """Returns what a study is bound to of its input, in words, for an error that compares it
+        with another one."""
+        table = f": {_brief(self.columns)}" if self.columns else ""
+        kind = "pixels of 0 … 1" if self.pixels else "numbers"
+        shape = " × ".join(map(str, self.shape))
+        rows = f"rows of {self.features}, taken as " if self.flat else ""
+        scales = [s if isinstance(s, float) else _digest(s) for s in (self.mean, self.std)]
+        return {
+            "classes": _brief(self.classes),
+            "input": f"{rows}{shape} {kind}{table}",
+            "normalization": f"mean {scales[0]}, standard deviation {scales[1]}",
+        }
+
+    # --- feeding -------------------------------------------------------------------------------
+
+    def fed(self, x: Array) -> Floats:
+        """Returns examples (N, …), as in the data, as a network is fed: normalized, (N, features).
+        No other function does so."""
+        rows = x.reshape(len(x), -1)
+        if not self.pixels:
+            centred: Array = rows.astype(np.float64) - np.asarray(self.mean)
+            return np.asarray(centred / np.asarray(self.std), np.float32)
+        mean, std = np.float32(self.mean), np.float32(self.std)  # type: ignore[arg-type]
+        fed = np.empty(rows.shape, np.float32)  # in parts that fit the cache
+        for start in range(0, len(rows), PART):
+            part = fed[start : start + PART]
+            np.divide(rows[start : start + PART], full(rows), out=part, dtype=np.float32)
+            part -= mean
+            part /= std
+        return fed
+
+    def from_bytes(self, x: Array) -> Array:
+        """Returns pictures of bytes, 16 bits or 0 … 1 in the unit of the data. Raises InputError if
+        the network takes numbers of which none is known to be white."""
+        if self.pixels:
+            return x
+        if self.white is None:
+            raise InputError(
+                f"is a picture, and the network takes numbers from {self._range()}, of which none "
+                "is known to be white; give an .npz file with such numbers"
+            )
+        levels: Array = x.astype(np.float64) / (full(x) / self.white)
+        return levels
+
+    def inverted(self, x: Array) -> Array:
+        """Returns the negatives of pictures."""
+        white = full(x) if self.pixels else self.white
+        if white is None:
+            raise InputError("cannot be inverted: the network takes numbers and no brightness")
+        return np.asarray(white - x, x.dtype) if self.pixels else np.asarray(white - x)
+
+    def check_range(self, x: Array) -> None:
+        """Raises InputError for numbers (N, …) far outside the trained range: of another unit."""
+        if self.pixels:
+            if x.dtype.kind == "f" and not ((x >= 0) & (x <= 1)).all():  # nor is NaN
+                raise InputError(
+                    "holds values that are not between 0 and 1; give uint8 of 0 to 255, or floats "
+                    "of 0 to 1"
+                )
+            return
+        if self.low is None or self.high is None:
+            return
+        rows = x.reshape(len(x), -1)
+        low, high = np.asarray(self.low), np.asarray(self.high)
+        width = np.where(high > low, high - low, np.maximum(np.abs(low), 1.0))
+        far = (rows < low - FAR * width) | (rows > high + FAR * width)
+        if far.any():
+            row, place = (int(i) for i in np.argwhere(far)[0])
+            column = f", column {quoted(self.columns[place])}" if self.columns else ""
+            raise InputError(
+                f"{rows[row, place]:g} in row {row}{column} is far outside the trained range, "
+                f"{self._range(place)}; give values in the unit of the training data"
+            )
+        if self.white == 255 and rows.max() <= 1 and (rows != np.floor(rows)).any():
+            raise InputError(
+                "holds values of 0 to 1, and the network was trained on 0 to 255; multiply by 255"
+            )
+
+    def _range(self, place: int = 0) -> str:
+        low, high = (np.ravel(math.nan if v is None else v) for v in (self.low, self.high))
+        return f"{low[min(place, low.size - 1)]:g} to {high[min(place, high.size - 1)]:g}"
+
+
+def square(features: int) -> tuple[int, ...]:
+    """Returns the shape of a square picture of so many pixels; () if there is none."""
+    side = math.isqrt(features)
+    return (side, side) if side**2 == features and side > 1 else ()
+
+
+def is_picture(shape: Sequence[int]) -> bool:
+    """Whether features of this shape are a picture: (height, width), or with 3 colours."""
+    return len(shape) == 2 or (len(shape) == 3 and shape[2] == 3)
+
+
+def input_shape(shape: Sequence[int], features: int) -> tuple[int, ...]:
+    """Returns the shape of one input of the user's own module: (1, height, width) of a grey
+    picture, (3, height, width) of a coloured one, (features,) of a row."""
+    if len(shape) == 2:
+        return (1, *shape)
+    return (shape[2], *shape[:2]) if is_picture(shape) else (features,)
+
+
+def full(x: Array) -> np.float32:
+    """Returns the value of white: 255 or 65,535 of whole numbers, else 1."""
+    return np.float32(np.iinfo(x.dtype).max if x.dtype.kind == "u" else 1)
+
+
+def white_of(x: Array, shape: Sequence[int]) -> float | None:
+    """Returns which number is white in pictures (N, …) of numbers: 1 or 255; None if it cannot be
+    told, or for rows."""
+    low, high = float(x.min()), float(x.max())
+    if not is_picture(shape) or low < 0 or high > 255:
+        return None
+    return 1.0 if high <= 1 else 255.0 if high > 127 else None
+
+
+def brief_names(names: Sequence[str]) -> str:
+    """Returns names for an error, the first LIST of them."""
+    return shortened(", ".join(map(str, names[:LIST])), 300) + (" …" if len(names) > LIST else "")
+
+
+def _brief(names: Sequence[str]) -> str:
+    """Returns names, shortened; with a digest of all where not all are shown."""
+    text = ", ".join(names)
+    return text if len(text) <= 100 else f"{text[:80]} … ({len(names)}, {_digest(names)})"
+
+
+def _digest(values: Sequence[Any]) -> str:
+    """Returns the SHA-256 of a list, 16 digits of it."""
+    return hashlib.sha256(json.dumps(list(values)).encode()).hexdigest()[:16]
