@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from hpo.data import readers
 from hpo.data.readers import TableFile, told
 from hpo.data.schema import Array, Floats, Schema, brief_names
-from hpo.data.tables import LABELS, Part, check_names, check_values, frame_of, part_of
+from hpo.data.tables import LABELS, MNIST_PIXELS, Part, check_names, check_values, frame_of, part_of
 from hpo.errors import InputError
 from hpo.text import quoted
 
@@ -142,7 +142,7 @@ def _like_arrays(path: Path, schema: Schema) -> Part:
                 f"holds no array of shape (n, {schema.features}){square}, but "
                 f"{listed or 'no array'}; give one"
             )
-        parts = [_numberslike(archive.read(name), name, schema) for name in fit]
+        parts = [_in_unit(archive.read(name), name, schema) for name in fit]
         labels = [_labels_of(archive, name, len(x)) for name, x in zip(fit, parts, strict=True)]
         known = np.concatenate(labels) if all(map(len, labels)) else np.zeros(0, np.int64)
         return Part(x=np.concatenate(parts), y=known, where=str(path))
@@ -157,7 +157,7 @@ def _labels_of(archive: readers.Npz, name: str, rows: int) -> Array:
     return labels if labels.shape == (rows,) else np.zeros(0, np.int64)
 
 
-def _numberslike(x: Array, name: str, schema: Schema) -> Array:
+def _in_unit(x: Array, name: str, schema: Schema) -> Array:
     """Returns an array as examples in the unit of the data."""
     if x.dtype != np.uint8 and x.dtype.kind not in ("f" if schema.pixels else "fiub"):
         raise InputError(
@@ -191,7 +191,7 @@ def _like_table(path: Path, schema: Schema) -> Part:
         )
     check_names(columns[0])
     frame = frame_of(opened, header, columns[1])
-    part = part_of(frame, replace(schema, columns=columns[0], label=columns[1]), path)
+    part = part_of(frame, replace(schema, columns=columns[0], label=columns[1]), path, gaps=True)
     notes = ("its columns are taken in their order: the network knows no names",) if header else ()
     return _as_pixels(replace(part, notes=notes), schema)
 
@@ -201,6 +201,8 @@ def _positions(count: int, schema: Schema, wanted: int) -> tuple[tuple[str, ...]
     the features alone, or all columns of the training file, with or without the label."""
     there = tuple(map(str, range(count)))
     whole = wanted + len(schema.left_out) + 1
+    if not schema.columns and wanted == MNIST_PIXELS == count - 1:
+        return there[1:], there[0]
     if not schema.columns or count == wanted:
         return there, ""
     if count == whole:
@@ -229,7 +231,8 @@ def _named(opened: TableFile, schema: Schema) -> Part:
     further = [name or "(no name)" for name in names if name not in known]
     frame = opened.read(header=True, label=_place(names, schema.label))
     kept = frame[[names.index(name) for name in names if name in known]]
-    part = part_of(kept.set_axis([n for n in names if n in known], axis=1), schema, opened.path)
+    kept = kept.set_axis([n for n in names if n in known], axis=1)
+    part = part_of(kept, schema, opened.path, gaps=True)
     notes = (f"left out: {brief_names(further)}",) if further else ()
     return _as_pixels(replace(part, notes=notes), schema)
 

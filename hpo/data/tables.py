@@ -170,21 +170,22 @@ def frame_of(opened: TableFile, header: bool, label: str) -> "pd.DataFrame":
     return frame.set_axis(names, axis=1)
 
 
-def part_of(frame: "pd.DataFrame", schema: Schema, path: Path) -> Part:
-    """Returns the columns of the schema as numbers, and the labels if they are there."""
+def part_of(frame: "pd.DataFrame", schema: Schema, path: Path, *, gaps: bool = False) -> Part:
+    """Returns the columns of the schema as numbers, and the labels if they are there. gaps: whether
+    some labels may lack."""
     if not len(frame):
         raise InputError("holds 0 rows; give some")
     x = _numbers(frame, schema.columns)
-    labels: Any = {"y": _labels(frame[schema.label])} if schema.label in frame else {}
+    labels: Any = {"y": _labels(frame[schema.label], gaps=gaps)} if schema.label in frame else {}
     return Part(x=x, where=str(path), what="a value", **labels)
 
 
-def _labels(cells: "pd.Series") -> Array:
-    """Returns labels as they are written: whole numbers, or text."""
+def _labels(cells: "pd.Series", *, gaps: bool) -> Array:
+    """Returns labels as they are written: whole numbers, or text. gaps: whether some may lack."""
     if cells.dtype.kind in "iuf" and not cells.isna().any():
         return np.asarray(cells)
     text = cells.astype(object).where(cells.notna(), "").astype(str)
-    if (text == "").any():
+    if (text == "").any() and not gaps:
         row = int(np.flatnonzero(text == "")[0])
         raise InputError(f"column {quoted(cells.name)} has no label in row {row}; fill it in")
     if all(map(WHOLE.fullmatch, text)):
