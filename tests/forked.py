@@ -1,5 +1,5 @@
-"""The hpo command in forks of a process that has all modules loaded and has done nothing yet: a
-fork of the test's own would take over threads' locks, but no threads.
+"""The hpo command in forks of a process that has all modules loaded, torch included, and has done
+nothing yet: a fork of the test's own would take over threads' locks, but no threads.
 
 All runs of a test process share the server that their workers are forked from, which has torch.
 Both together make a run three times as fast as a new process. What concerns processes themselves
@@ -7,6 +7,7 @@ Both together make a run three times as fast as a new process. What concerns pro
 """
 
 import atexit
+import gc
 import json
 import os
 import signal
@@ -29,6 +30,7 @@ import hpo.watch.dashboard
 import hpo.watch.terminal  # noqa: F401
 from hpo import cli
 from hpo.data import download
+from hpo.process import collect_seldom
 from hpo.workers import server
 
 SECONDS = 10.0
@@ -66,6 +68,8 @@ def _server() -> subprocess.Popen[str]:
 def serve() -> None:
     """Answers a line each, until its input ends."""
     server.preload()
+    collect_seldom()  # as the command
+    gc.freeze()  # a collection in a fork would write to, and so copy, what it shares with this one
     for line in sys.stdin:
         arguments, folder, seconds, network, env = json.loads(line)
         print(

@@ -4,12 +4,13 @@ whose figures go into reports/faults.md."""
 import fcntl
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
 FULL = os.environ.get("HPO_FAULTS") == "full"
+ONLY_FULL = "only with HPO_FAULTS=full"
 TABLE = Path(__file__).parents[1] / "reports" / "faults.md"
 HEAD = """\
 # Faults injected, and what became of the studies
@@ -31,9 +32,17 @@ def amount() -> Callable[[int, int], int]:
 
 @pytest.fixture
 def full() -> None:
-    """Leaves a test out of the suite, for the sake of its five minutes."""
+    """Leaves a test out of the suite, because it takes long."""
     if not FULL:
-        pytest.skip("only with HPO_FAULTS=full")
+        pytest.skip(ONLY_FULL)
+
+
+def leave_out(tests: Sequence[pytest.Item]) -> None:
+    """Marks the tests that use the fixture `full`, so that they are skipped before the servers of
+    their other fixtures start."""
+    for test in tests:
+        if not FULL and "full" in getattr(test, "fixturenames", ()):
+            test.add_marker(pytest.mark.skip(reason=ONLY_FULL))
 
 
 @pytest.fixture

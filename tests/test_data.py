@@ -18,9 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torchvision
 from conftest import IdxFiles
-from torchvision.transforms import Compose, Normalize, ToTensor
 
 from hpo.data import catalog, download
 from hpo.data import datasets as data
@@ -44,6 +42,8 @@ def fault_of(name: str, folder: Path) -> str:
 
 
 def as_torchvision_makes_them(images: np.ndarray, mean: float, deviation: float) -> np.ndarray:
+    from torchvision.transforms import Compose, Normalize, ToTensor
+
     transform = Compose([ToTensor(), Normalize((mean,), (deviation,))])
     return np.stack([transform(image).numpy().ravel() for image in images])
 
@@ -320,6 +320,8 @@ def resources_of(idx: catalog.IdxDataset) -> list[tuple[str, str]]:
 def mirrors(monkeypatch: pytest.MonkeyPatch, small_mnist: IdxFiles) -> Callable[..., None]:
     """Points torchvision's classes to other servers and to the small files' checksums."""
 
+    import torchvision
+
     def point(*urls: str) -> None:
         for name in ("mnist", "fashion-mnist"):
             idx = data.loader(name)
@@ -403,6 +405,8 @@ def md5(content: bytes) -> str:
 def test_qmnist_is_downloaded_checked_and_its_first_column_is_the_class(
     tmp_path: Path, small_mnist: IdxFiles, monkeypatch: pytest.MonkeyPatch
 ):
+    import torchvision
+
     server, parts = tmp_path / "server", {}
     server.mkdir()
     small = small_mnist
@@ -435,6 +439,8 @@ def test_qmnist_is_downloaded_checked_and_its_first_column_is_the_class(
 def test_emnist_is_downloaded_as_one_archive_and_stands_upright(
     tmp_path: Path, small_mnist: IdxFiles, monkeypatch: pytest.MonkeyPatch, part: str, first: int
 ):
+    import torchvision
+
     small, server = small_mnist, tmp_path / "server"
     server.mkdir()
     with zipfile.ZipFile(server / "gzip.zip", "w") as archive:
@@ -540,6 +546,8 @@ def test_missing_names_all_files_where_the_folder_may_not_be_looked_into(
 
 
 def test_torchvision_still_publishes_the_checksums_of_the_table():
+    import torchvision
+
     for idx in (catalog.MNIST, catalog.FASHION_MNIST, catalog.KMNIST):
         published = getattr(torchvision.datasets, idx.torchvision).resources
         assert published == resources_of(idx)

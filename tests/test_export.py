@@ -8,15 +8,11 @@ import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
-import nbformat
 import numpy as np
-import onnxruntime
 import pandas as pd
 import pytest
 import torch
 from conftest import Ended
-from nbclient import NotebookClient
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import hpo as api
 from hpo import session
@@ -58,6 +54,8 @@ def test_tables_are_those_of_the_report(hpo: Callable, ended: Path, kind: str):
 
 
 def test_tensorboard_gets_every_trials_curve_once(hpo: Callable, ended: Path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
     export(hpo, "--to", "tensorboard")
     folder = ended / "exports/tiny/tensorboard"
     trials = pd.read_csv(ended / "reports/tiny/trials.csv")
@@ -112,6 +110,8 @@ def test_a_package_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.slow
 def test_onnx_and_torch_export_give_the_winners_probabilities(hpo: Callable, ended: Path):
+    import onnxruntime
+
     for kind, name in (("onnx", "winner.onnx"), ("torch-export", "winner.pt2")):
         out = export(hpo, "--to", kind)
         assert out.strip() == f"exported: exports/tiny/{name}"
@@ -236,6 +236,9 @@ def test_a_slip_from_python_is_an_input_error(tmp_path: Path, monkeypatch: pytes
 
 @pytest.mark.slow
 def test_the_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    import nbformat
+    from nbclient import NotebookClient
+
     for name in ("HPO_STORAGE", "HPO_DATA_DIR", "HPO_ARTIFACTS"):
         monkeypatch.delenv(name, raising=False)
     notebook = nbformat.read(NOTEBOOK, as_version=4)

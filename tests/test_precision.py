@@ -5,8 +5,6 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
-from statsmodels.formula.api import ols
-from statsmodels.stats.anova import anova_lm
 
 from hpo.analysis.components import IMAGES, crossed, factorial
 from hpo.analysis.precision import beats, mean_squares, precision
@@ -22,6 +20,9 @@ def right(rng: np.random.Generator, seeds: int, images: int) -> np.ndarray:
 
 
 def test_mean_squares_are_those_of_an_analysis_of_variance():
+    from statsmodels.formula.api import ols
+    from statsmodels.stats.anova import anova_lm
+
     y = np.random.default_rng(0).normal(0, 1, (4, 6))
     seeds, images = np.meshgrid(range(4), range(6), indexing="ij")
     table = pd.DataFrame({"y": y.ravel(), "seed": seeds.ravel(), "image": images.ravel()})
@@ -147,6 +148,9 @@ def test_runs_that_differ_by_their_few_images_alone_are_said_to():
 
 
 def test_a_factorial_is_split_as_an_analysis_of_variance_splits_it():
+    from statsmodels.formula.api import ols
+    from statsmodels.stats.anova import anova_lm
+
     rng = np.random.default_rng(7)
     table = rng.normal(0, 1, (2, 3, 2))
     found = {c.of: c for c in factorial(np.array([table, table]), ("a", "b", "c"))}

@@ -17,6 +17,7 @@ import optuna
 import pytest
 import sqlalchemy
 import torch
+from conftest import Postgres
 from forked import check, command
 from hypothesis import given
 from hypothesis import strategies as st
@@ -238,9 +239,8 @@ def words_in(engine: sqlalchemy.Engine) -> str:
 
 
 @pytest.fixture
-def guarded(full, request: pytest.FixtureRequest) -> Iterator[sqlalchemy.URL]:
+def guarded(postgres: Postgres) -> Iterator[sqlalchemy.URL]:
     """A database that is not opened without the password."""
-    postgres = request.getfixturevalue("postgres")  # not started where the test is left out
     url = sqlalchemy.make_url(postgres("secrets"))
     access = postgres.server.pgdata / "pg_hba.conf"
     rules = access.read_text()
