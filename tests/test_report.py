@@ -4,16 +4,21 @@ import dataclasses
 import json
 import os
 import re
+import sqlite3
 import sys
 import xml.etree.ElementTree as ET
+from contextlib import closing
+from functools import cache
 from html.parser import HTMLParser
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import optuna
 import pandas as pd
 import pytest
+from optuna.storages import BaseStorage
 from optuna.trial import TrialState, create_trial
 
 from hpo.errors import InputError
@@ -39,14 +44,41 @@ ACCURACY = {"deeper": 0.11, "adam": 0.15, "lr-1.0": 0.1, "relu": 0.966, "wider":
 
 
 def store(folder: Path, seeds: int = 3, name: str = "grid-report", **changes) -> results.StoredGrid:
-    """A stored study with made-up results, as the runner would have left it."""
+    """A stored study with made-up results, as the runner would have left it. The trials of each
+    file, number of seeds and size of data are made once, and their database is copied."""
     file = study_file.load(changes.pop("file", "grid-report"))
     assert isinstance(file, study_file.GridStudy)
-    storage = open_storage(f"sqlite:///{folder / 'hpo.db'}")
-    study = optuna.create_study(storage=storage, study_name=name, direction="maximize")
     data = {"name": "mnist", "checksum": "0" * 64, "train": 48000, "valid": 12000, "test": 10000}
-    study.set_user_attr("data", {**data, **changes.get("data", {})})
+    data |= changes.get("data", {})
+    made, database = (json.dumps(file.raw, sort_keys=True), seeds, name), folder / "hpo.db"
+    if database.exists():
+        _add(open_storage(f"sqlite:///{database}"), file, seeds, name, data)
+    else:
+        database.write_bytes(_made(*made, data["valid"], data["test"]))
+    storage = open_storage(f"sqlite:///{database}")
+    study = optuna.load_study(storage=storage, study_name=name)
+    study.set_user_attr("data", data)
     study.set_user_attr("study_file", {**file.raw, **changes.get("raw", {})})
+    return results.load_study(storage, name)
+
+
+@cache
+def _made(text: str, seeds: int, name: str, valid: int, test: int) -> bytes:
+    """An SQLite database that holds the trials of a study file."""
+    file = study_file.parse(json.loads(text), name, name)
+    assert isinstance(file, study_file.GridStudy)
+    with TemporaryDirectory() as folder:
+        storage = open_storage(f"sqlite:///{folder}/hpo.db")
+        _add(storage, file, seeds, name, {"valid": valid, "test": test})
+        storage.engine.dispose()
+        with closing(sqlite3.connect(f"{folder}/hpo.db")) as connection:
+            return connection.serialize()
+
+
+def _add(
+    storage: BaseStorage, file: study_file.GridStudy, seeds: int, name: str, data: dict[str, Any]
+) -> None:
+    study = optuna.create_study(storage=storage, study_name=name, direction="maximize")
     study.set_user_attr("seeds", seeds)
     rng, images = np.random.default_rng(0), np.random.default_rng(1)
     ranges = distributions([cell.config for cell in file.cells])
@@ -69,10 +101,9 @@ def store(folder: Path, seeds: int = 3, name: str = "grid-report", **changes) ->
                     params={key: values[key] for key in ranges},
                     distributions=ranges,
                     user_attrs=attributes,
-                    system_attrs={"right": bits(images, accuracy, study.user_attrs["data"])},
+                    system_attrs={"right": bits(images, accuracy, data)},
                 )
             )
-    return results.load_study(storage, name)
 
 
 def bits(rng: np.random.Generator, accuracy: float, data: dict[str, Any]) -> dict[str, str]:
