@@ -7,6 +7,7 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
+from in_process import markdown
 from test_report import store
 
 from hpo.analysis import claims as judged
@@ -151,7 +152,7 @@ def test_few_seeds_or_none_leave_everything_unresolved_and_say_why(tmp_path, see
     said = [basis.sentence(study, of) for of in found]
     reason = ("cannot be tested", "does not tell what others would give", "do not decide")[seeds]
     assert any(reason in sentence for sentence in said)
-    report.write(study, tmp_path / "out")
+    assert reason in markdown(study, tmp_path)
 
 
 def test_a_cell_whose_trials_all_failed_leaves_its_claims_unresolved(tmp_path):
@@ -171,7 +172,7 @@ def test_seeds_that_differ_in_nothing_divide_by_nothing(tmp_path):
     frame = study.trials.copy()
     frame[["test_accuracy", "test_loss", "train_seconds"]] = [0.5, 1.0, 2.0]
     alike = dataclasses.replace(study, trials=frame)
-    report.write(alike, tmp_path / "out")
+    assert "The seeds do not differ" in markdown(alike, tmp_path)
     of = next(
         of for of in judged.claim_verdicts(alike) if "The wider network is more" in of.claim.says
     )

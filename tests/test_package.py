@@ -38,6 +38,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return target
 
 
+@pytest.mark.slow
 def test_installed_wheel_runs_its_studies_by_name_away_from_the_checkout(
     installed: Path, tmp_path: Path
 ):
@@ -54,6 +55,7 @@ def test_installed_wheel_runs_its_studies_by_name_away_from_the_checkout(
     ]
 
 
+@pytest.mark.slow
 def test_wheel_holds_every_module_template_and_study_file(installed: Path):
     sources = [p for p in PACKAGE.rglob("*") if p.is_file() and "__pycache__" not in p.parts]
     assert sources

@@ -7,11 +7,13 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
 import optuna
 import pytest
+from in_process import InProcessPool, opened
 from scenes import alive, children, wait_for
 from tiny import tiny_dataset
 
@@ -62,14 +64,16 @@ def written(folder: Path, text: str) -> study_file.GridStudy:
 
 
 def run(file: study_file.GridStudy, folder: Path, **changes) -> results.StoredGrid:
-    """Runs a grid on the tiny dataset in this process and reads it back."""
-    storage = open_storage(f"sqlite:///{folder / 'hpo.db'}")
+    """Runs a grid on the tiny dataset, without worker processes unless `make_pool` is given, and
+    reads it back."""
+    storage = opened(folder)
     run = runner.Run(
         dataset=changes.pop("dataset", None) or tiny_dataset(),
         storage=storage,
         workers=changes.pop("workers", 2),
         device="cpu",
         provenance=provenance.collect("hpo test"),
+        make_pool=changes.pop("make_pool", InProcessPool),
     )
     settings = {"name": "quick", **changes}
     settings["seeds"] = range(settings.get("seeds", file.seeds))
@@ -87,7 +91,7 @@ def completed(study: results.StoredGrid) -> Counter:
 
 
 def test_a_grid_trains_every_cell_with_every_seed(quick, tmp_path):
-    study = run(quick, tmp_path)
+    study = run(quick, tmp_path, make_pool=LocalPool)
     cells = [cell.name for cell in quick.cells]
     assert completed(study) == Counter({(cell, seed): 1 for cell in cells for seed in range(3)})
     assert states(study) == {"COMPLETE": 9}
@@ -118,10 +122,10 @@ def test_the_last_training_gets_the_cores_of_idle_workers(tmp_path, monkeypatch)
         send(self, worker, count)
 
     monkeypatch.setattr(LocalPool, "_set_cores", spied)
-    run(written(tmp_path, text), tmp_path, seeds=1, workers=3)
+    run(written(tmp_path, text), tmp_path, seeds=1, workers=3, make_pool=LocalPool)
     assert max(given) == 3
     given.clear()
-    run(written(tmp_path, text), tmp_path, seeds=2, workers=1)
+    run(written(tmp_path, text), tmp_path, seeds=2, workers=1, make_pool=LocalPool)
     assert max(given) == 1
 
 
@@ -130,7 +134,7 @@ def test_curves_do_not_depend_on_the_number_of_workers(quick, tmp_path):
     for workers in (1, 2, 3):
         folder = tmp_path / str(workers)
         folder.mkdir()
-        texts.append(run(quick, folder, workers=workers).curves.to_csv())
+        texts.append(run(quick, folder, workers=workers, make_pool=LocalPool).curves.to_csv())
     assert texts[0] == texts[1] == texts[2]
 
 
@@ -204,13 +208,12 @@ def test_a_study_of_somebody_else_is_left_alone(quick, tmp_path):
     assert [t.state.name for t in theirs.trials] == ["RUNNING"]
 
 
-def test_a_device_that_is_not_there_costs_no_stored_trial(quick, tmp_path):
+def test_a_device_that_is_not_there_costs_no_stored_trial(quick, tmp_path, hpo):
     (tmp_path / "hpo.db").unlink(missing_ok=True)
     study = run(quick, tmp_path, seeds=1)
-    command = [*HPO, "run", "quick.toml", "--fresh", "--yes", "--device", "mps"]
-    answer = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
-    assert answer.returncode == 2
-    assert answer.stderr.startswith("hpo: --device: device 'mps': not usable here; this machine")
+    answer = hpo("run", "quick.toml", "--fresh", "--yes", "--device", "mps")
+    assert answer.code == 2
+    assert answer.err.startswith("hpo: --device: device 'mps': not usable here; this machine")
     storage = open_storage(f"sqlite:///{tmp_path / 'hpo.db'}")
     assert len(results.load_study(storage, "quick").trials) == len(study.trials) == 3
 
@@ -218,7 +221,7 @@ def test_a_device_that_is_not_there_costs_no_stored_trial(quick, tmp_path):
 def test_a_timeout_starts_nothing_more_and_stops_what_runs(tmp_path):
     started = time.monotonic()
     endless = QUICK.replace("epochs = 2", "epochs = 9000")
-    study = run(written(tmp_path, endless), tmp_path, timeout=1.0)
+    study = run(written(tmp_path, endless), tmp_path, timeout=1.0, make_pool=LocalPool)
     assert time.monotonic() - started < 20
     assert "RUNNING" not in states(study)
     assert sum(states(study).values()) < 9
@@ -271,12 +274,11 @@ def finish(process: subprocess.Popen) -> str:
     return output
 
 
-def resume_and_check(folder: Path) -> None:
+def resume_and_check(folder: Path, hpo: Callable) -> None:
     """The same command to the end: everything there once, nothing left running."""
     before, there = complete_in(folder), len(trials_in(folder))
-    process = start(folder)
-    output = finish(process)
-    assert process.returncode == 0, output
+    answer = hpo("run", "long.toml")
+    assert answer.code == 0, answer.err
     trials = trials_in(folder)
     complete = [t for t in trials if t.state.name == "COMPLETE"]
     assert before <= {t.number for t in complete}
@@ -286,26 +288,17 @@ def resume_and_check(folder: Path) -> None:
     assert not [t for t in trials if t.state.name in ("RUNNING", "WAITING")]
 
 
-def test_another_process_sees_epochs_while_the_study_runs(tmp_path):
+def test_ctrl_c_stops_training_keeps_what_is_finished_and_writes_the_report(tmp_path, hpo):
+    """And another process sees epochs while the study runs."""
     process = start(tmp_path)
-    try:
-        running = wait_for(
-            lambda: [
-                t
-                for t in trials_in(tmp_path)
-                if t.intermediate_values and not t.state.is_finished()
-            ]
-        )
-        assert running[0].state == optuna.trial.TrialState.RUNNING
-        first = epochs_in(tmp_path)
-        wait_for(lambda: epochs_in(tmp_path) > first)
-    finally:
-        os.killpg(process.pid, signal.SIGKILL)
-        finish(process)
-
-
-def test_ctrl_c_stops_training_keeps_what_is_finished_and_writes_the_report(tmp_path):
-    process = start(tmp_path)
+    running = wait_for(
+        lambda: [
+            t for t in trials_in(tmp_path) if t.intermediate_values and not t.state.is_finished()
+        ]
+    )
+    assert running[0].state == optuna.trial.TrialState.RUNNING
+    first = epochs_in(tmp_path)
+    wait_for(lambda: epochs_in(tmp_path) > first)
     wait_for(lambda: {"COMPLETE", "RUNNING"} <= states_in(tmp_path))
     finished = complete_in(tmp_path)
     family = children(process.pid)
@@ -319,7 +312,7 @@ def test_ctrl_c_stops_training_keeps_what_is_finished_and_writes_the_report(tmp_
     assert "Traceback" not in output
     assert (tmp_path / "reports/long/index.html").is_file()
     assert not [t for t in trials_in(tmp_path) if t.state.name == "RUNNING"]
-    resume_and_check(tmp_path)
+    resume_and_check(tmp_path, hpo)
 
 
 def test_a_trial_whose_worker_dies_three_times_fails_with_the_reason(quick, tmp_path, monkeypatch):
@@ -335,7 +328,7 @@ def test_a_trial_whose_worker_dies_three_times_fails_with_the_reason(quick, tmp_
 
     monkeypatch.setattr(LocalPool, "start", start_and_kill)
     monkeypatch.setattr(plan, "STACKED_PARAMETERS", 1000)  # "wide" alone is not stacked
-    study = run(quick, tmp_path)
+    study = run(quick, tmp_path, make_pool=LocalPool)
     assert states(study) == {"COMPLETE": 6, "FAIL": 3}
     assert set(tasks.values()) == {loop.ATTEMPTS}
     failed = study.trials[study.trials["state"] == "FAIL"]
@@ -350,4 +343,4 @@ def test_workers_that_are_not_there_yet_are_waited_for(quick, tmp_path, monkeypa
         return look(self) if looks["n"] % 3 == 0 else []
 
     monkeypatch.setattr(LocalPool, "idle", property(late))
-    assert states(run(quick, tmp_path)) == {"COMPLETE": 9}
+    assert states(run(quick, tmp_path, make_pool=LocalPool)) == {"COMPLETE": 9}

@@ -13,6 +13,7 @@ import numpy as np
 import optuna
 import pandas as pd
 import pytest
+from in_process import InProcessPool, markdown, opened
 from optuna.trial import TrialState
 from tiny import tiny_dataset
 
@@ -29,12 +30,12 @@ from hpo.runs.search import FAILURES_IN_A_ROW, SearchPlan
 from hpo.runs.study import binding, clean_up, open_study
 from hpo.storage import results
 from hpo.storage import trial as record
-from hpo.storage.open import open_storage
 from hpo.study import file as study_file
 from hpo.study import finalists
 from hpo.study.names import PRUNERS, SAMPLERS
 from hpo.study.space import draw, parse_domain, suggest
 from hpo.workers import messages
+from hpo.workers.pool import LocalPool
 
 SEARCH = """
 title = "Tiny"
@@ -67,18 +68,15 @@ def written(folder: Path, text: str = SEARCH) -> study_file.SearchStudy:
     return loaded
 
 
-def storage_in(folder: Path):
-    return open_storage(f"sqlite:///{folder / 'hpo.db'}")
-
-
 def run(file: study_file.SearchStudy, folder: Path, **changes) -> End:
-    """Runs a search on the tiny dataset in this process."""
+    """Runs a search on the tiny dataset, without worker processes unless `make_pool` is given."""
     run = runner.Run(
         dataset=changes.pop("dataset", None) or tiny_dataset(),
-        storage=storage_in(folder),
+        storage=opened(folder),
         workers=2,
         device="cpu",
         provenance=provenance.collect("hpo test"),
+        make_pool=changes.pop("make_pool", InProcessPool),
     )
     if "n_trials" in changes:
         file = dataclasses.replace(file, n_trials=changes.pop("n_trials"))
@@ -87,7 +85,7 @@ def run(file: study_file.SearchStudy, folder: Path, **changes) -> End:
 
 
 def stored(folder: Path, name: str = "tiny") -> results.StoredSearch:
-    found = results.load_study(storage_in(folder), name)
+    found = results.load_study(opened(folder), name)
     assert isinstance(found, results.StoredSearch)
     return found
 
@@ -100,7 +98,7 @@ def states(study: results.StoredStudy) -> dict[str, int]:
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a search that ran to its end."""
     folder = tmp_path_factory.mktemp("whole")
-    assert run(written(folder), folder) is End.COMPLETE
+    assert run(written(folder), folder, make_pool=LocalPool) is End.COMPLETE
     return folder
 
 
@@ -212,14 +210,14 @@ def test_finalists_resume_and_new_ones_join_them(tmp_path):
 def test_finalists_of_another_search_of_that_name_are_not_taken_for_its_own(tmp_path):
     file = written(tmp_path)
     run(file, tmp_path, n_trials=3)
-    optuna.delete_study(study_name="tiny", storage=storage_in(tmp_path))
+    optuna.delete_study(study_name="tiny", storage=opened(tmp_path))
     with pytest.raises(InputError, match="has the finalists of another search"):
         run(file, tmp_path, n_trials=3)
 
 
 def test_a_kill_while_the_finalists_begin_keeps_nobody_from_going_on(tmp_path):
     file = written(tmp_path)
-    optuna.create_study(storage=storage_in(tmp_path), study_name="tiny.finalists")
+    optuna.create_study(storage=opened(tmp_path), study_name="tiny.finalists")
     run(file, tmp_path, n_trials=3)
     assert stored(tmp_path).winner is not None
 
@@ -227,12 +225,12 @@ def test_a_kill_while_the_finalists_begin_keeps_nobody_from_going_on(tmp_path):
 def test_a_study_of_which_nothing_is_run_yet_is_said_to_be_so(tmp_path):
     file = written(tmp_path)
     run(file, tmp_path, n_trials=1)
-    begun = optuna.load_study(storage=storage_in(tmp_path), study_name="tiny")
-    half = optuna.create_study(storage=storage_in(tmp_path), study_name="half")
+    begun = optuna.load_study(storage=opened(tmp_path), study_name="tiny")
+    half = optuna.create_study(storage=opened(tmp_path), study_name="half")
     for key in ("study_file", "data", "binding"):
         half.set_user_attr(key, begun.user_attrs[key])
     with pytest.raises(InputError, match="was created but not run yet"):
-        results.load_study(storage_in(tmp_path), "half")
+        results.load_study(opened(tmp_path), "half")
 
 
 def test_a_winner_is_named_when_all_finalists_are_trained_and_not_before(whole, tmp_path):
@@ -254,19 +252,18 @@ def test_every_hyperparameter_may_be_searched_and_comes_to_the_report(tmp_path):
     text += "momentum = { low = 0.1, high = 0.9, step = 0.2 }\nnesterov = [true, false]\n"
     run(written(tmp_path, text), tmp_path, n_trials=5)
     study = stored(tmp_path)
-    folder = report.write(study, tmp_path / "report").parent
+    importance = report.figures(study, tmp_path / "report")["importance"].svg
     assert study.trials[["weight_decay", "momentum", "nesterov"]].notna().all(axis=None)
     for name in ("weight_decay", "momentum", "nesterov", "epochs"):
-        assert name in (folder / "figures/importance.svg").read_text()
+        assert name in importance
 
 
 def test_a_report_offers_the_saved_winner_only_where_it_is_this_one(whole, tmp_path):
     study = stored(whole)
-    there = report.write(study, whole)
-    assert "load_file" in there.read_text()
-    elsewhere = report.write(study, tmp_path / "report")
-    assert "load_file" not in elsewhere.read_text()
-    assert "the same command trains and saves it" in elsewhere.read_text()
+    assert "load_file" in markdown(study, whole)
+    elsewhere = markdown(study, tmp_path / "report")
+    assert "load_file" not in elsewhere
+    assert "the same command trains and saves it" in elsewhere
 
 
 def test_a_stepped_range_never_steps_over_its_end(tmp_path):
@@ -288,7 +285,7 @@ def test_out_of_memory_fails_a_trial_and_divergence_ends_one_and_the_search_goes
     text = FINITE.replace("depth = { low = 1, high = 2 }", "depth = 3")
     text = text.replace("width = 8", "width = [8, 65536]").replace("[0.1, 0.3]", "[0.1, 1e6]")
     text = text.replace('["relu", "tanh"]', '"relu"').replace('["sgd", "adam"]', '"sgd"')
-    assert run(written(tmp_path, text), tmp_path) is End.COMPLETE
+    assert run(written(tmp_path, text), tmp_path, make_pool=LocalPool) is End.COMPLETE
     study = stored(tmp_path)
     assert states(study) == {"COMPLETE": 2, "FAIL": 2}
     failed = study.trials[study.trials["state"] == "FAIL"]
@@ -307,7 +304,7 @@ def test_out_of_memory_fails_a_trial_and_divergence_ends_one_and_the_search_goes
 
 
 def search_plan(folder: Path, text: str, n_trials: int = 10_000) -> SearchPlan:
-    file, storage, dataset = written(folder, text), storage_in(folder), tiny_dataset()
+    file, storage, dataset = written(folder, text), opened(folder), tiny_dataset()
     file = dataclasses.replace(file, n_trials=n_trials)
     study = open_study(storage, file, dataset, "tiny", binding(file, dataset))
     clean_up(study)
@@ -495,14 +492,14 @@ def test_a_space_without_a_choice_is_an_error(tmp_path):
 
 
 def test_seconds_in_the_file_are_a_budget_of_all_runs(tmp_path):
-    file = written(tmp_path, SEARCH.replace("n_trials = 12", "n_trials = 100000\ntimeout = 5"))
+    file = written(tmp_path, SEARCH.replace("n_trials = 12", "n_trials = 100000\ntimeout = 1"))
     assert run(file, tmp_path) is End.OUT_OF_TIME
     before = stored(tmp_path)
-    assert 5 <= sum(session["seconds"] for session in before.sessions) < 15
+    assert 1 <= sum(session["seconds"] for session in before.sessions) < 10
     assert before.winner is not None
     [*_, sentence] = search_report.lead(before)
     counted = f"after {len(before.ended)} of 100000 trials."
-    assert sentence == f"Its time limit of 5 s ended the search, {counted}"
+    assert sentence == f"Its time limit of 1 s ended the search, {counted}"
     assert run(file, tmp_path) is End.COMPLETE
     assert len(stored(tmp_path).trials) == len(before.trials)
 

@@ -12,18 +12,23 @@ from types import SimpleNamespace
 import optuna
 import pandas as pd
 import pytest
+from in_process import InProcessPool, markdown, opened
 from optuna.trial import TrialState
 from optuna_dashboard import get_note
 from tiny import tiny_dataset
 
+from hpo.data.datasets import load
 from hpo.errors import InputError
 from hpo.report.search_tables import network_columns
+from hpo.report.write import figures
+from hpo.runs import provenance, runner
 from hpo.runs.forecast import Candidate
 from hpo.runs.loop import Loop
 from hpo.runs.plan import EarlyStop, Job
 from hpo.runs.progress import Progress
 from hpo.runs.samplers import check_together
 from hpo.runs.search import SearchPlan, front, spread
+from hpo.storage.results import StoredSearch, load_study
 from hpo.study.config import SEED, Config, Seeds
 from hpo.study.file import SearchStudy, parse
 from hpo.study.metrics import METRICS
@@ -46,8 +51,9 @@ HEAD = 'dataset = "wine"\n[search]\nn_trials = 6\n'
 
 
 @pytest.fixture
-def run(hpo: Callable, tmp_path: Path) -> Callable[..., str]:
-    """run(head, options …) runs the study file mine.toml, and returns its report."""
+def command(hpo: Callable, tmp_path: Path) -> Callable[..., str]:
+    """command(head, options …) gives the study file mine.toml to `hpo run`, and returns its
+    report."""
 
     def run(head: str, *options: str, name: str = "mine") -> str:
         (tmp_path / "mine.toml").write_text(head + SPACE)
@@ -58,6 +64,33 @@ def run(hpo: Callable, tmp_path: Path) -> Callable[..., str]:
     return run
 
 
+@pytest.fixture
+def run(tmp_path: Path) -> Callable[..., StoredSearch]:
+    """run(head, space, workers) runs the search without worker processes, and returns what is
+    stored."""
+
+    def run(head: str, space: str = SPACE, workers: int = 2) -> StoredSearch:
+        storage = opened(tmp_path)
+        run = runner.Run(
+            dataset=load("wine", tmp_path),
+            storage=storage,
+            workers=workers,
+            device="cpu",
+            provenance=provenance.collect("hpo test"),
+            make_pool=InProcessPool,
+        )
+        runner.run_search(run, search(head, space), name="mine", folder=tmp_path / "best")
+        return read(tmp_path)
+
+    return run
+
+
+def read(tmp_path: Path) -> StoredSearch:
+    found = load_study(opened(tmp_path), "mine")
+    assert isinstance(found, StoredSearch)
+    return found
+
+
 def trials(tmp_path: Path, name: str = "mine") -> pd.DataFrame:
     return pd.read_csv(tmp_path / f"reports/{name}/trials.csv")
 
@@ -66,9 +99,8 @@ def stored(tmp_path: Path, name: str = "mine") -> optuna.Study:
     return optuna.load_study(study_name=name, storage=f"sqlite:///{tmp_path}/hpo.db")
 
 
-def search(text: str) -> SearchStudy:
-
-    found = parse(tomllib.loads(text + SPACE), "mine", "mine.toml")
+def search(text: str, space: str = SPACE) -> SearchStudy:
+    found = parse(tomllib.loads(text + space), "mine", "mine.toml")
     assert isinstance(found, SearchStudy)
     return found
 
@@ -86,12 +118,12 @@ width = 32
 
 
 def test_first_configurations_are_tried_first_and_once(run: Callable, tmp_path: Path):
-    text = run(HEAD + FIRST, "--workers", "1")
-    rows = trials(tmp_path)
+    study = run(HEAD + FIRST, workers=1)
+    rows = study.trials
     assert (rows.loc[0, "depth"], rows.loc[0, "lr"]) == (2, 0.05)
     assert (rows.loc[1, "optimizer"], rows.loc[1, "width"]) == ("adam", 32)
-    assert "2 configurations of the study file came first" in text
-    run(HEAD + FIRST, "--workers", "1", "--trials", "8")
+    assert "2 configurations of the study file came first" in markdown(study, tmp_path)
+    run(HEAD.replace("= 6", "= 8") + FIRST, workers=1)
     entries = [t.user_attrs.get("first") for t in stored(tmp_path).trials]
     assert [bool(entry) for entry in entries] == [True, True] + [False] * 6
 
@@ -112,16 +144,16 @@ def test_first_configurations_outside_the_space_are_refused(entry: str, said: st
 
 @pytest.mark.slow
 def test_a_search_like_another_knows_its_trials_and_trains_its_best_again(
-    run: Callable, hpo: Callable, tmp_path: Path
+    command: Callable, hpo: Callable, tmp_path: Path
 ):
-    run(HEAD)
+    command(HEAD)
     best = trials(tmp_path).sort_values("valid_accuracy").iloc[-1]
-    text = run(HEAD, "--name", "second", "--like", "mine", "--workers", "1", name="second")
+    text = command(HEAD, "--name", "second", "--like", "mine", "--workers", "1", name="second")
     assert "The sampler knew 6 of 6 finished trials of study mine" in text
     first = trials(tmp_path, "second").iloc[0]
     assert (first["depth"], first["lr"]) == (best["depth"], pytest.approx(best["lr"]))
     assert first["valid_accuracy"] == best["valid_accuracy"], "the same seed"
-    more = run(HEAD, "--name", "second", "--trials", "8", name="second")
+    more = command(HEAD, "--name", "second", "--trials", "8", name="second")
     assert "The sampler knew 6 of 6" in more, "also when it goes on"
     (tmp_path / "far.toml").write_text(HEAD + SPACE.replace("16, 32", "64, 128"))
     for options, said in (
@@ -136,8 +168,10 @@ def test_a_search_like_another_knows_its_trials_and_trains_its_best_again(
 
 
 @pytest.mark.slow
-def test_a_changed_space_goes_on_like_its_own_past(run: Callable, hpo: Callable, tmp_path: Path):
-    run(HEAD)
+def test_a_changed_space_goes_on_like_its_own_past(
+    command: Callable, hpo: Callable, tmp_path: Path
+):
+    command(HEAD)
     wider = SPACE.replace("low = 1, high = 3", "low = 1, high = 4")
     (tmp_path / "mine.toml").write_text(HEAD + wider)
     refused = hpo("run", "mine.toml")
@@ -157,22 +191,21 @@ def test_a_changed_space_goes_on_like_its_own_past(run: Callable, hpo: Callable,
 
 
 def test_a_trials_value_is_the_mean_over_its_seeds(run: Callable, tmp_path: Path):
-    text = run(HEAD + "seeds_per_trial = 3\n")
-    assert "A trial's value is the mean over 3 seeds" in text
-    for trial in stored(tmp_path).trials:
+    study = run(HEAD + "seeds_per_trial = 3\n")
+    assert "A trial's value is the mean over 3 seeds" in markdown(study, tmp_path)
+    for trial in study.frozen:
         by_seed = trial.user_attrs["valid_by_seed"]
         assert len(by_seed) == 3
         assert trial.user_attrs["curve"]["valid_accuracy"][-1] == pytest.approx(sum(by_seed) / 3)
         if trial.state.name == "COMPLETE":
             assert trial.value == pytest.approx(sum(by_seed) / 3)
-    finalists = pd.read_csv(tmp_path / "reports/mine/finalists.csv")
-    assert sorted(set(finalists["seed"])) == [3, 4]
+    assert study.tested is not None
+    assert sorted(set(study.tested.trials["seed"])) == [3, 4]
 
 
-def test_wilcoxons_pruner_judges_seed_by_seed(run: Callable, tmp_path: Path):
+def test_wilcoxons_pruner_judges_seed_by_seed(run: Callable):
     head = HEAD.replace("= 6", "= 12") + 'seeds_per_trial = 5\npruner = "wilcoxon"\n'
-    run(head, "--workers", "1")
-    found = stored(tmp_path).trials
+    found = run(head, workers=1).frozen
     assert {t.state.name for t in found} == {"COMPLETE", "PRUNED"}
     for trial in found:
         seeds = len(trial.user_attrs["valid_by_seed"])
@@ -190,40 +223,36 @@ def test_wilcoxons_pruner_judges_seed_by_seed(run: Callable, tmp_path: Path):
 
 def test_a_search_that_finds_nothing_better_stops_and_says_why(run: Callable, tmp_path: Path):
     head = HEAD.replace("= 6", "= 60") + "stop_after = { trials = 4, without = 0.01 }\n"
-    text = run(head, "--workers", "1")
+    study = run(head, workers=1)
     assert (
-        "because the last 4 were no better than the best before them by more than 1 points" in text
+        "because the last 4 were no better than the best before them by more than 1 points"
+        in markdown(study, tmp_path)
     )
-    values = [t.value if t.state.name == "COMPLETE" else 0.0 for t in stored(tmp_path).trials]
+    values = [t.value if t.state.name == "COMPLETE" else 0.0 for t in study.frozen]
     assert 5 <= len(values) < 60
     assert max(values) - max(values[:-4]) <= 0.01
     count = len(values)
-    run(head, "--workers", "1")
-    assert len(stored(tmp_path).trials) == count, "it stays ended"
+    assert len(run(head, workers=1).frozen) == count, "it stays ended"
 
 
-def test_a_trial_over_its_limit_is_stopped_and_counted(hpo: Callable, tmp_path: Path):
+def test_a_trial_over_its_limit_is_stopped_and_counted(run: Callable, tmp_path: Path):
     space = SPACE.replace("epochs = 4", "epochs = 30000")
-    head = HEAD.replace("= 6", "= 2") + 'trial_limit = "1.5 s"\npruner = "none"\n'
-    (tmp_path / "mine.toml").write_text(head + space)
-    answer = hpo("run", "mine.toml", "--quiet")
-    assert answer.code == 1, "no trial has finished"
-    rows = trials(tmp_path)
-    assert list(rows["state"]) == ["PRUNED"] * 2
-    assert (rows["over_limit"] == 1).all()
-    text = (tmp_path / "reports/mine/report.md").read_text("utf-8")
+    head = HEAD.replace("= 6", "= 2") + 'trial_limit = "0.5 s"\npruner = "none"\n'
+    study = run(head, space)
+    assert list(study.trials["state"]) == ["PRUNED"] * 2
+    assert (study.trials["over_limit"] == 1).all()
+    text = markdown(study, tmp_path)
     assert "(2 stopped at the time limit)" in text
-    assert "No trial ran to its end within its limit of 1.5 s, so there is no finalist." in text
+    assert "No trial ran to its end within its limit of 0.5 s, so there is no finalist." in text
     assert "goes on from here" not in text.partition("## How")[0]
-    assert not (tmp_path / "reports/mine/figures/progress.svg").exists(), "no trial has a value"
+    assert "progress.svg" not in text, "no trial has a value"
 
 
-def test_a_search_in_which_every_trial_diverges_says_what_to_do(hpo: Callable, tmp_path: Path):
+def test_a_search_in_which_every_trial_diverges_says_what_to_do(run: Callable, tmp_path: Path):
     space = SPACE.replace("low = 1e-3, high = 1e-1", "low = 1e5, high = 1e6")
-    (tmp_path / "mine.toml").write_text(HEAD.replace("= 6", "= 2") + space)
-    hpo("run", "mine.toml", "--quiet")
-    assert list(trials(tmp_path)["diverged"]) == [True] * 2
-    text = (tmp_path / "reports/mine/report.md").read_text("utf-8")
+    study = run(HEAD.replace("= 6", "= 2"), space)
+    assert list(study.trials["diverged"]) == [True] * 2
+    text = markdown(study, tmp_path)
     assert "Every trial diverged, so there is no finalist. Give smaller learning rates" in text
     assert "goes on from here" not in text.partition("## How")[0]
 
@@ -246,7 +275,7 @@ def test_tables_leave_out_what_the_space_fixes_for_all_networks():
 
 
 def test_trials_at_their_limit_are_not_called_pruned_and_counts_add_up(
-    run: Callable, hpo: Callable, tmp_path: Path
+    run: Callable, tmp_path: Path
 ):
     run(HEAD.replace("= 6", "= 8") + 'trial_limit = "1 h"\npruner = "none"\n')
     ids = [trial._trial_id for trial in sorted(stored(tmp_path).trials, key=lambda t: t.value)]
@@ -259,8 +288,8 @@ def test_trials_at_their_limit_are_not_called_pruned_and_counts_add_up(
                 "insert into trial_user_attributes (trial_id, key, value_json) values (?, ?, ?)"
             )
             database.execute(insert, row)
-    assert hpo("report", "mine").code == 0
-    text = (tmp_path / "reports/mine/report.md").read_text("utf-8")
+    study = read(tmp_path)
+    text = markdown(study, tmp_path)
     assert "7 networks tried on wine (5 trained to the end, 2 stopped at the time limit" in text
     assert "2 stopped at the time limit; besides these, 1 failed or stopped)" in text
     assert "and of the 2 stopped early up to where they ended" in text
@@ -268,9 +297,8 @@ def test_trials_at_their_limit_are_not_called_pruned_and_counts_add_up(
     assert "pruned" not in text
     assert "image" not in text, "wine is a table"
     assert not re.search(r"to 1(?!00\.00)\d\d\.", text), "no accuracy is above 100%"
-    drawn = (tmp_path / "reports/mine/figures/curves.svg").read_text("utf-8")
-    drawn += (tmp_path / "reports/mine/figures/progress.svg").read_text("utf-8")
-    drawn += (tmp_path / "reports/mine/figures/slices.svg").read_text("utf-8")
+    pictures = figures(study, tmp_path)
+    drawn = pictures["curves"].svg + pictures["progress"].svg + pictures["slices"].svg
     assert "pruned" not in drawn
     for said in (
         "2 trials stopped early beside the best",
@@ -385,10 +413,10 @@ def test_a_limit_is_seconds_or_text(text: str, seconds: float):
 @pytest.mark.slow
 @pytest.mark.parametrize("sampler", ["tpe", "nsga2"])
 def test_two_objectives_end_in_a_front_and_finalists_along_it(
-    run: Callable, tmp_path: Path, sampler: str
+    command: Callable, tmp_path: Path, sampler: str
 ):
     head = HEAD.replace("= 6", "= 12") + f'sampler = "{sampler}"\n'
-    text = run(head + 'objectives = ["valid_accuracy", "parameters"]\n')
+    text = command(head + 'objectives = ["valid_accuracy", "parameters"]\n')
     study = stored(tmp_path)
     assert [d.name for d in study.directions] == ["MAXIMIZE", "MINIMIZE"]
     best = {t.number for t in study.best_trials}
@@ -401,13 +429,13 @@ def test_two_objectives_end_in_a_front_and_finalists_along_it(
     assert "spread over the Pareto front of accuracy and parameters" in note
     assert "rows to train on" in note
     assert (tmp_path / "reports/mine/figures/pareto.svg").exists()
-    run(head.replace("= 12", "= 14") + 'objectives = ["valid_accuracy", "parameters"]\n')
+    command(head.replace("= 12", "= 14") + 'objectives = ["valid_accuracy", "parameters"]\n')
 
 
 def test_seconds_are_an_objective_too(run: Callable, tmp_path: Path):
-    text = run(HEAD + 'objectives = ["valid_accuracy", "train_seconds"]\n')
-    assert "Training time (s)" in text
-    for trial in stored(tmp_path).trials:
+    study = run(HEAD + 'objectives = ["valid_accuracy", "train_seconds"]\n')
+    assert "Training time (s)" in markdown(study, tmp_path)
+    for trial in study.frozen:
         assert trial.values[1] == pytest.approx(trial.user_attrs["train_seconds"])
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from in_process import opened
 from optuna.storages import BaseStorage, RDBStorage
 from optuna.testing.pytest_storages import StorageTestCase
 
@@ -23,12 +24,18 @@ def _collected() -> Iterator[None]:
 
 
 class TestRetryingStorage(StorageTestCase):
-    @pytest.fixture(params=["sqlite:///{}/hpo.db", "journal:///{}/hpo.log", "postgresql"])
+    @pytest.fixture(
+        params=[
+            "sqlite:///{}/hpo.db",
+            "journal:///{}/hpo.log",
+            pytest.param("postgresql", marks=pytest.mark.slow),
+        ]
+    )
     def storage(self, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[BaseStorage]:
         url = request.param.format(tmp_path)
         if url == "postgresql":
             url = request.getfixturevalue("postgres")(f"contract_{abs(hash(request.node.name))}")
-        backend = open_storage(url)
+        backend = opened(tmp_path) if url.startswith("sqlite") else open_storage(url)
         yield retrying(backend, url, print)
         if isinstance(backend, RDBStorage):
             backend.engine.dispose()

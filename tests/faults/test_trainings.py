@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from in_process import InProcessPool, opened
 from scenes import GRID, SEARCH, alive, ended, wait_for, workers
 from tiny import tiny_dataset
 
@@ -16,21 +17,21 @@ from hpo.errors import InputError
 from hpo.report import write as report
 from hpo.runs import provenance, runner
 from hpo.storage import results
-from hpo.storage.open import open_storage
 from hpo.study import file as study_file
 
 
 def run(text: str, dataset: Dataset, folder: Path) -> results.StoredGrid | results.StoredSearch:
-    """A grid or a search to its report, in this process."""
+    """A grid or a search to its report, without worker processes."""
     (folder / "study.toml").write_text(text)
     loaded = study_file.load(str(folder / "study.toml"))
-    storage = open_storage(f"sqlite:///{folder / 'hpo.db'}")
+    storage = opened(folder)
     run = runner.Run(
         dataset=dataset,
         storage=storage,
         workers=1,
         device="cpu",
         provenance=provenance.collect("hpo test"),
+        make_pool=InProcessPool,
     )
     if isinstance(loaded, study_file.GridStudy):
         runner.run_grid(run, loaded, name="study", seeds=range(loaded.seeds))
