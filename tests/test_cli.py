@@ -1,6 +1,7 @@
 """The hpo command: exit codes, errors of one line, and nothing half-written."""
 
 import contextlib
+import json
 import resource
 import socket
 import sqlite3
@@ -12,7 +13,6 @@ from pathlib import Path
 import optuna
 import pandas as pd
 import pytest
-import torchvision
 from conftest import Answer
 
 from hpo import cli, session
@@ -57,32 +57,40 @@ def test_help_is_there_at_once(hpo: Run):
     assert min(taken) < 1.0
 
 
-def modules_of(*arguments: str, cwd: Path) -> tuple[int, set[str]]:
-    """The exit code of a command and the modules that it imported."""
+def modules_after(*commands: list[str], cwd: Path) -> list[tuple[int, set[str]]]:
+    """The exit code of each command, one after the other in a new process, and the modules that are
+    imported after it."""
     program = (
-        "import atexit, sys\n"
-        "atexit.register(lambda: print('\\n' + ' '.join(sys.modules)))\n"
+        "import json, sys\n"
         "from hpo.cli import main\n"
-        "main()"
+        "ended = []\n"
+        "for command in json.loads(sys.argv[1]):\n"
+        "    sys.argv[1:] = command\n"
+        "    try:\n"
+        "        main()\n"
+        "    except SystemExit as end:\n"
+        "        ended.append((end.code or 0, list(sys.modules)))\n"
+        "print('\\n' + json.dumps(ended))"
     )
     ended = subprocess.run(
-        [sys.executable, "-c", program, *arguments],
+        [sys.executable, "-c", program, json.dumps(commands)],
         cwd=cwd,
         capture_output=True,
         text=True,
         timeout=60,
         check=False,
     )
-    return ended.returncode, set(ended.stdout.splitlines()[-1].split())
+    assert ended.returncode == 0, ended.stderr
+    return [(code, set(modules)) for code, modules in json.loads(ended.stdout.splitlines()[-1])]
 
 
-@pytest.mark.parametrize("command", [[], ["run"], ["data", "get"]])
-def test_help_imports_neither_torch_nor_optuna(tmp_path: Path, command: list[str]):
-    code, modules = modules_of(*command, "--help", cwd=tmp_path)
-    assert code == 0
-    assert "hpo.cli" in modules
-    assert not modules & {"torch", "optuna", "numpy", "pandas", "scipy", "matplotlib"}
-    assert not {module for module in modules if module.startswith("hpo.study.file")}
+def test_help_imports_neither_torch_nor_optuna(tmp_path: Path):
+    commands = ([], ["run"], ["data", "get"])
+    for code, modules in modules_after(*([*c, "--help"] for c in commands), cwd=tmp_path):
+        assert code == 0
+        assert "hpo.cli" in modules
+        assert not modules & {"torch", "optuna", "numpy", "pandas", "scipy", "matplotlib"}
+        assert not {module for module in modules if module.startswith("hpo.study.file")}
 
 
 def test_the_command_runs_its_exit_handlers_and_gives_its_code(tmp_path: Path):
@@ -100,19 +108,21 @@ def test_the_command_runs_its_exit_handlers_and_gives_its_code(tmp_path: Path):
     assert ended.stderr.startswith("hpo: ")
 
 
-def test_report_show_and_list_import_no_torch(tmp_path: Path):
+def test_list_show_and_report_import_no_torch(tmp_path: Path):
     from test_report import store
 
-    store(tmp_path, seeds=1)
-    storage = f"sqlite:///{tmp_path / 'hpo.db'}"
-    for command in (["report", "grid-report"], ["show", "grid-report"], ["list"]):
-        code, modules = modules_of(*command, "--storage", storage, cwd=tmp_path)
+    (tmp_path / "mine.toml").write_text(f"[base]\n{BASE}\n[[cells]]\nname = 'only'\n")
+    store(tmp_path, seeds=2, file=str(tmp_path / "mine.toml"), name="mine")
+    commands = (["list"], ["show", "mine"], ["report", "mine"])
+    for command, (code, modules) in zip(
+        commands, modules_after(*commands, cwd=tmp_path), strict=True
+    ):
         assert "optuna" in modules
         assert ("hpo.report.write" in modules) == (command[0] == "report")
         assert ("matplotlib" in modules) == (command[0] == "report")
         assert "torch" not in modules
         assert code == 0
-    assert (tmp_path / "reports/grid-report/index.html").is_file()
+    assert (tmp_path / "reports/mine/index.html").is_file()
 
 
 BASE = "depth = 1\nwidth = 8\nactivation = 'relu'\noptimizer = 'sgd'\nlr = 0.1"
@@ -300,6 +310,13 @@ def test_traceback_comes_where_it_is_asked_for(forked_hpo: Run):
 # --- list, data, fresh -------------------------------------------------------------------------
 
 
+def test_a_run_that_finishes_no_trial_says_so_by_its_exit_code(forked_hpo: Run, tmp_path: Path):
+    (tmp_path / "mine.toml").write_text(f"[base]\n{BASE}\n[[cells]]\nname = 'only'\n")
+    answer = forked_hpo("run", "mine.toml", "--dataset", "mnist-5k", "--timeout", "0")
+    assert (answer.code, answer.err) == (1, "hpo: study 'mine': no trial has finished\n")
+    assert (tmp_path / "reports/mine/index.html").is_file()
+
+
 def test_list_shows_study_files_before_there_is_a_storage(forked_hpo: Run, tmp_path: Path):
     answer = forked_hpo("list")
     assert (answer.code, answer.err) == (0, "")
@@ -381,6 +398,8 @@ def test_fresh_refuses_to_delete_where_nobody_can_be_asked(forked_hpo: Run, tmp_
 @pytest.fixture
 def offline(monkeypatch: pytest.MonkeyPatch) -> None:
     """torchvision's servers are a port of this machine that nothing listens on."""
+    import torchvision
+
     url = f"http://127.0.0.1:{closed_port()}/"
     for name in ("MNIST", "FashionMNIST", "KMNIST"):
         monkeypatch.setattr(getattr(torchvision.datasets, name), "mirrors", [url])

@@ -1,11 +1,11 @@
 """Training by hand against autograd, alone and stacked."""
 
 import math
-import subprocess
+import multiprocessing
 import sys
 from collections.abc import Iterator
 from itertools import pairwise
-from pathlib import Path
+from multiprocessing.connection import Connection
 
 import pytest
 import torch
@@ -18,6 +18,7 @@ from hpo.training import cores
 from hpo.training import optimizers as schedules
 from hpo.training.tensors import denormals_as_zero
 from hpo.training.train import Epoch, Examples, Split, _correct, evaluate, train
+from hpo.workers import server
 from hpo.workers.messages import Done, Task
 from hpo.workers.worker import answers
 
@@ -334,17 +335,23 @@ def test_step_and_one_cycle_are_torchs():
 
 def test_training_does_not_load_torchs_compiler():
     """Which every worker of every run would pay for, by 1.5 s of CPU."""
-    code = """if True:
-        import sys
-        from test_training import OPTIMIZERS, config, last_epoch
-        for optimizer in OPTIMIZERS:
-            last_epoch(config(optimizer=optimizer), [0])
-        print("torch._dynamo" in sys.modules)
-    """
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=Path(__file__).parent, capture_output=True, text=True
-    )
-    assert (done.stdout, done.stderr) == ("False\n", "")
+    server.preload()
+    context = multiprocessing.get_context("forkserver")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_trained_modules, args=(theirs,))
+    process.start()
+    theirs.close()
+    loaded = ours.recv()
+    process.join()
+    assert "hpo.training.optimizers" in loaded
+    assert "torch._dynamo" not in loaded
+
+
+def _trained_modules(channel: Connection) -> None:
+    """Sends which modules a worker has loaded once it has trained with each optimizer."""
+    for optimizer in OPTIMIZERS:
+        last_epoch(config(optimizer=optimizer), [0])
+    channel.send(list(sys.modules))
 
 
 @pytest.mark.parametrize("schedule", ["linear", "cosine"])

@@ -1,10 +1,9 @@
 """verdicts.json of a whole run, recomputed by a script that uses nothing of hpo."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
+import forked
 import independent
 import jsonschema
 import numpy as np
@@ -87,12 +86,8 @@ untestable = "One thing at a time."
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("verdicts")
     (folder / "tiny.toml").write_text(STUDY)
-    script = Path(sys.executable).with_name("hpo")
-    ended = subprocess.run(
-        [script, "run", "tiny.toml", "--quiet"], cwd=folder, capture_output=True, text=True,
-        check=False, timeout=120,
-    )  # fmt: skip
-    assert ended.returncode == 0, ended.stderr
+    ended = forked.command(["run", "tiny.toml", "--quiet"], folder, 120)
+    assert ended.code == 0, ended.err
     return folder
 
 
