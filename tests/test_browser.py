@@ -247,13 +247,13 @@ def test_what_names_a_row_stays_in_sight_and_headers_say_that_they_sort(browser,
 
 
 @pytest.mark.parametrize("width", [360, 1920])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_the_page_never_scrolls_sideways(browser, any_page, width, scheme):
-    page = browser.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme)
+def test_the_page_never_scrolls_sideways_and_takes_the_systems_colours(browser, any_page, width):
+    page = browser.new_page(viewport={"width": width, "height": 800}, color_scheme="light")
     page.goto(any_page.as_uri())
-    assert page.evaluate("document.documentElement.scrollWidth") <= width
-    ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
-    assert ground == ("rgb(255, 255, 255)" if scheme == "light" else "rgb(23, 23, 26)")
+    for scheme, ground in (("light", "rgb(255, 255, 255)"), ("dark", "rgb(23, 23, 26)")):
+        page.emulate_media(color_scheme=scheme)
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        assert page.evaluate("getComputedStyle(document.body).backgroundColor") == ground
     page.close()
 
 

@@ -156,7 +156,7 @@ def test_few_seeds_or_none_leave_everything_unresolved_and_say_why(tmp_path, see
 
 
 def test_a_cell_whose_trials_all_failed_leaves_its_claims_unresolved(tmp_path):
-    study = store(tmp_path, seeds=4)
+    study = store(tmp_path, seeds=3)
     frame = study.trials.copy()
     frame.loc[frame["cell"] == "relu", "state"] = "FAIL"
     without = dataclasses.replace(study, trials=frame)
@@ -168,7 +168,7 @@ def test_a_cell_whose_trials_all_failed_leaves_its_claims_unresolved(tmp_path):
 
 
 def test_seeds_that_differ_in_nothing_divide_by_nothing(tmp_path):
-    study = store(tmp_path, seeds=4)
+    study = store(tmp_path, seeds=3)
     frame = study.trials.copy()
     frame[["test_accuracy", "test_loss", "train_seconds"]] = [0.5, 1.0, 2.0]
     alike = dataclasses.replace(study, trials=frame)
@@ -297,7 +297,7 @@ def test_stability_is_measured_from_epoch_to_epoch(tmp_path):
 
 
 def test_a_published_value_is_set_beside_where_one_more_run_would_fall(tmp_path):
-    study = store(tmp_path, seeds=10)
+    study = store(tmp_path, seeds=15)
     [section] = noise.predictions(study)
     [table] = section.blocks
     assert isinstance(table, Table)
@@ -305,7 +305,7 @@ def test_a_published_value_is_set_beside_where_one_more_run_would_fall(tmp_path)
     assert row[1] == "95.39"
     low, high = map(float, row[2].split("–"))
     values = 100 * study.of(study.file.cells[0])["test_accuracy"]
-    half = 2.2622 * values.std() * math.sqrt(1.1)
+    half = 2.1448 * values.std() * math.sqrt(1 + 1 / 15)
     assert (low, high) == pytest.approx((values.mean() - half, values.mean() + half), abs=0.01)
     assert row[3] == ("inside" if low <= 95.39 <= high else "below" if low > 95.39 else "above")
 

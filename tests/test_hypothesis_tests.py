@@ -148,7 +148,7 @@ def null_study(rng: np.random.Generator) -> list[tuple[float, float]]:
 
 
 def test_at_most_one_null_study_in_twenty_has_a_false_verdict(amount):
-    studies = amount(400, 2000)
+    studies = amount(200, 2000)
     rng = np.random.default_rng(5)
     found = [judge(null_study(rng)) for _ in range(studies)]
     false = sum(any(of.verdict is not Verdict.UNRESOLVED for of in judged) for judged in found)

@@ -145,23 +145,25 @@ def test_search_space_reads_scalars_lists_and_tables_as_fixed_choices_and_ranges
 def test_the_schema_is_current_and_knows_the_shipped_files():
     stored = (study_file.studies_dir() / schema.FILE).read_text("utf-8")
     assert json.loads(stored) == json.loads(schema.text()), "python -m hpo.study.schema writes it"
+    jsonschema.Draft202012Validator.check_schema(json.loads(stored))
+    known = jsonschema.Draft202012Validator(json.loads(stored))
     for path in study_file.shipped().values():
         assert path.read_text("utf-8").startswith(f"#:schema ./{schema.FILE}\n")
-        jsonschema.validate(tomllib.loads(path.read_text("utf-8")), json.loads(stored))
+        known.validate(tomllib.loads(path.read_text("utf-8")))
     [example] = (study_file.studies_dir() / "examples").glob("*.toml")
-    jsonschema.validate(tomllib.loads(example.read_text("utf-8")), json.loads(stored))
+    known.validate(tomllib.loads(example.read_text("utf-8")))
 
 
 def test_the_schema_knows_what_the_program_knows_of_shapes():
-    known = schema.json_schema()
+    known = jsonschema.Draft202012Validator(schema.json_schema())
     depth, width = "depth = { low = 1, high = 4 }", "width = [16, 32]"
     widths = SEARCH.replace(depth, "widths = [[16, 8], [32]]").replace(width, "")
     own = 'model = "nets:build"' + SEARCH.replace(depth, "channels = [4, 8]")
     for text in (widths, own):
         assert "depth" not in text
-        jsonschema.validate(tomllib.loads(text), known)
+        known.validate(tomllib.loads(text))
     with pytest.raises(jsonschema.ValidationError):
-        jsonschema.validate(tomllib.loads(own.removeprefix('model = "nets:build"')), known)
+        known.validate(tomllib.loads(own.removeprefix('model = "nets:build"')))
 
 
 @pytest.mark.parametrize(
@@ -169,11 +171,11 @@ def test_the_schema_knows_what_the_program_knows_of_shapes():
     [("width = 8", "width = 0"), ("seeds = 3", "seed = 3"), ('"relu"', '"swish"'), ("0.95", "95")],
 )
 def test_the_schema_refuses_what_the_program_refuses(old: str, new: str):
-    known = schema.json_schema()
-    jsonschema.validate(tomllib.loads(GRID), known)
-    jsonschema.validate(tomllib.loads(SEARCH), known)
+    known = jsonschema.Draft202012Validator(schema.json_schema())
+    known.validate(tomllib.loads(GRID))
+    known.validate(tomllib.loads(SEARCH))
     with pytest.raises(jsonschema.ValidationError):
-        jsonschema.validate(tomllib.loads(GRID.replace(old, new)), known)
+        known.validate(tomllib.loads(GRID.replace(old, new)))
 
 
 # --- a user's own ------------------------------------------------------------------------------

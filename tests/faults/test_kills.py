@@ -89,7 +89,7 @@ def began(scene: Scene, process: subprocess.Popen, there: int) -> bool:
 
 
 @pytest.mark.parametrize("kind", ["grid", "search"])
-def test_no_kill_loses_or_repeats_a_trial(stage, kind, tmp_path, request, amount, tally):
+def test_no_kill_loses_or_repeats_a_trial(stage, hpo, kind, tmp_path, request, amount, tally):
     if kind == "search":
         request.getfixturevalue("full")
     kills, seeds = amount(2, 50), amount(4, 300)
@@ -97,7 +97,8 @@ def test_no_kill_loses_or_repeats_a_trial(stage, kind, tmp_path, request, amount
     total = ["--seeds", str(seeds)] if kind == "grid" else ["--trials", str(amount(12, 600))]
     done = killed_runs(scene, kills, random.Random(0), *total)
     there = scene.finished()
-    output = scene.whole(*total, seconds=600)
+    answer = hpo("run", "study.toml", *total, timeout=600)
+    assert answer.code == 0, answer
     trials = scene.trials()
     if kind == "grid":
         check_grid(trials, 3, seeds)
@@ -109,7 +110,7 @@ def test_no_kill_loses_or_repeats_a_trial(stage, kind, tmp_path, request, amount
         assert len({tuple(t.params.items()) for t in finished}) == count, "none is trained twice"
         assert {t.state for t in trials} <= {*FINISHED, TrialState.FAIL}
         check_grid(scene.trials("study.finalists"), 2, 4)
-        assert "winner" in output
+        assert "winner" in answer.out
     failed = [t for t in trials if t.state is TrialState.FAIL]
     assert {t.user_attrs["fail_reason"] for t in failed} <= {record.KILLED}
     assert (tmp_path / "reports/study/index.html").is_file()

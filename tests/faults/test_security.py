@@ -312,21 +312,24 @@ HOSTILE = [
 ]  # fmt: skip
 
 
-def test_names_form_no_paths(stage, tmp_path, tally):
-    scene = stage(GRID)
+def test_names_form_no_paths(forked_hpo, tmp_path, tally):
+    (tmp_path / "study.toml").write_text(GRID)
+    streams = {tmp_path.parent / "stdout", tmp_path.parent / "stderr"}
     before = {path for path in tmp_path.parent.rglob("*") if tmp_path not in path.parents}
     for name in HOSTILE:
         with pytest.raises(InputError, match=r"^study name "):
             study_file.check_name(name)
     for name in HOSTILE[:3]:
-        output = scene.whole(f"--name={name}", code=2)
-        assert output.startswith("hpo: study name "), output
+        answer = forked_hpo("run", "study.toml", f"--name={name}")
+        assert answer.code == 2
+        assert answer.err.startswith("hpo: study name "), answer
     for name in HOSTILE[:-1]:
         quoted = "".join(f"\\u{ord(letter):04x}" for letter in name)
         (tmp_path / "study.toml").write_text(GRID.replace('"narrow"', f'"{quoted}"'))
         with pytest.raises(InputError, match=r"cells\[0\].name: must be letters"):
             study_file.load(str(tmp_path / "study.toml"))
-    assert {path for path in tmp_path.parent.rglob("*") if tmp_path not in path.parents} == before
+    after = {path for path in tmp_path.parent.rglob("*") if tmp_path not in path.parents}
+    assert after - streams == before - streams
     assert [path.name for path in tmp_path.iterdir()] == ["study.toml"]
     tally("7.4", "hostile names for studies and cells", 2 * len(HOSTILE) - 1, "refused; no file")
 
