@@ -192,7 +192,7 @@ SMALL = [
 
 def run(content: bytes, folder: Path) -> str:
     (folder / "valid.toml").write_bytes(content)
-    arguments = ["run", "valid.toml", "--dataset", "mnist-5k", "--workers", "1", "--timeout", "2"]
+    arguments = ["run", "valid.toml", "--dataset", "mnist-5k", "--workers", "1", "--timeout", "1"]
     ended = command([*arguments, "--fresh", "--yes"], folder, 60)
     return check(ended, content)
 
