@@ -177,10 +177,10 @@ class Result:
     def winner(self) -> "nn.Module":
         """Returns the saved winner as a module: features as in the data, (n, features) with pixels
         of 0 … 1, to logits (n, classes). Raises InputError if there is none."""
-        from hpo.model.folder import require
+        from hpo.model.folder import require_winner
         from hpo.model.weights import load
 
-        require(self.folder / "best", self._search())
+        require_winner(self.folder / "best", self._search())
         return load(self.folder / "best").module()
 
     def _search(self) -> "StoredSearch":

@@ -276,9 +276,9 @@ def show(
         stored = progress.watch(opened, stored_name, here, session.console())
     else:
         stored = load_study(opened, stored_name)
-    from hpo.model.folder import said
+    from hpo.model.folder import winner_lines
 
-    winner = said(defaults.OUT / stored_name / "best", stored)
+    winner = winner_lines(defaults.OUT / stored_name / "best", stored)
     session.print_parts([*progress.views(stored, here()), *terminal.terminal(stored), *winner])
 
 

@@ -427,7 +427,7 @@ def _show_card(dataset: "Dataset", *, quiet: bool) -> None:
         return
     found = datasets.describe(dataset)
     for title, text in () if quiet else card.rows(found):
-        print(f"{title}: {legible(text)}")
+        print(f"{title}: {printable(text)}")
     for warning in card.warnings(found):
         say(printable(warning))
 

@@ -126,11 +126,13 @@ def test_onnx_feeds_a_network_what_training_fed(tmp_path: Path):
     fed = by_onnx(loaded.schema, frame.to_numpy(), tmp_path / "a.onnx")
     np.testing.assert_array_equal(fed, inputs.read([path], loaded.schema).rows)
     single = frame.to_numpy(np.float32).astype(float)
-    assert not np.array_equal(fed, loaded.schema.fed(single)), "float32 would change bits"
+    assert not np.array_equal(fed, loaded.schema.normalized(single)), "float32 would change bits"
     pixels = rng.integers(0, 256, (10, 784), dtype=np.uint8)
     mnist = Schema(shape=(28, 28), mean=0.1307, std=0.3081)
     unit = pixels.astype(np.float32) / np.float32(255)
-    np.testing.assert_array_equal(by_onnx(mnist, unit, tmp_path / "b.onnx"), mnist.fed(pixels))
+    np.testing.assert_array_equal(
+        by_onnx(mnist, unit, tmp_path / "b.onnx"), mnist.normalized(pixels)
+    )
 
 
 @pytest.mark.parametrize("white", [1.0, 255.0])
@@ -141,7 +143,7 @@ def test_pictures_of_floats_take_png_in_their_own_unit(tmp_path: Path, white: fl
     loaded = files.load(Source(str(tmp_path / "x.npz")))
     Image.fromarray(pixels[3]).save(tmp_path / "3.png")
     np.savez(tmp_path / "bytes.npz", x=pixels[3:4])
-    expected = loaded.schema.fed(pixels[3:4] / (255 / white))
+    expected = loaded.schema.normalized(pixels[3:4] / (255 / white))
     for name in ("3.png", "bytes.npz"):
         found = inputs.read([tmp_path / name], loaded.schema)
         np.testing.assert_array_equal(found.rows, expected)

@@ -18,7 +18,7 @@ SCRIPT = """
 import numpy as np
 import optuna
 
-from hpo.data.datasets import made
+from hpo.data.datasets import make_dataset
 from hpo.data.schema import Schema
 from hpo.study.names import ACTIVATIONS, DATASETS, OPTIMIZERS, SAMPLERS
 from hpo.study.names import Activation, Named, Optimizer
@@ -38,7 +38,7 @@ class Stripes:
         images = rng.integers(0, 60, (400, 10, 10), dtype=np.uint8)
         images[np.arange(400), labels] += 190
         parts = (images[:300], labels[:300]), (images[300:], labels[300:])
-        return made(name, *parts, Schema(), scales=(self.mean, self.std))
+        return make_dataset(name, *parts, Schema(), scales=(self.mean, self.std))
 
     def missing(self, folder):
         return []

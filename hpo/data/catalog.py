@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hpo.data.datasets import Dataset, made, stratified
+from hpo.data.datasets import Dataset, make_dataset, stratified
 from hpo.data.download import download
 from hpo.data.readers import idx
 from hpo.data.schema import DIGITS, Schema
@@ -65,7 +65,7 @@ class IdxDataset:
             raise InputError("\n".join(faults))
         train, test = (self._part(*arrays[i : i + 2]) for i in (0, 2))
         scales = None if self.mean is None or self.std is None else (self.mean, self.std)
-        return made(name, train, test, Schema(classes=self.class_names), scales=scales)
+        return make_dataset(name, train, test, Schema(classes=self.class_names), scales=scales)
 
     def _part(self, images: NDArray[Any], labels: NDArray[Any]) -> tuple[Any, Any]:
         """Returns upright images and their classes. QMNIST's labels have more columns than the
@@ -137,7 +137,7 @@ class Mnist5k:
         train = np.setdiff1d(np.arange(len(labels)), test)
         parts = [(images[rows], labels[rows]) for rows in (train, test)]
         scales = self.mean, self.std
-        return made(name, parts[0], parts[1], Schema(), scales=scales, stratified=True)
+        return make_dataset(name, parts[0], parts[1], Schema(), scales=scales, stratified=True)
 
     def missing(self, folder: Path) -> list[str]:
         return []

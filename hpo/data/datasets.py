@@ -114,7 +114,7 @@ def default_dir() -> Path:
         ) from error
 
 
-def made(
+def make_dataset(
     name: str,
     train: Part,
     test: Part,
@@ -132,7 +132,7 @@ def made(
     """
     (x, labels), (test_x, test_labels) = train, test
     schema = _measured(schema, x, scales)
-    images = schema.fed(x)
+    images = schema.normalized(x)
     if not schema.pixels and x.ndim == 2:
         lost = (x.max(axis=0) > x.min(axis=0)) & (images.max(axis=0) == images.min(axis=0))
         if lost.any():
@@ -146,7 +146,7 @@ def made(
         name=name,
         train_images=images,
         train_labels=labels.astype(np.int64),
-        test_images=schema.fed(test_x),
+        test_images=schema.normalized(test_x),
         test_labels=test_labels.astype(np.int64),
         stratified=stratified,
         checksum=checksum(*train, *test),

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpo.data import readers
-from hpo.data.datasets import Dataset, made, stratified
-from hpo.data.inputs import REMEDY, like
-from hpo.data.readers import PICTURES, told
+from hpo.data.datasets import Dataset, make_dataset, stratified
+from hpo.data.inputs import REMEDY, read_like
+from hpo.data.readers import PICTURES, named_errors
 from hpo.data.schema import Array, Schema, white_of
 from hpo.data.tables import Part, check_values, suspects, table_part, table_schema
 from hpo.errors import InputError
@@ -54,9 +54,9 @@ def load(source: Source) -> Dataset:
     if test is None:
         return held_out_dataset(source.short, train.x, labels[0], schema, about)
     pairs = [(part.x, found) for part, found in zip(parts, labels, strict=True)]
-    loaded = made(source.short, pairs[0], pairs[1], schema, stratified=True, about=about)
+    loaded = make_dataset(source.short, pairs[0], pairs[1], schema, stratified=True, about=about)
     if source.test:
-        with told(Path(source.test), GIVE):
+        with named_errors(Path(source.test), GIVE):
             loaded.schema.check_range(test.x)
     return loaded
 
@@ -73,7 +73,7 @@ def held_out_dataset(
     test = stratified(labels, TEST_SHARE, np.random.default_rng(TEST_SEED))
     train = np.setdiff1d(np.arange(len(labels)), test)
     parts = [(x[rows], labels[rows]) for rows in (train, test)]
-    return made(name, parts[0], parts[1], schema, stratified=True, about=about)
+    return make_dataset(name, parts[0], parts[1], schema, stratified=True, about=about)
 
 
 def _read(path: Path, source: Source) -> tuple[Part, Part | None, Schema]:
@@ -81,7 +81,7 @@ def _read(path: Path, source: Source) -> tuple[Part, Part | None, Schema]:
     schema."""
     if path.is_dir():
         return _folder(path)
-    with told(path, GIVE):
+    with named_errors(path, GIVE):
         if path.suffix.lower() == ".npz":
             return _arrays(path)
         opened = readers.open_table(path)
@@ -96,7 +96,7 @@ def _test_part(path: Path, source: Source, schema: Schema) -> Part:
             raise InputError(f"{path}: is a folder; give a file of the training file's kind")
         return _pictures(path, schema.classes)
     if schema.columns and readers.is_table(path):
-        part = like(path, schema)
+        part = read_like(path, schema)
         if not len(part.y):
             raise InputError(f"{path}: has no column {quoted(schema.label)} with the labels")
         return part
@@ -271,7 +271,7 @@ def _pictures(path: Path, names: Sequence[str]) -> Part:
         raise InputError(f"{path}: has no pictures ({', '.join(PICTURES)}); holds 0 rows")
     first, pixels = files[0][0], []
     for file, _ in files:
-        with told(file, REMEDY):
+        with named_errors(file, REMEDY):
             pixels.append(readers.picture(file))
         if pixels[-1].shape[:2] != pixels[0].shape[:2]:
             sizes = [f"{of.shape[1]} × {of.shape[0]}" for of in (pixels[0], pixels[-1])]

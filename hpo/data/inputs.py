@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpo.data import readers
-from hpo.data.readers import TableFile, told
+from hpo.data.readers import TableFile, named_errors
 from hpo.data.schema import Array, Floats, Schema, brief_names
 from hpo.data.tables import LABELS, MNIST_PIXELS, Part, check_names, check_values, frame_of, part_of
 from hpo.errors import InputError
@@ -42,7 +42,7 @@ def read(paths: Sequence[Path], schema: Schema, *, invert: bool = False) -> Inpu
     parts, faults = [], []
     for path in paths:
         try:
-            parts.append(like(path, schema, invert=invert))
+            parts.append(read_like(path, schema, invert=invert))
         except InputError as error:
             faults.append(str(error))
     if faults:
@@ -57,7 +57,7 @@ def read(paths: Sequence[Path], schema: Schema, *, invert: bool = False) -> Inpu
     found = [_known(part, schema) for part in parts]
     return Inputs(
         names=names,
-        rows=np.concatenate([schema.fed(part.x) for part in parts]),
+        rows=np.concatenate([schema.normalized(part.x) for part in parts]),
         labels=np.concatenate(found) if labelled else None,
         notes=[f"{part.where}: {note}" for part in parts for note in part.notes],
     )
@@ -85,9 +85,9 @@ def _known(part: Part, schema: Schema) -> NDArray[np.int64]:
     return np.array([places.get(str(label), -1) for label in part.y.tolist()])
 
 
-def like(path: Path, schema: Schema, *, invert: bool = False) -> Part:
+def read_like(path: Path, schema: Schema, *, invert: bool = False) -> Part:
     """Reads a file as the training data of this schema were read, with labels if it has some."""
-    with told(path, REMEDY):
+    with named_errors(path, REMEDY):
         if readers.is_table(path):
             part = _like_table(path, schema)
         else:

@@ -20,7 +20,7 @@ from typing import IO, TYPE_CHECKING, Any, cast
 import numpy as np
 from numpy.lib import format as npy
 
-from hpo.data.schema import Array, full
+from hpo.data.schema import Array, white_level
 from hpo.errors import InputError
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ GAPS = ("", "?", "NA", "N/A", "NaN", "nan", "NULL", "null", "None")
 
 
 @contextmanager
-def told(path: Path, remedy: str) -> Iterator[None]:
+def named_errors(path: Path, remedy: str) -> Iterator[None]:
     """Turns what goes wrong while a file is read into an InputError that names it."""
     try:
         if path.exists() and not path.is_file():
@@ -244,7 +244,7 @@ def _coloured(grey: Array) -> Array:
 
 
 def _unit(x: Array) -> Array:
-    return np.divide(x, full(x), dtype=np.float32)
+    return np.divide(x, white_level(x), dtype=np.float32)
 
 
 def fitted(pixels: Array, shape: Sequence[int]) -> Array:

@@ -105,7 +105,7 @@ class Schema:
 
     # --- feeding -------------------------------------------------------------------------------
 
-    def fed(self, x: Array) -> Floats:
+    def normalized(self, x: Array) -> Floats:
         """Returns examples (N, …), as in the data, as a network is fed: normalized, (N, features).
         No other function does so."""
         rows = x.reshape(len(x), -1)
@@ -116,7 +116,7 @@ class Schema:
         fed = np.empty(rows.shape, np.float32)  # in parts that fit the cache
         for start in range(0, len(rows), PART):
             part = fed[start : start + PART]
-            np.divide(rows[start : start + PART], full(rows), out=part, dtype=np.float32)
+            np.divide(rows[start : start + PART], white_level(rows), out=part, dtype=np.float32)
             part -= mean
             part /= std
         return fed
@@ -131,12 +131,12 @@ class Schema:
                 f"is a picture, and the network takes numbers from {self._range()}, of which none "
                 "is known to be white; give an .npz file with such numbers"
             )
-        levels: Array = x.astype(np.float64) / (full(x) / self.white)
+        levels: Array = x.astype(np.float64) / (white_level(x) / self.white)
         return levels
 
     def inverted(self, x: Array) -> Array:
         """Returns the negatives of pictures."""
-        white = full(x) if self.pixels else self.white
+        white = white_level(x) if self.pixels else self.white
         if white is None:
             raise InputError("cannot be inverted: the network takes numbers and no brightness")
         return np.asarray(white - x, x.dtype) if self.pixels else np.asarray(white - x)
@@ -192,7 +192,7 @@ def input_shape(shape: Sequence[int], features: int) -> tuple[int, ...]:
     return (shape[2], *shape[:2]) if is_picture(shape) else (features,)
 
 
-def full(x: Array) -> np.float32:
+def white_level(x: Array) -> np.float32:
     """Returns the value of white: 255 or 65,535 of whole numbers, else 1."""
     return np.float32(np.iinfo(x.dtype).max if x.dtype.kind == "u" else 1)
 

@@ -40,7 +40,7 @@ def export(
         )
     images = _real_images(study, data_dir)
     folder_of_winner = report / "best"
-    best.require(folder_of_winner, study)
+    best.require_winner(folder_of_winner, study)
     from hpo.export import winner  # loads torch
 
     write_winner = winner.to_onnx if to == "onnx" else winner.to_program

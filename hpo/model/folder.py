@@ -1,7 +1,7 @@
 """The `best/` folder: the winner's weights and the config.toml that describes them (no torch).
 
-`describe_winner`, `holds` and `read` are the one door to it: whoever hands out a saved network asks
-them whose network it is.
+Whoever hands out a saved network asks here whose network it is: `read` for a folder alone,
+`holds_winner` and `require_winner` for the winner of a stored search.
 """
 
 import hashlib
@@ -177,7 +177,7 @@ def winner_of(study: "StoredSearch") -> dict[str, Any] | None:
     return describe_winner(study.name, number, config, data, study.bound_to)
 
 
-def holds(folder: Path, content: Mapping[str, Any] | None) -> bool:
+def holds_winner(folder: Path, content: Mapping[str, Any] | None) -> bool:
     """Whether the folder holds exactly this network, complete. content: see describe_winner; None
     if there is no winner. What a folder of an earlier version does not say is no difference."""
     try:
@@ -203,7 +203,7 @@ NO_CONFIG = {
 }  # fmt: skip
 
 
-def require(folder: Path, study: "StoredSearch") -> None:
+def require_winner(folder: Path, study: "StoredSearch") -> None:
     """Raises InputError unless the folder holds the winner of the stored search."""
     content = winner_of(study)
     again = f"`hpo run` of study {study.name!r} trains and saves it"
@@ -211,14 +211,14 @@ def require(folder: Path, study: "StoredSearch") -> None:
         raise InputError(f"study {study.name!r}: has no winner yet; {again}")
     if not (folder / CONFIG).exists():
         raise InputError(f"{folder}: the winner is not saved there; {again}")
-    if not holds(folder, content):
+    if not holds_winner(folder, content):
         raise InputError(
             f"{folder}: holds another network than the winner of study {study.name!r}, trial "
             f"{content['trial']}; {again}"
         )
 
 
-def said(folder: Path, study: "StoredGrid | StoredSearch") -> list[str]:
+def winner_lines(folder: Path, study: "StoredGrid | StoredSearch") -> list[str]:
     """Returns a line on the folder: that it holds the winner of a search, or another network; empty
     if there is neither."""
     from hpo.storage.results import StoredSearch
@@ -226,7 +226,9 @@ def said(folder: Path, study: "StoredGrid | StoredSearch") -> list[str]:
     content = winner_of(study) if isinstance(study, StoredSearch) else None
     if content is None or not (folder / CONFIG).exists():
         return []
-    holding = "has the winner" if holds(folder, content) else "has another network than the winner"
+    holding = (
+        "has the winner" if holds_winner(folder, content) else "has another network than the winner"
+    )
     return [f"{folder} {holding}"]
 
 

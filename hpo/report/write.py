@@ -79,7 +79,7 @@ def _write_files(study: Stored, folder: Path, target: Path) -> None:
 
 def _content(study: Stored, target: Path) -> tuple[list[str], list[page.Section]]:
     if isinstance(study, StoredSearch):
-        saved = best.holds(target / "best", best.winner_of(study))
+        saved = best.holds_winner(target / "best", best.winner_of(study))
         return search_report.lead(study), search_report.sections(study, saved=saved)
     return grid_report.lead(study), grid_report.sections(study)
 

@@ -34,7 +34,7 @@ from hpo.storage import results
 from hpo.storage.retry import StorageLost, during_run
 from hpo.storage.trial import PROBABILITIES, accuracy_of
 from hpo.study import finalists
-from hpo.study.binding import DATA, MODEL, code_of, differences, digest
+from hpo.study.binding import DATA, MODEL, code_digest, code_of, differences
 from hpo.study.claims import SECONDS
 from hpo.study.file import GridStudy, SearchStudy, StudyFile
 from hpo.study.metrics import unpacked_shares
@@ -207,7 +207,7 @@ def _require_code(study: optuna.Study, study_file: StudyFile) -> None:
     """Raises InputError if the code of the user's own network has changed since the run began."""
     if not study_file.model:
         return
-    now = digest(code_of(study_file.model, study_file.folder))
+    now = code_digest(code_of(study_file.model, study_file.folder))
     if now != study.user_attrs["binding"]["model code"]:
         raise InputError(
             f"model {study_file.model}: its code changed while the study ran; undo the change and "
@@ -318,10 +318,10 @@ def _run_winner(
     number = finalists.trial_number(winner.name)
     bound = {"token": search.user_attrs["token"]}
     code = code_of(grid.model, grid.folder) if grid.model else {}
-    bound |= {"code": digest(code)} if code else {}
+    bound |= {"code": code_digest(code)} if code else {}
     about = describe(run.dataset)
     text = best.describe_winner(search.study_name, number, winner.config, about, bound)
-    if best.holds(folder, text):
+    if best.holds_winner(folder, text):
         return End.COMPLETE
     things = "images" if len(run.dataset.shape) > 1 else "rows"
     label = f"{winner.name} on all {len(run.dataset.train_labels)} {things}"

@@ -16,7 +16,7 @@ from hpo.data.schema import input_shape
 from hpo.errors import InputError
 from hpo.language import ENGLISH, use
 from hpo.storage.trial import KILLED
-from hpo.study.binding import code_of, differences, digest
+from hpo.study.binding import code_digest, code_of, differences
 from hpo.study.claims import Claim
 from hpo.study.config import SOURCES
 from hpo.study.file import ACCURACY, OBJECTIVES, GridStudy, SearchStudy, StudyFile
@@ -49,7 +49,7 @@ def binding(study_file: StudyFile, dataset: Dataset) -> dict[str, Any]:
         chosen |= {f"cells.{cell.name}.crossed": "yes" for cell in study_file.cells if cell.crossed}
     if study_file.model:
         chosen["model"] = study_file.model
-        chosen["model code"] = digest(code_of(study_file.model, study_file.folder))
+        chosen["model code"] = code_digest(code_of(study_file.model, study_file.folder))
         if len(dataset.shape) == 3:
             chosen["model input"] = str(input_shape(dataset.shape, 0))
     return {

@@ -2,7 +2,7 @@
 
 import ast
 import hashlib
-import sys
+import importlib.util
 from collections.abc import Iterator, Mapping
 from importlib.machinery import PathFinder
 from pathlib import Path
@@ -51,12 +51,19 @@ def code_of(model: str, folder: str) -> dict[str, str]:
     folder: where the module lies, if it is not installed. Raises InputError if it is not found.
     """
     module = model.partition(":")[0]
-    places = [folder, *sys.path] if folder else list(sys.path)
     top = module.partition(".")[0]
-    root = next((Path(p or ".") for p in places if PathFinder.find_spec(top, [p or "."])), None)
-    if root is None:
+    spec = PathFinder.find_spec(top, [folder]) if folder else None
+    beside = spec is not None
+    try:
+        spec = spec or importlib.util.find_spec(top)  # which imports nothing
+    except ValueError:
+        spec = None
+    if spec is None:
         raise InputError(f"model {model}: No module named {top!r}")
-    own = "" if folder and root == Path(folder) else top  # of what is installed, the package alone
+    places = list(spec.submodule_search_locations or [spec.origin or ""])
+    root = Path(places[0]).parent
+    own = "" if beside else top  # of what is installed, the package alone
+    library = "site-packages" in root.parts  # as it was released: only the module itself
     found: dict[str, str] = {}
     waiting = [module]
     while waiting:
@@ -64,11 +71,11 @@ def code_of(model: str, folder: str) -> dict[str, str]:
             name = path.relative_to(root).as_posix()
             if name not in found:
                 found[name] = _text(path, model)
-                waiting += _imported(found[name], name)
+                waiting += [] if library else _imported(found[name], name)
     return dict(sorted(found.items()))
 
 
-def digest(code: Mapping[str, str]) -> str:
+def code_digest(code: Mapping[str, str]) -> str:
     """Returns the modules with the SHA-256 of their texts, 16 digits each."""
     texts = {name: text.encode("utf-8", "surrogatepass") for name, text in sorted(code.items())}
     return ", ".join(f"{n} {hashlib.sha256(text).hexdigest()[:16]}" for n, text in texts.items())
