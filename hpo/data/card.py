@@ -28,7 +28,8 @@ def rows(data: Mapping[str, Any]) -> list[tuple[str, str]]:
     found += [(t("Examples"), sizes), (t("Features"), _features(schema))]
     if schema.label:
         found.append((t("Label"), _label(schema)))
-    return [*found, (t("Classes"), _classes(schema, about)), ("SHA-256", data["checksum"])]
+    classes = t("Classes (to train on + to test on)") if "of_class" in about else t("Classes")
+    return [*found, (classes, _classes(schema, about)), ("SHA-256", data["checksum"])]
 
 
 def _features(schema: Schema) -> str:

@@ -63,41 +63,43 @@ def check_values(part: Part, schema: Schema) -> None:
 def table_schema(opened: TableFile, source: Source) -> Schema:
     """Returns which column of a training file is what. Raises InputError, with the columns, if the
     file does not say it."""
-    numbers, label = opened.numbers(), source.label
-    header = not isinstance(label, int) and not all(numbers)
-    names = list(opened.first) if header else list(map(str, range(len(numbers))))
-    remedy = f'dataset = {{ file = "{opened.path.name}", label = … }}'
-    there = f"there are {brief_names([n or '(no name)' for n in names])}"
-    if isinstance(label, int):
-        if opened.stored is not None:
-            raise InputError(f"has column names, so label must be one of them; {there}")
-        if not -len(names) <= label < len(names):
-            raise InputError(f"has no column {label}; it has {len(names)}, 0 to {len(names) - 1}")
-        chosen = names[label]
-    elif label and not header:
-        raise InputError(
-            f"has no header, so label must be a column's number, such as -1 for the last one; it "
-            f"has {len(names)} columns"
-        )
-    elif label:
-        if label not in names:
-            raise InputError(f"has no column {quoted(label)}; {there}")
-        chosen = label
-    elif not header:
-        if len(names) != MNIST_PIXELS + 1:
-            raise InputError(
-                f"has no header; say which column has the labels by its number, -1 for the last "
-                f"one: {remedy}; its first row is {brief_names(opened.first)}"
-            )
-        chosen = names[0]
-    else:
-        chosen = _guessed_label(names, numbers, remedy, there)
+    header = not isinstance(source.label, int) and not all(opened.numbers())
+    names = list(opened.first) if header else list(map(str, range(len(opened.first))))
+    label = _label(opened, source.label, names, header=header)
     check_names(names)
     ignored = [_name_of(wanted, names) for wanted in source.ignore]
-    if chosen in ignored:
-        raise InputError(f"column {quoted(chosen)} has the labels; take it out of ignore")
-    columns = tuple(n for n in names if n and n != chosen and n not in ignored)
-    return Schema(columns=columns, header=header, label=chosen, left_out=tuple(ignored))
+    if label in ignored:
+        raise InputError(f"column {quoted(label)} has the labels; take it out of ignore")
+    columns = tuple(n for n in names if n and n != label and n not in ignored)
+    return Schema(columns=columns, header=header, label=label, left_out=tuple(ignored))
+
+
+def _label(opened: TableFile, label: str | int, names: list[str], *, header: bool) -> str:
+    """Returns the column with the labels: by its name, its number, or a usual name."""
+    there = f"there are {brief_names([name or '(no name)' for name in names])}"
+    if isinstance(label, int):
+        if opened.stored is not None:
+            stored = brief_names(opened.first)
+            raise InputError(f"has column names, so label must be one of them; there are {stored}")
+        if not -len(names) <= label < len(names):
+            raise InputError(f"has no column {label}; it has {len(names)}, 0 to {len(names) - 1}")
+        return names[label]
+    if label and header and label not in names:
+        raise InputError(f"has no column {quoted(label)}; {there}")
+    if label and not header:
+        raise InputError(
+            "has no header, so label must be a column's number, such as -1 for the last one; there "
+            f"are {len(names)} columns"
+        )
+    remedy = f'dataset = {{ file = "{opened.path.name}", label = … }}'
+    if header:
+        return label or _guessed_label(names, opened.numbers(), remedy, there)
+    if len(names) != MNIST_PIXELS + 1:
+        raise InputError(
+            "has no header; say which column has the labels by its number, -1 for the last one: "
+            f"{remedy}; its first row is {brief_names(opened.first)}"
+        )
+    return names[0]
 
 
 def _guessed_label(names: list[str], numbers: Sequence[bool], remedy: str, there: str) -> str:
@@ -113,9 +115,8 @@ def _guessed_label(names: list[str], numbers: Sequence[bool], remedy: str, there
         return usual[0]
     why = f"has no column named {', '.join(LABELS)}"
     if usual:
-        why = f"has columns named {', '.join(usual)}" if len(usual) > 1 else (
-            f"has the column {quoted(usual[0])} in the middle"
-        )  # fmt: skip
+        many = f"has several columns that may have the labels, {', '.join(usual)}"
+        why = many if len(usual) > 1 else f"has the column {quoted(usual[0])} in the middle"
     raise InputError(f"{why}; say which has the labels, in the study file: {remedy}; {there}")
 
 
