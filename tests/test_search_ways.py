@@ -24,7 +24,7 @@ from hpo.report.write import figures
 from hpo.runs import provenance, runner
 from hpo.runs.forecast import Candidate
 from hpo.runs.loop import Loop
-from hpo.runs.plan import EarlyStop, Job
+from hpo.runs.plan import EarlyStop, Job, Watcher
 from hpo.runs.progress import Progress
 from hpo.runs.samplers import check_together
 from hpo.runs.search import SearchPlan, front, spread
@@ -64,8 +64,23 @@ def command(hpo: Callable, tmp_path: Path) -> Callable[..., str]:
     return run
 
 
+class Outcomes(Watcher):
+    """Hears how jobs end."""
+
+    def __init__(self) -> None:
+        self.heard: list[str] = []
+
+    def on_end(self, job: Job, outcome: str) -> None:
+        self.heard.append(outcome)
+
+
 @pytest.fixture
-def run(tmp_path: Path) -> Callable[..., StoredSearch]:
+def outcomes() -> Outcomes:
+    return Outcomes()
+
+
+@pytest.fixture
+def run(tmp_path: Path, outcomes: Outcomes) -> Callable[..., StoredSearch]:
     """run(head, space, workers) runs the search without worker processes, and returns what is
     stored."""
 
@@ -78,6 +93,7 @@ def run(tmp_path: Path) -> Callable[..., StoredSearch]:
             device="cpu",
             provenance=provenance.collect("hpo test"),
             make_pool=InProcessPool,
+            watchers=[outcomes],
         )
         runner.run_search(run, search(head, space), name="mine", folder=tmp_path / "best")
         return read(tmp_path)
@@ -235,12 +251,15 @@ def test_a_search_that_finds_nothing_better_stops_and_says_why(run: Callable, tm
     assert len(run(head, workers=1).frozen) == count, "it stays ended"
 
 
-def test_a_trial_over_its_limit_is_stopped_and_counted(run: Callable, tmp_path: Path):
+def test_a_trial_over_its_limit_is_stopped_and_counted(
+    run: Callable, outcomes: Outcomes, tmp_path: Path
+):
     space = SPACE.replace("epochs = 4", "epochs = 30000")
     head = HEAD.replace("= 6", "= 2") + 'trial_limit = "0.5 s"\npruner = "none"\n'
     study = run(head, space)
     assert list(study.trials["state"]) == ["PRUNED"] * 2
     assert (study.trials["over_limit"] == 1).all()
+    assert all("stopped at its time limit after epoch" in said for said in outcomes.heard)
     text = markdown(study, tmp_path)
     assert "(2 stopped at the time limit)" in text
     assert "No trial ran to its end within its limit of 0.5 s, so there is no finalist." in text
@@ -248,10 +267,14 @@ def test_a_trial_over_its_limit_is_stopped_and_counted(run: Callable, tmp_path: 
     assert "progress.svg" not in text, "no trial has a value"
 
 
-def test_a_search_in_which_every_trial_diverges_says_what_to_do(run: Callable, tmp_path: Path):
+def test_a_search_in_which_every_trial_diverges_says_what_to_do(
+    run: Callable, outcomes: Outcomes, tmp_path: Path
+):
     space = SPACE.replace("low = 1e-3, high = 1e-1", "low = 1e5, high = 1e6")
     study = run(HEAD.replace("= 6", "= 2"), space)
     assert list(study.trials["diverged"]) == [True] * 2
+    assert all(said.startswith("diverged in epoch ") for said in outcomes.heard)
+    assert len(outcomes.heard) == 2
     text = markdown(study, tmp_path)
     assert "Every trial diverged, so there is no finalist. Give smaller learning rates" in text
     assert "goes on from here" not in text.partition("## How")[0]
