@@ -16,7 +16,7 @@ from hpo.data.schema import input_shape
 from hpo.errors import InputError
 from hpo.language import ENGLISH, use
 from hpo.storage.trial import KILLED
-from hpo.study.binding import code_digest, code_of, differences
+from hpo.study.binding import DATA, MODEL, code_digest, code_of, differences
 from hpo.study.claims import Claim
 from hpo.study.config import SOURCES
 from hpo.study.file import ACCURACY, OBJECTIVES, GridStudy, SearchStudy, StudyFile
@@ -114,7 +114,8 @@ def _told(name: str, found: Mapping[str, tuple[Any, Any]], *, search: bool) -> l
         f"study {name!r}: {key}: stored with {was!r}, now {is_now!r}"
         for key, (was, is_now) in found.items()
     ]
-    like = f"--like {name} to go on with the trials that still fit, " if search else ""
+    comparable = search and not {*DATA, *MODEL} & set(found)
+    like = f"--like {name} to go on with the trials that still fit, " if comparable else ""
     lines[-1] += f"; give {like}--name for a new study, or --fresh to delete the stored one"
     return lines
 
