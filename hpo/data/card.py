@@ -39,7 +39,7 @@ def _features(schema: Schema) -> str:
         return t("pictures of {size}, {kind}", size=size, kind=kind)
     names = f": {brief_names(schema.columns)}" if schema.columns and schema.header else ""
     kinds = {kind: schema.kinds.count(kind) for kind in KINDS}
-    counts = ", ".join(f"{n} × {t(KINDS[kind])}" for kind, n in kinds.items() if n)
+    counts = ", ".join(f"{n} {t(KINDS[kind])}" for kind, n in kinds.items() if n)
     return f"{schema.features}{f' ({counts})' if counts else ''}{names}"
 
 

@@ -143,7 +143,7 @@ def _check_alike(train: Part, test: Part) -> None:
 
 def _scale(part: Part) -> str:
     kind = "pixels" if part.pixels else f"{part.x.dtype.name} numbers"
-    return f"{kind} of {part.x.min():g} to {part.x.max():g}"
+    return f"{kind} of {float(part.x.min()):g} to {float(part.x.max()):g}"
 
 
 def _mapped(parts: Sequence[Part], schema: Schema) -> tuple[list[NDArray[np.int64]], Schema]:
