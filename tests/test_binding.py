@@ -15,6 +15,8 @@ import pytest
 from conftest import Answer, Ended
 from own_runs import MODULES, own_study, pets, pets_run
 
+from hpo.study.binding import code_of
+
 
 @pytest.fixture
 def stored(tmp_path_factory: pytest.TempPathFactory) -> Ended:
@@ -122,3 +124,17 @@ def test_a_key_that_a_stored_study_lacks_is_added_and_is_no_difference(hpo: Call
     assert bindings(copy)[search] == whole[search]
     np.savez(copy / "pets.npz", **{**pets(), "class_names": np.array(["dog", "cat"])})
     assert "dog" in refusal(hpo("run", "pets.toml"))
+
+
+def test_modules_that_are_named_in_a_text_or_relative_belong_to_the_code(tmp_path: Path):
+    (tmp_path / "net.py").write_text("import importlib\nfrom parts import a\n")
+    (tmp_path / "later.py").write_text("")
+    (tmp_path / "other.py").write_text("")
+    (tmp_path / "parts").mkdir()
+    (tmp_path / "parts/__init__.py").write_text(
+        'import importlib\nimportlib.import_module("later")\n'
+    )
+    (tmp_path / "parts/a.py").write_text("from . import b\n")
+    (tmp_path / "parts/b.py").write_text("")
+    found = code_of("net:build", str(tmp_path))
+    assert list(found) == ["later.py", "net.py", "parts/__init__.py", "parts/a.py", "parts/b.py"]

@@ -321,3 +321,19 @@ def test_arrays_of_huge_values_are_used_or_refused(tmp_path: Path):
     with np.errstate(over="ignore", invalid="ignore"):
         if not refused_for(path, "x"):
             np.testing.assert_allclose(read(path).train_images.std(axis=0), 1, atol=1e-3)
+
+
+def test_names_of_classes_that_do_not_belong_to_the_labels_are_refused(tmp_path: Path):
+    x = RNG.integers(0, 256, (30, 4, 4)).astype(np.uint8)
+    for y, names in ((np.arange(30) % 2, ["a", "a"]), (np.array(["a", "b"] * 15), ["b", "a"])):
+        path = npz(tmp_path / "a.npz", x=x, y=y, class_names=np.array(names))
+        assert refused_for(path, "class_names")
+    alpha = RNG.integers(0, 256, (30, 4, 5, 4)).astype(np.uint8)
+    assert refused_for(npz(tmp_path / "a.npz", x=alpha, y=np.arange(30) % 2), "4 channels")
+
+
+def test_a_test_part_of_darker_pictures_is_said_aloud(tmp_path: Path):
+    x = RNG.integers(0, 256, (60, 4, 4))
+    y = np.arange(60) % 2
+    parts = {"x": (x * 257).astype(np.uint16), "x_test": x, "y": y, "y_test": y}
+    assert read(npz(tmp_path / "a.npz", **parts)).about["narrow"] == ["all values"]

@@ -617,3 +617,55 @@ def test_well_known_tables_without_a_label_are_asked_for_it(forked_hpo: Callable
     line = refusal(forked_hpo("data", "get", str(shared(f"{name}.csv"))))
     assert f"{name}.csv" in line
     assert "label = " in line
+
+
+def test_a_test_part_of_another_unit_is_refused_or_said_aloud(tmp_path: Path, forked_hpo: Callable):
+    csv(plants(), tmp_path / "a.csv")
+    csv(plants(30).assign(petal=lambda of: of["petal"] * 1000), tmp_path / "large.csv")
+    csv(plants(30).assign(petal=lambda of: of["petal"] / 1000), tmp_path / "small.csv")
+    assert "petal" in refused(tmp_path / "a.csv", "label", tmp_path / "large.csv")
+    assert read(tmp_path / "a.csv", "label", tmp_path / "small.csv").about["narrow"] == ["petal"]
+
+
+def test_true_and_false_are_no_other_numbers(tmp_path: Path):
+    frame = plants().assign(tall=np.arange(60) % 2 == 0)
+    path, other = csv(frame, tmp_path / "a.csv"), tmp_path / "b.csv"
+    csv(frame.assign(tall=frame["tall"].astype(int)), other)
+    found = read(path, "label", other)
+    assert {row.tobytes() for row in found.test_images} == {
+        row.tobytes() for row in found.train_images
+    }
+    csv(frame.assign(tall=frame["tall"] + 1), other)
+    assert "tall" in refused(path, "label", other)
+
+
+def test_labels_with_zeros_in_front_are_text(tmp_path: Path):
+    frame = plants().assign(label=np.array(["01", "1", "10"])[np.arange(60) % 3])
+    assert read(csv(frame, tmp_path / "a.csv")).class_names == ("01", "1", "10")
+    frame["label"] = np.array(["1", "2", "x"])[np.arange(60) % 3]
+    path, other = csv(frame, tmp_path / "b.csv"), tmp_path / "c.csv"
+    csv(frame[frame["label"] != "x"], other)
+    with pytest.raises(InputError, match="no test example of class x"):
+        read(path, test=other)
+
+
+def test_pixels_are_put_in_order_by_their_names(tmp_path: Path):
+    pixels = RNG.integers(0, 256, (30, 12 * 12))
+    names = np.array([f"pixel{i}" for i in range(144)])
+    mixed = RNG.permutation(144)
+    frames = [
+        pd.DataFrame(pixels[:, order], columns=names[order]) for order in (slice(None), mixed)
+    ]
+    paths = [tmp_path / "a.csv", tmp_path / "b.csv"]
+    first, second = (
+        read(csv(frame.assign(label=np.arange(30) % 3), path))
+        for frame, path in zip(frames, paths, strict=True)
+    )
+    assert first.shape == second.shape == (12, 12)
+    np.testing.assert_array_equal(first.train_images, second.train_images)
+
+
+def test_whole_numbers_that_double_precision_does_not_hold_are_refused(tmp_path: Path):
+    frame = plants()
+    frame["petal"] = 2**62 + np.arange(60)[::-1]
+    assert "petal" in refused(csv(frame, tmp_path / "a.csv"))

@@ -65,11 +65,13 @@ def warnings(data: Mapping[str, Any]) -> list[str]:
     texts = {
         "unnamed": t("left out, because they have no name: {of} columns"),
         "index": t("left out, because it is the index of the file: {of}"),
-        "counted": t("left out, because they count the rows: {of}"),
+        "counted": t("left out, because they number the rows: {of}"),
         "ignored": t("left out, as the study file says (ignore): {of}"),
         "arrays": t("left out, because hpo knows no such arrays: {of}"),
         "counting": t("columns that count the rows: {of}. Leave them out (ignore)?"),
         "telling": t("columns that determine the label alone: {of}. Are they made from it?"),
+        "constant": t("columns of one value, which tell a network nothing: {of}"),
+        "narrow": t("the test part spreads over under 1% of the trained range: {of}. Same unit?"),
         "in_both": t("rows that stand in both parts, to train on and to test on: {of}"),
     }
     return [

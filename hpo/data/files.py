@@ -55,10 +55,12 @@ def load(source: Source) -> Dataset:
         return held_out_dataset(source.short, train.x, labels[0], schema, about)
     pairs = [(part.x, found) for part, found in zip(parts, labels, strict=True)]
     loaded = make_dataset(source.short, pairs[0], pairs[1], schema, stratified=True, about=about)
-    if source.test:
-        with named_errors(Path(source.test), GIVE):
-            loaded.schema.check_range(test.x)
-    return loaded
+    try:
+        loaded.schema.check_range(test.x)
+    except InputError as error:
+        raise InputError(f"{test.where}: {error}") from error
+    narrow = loaded.schema.narrow(test.x)
+    return replace(loaded, about={**loaded.about, "narrow": narrow})
 
 
 def held_out_dataset(
@@ -151,8 +153,13 @@ def _mapped(parts: Sequence[Part], schema: Schema) -> tuple[list[NDArray[np.int6
     labels, where = [part.y for part in parts], parts[0].where
     if schema.codes:  # the classes are named, and labels are their numbers
         names = schema.classes
-        least, most = (f(of.min() if f is min else of.max() for of in labels) for f in (min, max))
-        if labels[0].dtype.kind not in "iu" or least < 0 or most >= len(names):
+        if len(set(names)) < len(names):
+            raise InputError(f"{where}: class_names has one name twice; give each class its own")
+        if any(of.dtype.kind not in "iu" for of in labels):
+            least = most = -1
+        else:
+            least, most = min(map(np.min, labels)), max(map(np.max, labels))
+        if least < 0 or most >= len(names):
             raise InputError(
                 f"{where}: class_names has {len(names)} names, so labels must be whole numbers "
                 f"from 0 to {len(names) - 1}"
@@ -162,6 +169,8 @@ def _mapped(parts: Sequence[Part], schema: Schema) -> tuple[list[NDArray[np.int6
         if len(absent):
             raise InputError(f"{where}: class {quoted(names[absent[0]])} has no training example")
         return found, schema
+    if len({of.dtype.kind in "iu" for of in labels}) > 1:  # text in one part alone
+        labels = [of.astype(str) for of in labels]
     known = np.unique(labels[0])
     if len(labels) > 1 and (other := np.setdiff1d(labels[1], known)).size:
         raise InputError(
@@ -221,6 +230,8 @@ def _arrays(path: Path) -> tuple[Part, Part | None, Schema]:
 def _array_part(x: Array, y: Array, path: Path, what: str) -> Part:
     if x.dtype.kind not in "uifb":
         raise InputError(f"{what} is of {x.dtype.name}; give numbers")
+    if x.dtype == np.uint8 and x.ndim == 4 and x.shape[3] == 4 and x.shape[1] not in (1, 3):
+        raise InputError(f"{what} has 4 channels; lay transparent pixels on black, and give 3")
     return Part(
         x=readers.channels_last(x),
         y=readers.labels_of_array(y),

@@ -82,7 +82,8 @@ def _known(part: Part, schema: Schema) -> NDArray[np.int64]:
         return np.full(len(part.x), -1)
     names = schema.codes or schema.classes
     places = {name: place for place, name in enumerate(names)}
-    return np.array([places.get(str(label), -1) for label in part.y.tolist()])
+    labels = [str(label).removesuffix(".0") for label in part.y.tolist()]  # 1.0 beside gaps
+    return np.array([places.get(label, -1) for label in labels])
 
 
 def read_like(path: Path, schema: Schema, *, invert: bool = False) -> Part:
@@ -106,6 +107,9 @@ def read_like(path: Path, schema: Schema, *, invert: bool = False) -> Part:
             raise InputError(f"holds no images; {REMEDY}")
         schema.check_range(part.x)
         check_values(part, schema)
+        if found := schema.narrow(part.x):
+            text = f"its values spread over under 1% of the trained range: {brief_names(found)}"
+            part = replace(part, notes=(*part.notes, f"{text}; are they in the same unit?"))
         return replace(part, x=schema.inverted(part.x)) if invert else part
 
 

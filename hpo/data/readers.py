@@ -220,6 +220,8 @@ def _deep_grey(image: "Image", ground: int) -> Array:
     levels = np.array(image)
     if levels.min() < 0 or levels.max() > 65_535:
         raise InputError("is a picture of more than 16 bits a pixel; save it with 8 or 16")
+    if image.mode == "I" and 0 < levels.max() <= 255:
+        raise InputError("has 32 bits a pixel and values of 8 bits; save it with 8 or 16 bits")
     grey = levels.astype(np.uint16)
     grey[levels == image.info.get("transparency")] = 257 * ground
     return grey

@@ -25,6 +25,8 @@ Scale = float | tuple[float, ...]
 PART = 256  # examples that are normalized at a time
 DIGITS = tuple(map(str, range(10)))
 FAR = 10.0  # times the trained range: values further away are of another unit
+NARROW = 0.01  # of the trained range: values that spread over less may be of another unit
+FEW = 10  # examples may lie so close together by chance
 LIST = 20  # names that an error lists
 
 
@@ -155,6 +157,10 @@ class Schema:
         rows = x.reshape(len(x), -1)
         low, high = np.asarray(self.low), np.asarray(self.high)
         width = np.where(high > low, high - low, np.maximum(np.abs(low), 1.0))
+        yes_or_no = [place for place, kind in enumerate(self.kinds) if kind == "bool"]
+        if yes_or_no and not np.isin(rows[:, yes_or_no], (0, 1)).all():
+            names = brief_names([self.columns[place] for place in yes_or_no])
+            raise InputError(f"holds other values than true, false, 0 and 1 in {names}; mend them")
         far = (rows < low - FAR * width) | (rows > high + FAR * width)
         if far.any():
             row, place = (int(i) for i in np.argwhere(far)[0])
@@ -167,6 +173,19 @@ class Schema:
             raise InputError(
                 "holds values of 0 to 1, and the network was trained on 0 to 255; multiply by 255"
             )
+
+    def narrow(self, x: Array) -> list[str]:
+        """Returns the columns in which examples (N, …) spread over less than a hundredth of the
+        trained range, as values of another unit do; "all values" of pictures."""
+        low, high = (0.0, 1.0) if self.pixels else (self.low, self.high)
+        if len(x) < FEW or low is None or high is None:
+            return []
+        if isinstance(low, float) and isinstance(high, float):
+            spread = (float(x.max()) - float(x.min())) / float(white_level(x) if self.pixels else 1)
+            return ["all values"] * (0 < spread < NARROW * (high - low))
+        spreads = np.ptp(x.reshape(len(x), -1), axis=0)
+        found = (spreads > 0) & (spreads < NARROW * (np.asarray(high) - np.asarray(low)))
+        return [self.columns[i] if self.columns else str(i) for i in np.flatnonzero(found)]
 
     def _range(self, place: int = 0) -> str:
         low, high = (np.ravel(math.nan if v is None else v) for v in (self.low, self.high))

@@ -23,7 +23,9 @@ LABELS = ("label", "class", "target", "y")  # usual names of the column with the
 ROW_NAMES = ("id", "index", "rownames", "row")  # columns that name a row
 PIXELS = re.compile(r"pixel_?\d+|\d+x\d+", re.IGNORECASE)  # columns of MNIST's CSV files
 MNIST_PIXELS = 784
-WHOLE, NUMBER = (re.compile(p) for p in (r"[+-]?\d{1,18}", r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?"))
+WHOLE = re.compile(r"-?(0|[1-9]\d{0,17})")  # 01 and +1 are text
+NUMBER = re.compile(r"-?((0|[1-9]\d*)(\.\d*)?|\.\d+)(e[+-]?\d+)?")
+EXACT = 2.0**53  # from here on, double precision leaves out whole numbers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,6 +144,8 @@ def table_part(opened: TableFile, schema: Schema) -> tuple[Part, Schema]:
     about |= {"unnamed": opened.first.count(""), "ignored": list(schema.left_out)}
     about["counted"] = [n for n in schema.columns if n.lower() in ROW_NAMES and _counts(frame[n])]
     columns = tuple(n for n in schema.columns if n not in about["counted"])
+    if schema.header and all(map(PIXELS.fullmatch, columns)):  # row by row, as pictures are
+        columns = tuple(sorted(columns, key=_place))
     schema = replace(schema, columns=columns, left_out=(*schema.left_out, *about["counted"]))
     if not columns:
         raise InputError("has no columns of features beside the labels; give some")
@@ -156,6 +160,11 @@ def table_part(opened: TableFile, schema: Schema) -> tuple[Part, Schema]:
 
 
 KINDS = {"b": "bool", "i": "int", "u": "int", "f": "float"}
+
+
+def _place(name: str) -> list[int]:
+    """Returns the numbers in the name of a pixel's column: 7 in pixel7, 2 and 3 in 2x3."""
+    return [int(number) for number in re.findall(r"\d+", name)]
 
 
 def frame_of(opened: TableFile, header: bool, label: str) -> "pd.DataFrame":
@@ -199,15 +208,21 @@ def _numbers(frame: "pd.DataFrame", columns: Sequence[str]) -> Array:
     """Returns the columns as numbers. Raises InputError that names columns of text or with gaps."""
     text = [name for name in columns if frame[name].dtype.kind not in "iufb"]
     if text:
-        column = frame[text[0]]
-        words = [str(v) for v in column if not readers.is_number(str(v)) and v == v]
-        several, given = len(text) > 1, ", ".join(map(_toml, text[:5]))
-        more = " …" if len(text) > 5 else ""
+        cells = frame[text[0]]
+        words = [str(v) for v in cells if not readers.is_number(str(v)) and v == v]
+        word = quoted(words[0] if words else str(cells.iloc[0]))
+        listed, given = (", ".join(map(of, text[:5])) for of in (quoted, _toml))
+        rest = " …" if len(text) > 5 else ""
+        is_no = "are no numbers" if len(text) > 1 else "is no number"
         raise InputError(
-            f"column{'s' * several} {', '.join(map(quoted, text[:5]))}{more} "
-            f"{'are no numbers' if several else 'is no number'}, such as "
-            f"{quoted(words[0] if words else 'nothing')}; leave {'them' if several else 'it'} out "
-            f"(ignore = [{given}{more}]), or turn text into numbers (pandas.get_dummies)"
+            f"column{'s' * (len(text) > 1)} {listed}{rest} {is_no}, such as {word}; leave out "
+            f"(ignore = [{given}{rest}]), or turn text into numbers (pandas.get_dummies)"
+        )
+    large = [n for n in columns if frame[n].dtype.kind in "iu" and (frame[n].abs() > EXACT).any()]
+    if large:
+        raise InputError(
+            f"column {quoted(large[0])} has whole numbers above 2**53, which lose their last "
+            "digits; leave it out (ignore)"
         )
     numbers: Array = frame[list(columns)].to_numpy(dtype=np.float64, na_value=np.nan)
     return numbers
@@ -233,17 +248,20 @@ def _counts(column: Any) -> bool:
 
 
 def suspects(part: Part, labels: NDArray[np.int64], schema: Schema) -> dict[str, Any]:
-    """Returns the columns of a table that count its rows or determine the label alone."""
+    """Returns the columns of a table that count its rows, determine the label alone, or never
+    change."""
     rows = part.x.reshape(len(part.x), -1)
     if part.pixels:
         return {}
-    counting, telling = [], []
+    counting, telling, constant = [], [], []
     for name, kind, values in zip(schema.columns, schema.kinds, rows.T, strict=True):
         if kind == "int" and len(values) > 2 and (np.diff(values) == 1).all():
             counting.append(name)
+        elif (values == values[0]).all():
+            constant.append(name)
         elif _determines(values, labels):
             telling.append(name)
-    return {"counting": counting, "telling": telling}
+    return {"counting": counting, "telling": telling, "constant": constant}
 
 
 def _determines(values: Array, labels: NDArray[np.int64]) -> bool:
