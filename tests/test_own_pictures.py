@@ -337,3 +337,14 @@ def test_a_test_part_of_darker_pictures_is_said_aloud(tmp_path: Path):
     y = np.arange(60) % 2
     parts = {"x": (x * 257).astype(np.uint16), "x_test": x, "y": y, "y_test": y}
     assert read(npz(tmp_path / "a.npz", **parts)).about["narrow"] == ["all values"]
+
+
+def test_a_pixel_that_was_always_black_in_training_may_be_bright_later(tmp_path: Path):
+    x = RNG.integers(0, 256, (60, 16)).astype(float)
+    x[:30, :2] = 0, 1
+    y = np.arange(30) % 2
+    loaded = read(npz(tmp_path / "a.npz", x=x[:30], x_test=x[30:], y=y, y_test=y))
+    assert len(loaded.test_labels) == 30
+    assert refused_for(
+        npz(tmp_path / "b.npz", x=x[:30], x_test=99 * x[30:], y=y, y_test=y), "range"
+    )

@@ -156,7 +156,9 @@ class Schema:
             return
         rows = x.reshape(len(x), -1)
         low, high = np.asarray(self.low), np.asarray(self.high)
-        width = np.where(high > low, high - low, np.maximum(np.abs(low), 1.0))
+        if not self.columns:  # of one unit, as pixels are, of which some were always black
+            low, high = low.min(), high.max()
+        width = np.where(high > low, high - low, np.inf)  # a constant tells no unit
         yes_or_no = [place for place, kind in enumerate(self.kinds) if kind == "bool"]
         if yes_or_no and not np.isin(rows[:, yes_or_no], (0, 1)).all():
             names = brief_names([self.columns[place] for place in yes_or_no])
@@ -176,16 +178,18 @@ class Schema:
 
     def narrow(self, x: Array) -> list[str]:
         """Returns the columns in which examples (N, …) spread over less than a hundredth of the
-        trained range, as values of another unit do; "all values" of pictures."""
+        trained range, as values of another unit do; "all values" of pixels and of arrays, whose
+        features are of one unit."""
         low, high = (0.0, 1.0) if self.pixels else (self.low, self.high)
         if len(x) < FEW or low is None or high is None:
             return []
-        if isinstance(low, float) and isinstance(high, float):
+        width = np.asarray(high) - np.asarray(low)
+        if self.pixels or not self.columns:
             spread = (float(x.max()) - float(x.min())) / float(white_level(x) if self.pixels else 1)
-            return ["all values"] * (0 < spread < NARROW * (high - low))
+            return ["all values"] * bool(0 < spread < NARROW * width.max())
         spreads = np.ptp(x.reshape(len(x), -1), axis=0)
-        found = (spreads > 0) & (spreads < NARROW * (np.asarray(high) - np.asarray(low)))
-        return [self.columns[i] if self.columns else str(i) for i in np.flatnonzero(found)]
+        found = (spreads > 0) & (spreads < NARROW * width)
+        return [self.columns[place] for place in np.flatnonzero(found)]
 
     def _range(self, place: int = 0) -> str:
         low, high = (np.ravel(math.nan if v is None else v) for v in (self.low, self.high))
