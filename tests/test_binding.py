@@ -13,8 +13,14 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import Answer, Ended
+from in_process import InProcessPool, opened
 from own_runs import MODULES, own_study, pets, pets_run
+from tiny import tiny_dataset
 
+from hpo.errors import InputError
+from hpo.runs import provenance, runner
+from hpo.runs.plan import Watcher
+from hpo.study import file as study_file
 from hpo.study.binding import code_of
 
 
@@ -138,3 +144,56 @@ def test_modules_that_are_named_in_a_text_or_relative_belong_to_the_code(tmp_pat
     (tmp_path / "parts/b.py").write_text("")
     found = code_of("net:build", str(tmp_path))
     assert list(found) == ["later.py", "net.py", "parts/__init__.py", "parts/a.py", "parts/b.py"]
+
+
+NETWORK = """
+from torch import nn
+
+
+def build(shape, classes, units):
+    return nn.Sequential(nn.Flatten(), nn.Linear(shape[0], units), nn.Linear(units, classes))
+"""
+SEARCH = """
+model = "changing:build"
+[search]
+n_trials = 1
+[finalists]
+k = 1
+seeds = 1
+[space]
+units = 4
+optimizer = "adam"
+lr = { low = 1e-3, high = 1e-2, log = true }
+epochs = 1
+"""
+
+
+class Editor(Watcher):
+    """Changes the network's module as soon as the study is open, as a user might."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def on_open(self, study: object) -> None:
+        self.path.write_text(NETWORK + "# changed\n")
+
+
+def test_finalists_are_not_trained_with_code_that_changed_since_the_run_began(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "changing.py").write_text(NETWORK)
+    (tmp_path / "mine.toml").write_text(SEARCH)
+    run = runner.Run(
+        dataset=tiny_dataset(),
+        storage=opened(tmp_path),
+        workers=1,
+        device="cpu",
+        provenance=provenance.collect("hpo test"),
+        make_pool=InProcessPool,
+        watchers=(Editor(tmp_path / "changing.py"),),
+    )
+    file = study_file.load(str(tmp_path / "mine.toml"))
+    with pytest.raises(InputError, match="its code changed while the study ran"):
+        runner.run_search(run, file, name="mine", folder=tmp_path / "best")
+    assert not (tmp_path / "best").exists()

@@ -14,6 +14,7 @@ from conftest import Answer, Ended
 from own_runs import CLASSES, flowers, flowers_run, once, study
 
 from hpo.data import datasets as data
+from hpo.data import inputs
 from hpo.errors import InputError
 from hpo.study import file as study_file
 from hpo.study.source import Source
@@ -669,3 +670,18 @@ def test_whole_numbers_that_double_precision_does_not_hold_are_refused(tmp_path:
     frame = plants()
     frame["petal"] = 2**62 + np.arange(60)[::-1]
     assert "petal" in refused(csv(frame, tmp_path / "a.csv"))
+
+
+def test_a_file_without_a_header_that_may_lack_the_label_or_an_ignored_column_is_refused(
+    tmp_path: Path,
+):
+    frame = plants().assign(more=np.arange(60) % 7)[["more", "petal", "sepal", "stem", "label"]]
+    path = csv(frame, tmp_path / "a.csv", header=False)
+    schema = data.load(Source(str(path), label=-1, ignore=(0,)), Path()).schema
+    whole = inputs.read([path], schema)
+    assert whole.labels is not None
+    bare = inputs.read([csv(frame[["petal", "sepal", "stem"]], path, header=False)], schema)
+    np.testing.assert_array_equal(bare.rows, whole.rows)
+    csv(frame.drop(columns="label"), path, header=False)
+    with pytest.raises(InputError, match="has 4 columns of features"):
+        inputs.read([path], schema)

@@ -202,19 +202,14 @@ def _like_table(path: Path, schema: Schema) -> Part:
 
 def _positions(count: int, schema: Schema, wanted: int) -> tuple[tuple[str, ...], str]:
     """Returns the columns and the label of a table without a header, by how many columns it has:
-    the features alone, or all columns of the training file, with or without the label."""
+    the features alone, or all columns of the training file."""
     there = tuple(map(str, range(count)))
     whole = wanted + len(schema.left_out) + 1
     if not schema.columns and wanted == MNIST_PIXELS == count - 1:
         return there[1:], there[0]
     if not schema.columns or count == wanted:
         return there, ""
-    if count == whole:
-        return schema.columns, schema.label
-    if count == whole - 1:
-        label = int(schema.label)
-        return tuple(str(int(n) - (int(n) > label)) for n in schema.columns), ""
-    return there, ""
+    return (schema.columns, schema.label) if count == whole else (there, "")
 
 
 def _named(opened: TableFile, schema: Schema) -> Part:

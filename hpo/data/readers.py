@@ -82,8 +82,8 @@ class TableFile:
 
     def read(self, *, header: bool, label: int | None) -> "pd.DataFrame":
         """Returns the rows; the columns are called 0, 1 and so on. header: whether the first row is
-        one. label: the column with the labels, which are read as text. Raises InputError if rows
-        are longer than the first one, or if the first row is a header and none was expected."""
+        one. label: the column with the labels, which are read as text. Raises InputError if the
+        second row is longer than the first one."""
         import pandas as pd
 
         places = range(len(self.first))
@@ -232,13 +232,12 @@ def of_one_kind(pictures: Sequence[Array]) -> Array:
     brightness: 257 × 255 is 65,535."""
     coloured = any(of.ndim == 3 for of in pictures)
     kinds = {of.dtype for of in pictures}
-    stacked = np.stack([_coloured(of) if coloured else of for of in pictures])
-    if len(kinds) == 1:
-        return stacked
-    scaled = [_unit(of) for of in pictures] if any(k.kind == "f" for k in kinds) else [
-        of.astype(np.uint16) * (257 if of.dtype == np.uint8 else 1) for of in pictures
-    ]  # fmt: skip
-    return np.stack([_coloured(of) if coloured else of for of in scaled])
+    if len(kinds) > 1 and any(kind.kind == "f" for kind in kinds):
+        pictures = [_unit(of) for of in pictures]
+    elif len(kinds) > 1:
+        deep = (np.uint16(257 if of.dtype == np.uint8 else 1) for of in pictures)
+        pictures = [of * factor for of, factor in zip(pictures, deep, strict=True)]
+    return np.stack([_coloured(of) if coloured else of for of in pictures])
 
 
 def _coloured(grey: Array) -> Array:

@@ -84,7 +84,6 @@ def run_grid(
     if plan.jobs and not until_resolved:
         study.set_user_attr("until_resolved", None)  # what was said of earlier rounds is over
     end = train(run, plan, name, study, timeout)
-    _require_code(study, study_file)
     if end is End.COMPLETE:
         end = _measure_times(run, study, study_file, name, deadline)
     if end is End.COMPLETE and until_resolved:
@@ -114,6 +113,7 @@ def _measure_times(
     cells = [cell for cell in study_file.cells if cell.name in compared]
     if not cells or compared <= set(study.user_attrs.get("timings", [{}])[0]):
         return End.COMPLETE
+    _require_code(study, study_file)
     plan = TimingPlan(cells, Shape.of(run.dataset), study_file.folder)
     alone, left = replace(run, workers=1), deadline - time.monotonic()
     end = train(alone, plan, f"{name}: training times", timeout=left)
@@ -129,6 +129,7 @@ def _resolve(
     rounds, end = study_file.rounds, End.COMPLETE
     assert rounds
     for count in range(rounds.start + rounds.step, rounds.most + 1, rounds.step):
+        _require_code(study, study_file)
         stored = results.load_study(run.storage, name)
         assert isinstance(stored, results.StoredGrid)
         wanted = open_cells(stored)
