@@ -685,3 +685,12 @@ def test_a_file_without_a_header_that_may_lack_the_label_or_an_ignored_column_is
     csv(frame.drop(columns="label"), path, header=False)
     with pytest.raises(InputError, match="has 4 columns of features"):
         inputs.read([path], schema)
+
+
+def test_a_test_part_without_names_is_refused_where_the_training_part_has_names(tmp_path: Path):
+    frame, arrays = plants(), tmp_path / "b.npz"
+    path = csv(frame, tmp_path / "a.csv")
+    y = frame["label"].to_numpy(dtype=str)
+    np.savez(arrays, x=frame[["sepal", "petal", "stem"]], y=y)
+    assert "b.npz" in refused(path, "label", arrays)
+    assert "a.csv" in refused(arrays, "label", path)

@@ -97,6 +97,11 @@ def _test_part(path: Path, source: Source, schema: Schema) -> Part:
         if not schema.codes:
             raise InputError(f"{path}: is a folder; give a file of the training file's kind")
         return _pictures(path, schema.classes)
+    if not schema.pixels and bool(schema.columns) != readers.is_table(path):
+        raise InputError(
+            f"{path}: is of another kind than the training file, so its columns cannot be told by "
+            "their names; give a file of the same kind"
+        )
     if schema.columns and readers.is_table(path):
         part = read_like(path, schema)
         if not len(part.y):
