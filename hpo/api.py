@@ -1,7 +1,5 @@
 """hpo from Python and from notebooks: hpo.run, hpo.load, and the result that they return."""
 
-import dataclasses
-import os
 import shlex
 import warnings
 from collections.abc import Mapping
@@ -11,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from hpo import defaults, session
 from hpo.errors import InputError
+from hpo.options import Options, flag, from_environment
 from hpo.passwords import without_password
 from hpo.study.finalists import trial_number
 from hpo.text import count, shortened
@@ -33,21 +32,12 @@ def run(study: str | Path, **options: Any) -> "Result":
     variables count as for the command. Raises InputError for what the user gave wrong, and
     KeyboardInterrupt if the run was stopped.
     """
-    given = {**_environment(), "quiet": True, **options}
-    known = {field.name for field in dataclasses.fields(session.Options)}
-    if unknown := sorted(set(given) - known):
-        raise InputError(
-            f"options: unknown {', '.join(unknown)}; known: {', '.join(sorted(known))}"
-        )
-    for name in ("out", "data_dir", "artifacts"):
-        if isinstance(given.get(name), str):
-            given[name] = Path(given[name])
+    chosen = Options.of({"study": study, **from_environment(), "quiet": True, **options})
     asked = {n: v for n, v in options.items() if v is not None and v is not False}  # 0 is asked
     typed = [_typed(name, value) for name, value in asked.items()]
     command = " ".join(["hpo run", shlex.quote(str(study)), *typed])
     _import_optuna()
-    chosen = session.Options(study=str(study), command=command, **given)
-    name = session.run(chosen).name
+    name = session.run(chosen, command).name
     return load(name, storage=chosen.storage, out=chosen.out)
 
 
@@ -62,7 +52,7 @@ def load(study: str, *, storage: str | None = None, out: str | Path = defaults.O
     from hpo.storage.open import open_storage
     from hpo.storage.results import load_study
 
-    url = storage or os.environ.get("HPO_STORAGE") or defaults.STORAGE
+    url = storage or from_environment().get("storage", defaults.STORAGE)
     stored = load_study(open_storage(url, create=False), study)
     return Result(stored=stored, folder=Path(out) / study)
 
@@ -75,21 +65,12 @@ def _import_optuna() -> None:
         import optuna  # noqa: F401
 
 
-def _environment() -> dict[str, Any]:
-    """Returns the options that environment variables give."""
-    names = {
-        "storage": "HPO_STORAGE",
-        "data_dir": "HPO_DATA_DIR",
-        "artifacts": "HPO_ARTIFACTS",
-        "lang": "HPO_LANG",
-    }
-    return {option: os.environ[name] for option, name in names.items() if os.environ.get(name)}
-
-
 def _typed(name: str, value: Any) -> str:
     """Returns the option as it is typed in a terminal, without a password."""
-    flag = "--dashboard" if name == "with_dashboard" else f"--{name.replace('_', '-')}"
-    return flag if value is True else f"{flag} {shlex.quote(without_password(str(value)))}"
+    if isinstance(value, (list, tuple)):
+        return " ".join(_typed(name, item) for item in value)
+    typed = "" if value is True else f" {shlex.quote(without_password(str(value)))}"
+    return f"{flag(name)}{typed}"
 
 
 @dataclass(frozen=True)

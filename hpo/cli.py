@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -15,10 +15,11 @@ import typer
 
 from hpo import defaults
 from hpo.errors import InputError
-from hpo.language import ENGLISH, LANGUAGES
+from hpo.language import ENGLISH
+from hpo.options import Options, checked, option, with_options
 from hpo.passwords import remove_passwords, without_password
 from hpo.process import collect_seldom, end_process, ignore_output_errors, stop_signals
-from hpo.study.names import DATASETS, FORMS, PRUNERS, SAMPLERS
+from hpo.study.names import DATASETS, FORMS
 from hpo.text import count, printable, quoted, shortened
 
 app = typer.Typer(
@@ -29,54 +30,22 @@ app = typer.Typer(
 data_app = typer.Typer(help="Download a dataset ahead of time, or list them.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 
-DEVICES = ("auto", "cpu", "cuda", "mps")
-POOLS = ("local", "ray")
 STOPPED = 130
-MOST = 10**6  # of options that are whole numbers, as in study files
-FILE = "the study file's"  # a default
 
 # --- options -----------------------------------------------------------------------------------
 
 
-def _at_least(least: int) -> Callable[[typer.CallbackParam, Any], Any]:
-    """Returns an option's callback: InputError for a value below `least` or above MOST."""
-
-    def check(param: typer.CallbackParam, value: Any) -> Any:
-        if value is not None and not value >= least:  # NaN, too
-            raise InputError(f"{param.opts[0]}: must be at least {least}, got {quoted(value)}")
-        if isinstance(value, int) and value > MOST:
-            raise InputError(f"{param.opts[0]}: must be at most {MOST}, got {quoted(value)}")
-        return value
-
-    return check
-
-
 def _one_of(known: Collection[str]) -> dict[str, Any]:
-    """Returns an option's callback, InputError for a value that is not known, and completion."""
+    """Returns the arguments of an option that has one of these values."""
 
-    def check(param: typer.CallbackParam, value: Any) -> Any:
-        if value is not None and value not in known:
-            name = param.opts[0] if param.opts[0].startswith("-") else param.opts[0].upper()
+    def check(param: typer.CallbackParam, value: str) -> str:
+        if value not in known:
             names = ", ".join(known)
-            raise InputError(f"{name}: must be one of {names}, got {quoted(value)}")
+            raise InputError(f"{param.opts[0]}: must be one of {names}, got {quoted(value)}")
         return value
 
-    return {"callback": check, "autocompletion": lambda: list(known)}
-
-
-def _option(
-    text: str,
-    *flags: str,
-    least: int | None = None,
-    known: Collection[str] | None = None,
-    **more: Any,
-) -> Any:
-    """Returns an option with a help text. least: its least value. known: its values."""
-    if least is not None:
-        more["callback"] = _at_least(least)
-    if known is not None:
-        text, more = f"{text}{', '.join(known)}.", {**more, **_one_of(known)}
-    return typer.Option(*flags, help=text, **more)
+    text = f"{', '.join(known)}."
+    return {"help": text, "callback": check, "autocompletion": lambda: list(known)}
 
 
 def _shipped() -> list[str]:
@@ -93,140 +62,35 @@ StudyArgument = Annotated[
         autocompletion=_shipped,
     ),
 ]
-Seeds = Annotated[
-    int | None,
-    _option(
-        "Grid: train each cell with N seeds, 0 … N-1.", least=1, show_default=FILE, metavar="N"
-    ),
-]
-GOAL = "Search: go on until the study holds N finished trials in total."
-RESOLVE = "Grid: more seeds, round by round, for the networks of claims that are still open."
-UntilResolved = Annotated[bool, _option(RESOLVE, "--until-resolved")]
-CHANGED = "Grid: accept claims that changed since the first trial; the report names the change."
-ChangedClaims = Annotated[bool, _option(CHANGED, "--changed-claims")]
-REPEATS = "Search: run the whole search N times with other sampler seeds; report the spread."
-Repeats = Annotated[int | None, _option(REPEATS, least=1, show_default="1", metavar="N")]
-Trials = Annotated[int | None, _option(GOAL, least=1, show_default=FILE, metavar="N")]
-LIMIT = "Start no trial after this time, stop those that run, go on to the report."
-Timeout = Annotated[float | None, _option(LIMIT, least=0, metavar="SECONDS")]
-Sampler = Annotated[str | None, _option("Search: ", known=SAMPLERS, show_default=FILE)]
-SamplerSeed = Annotated[
-    int | None, _option("Search: the sampler's seed.", least=0, show_default=FILE)
-]
-Pruner = Annotated[str | None, _option("Search: ", known=PRUNERS, show_default=FILE)]
-LIKE = "Search: begin with the trials of another stored search, or of its own past space."
-Like = Annotated[str | None, _option(LIKE, metavar="STUDY")]
-PROCESSES = "Trainings at once; on this machine, processes with one torch thread each."
-CORES = "the cores this process may use; with --pool ray, what the cluster has room for"
-Workers = Annotated[int | None, _option(PROCESSES, least=1, show_default=CORES)]
-Pool = Annotated[str, _option("Where workers run: this machine, or a Ray cluster. ", known=POOLS)]
-ADDRESS = "Ray: the head node, host:port, or auto for the cluster of this machine."
-RayAddress = Annotated[
-    str | None,
-    _option(ADDRESS, envvar="RAY_ADDRESS", show_default="a cluster of its own on this machine"),
-]
-CpusPerTrial = Annotated[
-    float | None,
-    _option("Ray: CPUs, and torch threads, of each training.", least=0, show_default="1"),
-]
-GpusPerTrial = Annotated[
-    float | None, _option("Ray: GPUs of each training; 0.25 shares one.", least=0, show_default="0")
-]
-HANGING = "Start a training again that ends no epoch for so long, twice at most."
-EpochLimit = Annotated[float, _option(HANGING, least=1, metavar="SECONDS")]
-
-
-def _dataset(param: typer.CallbackParam, value: str | None) -> str | None:
-    if value is None:
-        return None
-    from hpo.study.source import fault_in
-
-    if wrong := fault_in(value):
-        name = param.opts[0] if param.opts[0].startswith("-") else param.opts[0].upper()
-        raise InputError(f"{name}: {wrong}")
-    return value
-
-
-_DATASET: dict[str, Any] = {"callback": _dataset, "autocompletion": lambda: list(DATASETS)}
-DatasetName = Annotated[
-    str | None,
-    _option(f"{', '.join(DATASETS)}, or {FORMS}.", show_default=FILE, **_DATASET),
-]
-DataDir = Annotated[
-    Path | None,
-    _option(
-        "Where datasets are or go; may be read-only if the files are there.",
-        envvar="HPO_DATA_DIR",
-        show_default="a per-user cache folder",
-    ),
-]
-Storage = Annotated[str, _option("Any Optuna storage URL.", envvar="HPO_STORAGE")]
-Out = Annotated[Path, _option("Reports go to OUT/STUDY/.")]
-NAME = "The study's name in the storage and in --out."
-LANG = "The report's language: "
-Lang = Annotated[str, _option(LANG, envvar="HPO_LANG", known=LANGUAGES)]
-Name = Annotated[str | None, _option(NAME, show_default="the file's name")]
-Device = Annotated[str, _option("", known=DEVICES)]
-WithDashboard = Annotated[bool, _option("Serve the dashboard while the run lasts.", "--dashboard")]
-Artifacts = Annotated[
-    Path | None,
-    _option(
-        "Where the trials' pictures are that the dashboard shows.",
-        envvar="HPO_ARTIFACTS",
-        show_default="hpo.artifacts, beside the storage's file",
-    ),
-]
-Fresh = Annotated[bool, _option("First delete the stored study (asks).", "--fresh")]
-Yes = Annotated[bool, _option("Do not ask before deleting.", "--yes")]
-Quiet = Annotated[bool, _option("No progress display, only the last lines.", "--quiet")]
-Watch = Annotated[bool, _option("Keep it fresh, until Ctrl-C or the study's end.", "--watch")]
-Host = Annotated[str, _option("The address to listen on.")]
-Port = Annotated[int, _option("The port to listen on; 0 takes a free one.", min=0, max=65_535)]
+DatasetName = Annotated[str | None, option("dataset")]
+DataDir = Annotated[Path | None, option("data_dir")]
+Storage = Annotated[str, option("storage")]
+Out = Annotated[Path, option("out")]
+Lang = Annotated[str, option("lang")]
+Name = Annotated[str | None, option("name")]
+Artifacts = Annotated[Path | None, option("artifacts")]
+WATCHED = "Keep it fresh, until Ctrl-C or the study's end."
+Watch = Annotated[bool, typer.Option("--watch", help=WATCHED)]
+Host = Annotated[str, typer.Option(help="The address to listen on.")]
+FREE = "The port to listen on; 0 takes a free one."
+Port = Annotated[int, typer.Option(help=FREE, min=0, max=65_535)]
 LABEL = "The column with the labels: its name, or its number in a file without a header."
-Label = Annotated[str, _option(LABEL, "--label", show_default="a usual name, first or last")]
-Invert = Annotated[bool, _option("Images are dark on light, unlike MNIST's.", "--invert")]
+USUAL = "a usual name, first or last"
+Label = Annotated[str, typer.Option("--label", help=LABEL, show_default=USUAL)]
+DARK = "Images are dark on light, unlike MNIST's."
+Invert = Annotated[bool, typer.Option("--invert", help=DARK)]
 
 
 # --- commands ----------------------------------------------------------------------------------
 
 
 @app.command()
-def run(
-    study: StudyArgument,
-    seeds: Seeds = None,
-    until_resolved: UntilResolved = False,
-    changed_claims: ChangedClaims = False,
-    trials: Trials = None,
-    timeout: Timeout = None,
-    sampler: Sampler = None,
-    sampler_seed: SamplerSeed = None,
-    repeats: Repeats = None,
-    like: Like = None,
-    pruner: Pruner = None,
-    workers: Workers = None,
-    pool: Pool = "local",
-    ray_address: RayAddress = None,
-    cpus_per_trial: CpusPerTrial = None,
-    gpus_per_trial: GpusPerTrial = None,
-    epoch_limit: EpochLimit = defaults.EPOCH_LIMIT,
-    dataset: DatasetName = None,
-    data_dir: DataDir = None,
-    storage: Storage = defaults.STORAGE,
-    out: Out = defaults.OUT,
-    lang: Lang = ENGLISH,
-    name: Name = None,
-    device: Device = "auto",
-    with_dashboard: WithDashboard = False,
-    artifacts: Artifacts = None,
-    fresh: Fresh = False,
-    yes: Yes = False,
-    quiet: Quiet = False,
-) -> None:
+@with_options
+def run(study: StudyArgument, **given: Any) -> None:
     """Run or resume a study, then write its report."""
-    given = locals()
+    options = Options.of({"study": study, **given})
     from hpo import session
 
-    options = session.Options(**given)
     ignore_output_errors()
     if not session.run(options).complete:
         raise typer.Exit(1)
@@ -345,11 +209,11 @@ def dashboard(
 
 
 EXPORTS = ("csv", "parquet", "tensorboard", "mlflow", "onnx", "torch-export")
-To = Annotated[str, _option("", "--to", known=EXPORTS)]
+To = Annotated[str, typer.Option("--to", **_one_of(EXPORTS))]
 EXPORTED = "Where it goes: OUT/STUDY/. MLflow goes to MLFLOW_TRACKING_URI if that is set."
-ExportOut = Annotated[Path, _option(EXPORTED, "--out")]
+ExportOut = Annotated[Path, typer.Option("--out", help=EXPORTED)]
 REPORTS = "Where the reports lie, with a search's saved winner."
-Reports = Annotated[Path, _option(REPORTS, "--reports")]
+Reports = Annotated[Path, typer.Option("--reports", help=REPORTS)]
 
 
 @app.command()
@@ -376,7 +240,7 @@ def export(
 
 
 KINDS = ("search", "grid")
-Kind = Annotated[str, _option("What the study is: ", "--kind", known=KINDS)]
+Kind = Annotated[str, typer.Option("--kind", **_one_of(KINDS))]
 
 
 @app.command()
@@ -430,7 +294,7 @@ def predict(
 
 @data_app.command("get")
 def data_get(
-    name: Annotated[str, typer.Argument(metavar="NAME", **_DATASET)],
+    name: Annotated[str, typer.Argument(metavar="NAME", callback=checked("dataset"))],
     label: Label = "",
     data_dir: DataDir = None,
 ) -> None:

@@ -13,14 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from hpo import defaults
 from hpo.errors import InputError
-from hpo.language import ENGLISH, LANGUAGES, use
+from hpo.language import ENGLISH, use
+from hpo.options import Options, flag
 from hpo.passwords import without_password
 from hpo.study import file as study_file
-from hpo.study.names import PRUNERS, SAMPLERS
-from hpo.study.source import Source, fault_in
-from hpo.text import legible, printable, quoted
+from hpo.study.source import Source
+from hpo.text import legible, printable
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -30,62 +29,9 @@ if TYPE_CHECKING:
     from hpo.runs.runner import Run
     from hpo.storage.lock import Holder
     from hpo.storage.results import StoredGrid, StoredSearch
-    from hpo.watch.note import Notes
     from hpo.workers.pool import MakePool
 
 # The modules of a run are imported in functions: torch loads in the workers' server meanwhile.
-
-
-@dataclass(frozen=True, kw_only=True)
-class Options:
-    """The options of `hpo run`, see `hpo run --help`; None: the study file's or the default.
-
-    command: what the report shows as the command; None: what was typed. Raises InputError for a
-    number that is too small.
-    """
-
-    study: str
-    seeds: int | None = None
-    until_resolved: bool = False
-    changed_claims: bool = False
-    trials: int | None = None
-    timeout: float | None = None
-    sampler: str | None = None
-    sampler_seed: int | None = None
-    repeats: int | None = None
-    like: str | None = None
-    pruner: str | None = None
-    workers: int | None = None
-    pool: str = "local"
-    ray_address: str | None = None
-    cpus_per_trial: float | None = None
-    gpus_per_trial: float | None = None
-    epoch_limit: float = defaults.EPOCH_LIMIT
-    dataset: str | None = None
-    data_dir: Path | None = None
-    storage: str = defaults.STORAGE
-    out: Path = defaults.OUT
-    lang: str = ENGLISH
-    name: str | None = None
-    device: str = "auto"
-    with_dashboard: bool = False
-    artifacts: Path | None = None
-    fresh: bool = False
-    yes: bool = False
-    quiet: bool = False
-    command: str | None = None
-
-    def __post_init__(self) -> None:
-        for name in ("seeds", "trials", "repeats", "workers", "epoch_limit"):
-            if (value := getattr(self, name)) is not None and not value >= 1:
-                option = name.replace("_", "-")
-                raise InputError(f"--{option}: must be at least 1, got {quoted(value)}")
-        if self.dataset is not None and (wrong := fault_in(self.dataset)):
-            raise InputError(f"--dataset: {wrong}")
-        for name, known in (("sampler", SAMPLERS), ("pruner", PRUNERS), ("lang", LANGUAGES)):
-            if getattr(self, name) not in (None, *known):
-                given = quoted(getattr(self, name))
-                raise InputError(f"--{name}: must be one of {', '.join(known)}, got {given}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,13 +43,16 @@ class Ran:
     complete: bool
 
 
-def run(options: Options) -> Ran:
-    """Runs or resumes a study, then writes its report. Raises InputError, and KeyboardInterrupt if
-    the run was stopped."""
+def run(options: Options, command: str | None = None) -> Ran:
+    """Runs or resumes a study, then writes its report.
+
+    command: what the report shows as the command; None: what was typed. Raises InputError, and
+    KeyboardInterrupt if the run was stopped.
+    """
     file = _with_options(study_file.load(options.study), options)
     name = study_file.check_name(file.name if options.name is None else options.name)
     if isinstance(file, study_file.SearchStudy) and (options.repeats or 1) > 1:
-        return _repeat(options, file, name)
+        return _repeat(options, command, file, name)
     check_writable(options.out, name)
     check_language(options.lang)
 
@@ -135,8 +84,8 @@ def run(options: Options) -> Ran:
     with ExitStack() as stack:
         absolute = storages.absolute(options.storage)
         holder = stack.enter_context(only_run(absolute, name, say))
-        workers = _workers(options, dataset, stack)
-        return Ran(name=name, complete=_run(options, file, dataset, name, holder, workers, stack))
+        run = _prepared(options, command, dataset, name, holder, stack)
+        return Ran(name=name, complete=_train_and_report(run, file, name, options))
 
 
 def _successor(options: Options, file: study_file.StudyFile, dataset: "Dataset", name: str) -> str:
@@ -151,7 +100,7 @@ def _successor(options: Options, file: study_file.StudyFile, dataset: "Dataset",
     return own
 
 
-def _repeat(options: Options, file: study_file.SearchStudy, name: str) -> Ran:
+def _repeat(options: Options, command: str | None, file: study_file.SearchStudy, name: str) -> Ran:
     """Runs the search with several sampler seeds, each as a study of its own; the first one last,
     so that its report has the others beside it."""
     assert options.repeats
@@ -159,8 +108,8 @@ def _repeat(options: Options, file: study_file.SearchStudy, name: str) -> Ran:
     for number in reversed(range(options.repeats)):
         own = name if number == 0 else f"{name}.repeat-{number + 1}"
         seed = file.sampler_seed + number
-        once = dataclasses.replace(options, repeats=None, name=own, sampler_seed=seed)
-        done = run(once).complete and done
+        changed = {"repeats": None, "name": own, "sampler_seed": seed}
+        done = run(options.model_copy(update=changed), command).complete and done
     return Ran(name=name, complete=done)
 
 
@@ -183,16 +132,15 @@ def _workers(options: Options, dataset: "Dataset", stack: ExitStack) -> "tuple[M
     return stack.enter_context(cluster).pool, options.workers or MOST
 
 
-def _run(
+def _prepared(
     options: Options,
-    file: study_file.StudyFile,
+    command: str | None,
     dataset: "Dataset",
     name: str,
     holder: "Holder",
-    workers: "tuple[MakePool, int]",
     stack: ExitStack,
-) -> bool:
-    """Trains the study, now that this process holds it, and writes report and note."""
+) -> "Run":
+    """Returns the run, now that this process holds the study. stack: ends what the run starts."""
     from hpo.model.folder import remove as remove_winner
     from hpo.runs import provenance
     from hpo.runs.runner import Run
@@ -203,41 +151,37 @@ def _run(
     from hpo.watch.note import Notes
     from hpo.watch.progress import Heartbeat
 
+    make_pool, workers = _workers(options, dataset, stack)
     storage = retrying(open_storage(options.storage), without_password(options.storage), say)
     artifacts = options.artifacts or artifacts_folder(options.storage)
     if options.fresh:
         _delete(storage, name, options.yes, artifacts, holder)
         remove_winner(options.out / name / "best")
-    command = options.command or provenance.command_line(sys.argv[1:])
-    origin = provenance.collect(command)
-    notes = Notes(storage, origin["command"])
+    origin = provenance.collect(command or provenance.command_line(sys.argv[1:]))
     watchers = (
         Heartbeat(holder),
         Display(quiet=options.quiet),
-        notes,
+        Notes(storage, origin["command"]),
         CurveArtifacts(storage, artifacts, say),
     )
-    run = Run(
+    if options.dashboard:
+        from hpo.watch.dashboard import beside
+
+        address = stack.enter_context(beside(options.storage, artifacts))
+        print(f"optuna-dashboard on {address}", flush=True)
+    return Run(
         dataset=dataset,
         storage=storage,
-        workers=workers[1],
-        make_pool=workers[0],
+        workers=workers,
+        make_pool=make_pool,
         device=options.device,
         provenance=origin,
         epoch_limit=options.epoch_limit,
         watchers=watchers,
     )
-    if options.with_dashboard:
-        from hpo.watch.dashboard import beside
-
-        address = stack.enter_context(beside(options.storage, artifacts))
-        print(f"optuna-dashboard on {address}", flush=True)
-    return _train_and_report(run, file, name, options, notes)
 
 
-def _train_and_report(
-    run: "Run", file: study_file.StudyFile, name: str, options: Options, notes: "Notes"
-) -> bool:
+def _train_and_report(run: "Run", file: study_file.StudyFile, name: str, options: Options) -> bool:
     """Writes the report of what is stored, however the training ends."""
     from hpo.model.folder import Unsaved
     from hpo.runs.loop import End
@@ -252,16 +196,16 @@ def _train_and_report(
         saved = False
     except KeyboardInterrupt:  # between two plans, or a second signal
         with suppress(InputError):  # nothing may be stored yet
-            _report(run, name, options, notes)
+            _report(run, name, options)
         raise
     except PoolLost as error:
         print(f"hpo: {error}", file=sys.stderr)
         saved = False
     except StorageLost:
         with suppress(InputError):  # a full disk can still be read
-            _report(run, name, options, None)
+            _report(run, name, options, lost=True)
         raise
-    complete = _report(run, name, options, notes)
+    complete = _report(run, name, options)
     if end is End.STOPPED:
         raise KeyboardInterrupt
     return saved and complete
@@ -286,16 +230,17 @@ def _train(run: "Run", file: study_file.StudyFile, name: str, options: Options) 
     )
 
 
-def _report(run: "Run", name: str, options: Options, notes: "Notes | None") -> bool:
-    """Writes report and note; whether the report is written and any trial has finished."""
+def _report(run: "Run", name: str, options: Options, *, lost: bool = False) -> bool:
+    """Writes the report and, unless the storage is lost, the note; whether the report is written
+    and there is a sound trial."""
     from hpo.storage.results import load_study
     from hpo.storage.retry import StorageLost
 
     stored = load_study(run.storage, name)
     written = write_report(stored, options.out / name, options.lang)
     try:
-        if notes:
-            notes.end(stored, written)
+        for watcher in () if lost else run.watchers:
+            watcher.on_report(stored, written)
     except StorageLost as error:  # the study and its report are complete
         say(f"the study's note is not written: {error}")
     return written is not None and not stored.finished.empty
@@ -392,7 +337,7 @@ def _check_rounds(options: Options, file: study_file.GridStudy) -> None:
 def _refuse(options: dict[str, Any], study: str, kind: str) -> None:
     for key, value in options.items():
         if value is not None:
-            option = "--" + key.removeprefix("n_").replace("_", "-")
+            option = flag(key.removeprefix("n_"))
             raise InputError(f"{option}: study {study!r} is a {kind}, which has no such option")
 
 

@@ -133,7 +133,7 @@ OPTIONS = [
     (["run", "nonsense"], ["'nonsense'", "grid-report, interactions, noise, search"]),
     (["run", "."], ["cannot be read"]),
     (["run", "grid-report", "--seeds", "0"], ["--seeds: must be at least 1, got 0"]),
-    (["run", "grid-report", "--seeds", "x"], ["'--seeds'"]),
+    (["run", "grid-report", "--seeds", "x"], ["--seeds: must be a whole number, got 'x'"]),
     (["run", "grid-report", "--workers", "0"], ["--workers: must be at least 1, got 0"]),
     (["run", "grid-report", "--timeout", "nan"], ["--timeout: must be at least 0, got nan"]),
     (["run", "grid-report", "--dataset", "imagenet"], ["--dataset", "mnist-5k", "'imagenet'"]),

@@ -6,6 +6,7 @@ import shutil
 import sqlite3
 import tomllib
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from hpo.cli import EXPORTS
 from hpo.data import datasets as data
 from hpo.errors import InputError
 from hpo.model import weights
+from hpo.options import Options
 from hpo.study import file as study_file
 
 NOTEBOOK = Path(__file__).parents[1] / "studies/examples/digits.ipynb"
@@ -227,11 +229,53 @@ def test_a_slip_from_python_is_an_input_error(tmp_path: Path, monkeypatch: pytes
         ({"trials": 0}, "--trials: must be at least 1, got 0"),
         ({"dataset": "imagenet"}, "--dataset: must be one of mnist"),
         ({"sampler": "best"}, "--sampler: must be one of tpe"),
+        ({"pool": "lokal"}, "--pool: must be one of local, ray, got 'lokal'"),
+        ({"device": "tpu"}, "--device: must be one of auto, cpu, cuda, mps, got 'tpu'"),
+        ({"sampler_seed": -1}, "--sampler-seed: must be at least 0, got -1"),
+        ({"timeout": float("nan")}, "--timeout: must be at least 0, got nan"),
+        ({"epoch_limit": 0}, "--epoch-limit: must be at least 1, got 0"),
+        ({"trials": 2.5}, "--trials: must be a whole number, got 2.5"),
+        ({"trials": True}, "--trials: must be a number, got True"),
+        ({"trials": 10**400}, "--trials: must be"),
+        ({"fresh": "no"}, "--fresh: must be true or false, got 'no'"),
+        ({"out": 3}, "--out: must be text, got 3"),
+        ({"seeds": 0, "lang": "xx"}, "--seeds: .*\n--lang: must be one of"),
     ):
         with pytest.raises(InputError, match=said):
             api.run("search", **options)
     with pytest.raises(InputError, match="there is no such file"):
         api.load("search", storage="sqlite:///nothing.db")
+
+
+def test_a_study_runs_in_a_thread_that_is_not_the_main_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    text = """
+title = "A thread"
+dataset = "wine"
+seeds = 1
+[base]
+depth = 1
+width = 8
+activation = "relu"
+optimizer = "sgd"
+lr = 0.1
+epochs = 1
+[[cells]]
+name = "one"
+"""
+    (tmp_path / "tiny.toml").write_text(text, encoding="utf-8")
+    with ThreadPoolExecutor(1) as executor:
+        result = executor.submit(api.run, "tiny.toml", workers=1).result()
+    assert list(result.trials["state"]) == ["COMPLETE"]
+
+
+def test_numbers_of_numpy_and_paths_are_options_from_python():
+    given = {"trials": np.int64(3), "timeout": np.float32(2), "dataset": Path("my/data.csv")}
+    options = Options.of({"study": Path("x.toml"), "out": "there", **given})
+    assert (options.trials, options.timeout, options.dataset) == (3, 2.0, "my/data.csv")
+    assert (options.study, options.out) == ("x.toml", Path("there"))
 
 
 @pytest.mark.slow
@@ -255,22 +299,22 @@ def test_the_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 def test_run_names_its_command_as_it_is_typed_and_hears_the_environment(
     monkeypatch: pytest.MonkeyPatch,
 ):
-    asked: list[session.Options] = []
+    asked: list[tuple[Options, str | None]] = []
 
-    def refuse(options: session.Options) -> session.Ran:
-        asked.append(options)
+    def refuse(options: Options, command: str | None) -> session.Ran:
+        asked.append((options, command))
         raise InputError("enough")
 
     monkeypatch.setattr(session, "run", refuse)
     monkeypatch.setenv("HPO_LANG", "ko")
     with pytest.raises(InputError, match="enough"):
         api.run(
-            "my study.toml", sampler_seed=0, timeout=None, fresh=False, with_dashboard=True,
+            "my study.toml", sampler_seed=0, timeout=None, fresh=False, dashboard=True,
             storage="postgresql://me:secret@host/db",
         )  # fmt: skip
-    [options] = asked
+    [(options, command)] = asked
     assert options.lang == "ko"
-    assert (options.sampler_seed, options.with_dashboard) == (0, True)
-    assert options.command == (
+    assert (options.sampler_seed, options.dashboard) == (0, True)
+    assert command == (
         "hpo run 'my study.toml' --sampler-seed 0 --dashboard --storage 'postgresql://me:***@host/db'"
     )

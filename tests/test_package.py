@@ -73,10 +73,11 @@ def test_wheel_holds_every_module_template_and_study_file(installed: Path):
 # Each folder, and what it may import of hpo: folders and modules that stand below it here. SMALL
 # tools are open to all.
 RULES = {
-    "cli": "session export watch report runs analysis workers model storage data study",
-    "api": "session report report.conclusions model storage study",
-    "session": "watch report report.figures runs workers.pool workers.ray_cluster workers.server "
-    "model storage data study",
+    "cli": "options session export watch report runs analysis workers model storage data study",
+    "api": "options session report report.conclusions model storage study",
+    "session": "options watch report report.figures runs workers.pool workers.ray_cluster "
+    "workers.server model storage data study",
+    "options": "study",
     "export": "report report.blocks model data storage study",
     "watch": "report report.figures report.conclusions report.blocks runs analysis storage study",
     "report": "report.conclusions report.blocks report.figures analysis model storage data study",

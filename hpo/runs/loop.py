@@ -2,6 +2,7 @@
 
 import math
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -324,8 +325,12 @@ def trial_attributes(job: Job, done: Done, replicate: int) -> dict[str, Any]:
 def stop_on_signals(stop: Callable[[], None]) -> Iterator[None]:
     """Calls `stop` at Ctrl-C, SIGTERM and SIGHUP: KeyboardInterrupt would break a transaction.
 
-    A second signal, REPEAT_SECONDS or more after the first one, raises KeyboardInterrupt.
+    A second signal, REPEAT_SECONDS or more after the first one, raises KeyboardInterrupt. Does
+    nothing in a thread that is not the main one: Python hears signals in the main thread alone.
     """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
     first = math.inf
 
     def handle(number: int, frame: Any) -> None:

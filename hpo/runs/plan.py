@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from itertools import pairwise
+from pathlib import Path
 from typing import Any, Protocol
 
 import optuna
@@ -14,6 +15,7 @@ from optuna.trial import TrialState
 from hpo.data.datasets import Dataset, split
 from hpo.runs.forecast import Spent
 from hpo.runs.progress import Progress
+from hpo.storage.results import StoredGrid, StoredSearch
 from hpo.storage.trial import WORST
 from hpo.study.config import SEED, Config
 from hpo.study.metrics import METRICS
@@ -220,3 +222,6 @@ class Watcher:
 
     def on_finish(self) -> None:
         """The plan is over, however it ended."""
+
+    def on_report(self, stored: StoredGrid | StoredSearch, report: Path | None) -> None:
+        """The run is over. report: where its report is, None if it could not be written."""

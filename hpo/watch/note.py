@@ -38,7 +38,7 @@ class Notes(Watcher):
             stored = load_study(self.storage, study.study_name)
             self._write(study, markdown(stored, self.command, None, ended=False))
 
-    def end(self, stored: StoredGrid | StoredSearch, report: Path | None) -> None:
+    def on_report(self, stored: StoredGrid | StoredSearch, report: Path | None) -> None:
         """Adds the results and the report's path to the note of a study and of its finalists."""
         for part in stored.parts:
             study = optuna.load_study(study_name=part.name, storage=self.storage)

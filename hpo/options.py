@@ -1,0 +1,270 @@
+"""The options of a run, declared once: for the command, for `hpo.run` and for the session."""
+
+import inspect
+import os
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+import typer
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    ValidationError,
+)
+from pydantic_core import ErrorDetails
+
+from hpo import defaults
+from hpo.errors import InputError
+from hpo.language import ENGLISH, LANGUAGES
+from hpo.study.fields import fault, one_of
+from hpo.study.names import DATASETS, FORMS, PRUNERS, SAMPLERS
+from hpo.study.source import fault_in
+from hpo.text import quoted
+
+DEVICES = ("auto", "cpu", "cuda", "mps")
+POOLS = ("local", "ray")
+MOST = 10**6  # of whole numbers, as in study files
+FILE = "the study file's"  # a default
+CORES = "the cores this process may use; with --pool ray, what the cluster has room for"
+
+
+def _plain(value: Any) -> Any:
+    """Refuses true and false as numbers; turns NumPy's numbers into Python's."""
+    if isinstance(value, bool):
+        raise fault(f"must be a number, got {value}")
+    return value.item() if hasattr(value, "item") else value
+
+
+def _text(value: Any) -> str:
+    """Takes text or a path. pydantic's own type refuses names of files that are not UTF-8."""
+    if not isinstance(value, (str, os.PathLike)):
+        raise fault(f"must be text, got {quoted(value)}")
+    return os.fspath(value)
+
+
+def _texts(value: Any) -> tuple[str, ...]:
+    listed = isinstance(value, (list, tuple))
+    return tuple(_text(item) for item in (value if listed else [value]))
+
+
+def _data(name: str) -> str:
+    if wrong := fault_in(name):
+        raise fault(wrong)
+    return name
+
+
+Text = Annotated[str, PlainValidator(_text)]
+Texts = Annotated[tuple[str, ...], PlainValidator(_texts)]
+Folder = Annotated[Path, PlainValidator(lambda value: Path(_text(value)))]
+Data = Annotated[Text, AfterValidator(_data)]
+Count = Annotated[int, BeforeValidator(_plain), Field(ge=1, le=MOST)]
+Seed = Annotated[int, BeforeValidator(_plain), Field(ge=0, le=MOST)]
+Amount = Annotated[float, BeforeValidator(_plain), Field(ge=0)]
+Limit = Annotated[float, BeforeValidator(_plain), Field(ge=1)]
+Flag = Annotated[bool, Field(strict=True)]
+Sampler = Annotated[str, *one_of(SAMPLERS)]
+Pruner = Annotated[str, *one_of(PRUNERS)]
+Pool = Annotated[str, *one_of(POOLS)]
+Lang = Annotated[str, *one_of(LANGUAGES)]
+Device = Annotated[str, *one_of(DEVICES)]
+
+
+def _shown(
+    value: Any, text: str, default: str = "", *, names: Collection[str] = (), **more: Any
+) -> Any:
+    """Declares an option and how `--help` shows it.
+
+    value: its default. text: what it does; the names that it may have follow. default: words in the
+    place of the default. names: what it may be. more: arguments of typer.Option.
+    """
+    if names:
+        text = f"{text}{', '.join(names)}."
+        more["autocompletion"] = lambda: list(names)
+    if default:
+        more["show_default"] = default
+    return Field(value, description=text, json_schema_extra=more)
+
+
+class Options(BaseModel):
+    """The options of `hpo run`, see `hpo run --help`; None: the study file's or the default."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    study: Text
+    seeds: Count | None = _shown(
+        None, "Grid: train each cell with N seeds, 0 … N-1.", FILE, metavar="N"
+    )
+    until_resolved: Flag = _shown(
+        False,
+        "Grid: more seeds, round by round, for the networks of claims that are still open.",
+    )
+    changed_claims: Flag = _shown(
+        False,
+        "Grid: accept claims that changed since the first trial; the report names the change.",
+    )
+    trials: Count | None = _shown(
+        None, "Search: go on until the study holds N finished trials in total.", FILE, metavar="N"
+    )
+    timeout: Amount | None = _shown(
+        None,
+        "Start no trial after this time, stop those that run, go on to the report.",
+        metavar="SECONDS",
+    )
+    sampler: Sampler | None = _shown(None, "Search: ", FILE, names=SAMPLERS)
+    sampler_seed: Seed | None = _shown(None, "Search: the sampler's seed.", FILE, metavar="INTEGER")
+    repeats: Count | None = _shown(
+        None,
+        "Search: run the whole search N times with other sampler seeds; report the spread.",
+        "1",
+        metavar="N",
+    )
+    like: Text | None = _shown(
+        None,
+        "Search: begin with the trials of another stored search, or of its own past space.",
+        metavar="STUDY",
+    )
+    pruner: Pruner | None = _shown(None, "Search: ", FILE, names=PRUNERS)
+    workers: Count | None = _shown(
+        None,
+        "Trainings at once; on this machine, processes with one torch thread each.",
+        CORES,
+        metavar="INTEGER",
+    )
+    pool: Pool = _shown("local", "Where workers run: this machine, or a Ray cluster. ", names=POOLS)
+    ray_address: Text | None = _shown(
+        None,
+        "Ray: the head node, host:port, or auto for the cluster of this machine.",
+        "a cluster of its own on this machine",
+        envvar="RAY_ADDRESS",
+    )
+    cpus_per_trial: Amount | None = _shown(
+        None, "Ray: CPUs, and torch threads, of each training.", "1", metavar="FLOAT"
+    )
+    gpus_per_trial: Amount | None = _shown(
+        None, "Ray: GPUs of each training; 0.25 shares one.", "0", metavar="FLOAT"
+    )
+    epoch_limit: Limit = _shown(
+        defaults.EPOCH_LIMIT,
+        "Start a training again that ends no epoch for so long, twice at most.",
+        metavar="SECONDS",
+    )
+    dataset: Data | None = _shown(
+        None,
+        f"{', '.join(DATASETS)}, or {FORMS}.",
+        FILE,
+        autocompletion=lambda: list(DATASETS),
+    )
+    data_dir: Folder | None = _shown(
+        None,
+        "Where datasets are or go; may be read-only if the files are there.",
+        "a per-user cache folder",
+        envvar="HPO_DATA_DIR",
+    )
+    storage: Text = _shown(defaults.STORAGE, "Any Optuna storage URL.", envvar="HPO_STORAGE")
+    out: Folder = _shown(defaults.OUT, "Reports go to OUT/STUDY/.")
+    lang: Lang = _shown(ENGLISH, "The report's language: ", envvar="HPO_LANG", names=LANGUAGES)
+    name: Text | None = _shown(
+        None, "The study's name in the storage and in --out.", "the file's name"
+    )
+    device: Device = _shown("auto", "", names=DEVICES)
+    dashboard: Flag = _shown(False, "Serve the dashboard while the run lasts.")
+    allow_host: Texts = _shown(
+        (), "Dashboard: a name, beside addresses, under which browsers may ask.", metavar="NAME"
+    )
+    artifacts: Folder | None = _shown(
+        None,
+        "Where the trials' pictures are that the dashboard shows.",
+        "hpo.artifacts, beside the storage's file",
+        envvar="HPO_ARTIFACTS",
+    )
+    fresh: Flag = _shown(False, "First delete the stored study (asks).")
+    yes: Flag = _shown(False, "Do not ask before deleting.")
+    quiet: Flag = _shown(False, "No progress display, only the last lines.")
+
+    @classmethod
+    def of(cls, given: Mapping[str, Any]) -> Self:
+        """Returns the options with these values. Raises InputError, a line for each fault."""
+        if unknown := sorted(set(given) - set(cls.model_fields)):
+            known = ", ".join(sorted(cls.model_fields))
+            raise InputError(f"options: unknown {', '.join(unknown)}; known: {known}")
+        try:
+            return cls(**given)
+        except ValidationError as error:
+            faults = error.errors(include_url=False)
+            lines = [f"{flag(str(each['loc'][0]))}: {_said(each)}" for each in faults]
+            raise InputError("\n".join(lines)) from None
+
+
+def _said(error: ErrorDetails) -> str:
+    """Returns what is wrong with a value, in words."""
+    kind, value = error["type"], error["input"]
+    if kind == "fault":
+        return error["msg"]
+    if kind in ("greater_than_equal", "less_than_equal"):
+        [(name, limit)] = error["ctx"].items()
+        words = f"at {'least' if name == 'ge' else 'most'} {limit:.0f}"
+        return f"must be {words}, got {value if isinstance(value, str) else quoted(value)}"
+    kinds = {"int": "a whole number", "float": "a number", "bool": "true or false"}
+    return f"must be {kinds[kind.partition('_')[0]]}, got {quoted(value)}"
+
+
+def flag(name: str) -> str:
+    """Returns an option as it is typed: --sampler-seed."""
+    return f"--{name.replace('_', '-')}"
+
+
+def from_environment() -> dict[str, str]:
+    """Returns the options that environment variables give."""
+    variables = {name: _terminal(name).get("envvar", "") for name in Options.model_fields}
+    return {name: os.environ[v] for name, v in variables.items() if os.environ.get(v)}
+
+
+# --- in the terminal ---------------------------------------------------------------------------
+
+
+def _terminal(name: str) -> Mapping[str, Any]:
+    """Returns the arguments of typer.Option that an option's declaration gives."""
+    extra: Any = Options.model_fields[name].json_schema_extra
+    return extra or {}
+
+
+def checked(name: str) -> Callable[[typer.CallbackParam, Any], Any]:
+    """Returns the callback of a parameter that takes an option's value: raises InputError for a
+    wrong one."""
+
+    def check(param: typer.CallbackParam, value: Any) -> Any:
+        typed = param.opts[0] if param.opts[0].startswith("-") else param.opts[0].upper()
+        try:
+            return value if value is None else getattr(Options.of({"study": "", name: value}), name)
+        except InputError as error:
+            raise InputError(str(error).replace(flag(name), typed, 1)) from None
+
+    return check
+
+
+def option(name: str) -> Any:
+    """Returns the parameter of a command for an option, as Annotated takes it."""
+    text = Options.model_fields[name].description
+    return typer.Option(flag(name), help=text, callback=checked(name), **_terminal(name))
+
+
+def with_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Gives a command a parameter for each option, in the place of its last one, **options. All
+    values but flags come as text, which the model reads."""
+    first, _ = inspect.signature(command).parameters.values()
+    parameters = [first]
+    for name, field in list(Options.model_fields.items())[1:]:
+        default = field.default
+        kind: Any = {bool: bool, tuple: list[str]}.get(type(default), str)
+        kind = Path if "Path" in str(field.annotation) else kind  # the shell completes paths
+        hint: Any = Annotated[kind if default is not None else kind | None, option(name)]
+        parameters.append(first.replace(name=name, annotation=hint, default=default))
+    signature = inspect.Signature(parameters)
+    command.__signature__ = signature  # type: ignore[attr-defined]
+    command.__annotations__ = {name: p.annotation for name, p in signature.parameters.items()}
+    return command
