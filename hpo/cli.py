@@ -113,7 +113,7 @@ def report(
     session.check_writable(out, stored_name)
     session.check_language(lang)
     stored = load_study(open_storage(storage, create=False), stored_name)
-    if not session.write_report(stored, out / stored_name, lang) or stored.finished.empty:
+    if not session.write_report(stored, out / stored_name, lang) or stored.no_result:
         raise typer.Exit(1)
 
 

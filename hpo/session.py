@@ -205,6 +205,8 @@ def _train_and_report(run: "Run", file: study_file.StudyFile, name: str, options
         with suppress(InputError):  # a full disk can still be read
             _report(run, name, options, lost=True)
         raise
+    if end is End.COMPLETE and saved and not run.trained:
+        say(f"nothing was left to do: study {name!r} is complete")
     complete = _report(run, name, options)
     if end is End.STOPPED:
         raise KeyboardInterrupt
@@ -243,7 +245,7 @@ def _report(run: "Run", name: str, options: Options, *, lost: bool = False) -> b
             watcher.on_report(stored, written)
     except StorageLost as error:  # the study and its report are complete
         say(f"the study's note is not written: {error}")
-    return written is not None and not stored.finished.empty
+    return written is not None and not stored.no_result
 
 
 def write_report(
@@ -262,8 +264,8 @@ def write_report(
         return None
     print_parts(terminal.terminal(study))
     print(f"report: {written}")
-    if study.finished.empty:
-        print(f"hpo: study {study.name!r}: no trial has finished", file=sys.stderr)
+    if reason := study.no_result:
+        print(f"hpo: study {study.name!r}: {reason}", file=sys.stderr)
     return written
 
 

@@ -372,12 +372,11 @@ def test_pruned_trials_are_never_among_the_best_and_failed_ones_invisible():
 def test_diverged_trials_are_counted_and_do_not_drown_the_rest():
     """b sets the accuracy, but above 0.8 of a a training diverges."""
     rows = at_random(60, lambda a, b, c: 0.0 if a > 0.8 else 0.9 + b / 20)
-    trials = [
-        trial(t.value, t.params, user_attrs={"diverged": t.value == 0, "curve": {}}) for t in rows
-    ]
+    lost = {"state": TrialState.PRUNED, "user_attrs": {"diverged": 1, "curve": {}}}
+    trials = [trial(t.value, t.params, **({} if t.value else lost)) for t in rows]
     found = evaluated(trials)
     diverged = sum(t.value == 0 for t in trials)
-    assert f"{diverged} of the complete trials diverged" in said(found)
+    assert f"fANOVA does not see the {diverged} trials that were stopped early" in said(found)
     assert ranked(found)[0] == "b"
     assert shares(found.evaluations[1])["b"] > 0.3
 

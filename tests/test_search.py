@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import io
 import math
 import random
 import re
@@ -15,8 +16,10 @@ import pandas as pd
 import pytest
 from in_process import InProcessPool, markdown, opened
 from optuna.trial import TrialState
+from rich.console import Console
 from tiny import tiny_dataset
 
+from hpo import session
 from hpo.errors import InputError
 from hpo.model import folder as best
 from hpo.model import weights as saved
@@ -25,6 +28,7 @@ from hpo.report import search_tables
 from hpo.report import write as report
 from hpo.runs import plan, provenance, runner
 from hpo.runs.loop import End
+from hpo.runs.progress import Progress
 from hpo.runs.samplers import check_together
 from hpo.runs.search import FAILURES_IN_A_ROW, SearchPlan
 from hpo.runs.study import binding, clean_up, open_study
@@ -34,6 +38,7 @@ from hpo.study import file as study_file
 from hpo.study import finalists
 from hpo.study.names import PRUNERS, SAMPLERS
 from hpo.study.space import draw, parse_domain, suggest
+from hpo.watch import progress, terminal
 from hpo.workers import messages
 from hpo.workers.pool import LocalPool
 
@@ -77,6 +82,7 @@ def run(file: study_file.SearchStudy, folder: Path, **changes) -> End:
         device="cpu",
         provenance=provenance.collect("hpo test"),
         make_pool=changes.pop("make_pool", InProcessPool),
+        watchers=changes.pop("watchers", ()),
     )
     if "n_trials" in changes:
         file = dataclasses.replace(file, n_trials=changes.pop("n_trials"))
@@ -145,15 +151,18 @@ def test_the_winner_is_named_by_fresh_validation_whatever_the_test_says(whole):
     by_hand = frame.groupby("cell")["valid_accuracy"].mean().idxmax()
     assert study.winner.name == by_hand
     upside_down = frame.assign(test_accuracy=1 - frame["test_accuracy"])
-    assert finalists.winner(upside_down, study.tested.file.cells, (1, 2)) == study.winner
+    ranked = finalists.ranked(upside_down, study.tested.file.cells, (1, 2))
+    assert ranked == list(study.tested.file.cells)
+    assert ranked[0] == study.winner
 
 
 def test_a_finalist_with_fewer_seeds_cannot_win():
     cells = finalists_cells("a", "b")
     rows = {"cell": [*"aaabb"], "seed": [1, 8, 9, 1, 2], "valid_accuracy": [0.99, 1, 1, 0.5, 0.6]}
     frame = pd.DataFrame(rows)
-    assert finalists.winner(frame, cells, (1, 2)).name == "b", "seeds not asked for do not count"
-    assert finalists.winner(frame[:0], cells, (1, 2)) is None
+    ranked = finalists.ranked(frame, cells, (1, 2))
+    assert [cell.name for cell in ranked] == ["b", "a"], "seeds not asked for do not count"
+    assert finalists.ranked(frame[:0], cells, (1, 2)) == cells, "before any is trained"
 
 
 def finalists_cells(*names: str) -> list[study_file.Cell]:
@@ -287,15 +296,17 @@ def test_out_of_memory_fails_a_trial_and_divergence_ends_one_and_the_search_goes
     text = text.replace('["relu", "tanh"]', '"relu"').replace('["sgd", "adam"]', '"sgd"')
     assert run(written(tmp_path, text), tmp_path, make_pool=LocalPool) is End.COMPLETE
     study = stored(tmp_path)
-    assert states(study) == {"COMPLETE": 2, "FAIL": 2}
+    assert states(study) == {"COMPLETE": 1, "PRUNED": 1, "FAIL": 2}
     failed = study.trials[study.trials["state"] == "FAIL"]
     assert set(failed["width"]) == {65536}
     assert failed["fail_reason"].str.contains("RuntimeError|MemoryError").all()
-    lost = study.finished[study.finished["diverged"].astype(bool)]
+    lost = study.trials[study.trials["diverged"].astype(bool)]
     assert list(lost["lr"]) == [1e6]
     number = int(lost["number"].iloc[0])
     assert study.frozen[number].value == 0.0
-    assert list(study.frozen[number].intermediate_values) == [1], "it ends at once"
+    assert not study.frozen[number].intermediate_values, "its first epoch is no value"
+    assert len(study.frozen[number].user_attrs["curve"]["valid_loss"]) == 1, "it ends at once"
+    assert number not in set(study.ranked["number"])
     assert study.tested is not None
     assert len(study.tested.file.cells) == 1, "a diverged trial is no finalist"
 
@@ -376,7 +387,7 @@ def test_tpe_takes_a_diverged_trial_for_worse_than_a_pruned_one(tmp_path):
     job = searching.next()
     epoch(job, 0.1, math.nan)
     job.early_stop = searching.judge(job)
-    searching.ended(job, TrialState.COMPLETE)
+    searching.ended(job, TrialState.PRUNED)
     (trial,) = searching.copy.trials
     assert sum(trial.constraints.values()) > 0, "infeasible: ranked below COMPLETE and PRUNED"
 
@@ -390,13 +401,13 @@ def test_running_trials_repel_the_sampler_and_count_for_the_budget(tmp_path):
 
 
 @pytest.mark.parametrize("loss", [math.nan, math.inf, record.USELESS_LOSS])
-def test_a_diverged_trial_ends_at_once_with_the_worst_value(loss, tmp_path):
+def test_a_sampler_learns_of_a_diverged_trial_as_the_worst(loss, tmp_path):
     searching = search_plan(tmp_path, SEARCH)
     job = searching.next()
     epoch(job, 0.1, loss)
     job.early_stop = searching.judge(job)
     assert job.early_stop is plan.EarlyStop.DIVERGED
-    searching.ended(job, TrialState.COMPLETE)
+    searching.ended(job, TrialState.PRUNED)
     assert [trial.value for trial in searching.copy.trials] == [0.0]
     assert record.attributes(job.epochs, 0)["diverged"] == 1
 
@@ -531,3 +542,145 @@ def test_a_winner_that_cannot_be_saved_costs_neither_report_nor_trials(tmp_path)
     with pytest.raises(best.Unsaved, match="the same command trains and saves it again"):
         run(written(tmp_path), tmp_path, n_trials=3)
     assert stored(tmp_path).winner is not None
+
+
+# --- what is best, done and failed: one answer ---------------------------------------------------
+
+HOT = FINITE.replace("[0.1, 0.3]", "[0.1, 0.03, 1e6]").replace('["relu", "tanh"]', '"relu"')
+HOT = HOT.replace("{ low = 1, high = 2 }", "1").replace('["sgd", "adam"]', '"sgd"')
+
+
+class Heard(plan.Watcher):
+    """Keeps what a run tells its user."""
+
+    def __init__(self) -> None:
+        self.notices: list[str] = []
+        self.progress: list[Progress] = []
+
+    def on_start(self, study: optuna.Study | None, progress: Progress) -> None:
+        self.progress.append(progress)
+
+    def on_notice(self, text: str) -> None:
+        self.notices.append(text)
+
+
+def shown(study: results.StoredSearch) -> str:
+    """What `hpo show` prints."""
+    console = Console(width=200, record=True, file=io.StringIO())
+    for part in (*progress.views(study, here=False), *terminal.terminal(study)):
+        console.print(part)
+    return console.export_text()
+
+
+def test_a_diverged_trial_is_pruned_and_nowhere_the_best(tmp_path: Path):
+    heard = Heard()
+    assert run(written(tmp_path, HOT), tmp_path, watchers=[heard]) is End.COMPLETE
+    study = stored(tmp_path)
+    [lost] = [trial for trial in study.frozen if trial.params["lr"] == 1e6]
+    assert (lost.state, lost.user_attrs["diverged"]) == (TrialState.PRUNED, 1)
+    best = optuna.load_study(study_name="tiny", storage=opened(tmp_path)).best_trial
+    assert best.number == study.ranked["number"].iloc[0] != lost.number
+    name = record.trial_name(best.number, study.config(best.number))
+    said = f"{name}, validation accuracy {100 * best.value:.2f}%"
+    assert heard.progress[0].best == said
+    assert said in shown(study)
+    assert "2 trained to the end, 1 diverged" in shown(study)
+
+
+def test_a_diverged_trial_that_an_earlier_version_stored_is_read_by_the_same_rule(tmp_path: Path):
+    run(written(tmp_path, HOT), tmp_path)
+    old = next(trial for trial in stored(tmp_path).frozen if trial.params["lr"] == 1e6)
+    storage = opened(tmp_path)
+    with storage.engine.begin() as connection:
+        text = f"UPDATE trials SET state = 'COMPLETE' WHERE trial_id = {old._trial_id}"
+        connection.exec_driver_sql(text)
+        text = f"UPDATE trial_values SET value = 0.99 WHERE trial_id = {old._trial_id}"
+        connection.exec_driver_sql(text)
+    study = stored(tmp_path)
+    assert states(study) == {"COMPLETE": 2, "PRUNED": 1}
+    assert "validation accuracy 99.00%" not in shown(study)
+    assert run(written(tmp_path, HOT), tmp_path) is End.COMPLETE, "it goes on as before"
+    assert old.number not in map(finalists.trial_number, [c.name for c in study.tested.file.cells])
+
+
+def test_a_diverged_trial_has_the_figures_of_its_last_sound_epoch(tmp_path: Path):
+    searching = search_plan(tmp_path, SEARCH)
+    job = searching.next()
+    epoch(job, 0.6)
+    epoch(job, 0.1, math.nan)
+    job.early_stop = searching.judge(job)
+    assert job.accuracies() == [0.6]
+    curve = record.attributes(job.epochs, 0)["curve"]
+    assert record.last_epoch(curve, sound=True)["valid_accuracy"] == 0.6
+    del job.epochs[0]
+    assert job.accuracies() == [record.WORST], "it had no sound epoch"
+
+
+def test_a_search_without_a_sound_trial_has_no_result_and_says_why(tmp_path: Path):
+    run(written(tmp_path, HOT.replace("[0.1, 0.03, 1e6]", "[1e5, 1e6]")), tmp_path)
+    study = stored(tmp_path)
+    assert states(study) == {"PRUNED": 2}
+    assert "every finished trial diverged; give smaller learning rates" in study.no_result
+    assert session.write_report(study, tmp_path / "report") is not None
+
+
+def test_an_exhausted_space_is_said_to_be_so(tmp_path: Path):
+    run(written(tmp_path, HOT), tmp_path)
+    said = "The search ended after 3 trials: all 3 configurations of the space have been tried."
+    assert said in shown(stored(tmp_path))
+    assert said in markdown(stored(tmp_path), tmp_path / "report")
+
+
+def test_a_smaller_number_of_trials_than_are_stored_leaves_nothing_to_do(tmp_path: Path):
+    run(written(tmp_path), tmp_path, n_trials=4)
+    before, heard = stored(tmp_path), Heard()
+    assert run(written(tmp_path), tmp_path, n_trials=2, watchers=[heard]) is End.COMPLETE
+    assert heard.notices == [
+        "the study holds 4 finished trials, which --trials counts, too: to go on, give a larger "
+        "number"
+    ]
+    assert not heard.progress, "nothing is trained"
+    after = stored(tmp_path)
+    assert (after.n_trials, after.winner) == (4, before.winner)
+    assert "4/4 trials" in progress.read_progress(after, here=False).counts
+
+
+def test_rank_one_is_the_winner_in_every_table_and_file(tmp_path: Path):
+    run(written(tmp_path, SEARCH.replace("k = 2", "k = 4")), tmp_path, n_trials=6)
+    study = stored(tmp_path)
+    by_hand = study.tested.finished.groupby("cell")["valid_accuracy"].mean()
+    expected = list(by_hand.sort_values(ascending=False, kind="stable").index)
+    assert len(set(by_hand)) == 4, "no two are equal"
+    frame = search_tables.finalists_frame(study)
+    numbers = frame.drop_duplicates("rank").set_index("rank")["number"]
+    assert [finalists.cell_name(n) for n in numbers.sort_index()] == expected
+    assert expected[0] == study.winner.name
+    text = markdown(study, tmp_path / "report")
+    assert f"| 1, the winner | {finalists.trial_number(expected[0])} |" in text
+
+
+@pytest.mark.parametrize("stopped", [0, 2])
+def test_interrupted_or_not_a_random_search_tries_the_same_configurations(
+    stopped: int, tmp_path: Path
+):
+    (whole, cut) = (tmp_path / "whole", tmp_path / "cut")
+    whole.mkdir()
+    cut.mkdir()
+    searching = search_plan(whole, SEARCH)
+    asked = [play_stored(searching, 0.5) for _ in range(6)]
+    searching = search_plan(cut, SEARCH)
+    again = [play_stored(searching, 0.5) for _ in range(stopped)]
+    job = searching.next()
+    storage = opened(cut)
+    storage.set_trial_user_attr(job.trials[0], "fail_reason", record.STOPPED)
+    storage.set_trial_state_values(job.trials[0], TrialState.FAIL)
+    searching = search_plan(cut, SEARCH)
+    again += [play_stored(searching, 0.5) for _ in range(6 - stopped)]
+    assert [job.task.config for job in again] == [job.task.config for job in asked]
+
+
+def play_stored(searching: SearchPlan, accuracy: float) -> plan.Job:
+    """A job that is asked for, trained and stored."""
+    job = play(searching, accuracy)
+    searching.storage.set_trial_state_values(job.trials[0], TrialState.COMPLETE, [accuracy])
+    return job

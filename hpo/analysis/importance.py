@@ -315,7 +315,7 @@ def _basis(
 
 
 def _unseen(trials: Sequence[FrozenTrial]) -> Iterator[str]:
-    """Describes the effect of pruned, failed and diverged trials."""
+    """Describes the effect of pruned and failed trials."""
     pruned, failed = (
         sum(trial.state is state for trial in trials)
         for state in (TrialState.PRUNED, TrialState.FAIL)
@@ -336,21 +336,13 @@ def _unseen(trials: Sequence[FrozenTrial]) -> Iterator[str]:
             "{n} failed trials are invisible to both.",
             failed,
         )
-    diverged = sum(
-        trial.state is TrialState.COMPLETE and bool(trial.user_attrs.get("diverged"))
-        for trial in trials
-    )
-    if diverged:
-        yield t(
-            "{n} of the complete trials diverged, which counts as the worst value; by ranks they "
-            "weigh no more than other bad trials.",
-            n=diverged,
-        )
 
 
 def _limited(trials: Sequence[FrozenTrial]) -> bool:
-    """Whether any trial was stopped at its time limit."""
-    return any(trial.user_attrs.get("over_limit") for trial in trials)
+    """Whether any trial was stopped for another reason than a pruner: it diverged, or reached its
+    time limit."""
+    reasons = ("diverged", "over_limit")
+    return any(trial.user_attrs.get(reason) for trial in trials for reason in reasons)
 
 
 def _undecided(complete: list[FrozenTrial], evaluations: Sequence[Evaluation]) -> Iterator[str]:

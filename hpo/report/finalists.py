@@ -65,7 +65,7 @@ def _no_finalist(study: StoredSearch) -> str:
             "--trials.",
             time=limit_text(limit),
         )
-    if study.ranked.empty and len(study.finished) >= study.file.n_trials:
+    if study.ranked.empty and study.trials["diverged"].sum() >= study.file.n_trials:
         return t(
             "Every trial diverged, so there is no finalist. Give smaller learning rates in the "
             "study file and search again with --fresh, or go on with more --trials."

@@ -10,7 +10,7 @@ import pandas as pd
 
 from hpo.analysis.hypothesis_tests import prediction_interval
 from hpo.analysis.statistics import Estimate, estimate
-from hpo.language import marked, t
+from hpo.language import marked, nt, t
 from hpo.report.blocks.grid_tables import setting
 from hpo.report.blocks.page import Header, Table
 from hpo.storage.results import StoredGrid, StoredSearch
@@ -107,10 +107,10 @@ def trials_by_state(study: StoredSearch) -> dict[str, pd.DataFrame]:
     diverged, state = trials["diverged"], trials["state"]
     limited = over_limit(trials)
     return {
-        marked("trained to the end"): trials[(state == "COMPLETE") & ~diverged],
-        marked("pruned"): trials[(state == "PRUNED") & ~limited],
+        marked("trained to the end"): trials[state == "COMPLETE"],
+        marked("pruned"): trials[(state == "PRUNED") & ~limited & ~diverged],
         marked("stopped at the time limit"): trials[(state == "PRUNED") & limited],
-        marked("diverged"): trials[(state == "COMPLETE") & diverged],
+        marked("diverged"): trials[(state == "PRUNED") & diverged],
         marked("failed or stopped"): trials[state == "FAIL"],
         marked("running"): trials[state == "RUNNING"],
     }
@@ -134,7 +134,7 @@ def _seconds(trials: pd.DataFrame) -> pd.Series:
 
 
 def finalists_table(study: StoredSearch, tested: StoredGrid, caption: str) -> Table:
-    """Returns a row per finalist, in the search's order."""
+    """Returns a row per finalist, the winner first."""
     rows, second, cells = [], study.second, tested.file.cells
     network_headers, networks = network_columns(study, [cell.config for cell in cells])
     for rank, (cell, network) in enumerate(zip(cells, networks, strict=True), 1):
@@ -297,8 +297,8 @@ def _spans(sessions: Sequence[dict[str, Any]]) -> list[tuple[float, float]]:
 
 def selected_values(rows: pd.DataFrame) -> list[float]:
     """Returns the accuracy of each ended trial in percent: NaN if pruned, 0 if diverged."""
-    values = np.where(rows["diverged"], 0.0, 100 * rows["valid_accuracy"])
-    return [float(v) for v in np.where(rows["state"] == "PRUNED", np.nan, values)]
+    values = (100 * rows["valid_accuracy"]).mask(rows["state"] == "PRUNED")
+    return [float(v) for v in values.mask(rows["diverged"], 0.0)]
 
 
 def winner_sentence(study: StoredSearch) -> str:
@@ -410,8 +410,15 @@ def spelled_estimate(estimate: Estimate) -> str:
 def unfinished(study: StoredSearch) -> str:
     """Says why there are fewer trials than the budget; empty if there are enough."""
     done = len(study.ended)
-    if done >= study.planned:
+    if done >= study.n_trials:
         return ""
+    if done >= study.planned:
+        return nt(
+            "The search ended after {n} trial: the only configuration of the space has been tried.",
+            "The search ended after {n} trials: all {n} configurations of the space have been "
+            "tried.",
+            done,
+        )
     if study.settled and (rule := study.file.stop_after):
         return t(
             "The search ended after {done} trials because the last {n} were no better than the "

@@ -16,6 +16,7 @@ from hpo.data.datasets import Dataset
 from hpo.runs.forecast import ALL_IMAGES, Spent, by_cost
 from hpo.runs.plan import Job, Shape, cost, parameter_count, stack_size
 from hpo.runs.progress import Progress
+from hpo.storage import trial as record
 from hpo.study.config import DEFAULTS, Config
 from hpo.study.file import Cell, GridStudy
 from hpo.workers.messages import Task
@@ -49,6 +50,7 @@ class GridPlan:
         own = distributions([cell.config for cell in study_file.cells])
         self.distributions = {**own, **(ranges or {})}
         self.shape = shape = Shape.of(dataset)
+        self.stored = study.get_trials(deepcopy=False)
         finished = finished_seeds(study)
         self.waiting: list[tuple[float, Cell, list[int]]] = []
         for cell in cells:
@@ -67,7 +69,12 @@ class GridPlan:
 
     def progress(self, title: str, started: float) -> Progress:
         missing = sum(len(stack) for _, _, stack in self.waiting)
-        return Progress(title=title, total=self.total, done=self.total - missing, started=started)
+        done = self.total - missing
+        progress = Progress(title=title, total=self.total, done=done, started=started)
+        for trial in record.ranked(self.stored)[:1]:
+            name = record.run_name(trial.user_attrs["cell"], trial.user_attrs["seed"])
+            progress.take_best(name, record.accuracy_of(trial))
+        return progress
 
     def next(self) -> Job | None:
         if not self.waiting:
@@ -85,7 +92,7 @@ class GridPlan:
             folder=self.folder,
         )
         label = f"{cell.name} {_seeds_text(seeds)}"
-        names = [f"{cell.name} seed {seed}" for seed in seeds]
+        names = [record.run_name(cell.name, seed) for seed in seeds]
         return Job(task=task, label=label, trials=trials, names=names, cost=stack_cost)
 
     def judge(self, job: Job) -> None:

@@ -41,7 +41,7 @@ class Loop:
     """Trains one plan's trials in the pool and stores their epochs and their ends.
 
     study: None if the training is no trial. cores: that the pool may use in all. deadline: a time
-    of the monotonic clock. best: the best stored value so far.
+    of the monotonic clock.
     """
 
     plan: Plan
@@ -52,7 +52,6 @@ class Loop:
     cores: int = 1
     watchers: Sequence[Watcher] = ()
     deadline: float = math.inf
-    best: float = -math.inf
     running: dict[int, Job] = field(default_factory=dict)
     by_worker: dict[int, Job] = field(default_factory=dict)
     again: list[Job] = field(default_factory=list)
@@ -169,7 +168,8 @@ class Loop:
             if job.early_stop:
                 self.pool.stop(job.task.id)
             job.reported = epoch.number
-            self._store_step(job, epoch)
+            if job.early_stop is not EarlyStop.DIVERGED:
+                self._store_step(job, epoch)
         self._forecast()
         worker = next(w for w, other in self.by_worker.items() if other is job)
         text = f"{job.label}, epoch {epoch.number}/{job.task.epochs}"
@@ -199,14 +199,13 @@ class Loop:
         if not job.epochs:
             self._fail(job, f"{record.NO_EPOCH} of {job.limit:g} s")
             return
-        pruned = job.early_stop in (EarlyStop.PRUNED, EarlyStop.LIMIT)
-        state = TrialState.PRUNED if pruned else TrialState.COMPLETE
+        state = TrialState.PRUNED if job.early_stop else TrialState.COMPLETE
         del self.running[job.task.id]
         job.model = done.model
         job.parameters = done.parameters or job.parameters
         self.plan.ended(job, state)
         self.progress.done += len(job.names)
-        self.progress.pruned += len(job.names) if pruned else 0
+        self.progress.pruned += len(job.names) if job.early_stop else 0
         if not self.stopping and time.monotonic() < self.deadline:
             self._hand_out()
             self._forecast()
@@ -225,9 +224,8 @@ class Loop:
                 watcher.on_trial(trial, attributes["curve"], job.task.config.epochs)
             objectives = [values[replicate], *job.further_values()]
             self.storage.set_trial_state_values(trial, state, objectives)
-        if values and not pruned and max(values) > self.best:
-            self.best = max(values)
-            self.progress.take_best(job.names[values.index(self.best)], self.best)
+            if state is TrialState.COMPLETE and not attributes["diverged"]:
+                self.progress.take_best(job.names[replicate], values[replicate])
         for watcher in self.watchers:
             watcher.on_end(job, _outcome(job))
 

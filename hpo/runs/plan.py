@@ -117,13 +117,16 @@ class Job:
         share = len(self.epochs) / self.task.epochs
         return Spent(cost=self.cost, share=share, seconds=time.monotonic() - self.began)
 
-    def curve(self) -> list[EpochDone]:
-        """Returns the epochs of the job's trials: means over the seeds if it averages."""
+    def curve(self, *, sound: bool = False) -> list[EpochDone]:
+        """Returns the epochs of the job's trials: means over the seeds if it averages. sound:
+        without the epoch in which a job diverged."""
+        diverged = sound and self.early_stop is EarlyStop.DIVERGED
+        ended = self.epochs[:-1] if diverged else self.epochs
         if not self.averages:
-            return self.epochs
+            return ended
         length = self.task.config.epochs
-        by_number = [self.epochs[place::length] for place in range(length)]
-        whole = len(self.epochs) // length  # seeds, where they are trained one by one
+        by_number = [ended[place::length] for place in range(length)]
+        whole = len(ended) // length  # seeds, where they are trained one by one
         same = [epochs[: max(whole, 1)] for epochs in by_number]
         return [mean_epoch(epochs, number) for number, epochs in enumerate(same, 1) if epochs]
 
@@ -147,10 +150,10 @@ class Job:
         return [self.seconds() if self.further == "train_seconds" else float(self.parameters)]
 
     def accuracies(self) -> list[float]:
-        """Returns each trial's last validation accuracy, or WORST if it diverged."""
-        if self.early_stop is EarlyStop.DIVERGED:
-            return [WORST] * len(self.trials)
-        return self.curve()[-1].valid_accuracy
+        """Returns each trial's last validation accuracy; of a diverged one, that of the epoch
+        before, or WORST without one."""
+        curve = self.curve(sound=True)
+        return curve[-1].valid_accuracy if curve else [WORST] * len(self.trials)
 
 
 def mean_epoch(epochs: Sequence[EpochDone], number: int) -> EpochDone:

@@ -24,6 +24,7 @@ class Progress:
     failed: int = 0
     workers: list[str] = field(default_factory=list)
     best: str = ""
+    best_value: float | None = None
     started: float = field(default_factory=time.monotonic)
     finish: float | None = None
     seconds: float | None = None
@@ -33,8 +34,11 @@ class Progress:
         self.finish = None if seconds is None else time.monotonic() + seconds
 
     def take_best(self, name: str, value: float) -> None:
-        """Sets the best trial: its name and its validation accuracy, a fraction."""
-        self.best = f"{name}, validation accuracy {100 * value:.2f}%"
+        """Takes a trial as the best if it is better than the one so far: its name and its
+        validation accuracy, a fraction."""
+        if self.best_value is None or value > self.best_value:
+            self.best_value = value
+            self.best = f"{name}, validation accuracy {100 * value:.2f}%"
 
     @property
     def counts(self) -> str:

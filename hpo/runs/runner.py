@@ -32,7 +32,7 @@ from hpo.runs.search import SearchPlan, like_trials
 from hpo.runs.study import binding, clean_up, open_study
 from hpo.storage import results
 from hpo.storage.retry import StorageLost, during_run
-from hpo.storage.trial import PROBABILITIES, accuracy_of
+from hpo.storage.trial import PROBABILITIES
 from hpo.study import finalists
 from hpo.study.binding import DATA, MODEL, code_digest, code_of, differences
 from hpo.study.claims import SECONDS
@@ -46,7 +46,8 @@ class Run:
     """What a run trains on, where it stores the trials, and what watches it.
 
     workers: at most. epoch_limit: seconds without an epoch after which a worker is replaced.
-    provenance: see provenance.collect. started: by the monotonic clock.
+    provenance: see provenance.collect. started: by the monotonic clock. trained: the titles of the
+    plans that had something to train.
     """
 
     dataset: Dataset
@@ -58,6 +59,7 @@ class Run:
     watchers: Sequence[Watcher] = ()
     make_pool: MakePool = LocalPool
     started: float = field(default_factory=time.monotonic)
+    trained: list[str] = field(default_factory=list)
 
 
 def run_grid(
@@ -164,13 +166,17 @@ def run_search(
     """
     study = _open(run, study_file, name)
     known = _like(run, study, study_file, like)
-    study.set_user_attr("n_trials", study_file.n_trials)
     study.set_user_attr("timeout", study_file.timeout)
     study.set_user_attr("sampler_seed", study_file.sampler_seed)
     if study_file.timeout is not None:
         timeout = min(timeout, study_file.timeout - results.seconds_of(study))
     trained = _trained_finalists(study, run.storage)
     plan = SearchPlan(study, run.storage, study_file, run.dataset, trained, known)
+    study.set_user_attr("n_trials", max(study_file.n_trials, plan.finished))
+    if plan.finished > study_file.n_trials:
+        text = f"the study holds {plan.finished} finished trials, which --trials counts, too"
+        for watcher in run.watchers:
+            watcher.on_notice(f"{text}: to go on, give a larger number")
     end = train(run, plan, name, study, timeout)
     study.set_user_attr("gave_up", plan.gave_up)
     study.set_user_attr("settled", plan.settled)
@@ -313,9 +319,9 @@ def _run_winner(
 ) -> End:
     """Trains the winner on all training images and saves it, unless the folder holds it already."""
     stored = results.load_study(run.storage, finalists.name_of(search.study_name))
-    winner = finalists.winner(stored.finished, grid.cells, seeds)
-    if winner is None:
+    if stored.finished.empty:
         return End.COMPLETE
+    winner, *_ = finalists.ranked(stored.finished, grid.cells, seeds)
     number = finalists.trial_number(winner.name)
     bound = {"token": search.user_attrs["token"]}
     code = code_of(grid.model, grid.folder) if grid.model else {}
@@ -344,8 +350,8 @@ def train(
     if not plan.jobs or timeout <= 0:
         return End.COMPLETE
     started, deadline = time.time(), time.monotonic() + timeout
+    run.trained.append(title)
     progress = plan.progress(title, run.started)
-    best_value = _take_best(study, progress) if study else -math.inf
     size = min(run.workers, plan.jobs)
     with run.make_pool(size, run.dataset, run.device, run.epoch_limit) as pool:
         progress.workers = [""] * pool.size
@@ -358,7 +364,6 @@ def train(
             cores=run.workers,
             watchers=run.watchers,
             deadline=deadline,
-            best=best_value,
         )
         with (
             during_run(run.storage, study, loop.notice, lambda: loop.stopping),
@@ -366,19 +371,6 @@ def train(
             _watched(run, progress),
         ):
             return loop.run()
-
-
-def _take_best(study: optuna.Study, progress: Progress) -> float:
-    """Sets the progress's best trial to the best stored one and returns its value."""
-    complete = study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])
-    best_trial = max(complete, key=accuracy_of, default=None)
-    if best_trial is None:
-        return -math.inf
-    attributes, name = best_trial.user_attrs, f"trial {best_trial.number}"
-    if "cell" in attributes:
-        name = f"{attributes['cell']} seed {attributes['seed']}"
-    progress.take_best(name, accuracy_of(best_trial))
-    return accuracy_of(best_trial)
 
 
 @contextmanager

@@ -117,8 +117,8 @@ def _without_warnings() -> Iterator[None]:
 def make_sampler(study: SearchStudy, stored: int, best: Mapping[str, Any]) -> samplers.BaseSampler:
     """Returns the study's sampler. stored: how many trials the study holds.
 
-    A sampler's state is not stored. A random sampler gets another seed when a study is resumed, or
-    it would draw the same values again; QMC continues its sequence.
+    A sampler's state is not stored. It gets another seed when a study is resumed, or it would draw
+    the same values again; QMC continues its sequence.
     """
     seed = study.sampler_seed if study.sampler == "qmc" else study.sampler_seed + 1_000_003 * stored
     numeric = {name: best[name] for name in _ranges(study) if name in best}

@@ -21,8 +21,10 @@ from hpo.runs.forecast import Candidate, by_count, finalists
 from hpo.runs.plan import EarlyStop, Job, Shape, parameter_count
 from hpo.runs.progress import Progress
 from hpo.storage import trial as record
+from hpo.storage.trial import WORST
 from hpo.study.config import SEED, Config, Seeds, with_widths
 from hpo.study.file import SearchStudy
+from hpo.study.finalists import config_of
 from hpo.study.metrics import fails_below
 from hpo.study.space import Fixed, completed, draw, fits, size, suggest
 from hpo.workers.messages import Task
@@ -61,7 +63,12 @@ class SearchPlan:
         self.fails_below = fails_below(chance(dataset))
         stored = study.get_trials(deepcopy=False)
         finished = [trial for trial in stored if trial.state in FINISHED]
+        self.pruned = sum(not record.is_sound(trial) for trial in finished)
+        self.best_trial = next(iter(record.ranked(stored)), None)
         best = max(finished, key=record.accuracy_of, default=None)
+        self.asked = sum(
+            trial.user_attrs.get("fail_reason") not in record.AGAIN for trial in stored
+        )
         sampler = samplers.make_sampler(study_file, len(stored), best.params if best else {})
         pruner, name = samplers.make_pruner(study_file), study.study_name
         self.copy = optuna.create_study(
@@ -89,7 +96,7 @@ class SearchPlan:
                 trained=(trained or {}).get(trial.number, 0),
             )
             for trial in finished
-            if _is_candidate(trial)
+            if record.is_sound(trial)
         }
 
     def _first(
@@ -98,9 +105,7 @@ class SearchPlan:
         """Returns the entries that no finished trial comes from: those of the study file, and the
         best trial of another search."""
         entries = [dict(entry) for entry in self.file.first]
-        sound = [trial for trial in like if _is_candidate(trial)]
-        if sound:
-            entries.append(dict(max(sound, key=record.accuracy_of).params))
+        entries += [dict(trial.params) for trial in record.ranked(like)[:1]]
         done = {t.user_attrs.get(FIRST) for t in stored if t.state in FINISHED}
         return [entry for entry in entries if _key_of(entry) not in done]
 
@@ -109,7 +114,7 @@ class SearchPlan:
         """Returns the best value so far after each finished trial, in the order of their ends."""
         bests, best = [], -math.inf
         for trial in sorted(finished, key=lambda t: str(t.datetime_complete)):
-            best = max(best, record.accuracy_of(trial) if _is_candidate(trial) else -math.inf)
+            best = max(best, record.accuracy_of(trial) if record.is_sound(trial) else -math.inf)
             bests.append(best)
         return bests
 
@@ -149,19 +154,25 @@ class SearchPlan:
         return [self.storage.get_trial(i) for i in ids[:count]]
 
     def progress(self, title: str, started: float) -> Progress:
-        return Progress(
+        progress = Progress(
             title=title,
             total=self.finished + self.jobs,
             done=self.finished,
-            pruned=sum(t.state is TrialState.PRUNED for t in self.copy.trials),
+            pruned=self.pruned,
             started=started,
         )
+        if self.best_trial:
+            config = config_of(self.best_trial, self.file)
+            name = record.trial_name(self.best_trial.number, config)
+            progress.take_best(name, record.accuracy_of(self.best_trial))
+        return progress
 
     def next(self) -> Job | None:
         enough = self.finished + len(self.running) >= self.n_trials
         if enough or self.exhausted or self.gave_up or self.settled:
             return None
         trial, values, first = self._ask()
+        self.asked += 1
         self.started += 1
         self.running[self.started] = trial
         self.tried.add(self._key(values))
@@ -174,7 +185,7 @@ class SearchPlan:
             folder=self.file.folder,
         )
         stored, number = self._store(trial, config, first)
-        label = f"trial {number} ({config.brief})"
+        label = record.trial_name(number, config)
         return Job(
             task=task,
             label=label,
@@ -196,6 +207,9 @@ class SearchPlan:
             if self._key(values) not in self.tried:
                 return trial, values, _key_of(entry)
             self.copy.tell(trial, state=TrialState.FAIL)
+        if self.file.sampler == "random":  # a trial's draw depends on its place alone
+            self.copy.sampler = samplers.make_sampler(self.file, self.asked, {})
+            self.rng = random.Random(self.file.sampler_seed + self.asked)
         for _ in range(self.asks):
             trial = self.copy.ask()
             values = suggest(trial, self.space)
@@ -243,25 +257,26 @@ class SearchPlan:
 
     def ended(self, job: Job, state: TrialState) -> None:
         trial = self.running.pop(job.task.id)
-        if job.early_stop is EarlyStop.DIVERGED:
-            samplers.mark_diverged(trial, self.copy.sampler)
         seconds = job.spent().seconds
         self.seconds += [seconds] if state in FINISHED else []
-        if state is TrialState.COMPLETE and not job.early_stop:
+        if state is TrialState.COMPLETE:
             [value], further = job.accuracies(), job.further_values()
             self.candidates[job.trials[0]] = Candidate(
                 value=value,
                 further=sum(further),
                 seconds=seconds / len(job.task.seeds),
             )
-        values = None
-        if state is TrialState.COMPLETE:
-            values = [*job.accuracies(), *job.further_values()]
-        told = self.copy.tell(trial, values, state)
+        if job.early_stop is EarlyStop.DIVERGED:
+            samplers.mark_diverged(trial, self.copy.sampler)
+            told = self.copy.tell(trial, [WORST, *job.further_values()])
+        elif state is TrialState.COMPLETE:
+            told = self.copy.tell(trial, [*job.accuracies(), *job.further_values()])
+        else:
+            told = self.copy.tell(trial, state=state)
         if state in FINISHED:
-            sound = state is TrialState.COMPLETE and not job.early_stop
             best = self.bests[-1] if self.bests else -math.inf
-            self.bests.append(max(best, job.accuracies()[0]) if sound else best)
+            new = job.accuracies()[0] if state is TrialState.COMPLETE else -math.inf
+            self.bests.append(max(best, new))
         self.failures = self.failures + 1 if state is TrialState.FAIL else 0
         self.finished += state in FINISHED
         for key, value in told.system_attrs.items():
@@ -278,15 +293,16 @@ class SearchPlan:
         return min(left, limit) + finalists([*self.candidates.values()], *self.finalists, workers)
 
     def _bare(self, trial: FrozenTrial) -> FrozenTrial:
-        """Copies what sampler and pruner need of a stored trial. Leaves out the last epoch of a
-        diverged trial, which was never reported to the pruner."""
+        """Copies what sampler and pruner need of a stored trial. They know a diverged one as
+        COMPLETE with the worst value, because most samplers learn nothing of a PRUNED one."""
         steps, diverged = dict(trial.intermediate_values), trial.user_attrs.get("diverged")
-        if diverged and steps:
-            steps.pop(max(steps))
+        if diverged and steps and trial.state is TrialState.COMPLETE:
+            steps.pop(max(steps))  # earlier versions stored the epoch in which it diverged
         attributes = {k: v for k, v in trial.system_attrs.items() if k.startswith(RUNGS)}
+        values = [WORST, *(trial.values or [])[1:]] if diverged else trial.values
         bare = create_trial(
-            state=trial.state,
-            values=trial.values,
+            state=TrialState.COMPLETE if diverged and trial.state in FINISHED else trial.state,
+            values=values,
             params=trial.params,
             distributions=trial.distributions,
             intermediate_values=steps,
@@ -352,10 +368,6 @@ def like_trials(
             )
         )
     return kept
-
-
-def _is_candidate(trial: FrozenTrial) -> bool:
-    return trial.state is TrialState.COMPLETE and not trial.user_attrs.get("diverged")
 
 
 def _seconds(trial: FrozenTrial) -> float:

@@ -20,9 +20,10 @@ from hpo.data.datasets import schema_of
 from hpo.data.schema import Schema
 from hpo.errors import InputError
 from hpo.language import marked, t
+from hpo.storage import trial as record
 from hpo.storage.bulk_read import all_trials
 from hpo.storage.open import reason_of
-from hpo.storage.trial import KILLED, OUT_OF_TIME, RIGHT, STOPPED
+from hpo.storage.trial import AGAIN, RIGHT
 from hpo.study import finalists
 from hpo.study.binding import differences
 from hpo.study.config import LATER, Config
@@ -40,7 +41,6 @@ TRIAL_COLUMNS = (
 FURTHER = (*LATER, "test_balanced_accuracy", "over_limit")  # columns of studies that have them
 IMAGES = "images"  # system attribute of a grid: {index: label and pixels of a test image}
 CODE = "code"  # system attribute of a study: {path: text} of the user's own network
-AGAIN = (KILLED, STOPPED, OUT_OF_TIME)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -65,6 +65,21 @@ class StoredStudy:
     @cached_property
     def finished(self) -> pd.DataFrame:
         return self.trials[self.trials["state"] == "COMPLETE"]
+
+    @cached_property
+    def ranked(self) -> pd.DataFrame:
+        """Returns the sound trials, the best first: COMPLETE and not diverged."""
+        numbers = [trial.number for trial in record.ranked(self.frozen)]
+        return self.trials.set_index(self.trials["number"].to_numpy()).loc[numbers]
+
+    @property
+    def no_result(self) -> str:
+        """Says why there is no result; empty if there is a sound trial."""
+        if len(self.ranked):
+            return ""
+        if self.trials["diverged"].any():
+            return "every finished trial diverged; give smaller learning rates in the study file"
+        return "no trial has finished"
 
     @property
     def data_name(self) -> str:
@@ -212,7 +227,8 @@ class StoredSearch(StoredStudy):
     n_trials and timeout: its budget in trials and in seconds of all its runs (None: no limit).
     settled: whether stop_after ended it. like: the search whose trials the sampler knew from the
     start, how many of them fit the space, and how many there were.
-    tested: the finalists' grid, None before they start. winner: None until all finalists are
+    tested: the finalists' grid, its cells in the order of their rank, None before they start.
+    winner: the first of them, None until all finalists are
     trained. random: a search of the same space and data by the random sampler, if one is stored.
     repeats: stored searches that differ only in the sampler's seed and have a winner. binding: see
     study.binding. token: of this very study; another one of its name has another.
@@ -248,12 +264,6 @@ class StoredSearch(StoredStudy):
         """Returns the COMPLETE and PRUNED trials in the order in which they ended."""
         counted = self.trials["state"].isin(["COMPLETE", "PRUNED"])
         return self.trials[counted].sort_values("ended")
-
-    @property
-    def ranked(self) -> pd.DataFrame:
-        """Returns the COMPLETE trials that did not diverge, the best first."""
-        sound = self.finished[~self.finished["diverged"]]
-        return sound.sort_values(["valid_accuracy", "number"], ascending=[False, True])
 
     @property
     def second(self) -> str | None:
@@ -296,6 +306,8 @@ def _load_study(
     if ("seeds" if isinstance(file, GridStudy) else "n_trials") not in attributes:
         raise InputError(f"study {name!r}: was created but not run yet; `hpo run` starts it")
     trials = all_trials(study, storage)
+    if isinstance(file, SearchStudy):
+        trials = [record.by_rule(trial) for trial in trials]
     common: dict[str, Any] = {
         "name": name,
         "data": attributes["data"],
@@ -354,7 +366,7 @@ def _winner(tested: StoredGrid, file: SearchStudy) -> Cell | None:
     there = set(zip(settled["cell"], settled["seed"], strict=True))
     if any((cell.name, seed) not in there for cell in tested.file.cells for seed in seeds):
         return None
-    return finalists.winner(tested.finished, tested.file.cells, seeds)
+    return tested.file.cells[0] if len(tested.finished) else None
 
 
 def _finalists(storage: BaseStorage, study: optuna.Study, file: SearchStudy) -> StoredGrid | None:
@@ -367,7 +379,8 @@ def _finalists(storage: BaseStorage, study: optuna.Study, file: SearchStudy) -> 
         return None
     grid = load_study(storage, name)
     assert isinstance(grid, StoredGrid)
-    return grid
+    cells = finalists.ranked(grid.finished, grid.file.cells, finalists.fresh_seeds(file))
+    return replace(grid, file=replace(grid.file, cells=tuple(cells)))
 
 
 def _random_search(storage: BaseStorage, bound: Mapping[str, Any]) -> StoredSearch | None:
@@ -413,7 +426,7 @@ def _trials_frame(
     """space: of a search, whose fixed values are no parameters of its trials."""
     rows = []
     for trial in trials:
-        last = {m: values[-1] for m, values in trial.user_attrs.get("curve", {}).items()}
+        last = record.last_epoch(trial.user_attrs.get("curve", {}), sound=space is not None)
         times = {"started": _iso(trial.datetime_start), "ended": _iso(trial.datetime_complete)}
         params = trial.params if space is None else completed(space, trial.params)
         known = {**params, **trial.user_attrs, **last, **times}

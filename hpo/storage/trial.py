@@ -1,22 +1,25 @@
 """What a trial stores of its training: plain JSON, everything that a report needs."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from copy import copy
 from typing import Any
 
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 
+from hpo.study.config import Config
 from hpo.study.metrics import METRICS, EpochMetrics
 
 # A hundred times the loss of a guess among ten classes: nothing useful comes after it.
 USELESS_LOSS = 230.0
-WORST = 0.0  # a diverged trial's value: finite, so that samplers learn from it
+WORST = 0.0  # what a sampler learns of a diverged trial: finite, or it would learn nothing
 RIGHT = "right"  # system attribute: {test or valid: which images are right, see
 # study.metrics.packed}
 PROBABILITIES = "probabilities"  # system attribute of a finalist: of the test images
 NO_EPOCH = "ended no epoch within its time limit"  # why a trial FAILs, then the limit
 # Why trials FAIL that the next run trains again.
 KILLED, STOPPED, OUT_OF_TIME = "interrupted: its run was killed", "stopped", "out of time"
+AGAIN = (KILLED, STOPPED, OUT_OF_TIME)
 
 
 def attributes(epochs: Sequence[EpochMetrics], replicate: int) -> dict[str, Any]:
@@ -50,7 +53,55 @@ def _diagnostics(
 def diverged(epoch: EpochMetrics, replicate: int) -> bool:
     """Whether a loss of the epoch is NaN, infinite, or at least USELESS_LOSS."""
     losses = (epoch.train_loss[replicate], epoch.valid_loss[replicate])
-    return not all(loss < USELESS_LOSS for loss in losses)
+    return not all(map(is_useful, losses))
+
+
+def is_useful(loss: float | None) -> bool:
+    """Whether a loss is a number below USELESS_LOSS. None stands for NaN and Inf."""
+    return loss is not None and loss < USELESS_LOSS
+
+
+def trial_name(number: int, config: Config) -> str:
+    """Returns what a search's trial is called where a person reads it."""
+    return f"trial {number} ({config.brief})"
+
+
+def run_name(cell: str, seed: int) -> str:
+    """Returns what a grid's trial is called where a person reads it."""
+    return f"{cell} seed {seed}"
+
+
+def is_sound(trial: FrozenTrial) -> bool:
+    """Whether a trial is a result: COMPLETE, and not diverged."""
+    return trial.state is TrialState.COMPLETE and not trial.user_attrs.get("diverged")
+
+
+def ranked(trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
+    """Returns the sound trials, the best first; of equal ones the earlier first."""
+    return sorted(filter(is_sound, trials), key=lambda t: (-accuracy_of(t), t.number))
+
+
+def by_rule(trial: FrozenTrial) -> FrozenTrial:
+    """Returns a search's trial by the rule that a diverged one is PRUNED; earlier versions stored
+    it as COMPLETE with the worst value."""
+    if trial.state is not TrialState.COMPLETE or is_sound(trial):
+        return trial
+    pruned = copy(trial)
+    pruned.state = TrialState.PRUNED
+    return pruned
+
+
+def last_epoch(
+    curve: Mapping[str, Sequence[float | None]], *, sound: bool = False
+) -> dict[str, float | None]:
+    """Returns the figures of a curve's last epoch; empty without one. sound: of the last one in
+    which the training had not diverged."""
+    rows = [dict(zip(curve, values, strict=True)) for values in zip(*curve.values(), strict=True)]
+    if sound:
+        rows = [
+            row for row in rows if is_useful(row["train_loss"]) and is_useful(row["valid_loss"])
+        ]
+    return rows[-1] if rows else {}
 
 
 def accuracy_of(trial: FrozenTrial) -> float:

@@ -51,17 +51,17 @@ def belong(finalists: "optuna.Study", search: "optuna.Study") -> bool:
     return bool(bound.get("search") == search.user_attrs.get("token"))
 
 
-def winner(finished: "pd.DataFrame", cells: Sequence[Cell], seeds: Sequence[int]) -> Cell | None:
-    """Returns the finalist with the best mean validation accuracy over these seeds.
+def ranked(finished: "pd.DataFrame", cells: Sequence[Cell], seeds: Sequence[int]) -> list[Cell]:
+    """Returns the finalists in the order of their mean validation accuracy over these seeds, the
+    winner first.
 
-    Among those with the most seeds; None if none has any. The test plays no part. finished: a row
-    per trial with the columns cell, seed and valid_accuracy.
+    Those with fewer seeds stand behind, those with equal means in the order given. The test plays
+    no part. finished: a row per trial with the columns cell, seed and valid_accuracy.
     """
     asked = finished[finished["seed"].isin(list(seeds))]
     values = {cell.name: asked["valid_accuracy"][asked["cell"] == cell.name] for cell in cells}
-    most = max(map(len, values.values()), default=0)
-    full = [cell for cell in cells if most and len(values[cell.name]) == most]
-    return max(full, key=lambda cell: float(values[cell.name].mean()), default=None)
+    means = {name: float(found.mean()) if len(found) else 0.0 for name, found in values.items()}
+    return sorted(cells, key=lambda cell: (-len(values[cell.name]), -means[cell.name]))
 
 
 def grid_of(trials: "Sequence[FrozenTrial]", study_file: SearchStudy) -> GridStudy:

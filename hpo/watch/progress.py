@@ -15,7 +15,8 @@ from rich.live import Live
 from hpo.runs.plan import Watcher
 from hpo.runs.progress import Progress
 from hpo.storage.lock import Holder
-from hpo.storage.results import AGAIN, StoredGrid, StoredSearch, load_study
+from hpo.storage.results import StoredGrid, StoredSearch, load_study
+from hpo.storage.trial import AGAIN, run_name, trial_name
 from hpo.text import count
 from hpo.watch.display import render
 
@@ -113,15 +114,15 @@ def read_progress(study: Stored, here: bool) -> Progress:
         failed=int((~failed["fail_reason"].isin(AGAIN)).sum()),
         seconds=sum(_seconds(study, session) for session in study.sessions),
     )
-    for _, best in study.finished.nlargest(1, "valid_accuracy").iterrows():
+    for _, best in study.ranked.head(1).iterrows():
         progress.take_best(_name(study, best), best["valid_accuracy"])
     return progress
 
 
 def _name(study: Stored, trial: Mapping[str, Any]) -> str:
     if isinstance(study, StoredGrid):
-        return f"{trial['cell']} seed {trial['seed']}"
-    return f"trial {trial['number']} ({study.config(trial['number']).brief})"
+        return run_name(trial["cell"], trial["seed"])
+    return trial_name(trial["number"], study.config(trial["number"]))
 
 
 def _seconds(study: Stored, session: Mapping[str, Any]) -> float:

@@ -19,6 +19,7 @@ from hpo.report.search_tables import (
     winner_sentence,
 )
 from hpo.storage.results import StoredGrid, StoredSearch
+from hpo.storage.trial import run_name
 from hpo.study.file import FIGURES
 from hpo.text import count
 
@@ -52,9 +53,9 @@ def _grid(study: StoredGrid) -> Iterator[RenderableType]:
     if len(cells) < len(study.file.cells):
         of_all = f"of {len(study.file.cells):,} cells"
         yield f"the {len(cells)} most accurate {of_all}; the report has all"
-    for _, best in study.finished.nlargest(1, "valid_accuracy").iterrows():
+    for _, best in study.ranked.head(1).iterrows():
         accuracy = f"validation accuracy {100 * best['valid_accuracy']:.2f}%"
-        yield f"best trial: {best['number']}, {best['cell']} seed {best['seed']}, {accuracy}"
+        yield f"best trial: {best['number']}, {run_name(best['cell'], best['seed'])}, {accuracy}"
     yield from _verdicts(study)
 
 
