@@ -205,7 +205,10 @@ class Loop:
         job.parameters = done.parameters or job.parameters
         self.plan.ended(job, state)
         self.progress.done += len(job.names)
-        self.progress.pruned += len(job.names) if job.early_stop else 0
+        if job.early_stop is EarlyStop.DIVERGED:
+            self.progress.diverged += len(job.names)
+        elif job.early_stop:
+            self.progress.pruned += len(job.names)
         if not self.stopping and time.monotonic() < self.deadline:
             self._hand_out()
             self._forecast()

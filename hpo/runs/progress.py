@@ -12,7 +12,8 @@ from hpo.text import seconds_text
 class Progress:
     """How far a plan is.
 
-    done: trials that are COMPLETE or PRUNED. workers: what each worker trains. started and finish:
+    done: trials that are COMPLETE or PRUNED. diverged: of a search, whose diverged trials are
+    PRUNED, too; pruned: the others. workers: what each worker trains. started and finish:
     times of the monotonic clock; finish is a forecast, None while it is unknown. seconds: how long
     the run took, None while it runs.
     """
@@ -21,6 +22,7 @@ class Progress:
     total: int
     done: int = 0
     pruned: int = 0
+    diverged: int = 0
     failed: int = 0
     workers: list[str] = field(default_factory=list)
     best: str = ""
@@ -45,6 +47,7 @@ class Progress:
         """34/50 trials, 12 pruned, 1 failed."""
         parts = [f"{self.done}/{self.total} trials"]
         parts += [f"{self.pruned} pruned"] if self.pruned else []
+        parts += [f"{self.diverged} diverged"] if self.diverged else []
         parts += [f"{self.failed} failed"] if self.failed else []
         return ", ".join(parts)
 

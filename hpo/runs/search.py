@@ -63,7 +63,8 @@ class SearchPlan:
         self.fails_below = fails_below(chance(dataset))
         stored = study.get_trials(deepcopy=False)
         finished = [trial for trial in stored if trial.state in FINISHED]
-        self.pruned = sum(not record.is_sound(trial) for trial in finished)
+        self.diverged = sum(bool(trial.user_attrs.get("diverged")) for trial in finished)
+        self.pruned = sum(t.state is TrialState.PRUNED for t in map(record.by_rule, finished))
         self.best_trial = next(iter(record.ranked(stored)), None)
         best = max(finished, key=record.accuracy_of, default=None)
         self.asked = sum(
@@ -130,7 +131,7 @@ class SearchPlan:
     @property
     def jobs(self) -> int:
         over = self.exhausted or self.settled
-        return 0 if over else max(self.n_trials - self.finished, 0)
+        return 0 if over else int(max(min(self.n_trials, self.size) - self.finished, 0))
 
     @property
     def gave_up(self) -> bool:
@@ -158,7 +159,8 @@ class SearchPlan:
             title=title,
             total=self.finished + self.jobs,
             done=self.finished,
-            pruned=self.pruned,
+            pruned=self.pruned - self.diverged,
+            diverged=self.diverged,
             started=started,
         )
         if self.best_trial:

@@ -106,11 +106,13 @@ def read_progress(study: Stored, here: bool) -> Progress:
     if study.progress and "seconds" not in session and _runs(study, here):
         return Progress.from_json(study.progress)
     failed = study.trials[study.trials["state"] == "FAIL"]
+    pruned = study.trials["state"] == "PRUNED"
     progress = Progress(
         title=study.name,
         total=_total(study),
         done=_done(study),
-        pruned=int((study.trials["state"] == "PRUNED").sum()),
+        pruned=int((pruned & ~study.trials["diverged"]).sum()),
+        diverged=int((pruned & study.trials["diverged"]).sum()),
         failed=int((~failed["fail_reason"].isin(AGAIN)).sum()),
         seconds=sum(_seconds(study, session) for session in study.sessions),
     )
