@@ -1,8 +1,11 @@
 """The pictures of searches and networks: they say what they are given, whatever it is."""
 
+import errno
 import html
 import math
+import os
 import re
+import threading
 import xml.etree.ElementTree as ET
 from functools import partial
 from itertools import pairwise
@@ -13,6 +16,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from hpo.report import draw
 from hpo.report.blocks.page import Picture, Section, render
 from hpo.report.figures import confusion, contour, grid, search, slices, style, trial
 from hpo.report.figures.axis import Parameter
@@ -613,3 +617,21 @@ def test_a_front_of_few_costs_lies_on_its_axis():
     )
     front = [title for title in titles(search.pareto(of)) if title.startswith("#")]
     assert [title.split()[2] for title in front] == ["100", "400", "900", "1,600"]
+
+
+# --- drawing -----------------------------------------------------------------------------------
+
+
+def test_without_room_for_processes_pictures_are_drawn_one_by_one(monkeypatch):
+    """Processes need semaphores, which lie in /dev/shm."""
+
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(threading, "active_count", lambda: 1)
+    monkeypatch.setattr(draw, "ProcessPoolExecutor", full)
+    parts = [(name, partial(str, name)) for name in ("one", "two")]
+    pictures = [Picture(file=name, draw=drawn, alt="", caption="") for name, drawn in parts]
+    draw.draw(pictures)
+    assert [picture.svg for picture in pictures] == ["one", "two"]

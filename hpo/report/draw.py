@@ -19,8 +19,8 @@ def draw(pictures: Sequence[Picture]) -> None:
     """Draws all pictures; afterwards their `svg` costs nothing.
 
     Forks are safe only from a process with one thread, as `hpo run` and `hpo report` are at that
-    moment; elsewhere (notebooks, macOS) and after the loss of a process a picture is drawn when it
-    is asked for.
+    moment; elsewhere (notebooks, macOS), after the loss of a process and where the system gives
+    none (a full /dev/shm) a picture is drawn when it is asked for.
     """
     global _pictures
     processes = min(len(pictures), os.cpu_count() or 1)
@@ -28,7 +28,7 @@ def draw(pictures: Sequence[Picture]) -> None:
         return
     _pictures = pictures
     try:
-        with warnings.catch_warnings(), suppress(BrokenProcessPool):
+        with warnings.catch_warnings(), suppress(BrokenProcessPool, OSError):
             # Python 3.12 counts the sleeping threads of numpy's OpenBLAS, which survives a fork.
             warnings.simplefilter("ignore", DeprecationWarning)
             context = multiprocessing.get_context("fork")
