@@ -1,11 +1,15 @@
 """The reusable objective: suggests an MLP, trains it, records it, prunes it."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import joblib
 import optuna
+import torch
+from optuna.study import StudyDirection
 
 from hpo.data import datasets as data
 from hpo.errors import InputError
@@ -36,7 +40,8 @@ class Objective:
     Every epoch's validation accuracy is reported, so the study's pruner can end a trial early. The
     trial keeps its learning curve, its seconds, its number of parameters and whether it diverged as
     user attributes; a diverged trial ends at once with the worst value, 0, so that the sampler
-    learns from it. The test images are not touched.
+    learns from it. The test images are not touched. torch has one thread meanwhile, unless
+    torch.set_num_threads or OMP_NUM_THREADS has set another number.
 
     dataset: a known one (`hpo data list`) from data_dir, HPO_DATA_DIR or a per-user cache folder,
     fetched if need be; or the path of the user's own data, as in a study file. space:
@@ -70,8 +75,10 @@ class Objective:
 
     def __call__(self, trial: optuna.trial.BaseTrial) -> float:
         """Trains the network that the trial suggests. Raises optuna.TrialPruned if the pruner asks
-        for it."""
-        with tensors.denormals_as_zero():
+        for it, and InputError if the study does not maximize."""
+        if isinstance(trial, optuna.Trial):
+            _require_maximize(trial.study)
+        with _few_threads(), tensors.denormals_as_zero():
             return self._trained(trial)
 
     def _trained(self, trial: optuna.trial.BaseTrial) -> float:
@@ -94,6 +101,30 @@ class Objective:
         if pruned:
             raise optuna.TrialPruned(f"pruned after epoch {len(epochs)}")
         return WORST if attributes["diverged"] else epochs[-1].valid_accuracy[0]
+
+
+def _require_maximize(study: optuna.Study) -> None:
+    if study.directions != [StudyDirection.MAXIMIZE]:
+        ways = " and ".join(direction.name.lower() for direction in study.directions)
+        raise InputError(
+            f"study {study.study_name!r}: its direction is {ways}, and hpo.Objective returns an "
+            'accuracy; create it by optuna.create_study(direction="maximize")'
+        )
+
+
+@contextmanager
+def _few_threads() -> Iterator[None]:
+    """Within it, torch has one thread, unless the user has set how many: another number than torch
+    takes by itself, or OMP_NUM_THREADS. More threads make networks this small no faster, and many
+    times slower where other processes use the cores."""
+    before = torch.get_num_threads()
+    usual = {os.cpu_count(), joblib.cpu_count(), joblib.cpu_count(only_physical_cores=True)}
+    if "OMP_NUM_THREADS" not in os.environ and before in usual:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _parsed(space: Mapping[str, Any]) -> dict[str, Domain]:

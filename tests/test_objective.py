@@ -1,7 +1,9 @@
 """The reusable objective, as a user's own script would use it."""
 
 import math
+import os
 
+import joblib
 import optuna
 import pytest
 import torch
@@ -18,6 +20,7 @@ SMALL = {
     "lr": {"low": 1e-3, "high": 0.3, "log": True},
     "epochs": 3,
 }
+OMP = {"OMP_NUM_THREADS": "4"}
 PARAMS = {"depth": 1, "width": 16, "activation": "relu", "optimizer": "sgd", "lr": 0.1}
 
 
@@ -57,6 +60,31 @@ def test_a_fixed_trial_gives_the_same_value_every_time(objective):
     first, second = (optuna.trial.FixedTrial(dict(PARAMS)) for _ in range(2))
     assert objective(first) == objective(second) > 0.5
     assert not first.user_attrs["diverged"]
+
+
+@pytest.mark.parametrize("directions", [["minimize"], ["maximize", "maximize"]])
+def test_a_study_that_does_not_maximize_is_refused_in_its_first_trial(objective, directions):
+    study = optuna.create_study(directions=directions)
+    with pytest.raises(InputError, match=r'optuna\.create_study\(direction="maximize"\)'):
+        study.optimize(objective, n_trials=3)
+    assert [trial.state.name for trial in study.trials] == ["FAIL"]
+
+
+@pytest.mark.parametrize(("usual", "environment", "used"), [(4, {}, 1), (6, {}, 4), (4, OMP, 4)])
+def test_it_trains_with_one_thread_unless_the_user_has_set_another_number(
+    objective, monkeypatch, usual, environment, used
+):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(os, "cpu_count", lambda: usual)
+    monkeypatch.setattr(joblib, "cpu_count", lambda **_: usual)
+    torch.set_num_threads(4)
+    seen = []
+    monkeypatch.setattr(objective, "_trained", lambda _: seen.append(torch.get_num_threads()))
+    objective(optuna.trial.FixedTrial(PARAMS))
+    assert seen == [used]
+    assert torch.get_num_threads() == 4
 
 
 def test_a_pruned_trial_keeps_the_curve_that_it_has(objective):
