@@ -20,7 +20,7 @@ from hpo.options import Options, checked, option, with_options
 from hpo.passwords import remove_passwords, without_password
 from hpo.process import collect_seldom, end_process, ignore_output_errors, stop_signals
 from hpo.study.names import DATASETS, FORMS
-from hpo.text import count, printable, quoted, shortened
+from hpo.text import count, error_line, printable, quoted, shortened
 
 app = typer.Typer(
     help="Hyperparameter studies of multilayer perceptrons.",
@@ -356,8 +356,7 @@ def main() -> NoReturn:
     except InputError as error:
         _fail(error, str(error), 2)
     except Exception as error:
-        line = f"{type(error).__name__}: {error}".splitlines()[0]
-        _fail(error, f"{line}; HPO_DEBUG=1 shows where", 1)
+        _fail(error, f"{error_line(error)}; HPO_DEBUG=1 shows where", 1)
     if code == STOPPED and sys.argv[1:2] == ["run"]:
         same = "the same command without --fresh" if "--fresh" in sys.argv else "the same command"
         print(f"hpo: stopped; {same} goes on from here", file=sys.stderr)

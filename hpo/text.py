@@ -35,6 +35,19 @@ def legible(text: str) -> str:
     return FORBIDDEN.sub("\ufffd", text)
 
 
+def error_text(error: BaseException) -> str:
+    """Returns an error's text in one line: its first line and, where it has more, its last, which
+    often says the cause; the name of its class if it has no text."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return " … ".join(dict.fromkeys([*lines[:1], *lines[-1:]])) or type(error).__name__
+
+
+def error_line(error: BaseException) -> str:
+    """Returns the name of an error's class and its text, see error_text."""
+    name, text = type(error).__name__, error_text(error)
+    return name if text == name else f"{name}: {text}"
+
+
 def count(number: int, noun: str) -> str:
     """1 trial, 2 trials. The noun is translated, see hpo.language."""
     return nt(f"{{n}} {noun}", f"{{n}} {noun}s", number)

@@ -27,6 +27,7 @@ from sqlalchemy.exc import (
 from hpo.errors import InputError
 from hpo.passwords import remove_passwords, without_password
 from hpo.storage import journal
+from hpo.text import error_text
 
 JOURNAL = "journal"
 LOCK_SECONDS = 30
@@ -130,10 +131,10 @@ def _named(url: str) -> str:
 
 
 def reason_of(error: BaseException) -> str:
-    """Returns the first line of the innermost cause; SQLAlchemy's own text has many lines."""
+    """Returns the text of the innermost cause; SQLAlchemy's own has many lines."""
     while cause := getattr(error, "orig", None) or error.__cause__:
         error = cause
-    return remove_passwords(str(error).strip().split("\n")[0]) or type(error).__name__
+    return remove_passwords(error_text(error))
 
 
 def _file(url: sqlalchemy.URL) -> Path | None:
