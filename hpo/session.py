@@ -75,7 +75,7 @@ def run(options: Options, command: str | None = None) -> Ran:
     if file.model:
         from hpo.workers import pool
 
-        pool.require_model(study_file.example(file), file.folder, dataset)
+        pool.require_model(study_file.example(file), file.folder, dataset, options.epoch_limit, say)
 
     from hpo.storage.lock import only_run
 

@@ -1,6 +1,7 @@
 """Runs without worker processes, and reports without files, for tests whose subject is neither."""
 
 from collections.abc import Generator
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,59 +15,63 @@ from hpo.report.blocks import page
 from hpo.storage.open import open_storage
 from hpo.storage.results import StoredGrid, StoredSearch
 from hpo.training.tensors import denormals_as_zero
-from hpo.workers.messages import Done, Event, Failed, Task
-from hpo.workers.pool import Pool
+from hpo.workers.messages import Done, Event, Failed, Stop, Task
+from hpo.workers.pool import Place, Pool
 from hpo.workers.worker import answers
+
+
+@dataclass(eq=False, kw_only=True)
+class _Training(Place):
+    events: Generator[Event, None, None] | None = None
 
 
 class InProcessPool(Pool):
     """A Pool that trains in this process: each wait trains an epoch of every task."""
 
     def __init__(self, workers: int, dataset: Dataset, device: str, epoch_limit: float) -> None:
-        self.device, self.machines = device, []
-        self._dataset = dataset
-        self._trainings: list[Generator[Event, None, None] | None] = [None] * workers
+        super().__init__(epoch_limit)
+        self._dataset, self._most = dataset, workers
         self._stopped: set[int] = set()
         self._threads = torch.get_num_threads()
+        self.device = device
 
-    def __enter__(self) -> "InProcessPool":
+    def _fill(self) -> None:
         torch.set_num_threads(1)  # as a worker
-        return self
+        self._places = [self._new_place() for _ in range(self._most)]
 
-    @property
-    def size(self) -> int:
-        return len(self._trainings)
+    def _new_place(self) -> _Training:
+        return _Training()
 
-    @property
-    def idle(self) -> list[int]:
-        return [i for i, training in enumerate(self._trainings) if training is None]
-
-    def start(self, worker: int, task: Task) -> None:
-        device = torch.device(self.device)
-        stops = lambda: task.id in self._stopped  # noqa: E731
-        self._trainings[worker] = answers(task, self._dataset, device, stops)
-
-    def stop(self, task: int) -> None:
-        self._stopped.add(task)
+    def _give(self, place: _Training, message: Task | Stop) -> None:
+        if isinstance(message, Stop):
+            self._stopped.add(message.task)
+            return
+        stops = lambda: message.id in self._stopped  # noqa: E731
+        place.events = answers(message, self._dataset, torch.device(self.device), stops)
 
     def share(self, cores: int) -> None: ...
 
     def wait(self, seconds: float) -> list[Event]:
-        events = []
         with denormals_as_zero():  # around all trainings, which set it and take it back by turns
-            for worker, training in enumerate(self._trainings):
-                if training is not None:
-                    events.append(next(training))
-                    if isinstance(events[-1], Done | Failed):
-                        training.close()
-                        self._trainings[worker] = None
-        return events
+            return super().wait(seconds)
+
+    def _heard(self, seconds: float) -> list[_Training]:
+        return [place for place in self._places if place.task]
+
+    def _next(self, place: _Training) -> Event:
+        event = next(place.events)
+        if isinstance(event, Done | Failed):
+            place.events.close()
+        return event
+
+    def _kill(self, place: _Training) -> None: ...
 
     def close(self) -> None:
         with denormals_as_zero():
-            for training in filter(None, self._trainings):
-                training.close()
-        self._trainings = []
+            for place in self._places:
+                if place.task:
+                    place.events.close()
+        self._places = []
         torch.set_num_threads(self._threads)
 
 

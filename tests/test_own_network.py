@@ -1,6 +1,10 @@
 """The user's own network: trained as by an ordinary loop, refused where it is wrong, run whole."""
 
+import multiprocessing
+import os
+import random
 import re
+import signal
 import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,14 +14,18 @@ import optuna
 import pandas as pd
 import pytest
 import torch
+from scenes import wait_for
 from test_training import examples, reference_optimizer, reference_schedule, split
+from tiny import tiny_dataset
 from torch import nn
 
 from hpo.errors import InputError
 from hpo.study import file as study_file
 from hpo.study.config import Config, Seeds
 from hpo.study.space import parse_domain, size, space_faults
+from hpo.training.own import try_model
 from hpo.training.train import Examples, train
+from hpo.workers import pool
 
 EXAMPLE = Path(__file__).parents[1] / "studies" / "examples"
 MODULE = """
@@ -133,6 +141,44 @@ def test_it_is_trained_as_by_an_ordinary_loop_alone_and_beside_others(folder: Pa
                 logits = model(data.images[rows])
             loss = nn.functional.cross_entropy(logits, data.labels[rows]).item()
             assert epoch.valid_loss[replicate] == pytest.approx(loss, rel=2e-3)
+
+
+RANDOM = """
+import random
+import numpy as np
+import torch
+from torch import nn
+
+
+class Noisy(nn.Linear):
+    def forward(self, rows):
+        noise = random.random() + np.random.rand() + torch.rand(len(rows), 1)
+        return super().forward(rows) + noise
+
+
+def build(shape, classes, units):
+    made = Noisy(shape[0], classes)
+    made.bias.data += torch.from_numpy(np.random.rand(classes)) + random.random()
+    return made
+"""
+
+
+def test_what_a_network_draws_depends_on_its_seeds_alone(tmp_path: Path):
+    (tmp_path / "drawing.py").write_text(RANDOM)
+    data = Examples(examples().images, examples().labels, 10, (20,))
+
+    def losses(seeds: list[int]) -> list[list[float]]:
+        own = [Seeds.of(seed) for seed in seeds]
+        same = [split(0) for _ in seeds]
+        made = list(train(config("drawing:build"), data, same, own, folder=str(tmp_path)))
+        return [[e.train_loss[r], e.valid_loss[r]] for r in range(len(seeds)) for e in made]
+
+    random.seed(5)
+    together = losses([0, 1])
+    assert random.random() == random.Random(5).random()
+    random.seed(6)
+    assert together == losses([0]) + losses([1])
+    assert together[:2] != together[2:]
 
 
 def test_training_leaves_torchs_own_generator_as_it_was(folder: Path):
@@ -305,6 +351,213 @@ def test_a_factory_that_gives_no_network_is_refused(
     assert (answer.code, len(answer.err.splitlines())) == (2, 1), answer.err
     assert said in answer.err
     assert not (folder / "hpo.db").exists()
+
+
+# --- what is tried before the first trial --------------------------------------------------------
+
+ODD = """
+import time
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+
+def linear(shape, classes):
+    return nn.Linear(shape[0], classes)
+
+
+def seeded(shape, classes):
+    torch.manual_seed(0)
+    return linear(shape, classes)
+
+
+def seeded_by_numpy(shape, classes):
+    np.random.seed(0)
+    made = linear(shape, classes)
+    for part in made.parameters():
+        part.data = torch.from_numpy(np.random.rand(*part.shape)).float()
+    return made
+
+
+def unseeded(shape, classes):
+    made = linear(shape, classes)
+    made.bias.data += torch.from_numpy(np.random.default_rng().random(classes))
+    return made
+
+
+def pretrained(shape, classes):
+    made = linear(shape, classes)
+    made.weight.data = torch.arange(3.0 * shape[0]).view(3, -1)
+    made.bias.data = torch.zeros(3)
+    return made
+
+
+def zeros(shape, classes):
+    made = linear(shape, classes)
+    for part in made.parameters():
+        nn.init.zeros_(part)
+    return made
+
+
+def lazy(shape, classes):
+    return nn.LazyLinear(classes)
+
+
+def double(shape, classes):
+    return linear(shape, classes).double()
+
+
+def default(shape, classes):
+    torch.set_default_dtype(torch.float64)
+    return linear(shape, classes)
+
+
+def empty(shape, classes):
+    return nn.Identity()
+
+
+class Odd(nn.Module):
+    def __init__(self, shape, classes):
+        super().__init__()
+        self.layer, self.norm = nn.Linear(shape[0], classes), nn.BatchNorm1d(classes)
+
+
+class dropout(Odd):
+    def forward(self, rows):
+        return F.dropout(self.layer(rows))
+
+
+class always(dropout):
+    def train(self, mode=True):
+        return super().train(True)
+
+
+class softmax(Odd):
+    def forward(self, rows):
+        return self.layer(rows).softmax(1)
+
+
+class log_softmax(Odd):
+    def forward(self, rows):
+        return self.layer(rows).log_softmax(1)
+
+
+class infinite(Odd):
+    def forward(self, rows):
+        return self.layer(rows) / 0
+
+
+class two(Odd):
+    def forward(self, rows):
+        return (self.layer(rows), rows) if self.training else self.layer(rows)
+
+
+class detached(Odd):
+    def forward(self, rows):
+        return self.layer(rows).detach()
+
+
+class normed(Odd):
+    def forward(self, rows):
+        return self.norm(self.layer(rows))
+
+
+def slow(shape, classes):
+    time.sleep(60)
+
+
+def told(shape, classes):
+    raise RuntimeError("it begins\\nand goes on\\n  and says why  \\n")
+"""
+
+
+def tried(folder: Path, factory: str, **settings: object) -> str:
+    """What try_model notes of a factory of ODD for rows of four numbers."""
+    (folder / "odd.py").write_text(ODD)
+    rows = np.arange(8, dtype=np.float32).reshape(2, 4) / 8
+    chosen = Config.of({"optimizer": "sgd", "lr": 0.1, "model": f"odd:{factory}", **settings})
+    return try_model(chosen, str(folder), (4,), rows, np.array([0, 2]), 3)
+
+
+@pytest.mark.parametrize(
+    ("factory", "said"),
+    [
+        ("seeded", "builds the same weights for every seed: it calls torch.manual_seed; leave"),
+        ("seeded_by_numpy", "the same weights for every seed: it calls numpy.random.seed; leave"),
+        ("unseeded", "builds other weights when the seed is the same; draw them from the global"),
+        ("lazy", "has a lazy layer such as LazyLinear; give its size"),
+        ("double", "has parameters of torch.float64; hpo trains in float32"),
+        ("default", "sets torch's default dtype to torch.float64; leave that out"),
+        ("empty", "has no parameters to train"),
+        ("dropout", "gives other logits for the same rows in evaluation; leave out what is random"),
+        ("always", "is still in training mode after .eval()"),
+        ("softmax", "gives probabilities; give logits: leave out the softmax"),
+        ("infinite", "gives logits that are not finite before any training"),
+        ("two", "gives tuple for 2 inputs of shape (4) in training mode; give logits"),
+        ("detached", "cannot be trained: RuntimeError: element 0 of tensors does not require grad"),
+        ("told", "RuntimeError: it begins … and says why"),
+    ],
+)
+def test_a_network_that_would_train_wrongly_is_refused(tmp_path: Path, factory: str, said: str):
+    with pytest.raises(InputError) as caught:
+        tried(tmp_path, factory)
+    fault = str(caught.value)
+    assert fault.startswith(f"model odd:{factory}: ")
+    assert said in fault
+    assert len(fault.splitlines()) == 1
+    assert torch.get_default_dtype() == torch.float32
+
+
+def test_a_refusal_names_the_configuration_that_was_tried(tmp_path: Path):
+    with pytest.raises(InputError, match=r"'units' \(tried with units 8\)$"):
+        tried(tmp_path, "linear", units=8)
+
+
+def test_a_batch_of_one_row_is_tried_as_it_will_be_trained(tmp_path: Path):
+    assert not tried(tmp_path, "normed")
+    with pytest.raises(InputError, match="cannot be trained: ValueError"):
+        tried(tmp_path, "normed", batch_size=1)
+
+
+@pytest.mark.parametrize("factory", ["linear", "zeros", "log_softmax"])
+def test_a_network_in_order_is_taken_without_a_word(tmp_path: Path, factory: str):
+    assert not tried(tmp_path, factory)
+
+
+def test_weights_from_a_file_are_taken_with_a_note(tmp_path: Path):
+    assert "builds the same weights for every seed; seeds change" in tried(tmp_path, "pretrained")
+
+
+def test_a_factory_that_hangs_is_given_up_in_time(tmp_path: Path, monkeypatch):
+    (tmp_path / "odd.py").write_text(ODD)
+    monkeypatch.setattr(pool, "PATIENCE_SECONDS", 0.1)
+    chosen = Config.of({"optimizer": "sgd", "lr": 0.1, "model": "odd:slow"})
+    notes: list[str] = []
+    with pytest.raises(InputError, match="odd:slow: takes more than 1 s to be built"):
+        pool.require_model(chosen, str(tmp_path), tiny_dataset(), 1.0, notes.append)
+    assert notes == ["model odd:slow: is still being built and tried; Ctrl-C stops it"]
+    assert not multiprocessing.active_children()
+
+
+def test_the_first_ctrl_c_ends_a_factory_that_hangs(hpo_process: Callable, tmp_path: Path):
+    slow = ODD.replace("time.sleep(60)", "open('began', 'w').close(); time.sleep(600)")
+    (tmp_path / "odd.py").write_text(slow)
+    text = SEARCH.replace("nets:build", "odd:slow")
+    text = re.sub(r"(?m)^(units|share|weight_decay) = .*\n", "", text)
+    (tmp_path / "mine.toml").write_text(text)
+    process = hpo_process("run", "mine.toml")
+    wait_for((tmp_path / "began").exists, seconds=60)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(10) == 130
+    wait_for(lambda: not processes_in(tmp_path), seconds=10)
+
+
+def processes_in(folder: Path) -> list[str]:
+    """The processes that work in a folder."""
+    links = Path("/proc").glob("[0-9]*/cwd")
+    return [str(link) for link in links if os.path.realpath(link) == str(folder)]
 
 
 def test_the_example_under_studies_learns_digits(hpo: Callable, tmp_path: Path):

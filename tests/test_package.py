@@ -79,7 +79,8 @@ RULES = {
     "workers.server model storage data study",
     "options": "study",
     "export": "report report.blocks model data storage study",
-    "watch": "report report.figures report.conclusions report.blocks runs analysis storage study",
+    "watch": "report report.figures report.conclusions report.blocks runs workers.server analysis "
+    "storage study",  # the dashboard's process starts as a worker's
     "report": "report.conclusions report.blocks report.figures analysis model storage data study",
     "report.conclusions": "report.blocks report.figures analysis storage study",
     "report.blocks": "analysis storage data study",

@@ -213,7 +213,7 @@ def test_a_node_with_other_versions_is_refused():
     pool = object.__new__(ray_cluster.RayPool)
     pool.device, pool.machines, pool._versions = "", [], {"python": "3.11.7", "torch": "2.9.0"}
     machine = {"host": "far", "versions": {"python": "3.11.7", "torch": "2.8.0"}}
-    slot = ray_cluster._Slot(actor=None, pending=object())
+    slot = ray_cluster._Slot(actor=None, source=object(), ready=False)
     with pytest.raises(InputError, match=r"node far has torch 2\.8\.0, and this machine 2\.9\.0"):
         pool._welcome(slot, Ready(device="cpu", machine=machine))
 

@@ -322,8 +322,8 @@ def test_a_trial_whose_worker_dies_three_times_fails_with_the_reason(quick, tmp_
     def start_and_kill(self, worker, task):
         if len(task.seeds) == 1:
             tasks[task.id] += 1
-            self._workers[worker].process.kill()
-            self._workers[worker].process.join()
+            self._places[worker].process.kill()
+            self._places[worker].process.join()
         start_task(self, worker, task)
 
     monkeypatch.setattr(LocalPool, "start", start_and_kill)

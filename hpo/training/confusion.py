@@ -10,7 +10,8 @@ from hpo.data.datasets import as_bytes
 from hpo.study.metrics import packed_shares
 from hpo.training.network import Network
 from hpo.training.own import OwnNetwork
-from hpo.training.train import Examples, answers
+from hpo.training.tensors import Examples
+from hpo.training.train import answers
 
 WORST = 16  # images kept of each network
 CHUNK = 256

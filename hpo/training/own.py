@@ -2,61 +2,174 @@
 
 import pkgutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
+from torch.nn.parameter import is_lazy
 
-from hpo.data.schema import input_shape
+from hpo.data.datasets import Integers
+from hpo.data.schema import Floats, input_shape
 from hpo.errors import InputError
 from hpo.study.config import Config, Seeds
 from hpo.study.names import OPTIMIZERS
-from hpo.training.noise import OFFSET
+from hpo.text import error_line
+from hpo.training.noise import OFFSET, Generators
 from hpo.training.optimizers import Step
+from hpo.training.tensors import Examples
 
 
 def build(config: Config, folder: str, shape: tuple[int, ...], classes: int) -> nn.Module:
     """Calls the factory with shape, classes and the configuration's own hyperparameters.
 
     folder: where the factory's module lies, if it is not installed. Raises InputError if it does
-    not import, or returns no module.
+    not import, or returns no module that can be trained.
     """
     if folder and folder not in sys.path:
         sys.path.insert(0, folder)
-    try:
+    with _explained(f"model {config.model}"):
         factory = pkgutil.resolve_name(config.model)
         made = factory(shape=shape, classes=classes, **config.own)
-    except Exception as error:  # of the user's code
-        said = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise InputError(f"model {config.model}: {said}") from error
+    usual = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)  # for the trials that follow
+    if fault := _fault_in(made, usual):
+        raise InputError(f"model {config.model}: {fault}")
+    return made  # type: ignore[no-any-return]
+
+
+def _fault_in(made: Any, usual: torch.dtype) -> str:
+    """Returns why what a factory has made cannot be trained; empty if it can be. usual: torch's
+    default dtype."""
     if not isinstance(made, nn.Module):
-        kind = type(made).__name__
-        raise InputError(f"model {config.model}: returns a {kind}; return a torch.nn.Module")
-    return made
+        return f"returns a {type(made).__name__}; return a torch.nn.Module"
+    if usual != torch.float32:
+        return f"sets torch's default dtype to {usual}; leave that out, hpo trains in float32"
+    if any(map(is_lazy, made.parameters())):
+        return "has a lazy layer such as LazyLinear; give its size, or call the module once in it"
+    trained = [parameter for parameter in made.parameters() if parameter.requires_grad]
+    if not trained:
+        return "has no parameters to train"
+    others = {str(p.dtype) for p in trained} - {"torch.float32"}
+    return f"has parameters of {others.pop()}; hpo trains in float32" if others else ""
+
+
+# --- before the first trial --------------------------------------------------------------------
+
+TRIED = (0, 1, 0)  # seeds that a network is built with before the first trial
 
 
 def try_model(
-    config: Config, folder: str, shape: Sequence[int], features: int, classes: int
+    config: Config,
+    folder: str,
+    shape: Sequence[int],
+    images: Floats,
+    labels: Integers,
+    classes: int,
 ) -> str:
-    """Returns what is wrong with the factory or its module's output; empty if nothing is."""
-    inputs = input_shape(shape, features)
+    """Builds networks, evaluates them and trains a step on a few rows. Returns what the user should
+    know, empty if there is nothing. Raises InputError if they cannot be trained well."""
+    torch.set_num_threads(1)  # as in a worker
+    rows, seeds = torch.from_numpy(images), [Seeds.of(seed) for seed in TRIED]
+    given, cpu = f" (tried with {config.layers})" if config.own else "", torch.device("cpu")
     try:
-        network = build(config, folder, inputs, classes).eval()
-        with torch.inference_mode():
-            answer = network(torch.zeros(2, *inputs))
+        with _explained(f"model {config.model}"):
+            network = OwnNetwork(config, folder, shape, images.shape[1], classes, seeds, cpu)
+            note = _check_weights(network)
+            _check_evaluation(network, rows)
+            _check_training(network, rows, torch.from_numpy(labels))
     except InputError as error:
-        return str(error)
-    except Exception as error:  # of the user's code
-        said = f"{type(error).__name__}: {error}".splitlines()[0]
-        return f"model {config.model}: cannot take inputs of shape (2, {_listed(inputs)}): {said}"
-    if not isinstance(answer, Tensor) or answer.shape != (2, classes):
-        kind = tuple(answer.shape) if isinstance(answer, Tensor) else type(answer).__name__
-        return (
-            f"model {config.model}: gives {kind} for 2 inputs of shape ({_listed(inputs)}); give "
-            f"logits of shape (2, {classes})"
+        raise InputError(f"{error}{given}") from error
+    return note
+
+
+@contextmanager
+def _explained(what: str) -> Iterator[None]:
+    """Turns errors of the user's code into InputError. what: its first words."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(f"{what}: {error_line(error)}") from error
+
+
+def _check_weights(network: "OwnNetwork") -> str:
+    """Compares networks of different seeds and of the same one. Returns what the user should know.
+
+    The same weights for all seeds are right for a network without random weights and for one that
+    starts from a file. So they are refused only where the factory has set a seed, which shows in
+    the numbers that the generators draw after it; otherwise a note tells of them.
+    """
+    name = f"model {network.config.model}: builds"
+    first, other, again = map(network.state_dict, range(len(TRIED)))
+    if not _same(first, again):
+        raise InputError(
+            f"{name} other weights when the seed is the same; draw them from the global generators "
+            "of torch, NumPy or Python, which hpo seeds"
         )
-    return ""
+    if not _same(first, other) or all(bool((v == v.flatten()[:1]).all()) for v in first.values()):
+        return ""
+    draws, others = (network.drawn[replicate].next_draws() for replicate in (0, 1))
+    if seeded := [seeds for seeds, drawn in draws.items() if drawn == others[seeds]]:
+        raise InputError(
+            f"{name} the same weights for every seed: it calls {' and '.join(seeded)}; leave that "
+            "out, hpo seeds torch, NumPy and Python before it"
+        )
+    return (
+        f"{name} the same weights for every seed; seeds change only split, batch order and dropout"
+    )
+
+
+def _same(first: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
+    return first.keys() == other.keys() and all(torch.equal(v, other[n]) for n, v in first.items())
+
+
+def _check_evaluation(network: "OwnNetwork", rows: Tensor) -> None:
+    module, answers = network.modules[0].eval(), []
+    for seed in (0, 1):
+        with Generators(seed, rows.device).used(), torch.inference_mode():
+            answers.append(_answer(network, rows))
+    logits, again = answers
+    sums = logits.sum(1)
+    faults = {
+        "is still in training mode after .eval()": any(m.training for m in module.modules()),
+        "gives logits that are not finite before any training": not logits.isfinite().all(),
+        "gives other logits for the same rows in evaluation; leave out what is random there, such "
+        "as F.dropout without training=self.training": not torch.equal(logits, again),
+        "gives probabilities; give logits: leave out the softmax": (
+            (logits >= 0).all() and torch.allclose(sums, torch.ones_like(sums), atol=1e-4)
+        ),
+    }
+    for fault, there in faults.items():
+        if there:
+            raise InputError(f"model {network.config.model}: {fault}")
+
+
+def _check_training(network: "OwnNetwork", rows: Tensor, labels: Tensor) -> None:
+    network.modules[0].train()
+    with Generators(0, rows.device).used():
+        _answer(network, rows, " in training mode")
+    with _explained(f"model {network.config.model}: cannot be trained"):
+        trainer = OwnTrainer(network, lambda step: network.config.lr, lambda step: None)
+        trainer.epoch(Examples(rows, labels), torch.arange(len(rows)).expand(len(TRIED), -1))
+
+
+def _answer(network: "OwnNetwork", rows: Tensor, mode: str = "") -> Tensor:
+    """Returns the first network's logits. Raises InputError if it gives something else. mode: in
+    words."""
+    model, shape = f"model {network.config.model}", _listed(network.shape)
+    with _explained(f"{model}: cannot take inputs of shape ({len(rows)}, {shape}){mode}"):
+        answer = network(0, rows)
+    kind, wanted = type(answer).__name__, (len(rows), network.classes)
+    if isinstance(answer, Tensor):
+        if answer.shape == wanted and answer.dtype == torch.float32:
+            return answer
+        kind = str(tuple(answer.shape) if answer.shape != wanted else answer.dtype)
+    inputs = f"{len(rows)} inputs of shape ({shape}){mode}"
+    raise InputError(f"{model}: gives {kind} for {inputs}; give logits of shape {wanted}")
 
 
 def _listed(shape: Sequence[int]) -> str:
@@ -84,9 +197,10 @@ class OwnNetwork:
         self.rows = tuple(shape) if len(self.shape) == 3 else self.shape
         self.replicates = len(seeds)
         self.modules: list[nn.Module] = []
-        with torch.random.fork_rng():
-            for seed in seeds:
-                torch.manual_seed(seed.weights)
+        self.drawn = [Generators(seed.weights, device) for seed in seeds]
+        self.noise = [OFFSET + seed.order for seed in seeds]
+        for drawn in self.drawn:
+            with drawn.used():
                 self.modules.append(build(config, folder, self.shape, classes).to(device))
 
     @property
@@ -100,15 +214,16 @@ class OwnNetwork:
         return {name: value.detach().clone().contiguous() for name, value in state.items()}
 
     def logits(self, images: Tensor, rows: Tensor, classes: int) -> Tensor:
-        """Returns the logits of rows, (steps, R, B), of images, (steps, R, classes, B)."""
-        steps = []
+        """Returns the logits of rows, (steps, R, B), of images, (steps, R, classes, B). What a
+        network draws here depends on its seed alone."""
+        answers = []
         with torch.inference_mode():
-            for module in self.modules:
+            for replicate, module in enumerate(self.modules):
                 module.eval()
-            for step in rows:
-                answers = [self(r, images[of]) for r, of in enumerate(step)]
-                steps.append(torch.stack([answer.T for answer in answers]))
-        return torch.stack(steps)
+                with Generators(self.noise[replicate], images.device).used():
+                    parts = [self(replicate, images[part]).T for part in rows[:, replicate]]
+                answers.append(torch.stack(parts))
+        return torch.stack(answers, dim=1)
 
     def __call__(self, replicate: int, images: Tensor) -> Tensor:
         inputs = images.unflatten(1, self.rows)
@@ -141,7 +256,6 @@ class OwnTrainer:
     def __init__(
         self,
         network: OwnNetwork,
-        seeds: Sequence[Seeds],
         rate: Callable[[int], float],
         checked: Callable[[int], None],
     ) -> None:
@@ -154,41 +268,28 @@ class OwnTrainer:
         self.optimizers: list[Step] = [
             make(flat.weights, flat.gradient, self.config) for flat in self.flats
         ]
-        self.states = [self._state(seed.order) for seed in seeds]
+        self.drawn = [Generators(seed, self.flats[0].weights.device) for seed in network.noise]
         self.done = 0
 
-    @staticmethod
-    def _state(seed: int) -> Tensor:
-        """Returns the state of torch's generator from which a replicate draws its dropout."""
-        with torch.random.fork_rng():
-            torch.manual_seed(OFFSET + seed)
-            return torch.random.get_rng_state()
-
-    def epoch(
-        self, images: Tensor, labels: Tensor, order: Tensor
-    ) -> tuple[list[float], list[float]]:
+    def epoch(self, examples: Examples, order: Tensor) -> tuple[list[float], list[float]]:
         """Trains on the rows of order, (R, n), in batches. Returns each replicate's loss and
         accuracy."""
         losses, accuracies, before = [], [], self.done
         for replicate, rows in enumerate(order):
             self.done = before
-            with torch.random.fork_rng():
-                torch.random.set_rng_state(self.states[replicate])
-                loss, right = self._epoch(replicate, images, labels, rows)
-                self.states[replicate] = torch.random.get_rng_state()
+            with self.drawn[replicate].used():
+                loss, right = self._epoch(replicate, examples, rows)
             losses.append(loss / len(rows))
             accuracies.append(right / len(rows))
         return losses, accuracies
 
-    def _epoch(
-        self, replicate: int, images: Tensor, labels: Tensor, rows: Tensor
-    ) -> tuple[float, int]:
+    def _epoch(self, replicate: int, examples: Examples, rows: Tensor) -> tuple[float, int]:
         """Returns the summed cross entropy, without label smoothing, and how many are right."""
         config, loss, right = self.config, 0.0, 0
         self.network.modules[replicate].train()
         for step, batch in enumerate(rows.split(config.batch_size)):
             self.checked(step)
-            inputs, truth = images[batch], labels[batch]
+            inputs, truth = examples.images[batch], examples.labels[batch]
             if config.input_noise:
                 inputs = inputs + config.input_noise * torch.randn_like(inputs)
             logits = self.network(replicate, inputs)

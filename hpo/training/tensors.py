@@ -1,15 +1,40 @@
 """A dataset's arrays as tensors on a device, and how a thread computes with tensors."""
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from hpo.data.datasets import Dataset, Integers, split
 from hpo.data.schema import Floats
 from hpo.errors import InputError
 from hpo.study.config import Seeds
-from hpo.training.train import Examples, Split
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Images (N, features) float32 and labels (N,) int64, from 0 to classes - 1."""
+
+    images: Tensor
+    labels: Tensor
+    classes: int = 10
+    shape: tuple[int, ...] = ()  # of an image before it was made a row
+
+
+@dataclass(frozen=True)
+class Split:
+    """Rows of the examples to train on and to validate on, int64."""
+
+    train: Tensor
+    valid: Tensor
+
+    def part(self, share: float) -> "Split":
+        """Returns the first rows of both parts, this share of them."""
+        kept = [rows[: math.ceil(share * len(rows))] for rows in (self.train, self.valid)]
+        return Split(*kept)
 
 
 def choose_device(name: str) -> torch.device:

@@ -18,35 +18,13 @@ from hpo.training.diagnostics import IMAGES, Diagnosis
 from hpo.training.network import Layers, Network, Pass
 from hpo.training.optimizers import Step
 from hpo.training.own import OwnNetwork, OwnTrainer
+from hpo.training.tensors import Examples, Split
 
 # Steps between two checks whether training should stop: milliseconds.
 STEPS_BETWEEN_CHECKS = 8
 
 # Rows evaluated at a time: 784 floats each, so 5 replicates stay within 4 MB; full cache lines.
 CHUNK = 256
-
-
-@dataclass(frozen=True)
-class Examples:
-    """Images (N, features) float32 and labels (N,) int64, from 0 to classes - 1."""
-
-    images: Tensor
-    labels: Tensor
-    classes: int = 10
-    shape: tuple[int, ...] = ()  # of an image before it was made a row
-
-
-@dataclass(frozen=True)
-class Split:
-    """Rows of the examples to train on and to validate on, int64."""
-
-    train: Tensor
-    valid: Tensor
-
-    def part(self, share: float) -> "Split":
-        """Returns the first rows of both parts, this share of them."""
-        kept = [rows[: math.ceil(share * len(rows))] for rows in (self.train, self.valid)]
-        return Split(*kept)
 
 
 # Logits (steps, R, classes, B) and the labels (steps, R, B) that belong to them.
@@ -140,10 +118,10 @@ def _trainer(
     should_stop: Callable[[], bool],
     diagnosis: Diagnosis | None,
     seeds: Sequence[Seeds],
-) -> "_Trainer | _OwnTrainer":
+) -> "_Trainer | OwnTrainer":
     rate = Rate(network.config, rows)
     if isinstance(network, OwnNetwork):
-        return _OwnTrainer(network, rate, should_stop, seeds)
+        return OwnTrainer(network, rate, partial(_check, should_stop))
     device = network.layers.flat.device
     noisy = noise.generators([seed.order for seed in seeds], device)
     return _Trainer(network, rate, should_stop, diagnosis, noisy)
@@ -166,26 +144,9 @@ class Rate:
         return self.lr * (share * min((done + 1) / self.warm, 1.0) if self.warm else share)
 
 
-class _OwnTrainer:
-    """Trains the user's own network; ends an epoch at once if it should stop."""
-
-    def __init__(
-        self,
-        network: OwnNetwork,
-        rate: Rate,
-        should_stop: Callable[[], bool],
-        seeds: Sequence[Seeds],
-    ) -> None:
-        self.should_stop = should_stop
-        self.trainer = OwnTrainer(network, seeds, rate, self._check)
-
-    def _check(self, step: int) -> None:
-        if step % STEPS_BETWEEN_CHECKS == 0 and self.should_stop():
-            raise _Stopped
-
-    def epoch(self, examples: Examples, order: Tensor) -> tuple[list[float], list[float]]:
-        """As _Trainer.epoch."""
-        return self.trainer.epoch(examples.images, examples.labels, order)
+def _check(should_stop: Callable[[], bool], step: int) -> None:
+    if step % STEPS_BETWEEN_CHECKS == 0 and should_stop():
+        raise _Stopped
 
 
 def _shuffled(rows: Tensor, generator: torch.Generator) -> Tensor:
@@ -239,8 +200,7 @@ class _Trainer:
         logits = torch.empty_like(targets)
         steps = zip(rows.flatten(1), logits, targets, strict=True)
         for step, (index, answer, target) in enumerate(steps):
-            if step % STEPS_BETWEEN_CHECKS == 0 and self.should_stop():
-                raise _Stopped
+            _check(self.should_stop, step)
             torch.index_select(examples.images, 0, index, out=inputs)
             buffers.forward(answer)
             if self.diagnosis and self.diagnosis.wants(step, len(rows)):

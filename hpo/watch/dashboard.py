@@ -3,15 +3,11 @@
 import errno
 import io
 import logging
-import multiprocessing
 import os
-import signal
 import socket
 import sys
-import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from multiprocessing import connection, parent_process
 from multiprocessing.connection import Connection
 from pathlib import Path
 from socketserver import TCPServer, ThreadingMixIn
@@ -24,8 +20,8 @@ from optuna.artifacts.exceptions import ArtifactNotFound
 from optuna.storages import BaseStorage
 
 from hpo.errors import InputError
-from hpo.process import stop_signals
-from hpo.text import quoted
+from hpo.text import error_text, quoted
+from hpo.workers.server import start
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 HOST, PORT = LOOPBACK[0], 8080
@@ -74,7 +70,7 @@ class Server(ThreadingMixIn, WSGIServer):
         """Ignores clients that disconnect; says other errors in a line."""
         error = sys.exc_info()[1]
         if error is not None and not isinstance(error, ConnectionError):
-            self.say(f"dashboard: {_first_line(error)}")
+            self.say(f"dashboard: {error_text(error)}")
 
 
 class _Stack(io.StringIO):
@@ -144,8 +140,8 @@ class _ErrorsAsText:
         except ArtifactNotFound:
             return self._answer(start_response, "404 Not Found", "This artifact is gone.")
         except Exception as error:
-            self.say(f"dashboard: {_first_line(error)}")
-            return self._answer(start_response, "503 Service Unavailable", _first_line(error))
+            self.say(f"dashboard: {error_text(error)}")
+            return self._answer(start_response, "503 Service Unavailable", error_text(error))
 
     def _answer(self, start_response: StartResponse, status: str, text: str) -> list[bytes]:
         start_response(status, [("Content-Type", "text/plain; charset=utf-8")])
@@ -167,10 +163,6 @@ def _log_lines(say: Callable[[str], None]) -> None:
     logger.handlers, logger.propagate = [_Lines(say)], False
 
 
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
-
-
 # --- beside a run ------------------------------------------------------------------------------
 
 
@@ -181,13 +173,9 @@ def beside(url: str, folder: Path) -> Iterator[str]:
 
     Raises InputError if it cannot listen at all.
     """
-    context = multiprocessing.get_context("forkserver")
-    ours, theirs = context.Pipe()
-    process = context.Process(target=_serve_beside, args=(url, folder, theirs), daemon=True)
-    process.start()
-    theirs.close()
+    process, channel = start(f"{__name__}:serve_beside", url, folder)
     try:
-        yield _first_word(ours)
+        yield _first_word(channel)
     finally:
         process.kill()
         process.join()
@@ -203,12 +191,11 @@ def _first_word(channel: Connection) -> str:
     return str(word)
 
 
-def _serve_beside(url: str, folder: Path, channel: Connection) -> None:
+def serve_beside(channel: Connection, url: str, folder: Path) -> None:
+    """Serves the dashboard beside a run, whose end ends it."""
     from hpo.storage.open import open_storage
 
-    signal.pthread_sigmask(signal.SIG_BLOCK, stop_signals())  # its run ends it
     os.nice(POLITE)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         storage = open_storage(url, create=False)
         try:
@@ -220,10 +207,3 @@ def _serve_beside(url: str, folder: Path, channel: Connection) -> None:
         return
     channel.send(server.address)
     server.serve_forever()
-
-
-def _end_with_parent() -> None:
-    parent = parent_process()
-    assert parent is not None
-    connection.wait([parent.sentinel])
-    os._exit(1)

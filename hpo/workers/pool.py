@@ -1,151 +1,202 @@
-"""Worker processes on this machine: start a task, wait for an event, stop a task."""
+"""Pools of workers that train tasks: what all share, and the pool of this machine's processes."""
 
-import multiprocessing
 import signal
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing import connection
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
-from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 from hpo import defaults
 from hpo.data.datasets import Dataset
 from hpo.errors import InputError
 from hpo.study.config import Config
+from hpo.workers import server
 from hpo.workers.messages import Cores, Died, Done, Event, Failed, Ready, Stop, Task
-from hpo.workers.server import preload
 from hpo.workers.shared_data import SharedDataset
 
-START_SECONDS = 120
+WORK = "hpo.workers.worker:work"  # by name: it brings torch, which this process does without
+START_SECONDS = 120.0  # for the first worker
+DEATHS = 3  # of each worker, before any has started
 LISTENED_SECONDS = 5.0  # the most that counts between two waits: the caller may have been busy
-
-
-def _work(channel: Connection, shared: SharedDataset, device: str) -> None:
-    from hpo.workers.worker import work
-
-    work(channel, shared, device)
-
-
-def require_device(device: str) -> None:
-    """Raises InputError unless a worker can train on the device; asks a process that has torch."""
-    if device in ("auto", "cpu"):
-        return
-    preload()
-    context = multiprocessing.get_context("forkserver")
-    ours, theirs = context.Pipe()
-    process = context.Process(target=_try_device, args=(theirs, device), daemon=True)
-    process.start()
-    theirs.close()
-    if fault := ours.recv():
-        raise InputError(f"--device: {fault}")
-
-
-def require_model(config: Config, folder: str, dataset: Dataset) -> None:
-    """Raises InputError unless the factory of the user's own network gives a module that takes the
-    dataset's images; asks a process that has torch."""
-    preload()
-    context = multiprocessing.get_context("forkserver")
-    ours, theirs = context.Pipe()
-    form = (dataset.shape, dataset.train_images.shape[1], dataset.classes)
-    process = context.Process(target=_try_model, args=(theirs, config, folder, *form), daemon=True)
-    process.start()
-    theirs.close()
-    try:
-        fault = ours.recv()
-    except EOFError:
-        fault = f"model {config.model}: ends the process that builds it"
-    if fault:
-        raise InputError(fault)
-
-
-def _try_model(channel: Connection, *arguments: Any) -> None:
-    from hpo.training.own import try_model
-
-    channel.send(try_model(*arguments))
-
-
-def _try_device(channel: Connection, device: str) -> None:
-    from hpo.training.tensors import choose_device
-
-    try:
-        choose_device(device)
-    except InputError as error:
-        channel.send(str(error))
-    else:
-        channel.send("")
+ROWS = 2  # of the dataset, to try a network of the user's own
+PATIENCE_SECONDS = 10.0  # for the user's own network to be built, then a note says so
 
 
 class PoolLost(Exception):  # noqa: N818
     """No worker can be had any more, such as after the death of a cluster's head node."""
 
 
-class Pool(Protocol):
+class Lost(Exception):  # noqa: N818
+    """A worker is gone. The text says why, such as "died (exit code 1)"."""
+
+
+@dataclass(eq=False, kw_only=True)
+class Place:
+    """A worker, and what is known of it. ready: it takes tasks."""
+
+    task: Task | None = None
+    ready: bool = True
+    silent: float = 0.0  # seconds since it got its task or said something
+    hung: bool = False
+
+
+class Pool(ABC):
     """Workers that train tasks, on this machine or on a cluster. A context manager.
 
     A worker whose process is lost is replaced, and so is one that ends no epoch of its task in
-    time; the task comes back as Died. device: the kind of device of the first worker. machines:
-    host, hardware and versions of each machine but this one.
+    time, `epoch_limit` seconds; the task comes back as Died. device: the kind of device of the
+    first worker. machines: host, hardware and versions of each machine but this one.
     """
 
-    device: str
-    machines: list[dict[str, Any]]
+    kind = "local"
+    not_started = "no worker process started"
+
+    def __init__(self, epoch_limit: float) -> None:
+        self.device = ""
+        self.machines: list[dict[str, Any]] = []
+        self._places: list[Any] = []  # of a kind of Place
+        self._limit = epoch_limit
+        self._listened = time.monotonic()
+
+    @abstractmethod
+    def _fill(self) -> None:
+        """Starts the workers."""
+
+    @abstractmethod
+    def _new_place(self) -> Place:
+        """Starts a worker."""
+
+    @abstractmethod
+    def _give(self, place: Any, message: Task | Stop) -> None:
+        """Sends a message to a worker."""
+
+    @abstractmethod
+    def _heard(self, seconds: float) -> Iterable[Any]:
+        """Returns the places of the workers that have said something, as soon as there is one or
+        after `seconds`."""
+
+    @abstractmethod
+    def _next(self, place: Any) -> Ready | Event:
+        """Returns what a worker has said. Raises Lost if it is gone."""
+
+    @abstractmethod
+    def _kill(self, place: Any) -> None:
+        """Ends a worker at once, if it is not gone."""
+
+    @abstractmethod
+    def share(self, cores: int) -> None:
+        """Lets the trainings that run use so many cores in all, until another one starts."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Ends all workers at once, whatever they do. A second call does nothing."""
 
     def __enter__(self) -> Self:
-        """Waits for the first worker."""
+        """Starts the workers and waits for the first one."""
+        try:
+            self._fill()
+            self._await_first()
+        except BaseException:
+            self.close()
+            raise
+        return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
+
+    def _await_first(self) -> None:
+        started, deaths = time.monotonic(), 0
+        while not self.device:
+            if time.monotonic() > started + START_SECONDS:
+                raise RuntimeError(f"{self.not_started} within {START_SECONDS:.0f} s")
+            for event in self.wait(0.2):
+                deaths += isinstance(event, Died)
+                if isinstance(event, Died) and deaths > DEATHS * self.size:
+                    option = f"--pool {self.kind}"
+                    raise InputError(f"{option}: workers die as they start: {event.reason}")
 
     @property
     def size(self) -> int:
         """How many workers there are; a cluster's may grow."""
+        return len(self._places)
 
     @property
     def idle(self) -> list[int]:
         """Returns the numbers of the workers without a task."""
+        places = enumerate(self._places)
+        return [i for i, place in places if place.ready and place.task is None]
 
     def start(self, worker: int, task: Task) -> None:
         """Gives a task to an idle worker."""
+        place = self._places[worker]
+        assert place.task is None
+        place.task, place.silent = task, 0.0
+        self._give(place, task)
 
     def stop(self, task: int) -> None:
         """Asks for a task to end within its epoch; its Done message comes as usual."""
-
-    def share(self, cores: int) -> None:
-        """Lets the trainings that run use so many cores in all, until another one starts."""
+        for place in self._places:
+            if place.task and place.task.id == task:
+                self._give(place, Stop(task=task))
 
     def wait(self, seconds: float) -> list[Event]:
         """Returns the events so far, as soon as there is one or after `seconds`."""
+        received = [self._receive(place) for place in self._heard(seconds)]
+        self._kill_hanging()
+        return [event for event in received if event is not None]
 
-    def close(self) -> None:
-        """Ends all workers at once, whatever they do. A second call does nothing."""
+    def _receive(self, place: Any) -> Event | None:
+        place.silent = 0.0
+        try:
+            message = self._next(place)
+        except Lost as lost:
+            return self._replace(place, str(lost))
+        if isinstance(message, Ready):
+            self._welcome(place, message)
+            return None
+        if isinstance(message, (Done, Failed)):
+            place.task = None
+        return message
+
+    def _welcome(self, place: Any, ready: Ready) -> None:
+        """Notes a worker that has started."""
+        place.ready = True
+        self.device = self.device or ready.device
+
+    def _replace(self, place: Any, reason: str) -> Died:
+        self._places[self._places.index(place)] = self._new_place()
+        if place.hung:
+            reason = f"ended no epoch in {self._limit:g} s (see --epoch-limit)"
+        return Died(task=place.task.id if place.task else None, reason=reason)
+
+    def _kill_hanging(self) -> None:
+        """Kills workers that hang; the next wait replaces them."""
+        now = time.monotonic()
+        passed, self._listened = min(now - self._listened, LISTENED_SECONDS), now
+        for place in self._places:
+            place.silent += passed if place.task else 0.0
+            if place.silent > self._limit and not place.hung:
+                place.hung = True
+                self._kill(place)
 
 
 # Makes a pool of at most so many workers: (workers, dataset, device, epoch limit in seconds).
 MakePool = Callable[[int, Dataset, str, float], Pool]
 
 
-def hung(limit: float) -> str:
-    """Returns why a worker that ended no epoch in time is replaced."""
-    return f"ended no epoch in {limit:g} s (see --epoch-limit)"
+# --- processes on this machine -----------------------------------------------------------------
 
 
-@dataclass
-class _Worker:
+@dataclass(eq=False, kw_only=True)
+class _Worker(Place):
     process: BaseProcess
     channel: Connection
-    task: Task | None = None
     cores: int = 1
-    silent: float = 0.0  # seconds since it got its task or said something
-    hung: bool = False
 
 
 class LocalPool(Pool):
@@ -154,133 +205,132 @@ class LocalPool(Pool):
     def __init__(
         self, workers: int, dataset: Dataset, device: str, epoch_limit: float = defaults.EPOCH_LIMIT
     ) -> None:
-        self._context = multiprocessing.get_context("forkserver")
+        super().__init__(epoch_limit)
+        self._most = workers
         self._shared = SharedDataset(dataset)
-        self._device = device
-        self._limit = epoch_limit
-        self._listened = time.monotonic()
-        self._workers = [self._start_worker() for _ in range(workers)]
-        self.device = ""
-        self.machines: list[dict[str, Any]] = []
+        self._asked_device = device
 
-    def __enter__(self) -> Self:
-        try:
-            self.device = self._first_word()
-        except BaseException:
-            self.close()
-            raise
-        return self
+    def _fill(self) -> None:
+        while self.size < self._most:
+            self._places.append(self._new_place())
 
-    def _start_worker(self) -> _Worker:
-        preload()  # the server may have been killed, too
-        ours, theirs = self._context.Pipe()
-        process = self._context.Process(
-            target=_work, args=(theirs, self._shared, self._device), daemon=True
-        )
-        process.start()
-        theirs.close()
-        return _Worker(process, ours)
-
-    def _first_word(self) -> str:
-        """Returns the kind of device that the first worker reports."""
-        channel = self._workers[0].channel
-        if not channel.poll(START_SECONDS):
-            raise RuntimeError(f"no worker process started within {START_SECONDS} seconds")
-        word = channel.recv()
-        assert isinstance(word, Ready), word
-        return word.device
-
-    @property
-    def size(self) -> int:
-        return len(self._workers)
-
-    @property
-    def idle(self) -> list[int]:
-        return [i for i, worker in enumerate(self._workers) if worker.task is None]
+    def _new_place(self) -> _Worker:
+        process, channel = server.start(WORK, self._shared, self._asked_device)
+        return _Worker(process=process, channel=channel)
 
     def start(self, worker: int, task: Task) -> None:
-        assert self._workers[worker].task is None
-        self._workers[worker].task = task
-        self._workers[worker].silent = 0.0
-        for other in self._workers:
-            self._set_cores(other, 1)
-        self._send(self._workers[worker], task)
-
-    def stop(self, task: int) -> None:
-        for worker in self._workers:
-            if worker.task and worker.task.id == task:
-                self._send(worker, Stop(task=task))
+        for place in self._places:
+            self._set_cores(place, 1)
+        super().start(worker, task)
 
     def share(self, cores: int) -> None:
-        busy = [worker for worker in self._workers if worker.task]
-        for place, worker in enumerate(busy):
-            more = place < cores % len(busy)
+        busy = [worker for worker in self._places if worker.task]
+        for number, worker in enumerate(busy):
+            more = number < cores % len(busy)
             self._set_cores(worker, max(cores // len(busy) + more, 1))
 
     def _set_cores(self, worker: _Worker, count: int) -> None:
         if worker.cores != count:
             worker.cores = count
-            self._send(worker, Cores(count=count))
+            self._give(worker, Cores(count=count))
 
-    def _send(self, worker: _Worker, message: Task | Stop | Cores) -> None:
+    def _give(self, worker: _Worker, message: Task | Stop | Cores) -> None:
         """A worker that has just died takes no message; wait() will find it and report its task
         lost."""
         with suppress(BrokenPipeError, ConnectionResetError):
             worker.channel.send(message)
 
-    def wait(self, seconds: float) -> list[Event]:
-        by_channel = {worker.channel: i for i, worker in enumerate(self._workers)}
-        events = []
-        for channel in connection.wait(list(by_channel), seconds):
-            event = self._receive(by_channel[channel])  # type: ignore[index]
-            if event is not None:
-                events.append(event)
-        self._kill_hanging()
-        return events
+    def _heard(self, seconds: float) -> Iterable[_Worker]:
+        talking = connection.wait([worker.channel for worker in self._places], seconds)
+        return [worker for worker in self._places if worker.channel in talking]
 
-    def _kill_hanging(self) -> None:
-        """Kills workers that hang; the next wait replaces them."""
-        now = time.monotonic()
-        passed, self._listened = min(now - self._listened, LISTENED_SECONDS), now
-        for worker in self._workers:
-            worker.silent += passed if worker.task else 0.0
-            if worker.silent > self._limit and not worker.hung:
-                worker.hung = True
-                worker.process.kill()
-
-    def _receive(self, index: int) -> Event | None:
-        worker = self._workers[index]
-        worker.silent = 0.0
+    def _next(self, worker: _Worker) -> Ready | Event:
         try:
-            message = worker.channel.recv()
+            message: Ready | Event = worker.channel.recv()
         except (EOFError, ConnectionResetError):
-            return self._replace(index)
-        if isinstance(message, Ready):
-            return None
-        if isinstance(message, (Done, Failed)):
-            worker.task = None
-        return message  # type: ignore[no-any-return]
+            worker.process.join(5)
+            worker.channel.close()
+            raise Lost(f"died ({_ended(worker.process)})") from None
+        return message
 
-    def _replace(self, index: int) -> Died:
-        worker = self._workers[index]
-        worker.process.join(5)
-        worker.channel.close()
-        self._workers[index] = self._start_worker()
-        return Died(task=worker.task.id if worker.task else None, reason=self._reason(worker))
-
-    def _reason(self, worker: _Worker) -> str:
-        if worker.hung:
-            return hung(self._limit)
-        code = worker.process.exitcode
-        memory = "; the system may be out of memory" if code == -signal.SIGKILL else ""
-        return f"died (exit code {code}{memory})"
+    def _kill(self, worker: _Worker) -> None:
+        worker.process.kill()
 
     def close(self) -> None:
-        for worker in self._workers:
+        for worker in self._places:
             worker.process.kill()
-        for worker in self._workers:
+        for worker in self._places:
             worker.process.join()
             worker.channel.close()
-        if self._workers:
+        if self._places:
             self._shared.close()
-        self._workers = []
+        self._places = []
+
+
+def _ended(process: BaseProcess) -> str:
+    code = process.exitcode
+    memory = "; the system may be out of memory" if code == -signal.SIGKILL else ""
+    return f"exit code {code}{memory}"
+
+
+# --- questions to a process that has torch ------------------------------------------------------
+
+
+def require_device(device: str) -> None:
+    """Raises InputError unless a worker can train on the device."""
+    if device in ("auto", "cpu"):
+        return
+    try:
+        with _asked("hpo.training.tensors:choose_device", device) as channel:
+            _answer_of(channel)
+    except InputError as error:
+        raise InputError(f"--device: {error}") from error
+
+
+def require_model(
+    config: Config, folder: str, dataset: Dataset, seconds: float, say: Callable[[str], None]
+) -> None:
+    """Raises InputError unless the user's own network can be trained on the dataset.
+
+    seconds: that building it and a training step may take. say: told what the user should know.
+    """
+    model, rows = f"model {config.model}", slice(ROWS)
+    images, labels = dataset.train_images[rows], dataset.train_labels[rows]
+    question = (config, folder, dataset.shape, images, labels, dataset.classes)
+    patience = min(PATIENCE_SECONDS, seconds)
+    with _asked("hpo.training.own:try_model", *question) as channel:
+        if not channel.poll(patience):
+            say(f"{model}: is still being built and tried; Ctrl-C stops it")
+        if not channel.poll(seconds - patience):
+            raise InputError(
+                f"{model}: takes more than {seconds:g} s to be built and to train a step; make it "
+                "faster, or raise --epoch-limit"
+            )
+        try:
+            note = _answer_of(channel)
+        except EOFError:
+            raise InputError(f"{model}: ends the process that builds it") from None
+    if note:
+        say(note)
+
+
+@contextmanager
+def _asked(function: str, *arguments: Any) -> Iterator[Connection]:
+    """Asks a process that has torch to call "module:function"; yields the channel of its answer.
+    Ends the process."""
+    process, channel = server.start("hpo.workers.server:answer", function, *arguments)
+    try:
+        channel.recv()  # it has torch now
+        yield channel
+    finally:
+        process.kill()
+        process.join()
+        channel.close()
+
+
+def _answer_of(channel: Connection) -> str:
+    """Returns the answer. Raises InputError if it is one."""
+    answer, fault = channel.recv()
+    if fault:
+        raise InputError(fault)
+    return str(answer)

@@ -12,26 +12,25 @@ import socket
 import tempfile
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Any, Self
+from threading import current_thread, main_thread
+from typing import Any
 
 import joblib
 import numpy as np
 
 from hpo.data.datasets import Dataset
 from hpo.errors import InputError
-from hpo.text import quoted
+from hpo.text import error_text, quoted
 from hpo.workers.machine import versions
-from hpo.workers.messages import Died, Done, Event, Failed, Ready, Task
-from hpo.workers.pool import LISTENED_SECONDS, Pool, PoolLost, hung
+from hpo.workers.messages import Died, Event, Ready, Stop, Task
+from hpo.workers.pool import Lost, Place, Pool, PoolLost
 from hpo.workers.ray_worker import RayWorker
 
 ANSWER_SECONDS = 5.0  # for an address to accept a connection
 LEAST_STORE = 100 * 2**20  # bytes of the object store of a cluster that is started here
-DEATHS = 3  # of each worker, before any has started
-START_SECONDS = 120.0  # for the first worker
 LOOK_SECONDS = 2.0  # between two looks at the cluster's nodes
 LOST_SECONDS = 15.0  # without an answer of the head node, then the cluster is lost
 COMPARED = ("python", "hpo", "torch")  # versions that nodes must share
@@ -108,10 +107,6 @@ class Cluster:
                 f"a node has {least / 2**20:,.0f}; start Ray with --object-store-memory"
             )
 
-    def answers(self) -> bool:
-        """Whether the head node accepts a connection."""
-        return _accepts(self.address, 1.0)
-
 
 @contextmanager
 def connect(
@@ -134,7 +129,8 @@ def connect(
     if address and address != "auto":
         _check_address(address)
     ray = _import_ray(address)
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = (signal.SIGINT, signal.SIGTERM) if current_thread() is main_thread() else ()
+    handlers = {number: signal.getsignal(number) for number in numbers}
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     folder = tempfile.TemporaryDirectory(prefix="hpo-ray-", ignore_cleanup_errors=True)
     if not address:
@@ -228,7 +224,7 @@ def _refusal(address: str | None, error: Exception) -> str:
     elif "ersion mismatch" in told:
         reason = " ".join(str(error).split())[:300]
     else:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = error_text(error)
     return f"{where}: cannot use the cluster: {reason}"
 
 
@@ -237,32 +233,29 @@ def _size(dataset: Dataset) -> int:
     return sum(value.nbytes for value in vars(dataset).values() if isinstance(value, np.ndarray))
 
 
-@dataclass(eq=False)
-class _Slot:
-    """A place for one training at a time. pending: its actor's first message, None once it came."""
+@dataclass(eq=False, kw_only=True)
+class _Slot(Place):
+    """source: what the actor's next message comes from."""
 
     actor: Any
-    pending: Any
-    task: Task | None = None
-    stream: Any = None
-    silent: float = 0.0  # seconds since it got its task or said something
-    hung: bool = False
+    source: Any
 
 
 class RayPool(Pool):
     """A Pool of at most `workers` actors. It grows when nodes join the cluster."""
+
+    kind = "ray"
+    not_started = "other jobs may use all of the cluster: no worker started"
 
     def __init__(
         self, cluster: Cluster, workers: int, dataset: Dataset, device: str, epoch_limit: float
     ) -> None:
         import ray
 
+        super().__init__(epoch_limit)
         self._ray = ray
         self._cluster = cluster
         self._most = workers
-        self._limit = epoch_limit
-        self._device = device
-        self._slots: list[_Slot] = []
         self._actor = ray.remote(RayWorker).options(
             num_cpus=cluster.cpus,
             num_gpus=cluster.gpus,
@@ -270,96 +263,64 @@ class RayPool(Pool):
             max_task_retries=0,
             max_concurrency=2,
         )
-        self._dataset = cluster.put(dataset)
+        self._arguments = (cluster.put(dataset), device, max(int(cluster.cpus), 1))
         self._versions = {name: versions()[name] for name in COMPARED}
-        self._listened = self._looked = self._answered = time.monotonic()
-        self.device = ""
-        self.machines: list[dict[str, Any]] = []
+        self._looked = self._answered = time.monotonic()
 
-    def __enter__(self) -> Self:
-        try:
-            self._grow()
-            started, deaths = time.monotonic(), 0
-            while not self.device:
-                if time.monotonic() > started + START_SECONDS:
-                    raise RuntimeError(
-                        f"no worker started on the cluster within {START_SECONDS:.0f} s; other "
-                        "jobs may use all of it"
-                    )
-                for event in self.wait(0.2):
-                    deaths += isinstance(event, Died)
-                    if isinstance(event, Died) and deaths > DEATHS * self.size:
-                        raise InputError(f"--pool ray: workers die as they start: {event.reason}")
-        except BaseException:
-            self.close()
-            raise
-        return self
+    def _fill(self) -> None:
+        """Starts the actors: as many as asked for, which makes a cluster grow that can, or else as
+        many as the nodes have room for."""
+        wanted = self._cluster.workers or self._cluster.room()
+        while self.size < min(self._most, wanted):
+            self._places.append(self._new_place())
 
-    @property
-    def size(self) -> int:
-        return len(self._slots)
+    def _new_place(self) -> _Slot:
+        spare = self._cluster.spare
+        actor: Any = spare.pop() if spare else self._actor.remote(*self._arguments)
+        return _Slot(actor=actor, source=actor.ready.remote(), ready=False)
 
-    @property
-    def idle(self) -> list[int]:
-        slots = enumerate(self._slots)
-        return [i for i, slot in slots if slot.pending is None and slot.task is None]
-
-    def start(self, worker: int, task: Task) -> None:
-        slot = self._slots[worker]
-        slot.task, slot.silent = task, 0.0
-        slot.stream = slot.actor.train.remote(task)
+    def _give(self, slot: _Slot, message: Task | Stop) -> None:
+        if isinstance(message, Stop):
+            slot.actor.stop.remote(message.task)
+        else:
+            slot.source = slot.actor.train.remote(message)
 
     def share(self, cores: int) -> None:
         """Does nothing: each actor has the CPUs that Ray gave it."""
 
-    def stop(self, task: int) -> None:
-        for slot in self._slots:
-            if slot.task and slot.task.id == task:
-                slot.actor.stop.remote(task)
-
     def wait(self, seconds: float) -> list[Event]:
-        by_source = {slot.pending or slot.stream: slot for slot in self._slots}
-        by_source.pop(None, None)
-        events = []
-        if by_source:
-            for source in self._ready(list(by_source), seconds):
-                event = self._receive(by_source[source])
-                if event is not None:
-                    events.append(event)
-        else:
-            time.sleep(seconds)
-        self._kill_hanging()
+        events = super().wait(seconds)
         self._look_at_cluster()
         return events
 
-    def _ready(self, sources: list[Any], seconds: float) -> list[Any]:
-        """Returns the sources that have a message: all at once, or the first within `seconds`."""
+    def _heard(self, seconds: float) -> Iterable[_Slot]:
+        """All that have a message at once, or the first within `seconds`."""
+        by_source = {slot.source: slot for slot in self._places if slot.task or not slot.ready}
+        sources = list(by_source)
+        if not sources:
+            time.sleep(seconds)
+            return []
         ready, _ = self._ray.wait(sources, num_returns=len(sources), timeout=0, fetch_local=False)
         if not ready and seconds:
             ready, _ = self._ray.wait(sources, timeout=seconds, fetch_local=False)
-        return list(ready)
+        return [by_source[source] for source in ready]
 
-    def _receive(self, slot: _Slot) -> Event | None:
-        slot.silent = 0.0
+    def _next(self, slot: _Slot) -> Ready | Event:
+        errors = self._ray.exceptions
         try:
-            message = self._ray.get(slot.pending or next(slot.stream))
+            reference = next(slot.source) if slot.ready else slot.source
+            message: Ready | Event = self._ray.get(reference)
         except StopIteration:
-            return self._replace(slot, "ended without an answer")
-        except self._ray.exceptions.RayActorError as error:
-            return self._replace(slot, f"died ({_cause(error)})")
-        except self._ray.exceptions.RayError as error:
-            return self._replace(slot, f"failed ({_cause(error)})")
-        if isinstance(message, Ready):
-            self._welcome(slot, message)
-            return None
-        if isinstance(message, (Done, Failed)):
-            slot.task = slot.stream = None
-        return message  # type: ignore[no-any-return]
+            raise Lost("ended without an answer") from None
+        except errors.RayActorError as error:
+            raise Lost(f"died ({_cause(error)})") from error
+        except errors.RayError as error:
+            raise Lost(f"failed ({_cause(error)})") from error
+        return message
 
     def _welcome(self, slot: _Slot, ready: Ready) -> None:
-        """Notes a new worker. Raises InputError if its machine has other versions than this one."""
-        slot.pending = None
-        self.device = self.device or ready.device
+        """Raises InputError if the worker's machine has other versions than this one."""
+        super()._welcome(slot, ready)
         if ready.machine in self.machines:
             return
         self.machines.append(ready.machine)
@@ -372,35 +333,12 @@ class RayPool(Pool):
                 )
 
     def _replace(self, slot: _Slot, reason: str) -> Died:
-        """Starts another actor in the place of one that is lost."""
-        self._kill(slot)
-        task = slot.task.id if slot.task else None
-        if slot.hung:
-            reason = hung(self._limit)
-        self._slots[self._slots.index(slot)] = self._new_slot()
-        return Died(task=task, reason=reason)
-
-    def _new_slot(self) -> _Slot:
-        threads = max(int(self._cluster.cpus), 1)
-        actor: Any = (
-            self._cluster.spare.pop()
-            if self._cluster.spare
-            else self._actor.remote(self._dataset, self._device, threads)
-        )
-        return _Slot(actor=actor, pending=actor.ready.remote())
+        self._kill(slot)  # one that failed may live
+        return super()._replace(slot, reason)
 
     def _kill(self, slot: _Slot) -> None:
         with suppress(Exception):  # it is dead, or the cluster is gone
             self._ray.kill(slot.actor)
-
-    def _kill_hanging(self) -> None:
-        now = time.monotonic()
-        passed, self._listened = min(now - self._listened, LISTENED_SECONDS), now
-        for slot in self._slots:
-            slot.silent += passed if slot.task else 0.0
-            if slot.silent > self._limit and not slot.hung:
-                slot.hung = True
-                self._kill(slot)
 
     def _look_at_cluster(self) -> None:
         """Grows with the cluster. Raises PoolLost if its head does not answer any more."""
@@ -408,29 +346,22 @@ class RayPool(Pool):
         if now < self._looked + LOOK_SECONDS:
             return
         self._looked = now
-        if self._cluster.answers():
+        if _accepts(self._cluster.address, 1.0):
             self._answered = now
-            self._grow()
+            self._fill()
         elif now > self._answered + LOST_SECONDS:
             raise PoolLost(
                 f"Ray cluster {self._cluster.address}: its head node does not answer; finished "
                 "trials are stored, the same command goes on from there on a new cluster"
             )
 
-    def _grow(self) -> None:
-        """Starts the actors: as many as asked for, which makes a cluster grow that can, or else as
-        many as the nodes have room for."""
-        wanted = self._cluster.workers or self._cluster.room()
-        while len(self._slots) < min(self._most, wanted):
-            self._slots.append(self._new_slot())
-
     def close(self) -> None:
-        for slot in self._slots:
-            if slot.pending or slot.task:
+        for slot in self._places:
+            if slot.task or not slot.ready:
                 self._kill(slot)
             else:
                 self._cluster.spare.append(slot.actor)
-        self._slots = []
+        self._places = []
 
 
 def _cause(error: Exception) -> str:

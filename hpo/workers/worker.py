@@ -1,11 +1,8 @@
 """A worker process: takes tasks, trains, sends every epoch. Loaded once, in the fork server."""
 
-import os
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
-from multiprocessing import connection, parent_process
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -15,25 +12,25 @@ from torch import Tensor
 
 from hpo.data import datasets as data
 from hpo.study.metrics import packed
+from hpo.text import error_line
 from hpo.training import confusion, cores
 from hpo.training.network import Network
 from hpo.training.own import OwnNetwork
 from hpo.training.tensors import (
+    Examples,
     all_rows,
     choose_device,
     denormals_as_zero,
     examples,
     split_rows,
 )
-from hpo.training.train import Epoch, Examples, evaluate, train
+from hpo.training.train import Epoch, evaluate, train
 from hpo.workers.messages import Cores, Done, EpochDone, Failed, Ready, Stop, Task
 from hpo.workers.shared_data import SharedDataset
 
 
 def work(channel: Connection, shared: SharedDataset, device_name: str) -> None:
-    """Trains the tasks that come through the channel until it closes. Ends with the parent
-    process."""
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    """Trains the tasks that come through the channel until it closes."""
     torch.set_num_threads(1)
     device = choose_device(device_name)
     dataset = shared.open()
@@ -46,13 +43,6 @@ def work(channel: Connection, shared: SharedDataset, device_name: str) -> None:
             elif isinstance(task, Task):
                 for answer in answers(task, dataset, device, partial(_is_stopped, channel, task)):
                     channel.send(answer)
-
-
-def _end_with_parent() -> None:
-    parent = parent_process()
-    assert parent is not None
-    connection.wait([parent.sentinel])
-    os._exit(1)
 
 
 def _is_stopped(channel: Connection, task: Task) -> bool:
@@ -77,8 +67,7 @@ def answers(
     except (EOFError, BrokenPipeError, ConnectionResetError):  # the runner is gone
         raise
     except Exception as error:  # the trial's reason to fail; the worker is well
-        reason = f"{type(error).__name__}: {error}".strip().splitlines()[0]
-        yield Failed(task=task.id, reason=reason)
+        yield Failed(task=task.id, reason=error_line(error))
 
 
 def _trained(

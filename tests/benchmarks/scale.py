@@ -144,12 +144,12 @@ class SleepingPool(RayPool):
         self.began = time.monotonic()
         self.marks: list[tuple[float, float, float, int]] = []
 
-    def _new_slot(self) -> _Slot:
-        actor = self.actors[len(self._slots) // THREADS]
-        return _Slot(actor=actor, pending=actor.ready.remote())
+    def _new_place(self) -> _Slot:
+        actor = self.actors[len(self._places) // THREADS]
+        return _Slot(actor=actor, source=actor.ready.remote(), ready=False)
 
     def _welcome(self, slot: _Slot, ready: Ready) -> None:
-        slot.pending, self.device = None, ready.device
+        slot.ready, self.device = True, ready.device
 
     def wait(self, seconds: float) -> list[Any]:
         passed = time.monotonic() - self.began

@@ -45,7 +45,7 @@ def watch(file: Path) -> None:
     )
 
     def busy(self: pool.LocalPool) -> None:
-        note("busy", cores=sum(worker.cores for worker in self._workers if worker.task))
+        note("busy", cores=sum(worker.cores for worker in self._places if worker.task))
 
     def starting(self: pool.LocalPool, worker: int, task: Any) -> None:
         start(self, worker, task)
@@ -57,10 +57,10 @@ def watch(file: Path) -> None:
         if changed:
             busy(self)
 
-    def receiving(self: pool.LocalPool, index: int) -> Any:
-        worked = self._workers[index].task
-        event = receive(self, index)
-        if worked and not self._workers[index].task:
+    def receiving(self: pool.LocalPool, worker: Any) -> Any:
+        worked = worker.task
+        event = receive(self, worker)
+        if worked and not worker.task:
             busy(self)
         return event
 
