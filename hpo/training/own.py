@@ -48,7 +48,7 @@ def _fault_in(made: Any, usual: torch.dtype) -> str:
     if usual != torch.float32:
         return f"sets torch's default dtype to {usual}; leave that out, hpo trains in float32"
     if any(map(is_lazy, made.parameters())):
-        return "has a lazy layer such as LazyLinear; give its size, or call the module once in it"
+        return "has a lazy layer such as LazyLinear; give its size, which shape and classes tell"
     trained = [parameter for parameter in made.parameters() if parameter.requires_grad]
     if not trained:
         return "has no parameters to train"

@@ -73,7 +73,8 @@ def answers(
 def _trained(
     task: Task, dataset: data.Dataset, device: torch.device, should_stop: Callable[[], bool]
 ) -> Iterator[EpochDone | Done]:
-    images = _examples(dataset, device)
+    form = (dataset.classes, device, dataset.shape)
+    images = examples(dataset.train_images, dataset.train_labels, *form)
     stopped, last = False, None
 
     def stops() -> bool:
@@ -121,12 +122,6 @@ def _tested(last: Epoch, task: Task, dataset: data.Dataset, device: torch.device
         parameters=network.parameters,
         confusion=confusion.inspect(network, images, dataset.shape) if task.inspect else None,
     )
-
-
-def _examples(dataset: data.Dataset, device: torch.device) -> Examples:
-    """Returns the images to train and validate on."""
-    form = (dataset.classes, device, dataset.shape)
-    return examples(dataset.train_images, dataset.train_labels, *form)
 
 
 def _recall(right: Tensor, images: Examples) -> list[float | None]:
