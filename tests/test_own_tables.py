@@ -628,6 +628,25 @@ def test_a_test_part_of_another_unit_is_refused_or_said_aloud(tmp_path: Path, fo
     assert read(tmp_path / "a.csv", "label", tmp_path / "small.csv").about["narrow"] == ["petal"]
 
 
+def test_a_column_without_a_name_holds_no_labels_of_rows_to_predict(tmp_path: Path):
+    """The index that pandas writes was compared with the classes, as their accuracy."""
+    frame, arrays = plants(), tmp_path / "a.npz"
+    x = frame.drop(columns="label")
+    np.savez(arrays, x=x, y=np.arange(60) % 3)
+    schema = data.load(Source(str(arrays)), Path()).schema
+    found = inputs.read([csv(x, tmp_path / "b.csv", index=True)], schema)
+    assert (found.labels, len(found.rows)) == (None, 60)
+
+
+@pytest.mark.parametrize("rows", [2, 3, 6])
+def test_a_table_of_too_few_rows_says_so(tmp_path: Path, forked_hpo: Callable, rows: int):
+    """No row was left to test on, and a traceback said so."""
+    csv(plants(rows), tmp_path / "a.csv")
+    answer = forked_hpo("data", "get", "a.csv")
+    assert answer.code == 2
+    assert all(line.startswith("hpo: dataset 'a.csv': ") for line in answer.err.splitlines())
+
+
 def test_true_and_false_are_no_other_numbers(tmp_path: Path):
     frame = plants().assign(tall=np.arange(60) % 2 == 0)
     path, other = csv(frame, tmp_path / "a.csv"), tmp_path / "b.csv"

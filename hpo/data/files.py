@@ -13,7 +13,7 @@ from hpo.data.datasets import Dataset, make_dataset, stratified
 from hpo.data.inputs import REMEDY, read_like
 from hpo.data.readers import PICTURES, named_errors
 from hpo.data.schema import Array, Schema, white_of
-from hpo.data.tables import Part, check_values, suspects, table_part, table_schema
+from hpo.data.tables import Part, suspects, table_part, table_schema
 from hpo.errors import InputError
 from hpo.study.names import FORMS
 from hpo.study.source import Source
@@ -86,8 +86,8 @@ def _read(path: Path, source: Source) -> tuple[Part, Part | None, Schema]:
     with named_errors(path, GIVE):
         if path.suffix.lower() == ".npz":
             return _arrays(path)
-        opened = readers.open_table(path)
-        part, schema = table_part(opened, table_schema(opened, source))
+        table = readers.open_table(path)
+        part, schema = table_part(table, table_schema(table, source))
         return part, None, schema
 
 
@@ -129,7 +129,10 @@ def _check(part: Part, schema: Schema) -> None:
         raise InputError(
             f"{where}: labels are {y.dtype.name}, such as {y[0]:g}; give whole numbers or text"
         )
-    check_values(part, schema)
+    try:
+        schema.check_numbers(x, part.what)
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from error
 
 
 def _check_alike(train: Part, test: Part) -> None:

@@ -8,11 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpo.data import readers
-from hpo.data.readers import TableFile, named_errors
+from hpo.data.readers import named_errors
 from hpo.data.schema import Array, Floats, Schema, brief_names
-from hpo.data.tables import LABELS, MNIST_PIXELS, Part, check_names, check_values, frame_of, part_of
+from hpo.data.tables import Part, as_pixels, part_of, schema_like
 from hpo.errors import InputError
-from hpo.text import quoted
 
 ARRAY_LABELS = ("y", "y_train", "y_test")
 REMEDY = "give a PNG or other picture, an IDX file of images, an .npz of arrays or a table"
@@ -106,7 +105,7 @@ def read_like(path: Path, schema: Schema, *, invert: bool = False) -> Part:
         if not len(part.x):
             raise InputError(f"holds no images; {REMEDY}")
         schema.check_range(part.x)
-        check_values(part, schema)
+        schema.check_numbers(part.x, part.what)
         if found := schema.narrow(part.x):
             text = f"its values spread over under 1% of the trained range: {brief_names(found)}"
             part = replace(part, notes=(*part.notes, f"{text}; are they in the same unit?"))
@@ -175,76 +174,12 @@ def _in_unit(x: Array, name: str, schema: Schema) -> Array:
 
 
 def _like_table(path: Path, schema: Schema) -> Part:
-    """Reads the network's columns of a table, by their names; without names, by their order."""
-    opened = readers.open_table(path)
-    names = list(opened.first)
-    if schema.columns and schema.header:
-        return _named(opened, schema)
-    header = not schema.columns and not all(opened.numbers())
-    wanted = len(schema.columns) or schema.features
-    if not header:
-        columns = _positions(len(names), schema, wanted)
-    else:
-        usual = [n for n in {names[0], names[-1]} if n.lower() in LABELS]
-        label = usual[0] if len(usual) == 1 and len(names) == wanted + 1 else ""
-        columns = tuple(n for n in names if n != label), label
-    if len(columns[0]) != wanted:
-        raise InputError(
-            f"has {len(columns[0])} columns of features ({brief_names(columns[0])}), and the "
-            f"network takes {wanted}; give those of its training"
-        )
-    check_names(columns[0])
-    frame = frame_of(opened, header, columns[1])
-    part = part_of(frame, replace(schema, columns=columns[0], label=columns[1]), path, gaps=True)
-    notes = ("its columns are taken in their order: the network knows no names",) if header else ()
-    return _as_pixels(replace(part, notes=notes), schema)
-
-
-def _positions(count: int, schema: Schema, wanted: int) -> tuple[tuple[str, ...], str]:
-    """Returns the columns and the label of a table without a header, by how many columns it has:
-    the features alone, or all columns of the training file."""
-    there = tuple(map(str, range(count)))
-    whole = wanted + len(schema.left_out) + 1
-    if not schema.columns and wanted == MNIST_PIXELS == count - 1:
-        return there[1:], there[0]
-    if not schema.columns or count == wanted:
-        return there, ""
-    return (schema.columns, schema.label) if count == whole else (there, "")
-
-
-def _named(opened: TableFile, schema: Schema) -> Part:
-    """Reads the columns that the network was trained on, whatever their order."""
-    names = opened.first
-    missing = [name for name in schema.columns if name not in names]
-    if missing and all(opened.numbers()):
-        raise InputError(
-            f"has no header; the network takes columns named {brief_names(schema.columns)}"
-        )
-    if missing:
-        raise InputError(
-            f"has no column {', '.join(quoted(name) for name in missing[:5])}; the network takes "
-            f"{brief_names(schema.columns)}, and there are {brief_names(names)}"
-        )
-    known = {*schema.columns, schema.label}
-    check_names([name for name in names if name in known])
-    further = [name or "(no name)" for name in names if name not in known]
-    frame = opened.read(header=True, label=_place(names, schema.label))
-    kept = frame[[names.index(name) for name in names if name in known]]
-    kept = kept.set_axis([n for n in names if n in known], axis=1)
-    part = part_of(kept, schema, opened.path, gaps=True)
-    notes = (f"left out: {brief_names(further)}",) if further else ()
-    return _as_pixels(replace(part, notes=notes), schema)
-
-
-def _place(names: Sequence[str], name: str) -> int | None:
-    return list(names).index(name) if name in names else None
-
-
-def _as_pixels(part: Part, schema: Schema) -> Part:
-    """Returns the rows of a table as pictures, where the network takes pixels."""
-    if not schema.pixels:
-        return replace(part, x=part.x.reshape(-1, *schema.shape))
-    whole = (part.x == np.floor(part.x)) & (part.x >= 0) & (part.x <= 255)
-    if not whole.all():
+    """Reads the network's columns of a table."""
+    table = readers.open_table(path)
+    here, notes = schema_like(table, schema)
+    frame = table.read(header=here.header, label=here.label)
+    part = part_of(table, frame, here, gaps=True)
+    shown = as_pixels(part.x, schema.shape) if schema.pixels else part.x.reshape(-1, *schema.shape)
+    if shown is None:
         raise InputError("holds values that are no pixels: whole numbers of 0 to 255")
-    return replace(part, x=part.x.astype(np.uint8).reshape(-1, *schema.shape))
+    return replace(part, x=shown, notes=notes)

@@ -14,13 +14,14 @@ import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.lib import format as npy
 
-from hpo.data.schema import Array, white_level
+from hpo.data.schema import Array, brief_names, white_level
 from hpo.errors import InputError
 
 if TYPE_CHECKING:
@@ -64,47 +65,68 @@ def is_table(path: Path) -> bool:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TableFile:
-    """A table of which only the beginning is read. first: the cells of its first row. second: how
-    many its second row has. stored: what a Parquet file holds; its first row is always a header.
-    index: the name of its index, if it has one."""
+class Table:
+    """A table of which only the beginning is read."""
 
     path: Path
-    first: tuple[str, ...]
-    second: int = 0
+    first: tuple[str, ...]  # the cells of the first row
+    second: int = 0  # how many cells the second row has
     separator: str = ","
-    stored: "pd.DataFrame | None" = None
-    index: str = ""
+    stored: "pd.DataFrame | None" = None  # what a Parquet file holds; it always has a header
+    index: str = ""  # the name of the index of a Parquet file, if it has one
 
     def numbers(self) -> list[bool]:
         """Returns which cells of the first row are numbers, as a header's are not."""
         return [self.stored is None and is_number(cell) for cell in self.first]
 
-    def read(self, *, header: bool, label: int | None) -> "pd.DataFrame":
-        """Returns the rows; the columns are called 0, 1 and so on. header: whether the first row is
-        one. label: the column with the labels, which are read as text. Raises InputError if the
-        second row is longer than the first one."""
+    def names(self, *, header: bool) -> list[str]:
+        """Returns the names of the columns; without a header these are their positions."""
+        return list(self.first) if header else list(map(str, range(len(self.first))))
+
+    def read(self, *, header: bool, label: str) -> "pd.DataFrame":
+        """Returns the rows, with the columns' names.
+
+        header: whether the first row is one. label: the column with the labels, which are read as
+        text; empty: none. Raises InputError if the second row is longer than the first one.
+        """
         import pandas as pd
 
-        places = range(len(self.first))
+        names = self.names(header=header)
         if self.stored is not None:
-            return self.stored.set_axis(places, axis=1)
-        if self.second > len(places):  # pandas would take the first column as the index
+            return self.stored.set_axis(names, axis=1)
+        if self.second > len(names):  # pandas would take the first column as the index
             raise InputError(
-                f"its first line has {len(places)} fields, and the next one {self.second}; give "
+                f"its first line has {len(names)} fields, and the next one {self.second}; give "
                 "every column a name, and no separator at the end of a line"
             )
+        place = names.index(label) if label and label in names else None
         try:
             frame = pd.read_csv(
-                self.path, sep=self.separator, header=0 if header else None, names=list(places),
-                converters={} if label is None else {label: MARK.__add__}, skipinitialspace=True,
-                encoding="utf-8-sig", low_memory=False, **_exact(pd.__version__),
+                self.path, sep=self.separator, header=0 if header else None,
+                names=range(len(names)), converters={} if place is None else {place: MARK.__add__},
+                skipinitialspace=True, encoding="utf-8-sig", low_memory=False,
+                **_exact(pd.__version__),
             )  # fmt: skip
         except pd.errors.EmptyDataError as error:
             raise InputError("holds 0 rows; give some") from error
-        if label is not None and len(frame):
-            frame[label] = frame[label].str.removeprefix(MARK).str.strip()
-        return frame
+        if place is not None and len(frame):
+            frame[place] = frame[place].str.removeprefix(MARK).str.strip()
+        if not header and len(frame) > 1 and any(_may_be_header(frame[n]) for n in frame):
+            raise InputError(
+                "has a header, and its columns are asked for by number; give the label's name, or "
+                f"leave out the header; there are {brief_names(self.first)}"
+            )
+        return frame.set_axis(names, axis=1)
+
+
+def _may_be_header(column: "pd.Series") -> bool:
+    """Whether the first cell of a column is text, and all cells below are numbers."""
+    import pandas as pd
+
+    first = str(column.iloc[0])
+    if column.dtype.kind in "iufb" or first in GAPS or is_number(first):
+        return False
+    return bool(pd.to_numeric(column.iloc[1:], errors="coerce").notna().all())
 
 
 def _exact(version: str) -> dict[str, Any]:
@@ -113,7 +135,7 @@ def _exact(version: str) -> dict[str, Any]:
     return {} if new else {"float_precision": "round_trip"}
 
 
-def open_table(path: Path) -> TableFile:
+def open_table(path: Path) -> Table:
     """Reads the first row of a CSV file, or a Parquet file."""
     if path.name.lower().endswith(".parquet"):
         return _open_parquet(path)
@@ -121,21 +143,15 @@ def open_table(path: Path) -> TableFile:
     with opener(path, "rt", encoding="utf-8-sig", newline="") as lines:
         start = next((line for line in lines if line.strip()), "")
         separator = max(",;\t", key=start.count)
-        rest = (line for part in ((start,), lines) for line in part)
-        rows = csv.reader(rest, delimiter=separator, skipinitialspace=True)
+        rows = csv.reader(chain([start], lines), delimiter=separator, skipinitialspace=True)
         first = next(rows, [])
         second = next((len(row) for row in rows if row), 0)
     if not first:
         raise InputError("holds 0 rows; give some")
-    return TableFile(path=path, first=tuple(map(_name, first)), second=second, separator=separator)
+    return Table(path=path, first=tuple(map(_name, first)), second=second, separator=separator)
 
 
-def _name(cell: str) -> str:
-    """Returns a column's name; empty for one that pandas made up."""
-    return "" if UNNAMED.fullmatch(cell.strip()) else cell.strip()
-
-
-def _open_parquet(path: Path) -> TableFile:
+def _open_parquet(path: Path) -> Table:
     import pandas as pd
 
     try:
@@ -146,7 +162,12 @@ def _open_parquet(path: Path) -> TableFile:
         ) from error
     index = ", ".join(str(name) for name in frame.index.names if name is not None)
     names = tuple(_name(str(name)) for name in frame.columns)
-    return TableFile(path=path, first=names, stored=frame.reset_index(drop=True), index=index)
+    return Table(path=path, first=names, stored=frame.reset_index(drop=True), index=index)
+
+
+def _name(cell: str) -> str:
+    """Returns a column's name; empty for one that pandas made up."""
+    return "" if UNNAMED.fullmatch(cell.strip()) else cell.strip()
 
 
 def is_number(cell: str) -> bool:
@@ -155,21 +176,6 @@ def is_number(cell: str) -> bool:
     except ValueError:
         return False
     return cell not in GAPS
-
-
-def is_header(frame: "pd.DataFrame") -> bool:
-    """Whether the first row of a table that was read without a header is one: in some column it is
-    text, and all rows below are numbers."""
-    import pandas as pd
-
-    for name in frame:
-        column = frame[name]
-        if len(column) < 2 or column.dtype.kind in "iufb" or str(column.iloc[0]) in GAPS:
-            continue
-        below = pd.to_numeric(column.iloc[1:], errors="coerce")
-        if not is_number(str(column.iloc[0])) and below.notna().all():
-            return True
-    return False
 
 
 # --- pictures ----------------------------------------------------------------------------------
@@ -383,17 +389,12 @@ def labels_of_array(y: Array) -> Array:
 def as_examples(x: Array, shape: Sequence[int]) -> Array | None:
     """Returns an array as examples (n, *shape): of one example or many, flat or not, with the
     colours first or last; None if it has another shape."""
-    size, features = len(shape), math.prod(shape)
-    if x.ndim in (size, size + 1) and x.shape[-size:] == tuple(shape):
+    size, last = len(shape), x.shape[-3:]
+    whole = x.ndim in (size, size + 1) and x.shape[-size:] == tuple(shape)
+    flat = x.ndim in (1, 2) and x.shape[-1] == math.prod(shape)
+    grey = size == 2 and x.ndim in (3, 4) and last in ((1, *shape), (*shape, 1))
+    if whole or flat or grey:
         return x.reshape(-1, *shape)
-    if x.ndim in (1, 2) and x.shape[-1] == features:
-        return x.reshape(-1, *shape)
-    if size < 2 or x.ndim not in (3, 4):
-        return None
-    many = x.reshape(-1, *x.shape[-3:])
-    grey = size == 2
-    if grey and many.shape[1:] in ((1, *shape), (*shape, 1)):
-        return many.reshape(-1, *shape)
-    if not grey and many.shape[1:] == (shape[2], shape[0], shape[1]):
-        return np.moveaxis(many, 1, 3)
+    if size == 3 and x.ndim in (3, 4) and last == (shape[2], *shape[:2]):
+        return np.moveaxis(x.reshape(-1, *last), 1, 3)
     return None

@@ -32,43 +32,33 @@ LIST = 20  # names that an error lists
 
 @dataclass(frozen=True, kw_only=True)
 class Schema:
-    """What an example of a dataset is.
+    """What an example of a dataset is."""
 
-    shape: of a picture (height, width) or (height, width, 3), colours last; of a row (features,).
-    classes: names of the labels 0, 1 and so on. codes: how files write the classes, where that is
-    not by these names. flat: whether square pictures were given as rows. mean and std: what the
-    features are normalized by. pixels: whether features are brightness, scaled to 0 … 1 before.
-    white: the value of white in a picture that is given in numbers; None: not known. low and high:
-    the range of the training part; None in older studies.
-
-    Of a table: columns: the names of the features in their order; empty for arrays. kinds: "int",
-    "float" or "bool" of each. header: whether the names stand in the file; without a header they
-    are the columns' positions. label: the column with the labels. left_out: further columns.
-    """
-
-    shape: tuple[int, ...] = ()
-    classes: tuple[str, ...] = DIGITS
-    codes: tuple[str, ...] = ()
-    mean: Scale = 0.0
+    shape: tuple[int, ...] = ()  # (height, width), (height, width, 3), or (features,) of a row
+    classes: tuple[str, ...] = DIGITS  # names of the labels 0, 1 and so on
+    codes: tuple[str, ...] = ()  # how files write the classes, where that is not by these names
+    mean: Scale = 0.0  # what the features are normalized by
     std: Scale = 1.0
-    pixels: bool = True
-    white: float | None = None
-    low: Scale | None = None
+    pixels: bool = True  # whether features are brightness, which is scaled to 0 … 1 first
+    white: float | None = None  # white in a picture of numbers; None: not known
+    low: Scale | None = None  # the range of the training part; None in older studies
     high: Scale | None = None
-    columns: tuple[str, ...] = ()
-    kinds: tuple[str, ...] = ()
-    header: bool = True
-    label: str = ""
-    left_out: tuple[str, ...] = ()
-    flat: bool = False
+    # Of a table:
+    columns: tuple[str, ...] = ()  # names of the features in their order; empty for arrays
+    kinds: tuple[str, ...] = ()  # "int", "float" or "bool" of each
+    header: bool = True  # whether the names stand in the file; else they are positions
+    label: str = ""  # the column with the labels
+    left_out: tuple[str, ...] = ()  # further columns
+    flat: bool = False  # whether square pictures were given as rows
 
     @classmethod
     def of(cls, data: Mapping[str, Any]) -> Self:
         """Returns the schema that `as_dict` made. Older versions stored a part of it: without a
         shape, inputs are square pictures if they can be."""
-        given = {f.name: data[f.name] for f in fields(cls) if data.get(f.name) is not None}
         known: dict[str, Any] = {
-            k: tuple(v) if isinstance(v, list) else v for k, v in given.items()
+            f.name: tuple(value) if isinstance(value, list) else value
+            for f in fields(cls)
+            if (value := data.get(f.name)) is not None
         }
         features = data.get("features", 784)
         known["shape"] = known.get("shape") or square(features) or (features,)
@@ -77,9 +67,9 @@ class Schema:
     def as_dict(self) -> dict[str, Any]:
         """Returns what JSON and TOML can hold; empty fields are left out."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}
-        plain = {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
-        kept = {k: v for k, v in plain.items() if v not in (None, [], "")}
-        return {"features": self.features, **kept}
+        kept = {k: v for k, v in values.items() if v not in (None, (), "")}
+        plain = {k: list(v) if isinstance(v, tuple) else v for k, v in kept.items()}
+        return {"features": self.features, **plain}
 
     @property
     def features(self) -> int:
@@ -110,7 +100,7 @@ class Schema:
     def normalized(self, x: Array) -> Floats:
         """Returns examples (N, …), as in the data, as a network is fed: normalized, (N, features).
         No other function does so."""
-        rows = x.reshape(len(x), -1)
+        rows = x.reshape(len(x), math.prod(x.shape[1:]))
         if not self.pixels:
             centred: Array = rows.astype(np.float64) - np.asarray(self.mean)
             return np.asarray(centred / np.asarray(self.std), np.float32)
@@ -166,10 +156,9 @@ class Schema:
         far = (rows < low - FAR * width) | (rows > high + FAR * width)
         if far.any():
             row, place = (int(i) for i in np.argwhere(far)[0])
-            column = f", column {quoted(self.columns[place])}" if self.columns else ""
             raise InputError(
-                f"{rows[row, place]:g} in row {row}{column} is far outside the trained range, "
-                f"{self._range(place)}; give values in the unit of the training data"
+                f"{rows[row, place]:g} in {self._place(row, place)} is far outside the trained "
+                f"range, {self._range(place)}; give values in the unit of the training data"
             )
         if self.white == 255 and rows.max() <= 1 and (rows != np.floor(rows)).any():
             raise InputError(
@@ -190,6 +179,23 @@ class Schema:
         spreads = np.ptp(x.reshape(len(x), -1), axis=0)
         found = (spreads > 0) & (spreads < NARROW * width)
         return [self.columns[place] for place in np.flatnonzero(found)]
+
+    def check_numbers(self, x: Array, what: str) -> None:
+        """Raises InputError for a value that is no number, or that float32 does not hold. what: a
+        value's name."""
+        with np.errstate(over="ignore"):
+            wrong = ~np.isfinite(x.astype(np.float32)) if x.dtype.kind == "f" else np.zeros(0)
+        if wrong.any():
+            row, *place = (int(i) for i in np.argwhere(wrong)[0])
+            value = x[row, *place]
+            kind = "" if not np.isfinite(value) else ", more than a network's float32 holds"
+            raise InputError(
+                f"{what} is {value:g}{kind} in {self._place(row, place[0])}; remove the row or "
+                "fill in a number"
+            )
+
+    def _place(self, row: int, place: int) -> str:
+        return f"row {row}, column {quoted(self.columns[place])}" if self.columns else f"row {row}"
 
     def _range(self, place: int = 0) -> str:
         low, high = (np.ravel(math.nan if v is None else v) for v in (self.low, self.high))

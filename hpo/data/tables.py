@@ -1,17 +1,20 @@
-"""Tables of the user's own: which column is what, and the columns as numbers and labels."""
+"""Tables of the user's own: which column is what, and the columns as numbers and labels.
+
+A schema says which column is what. `table_schema` finds it for a training file, `schema_like` for a
+file that goes with it; `part_of` reads both.
+"""
 
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hpo.data import readers
-from hpo.data.readers import TableFile
-from hpo.data.schema import Array, Schema, brief_names
+from hpo.data.readers import Table
+from hpo.data.schema import Array, Schema, brief_names, square
 from hpo.errors import InputError
 from hpo.study.source import Source
 from hpo.text import quoted
@@ -26,48 +29,31 @@ MNIST_PIXELS = 784
 WHOLE = re.compile(r"-?(0|[1-9]\d{0,17})")  # 01 and +1 are text
 NUMBER = re.compile(r"-?((0|[1-9]\d*)(\.\d*)?|\.\d+)(e[+-]?\d+)?")
 EXACT = 2.0**53  # from here on, double precision leaves out whole numbers
+KINDS = {"b": "bool", "i": "int", "u": "int", "f": "float"}  # of columns, by numpy's letters
 
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """Examples as a file holds them: features (N, …) and labels (N,), empty without labels.
+    """Examples as a file holds them."""
 
-    where: the file. what: a value's name in errors. pixels: whether features are brightness. about:
-    what was left out of a training file, see data.card. notes: the same of a file to predict.
-    """
-
-    x: Array
-    y: Array = field(default_factory=lambda: np.zeros(0, np.int64))
-    where: str
-    what: str = "x"
-    pixels: bool = False
-    about: Mapping[str, Any] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
+    x: Array  # features (N, …)
+    y: Array = field(default_factory=lambda: np.zeros(0, np.int64))  # labels (N,), or none at all
+    where: str  # the file
+    what: str = "x"  # a value's name in errors
+    pixels: bool = False  # whether features are brightness
+    about: Mapping[str, Any] = field(default_factory=dict)  # of a training file, see data.card
+    notes: tuple[str, ...] = ()  # what is to be said of a file to predict
 
 
-def check_values(part: Part, schema: Schema) -> None:
-    """Raises InputError for a value that is no number, or that float32 does not hold."""
-    if part.x.dtype.kind != "f":
-        return
-    with np.errstate(over="ignore"):
-        wrong = ~np.isfinite(part.x.astype(np.float32))
-    if wrong.any():
-        row, *place = (int(i) for i in np.argwhere(wrong)[0])
-        column = f", column {quoted(schema.columns[place[0]])}" if schema.columns else ""
-        value = part.x[row, *place]
-        kind = "" if not np.isfinite(value) else ", more than a network's float32 holds"
-        raise InputError(
-            f"{part.where}: {part.what} is {value:g}{kind} in row {row}{column}; remove the row or "
-            "fill in a number"
-        )
+# --- which column is what ----------------------------------------------------------------------
 
 
-def table_schema(opened: TableFile, source: Source) -> Schema:
+def table_schema(table: Table, source: Source) -> Schema:
     """Returns which column of a training file is what. Raises InputError, with the columns, if the
     file does not say it."""
-    header = not isinstance(source.label, int) and not all(opened.numbers())
-    names = list(opened.first) if header else list(map(str, range(len(opened.first))))
-    label = _label(opened, source.label, names, header=header)
+    header = not isinstance(source.label, int) and not all(table.numbers())
+    names = table.names(header=header)
+    label = _label(table, source.label, names, header=header)
     check_names(names)
     ignored = [_name_of(wanted, names) for wanted in source.ignore]
     if label in ignored:
@@ -76,30 +62,29 @@ def table_schema(opened: TableFile, source: Source) -> Schema:
     return Schema(columns=columns, header=header, label=label, left_out=tuple(ignored))
 
 
-def _label(opened: TableFile, label: str | int, names: list[str], *, header: bool) -> str:
+def _label(table: Table, label: str | int, names: list[str], *, header: bool) -> str:
     """Returns the column with the labels: by its name, its number, or a usual name."""
-    there = f"there are {brief_names([name or '(no name)' for name in names])}"
+    there = f"there are {brief_names([name or '(no name)' for name in table.first])}"
+    remedy = f'dataset = {{ file = "{table.path.name}", label = … }}'
     if isinstance(label, int):
-        if opened.stored is not None:
-            stored = brief_names(opened.first)
-            raise InputError(f"has column names, so label must be one of them; there are {stored}")
+        if table.stored is not None:
+            raise InputError(f"has column names, so label must be one of them; {there}")
         if not -len(names) <= label < len(names):
             raise InputError(f"has no column {label}; it has {len(names)}, 0 to {len(names) - 1}")
         return names[label]
-    if label and header and label not in names:
-        raise InputError(f"has no column {quoted(label)}; {there}")
-    if label and not header:
+    if header:
+        if label and label not in names:
+            raise InputError(f"has no column {quoted(label)}; {there}")
+        return label or _guessed_label(names, table.numbers(), remedy, there)
+    if label:
         raise InputError(
             "has no header, so label must be a column's number, such as -1 for the last one; there "
             f"are {len(names)} columns"
         )
-    remedy = f'dataset = {{ file = "{opened.path.name}", label = … }}'
-    if header:
-        return label or _guessed_label(names, opened.numbers(), remedy, there)
     if len(names) != MNIST_PIXELS + 1:
         raise InputError(
             "has no header; say which column has the labels by its number, -1 for the last one: "
-            f"{remedy}; its first row is {brief_names(opened.first)}"
+            f"{remedy}; its first row is {brief_names(table.first)}"
         )
     return names[0]
 
@@ -137,57 +122,98 @@ def _name_of(wanted: str | int, names: Sequence[str]) -> str:
     return str(wanted)
 
 
-def table_part(opened: TableFile, schema: Schema) -> tuple[Part, Schema]:
+def schema_like(table: Table, schema: Schema) -> tuple[Schema, tuple[str, ...]]:
+    """Returns which column of a file to predict is what, and what is to be said of it: the columns
+    of the schema by their names; without names, by their order."""
+    if schema.columns and schema.header:
+        return schema, _left_out(table, schema)
+    header = not schema.columns and not all(table.numbers())
+    names, label = table.names(header=header), ""
+    wanted = len(schema.columns) or schema.features
+    if header:
+        usual = [n for n in {names[0], names[-1]} if n.lower() in LABELS]
+        label = usual[0] if len(usual) == 1 and len(names) == wanted + 1 else ""
+    elif not schema.columns and wanted == MNIST_PIXELS == len(names) - 1:
+        label = names[0]
+    elif schema.columns and len(names) == wanted + len(schema.left_out) + 1:
+        return schema, ()  # all columns of the training file
+    columns = tuple(name for name in names if name != label)
+    if len(columns) != wanted:
+        raise InputError(
+            f"has {len(columns)} columns of features ({brief_names(columns)}), and the network "
+            f"takes {wanted}; give those of its training"
+        )
+    check_names(columns)
+    notes = ("its columns are taken in their order: the network knows no names",) if header else ()
+    return replace(schema, columns=columns, label=label, header=header), notes
+
+
+def _left_out(table: Table, schema: Schema) -> tuple[str, ...]:
+    """Says which columns are not the schema's. Raises InputError if it has others."""
+    names, known = table.first, {*schema.columns, schema.label}
+    missing = [name for name in schema.columns if name not in names]
+    if missing and all(table.numbers()):
+        raise InputError(
+            f"has no header; the network takes columns named {brief_names(schema.columns)}"
+        )
+    if missing:
+        raise InputError(
+            f"has no column {', '.join(quoted(name) for name in missing[:5])}; the network takes "
+            f"{brief_names(schema.columns)}, and there are {brief_names(names)}"
+        )
+    check_names([name for name in names if name in known])
+    others = [name or "(no name)" for name in names if name not in known]
+    return (f"left out: {brief_names(others)}",) if others else ()
+
+
+# --- columns as numbers and labels -------------------------------------------------------------
+
+
+def table_part(table: Table, schema: Schema) -> tuple[Part, Schema]:
     """Reads a training table, without the columns that count its rows."""
-    frame = frame_of(opened, schema.header, schema.label)
-    about: dict[str, Any] = {"index": [opened.index] if opened.index else []}
-    about |= {"unnamed": opened.first.count(""), "ignored": list(schema.left_out)}
-    about["counted"] = [n for n in schema.columns if n.lower() in ROW_NAMES and _counts(frame[n])]
-    columns = tuple(n for n in schema.columns if n not in about["counted"])
-    if schema.header and all(map(PIXELS.fullmatch, columns)):  # row by row, as pictures are
-        columns = tuple(sorted(columns, key=_place))
-    schema = replace(schema, columns=columns, left_out=(*schema.left_out, *about["counted"]))
+    frame = table.read(header=schema.header, label=schema.label)
+    counted = [n for n in schema.columns if n.lower() in ROW_NAMES and _counts(frame[n])]
+    columns = tuple(n for n in schema.columns if n not in counted)
     if not columns:
         raise InputError("has no columns of features beside the labels; give some")
-    part = replace(part_of(frame, schema, opened.path), about=about)
-    mnists = len(columns) == MNIST_PIXELS and not schema.header
-    named = mnists or (schema.header and all(map(PIXELS.fullmatch, columns)))
-    if named and (side := _side(part.x)):
-        pixels = part.x.astype(np.uint8).reshape(-1, side, side)
-        part = replace(part, x=pixels, pixels=True)
-    kinds = tuple(KINDS[frame[n].dtype.kind] for n in columns)
-    return part, replace(schema, kinds=() if part.pixels else kinds)
+    named_pixels = schema.header and all(map(PIXELS.fullmatch, columns))
+    if named_pixels:  # row by row, as pictures are
+        columns = tuple(sorted(columns, key=_numbers_in))
+    about = {
+        "index": [table.index] if table.index else [],
+        "unnamed": table.first.count(""),
+        "ignored": list(schema.left_out),
+        "counted": counted,
+    }
+    schema = replace(schema, columns=columns, left_out=(*schema.left_out, *counted))
+    part = replace(part_of(table, frame, schema), about=about)
+    is_mnist = len(columns) == MNIST_PIXELS and not schema.header
+    shape = square(len(columns)) if named_pixels or is_mnist else ()
+    if shape and (pixels := as_pixels(part.x, shape)) is not None:
+        return replace(part, x=pixels, pixels=True), schema
+    return part, replace(schema, kinds=tuple(KINDS[frame[n].dtype.kind] for n in columns))
 
 
-KINDS = {"b": "bool", "i": "int", "u": "int", "f": "float"}
-
-
-def _place(name: str) -> list[int]:
+def _numbers_in(name: str) -> list[int]:
     """Returns the numbers in the name of a pixel's column: 7 in pixel7, 2 and 3 in 2x3."""
     return [int(number) for number in re.findall(r"\d+", name)]
 
 
-def frame_of(opened: TableFile, header: bool, label: str) -> "pd.DataFrame":
-    """Returns the rows with the columns' names; without a header these are positions."""
-    names = list(opened.first) if header else list(map(str, range(len(opened.first))))
-    place = names.index(label) if label in names else None
-    frame = opened.read(header=header, label=place)
-    if not header and opened.stored is None and readers.is_header(frame):
-        raise InputError(
-            "has a header, and its columns are asked for by number; give the label's name, or "
-            f"leave out the header; there are {brief_names(opened.first)}"
-        )
-    return frame.set_axis(names, axis=1)
-
-
-def part_of(frame: "pd.DataFrame", schema: Schema, path: Path, *, gaps: bool = False) -> Part:
+def part_of(table: Table, frame: "pd.DataFrame", schema: Schema, *, gaps: bool = False) -> Part:
     """Returns the columns of the schema as numbers, and the labels if they are there. gaps: whether
     some labels may lack."""
     if not len(frame):
         raise InputError("holds 0 rows; give some")
     x = _numbers(frame, schema.columns)
-    labels: Any = {"y": _labels(frame[schema.label], gaps=gaps)} if schema.label in frame else {}
-    return Part(x=x, where=str(path), what="a value", **labels)
+    labelled = schema.label and schema.label in frame
+    labels: Any = {"y": _labels(frame[schema.label], gaps=gaps)} if labelled else {}
+    return Part(x=x, where=str(table.path), what="a value", **labels)
+
+
+def as_pixels(x: Array, shape: Sequence[int]) -> Array | None:
+    """Returns rows as pictures of bytes; None if some number is no byte."""
+    whole = (x == np.floor(x)) & (x >= 0) & (x <= 255)
+    return x.astype(np.uint8).reshape(-1, *shape) if whole.all() else None
 
 
 def _labels(cells: "pd.Series", *, gaps: bool) -> Array:
@@ -230,14 +256,6 @@ def _numbers(frame: "pd.DataFrame", columns: Sequence[str]) -> Array:
 
 def _toml(name: str) -> str:
     return name if name.isdecimal() else quoted(name).replace("'", '"')
-
-
-def _side(x: Array) -> int:
-    """Returns the side of square pictures whose pixels the rows may be; 0 if they are none."""
-    side = round(np.sqrt(x.shape[1]))
-    square = side**2 == x.shape[1] and side > 1 and np.isfinite(x).all()
-    whole = square and bool((x == np.floor(x)).all() and x.min() >= 0 and x.max() <= 255)
-    return side if whole else 0
 
 
 def _counts(column: Any) -> bool:
