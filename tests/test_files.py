@@ -1,7 +1,10 @@
 """The user's own data: read from all kinds of files, refused where it is wrong, and run whole."""
 
 import json
+import os
 import pickle
+import tracemalloc
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,8 +19,9 @@ from sklearn.neural_network import MLPClassifier
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
+from hpo.data import catalog, files, inputs, readers
 from hpo.data import datasets as data
-from hpo.data import files
+from hpo.data.schema import Schema
 from hpo.errors import InputError
 from hpo.study.config import Config, Seeds
 from hpo.study.source import Source
@@ -218,6 +222,52 @@ def test_a_table_without_a_usual_column_of_labels_says_how_to_name_it(tmp_path: 
         read(path)
 
 
+def packed(path: Path, **members: bytes) -> Path:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members.items():
+            archive.writestr(f"{name}.npy", content)
+    return path
+
+
+def test_arrays_that_unpack_to_much_more_than_their_file_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """8 GB of zeros are a file of 8 MB. What is stored unpacked may have any size."""
+    monkeypatch.setattr(readers, "MOST_UNPACKED", 10_000)
+    x, y = RNG.integers(0, 9, (30, 300)).astype(np.uint8), np.arange(30) % 2
+    np.savez_compressed(tmp_path / "a.npz", x=x, y=y, x_test=x, y_test=y)
+    for action in (read, lambda path: inputs.read([path], Schema(shape=(300,)))):
+        with pytest.raises(InputError, match=r"a.npz: unpacks to more than .*; write it by numpy"):
+            action(tmp_path / "a.npz")
+    assert len(read(npz(tmp_path / "b.npz", x=x, y=y, x_test=x, y_test=y)).test_labels) == 30
+
+
+def test_a_header_without_an_end_is_not_read_to_it(tmp_path: Path):
+    """It may announce 4 GB, which are 4 MB in the file."""
+    endless = b"\x93NUMPY\2\0" + (2**25 - 1).to_bytes(4, "little") + bytes(2**25)
+    path = packed(tmp_path / "a.npz", x=endless)
+    del endless
+    tracemalloc.start()
+    try:
+        with pytest.raises(InputError, match=r"a.npz: cannot be read \(EOF: reading array header"):
+            read(path)
+        assert tracemalloc.get_traced_memory()[1] < 2**22
+    finally:
+        tracemalloc.stop()
+
+
+def test_thousands_of_arrays_are_refused_in_a_short_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    path = npz(tmp_path / "a.npz", **{f"a{i}": X[:1] for i in range(500)})
+    with pytest.raises(InputError, match=r"it holds a0, a1, .* …") as caught:
+        read(path)
+    assert len(str(caught.value)) < 500
+    monkeypatch.setattr(readers, "MOST_ARRAYS", 400)
+    with pytest.raises(InputError, match=r"a\.npz: holds 500 arrays, the most is 400"):
+        read(path)
+
+
 def test_pictures_of_other_sizes_and_files_that_are_none_are_refused(tmp_path: Path):
     for name, side in (("a", 4), ("b", 5)):
         (tmp_path / "p" / name).mkdir(parents=True)
@@ -370,3 +420,36 @@ def test_recall_and_balanced_accuracy_are_scikit_learns(tmp_path: Path):
     found = _recall(torch.from_numpy(truth == predicted), images)
     assert found == pytest.approx(recall_score(truth, predicted, average=None))
     assert np.mean(found) == pytest.approx(balanced_accuracy_score(truth, predicted))
+
+
+# --- only regular files ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("special", ["FIFO", "link to a FIFO", "/dev/zero"])
+@pytest.mark.parametrize(
+    "name", ["x.png", "x.npz", "x.csv", "x.csv.gz", "x.parquet", "x.idx", "p/b/9.png"]
+)
+def test_only_regular_files_are_read(tmp_path: Path, special: str, name: str, hpo: Callable):
+    """A FIFO has no end, and /dev/zero neither; `hpo` ends a command that takes too long."""
+    for number, letter in enumerate("aabb"):
+        (tmp_path / "p" / letter).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.eye(4, dtype=np.uint8)).save(tmp_path / "p" / letter / f"{number}.png")
+    if special == "FIFO":
+        os.mkfifo(tmp_path / name)
+    else:
+        os.mkfifo(tmp_path / "fifo")
+        (tmp_path / name).symlink_to("/dev/zero" if special == "/dev/zero" else tmp_path / "fifo")
+    asked = "./p" if name.startswith("p") else f"./{name}"
+    answer = hpo("data", "get", asked, timeout=20)
+    assert answer.code == 2
+    assert "no regular file" in answer.err
+    with pytest.raises(InputError, match="no regular file"):
+        inputs.read([tmp_path / name], Schema())
+
+
+def test_a_data_folder_of_fifos_lacks_its_files(tmp_path: Path):
+    raw = tmp_path / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    for name in catalog.NAMES:
+        os.mkfifo(raw / f"{name}.gz")
+    assert data.missing("mnist", tmp_path) == list(catalog.NAMES)

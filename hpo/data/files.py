@@ -11,7 +11,7 @@ from hpo.data import readers
 from hpo.data.datasets import Dataset, held_out_dataset, make_dataset
 from hpo.data.inputs import REMEDY, read_like
 from hpo.data.readers import PICTURES, named_errors
-from hpo.data.schema import Array, Schema, white_of
+from hpo.data.schema import Array, Schema, brief_names, white_of
 from hpo.data.tables import Part, suspects, table_part, table_schema
 from hpo.errors import InputError
 from hpo.study.names import FORMS
@@ -203,7 +203,7 @@ def _arrays(path: Path) -> tuple[Part, Part | None, Schema]:
     missing += ["y_test"] if "x_test" in found and "y_test" not in found else []
     missing += ["x_test"] if "y_test" in found and "x_test" not in found else []
     if missing:
-        held = ", ".join(there) or "nothing"
+        held = brief_names(there) or "nothing"
         raise InputError(f"has no array {' and no '.join(missing)}; it holds {held}")
     schema, names = Schema(classes=()), found.get("class_names")
     if names is not None:

@@ -5,6 +5,7 @@ It gives values as they stand in the file. What they mean is the schema's matter
 
 import csv
 import gzip
+import io
 import logging
 import math
 import re
@@ -36,6 +37,9 @@ FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM")  # as Pillow call
 GZIP, ZIP, IDX = b"\x1f\x8b", b"PK", b"\0\0"
 IDX_TYPES: dict[int, Any] = {8: np.dtype(np.uint8), 12: np.dtype(">i4")}
 MOST = 2**30  # numbers of an array; a damaged header announces any
+MOST_UNPACKED = 2**32  # bytes of an .npz file that is smaller: a zip bomb has more
+MOST_ARRAYS = 10_000  # in an .npz file; reading their headers takes a second
+HEADER = 2**16  # bytes that may hold an array's header; numpy takes 10,000 characters
 UNNAMED = re.compile(r"Unnamed: \d+(_level_\d+)?")
 MARK = "="  # before a label, or pandas would take "NA" as missing
 GAPS = ("", "?", "NA", "N/A", "NaN", "nan", "NULL", "null", "None")
@@ -314,28 +318,33 @@ class Npz:
     """The arrays of an .npz file. shapes: as their headers announce them, by name. An array is read
     if its header agrees with the archive's."""
 
-    def __init__(self, archive: zipfile.ZipFile) -> None:
-        self.archive = archive
+    def __init__(self, archive: zipfile.ZipFile, size: int) -> None:
         members = [info for info in archive.infolist() if info.filename.endswith(".npy")]
-        self.members = {info.filename.removesuffix(".npy"): info for info in members}
-        self.announced = {name: self._announced(info) for name, info in self.members.items()}
-        self.shapes = {name: shape for name, (shape, _, _) in self.announced.items()}
+        if len(members) > MOST_ARRAYS:
+            raise InputError(
+                f"holds {len(members):,} arrays, the most is {MOST_ARRAYS:,}; stack them"
+            )
+        self._archive, self._room = archive, max(size, MOST_UNPACKED)
+        self._members = {info.filename.removesuffix(".npy"): info for info in members}
+        self._headers = {name: self._header(info) for name, info in self._members.items()}
+        self.shapes = {name: shape for name, (shape, _, _) in self._headers.items()}
 
-    def _announced(self, info: zipfile.ZipInfo) -> tuple[tuple[int, ...], np.dtype[Any], int]:
+    def _header(self, info: zipfile.ZipInfo) -> tuple[tuple[int, ...], np.dtype[Any], int]:
         """Returns the shape and dtype in an array's header, and the number of bytes after it."""
         if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
             raise InputError(
                 "is compressed in a way that numpy does not use; write it by numpy.savez"
             )
-        with self.archive.open(info) as member:
-            version = npy.read_magic(member)
-            header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-            shape, _, dtype = header(member)
-            return shape, dtype, info.file_size - member.tell()
+        with self._archive.open(info) as member:
+            start = io.BytesIO(member.read(HEADER))
+        version = npy.read_magic(start)
+        header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+        shape, _, dtype = header(start)
+        return shape, dtype, info.file_size - start.tell()
 
     def read(self, name: str) -> Array:
         """Returns an array. Raises InputError for Python objects and for a damaged one."""
-        shape, dtype, held = self.announced[name]
+        shape, dtype, held = self._headers[name]
         if dtype.hasobject:
             raise InputError(
                 f"array {name!r} is of object: it holds Python objects, which are never unpickled; "
@@ -346,7 +355,10 @@ class Npz:
             raise InputError(
                 f"array {name!r} is damaged: not as long as it announces; save it again"
             )
-        with self.archive.open(self.members[name]) as member:
+        self._room -= held
+        if self._room < 0:
+            raise InputError("unpacks to more than 4 GiB; write it by numpy.savez, unpacked")
+        with self._archive.open(self._members[name]) as member:
             array: Array = npy.read_array(member, allow_pickle=False)
         return array
 
@@ -358,7 +370,7 @@ def open_npz(path: Path) -> Iterator[Npz]:
         if not zipfile.is_zipfile(file):
             raise InputError("is no .npz file or damaged; write it by numpy.savez")
         with zipfile.ZipFile(file) as archive:
-            yield Npz(archive)
+            yield Npz(archive, path.stat().st_size)
 
 
 def channels_last(x: Array) -> Array:
