@@ -4,8 +4,10 @@ import contextlib
 import gc
 import gzip
 import hashlib
+import http.client
 import os
 import pwd
+import re
 import socket
 import threading
 import time
@@ -13,7 +15,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -275,9 +277,11 @@ class Silently(SimpleHTTPRequestHandler):
 
 
 @contextlib.contextmanager
-def serving(folder: Path) -> Iterator[str]:
-    """The URL of an HTTP server on this machine that hands out the folder's files."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Silently, directory=folder))
+def serving(folder: Path | None) -> Iterator[str]:
+    """The URL of an HTTP server on this machine that hands out the folder's files; without one it
+    trickles."""
+    handler = partial(Silently, directory=folder) if folder else Trickling
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     try:
@@ -310,6 +314,25 @@ def listening(reply: bytes = b"") -> Iterator[str]:
         finally:
             over.set()
             thread.join()
+
+
+class Trickling(BaseHTTPRequestHandler):
+    """Answers at once whether a file is there, and sends it at 100 bytes a second."""
+
+    def do_HEAD(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+
+    def do_GET(self) -> None:
+        answer = b"HTTP/1.0 200 OK\r\nContent-Length: 99999\r\n\r\n"
+        self.wfile.write(b"" if "slow-headers" in self.path else answer)
+        with contextlib.suppress(OSError):
+            for i in range(99_999):
+                self.wfile.write(b"HTTP/1.0 200 OK"[i : i + 1] or b"x")
+                time.sleep(0.01)
+
+    def log_message(self, *_: object) -> None:
+        pass
 
 
 def closed_port() -> str:
@@ -512,6 +535,30 @@ def test_server_that_falls_silent_after_its_first_answer_is_unavailable(
         mirrors(silent)
         assert "downloading failed" in assert_unavailable(tmp_path / "data", seconds=3)
     assert socket.getdefaulttimeout() is None
+
+
+@pytest.mark.parametrize("path", ["", "slow-headers/"])
+def test_server_that_trickles_is_given_up(
+    tmp_path: Path, mirrors: Callable[..., None], monkeypatch: pytest.MonkeyPatch, path: str
+):
+    monkeypatch.setattr(download, "SLOW_SECONDS", 0.3)
+    with serving(None) as url:
+        mirrors(f"{url}{path}")
+        line = assert_unavailable(tmp_path / "data", seconds=3)
+    assert f"{url}{path}" in line
+    assert re.search(r"too slow: \d\d bytes in 0.3 s, \d\d in all; give --data-dir or HPO_", line)
+    assert list((tmp_path / "data").iterdir()) == []
+    assert http.client.HTTPConnection.response_class is http.client.HTTPResponse
+
+
+def test_second_mirror_serves_where_the_first_trickles(
+    tmp_path: Path, small_mnist: IdxFiles, mirrors: Callable[..., None], monkeypatch
+):
+    monkeypatch.setattr(download, "SLOW_SECONDS", 0.3)
+    monkeypatch.setattr(download, "_first_to_answer", lambda urls, _: urls[0])
+    with serving(None) as slow, serving(small_mnist.write(tmp_path / "s", packed=True)) as url:
+        mirrors(slow, url)
+        assert len(data.load("mnist", tmp_path / "data").train_labels) == 100
 
 
 @pytest.mark.parametrize("damage", [DAMAGES["truncated"], DAMAGES["something else"]])
