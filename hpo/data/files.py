@@ -1,16 +1,17 @@
 """The user's own files as a dataset: arrays, tables, folders of images."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hpo.data import readers
-from hpo.data.datasets import Dataset, held_out_dataset, make_dataset
+from hpo.data.datasets import Dataset, make_dataset
 from hpo.data.inputs import REMEDY, read_like
-from hpo.data.readers import PICTURES, named_errors
+from hpo.data.readers import PICTURES, named_errors, naming
 from hpo.data.schema import Array, Schema, brief_names, white_of
 from hpo.data.tables import Part, suspects, table_part, table_schema
 from hpo.errors import InputError
@@ -33,103 +34,97 @@ def load(source: Source) -> Dataset:
     of a table one by one, pictures of other numbers as a whole.
     """
     path = Path(source.name)
-    train, test, schema = _read(path, source)
+    parts, schema = _read(path, source)
+    train = parts[0]
     schema = replace(schema, pixels=train.pixels, shape=train.x.shape[1:])
     if source.test:
-        if test is not None:
-            raise InputError(f"{path}: has a test part of its own, so leave out test")
-        test = _test_part(Path(source.test), source, schema)
-    parts = [train] if test is None else [train, test]
+        with naming(path if len(parts) > 1 else source.test):
+            if len(parts) > 1:
+                raise InputError("has a test part of its own, so leave out test")
+            parts.append(_test_part(Path(source.test), source, schema))
     for part in parts:
-        _check(part, schema)
-    if test is not None:
-        _check_alike(train, test)
-    labels, schema = _mapped(parts, schema)
+        with naming(part.where):
+            _check(part, schema)
+            _check_alike(train, part)
+    with naming(train.where):
+        labels, schema = _mapped([part.y for part in parts], schema)
     about = {"file": source.name, "test_file": source.test, **train.about}
     if schema.columns:
         about |= suspects(train, labels[0], schema)
-    if test is None:
-        return held_out_dataset(source.short, train.x, labels[0], schema, about=about)
     pairs = [(part.x, found) for part, found in zip(parts, labels, strict=True)]
-    loaded = make_dataset(source.short, pairs[0], pairs[1], schema, stratified=True, about=about)
-    try:
-        loaded.schema.check_range(test.x)
-    except InputError as error:
-        raise InputError(f"{test.where}: {error}") from error
-    narrow = loaded.schema.narrow(test.x)
-    return replace(loaded, about={**loaded.about, "narrow": narrow})
+    test = pairs[1] if len(parts) > 1 else None
+    loaded = make_dataset(source.short, pairs[0], test, schema, stratified=True, about=about)
+    if test is None:
+        return loaded
+    with naming(parts[1].where):
+        loaded.schema.check_range(test[0])
+    return replace(loaded, about={**loaded.about, "narrow": loaded.schema.narrow(test[0])})
 
 
-def _read(path: Path, source: Source) -> tuple[Part, Part | None, Schema]:
-    """Returns the training part, the test part if there is one, and what the file says of its
+def _read(path: Path, source: Source) -> tuple[list[Part], Schema]:
+    """Returns the training part, with the test part if there is one, and what the file says of its
     schema."""
     if path.is_dir():
-        return _folder(path)
+        with naming(path):
+            return _folder(path)
     with named_errors(path, GIVE):
         if path.suffix.lower() == ".npz":
             return _arrays(path)
         table = readers.open_table(path)
         part, schema = table_part(table, table_schema(table, source))
-        return part, None, schema
+        return [part], schema
 
 
 def _test_part(path: Path, source: Source, schema: Schema) -> Part:
     """Reads another file as the training file was read."""
     if path.is_dir():
         if not schema.codes:
-            raise InputError(f"{path}: is a folder; give a file of the training file's kind")
+            raise InputError("is a folder; give a file of the training file's kind")
         return _pictures(path, schema.classes)
     if not schema.pixels and bool(schema.columns) != readers.is_table(path):
         raise InputError(
-            f"{path}: is of another kind than the training file, so its columns cannot be told by "
-            "their names; give a file of the same kind"
+            "is of another kind than the training file, so its columns cannot be told by their "
+            "names; give a file of the same kind"
         )
     if schema.columns and readers.is_table(path):
         part = read_like(path, schema)
         if not len(part.y):
-            raise InputError(f"{path}: has no column {quoted(schema.label)} with the labels")
+            raise InputError(f"has no column {quoted(schema.label)} with the labels")
         return part
-    part, more, _ = _read(path, source)
-    if more is not None:
-        raise InputError(f"{path}: has a test part; give a file without one as test")
-    return part
+    parts, _ = _read(path, source)
+    if len(parts) > 1:
+        raise InputError("has a test part; give a file without one as test")
+    return parts[0]
 
 
 def _check(part: Part, schema: Schema) -> None:
     """Raises InputError for features or labels that no network can be trained on."""
-    x, y, where = part.x, part.y, part.where
+    x, y = part.x, part.y
     if not len(x):
-        raise InputError(f"{where}: holds 0 rows; give some")
+        raise InputError("holds 0 rows; give some")
     if x.ndim < 2 or 0 in x.shape:
-        raise InputError(f"{where}: {part.what} has the shape {x.shape}; give (rows, features)")
+        raise InputError(f"{part.what} has the shape {x.shape}; give (rows, features)")
     if y.shape != (len(x),):
         raise InputError(
-            f"{where}: {len(x)} rows of features, and labels of shape {y.shape}; give one label a "
-            "row"
+            f"{len(x)} rows of features, and labels of shape {y.shape}; give one label a row"
         )
     if y.dtype.kind == "f":
-        raise InputError(
-            f"{where}: labels are {y.dtype.name}, such as {y[0]:g}; give whole numbers or text"
-        )
-    try:
-        schema.check_numbers(x, part.what)
-    except InputError as error:
-        raise InputError(f"{where}: {error}") from error
+        raise InputError(f"labels are {y.dtype.name}, such as {y[0]:g}; give whole numbers or text")
+    schema.check_numbers(x, part.what)
 
 
 def _check_alike(train: Part, test: Part) -> None:
     """Raises InputError unless both parts hold features of one shape and one scale."""
-    if train.x.shape[1:] != test.x.shape[1:]:
+    shapes = [part.x.shape[1:] for part in (train, test)]
+    if shapes[0] != shapes[1]:
         raise InputError(
-            f"{test.where}: test features of shape {test.x.shape[1:]}, and {train.x.shape[1:]} to "
-            "train on: must be alike"
+            f"test features of shape {shapes[1]}, and {shapes[0]} to train on: must be alike"
         )
-    whites = [None if of.pixels else white_of(of.x, of.x.shape[1:]) for of in (train, test)]
-    if train.pixels != test.pixels or (None not in whites and whites[0] != whites[1]):
-        scales = [_scale(of) for of in (train, test)]
+    whites = {white_of(part.x, shapes[0]) for part in (train, test) if not part.pixels} - {None}
+    if train.pixels != test.pixels or len(whites) > 1:
+        scales = [_scale(part) for part in (train, test)]
         raise InputError(
-            f"{test.where}: {test.what} holds {scales[1]}, and {train.what} {scales[0]}: must have "
-            "one scale"
+            f"{test.what} holds {scales[1]}, and {train.what} {scales[0]}: must have one scale"
         )
 
 
@@ -138,45 +133,42 @@ def _scale(part: Part) -> str:
     return f"{kind} of {float(part.x.min()):g} to {float(part.x.max()):g}"
 
 
-def _mapped(parts: Sequence[Part], schema: Schema) -> tuple[list[NDArray[np.int64]], Schema]:
-    """Returns the labels as 0, 1 and so on, and the schema with the classes."""
-    labels, where = [part.y for part in parts], parts[0].where
-    if schema.codes:  # the classes are named, and labels are their numbers
-        names = schema.classes
-        if len(set(names)) < len(names):
-            raise InputError(f"{where}: class_names has one name twice; give each class its own")
-        if any(of.dtype.kind not in "iu" for of in labels):
-            least = most = -1
-        else:
-            least, most = min(map(np.min, labels)), max(map(np.max, labels))
-        if least < 0 or most >= len(names):
-            raise InputError(
-                f"{where}: class_names has {len(names)} names, so labels must be whole numbers "
-                f"from 0 to {len(names) - 1}"
-            )
-        found = [of.astype(np.int64) for of in labels]
-        absent = np.setdiff1d(np.arange(len(names)), found[0])
-        if len(absent):
-            raise InputError(f"{where}: class {quoted(names[absent[0]])} has no training example")
-        return found, schema
-    if len({of.dtype.kind in "iu" for of in labels}) > 1:  # text in one part alone
-        labels = [of.astype(str) for of in labels]
+def _mapped(labels: list[Array], schema: Schema) -> tuple[list[NDArray[np.int64]], Schema]:
+    """Returns the labels of the parts as 0, 1 and so on, and the schema with the classes."""
+    if schema.codes:
+        return _numbered(labels, schema.classes), schema
+    if len({part.dtype.kind in "iu" for part in labels}) > 1:  # text in one part alone
+        labels = [part.astype(str) for part in labels]
     known = np.unique(labels[0])
-    if len(labels) > 1 and (other := np.setdiff1d(labels[1], known)).size:
+    if (other := np.setdiff1d(labels[-1], known)).size:
         raise InputError(
-            f"{where}: class {quoted(other.tolist()[0])} is in the test part and not in the "
-            "training part"
+            f"class {quoted(other.tolist()[0])} is in the test part and not in the training part"
         )
     if len(known) < 2 or len(known) > MOST_CLASSES:
         few = "one class" if len(known) == 1 else f"{len(known):,} classes"
         raise InputError(
-            f"{where}: has labels of {few}; at least 2 and at most {MOST_CLASSES:,} are needed. Is "
-            "it the right column?"
+            f"has labels of {few}; at least 2 and at most {MOST_CLASSES:,} are needed. Is it the "
+            "right column?"
         )
-    found = [np.searchsorted(known, of).astype(np.int64) for of in labels]
     codes = tuple(str(name) for name in known.tolist())
     classes = tuple(shortened(code, 60) for code in codes)
-    return found, replace(schema, classes=classes, codes=codes if codes != classes else ())
+    schema = replace(schema, classes=classes, codes=codes if codes != classes else ())
+    return [np.searchsorted(known, part).astype(np.int64) for part in labels], schema
+
+
+def _numbered(labels: list[Array], names: Sequence[str]) -> list[NDArray[np.int64]]:
+    """Returns labels that are the numbers of named classes. Raises InputError if they are not."""
+    if len(set(names)) < len(names):
+        raise InputError("class_names has one name twice; give each class its own")
+    numbers = all(part.dtype.kind in "iu" for part in labels)
+    if not numbers or min(map(np.min, labels)) < 0 or max(map(np.max, labels)) >= len(names):
+        raise InputError(
+            f"class_names has {len(names)} names, so labels must be whole numbers from 0 to "
+            f"{len(names) - 1}"
+        )
+    if len(absent := np.setdiff1d(np.arange(len(names)), labels[0])):
+        raise InputError(f"class {quoted(names[absent[0]])} has no training example")
+    return [part.astype(np.int64) for part in labels]
 
 
 # --- arrays ------------------------------------------------------------------------------------
@@ -185,7 +177,7 @@ ARRAYS = ("x", "y", "x_test", "y_test", "class_names")
 SECOND = {"x_train": "x", "y_train": "y"}  # other names
 
 
-def _arrays(path: Path) -> tuple[Part, Part | None, Schema]:
+def _arrays(path: Path) -> tuple[list[Part], Schema]:
     with readers.open_npz(path) as archive:
         there = list(archive.shapes)
         strange = [n for n in there if n not in (*ARRAYS, *SECOND) and n.lower()[:1] in ("x", "y")]
@@ -199,10 +191,8 @@ def _arrays(path: Path) -> tuple[Part, Part | None, Schema]:
             )
         kept = [n for n in there if n in ARRAYS or n in SECOND]
         found = {SECOND.get(name, name): archive.read(name) for name in kept}
-    missing = [key for key in ("x", "y") if key not in found]
-    missing += ["y_test"] if "x_test" in found and "y_test" not in found else []
-    missing += ["x_test"] if "y_test" in found and "x_test" not in found else []
-    if missing:
+    wanted = ["x", "y"] + ["x_test", "y_test"] * ("x_test" in found or "y_test" in found)
+    if missing := [name for name in wanted if name not in found]:
         held = brief_names(there) or "nothing"
         raise InputError(f"has no array {' and no '.join(missing)}; it holds {held}")
     schema, names = Schema(classes=()), found.get("class_names")
@@ -211,13 +201,11 @@ def _arrays(path: Path) -> tuple[Part, Part | None, Schema]:
             raise InputError(f"class_names: must be an array of text, got {names.dtype.name}")
         schema = Schema(classes=tuple(names.tolist()), codes=tuple(map(str, range(names.size))))
     about = {"arrays": [name for name in there if name not in kept]}
-    train = replace(_array_part(found["x"], found["y"], path, "x"), about=about)
-    if "x_test" not in found:
-        return train, None, schema
-    return train, _array_part(found["x_test"], found["y_test"], path, "x_test"), schema
+    pairs = zip(wanted[::2], wanted[1::2], strict=True)
+    return [_array_part(path, x, found[x], found[y], about) for x, y in pairs], schema
 
 
-def _array_part(x: Array, y: Array, path: Path, what: str) -> Part:
+def _array_part(path: Path, what: str, x: Array, y: Array, about: Mapping[str, Any]) -> Part:
     if x.dtype.kind not in "uifb":
         raise InputError(f"{what} is of {x.dtype.name}; give numbers")
     if x.dtype == np.uint8 and x.ndim == 4 and x.shape[3] == 4 and x.shape[1] not in (1, 3):
@@ -228,34 +216,29 @@ def _array_part(x: Array, y: Array, path: Path, what: str) -> Part:
         where=str(path),
         what=what,
         pixels=x.dtype == np.uint8,
+        about=about,
     )
 
 
 # --- folders of images -------------------------------------------------------------------------
 
 
-def _folder(path: Path) -> tuple[Part, Part | None, Schema]:
+def _folder(path: Path) -> tuple[list[Part], Schema]:
     """Reads a folder of images, a folder a class; or two such folders named train and test."""
-    inside = _folders(path)
-    parts = [folder.name for folder in inside] == ["test", "train"]
-    names = _classes(inside[1] if parts else path)
+    places = [path]
+    if [folder.name for folder in _folders(path)] == ["test", "train"]:
+        places = [path / "train", path / "test"]
+    names = tuple(folder.name for folder in _folders(places[0]))
+    if len(names) < 2:
+        raise InputError(
+            f"{places[0]}: has {len(names)} folders; give a folder of images for each class"
+        )
     schema = Schema(classes=names, codes=tuple(map(str, range(len(names)))))
-    if not parts:
-        return _pictures(path, names), None, schema
-    return _pictures(inside[1], names), _pictures(inside[0], names), schema
+    return [_pictures(place, names) for place in places], schema
 
 
 def _folders(path: Path) -> list[Path]:
     return sorted(p for p in path.iterdir() if p.is_dir() and not p.name.startswith("."))
-
-
-def _classes(path: Path) -> tuple[str, ...]:
-    names = tuple(folder.name for folder in _folders(path))
-    if len(names) < 2:
-        raise InputError(
-            f"{path}: has {len(names)} folders; give a folder of images for each class"
-        )
-    return names
 
 
 def _pictures(path: Path, names: Sequence[str]) -> Part:

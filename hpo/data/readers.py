@@ -46,19 +46,29 @@ GAPS = ("", "?", "NA", "N/A", "NaN", "nan", "NULL", "null", "None")
 
 
 @contextmanager
-def named_errors(path: Path, remedy: str) -> Iterator[None]:
-    """Turns what goes wrong while a file is read into an InputError that names it."""
+def naming(path: Path | str) -> Iterator[None]:
+    """Puts the name of a file before an InputError that does not begin with it."""
     try:
-        if path.exists() and not path.is_file():
-            raise OSError(0, "Is a directory" if path.is_dir() else "no regular file")
         yield
     except InputError as error:
-        given = str(error)
-        raise InputError(given if given.startswith(str(path)) else f"{path}: {given}") from error
-    except Exception as error:  # decoders raise of every kind where a file is damaged
-        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
-        said = reason or type(error).__name__
-        raise InputError(f"{path}: cannot be read ({said}); {remedy}") from error
+        said = str(error)
+        raise InputError(said if said.startswith(str(path)) else f"{path}: {said}") from error
+
+
+@contextmanager
+def named_errors(path: Path, remedy: str) -> Iterator[None]:
+    """Turns what goes wrong while a file is read into an InputError that names it."""
+    with naming(path):
+        try:
+            if path.exists() and not path.is_file():
+                raise OSError(0, "Is a directory" if path.is_dir() else "no regular file")
+            yield
+        except InputError:
+            raise
+        except Exception as error:  # decoders raise of every kind where a file is damaged
+            reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+            said = reason or type(error).__name__
+            raise InputError(f"cannot be read ({said}); {remedy}") from error
 
 
 def is_table(path: Path) -> bool:
