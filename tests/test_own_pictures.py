@@ -14,6 +14,7 @@ from PIL import Image
 from sklearn import datasets as sklearn_datasets
 
 from hpo.data import datasets as data
+from hpo.data import inputs
 from hpo.errors import InputError
 from hpo.study.source import Source
 
@@ -330,6 +331,15 @@ def test_names_of_classes_that_do_not_belong_to_the_labels_are_refused(tmp_path:
         assert refused_for(path, "class_names")
     alpha = RNG.integers(0, 256, (30, 4, 5, 4)).astype(np.uint8)
     assert refused_for(npz(tmp_path / "a.npz", x=alpha, y=np.arange(30) % 2), "4 channels")
+
+
+def test_names_of_classes_are_no_row_to_predict(tmp_path: Path):
+    """A network of as many features as classes was given them, and refused its training file."""
+    x, y, names = RNG.normal(size=(30, 3)), np.arange(30) % 3, np.array(["a", "b", "c"])
+    path = npz(tmp_path / "a.npz", x=x, y=y, class_names=names)
+    found = inputs.read([path], read(path).schema)
+    assert found.labels is not None
+    np.testing.assert_array_equal(found.labels, y)
 
 
 def test_a_test_part_of_darker_pictures_is_said_aloud(tmp_path: Path):

@@ -27,7 +27,8 @@ def rows(data: Mapping[str, Any]) -> list[tuple[str, str]]:
         found.append((t("Test file"), about["test_file"]))
     found += [(t("Examples"), sizes), (t("Features"), _features(schema))]
     if schema.label:
-        found.append((t("Label"), _label(schema)))
+        number = t("column {number}; the file has no header", number=schema.label)
+        found.append((t("Label"), quoted(schema.label) if schema.header else number))
     classes = t("Classes (to train on + to test on)") if "of_class" in about else t("Classes")
     return [*found, (classes, _classes(schema, about)), ("SHA-256", data["checksum"])]
 
@@ -41,12 +42,6 @@ def _features(schema: Schema) -> str:
     kinds = {kind: schema.kinds.count(kind) for kind in KINDS}
     counts = ", ".join(f"{n} {t(KINDS[kind])}" for kind, n in kinds.items() if n)
     return f"{schema.features}{f' ({counts})' if counts else ''}{names}"
-
-
-def _label(schema: Schema) -> str:
-    if schema.header:
-        return quoted(schema.label)
-    return t("column {number}; the file has no header", number=schema.label)
 
 
 def _classes(schema: Schema, about: Mapping[str, Any]) -> str:
@@ -74,12 +69,9 @@ def warnings(data: Mapping[str, Any]) -> list[str]:
         "narrow": t("the test part spreads over under 1% of the trained range: {of}. Same unit?"),
         "in_both": t("rows that stand in both parts, to train on and to test on: {of}"),
     }
-    return [
-        f"{data['name']}: {text.format(of=_several(about[key]))}"
-        for key, text in texts.items()
-        if about.get(key)
-    ]
+    found = {key: about[key] for key in texts if about.get(key)}
+    return [f"{data['name']}: {texts[k].format(of=_several(v))}" for k, v in found.items()]
 
 
-def _several(of: Any) -> str:
-    return listed([quoted(name) for name in of[:LIST]]) if isinstance(of, list) else f"{of:,}"
+def _several(found: list[str] | int) -> str:
+    return f"{found:,}" if isinstance(found, int) else listed(list(map(quoted, found[:LIST])))

@@ -247,21 +247,19 @@ def describe(dataset: Dataset) -> dict[str, Any]:
     """Returns what a study stores of its data: name, checksum, sizes, input schema, the accuracy of
     a guess; of the user's own data also where they are from, and the examples of each class."""
     train_rows, valid_rows = split(dataset, 0)
-    sizes = {"train": len(train_rows), "valid": len(valid_rows), "test": len(dataset.test_labels)}
-    own = {}
-    if dataset.about:
-        parts = {"train": dataset.train_labels, "test": dataset.test_labels}
-        of_class = {k: np.bincount(v, minlength=dataset.classes).tolist() for k, v in parts.items()}
-        own = {"about": {**dataset.about, "of_class": of_class}}
+    parts = {"train": dataset.train_labels, "test": dataset.test_labels}
+    of_class = {k: np.bincount(v, minlength=dataset.classes).tolist() for k, v in parts.items()}
     return {
         "name": dataset.name,
         "checksum": dataset.checksum,
-        **sizes,
+        "train": len(train_rows),
+        "valid": len(valid_rows),
+        "test": len(dataset.test_labels),
         **dataset.schema.as_dict(),
         "features": dataset.train_images.shape[1],
         "chance": chance(dataset),
         "unbalanced": is_unbalanced(dataset),
-        **own,
+        **({"about": {**dataset.about, "of_class": of_class}} if dataset.about else {}),
     }
 
 

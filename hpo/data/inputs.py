@@ -1,8 +1,10 @@
 """Files for a trained network: read as its training data were, and fed by its schema."""
 
+import gzip
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,26 +12,21 @@ from numpy.typing import NDArray
 from hpo.data import readers
 from hpo.data.readers import named_errors
 from hpo.data.schema import Array, Floats, Schema, brief_names
-from hpo.data.tables import Part, as_pixels, part_of, schema_like
+from hpo.data.tables import NO_LABELS, Part, as_pixels, part_of, schema_like
 from hpo.errors import InputError
 
-ARRAY_LABELS = ("y", "y_train", "y_test")
+NO_INPUTS = ("y", "y_train", "y_test", "class_names")  # arrays of a training file
 REMEDY = "give a PNG or other picture, an IDX file of images, an .npz of arrays or a table"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Inputs:
-    """What a trained network is fed of some files.
+    """What a trained network is fed of some files."""
 
-    names: of the examples: the path, or path[0], path[1] and so on of a file with several. rows:
-    (N, features), normalized. labels: the class of each example, -1 where its label is no class;
-    None where no file has labels. notes: what was left out.
-    """
-
-    names: list[str]
-    rows: Floats
-    labels: NDArray[np.int64] | None
-    notes: list[str]
+    names: list[str]  # of the examples: the path, or path[0] and so on of a file with several
+    rows: Floats  # (N, features), normalized
+    labels: NDArray[np.int64] | None  # -1 where a label is no class; None if no file has labels
+    notes: list[str]  # what was left out
 
 
 def read(paths: Sequence[Path], schema: Schema, *, invert: bool = False) -> Inputs:
@@ -46,18 +43,15 @@ def read(paths: Sequence[Path], schema: Schema, *, invert: bool = False) -> Inpu
             faults.append(str(error))
     if faults:
         raise InputError("\n".join(faults))
-    several = [len(part.x) > 1 for part in parts]
-    names = [
-        f"{part.where}[{i}]" if many else part.where
-        for part, many in zip(parts, several, strict=True)
-        for i in range(len(part.x))
-    ]
     labelled = any(len(part.y) for part in parts)
-    found = [_known(part, schema) for part in parts]
     return Inputs(
-        names=names,
+        names=[
+            f"{part.where}[{i}]" if len(part.x) > 1 else part.where
+            for part in parts
+            for i in range(len(part.x))
+        ],
         rows=np.concatenate([schema.normalized(part.x) for part in parts]),
-        labels=np.concatenate(found) if labelled else None,
+        labels=np.concatenate([_known(part, schema) for part in parts]) if labelled else None,
         notes=[f"{part.where}: {note}" for part in parts for note in part.notes],
     )
 
@@ -67,12 +61,11 @@ def accuracy_text(given: Inputs, found: NDArray[np.int64]) -> str:
     class of each example."""
     if given.labels is None:
         return ""
-    known = given.labels >= 0
-    right, of = int((given.labels == found)[known].sum()), int(known.sum())
-    strange = int((~known).sum())
+    known = int((given.labels >= 0).sum())
+    strange, right = len(given.labels) - known, int((given.labels == found).sum())
     more = f"; {strange} have no label, or one that is no class here" if strange else ""
-    share = f"{100 * right / of:.2f}% " if of else ""
-    return f"accuracy: {share}({right} of {of} labels{more})"
+    share = f"{100 * right / known:.2f}% " if known else ""
+    return f"accuracy: {share}({right} of {known} labels{more})"
 
 
 def _known(part: Part, schema: Schema) -> NDArray[np.int64]:
@@ -95,13 +88,9 @@ def read_like(path: Path, schema: Schema, *, invert: bool = False) -> Part:
                 start = file.read(2)
             if start == readers.ZIP:
                 part = _like_arrays(path, schema)
-            elif start in (readers.IDX, readers.GZIP):
-                part = _like_pictures(readers.idx_file(path), path, schema)
             else:
-                _require_picture(schema)
-                levels = readers.picture(path, 255 if invert else 0)
-                pixels = readers.fitted(levels, schema.shape)[None]
-                part = Part(x=schema.from_bytes(pixels), where=str(path))
+                x = _like_pictures(path, start, schema, ground=255 if invert else 0)
+                part = Part(x=schema.from_bytes(x), where=str(path))
         if not len(part.x):
             raise InputError(f"holds no images; {REMEDY}")
         schema.check_range(part.x)
@@ -112,16 +101,18 @@ def read_like(path: Path, schema: Schema, *, invert: bool = False) -> Part:
         return replace(part, x=schema.inverted(part.x)) if invert else part
 
 
-def _require_picture(schema: Schema) -> None:
+def _like_pictures(path: Path, start: bytes, schema: Schema, *, ground: int) -> Array:
+    """Reads a picture of any size, or an IDX file of pictures. start: of the file."""
     if not schema.is_picture:
         raise InputError(
             f"is a picture, and the network takes {schema.features} numbers, which are no picture; "
             f"give a table, or an .npz file with an array of shape (n, {schema.features})"
         )
-
-
-def _like_pictures(x: Array, path: Path, schema: Schema) -> Part:
-    _require_picture(schema)
+    if start not in (readers.IDX, readers.GZIP):
+        return readers.fitted(readers.picture(path, ground), schema.shape)[None]
+    opener: Any = gzip.open if start == readers.GZIP else open
+    with opener(path, "rb") as stream:
+        x = readers.idx(stream)
     if x.ndim != 3 or x.dtype != np.uint8:
         raise InputError("is an IDX file, but not of images (labels?); give an idx3 file")
     if x.shape[1:] != schema.shape:
@@ -129,15 +120,17 @@ def _like_pictures(x: Array, path: Path, schema: Schema) -> Part:
             f"holds images of {x.shape[1]} × {x.shape[2]} pixels, and the network takes "
             f"{' × '.join(map(str, schema.shape))}; give images of that size"
         )
-    return Part(x=schema.from_bytes(x), where=str(path))
+    return x
 
 
 def _like_arrays(path: Path, schema: Schema) -> Part:
     """Reads all arrays that have the network's shape, in the file's order, with their labels."""
     with readers.open_npz(path) as archive:
-        shapes = {n: shape for n, shape in archive.shapes.items() if n not in ARRAY_LABELS}
-        empty = {n: np.broadcast_to(np.uint8(0), [max(d, 0) for d in s]) for n, s in shapes.items()}
-        fit = [n for n, of in empty.items() if readers.as_examples(of, schema.shape) is not None]
+        fit = [
+            name
+            for name, shape in archive.shapes.items()
+            if name not in NO_INPUTS and readers.holds_examples(shape, schema.shape)
+        ]
         if not fit:
             square = f" or (n, {', '.join(map(str, schema.shape))})" if schema.is_picture else ""
             listed = ", ".join(map(str, list(archive.shapes.values())[:5]))
@@ -145,19 +138,14 @@ def _like_arrays(path: Path, schema: Schema) -> Part:
                 f"holds no array of shape (n, {schema.features}){square}, but "
                 f"{listed or 'no array'}; give one"
             )
-        parts = [_in_unit(archive.read(name), name, schema) for name in fit]
-        labels = [_labels_of(archive, name, len(x)) for name, x in zip(fit, parts, strict=True)]
-        known = np.concatenate(labels) if all(map(len, labels)) else np.zeros(0, np.int64)
-        return Part(x=np.concatenate(parts), y=known, where=str(path))
-
-
-def _labels_of(archive: readers.Npz, name: str, rows: int) -> Array:
-    """Returns the labels of an array: those of x lie in y, and so on; empty if there are none."""
-    beside = f"y{name[1:]}"
-    if name[:1] != "x" or beside not in archive.shapes:
-        return np.zeros(0, np.int64)
-    labels = readers.labels_of_array(archive.read(beside))
-    return labels if labels.shape == (rows,) else np.zeros(0, np.int64)
+        xs, ys = [], []
+        for name in fit:
+            xs.append(_in_unit(archive.read(name), name, schema))
+            named = name[:1] == "x" and f"y{name[1:]}" in archive.shapes
+            y = readers.labels_of_array(archive.read(f"y{name[1:]}")) if named else NO_LABELS
+            ys.append(y if y.shape == (len(xs[-1]),) else NO_LABELS)
+    labels = np.concatenate(ys) if all(map(len, ys)) else NO_LABELS
+    return Part(x=np.concatenate(xs), y=labels, where=str(path))
 
 
 def _in_unit(x: Array, name: str, schema: Schema) -> Array:
@@ -167,10 +155,8 @@ def _in_unit(x: Array, name: str, schema: Schema) -> Array:
             f"array {name!r} is of {x.dtype.name}; give uint8 of 0 to 255, or floats of 0 to 1"
         )
     examples = readers.as_examples(x, schema.shape)
-    assert examples is not None
-    if x.dtype == np.uint8 and schema.white is not None and x.max(initial=0) > 1:
-        return schema.from_bytes(examples)
-    return examples
+    of_bytes = x.dtype == np.uint8 and schema.white is not None and x.max(initial=0) > 1
+    return schema.from_bytes(examples) if of_bytes else examples
 
 
 def _like_table(path: Path, schema: Schema) -> Part:

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, cast
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.lib import format as npy
@@ -100,8 +100,8 @@ class Table:
     def read(self, *, header: bool, label: str) -> "pd.DataFrame":
         """Returns the rows, with the columns' names.
 
-        header: whether the first row is one. label: the column with the labels, which are read as
-        text; empty: none. Raises InputError if the second row is longer than the first one.
+        header: whether the first row is one.
+        label: the column with the labels, which are read as text; empty: none.
         """
         import pandas as pd
 
@@ -114,12 +114,13 @@ class Table:
                 "every column a name, and no separator at the end of a line"
             )
         place = names.index(label) if label and label in names else None
+        version = tuple(map(int, pd.__version__.split(".")[:2]))
+        exact: Any = {} if version >= (3, 1) else {"float_precision": "round_trip"}
         try:
             frame = pd.read_csv(
                 self.path, sep=self.separator, header=0 if header else None,
                 names=range(len(names)), converters={} if place is None else {place: MARK.__add__},
-                skipinitialspace=True, encoding="utf-8-sig", low_memory=False,
-                **_exact(pd.__version__),
+                skipinitialspace=True, encoding="utf-8-sig", low_memory=False, **exact,
             )  # fmt: skip
         except pd.errors.EmptyDataError as error:
             raise InputError("holds 0 rows; give some") from error
@@ -135,18 +136,12 @@ class Table:
 
 def _may_be_header(column: "pd.Series") -> bool:
     """Whether the first cell of a column is text, and all cells below are numbers."""
-    import pandas as pd
+    from pandas import to_numeric
 
     first = str(column.iloc[0])
     if column.dtype.kind in "iufb" or first in GAPS or is_number(first):
         return False
-    return bool(pd.to_numeric(column.iloc[1:], errors="coerce").notna().all())
-
-
-def _exact(version: str) -> dict[str, Any]:
-    """Returns the argument by which pandas reads numbers exactly; from 3.1 on it does so anyway."""
-    new = tuple(map(int, version.split(".")[:2])) >= (3, 1)
-    return {} if new else {"float_precision": "round_trip"}
+    return bool(to_numeric(column.iloc[1:], errors="coerce").notna().all())
 
 
 def open_table(path: Path) -> Table:
@@ -288,14 +283,6 @@ def fitted(pixels: Array, shape: Sequence[int]) -> Array:
 # --- IDX ---------------------------------------------------------------------------------------
 
 
-def idx_file(path: Path) -> Array:
-    """Reads an IDX file, gzipped or not."""
-    with path.open("rb") as file:
-        packed = file.read(2) == GZIP
-        file.seek(0)
-        return idx(cast(IO[bytes], gzip.open(file)) if packed else file)
-
-
 def idx(stream: IO[bytes]) -> Array:
     """Reads an IDX file (http://yann.lecun.com/exdb/mnist, "file formats")."""
     header = stream.read(4)
@@ -408,15 +395,19 @@ def labels_of_array(y: Array) -> Array:
     return y.astype(np.int64) if y.dtype.kind == "b" else y
 
 
-def as_examples(x: Array, shape: Sequence[int]) -> Array | None:
-    """Returns an array as examples (n, *shape): of one example or many, flat or not, with the
-    colours first or last; None if it has another shape."""
-    size, last = len(shape), x.shape[-3:]
-    whole = x.ndim in (size, size + 1) and x.shape[-size:] == tuple(shape)
-    flat = x.ndim in (1, 2) and x.shape[-1] == math.prod(shape)
-    grey = size == 2 and x.ndim in (3, 4) and last in ((1, *shape), (*shape, 1))
-    if whole or flat or grey:
-        return x.reshape(-1, *shape)
-    if size == 3 and x.ndim in (3, 4) and last == (shape[2], *shape[:2]):
-        return np.moveaxis(x.reshape(-1, *last), 1, 3)
-    return None
+def holds_examples(held: Sequence[int], shape: Sequence[int]) -> bool:
+    """Whether an array of the shape `held` is one example or many, flat or not, with the colours
+    first or last."""
+    size, held, shape = len(shape), tuple(held), tuple(shape)
+    whole = len(held) in (size, size + 1) and held[-size:] == shape
+    flat = len(held) in (1, 2) and held[-1] == math.prod(shape)
+    other = {2: ((1, *shape), (*shape, 1)), 3: ((*shape[2:], *shape[:2]),)}.get(size, ())
+    return whole or flat or (len(held) in (3, 4) and held[-3:] in other)
+
+
+def as_examples(x: Array, shape: Sequence[int]) -> Array:
+    """Returns an array that holds examples as (n, *shape)."""
+    colours_first = len(shape) == 3 and x.ndim > 2 and x.shape[-3:] != tuple(shape)
+    if colours_first:
+        return np.moveaxis(x.reshape(-1, *x.shape[-3:]), 1, 3)
+    return x.reshape(-1, *shape)

@@ -32,12 +32,15 @@ EXACT = 2.0**53  # from here on, double precision leaves out whole numbers
 KINDS = {"b": "bool", "i": "int", "u": "int", "f": "float"}  # of columns, by numpy's letters
 
 
+NO_LABELS = np.zeros(0, np.int64)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Part:
     """Examples as a file holds them."""
 
     x: Array  # features (N, …)
-    y: Array = field(default_factory=lambda: np.zeros(0, np.int64))  # labels (N,), or none at all
+    y: Array = field(default_factory=lambda: NO_LABELS)  # (N,)
     where: str  # the file
     what: str = "x"  # a value's name in errors
     pixels: bool = False  # whether features are brightness
@@ -178,7 +181,7 @@ def table_part(table: Table, schema: Schema) -> tuple[Part, Schema]:
         raise InputError("has no columns of features beside the labels; give some")
     named_pixels = schema.header and all(map(PIXELS.fullmatch, columns))
     if named_pixels:  # row by row, as pictures are
-        columns = tuple(sorted(columns, key=_numbers_in))
+        columns = tuple(sorted(columns, key=lambda n: list(map(int, re.findall(r"\d+", n)))))
     about = {
         "index": [table.index] if table.index else [],
         "unnamed": table.first.count(""),
@@ -192,11 +195,6 @@ def table_part(table: Table, schema: Schema) -> tuple[Part, Schema]:
     if shape and (pixels := as_pixels(part.x, shape)) is not None:
         return replace(part, x=pixels, pixels=True), schema
     return part, replace(schema, kinds=tuple(KINDS[frame[n].dtype.kind] for n in columns))
-
-
-def _numbers_in(name: str) -> list[int]:
-    """Returns the numbers in the name of a pixel's column: 7 in pixel7, 2 and 3 in 2x3."""
-    return [int(number) for number in re.findall(r"\d+", name)]
 
 
 def part_of(table: Table, frame: "pd.DataFrame", schema: Schema, *, gaps: bool = False) -> Part:
@@ -237,7 +235,8 @@ def _numbers(frame: "pd.DataFrame", columns: Sequence[str]) -> Array:
         cells = frame[text[0]]
         words = [str(v) for v in cells if not readers.is_number(str(v)) and v == v]
         word = quoted(words[0] if words else str(cells.iloc[0]))
-        listed, given = (", ".join(map(of, text[:5])) for of in (quoted, _toml))
+        listed = ", ".join(map(quoted, text[:5]))
+        given = ", ".join(n if n.isdecimal() else quoted(n).replace("'", '"') for n in text[:5])
         rest = " …" if len(text) > 5 else ""
         is_no = "are no numbers" if len(text) > 1 else "is no number"
         raise InputError(
@@ -252,10 +251,6 @@ def _numbers(frame: "pd.DataFrame", columns: Sequence[str]) -> Array:
         )
     numbers: Array = frame[list(columns)].to_numpy(dtype=np.float64, na_value=np.nan)
     return numbers
-
-
-def _toml(name: str) -> str:
-    return name if name.isdecimal() else quoted(name).replace("'", '"')
 
 
 def _counts(column: Any) -> bool:
