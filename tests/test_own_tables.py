@@ -647,6 +647,14 @@ def test_a_table_of_too_few_rows_says_so(tmp_path: Path, forked_hpo: Callable, r
     assert all(line.startswith("hpo: dataset 'a.csv': ") for line in answer.err.splitlines())
 
 
+def test_a_gap_in_the_first_row_is_no_column_without_a_name(tmp_path: Path):
+    """Of a file without a header, in a column that is ignored."""
+    frame = plants().assign(more=np.where(np.arange(60) == 0, np.nan, 1.0))[["more", *plants()]]
+    path = csv(frame, tmp_path / "a.csv", header=False)
+    loaded = data.load(Source(str(path), label=-1, ignore=(0,)), Path())
+    assert (columns(loaded), loaded.about["unnamed"], loaded.about["ignored"]) == (3, 0, ["0"])
+
+
 def test_true_and_false_are_no_other_numbers(tmp_path: Path):
     frame = plants().assign(tall=np.arange(60) % 2 == 0)
     path, other = csv(frame, tmp_path / "a.csv"), tmp_path / "b.csv"

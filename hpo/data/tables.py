@@ -5,6 +5,7 @@ file that goes with it; `part_of` reads both.
 """
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -111,9 +112,9 @@ def _guessed_label(names: list[str], numbers: Sequence[bool], remedy: str, there
 
 
 def check_names(names: Sequence[str]) -> None:
-    twice = next((name for name in names if name and list(names).count(name) > 1), None)
-    if twice is not None:
-        raise InputError(f"has two columns named {quoted(twice)}; give each another name")
+    twice = [name for name, count in Counter(names).items() if name and count > 1]
+    if twice:
+        raise InputError(f"has two columns named {quoted(twice[0])}; give each another name")
 
 
 def _name_of(wanted: str | int, names: Sequence[str]) -> str:
@@ -184,7 +185,7 @@ def table_part(table: Table, schema: Schema) -> tuple[Part, Schema]:
         columns = tuple(sorted(columns, key=lambda n: list(map(int, re.findall(r"\d+", n)))))
     about = {
         "index": [table.index] if table.index else [],
-        "unnamed": table.first.count(""),
+        "unnamed": table.names(header=schema.header).count(""),
         "ignored": list(schema.left_out),
         "counted": counted,
     }
