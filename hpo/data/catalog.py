@@ -22,11 +22,9 @@ from hpo.data.schema import DIGITS, Schema
 from hpo.errors import InputError
 
 NAMES = (
-    "train-images-idx3-ubyte",
-    "train-labels-idx1-ubyte",
-    "t10k-images-idx3-ubyte",
-    "t10k-labels-idx1-ubyte",
-)
+    "train-images-idx3-ubyte", "train-labels-idx1-ubyte",
+    "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -206,10 +204,8 @@ KMNIST = IdxDataset(
 QMNIST = IdxDataset(
     torchvision="QMNIST",
     files=(
-        "qmnist-train-images-idx3-ubyte",
-        "qmnist-train-labels-idx2-int",
-        "qmnist-test-images-idx3-ubyte",
-        "qmnist-test-labels-idx2-int",
+        "qmnist-train-images-idx3-ubyte", "qmnist-train-labels-idx2-int",
+        "qmnist-test-images-idx3-ubyte", "qmnist-test-labels-idx2-int",
     ),
     gz_md5s=(
         "ed72d4157d28c017586c42bc6afe6370", "0058f8dd561b90ffdd0f734c6a30e5e4",

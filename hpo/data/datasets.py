@@ -82,11 +82,7 @@ def loader(name: str) -> Loader:
 
 def load(source: Source | str, folder: Path) -> Dataset:
     """Reads a dataset: the user's files, or a known one from `folder`, downloaded first if it is
-    not there.
-
-    Raises InputError, one line per file, for files that are wrong, and Unavailable if the dataset
-    is not on disk and cannot be downloaded.
-    """
+    not there. Raises InputError, one line per file, and Unavailable if it cannot be downloaded."""
     source = Source(source) if isinstance(source, str) else source
     if source.known:
         return loader(source.name).load(source.name, folder)

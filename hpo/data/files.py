@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from hpo.data import readers
 from hpo.data.datasets import Dataset, make_dataset
-from hpo.data.inputs import REMEDY, read_like
-from hpo.data.readers import PICTURES, named_errors, naming
+from hpo.data.inputs import read_like
+from hpo.data.readers import PICTURES, REMEDY, named_errors, naming
 from hpo.data.schema import Array, Schema, brief_names, white_of
 from hpo.data.tables import Part, suspects, table_part, table_schema
 from hpo.errors import InputError
@@ -27,12 +27,8 @@ GIVE = f"give {FORMS}"
 
 
 def load(source: Source) -> Dataset:
-    """Reads a dataset from the user's files. Raises InputError, one line per fault.
-
-    Labels are whole numbers or text. Without a test part, a fifth of each class is held out by a
-    fixed seed, before anything else. Pixels are scaled to 0 … 1 and normalized as a whole, columns
-    of a table one by one, pictures of other numbers as a whole.
-    """
+    """Reads a dataset from the user's files, with labels of whole numbers or text. Raises
+    InputError."""
     path = Path(source.name)
     parts, schema = _read(path, source)
     train = parts[0]
@@ -210,14 +206,9 @@ def _array_part(path: Path, what: str, x: Array, y: Array, about: Mapping[str, A
         raise InputError(f"{what} is of {x.dtype.name}; give numbers")
     if x.dtype == np.uint8 and x.ndim == 4 and x.shape[3] == 4 and x.shape[1] not in (1, 3):
         raise InputError(f"{what} has 4 channels; lay transparent pixels on black, and give 3")
-    return Part(
-        x=readers.channels_last(x),
-        y=readers.labels_of_array(y),
-        where=str(path),
-        what=what,
-        pixels=x.dtype == np.uint8,
-        about=about,
-    )
+    pixels, labels = x.dtype == np.uint8, readers.labels_of_array(y)
+    x = readers.channels_last(x)
+    return Part(x=x, y=labels, where=str(path), what=what, pixels=pixels, about=about)
 
 
 # --- folders of images -------------------------------------------------------------------------

@@ -10,13 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpo.data import readers
-from hpo.data.readers import named_errors
+from hpo.data.readers import REMEDY, named_errors
 from hpo.data.schema import Array, Floats, Schema, brief_names
 from hpo.data.tables import NO_LABELS, Part, as_pixels, part_of, schema_like
 from hpo.errors import InputError
 
 NO_INPUTS = ("y", "y_train", "y_test", "class_names")  # arrays of a training file
-REMEDY = "give a PNG or other picture, an IDX file of images, an .npz of arrays or a table"
 
 
 @dataclass(frozen=True, kw_only=True)

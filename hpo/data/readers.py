@@ -34,6 +34,7 @@ logging.getLogger("PIL").addHandler(logging.NullHandler())  # its exceptions tel
 TABLES = (".csv", ".csv.gz", ".parquet")
 PICTURES = (".png", ".jpg", ".jpeg", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM")  # as Pillow calls them
+REMEDY = "give a PNG or other picture, an IDX file of images, an .npz of arrays or a table"
 GZIP, ZIP, IDX = b"\x1f\x8b", b"PK", b"\0\0"
 IDX_TYPES: dict[int, Any] = {8: np.dtype(np.uint8), 12: np.dtype(">i4")}
 MOST = 2**30  # numbers of an array; a damaged header announces any
@@ -207,10 +208,7 @@ def picture(file: Path | IO[bytes], ground: int = 0) -> Array:
         except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
             raise InputError("is a picture of too many pixels; scale it down") from error
         except UnidentifiedImageError as error:
-            raise InputError(
-                "is no file of images; give a PNG or other picture, an IDX file of images, or an "
-                ".npz of arrays"
-            ) from error
+            raise InputError(f"is no file of images; {REMEDY}") from error
 
 
 def _pixels(image: "Image", ground: int) -> Array:
