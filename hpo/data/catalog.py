@@ -1,6 +1,5 @@
 """The datasets that study.names.DATASETS names: their files, checksums and normalization."""
 
-import gzip
 import hashlib
 import importlib.resources
 import io
@@ -108,13 +107,15 @@ def _read(path: Path) -> bytes:
 
 
 def _unpacked(content: bytes, path: Path) -> bytes:
+    unpacking = zlib.decompressobj(wbits=zlib.MAX_WBITS + 16)  # which is gzip's form
     try:
-        with gzip.open(io.BytesIO(content)) as stream:
-            unpacked = stream.read(MOST + 1)
-    except (OSError, EOFError, zlib.error) as error:
+        unpacked = unpacking.decompress(content, MOST)
+    except zlib.error as error:
         raise _damage(path, error) from error
-    if len(unpacked) > MOST:
+    if unpacking.unconsumed_tail:
         raise _damage(path, "it unpacks to more than 1 GiB")
+    if not unpacking.eof or unpacking.unused_data:
+        raise _damage(path, "it does not end where it should")
     return unpacked
 
 
