@@ -15,7 +15,6 @@ from hpo.data import datasets as data
 from hpo.errors import InputError
 from hpo.runs.samplers import mark_diverged
 from hpo.storage import trial as record
-from hpo.storage.trial import WORST
 from hpo.study.config import HYPERPARAMETERS, Config, Seeds
 from hpo.study.file import SearchStudy, load
 from hpo.study.source import fault_in
@@ -39,8 +38,8 @@ class Objective:
 
     Every epoch's validation accuracy is reported, so the study's pruner can end a trial early. The
     trial keeps its learning curve, its seconds, its number of parameters and whether it diverged as
-    user attributes; a diverged trial ends at once with the worst value, 0, so that the sampler
-    learns from it. The test images are not touched. torch has one thread meanwhile, unless
+    user attributes; a diverged trial is PRUNED at once, and TPE takes it for worse than all others.
+    The test images are not touched. torch has one thread meanwhile, unless
     torch.set_num_threads or OMP_NUM_THREADS has set another number.
 
     dataset: a known one (`hpo data list`) from data_dir, HPO_DATA_DIR or a per-user cache folder,
@@ -75,7 +74,7 @@ class Objective:
 
     def __call__(self, trial: optuna.trial.BaseTrial) -> float:
         """Trains the network that the trial suggests. Raises optuna.TrialPruned if the pruner asks
-        for it, and InputError if the study does not maximize."""
+        for it or if the training diverges, and InputError if the study does not maximize."""
         if isinstance(trial, optuna.Trial):
             _require_maximize(trial.study)
         with _few_threads(), tensors.denormals_as_zero():
@@ -84,13 +83,15 @@ class Objective:
     def _trained(self, trial: optuna.trial.BaseTrial) -> float:
         config = Config(**suggest(trial, self.space))
         epochs: list[Epoch] = []
-        pruned = False
+        reason = ""
         for epoch in train(config, self.examples, [self.split], [self.seeds], self.device):
             epochs.append(epoch)
             if record.diverged(epoch, 0):
+                reason = "diverged in"
                 break
             trial.report(epoch.valid_accuracy[0], epoch.number)
-            if pruned := epoch.number < config.epochs and trial.should_prune():
+            if epoch.number < config.epochs and trial.should_prune():
+                reason = "pruned after"
                 break
         attributes = record.attributes(epochs, 0)
         attributes["parameters"] = epochs[-1].network.parameters
@@ -98,9 +99,9 @@ class Objective:
             trial.set_user_attr(key, value)
         if attributes["diverged"] and isinstance(trial, optuna.Trial):
             mark_diverged(trial, trial.study.sampler)
-        if pruned:
-            raise optuna.TrialPruned(f"pruned after epoch {len(epochs)}")
-        return WORST if attributes["diverged"] else epochs[-1].valid_accuracy[0]
+        if reason:
+            raise optuna.TrialPruned(f"{reason} epoch {len(epochs)}")
+        return epochs[-1].valid_accuracy[0]
 
 
 def _require_maximize(study: optuna.Study) -> None:

@@ -1,6 +1,6 @@
 """A new activation, optimizer, dataset and sampler is one entry each in the table of names.
 
-A user's script adds them and calls hpo: worker processes import the script, too.
+A user's script adds them and calls hpo: worker processes get what it has added.
 """
 
 import os

@@ -95,10 +95,11 @@ def test_a_pruned_trial_keeps_the_curve_that_it_has(objective):
     assert len(trial.user_attrs["curve"]["train_loss"]) == 1
 
 
-def test_a_diverged_trial_ends_at_once_with_the_worst_value():
+def test_a_diverged_trial_is_pruned_at_once():
     objective = hpo.Objective(dataset="mnist-5k", space={**SMALL, "lr": 1e6})
     trial = optuna.trial.FixedTrial({**PARAMS, "lr": 1e6})
-    assert objective(trial) == 0.0
+    with pytest.raises(optuna.TrialPruned, match="diverged in epoch"):
+        objective(trial)
     assert trial.user_attrs["diverged"]
     assert len(trial.user_attrs["curve"]["train_loss"]) < 3
     assert not any(

@@ -128,6 +128,32 @@ PRUNERS: dict[str, Named] = {
 }
 
 
+TABLES: tuple[dict[str, Any], ...] = (
+    ACTIVATIONS,
+    OPTIMIZERS,
+    SCHEDULES,
+    NORMS,
+    INITS,
+    DATASETS,
+    SAMPLERS,
+    PRUNERS,
+)
+_SHIPPED = [dict(table) for table in TABLES]
+
+
+def added() -> list[dict[str, Any]]:
+    """Returns of each table the entries that a program has added or replaced: its worker processes
+    do not run that program."""
+    pairs = zip(TABLES, _SHIPPED, strict=True)
+    return [{k: v for k, v in table.items() if v != shipped.get(k)} for table, shipped in pairs]
+
+
+def add(entries: list[dict[str, Any]]) -> None:
+    """Adds to each table what added() has returned in another process."""
+    for table, more in zip(TABLES, entries, strict=True):
+        table.update(more)
+
+
 def label(table: dict[str, Any], name: str) -> str:
     """The label of a name; the name itself where the table does not have it."""
     return str(table[name].label) if name in table else name

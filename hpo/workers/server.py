@@ -15,6 +15,7 @@ from typing import Any
 
 from hpo.errors import InputError
 from hpo.process import stop_signals
+from hpo.study import names
 
 _one_at_a_time = threading.Lock()
 
@@ -66,7 +67,9 @@ def start(function: str, *arguments: Any) -> tuple[BaseProcess, Connection]:
     preload()  # the server may have been killed
     context = multiprocessing.get_context("forkserver")
     ours, theirs = context.Pipe()
-    process = context.Process(target=_begin, args=(function, theirs, *arguments), daemon=True)
+    process = context.Process(
+        target=_begin, args=(function, theirs, names.added(), *arguments), daemon=True
+    )
     with _without_main():
         process.start()
     theirs.close()
@@ -97,7 +100,10 @@ def _without_main() -> Iterator[None]:
             spawn.get_preparation_data = prepare
 
 
-def _begin(function: str, channel: Connection, *arguments: Any) -> None:
+def _begin(
+    function: str, channel: Connection, added: list[dict[str, Any]], *arguments: Any
+) -> None:
+    names.add(added)
     signal.pthread_sigmask(signal.SIG_BLOCK, stop_signals())  # the server may be the user's
     threading.Thread(target=_end_with_parent, daemon=True).start()
     pkgutil.resolve_name(function)(channel, *arguments)
