@@ -205,7 +205,7 @@ def _train_and_report(run: "Run", file: study_file.StudyFile, name: str, options
         with suppress(InputError):  # a full disk can still be read
             _report(run, name, options, lost=True)
         raise
-    if end is End.COMPLETE and saved and not run.trained:
+    if end is End.COMPLETE and saved and not run.unfinished:
         say(f"nothing was left to do: study {name!r} is complete")
     complete = _report(run, name, options)
     if end is End.STOPPED:

@@ -46,8 +46,8 @@ class Run:
     """What a run trains on, where it stores the trials, and what watches it.
 
     workers: at most. epoch_limit: seconds without an epoch after which a worker is replaced.
-    provenance: see provenance.collect. started: by the monotonic clock. trained: the titles of the
-    plans that had something to train.
+    provenance: see provenance.collect. started: by the monotonic clock. unfinished: the titles of
+    the plans that had something to train when they began.
     """
 
     dataset: Dataset
@@ -59,7 +59,7 @@ class Run:
     watchers: Sequence[Watcher] = ()
     make_pool: MakePool = LocalPool
     started: float = field(default_factory=time.monotonic)
-    trained: list[str] = field(default_factory=list)
+    unfinished: list[str] = field(default_factory=list)
 
 
 def run_grid(
@@ -347,10 +347,12 @@ def train(
     timeout: float = math.inf,
 ) -> End:
     """Trains what the plan says, for `timeout` seconds at most. study: None if it is no trial."""
-    if not plan.jobs or timeout <= 0:
+    if not plan.jobs:
+        return End.COMPLETE
+    run.unfinished.append(title)
+    if timeout <= 0:
         return End.COMPLETE
     started, deadline = time.time(), time.monotonic() + timeout
-    run.trained.append(title)
     progress = plan.progress(title, run.started)
     size = min(run.workers, plan.jobs)
     with run.make_pool(size, run.dataset, run.device, run.epoch_limit) as pool:
