@@ -106,14 +106,16 @@ def report(
 ) -> None:
     """Write a study's report again, from the storage alone."""
     from hpo import session
-    from hpo.storage.open import open_storage
+    from hpo.storage.open import open_storage, written_back
     from hpo.storage.results import load_study
 
     stored_name = _stored_name(study, name)
     session.check_writable(out, stored_name)
     session.check_language(lang)
     stored = load_study(open_storage(storage, create=False), stored_name)
-    if not session.write_report(stored, out / stored_name, lang) or stored.no_result:
+    with written_back(storage, session.say):  # the log of a run that was killed
+        written = session.write_report(stored, out / stored_name, lang)
+    if not written or stored.no_result:
         raise typer.Exit(1)
 
 
@@ -126,7 +128,7 @@ def show(
 ) -> None:
     """Show a study in the terminal: progress, states, best trials, results."""
     from hpo import session
-    from hpo.storage.open import absolute, open_storage
+    from hpo.storage.open import absolute, log_note, open_storage
 
     stored_name = _stored_name(study, name)
     opened = open_storage(storage, create=False)
@@ -143,7 +145,8 @@ def show(
     from hpo.model.folder import winner_lines
 
     winner = winner_lines(defaults.OUT / stored_name / "best", stored)
-    session.print_parts([*progress.views(stored, here()), *terminal.terminal(stored), *winner])
+    shown = [*progress.views(stored, here()), *terminal.terminal(stored)]
+    session.print_parts([*shown, *winner, *log_note(storage)])
 
 
 @app.command()
@@ -194,14 +197,15 @@ def dashboard(
     port: Port = 8080,
 ) -> None:
     """Serve optuna-dashboard on the storage and its artifacts."""
-    from hpo.storage.open import artifacts_folder, open_storage, require_studies
+    from hpo.storage.open import artifacts_folder, open_storage, require_studies, written_back
 
     opened = open_storage(storage, create=False)
     require_studies(opened, storage)
     from hpo.watch.dashboard import LOOPBACK, listen
 
     folder = artifacts or artifacts_folder(storage)
-    with listen(opened, folder, host, port, partial(print, file=sys.stderr, flush=True)) as server:
+    say = partial(print, file=sys.stderr, flush=True)
+    with written_back(storage, say), listen(opened, folder, host, port, say) as server:
         if host not in LOOPBACK:
             print(f"WARNING: the dashboard has no login; whoever reaches {host} can delete studies")
         print(f"optuna-dashboard on {server.address} (Ctrl-C ends it)", flush=True)

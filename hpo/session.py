@@ -83,6 +83,7 @@ def run(options: Options, command: str | None = None) -> Ran:
         name = _successor(options, file, dataset, name)
     with ExitStack() as stack:
         absolute = storages.absolute(options.storage)
+        stack.enter_context(storages.written_back(absolute, say))  # after the holder's last write
         holder = stack.enter_context(only_run(absolute, name, say))
         run = _prepared(options, command, dataset, name, holder, stack)
         return Ran(name=name, complete=_train_and_report(run, file, name, options))

@@ -4,8 +4,8 @@ import os
 import sqlite3
 import time
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from hpo.text import error_text
 JOURNAL = "journal"
 LOCK_SECONDS = 30
 MAKING_ATTEMPTS = 4
+READERS_SECONDS = 3.0  # that the log waits for those who read an older state
 OPTUNA_TABLES = {"studies", "trials", "version_info"}
 
 
@@ -41,9 +42,8 @@ class NothingStored(InputError):  # noqa: N818
 
 def absolute(url: str) -> str:
     """Returns the URL with the absolute path of its file."""
-    parsed = make_url(url)
-    file = _file(parsed)
-    return f"{parsed.get_backend_name()}:///{file.absolute()}" if file else url
+    file = file_of(url)
+    return f"{make_url(url).get_backend_name()}:///{file}" if file else url
 
 
 def check_storage(url: str, *, create: bool = True) -> None:
@@ -137,6 +137,15 @@ def reason_of(error: BaseException) -> str:
     return remove_passwords(error_text(error))
 
 
+def file_of(url: str) -> Path | None:
+    """Returns the absolute path of an SQLite or journal file; None for other storages, and for
+    what is no URL."""
+    with suppress(ArgumentError):
+        file = _file(make_url(url))
+        return file and file.absolute()
+    return None
+
+
 def _file(url: sqlalchemy.URL) -> Path | None:
     """Returns the file of an SQLite or journal URL; None for other databases and for memory."""
     if url.get_backend_name() not in ("sqlite", JOURNAL) or url.database in (None, "", ":memory:"):
@@ -149,16 +158,16 @@ def _engine_arguments(url: sqlalchemy.URL, create: bool = True) -> dict[str, Any
         return {"pool_pre_ping": True}  # a server may have closed a connection meanwhile
     file = _file(url)
     if file and not create:
-        return {"creator": partial(_connect_existing, file.absolute())}
+        return {"creator": partial(_connect_existing, file.absolute(), LOCK_SECONDS)}
     return {"connect_args": {"timeout": LOCK_SECONDS}}
 
 
-def _connect_existing(file: Path) -> sqlite3.Connection:
+def _connect_existing(file: Path, wait: float) -> sqlite3.Connection:
     """Opens an existing file only, because SQLite would create it. A file that cannot be written is
-    opened as immutable, without the files of a write-ahead log."""
+    opened as immutable, without the files of a write-ahead log. wait: seconds for a lock."""
     mode = "mode=rw" if _writable(file) else "mode=ro&immutable=1"
     return sqlite3.connect(
-        f"{file.as_uri()}?{mode}", uri=True, timeout=LOCK_SECONDS, check_same_thread=False
+        f"{file.as_uri()}?{mode}", uri=True, timeout=wait, check_same_thread=False
     )
 
 
@@ -194,6 +203,40 @@ def _set_up_sqlite(connection: Any, _record: Any) -> None:
     cursor.execute("PRAGMA synchronous = normal")
     cursor.execute("PRAGMA busy_timeout = 1000")
     cursor.close()
+
+
+# --- SQLite's log ------------------------------------------------------------------------------
+
+
+@contextmanager
+def written_back(url: str, say: Callable[[str], None]) -> Iterator[None]:
+    """Writes SQLite's log into the database file at the end of the block, so that this file alone
+    holds all studies. say: told if somebody who still reads the file prevents it."""
+    try:
+        yield
+    finally:
+        file = file_of(url)
+        if log_note(url) and file and _writable(file) and not _write_back(file):
+            say(f"{_named(url)}: is still read by another program; {log_note(url)[0]}")
+
+
+def _write_back(file: Path) -> bool:
+    """Whether all of the log is in the file now."""
+    with suppress(sqlite3.Error), closing(_connect_existing(file, READERS_SECONDS)) as connection:
+        _, pages, written = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        return bool(pages == written)
+    return False
+
+
+def log_note(url: str) -> list[str]:
+    """Returns a line if some of the studies' newest data lie in SQLite's log, as during a run."""
+    file = file_of(url)
+    log = file and file.with_name(f"{file.name}-wal")
+    if not (file and log and file.exists() and log.exists() and log.stat().st_size):
+        return []
+    return [
+        f"the newest trials lie in {log.name}: copy {file.name} together with it, or after a run"
+    ]
 
 
 def artifacts_folder(url: str) -> Path:

@@ -89,7 +89,8 @@ def views(study: Stored, here: bool) -> Iterator[RenderableType]:
     if left:
         yield (
             f"{count(left, 'trial')} {'is' if left == 1 else 'are'} marked as running, but nothing "
-            "runs the study: its run was killed. `hpo run` goes on with it."
+            "runs the study: its run was killed, or its SQLite file was copied without the -wal "
+            "file. `hpo run` goes on with it."
         )
 
 
