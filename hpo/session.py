@@ -237,13 +237,15 @@ def _report(run: "Run", name: str, options: Options, *, lost: bool = False) -> b
     """Writes the report and, unless the storage is lost, the note; whether the report is written
     and there is a sound trial."""
     from hpo.storage.results import load_study
-    from hpo.storage.retry import StorageLost
+    from hpo.storage.retry import StorageGone, StorageLost
 
     stored = load_study(run.storage, name)
     written = write_report(stored, options.out / name, options.lang)
     try:
         for watcher in () if lost else run.watchers:
             watcher.on_report(stored, written)
+    except StorageGone:
+        raise
     except StorageLost as error:  # the study and its report are complete
         say(f"the study's note is not written: {error}")
     return written is not None and not stored.no_result

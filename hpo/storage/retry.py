@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import optuna
@@ -13,7 +14,7 @@ from optuna.trial import TrialState
 from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
 
 from hpo.errors import InputError
-from hpo.storage.open import reason_of
+from hpo.storage.open import file_of, reason_of
 
 RETRY_SECONDS = 300.0
 PAUSE_SECONDS = 0.2
@@ -24,6 +25,11 @@ T = TypeVar("T")
 
 class StorageLost(InputError):  # noqa: N818
     """The storage did not come back, or the study was deleted; nothing more can be stored."""
+
+
+class StorageGone(StorageLost):
+    """The storage's file was deleted, moved or replaced. SQLite would go on writing into the file
+    that no path leads to."""
 
 
 def _never() -> bool:
@@ -37,13 +43,22 @@ class RetryingStorage:
     process may create trials. Other errors are the storage's own, as Optuna's contract has them.
 
     where: the storage's name in messages. say: told when a wait is long and when it is over.
+    file: the storage's; if another one or none has its path, each call raises StorageGone.
     stopping: whether the run is asked to stop; then a wait ends with KeyboardInterrupt.
     """
 
-    def __init__(self, backend: BaseStorage, where: str, say: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        backend: BaseStorage,
+        where: str,
+        say: Callable[[str], None],
+        file: Path | None = None,
+    ) -> None:
         self.backend = backend
         self.where = where
         self.say = say
+        self.file = file
+        self.identity = file and _identity(file)
         self.stopping = _never
         self.seconds = RETRY_SECONDS
         self._created: set[int] = set()  # ids of trials
@@ -62,6 +77,7 @@ class RetryingStorage:
         started, told, again = time.monotonic(), False, False
         while True:
             try:
+                self._require_file()
                 answer = call(again)
             except FAULTS as error:
                 waited = time.monotonic() - started
@@ -76,6 +92,13 @@ class RetryingStorage:
             if told:
                 self.say(f"{self.where}: is back after {time.monotonic() - started:.0f} s")
             return answer
+
+    def _require_file(self) -> None:
+        if self.file and _identity(self.file) != self.identity:
+            raise StorageGone(
+                f"{self.where}: its file was deleted, moved or replaced during the run; put it "
+                f"back with the files {self.file.name}-*, and the same command goes on from there"
+            )
 
     def _give_up(self, error: Exception, waited: float) -> BaseException:
         self.seconds = 0.0  # the calls that clean up do not wait again
@@ -115,7 +138,17 @@ class RetryingStorage:
 
 def retrying(backend: BaseStorage, url: str, say: Callable[[str], None]) -> BaseStorage:
     """Returns a RetryingStorage; of a database it reads an ended trial once."""
-    return cast(BaseStorage, RetryingStorage(get_storage(backend), f"storage {url}", say))
+    opened = get_storage(backend)
+    return cast(BaseStorage, RetryingStorage(opened, f"storage {url}", say, file_of(url)))
+
+
+def _identity(file: Path) -> tuple[int, int] | None:
+    """Returns what tells a file from another one of its path; None if there is no file."""
+    try:
+        status = file.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return status.st_dev, status.st_ino
 
 
 @contextmanager
