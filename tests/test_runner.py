@@ -9,6 +9,8 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
+from datetime import datetime
+from itertools import count
 from pathlib import Path
 
 import optuna
@@ -19,6 +21,7 @@ from tiny import tiny_dataset
 
 from hpo.errors import InputError
 from hpo.runs import loop, plan, provenance, runner
+from hpo.runs.plan import Watcher
 from hpo.storage import results
 from hpo.storage import trial as record
 from hpo.storage.open import open_storage
@@ -74,6 +77,7 @@ def run(file: study_file.GridStudy, folder: Path, **changes) -> results.StoredGr
         device="cpu",
         provenance=provenance.collect("hpo test"),
         make_pool=changes.pop("make_pool", InProcessPool),
+        watchers=changes.pop("watchers", ()),
     )
     settings = {"name": "quick", **changes}
     settings["seeds"] = range(settings.get("seeds", file.seeds))
@@ -158,6 +162,41 @@ def test_a_finished_grid_runs_nothing(quick, tmp_path):
     second = run(quick, tmp_path)
     assert len(second.trials) == len(first.trials)
     assert len(second.sessions) == len(first.sessions) == 1
+
+
+@pytest.mark.parametrize("hours", [-1, 1])
+def test_a_clock_that_is_set_does_not_change_how_long_a_run_took(
+    quick, tmp_path, monkeypatch, hours
+):
+    calls, real = count(), time.time
+    monkeypatch.setattr(time, "time", lambda: real() + 3600 * hours * next(calls))
+    [session] = run(quick, tmp_path, seeds=1).sessions
+    assert 0 < session["seconds"] < 60
+
+
+def test_the_seconds_of_a_killed_run_are_counted(quick, tmp_path, monkeypatch):
+    monkeypatch.setattr(runner, "COUNT_SECONDS", 0.0)
+    seen = []
+
+    class Killed(Watcher):
+        def on_start(self, study, progress):
+            self.study = study
+
+        def on_tick(self):
+            seen.append(self.study.user_attrs["sessions"])
+
+    run(quick, tmp_path, seeds=2, watchers=[Killed()])
+    assert 0 < results.seconds_of(seen[1]) < results.seconds_of(seen[-1]) < 60
+    assert results.seconds_of([{"seconds": -3592.0}, {"seconds": 5.0}, {}]) == 5.0
+
+
+def test_times_of_trials_have_their_offset_from_utc(quick, tmp_path):
+    study = run(quick, tmp_path, seeds=1)
+    for column, attribute in (("started", "datetime_start"), ("ended", "datetime_complete")):
+        for text, trial in zip(study.trials[column], study.frozen, strict=True):
+            stored = datetime.fromisoformat(text)
+            assert stored.utcoffset() is not None
+            assert stored.timestamp() == getattr(trial, attribute).timestamp()
 
 
 def test_a_diverged_run_is_complete_and_marked(quick, tmp_path):

@@ -31,7 +31,7 @@ from hpo.report.search_tables import (
     unfinished,
     winner_sentence,
 )
-from hpo.storage.results import StoredSearch
+from hpo.storage.results import StoredSearch, seconds_of
 from hpo.study.file import OBJECTIVES
 from hpo.study.finalists import trial_number
 from hpo.study.names import PRUNERS, SAMPLERS, label
@@ -423,7 +423,7 @@ def _also(study: StoredSearch) -> list[str]:
 def _run(study: StoredSearch) -> Section:
     blocks: list[Block] = [run_table(study)]
     if study.tested is not None:
-        seconds = sum(session.get("seconds", 0) for session in study.tested.sessions)
+        seconds = seconds_of(study.tested.sessions)
         blocks.append(t("The finalists took {time} more.", time=seconds_text(seconds)))
     if study.sessions:
         blocks += [t("To go on from here, or to run it elsewhere:")]

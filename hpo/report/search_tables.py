@@ -13,7 +13,7 @@ from hpo.analysis.statistics import Estimate, estimate
 from hpo.language import marked, nt, t
 from hpo.report.blocks.grid_tables import setting
 from hpo.report.blocks.page import Header, Table
-from hpo.storage.results import StoredGrid, StoredSearch
+from hpo.storage.results import StoredGrid, StoredSearch, seconds_of
 from hpo.storage.trial import KILLED
 from hpo.study.config import BOUNDS, Config
 from hpo.study.file import OBJECTIVES, Cell
@@ -124,8 +124,10 @@ def over_limit(trials: pd.DataFrame) -> pd.Series:
 def _seconds(trials: pd.DataFrame) -> pd.Series:
     """Returns the training time. Without one: from start to end, unless the run was killed, because
     such an end is when the next run found the trial."""
-    ended, started = (pd.to_datetime(trials[key], format="ISO8601") for key in ("ended", "started"))
-    by_clock = (ended - started).dt.total_seconds()
+    ended, started = (
+        pd.to_datetime(trials[key], format="ISO8601", utc=True) for key in ("ended", "started")
+    )
+    by_clock = (ended - started).dt.total_seconds().clip(lower=0.0)  # it may be set back
     by_clock = by_clock.where(trials["fail_reason"] != KILLED)
     return trials["train_seconds"].astype(float).fillna(by_clock).fillna(0.0)
 
@@ -290,7 +292,7 @@ def _spans(sessions: Sequence[dict[str, Any]]) -> list[tuple[float, float]]:
     starts = [session["started"] for session in sessions]
     until_next = np.diff([*starts, math.inf])
     return [
-        (start, min(session.get("seconds", math.inf), longest))
+        (start, min(session.get("seconds", session.get("counted", math.inf)), longest))
         for start, session, longest in zip(starts, sessions, until_next, strict=True)
     ]
 
@@ -427,8 +429,7 @@ def unfinished(study: StoredSearch) -> str:
             n=rule.trials,
             without=100 * rule.without,
         )
-    spent = sum(session.get("seconds", 0.0) for session in study.sessions)
-    if study.timeout is not None and spent >= study.timeout:
+    if study.timeout is not None and seconds_of(study.sessions) >= study.timeout:
         return t(
             "Its time limit of {time} ended the search, after {done} of {planned} trials.",
             time=limit_text(study.timeout),

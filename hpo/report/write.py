@@ -17,7 +17,7 @@ from hpo.report.blocks import page
 from hpo.report.conclusions import verdicts
 from hpo.report.draw import draw
 from hpo.report.search_tables import finalists_frame
-from hpo.storage.results import StoredGrid, StoredSearch, StoredStudy
+from hpo.storage.results import StoredGrid, StoredSearch, StoredStudy, seconds_of
 
 Stored = StoredGrid | StoredSearch
 PAGES = ("index.html", "report.md")
@@ -117,7 +117,7 @@ def _provenance(study: Stored) -> dict[str, Any]:
         **({"model_code": dict(study.code)} if study.code else {}),
         "split_seeds": sorted(seeds),
         "started": _clock(study.sessions[0]["started"]) if study.sessions else None,
-        "seconds": sum(session.get("seconds", 0) for session in study.sessions),
+        "seconds": seconds_of(study.sessions),
         "sessions": _stamped(study),
         **({"finalists_sessions": _stamped(tested)} if tested else {}),
     }
@@ -125,7 +125,8 @@ def _provenance(study: Stored) -> dict[str, Any]:
 
 def _stamped(study: StoredStudy) -> list[dict[str, Any]]:
     """Returns the sessions with readable times, without the host's name."""
-    kept = [{k: v for k, v in s.items() if k not in ("host", "until")} for s in study.sessions]
+    hidden = ("host", "until", "run")
+    kept = [{k: v for k, v in s.items() if k not in hidden} for s in study.sessions]
     return [{**s, "started": _clock(s["started"])} for s in kept]
 
 

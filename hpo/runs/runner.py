@@ -5,7 +5,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -40,14 +40,17 @@ from hpo.study.file import GridStudy, SearchStudy, StudyFile
 from hpo.study.metrics import unpacked_shares
 from hpo.workers.pool import LocalPool, MakePool, Pool
 
+COUNT_SECONDS = 10.0  # between two counts of a run's seconds: what a kill can cost
+
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
     """What a run trains on, where it stores the trials, and what watches it.
 
     workers: at most. epoch_limit: seconds without an epoch after which a worker is replaced.
-    provenance: see provenance.collect. started: by the monotonic clock. unfinished: the titles of
-    the plans that had something to train when they began.
+    provenance: see provenance.collect. started: by the monotonic clock, as all that counts seconds:
+    nobody can set it, and it stands still while the machine sleeps. token: of this very run.
+    unfinished: the titles of the plans that had something to train when they began.
     """
 
     dataset: Dataset
@@ -60,6 +63,7 @@ class Run:
     make_pool: MakePool = LocalPool
     started: float = field(default_factory=time.monotonic)
     unfinished: list[str] = field(default_factory=list)
+    token: str = field(default_factory=lambda: uuid.uuid4().hex)
 
 
 def run_grid(
@@ -169,7 +173,8 @@ def run_search(
     study.set_user_attr("timeout", study_file.timeout)
     study.set_user_attr("sampler_seed", study_file.sampler_seed)
     if study_file.timeout is not None:
-        timeout = min(timeout, study_file.timeout - results.seconds_of(study))
+        spent = results.seconds_of(study.user_attrs.get("sessions", []))
+        timeout = min(timeout, study_file.timeout - spent)
     trained = _trained_finalists(study, run.storage)
     plan = SearchPlan(study, run.storage, study_file, run.dataset, trained, known)
     study.set_user_attr("n_trials", max(study_file.n_trials, plan.finished))
@@ -352,11 +357,12 @@ def train(
     run.unfinished.append(title)
     if timeout <= 0:
         return End.COMPLETE
-    started, deadline = time.time(), time.monotonic() + timeout
+    started = time.monotonic()
     progress = plan.progress(title, run.started)
     size = min(run.workers, plan.jobs)
     with run.make_pool(size, run.dataset, run.device, run.epoch_limit) as pool:
         progress.workers = [""] * pool.size
+        watchers = [_Session(run, pool, started), *run.watchers]
         loop = Loop(
             plan=plan,
             storage=run.storage,
@@ -364,45 +370,63 @@ def train(
             progress=progress,
             study=study,
             cores=run.workers,
-            watchers=run.watchers,
-            deadline=deadline,
+            watchers=watchers,
+            deadline=started + timeout,
         )
         with (
             during_run(run.storage, study, loop.notice, lambda: loop.stopping),
-            _session(run, study, pool, started) if study else nullcontext(),
-            _watched(run, progress),
+            _watched(watchers, progress),
         ):
             return loop.run()
 
 
-@contextmanager
-def _session(run: Run, study: optuna.Study, pool: Pool, started: float) -> Iterator[None]:
-    """Stores in the study where and since when it is trained, and at the end for how long. Plans of
-    one run make one session."""
-    session = {**run.provenance, "started": started, "workers": pool.size, "device": pool.device}
-    before = study.user_attrs.get("sessions", [])
-    began = time.time() - (time.monotonic() - run.started)
-    if before and before[-1]["started"] >= began:
-        session = {**before[-1], "workers": max(pool.size, before[-1]["workers"])}
-        session.pop("seconds", None)  # it goes on
-        before = before[:-1]
-    sessions = [*before, session]
-    study.set_user_attr("sessions", sessions)
-    try:
-        yield
-    finally:
-        session["seconds"] = time.time() - session["started"]
-        session |= {"machines": pool.machines} if pool.machines else {}
+class _Session(Watcher):
+    """Stores in the study where and since when a run trains it, and for how long: `counted` while
+    the run lasts, which a killed run leaves, `seconds` at the end. Plans of one run make one
+    session. started: of the plan, by the monotonic clock."""
+
+    def __init__(self, run: Run, pool: Pool, started: float) -> None:
+        self.run, self.pool, self.started = run, pool, started
+        self.study: optuna.Study | None = None
+
+    def on_start(self, study: optuna.Study | None, progress: Progress) -> None:
+        if study is None:
+            return
+        facts = {"run": self.run.token, "started": time.time(), "device": self.pool.device}
+        self.session = {**self.run.provenance, **facts, "workers": self.pool.size}
+        self.before = study.user_attrs.get("sessions", [])
+        if self.before and self.before[-1].get("run") == self.run.token:
+            last = self.before.pop()
+            self.session = {**last, "workers": max(self.pool.size, last["workers"])}
+        self.started -= self.session.pop("seconds", 0.0)
+        self.study = study
+        self._store("counted")
+
+    def on_tick(self) -> None:
+        if self.study and time.monotonic() > self.stored + COUNT_SECONDS:
+            self._store("counted")
+
+    def on_finish(self) -> None:
+        if self.study is None:
+            return
+        del self.session["counted"]
+        self.session |= {"machines": self.pool.machines} if self.pool.machines else {}
         with suppress(StorageLost):  # the loop has raised StorageLost already
-            study.set_user_attr("sessions", sessions)
+            self._store("seconds")
+
+    def _store(self, key: str) -> None:
+        assert self.study
+        self.stored = time.monotonic()
+        self.session[key] = self.stored - self.started
+        self.study.set_user_attr("sessions", [*self.before, self.session])
 
 
 @contextmanager
-def _watched(run: Run, progress: Progress) -> Iterator[None]:
+def _watched(watchers: Sequence[Watcher], progress: Progress) -> Iterator[None]:
     """Tells the watchers that a plan has ended."""
     try:
         yield
     finally:
         progress.workers, progress.seconds = [], time.monotonic() - progress.started
-        for watcher in run.watchers:
+        for watcher in watchers:
             watcher.on_finish()

@@ -373,5 +373,9 @@ def like_trials(
 
 
 def _seconds(trial: FrozenTrial) -> float:
+    """Returns the training time; without one the time by the wall clock, which may be set back."""
+    known = trial.user_attrs
+    if "train_seconds" in known:
+        return float(known["train_seconds"] * known.get("seeds", 1))
     assert trial.duration is not None
-    return trial.duration.total_seconds()
+    return max(trial.duration.total_seconds(), 0.0)

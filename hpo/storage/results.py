@@ -4,7 +4,7 @@ import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -263,7 +263,8 @@ class StoredSearch(StoredStudy):
     def ended(self) -> pd.DataFrame:
         """Returns the COMPLETE and PRUNED trials in the order in which they ended."""
         counted = self.trials["state"].isin(["COMPLETE", "PRUNED"])
-        return self.trials[counted].sort_values("ended")
+        by_time = partial(pd.to_datetime, format="ISO8601", utc=True)  # the offset may change
+        return self.trials[counted].sort_values("ended", key=by_time)
 
     @property
     def second(self) -> str | None:
@@ -353,9 +354,10 @@ def _search(
     )
 
 
-def seconds_of(study: optuna.Study) -> float:
-    """Returns the seconds of all runs so far; killed runs stored none."""
-    return float(sum(s.get("seconds", 0.0) for s in study.user_attrs.get("sessions", [])))
+def seconds_of(sessions: Sequence[Mapping[str, Any]]) -> float:
+    """Returns the seconds of these runs of a study. A run that goes on or was killed has those up
+    to its last count. Earlier versions counted none for it, and by a clock that can be set back."""
+    return float(sum(max(s.get("seconds", s.get("counted", 0.0)), 0.0) for s in sessions))
 
 
 def _winner(tested: StoredGrid, file: SearchStudy) -> Cell | None:
@@ -443,7 +445,8 @@ def _trials_frame(
 
 
 def _iso(time: datetime | None) -> str | None:
-    return time.isoformat() if time else None
+    """Returns the time with the zone's offset; Optuna gives local time without it."""
+    return time.astimezone().isoformat() if time else None
 
 
 def _curves_frame(trials: Sequence[FrozenTrial]) -> pd.DataFrame:

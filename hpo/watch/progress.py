@@ -15,7 +15,7 @@ from rich.live import Live
 from hpo.runs.plan import Watcher
 from hpo.runs.progress import Progress
 from hpo.storage.lock import Holder
-from hpo.storage.results import StoredGrid, StoredSearch, load_study
+from hpo.storage.results import StoredGrid, StoredSearch, load_study, seconds_of
 from hpo.storage.trial import AGAIN, run_name, trial_name
 from hpo.text import count
 from hpo.watch.display import render
@@ -129,9 +129,10 @@ def _name(study: Stored, trial: Mapping[str, Any]) -> str:
 
 
 def _seconds(study: Stored, session: Mapping[str, Any]) -> float:
-    """Returns the seconds of a session; of a killed one, those until the last trial's end."""
-    if "seconds" in session:
-        return float(session["seconds"])
+    """Returns the seconds of a session; of a killed one of an earlier version, which counted none,
+    those until the last trial's end."""
+    if {"seconds", "counted"} & set(session):
+        return seconds_of([session])
     ends = [t.datetime_complete.timestamp() for t in study.frozen if t.datetime_complete]
     return max(max(ends, default=0.0) - float(session["started"]), 0.0)
 

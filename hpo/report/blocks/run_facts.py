@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from hpo.data import card
 from hpo.language import t
 from hpo.report.blocks.page import Table
-from hpo.storage.results import StoredGrid, StoredSearch, StoredStudy
+from hpo.storage.results import StoredGrid, StoredSearch, StoredStudy, seconds_of
 from hpo.text import seconds_text
 
 
@@ -81,12 +81,11 @@ def _cluster_facts(study: StoredStudy) -> list[list[str]]:
 
 def trained_in(study: StoredStudy) -> str:
     """Returns the time by the clock and the training time, as text."""
-    seconds = sum(session.get("seconds", 0) for session in study.sessions)
     core_seconds = study.trials["train_seconds"].sum()
     runs = len(study.sessions)
-    parts = [t("{time} by the clock", time=seconds_text(seconds))]
+    parts = [t("{time} by the clock", time=seconds_text(seconds_of(study.sessions)))]
     parts += [t("over {n} runs", n=runs)] if runs > 1 else []
-    cut = sum("seconds" not in session for session in study.sessions)
+    cut = sum(not {"seconds", "counted"} & set(session) for session in study.sessions)
     parts += [t("({n} of them killed, its time unknown)", n=cut)] if cut else []
     return t(
         "{clock}, {time} of training time", clock=" ".join(parts), time=seconds_text(core_seconds)
