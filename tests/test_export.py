@@ -1,12 +1,17 @@
 """Out to others: tables, trackers, the winner as ONNX and torch.export; init; hpo from Python."""
 
+import copy
+import dataclasses
 import json
 import re
 import shutil
+import socket
 import sqlite3
+import time
 import tomllib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -14,14 +19,19 @@ import pandas as pd
 import pytest
 import torch
 from conftest import Ended
+from optuna.trial import TrialState
+from scenes import fill
 
 import hpo as api
 from hpo import session
 from hpo.cli import EXPORTS
 from hpo.data import datasets as data
 from hpo.errors import InputError
+from hpo.export import trackers
 from hpo.model import weights
 from hpo.options import Options
+from hpo.storage.open import open_storage
+from hpo.storage.results import StoredSearch, load_study
 from hpo.study import file as study_file
 
 NOTEBOOK = Path(__file__).parents[1] / "studies/examples/digits.ipynb"
@@ -96,15 +106,144 @@ def test_mlflow_gets_every_trial_once(hpo: Callable, ended: Path):
 
 
 def test_a_package_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch, ended: Path):
-    from hpo.export import trackers
-    from hpo.storage.open import open_storage
-    from hpo.storage.results import load_study
-
     stored = load_study(open_storage(f"sqlite:///{ended}/hpo.db", create=False), "tiny")
     for module, write in (("mlflow", trackers.to_mlflow), ("torch.utils.tensorboard", None)):
         monkeypatch.setitem(__import__("sys").modules, module, None)
         with pytest.raises(InputError, match=r"pip install 'hpo-studies\["):
             (write or trackers.to_tensorboard)(stored, ended / "x")
+
+
+@pytest.fixture
+def stored(ended_search: Ended) -> StoredSearch:
+    url = f"sqlite:///{ended_search.folder}/hpo.db"
+    found = load_study(open_storage(url, create=False), "tiny")
+    assert isinstance(found, StoredSearch)
+    return found
+
+
+@pytest.fixture
+def fresh(stored: StoredSearch) -> StoredSearch:
+    """Another study of the same name, as after --fresh: fewer trials, one pruned, one failed."""
+    trials = copy.deepcopy(list(stored.frozen[:3]))
+    trials[1].state, trials[2].state = TrialState.PRUNED, TrialState.FAIL
+    del trials[2].user_attrs["curve"]
+    return dataclasses.replace(stored, token="another", frozen=trials)
+
+
+def test_tensorboard_does_not_keep_the_runs_of_a_deleted_study(
+    stored: StoredSearch, fresh: StoredSearch, tmp_path: Path
+):
+    trackers.to_tensorboard(stored, tmp_path)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/notes.txt").touch()
+    before = {path.name for path in tmp_path.rglob("events*")}
+    trackers.to_tensorboard(fresh, tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"trial-0", "trial-1", "mine"}
+    assert not before & {path.name for path in tmp_path.rglob("events*")}
+
+
+@pytest.mark.filterwarnings("ignore")  # MLflow's own
+@pytest.mark.parametrize("server", [False, True])
+def test_mlflow_does_not_keep_the_runs_of_a_deleted_study(
+    stored: StoredSearch,
+    fresh: StoredSearch,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    server: bool,
+):
+    import mlflow
+
+    trackers.to_mlflow(stored, tmp_path)
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    client = mlflow.MlflowClient(tracking_uri=uri)
+    key = client.get_experiment_by_name("tiny").experiment_id
+    theirs = client.create_run(key, run_name="somebody's").info.run_id
+    if server:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+        with pytest.raises(InputError, match="has runs of another study of this name"):
+            trackers.to_mlflow(fresh, tmp_path)
+        assert len(client.search_runs([key])) == len(stored.frozen) + 1
+        return
+    for _ in range(2):
+        trackers.to_mlflow(fresh, tmp_path)
+    runs = {run.info.run_name: run for run in client.search_runs([key])}
+    assert runs.pop("somebody's").info.run_id == theirs
+    states = {name: run.info.status for name, run in runs.items()}
+    assert states == {"trial-0": "FINISHED", "trial-1": "KILLED", "trial-2": "FAILED"}
+    for trial in fresh.frozen:
+        run = runs[f"trial-{trial.number}"]
+        assert run.info.start_time == int(1000 * trial.datetime_start.timestamp())
+        assert run.info.end_time == int(1000 * trial.datetime_complete.timestamp())
+        assert run.data.tags["hpo.token"] == "another"
+        assert (run.data.params["batch_size"], run.data.params["momentum"]) == ("64", "0.0")
+
+
+def test_a_damaged_mlflow_file_is_a_line(stored: StoredSearch, tmp_path: Path):
+    """As a killed export of an earlier version left it: some tables, and no version."""
+    with closing(sqlite3.connect(tmp_path / "mlflow.db")) as connection:
+        connection.execute("CREATE TABLE experiments (name TEXT)")
+    with pytest.raises(InputError, match=r"mlflow\.db: cannot be used: no such table"):
+        trackers.to_mlflow(stored, tmp_path)
+
+
+@pytest.mark.parametrize("answers", [False, True])
+def test_a_dead_tracking_server_is_a_line_within_ten_seconds(
+    stored: StoredSearch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answers: bool
+):
+    """Nobody listens, or nobody answers."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        if not answers:
+            server.close()
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://me:secret@127.0.0.1:{port}")
+        started = time.monotonic()
+        with pytest.raises(
+            InputError, match=rf"http://me:\*\*\*@127.0.0.1:{port}: cannot"
+        ) as caught:
+            trackers.to_mlflow(stored, tmp_path)
+        assert time.monotonic() - started < 10
+        assert "secret" not in str(caught.value)
+
+
+# --- where it goes -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet", "tensorboard", "mlflow", "torch-export"])
+def test_a_full_disk_is_a_line_and_leaves_what_was_there(
+    forked_hpo: Callable, ended: Path, small_disk: Callable, kind: str
+):
+    disk = small_disk("64k")
+    (disk / "tiny").mkdir()
+    names = [f"tiny/{name}.{kind}" for name in ("trials", "curves", "finalists")]
+    for name in [*names, "tiny/winner.pt2"]:
+        (disk / name).write_text("good")
+    fill(disk)
+    answer = forked_hpo("export", "tiny", "--to", kind, "--out", "disk")
+    assert answer.code == 2, answer.err
+    assert len(answer.err.splitlines()) == 1, answer.err
+    assert "disk/tiny" in answer.err
+    assert {(disk / name).read_text() for name in [*names, "tiny/winner.pt2"]} == {"good"}
+    left = {path.name for path in (disk / "tiny").iterdir() if path.is_file()}
+    assert left == {Path(name).name for name in [*names, "winner.pt2"]}
+
+
+@pytest.mark.parametrize(
+    ("kind", "place"),
+    [
+        ("csv", "curves.csv"),
+        ("parquet", "trials.parquet"),
+        ("mlflow", "mlflow/mlflow.db"),
+        ("torch-export", "winner.pt2"),
+    ],
+)
+def test_a_folder_in_the_place_of_a_file_is_a_line(
+    forked_hpo: Callable, ended: Path, kind: str, place: str
+):
+    (ended / "exports/tiny" / place).mkdir(parents=True)
+    answer = forked_hpo("export", "tiny", "--to", kind)
+    assert (answer.code, len(answer.err.splitlines())) == (2, 1), answer.err
+    assert f"exports/tiny/{place}: cannot be written (Is a directory)" in answer.err
+    assert not [path for path in (ended / "exports").rglob("*") if path.is_file()]
 
 
 # --- the winner --------------------------------------------------------------------------------

@@ -95,7 +95,7 @@ RULES = {
     "data": "study",
     "study": "",
 }
-SMALL = {"defaults", "errors", "language", "text", "passwords", "process"}
+SMALL = {"defaults", "errors", "language", "text", "passwords", "process", "replace"}
 TORCH = {
     "training",
     "objective",

@@ -21,8 +21,18 @@ def export(
     """Exports a stored study, or a search's saved winner, to a folder; returns what was written.
 
     report: the folder of its report. Raises InputError if it has no winner, if its data are not
-    there, or if a package is not installed.
+    there, if a package is not installed, or if the folder cannot be written.
     """
+    try:
+        return _export(study, to, folder, report, data_dir)
+    except OSError as error:
+        reason = f"{error.filename or folder}: cannot be written ({error.strerror or error})"
+        raise InputError(f"--to {to}: {reason}; make room there, or give another --out") from error
+
+
+def _export(
+    study: StoredGrid | StoredSearch, to: str, folder: Path, report: Path, data_dir: Path | None
+) -> list[Path]:
     if to not in ("onnx", "torch-export"):
         write = {
             "csv": tables.to_csv,
@@ -43,6 +53,7 @@ def export(
     best.require_winner(folder_of_winner, study)
     from hpo.export import winner  # loads torch
 
+    folder.mkdir(parents=True, exist_ok=True)
     write_winner = winner.to_onnx if to == "onnx" else winner.to_program
     return [write_winner(folder_of_winner, folder, images)]
 

@@ -1,8 +1,10 @@
 """Tables of a stored study as CSV and Parquet files."""
 
+from contextlib import ExitStack
 from pathlib import Path
 
 from hpo.errors import InputError
+from hpo.replace import replacing
 from hpo.report.search_tables import finalists_frame
 from hpo.storage.results import StoredGrid, StoredSearch
 
@@ -22,17 +24,17 @@ def _write(study: StoredGrid | StoredSearch, folder: Path, kind: str) -> list[Pa
     if isinstance(study, StoredSearch):
         tables["finalists"] = finalists_frame(study)
     folder.mkdir(parents=True, exist_ok=True)
-    paths = []
-    for name, table in tables.items():
-        path = folder / f"{name}.{kind}"
-        if kind == "csv":
-            table.to_csv(path, index=False)
-        else:
+    paths = {name: folder / f"{name}.{kind}" for name in tables}
+    with ExitStack() as all_or_none:
+        for name, path in paths.items():
+            beside = all_or_none.enter_context(replacing(path))
+            if kind == "csv":
+                tables[name].to_csv(beside, index=False)
+                continue
             try:
-                table.to_parquet(path, index=False)
+                tables[name].to_parquet(beside, index=False)
             except ImportError as error:
                 raise InputError(
                     "--to parquet: needs pyarrow: pip install 'hpo-studies[parquet]'"
                 ) from error
-        paths.append(path)
-    return paths
+    return [*paths.values()]

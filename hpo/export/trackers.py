@@ -1,34 +1,50 @@
 """The trials of a stored study as runs of MLflow and TensorBoard; a second export adds what is new.
 
-A run is written once its trial has ended: trials that run are left for the next export.
+A run is written once its trial has ended: trials that run are left for the next export. Each run
+carries the token of its study, so that runs of a deleted study of that name are recognised.
 """
 
 import logging
 import math
 import os
 import shutil
+import sqlite3
+import threading
 from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from optuna.trial import FrozenTrial
+from sqlalchemy.exc import SQLAlchemyError
 
 from hpo.errors import InputError
+from hpo.passwords import remove_passwords, without_password
+from hpo.replace import replacing
 from hpo.storage.results import StoredGrid, StoredSearch
 from hpo.study.metrics import METRICS
-from hpo.study.space import completed
+from hpo.text import shortened
 
 FINAL = ("test_loss", "test_accuracy", "test_balanced_accuracy", "train_seconds", "parameters")
-NUMBER = "hpo.trial"  # tag of a run in MLflow: the trial's number
+TOKEN, NUMBER = "hpo.token", "hpo.trial"  # tags of a run in MLflow: the study's, the trial's number
+STUDY = "hpo.study"  # a tag that earlier versions set, too
+STATUS = {"COMPLETE": "FINISHED", "PRUNED": "KILLED", "FAIL": "FAILED"}  # of a run in MLflow
+BATCH, MOST_RUNS = 1000, 50_000  # how many metrics MLflow takes at once, and how many runs it gives
+# For a tracking server that does not answer. MLflow's own values wait for minutes.
+PATIENCE = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "5", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """An ended trial: its name, hyperparameters, curves by metric, last figures and facts."""
+    """An ended trial: its name, state, hyperparameters with the defaults, curves by metric, last
+    figures and facts. started and ended: seconds since 1970."""
 
     number: int
     name: str
+    state: str
+    started: float
+    ended: float
     params: Mapping[str, Any]
     curves: Mapping[str, list[float | None]]
     figures: Mapping[str, float]
@@ -36,38 +52,51 @@ class Run:
 
 
 def runs(study: StoredGrid | StoredSearch) -> Iterator[Run]:
-    """Yields the trials that have ended with a curve."""
+    """Yields the trials that have ended."""
     for trial in study.frozen:
-        if trial.state.is_finished() and "curve" in trial.user_attrs:
+        if trial.state.is_finished():
             yield _run(study, trial)
 
 
 def _run(study: StoredGrid | StoredSearch, trial: FrozenTrial) -> Run:
-    known = trial.user_attrs
-    params: Mapping[str, Any] = trial.params
+    known, name = trial.user_attrs, f"trial-{trial.number}"
     if isinstance(study, StoredSearch):
-        params = completed(study.file.space, trial.params)
-    name = f"trial-{trial.number}"
-    if "cell" in known:
+        config = study.config(trial.number)
+    else:
+        config = study.cell(known["cell"]).config
         name = f"{known['cell']}-seed-{known['seed']}"
-    kept = [key for key in ("cell", "seed", "diverged") if key in known]
+    kept = [key for key in ("cell", "seed", "diverged", "fail_reason") if key in known]
     facts: dict[str, str] = {key: str(known[key]) for key in kept}
+    assert trial.datetime_start
+    assert trial.datetime_complete
     return Run(
         number=trial.number,
         name=name,
-        params=params,
-        curves={metric: known["curve"].get(metric, []) for metric in METRICS},
+        state=trial.state.name,
+        started=trial.datetime_start.timestamp(),
+        ended=trial.datetime_complete.timestamp(),
+        params={key: value for key, value in config.as_dict().items() if value != ""},
+        curves={metric: known.get("curve", {}).get(metric, []) for metric in METRICS},
         figures={key: known[key] for key in FINAL if known.get(key) is not None},
         facts={"state": trial.state.name, "study": study.name, **facts},
     )
+
+
+def token_of(study: StoredGrid | StoredSearch) -> str:
+    """Returns what tells the study from another one of its name. Studies of earlier versions have
+    no token; the start of their first trial stands for it."""
+    return study.token or next((str(trial.datetime_start) for trial in study.frozen), "")
 
 
 # --- TensorBoard -------------------------------------------------------------------------------
 
 
 def to_tensorboard(study: StoredGrid | StoredSearch, folder: Path) -> list[Path]:
-    """Writes a folder of event files per trial, unless it is there, with its curves and its
-    hyperparameters. Raises InputError if tensorboard is not installed."""
+    """Writes a folder of event files per trial with a curve, unless it is there, with its curves
+    and its hyperparameters. Removes those of another study of this name.
+
+    Raises InputError if tensorboard is not installed, and OSError.
+    """
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
@@ -75,20 +104,53 @@ def to_tensorboard(study: StoredGrid | StoredSearch, folder: Path) -> list[Path]
             "--to tensorboard: needs tensorboard: pip install 'hpo-studies[tensorboard]'"
         ) from error
     folder.mkdir(parents=True, exist_ok=True)
+    for old in [path for path in folder.iterdir() if path.is_dir()]:
+        if _is_run_of_another(old, token_of(study)):
+            shutil.rmtree(old)
     for run in runs(study):
         target, beside = folder / run.name, folder / f".{run.name}"
-        if target.exists():
+        if target.exists() or not any(run.curves.values()):
             continue
         shutil.rmtree(beside, ignore_errors=True)  # a killed export left it
-        with SummaryWriter(str(beside)) as writer:
-            for metric, values in run.curves.items():
-                for epoch, value in enumerate(values, 1):
-                    if value is not None:
-                        writer.add_scalar(metric.replace("_", "/", 1), value, epoch)
-            final = {f"final/{name}": value for name, value in run.figures.items()}
-            writer.add_hparams(dict(run.params), final, run_name=".")
+        with _silent_threads(), SummaryWriter(str(beside)) as writer:
+            _write_events(writer, run)
+        (beside / TOKEN).write_text(token_of(study), encoding="utf-8")
         beside.rename(target)
     return [folder]
+
+
+def _write_events(writer: Any, run: Run) -> None:
+    from torch.utils.tensorboard.summary import hparams
+
+    for metric, values in run.curves.items():
+        for epoch, value in enumerate(values, 1):
+            at = run.started + (run.ended - run.started) * epoch / len(values)
+            if value is not None:
+                writer.add_scalar(metric.replace("_", "/", 1), value, epoch, at)
+    final = {f"final/{name}": value for name, value in run.figures.items()}
+    for summary in hparams(dict(run.params), final):
+        writer.file_writer.add_summary(summary, walltime=run.ended)
+    for name, value in final.items():
+        writer.add_scalar(name, value, walltime=run.ended)
+
+
+@contextmanager
+def _silent_threads() -> Iterator[None]:
+    """TensorBoard's thread prints a trace of what it raises, such as for a full disk; the caller
+    gets the same error."""
+    before, threading.excepthook = threading.excepthook, lambda _: None
+    try:
+        yield
+    finally:
+        threading.excepthook = before
+
+
+def _is_run_of_another(folder: Path, token: str) -> bool:
+    """Whether the folder is a run that was exported, and not of the study with this token."""
+    names = {path.name for path in folder.iterdir()}
+    if TOKEN in names:
+        return (folder / TOKEN).read_text(encoding="utf-8") != token
+    return all(name.startswith("events.out.") for name in names)  # as earlier versions wrote it
 
 
 # --- MLflow ------------------------------------------------------------------------------------
@@ -97,10 +159,12 @@ def to_tensorboard(study: StoredGrid | StoredSearch, folder: Path) -> list[Path]
 def to_mlflow(study: StoredGrid | StoredSearch, folder: Path) -> list[Path]:
     """Writes a run per trial to the experiment of the study's name, unless it is there.
 
-    The tracking server is MLFLOW_TRACKING_URI, or a SQLite file in `folder`. Raises InputError if
-    MLflow is not installed, or if the server cannot be reached.
+    The tracking server is MLFLOW_TRACKING_URI, or a SQLite file in `folder`. There, runs of another
+    study of this name are deleted. Raises InputError if MLflow is not installed, if the server
+    cannot be reached, or has runs of another study of this name; and OSError.
     """
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    for name, value in {"MLFLOW_DISABLE_TELEMETRY": "true", **PATIENCE}.items():
+        os.environ.setdefault(name, value)
     try:
         import mlflow
         from mlflow.exceptions import MlflowException
@@ -108,20 +172,34 @@ def to_mlflow(study: StoredGrid | StoredSearch, folder: Path) -> list[Path]:
         raise InputError("--to mlflow: needs mlflow: pip install 'hpo-studies[mlflow]'") from error
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    uri = os.environ.get("MLFLOW_TRACKING_URI")
-    if not uri:
-        folder.mkdir(parents=True, exist_ok=True)
-        uri = f"sqlite:///{(folder / 'mlflow.db').absolute()}"
+    server = os.environ.get("MLFLOW_TRACKING_URI", "")
+    place = without_password(server) or str(folder / "mlflow.db")
     try:
-        _log(mlflow.MlflowClient(tracking_uri=uri), study, folder)
-    except MlflowException as error:
-        said = " ".join(str(error).split())
-        raise InputError(f"--to mlflow: {said}") from error
+        uri = server or _database(folder / "mlflow.db")
+        _log(mlflow.MlflowClient(tracking_uri=uri), study, folder, place if server else None)
+    except (MlflowException, SQLAlchemyError, sqlite3.Error) as error:
+        said = remove_passwords(" ".join(str(error).split()), server)
+        raise InputError(f"--to mlflow: {place}: cannot be used: {shortened(said)}") from error
     return [folder]
 
 
-def _log(client: Any, study: StoredGrid | StoredSearch, folder: Path) -> None:
-    from mlflow.entities import Metric, Param, RunTag
+def _database(file: Path) -> str:
+    """Returns the URI of MLflow's SQLite file, which is there with all its tables or not at all.
+    Raises sqlite3.Error for another file."""
+    import mlflow
+
+    file.parent.mkdir(parents=True, exist_ok=True)
+    if not file.is_file():
+        with replacing(file) as beside:
+            mlflow.MlflowClient(tracking_uri=f"sqlite:///{beside.absolute()}").search_experiments()
+    with closing(sqlite3.connect(file)) as connection:  # MLflow itself would try for an hour
+        connection.execute("SELECT version_num FROM alembic_version").fetchone()
+    return f"sqlite:///{file.absolute()}"
+
+
+def _log(client: Any, study: StoredGrid | StoredSearch, folder: Path, server: str | None) -> None:
+    """server: in words; None for a file of ours."""
+    from mlflow.entities import Metric, Param
 
     experiment = client.get_experiment_by_name(study.name)
     if experiment is None:
@@ -129,30 +207,43 @@ def _log(client: Any, study: StoredGrid | StoredSearch, folder: Path) -> None:
         key = client.create_experiment(study.name, artifact_location=artifacts)
     else:
         key = experiment.experiment_id
-    there = {run.data.tags.get(NUMBER) for run in _complete_runs(client, key)}
+    there = _kept(client, key, token_of(study), server)
     for run in runs(study):
         if str(run.number) in there:
             continue
-        own = client.create_run(key, run_name=run.name).info.run_id
+        start, end = int(1000 * run.started), int(1000 * run.ended)
+        tags = {TOKEN: token_of(study), **{f"hpo.{k}": v for k, v in run.facts.items()}}
+        own = client.create_run(key, start, tags, run.name).info.run_id
         metrics = [
-            Metric(metric, value, 0, epoch)
+            Metric(metric, value, end, epoch)
             for metric, values in run.curves.items()
             for epoch, value in enumerate(values, 1)
             if value is not None and math.isfinite(value)
         ]
-        metrics += [Metric(name, float(value), 0, 0) for name, value in run.figures.items()]
-        params = [Param(name, str(value)) for name, value in run.params.items()]
-        tags = [RunTag(f"hpo.{name}", value) for name, value in run.facts.items()]
-        client.log_batch(own, metrics, params, tags)
-        client.set_terminated(own)
+        metrics += [Metric(name, float(value), end, 0) for name, value in run.figures.items()]
+        client.log_batch(own, params=[Param(name, str(v)) for name, v in run.params.items()])
+        for first in range(0, len(metrics), BATCH):
+            client.log_batch(own, metrics[first : first + BATCH])
+        client.set_terminated(own, STATUS[run.state], end)
         client.set_tag(own, NUMBER, str(run.number))  # last: a killed export leaves none
 
 
-def _complete_runs(client: Any, experiment: str) -> Iterator[Any]:
-    token = None
-    while True:
-        page = client.search_runs([experiment], page_token=token)
-        yield from page
-        token = page.token
-        if not token:
-            return
+def _kept(client: Any, experiment: str, token: str, server: str | None) -> set[str]:
+    """Returns the numbers of the trials whose runs are complete. Deletes runs that a killed export
+    left, and runs of another study; on a server the latter may be somebody's: InputError."""
+    kept = set()
+    for run in client.search_runs([experiment], max_results=MOST_RUNS):
+        tags = run.data.tags
+        another = tags.get(TOKEN) != token
+        if not {STUDY, TOKEN} & set(tags):
+            continue  # no export of a study
+        if another and server:
+            raise InputError(
+                f"--to mlflow: {server}: experiment {tags[STUDY]!r} has runs of another study of "
+                "this name, or of an earlier version of hpo; delete them there, then export again"
+            )
+        if another or NUMBER not in tags:
+            client.delete_run(run.info.run_id)
+        else:
+            kept.add(tags[NUMBER])
+    return kept

@@ -3,6 +3,7 @@
 import json
 import warnings
 from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from hpo.data.schema import Schema
 from hpo.errors import InputError
 from hpo.model import weights
 from hpo.model.weights import Normalized
+from hpo.replace import replacing
 
 INPUT = "hpo.input"  # key of the input schema, as JSON
 TOLERANCE = 1e-4  # of probabilities
@@ -32,17 +34,18 @@ def to_onnx(best: Path, folder: Path, images: Floats) -> Path:
     except ImportError as error:
         raise InputError("--to onnx: needs onnx: pip install 'hpo-studies[onnx]'") from error
     saved = weights.load(best)
-    network, path = saved.module(), _target(folder, "winner.onnx")
-    write_onnx(network, images, saved.description.schema, path)
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    _check(network, images, lambda rows: session.run(["logits"], {"features": rows})[0], path)
+    network, path = saved.module(), folder / "winner.onnx"
+    with replacing(path) as beside:
+        write_onnx(network, images, saved.description.schema, beside)
+        session = onnxruntime.InferenceSession(str(beside), providers=["CPUExecutionProvider"])
+        _check(network, images, lambda rows: session.run(["logits"], {"features": rows})[0], path)
     return path
 
 
 def to_program(best: Path, folder: Path, images: Floats) -> Path:
     """Writes winner.pt2, which torch.export.load reads; as to_onnx."""
     saved = weights.load(best)
-    network, path = saved.module(), _target(folder, "winner.pt2")
+    network, path = saved.module(), folder / "winner.pt2"
     batch = torch.export.Dim("n")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -50,9 +53,12 @@ def to_program(best: Path, folder: Path, images: Floats) -> Path:
             network, (torch.from_numpy(images[:2]),), dynamic_shapes=({0: batch},)
         )
         about = json.dumps(saved.description.schema.as_dict(), ensure_ascii=False)
-        torch.export.save(program, path, extra_files={INPUT: about})
-        loaded = torch.export.load(path).module()
+        content = BytesIO()  # torch would not say that a disk is full
+        torch.export.save(program, content, extra_files={INPUT: about})
+        loaded = torch.export.load(BytesIO(content.getvalue())).module()
     _check(network, images, lambda rows: loaded(torch.from_numpy(rows)).detach().numpy(), path)
+    with replacing(path) as beside:
+        beside.write_bytes(content.getvalue())
     return path
 
 
@@ -70,19 +76,13 @@ def write_onnx(network: Normalized, images: Floats, schema: Schema, path: Path) 
     program.save(str(path), external_data=False)
 
 
-def _target(folder: Path, name: str) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder / name
-
-
 def _check(
     network: Normalized, images: Floats, exported: Callable[[Floats], Floats], path: Path
 ) -> None:
-    """Raises RuntimeError, and deletes the file, unless it gives the network's probabilities."""
+    """Raises RuntimeError unless the export gives the network's probabilities."""
     with torch.inference_mode():
         expected = network(torch.from_numpy(images)).softmax(1)
     found = torch.from_numpy(np.asarray(exported(images))).softmax(1)
     worst = float((found - expected).abs().max())
     if not worst < TOLERANCE:
-        path.unlink()
         raise RuntimeError(f"{path}: gives other probabilities than the winner, by {worst:.2g}")

@@ -6,9 +6,7 @@ Whoever hands out a saved network asks here whose network it is: `read` for a fo
 
 import hashlib
 import math
-import os
 import shutil
-import tempfile
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,6 +17,7 @@ import tomli_w
 
 from hpo.data.schema import Schema
 from hpo.errors import InputError
+from hpo.replace import replacing
 from hpo.study.config import HYPERPARAMETERS, REQUIRED, SEED, Config
 from hpo.study.finalists import trial_number
 
@@ -251,9 +250,9 @@ def write(
         for name, text in (code or {}).items():
             path = folder / CODE / name
             path.parent.mkdir(parents=True, exist_ok=True)
-            _replace(path, text.encode())
-        _replace(folder / MODEL, model)
-        _replace(folder / CONFIG, tomli_w.dumps(content).encode())
+            _write(path, text.encode())
+        _write(folder / MODEL, model)
+        _write(folder / CONFIG, tomli_w.dumps(content).encode())
     except OSError as error:
         reason = f"{folder}: the winner could not be saved ({error.strerror or error})"
         raise Unsaved(f"{reason}; the same command trains and saves it again") from error
@@ -270,13 +269,6 @@ def _digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes() if path.is_file() else b"").hexdigest()
 
 
-def _replace(path: Path, content: bytes) -> None:
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", delete=False) as beside:
-        try:
-            beside.write(content)
-            beside.close()
-            os.chmod(beside.name, 0o644)
-            os.replace(beside.name, path)
-        except BaseException:
-            os.unlink(beside.name)
-            raise
+def _write(path: Path, content: bytes) -> None:
+    with replacing(path) as beside:
+        beside.write_bytes(content)

@@ -264,13 +264,8 @@ def _like(
 
 
 def _trained_finalists(study: optuna.Study, storage: BaseStorage) -> Counter[int]:
-    """Gives the search a token that ties its finalists to it.
-
-    Returns {trial number: on how many seeds it was trained as a finalist}. Raises InputError if
-    the stored finalists are another search's.
-    """
-    if "token" not in study.user_attrs:
-        study.set_user_attr("token", uuid.uuid4().hex)
+    """Returns {trial number: on how many seeds it was trained as a finalist}. Raises InputError if
+    the stored finalists are another search's: these have another token."""
     name = finalists.name_of(study.study_name)
     if name not in optuna.get_all_study_names(storage):
         return Counter()

@@ -3,6 +3,7 @@
 import hashlib
 import itertools
 import json
+import uuid
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -102,6 +103,8 @@ def open_study(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         study.set_metric_names([OBJECTIVES.get(o, "validation accuracy") for o in objectives])
+    if "token" not in study.user_attrs:  # tells it from another study of its name
+        study.set_user_attr("token", uuid.uuid4().hex)
     study.set_user_attr("binding", bound)
     study.set_user_attr("kind", "search" if isinstance(study_file, SearchStudy) else "grid")
     study.set_user_attr("data", describe(dataset))

@@ -47,7 +47,8 @@ CODE = "code"  # system attribute of a study: {path: text} of the user's own net
 class StoredStudy:
     """A study as stored. data: see data.datasets.describe. code: the modules of the user's own
     network. trials: a row per trial; curves: a row per trial and epoch, as in trials.csv and
-    curves.csv; frozen: the trials as Optuna has them."""
+    curves.csv; frozen: the trials as Optuna has them. token: of this very study; another one of its
+    name has another, and studies of earlier versions may have none."""
 
     name: str
     data: dict[str, Any]
@@ -57,6 +58,7 @@ class StoredStudy:
     curves: pd.DataFrame
     progress: dict[str, Any] | None = None  # see runs.progress.Progress
     code: Mapping[str, str] = field(default_factory=dict)
+    token: str | None = None
 
     @cached_property
     def schema(self) -> Schema:
@@ -231,7 +233,7 @@ class StoredSearch(StoredStudy):
     winner: the first of them, None until all finalists are
     trained. random: a search of the same space and data by the random sampler, if one is stored.
     repeats: stored searches that differ only in the sampler's seed and have a winner. binding: see
-    study.binding. token: of this very study; another one of its name has another.
+    study.binding.
     """
 
     file: SearchStudy
@@ -244,7 +246,6 @@ class StoredSearch(StoredStudy):
     winner: Cell | None
     random: "StoredSearch | None"
     binding: Mapping[str, Any] = field(default_factory=dict)
-    token: str | None = None
     repeats: "Sequence[StoredSearch]" = ()
 
     @property
@@ -317,6 +318,7 @@ def _load_study(
         "frozen": trials,
         "progress": attributes.get("progress"),
         "curves": _curves_frame(trials),
+        "token": attributes.get("token"),
     }
     if isinstance(file, GridStudy):
         kept = ("seeds", "timings", "until_resolved", "claim_changes", "ensemble")
@@ -348,7 +350,6 @@ def _search(
         winner=_winner(tested, file) if tested else None,
         random=None if alone else _random_search(storage, bound),
         binding=bound,
-        token=attributes.get("token"),
         repeats=() if alone else _repeats(storage, study, file),
         **common,
     )
