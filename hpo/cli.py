@@ -144,9 +144,8 @@ def show(
         stored = load_study(opened, stored_name)
     from hpo.model.folder import winner_lines
 
-    winner = winner_lines(defaults.OUT / stored_name / "best", stored)
-    shown = [*progress.views(stored, here()), *terminal.terminal(stored)]
-    session.print_parts([*shown, *winner, *log_note(storage)])
+    last = [*winner_lines(defaults.OUT / stored_name / "best", stored), *log_note(storage)]
+    session.print_parts([*progress.views(stored, here()), *terminal.terminal(stored), *last])
 
 
 @app.command()

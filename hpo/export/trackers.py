@@ -9,10 +9,10 @@ import math
 import os
 import shutil
 import sqlite3
-import threading
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, redirect_stderr
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -37,12 +37,11 @@ PATIENCE = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "5", "MLFLOW_HTTP_REQUEST_MAX_RETRIES
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """An ended trial: its name, state, hyperparameters with the defaults, curves by metric, last
-    figures and facts. started and ended: seconds since 1970."""
+    """An ended trial: its name, hyperparameters with the defaults, curves by metric, last figures
+    and facts. started and ended: seconds since 1970."""
 
     number: int
     name: str
-    state: str
     started: float
     ended: float
     params: Mapping[str, Any]
@@ -52,9 +51,10 @@ class Run:
 
 
 def runs(study: StoredGrid | StoredSearch) -> Iterator[Run]:
-    """Yields the trials that have ended."""
+    """Yields the trials that have ended. Leaves out what kills of earlier versions left incomplete:
+    today `parameters` is stored together with all that is known at a trial's start."""
     for trial in study.frozen:
-        if trial.state.is_finished():
+        if trial.state.is_finished() and {"curve", "parameters"} & set(trial.user_attrs):
             yield _run(study, trial)
 
 
@@ -67,14 +67,13 @@ def _run(study: StoredGrid | StoredSearch, trial: FrozenTrial) -> Run:
         name = f"{known['cell']}-seed-{known['seed']}"
     kept = [key for key in ("cell", "seed", "diverged", "fail_reason") if key in known]
     facts: dict[str, str] = {key: str(known[key]) for key in kept}
-    assert trial.datetime_start
-    assert trial.datetime_complete
+    times = (trial.datetime_start, trial.datetime_complete)
+    started, ended = (time.timestamp() for time in times if time)
     return Run(
         number=trial.number,
         name=name,
-        state=trial.state.name,
-        started=trial.datetime_start.timestamp(),
-        ended=trial.datetime_complete.timestamp(),
+        started=started,
+        ended=ended,
         params={key: value for key, value in config.as_dict().items() if value != ""},
         curves={metric: known.get("curve", {}).get(metric, []) for metric in METRICS},
         figures={key: known[key] for key in FINAL if known.get(key) is not None},
@@ -112,45 +111,25 @@ def to_tensorboard(study: StoredGrid | StoredSearch, folder: Path) -> list[Path]
         if target.exists() or not any(run.curves.values()):
             continue
         shutil.rmtree(beside, ignore_errors=True)  # a killed export left it
-        with _silent_threads(), SummaryWriter(str(beside)) as writer:
-            _write_events(writer, run)
+        # TensorBoard's thread prints a trace of an error that is raised here as well.
+        with redirect_stderr(StringIO()), SummaryWriter(str(beside)) as writer:
+            for metric, values in run.curves.items():
+                for epoch, value in enumerate(values, 1):
+                    at = run.started + (run.ended - run.started) * epoch / len(values)
+                    if value is not None:
+                        writer.add_scalar(metric.replace("_", "/", 1), value, epoch, at)
+            final = {f"final/{name}": value for name, value in run.figures.items()}
+            writer.add_hparams(dict(run.params), final, run_name=".")
         (beside / TOKEN).write_text(token_of(study), encoding="utf-8")
         beside.rename(target)
     return [folder]
 
 
-def _write_events(writer: Any, run: Run) -> None:
-    from torch.utils.tensorboard.summary import hparams
-
-    for metric, values in run.curves.items():
-        for epoch, value in enumerate(values, 1):
-            at = run.started + (run.ended - run.started) * epoch / len(values)
-            if value is not None:
-                writer.add_scalar(metric.replace("_", "/", 1), value, epoch, at)
-    final = {f"final/{name}": value for name, value in run.figures.items()}
-    for summary in hparams(dict(run.params), final):
-        writer.file_writer.add_summary(summary, walltime=run.ended)
-    for name, value in final.items():
-        writer.add_scalar(name, value, walltime=run.ended)
-
-
-@contextmanager
-def _silent_threads() -> Iterator[None]:
-    """TensorBoard's thread prints a trace of what it raises, such as for a full disk; the caller
-    gets the same error."""
-    before, threading.excepthook = threading.excepthook, lambda _: None
-    try:
-        yield
-    finally:
-        threading.excepthook = before
-
-
 def _is_run_of_another(folder: Path, token: str) -> bool:
     """Whether the folder is a run that was exported, and not of the study with this token."""
-    names = {path.name for path in folder.iterdir()}
-    if TOKEN in names:
+    if (folder / TOKEN).exists():
         return (folder / TOKEN).read_text(encoding="utf-8") != token
-    return all(name.startswith("events.out.") for name in names)  # as earlier versions wrote it
+    return all(path.name.startswith("events.out.") for path in folder.iterdir())  # of older hpo
 
 
 # --- MLflow ------------------------------------------------------------------------------------
@@ -159,9 +138,9 @@ def _is_run_of_another(folder: Path, token: str) -> bool:
 def to_mlflow(study: StoredGrid | StoredSearch, folder: Path) -> list[Path]:
     """Writes a run per trial to the experiment of the study's name, unless it is there.
 
-    The tracking server is MLFLOW_TRACKING_URI, or a SQLite file in `folder`. There, runs of another
-    study of this name are deleted. Raises InputError if MLflow is not installed, if the server
-    cannot be reached, or has runs of another study of this name; and OSError.
+    The tracking server is MLFLOW_TRACKING_URI, or a SQLite file in `folder`. In the file, runs of
+    another study of this name are deleted. Raises InputError if MLflow is not installed, if the
+    server cannot be reached, or has runs of another study of this name; and OSError.
     """
     for name, value in {"MLFLOW_DISABLE_TELEMETRY": "true", **PATIENCE}.items():
         os.environ.setdefault(name, value)
@@ -172,13 +151,12 @@ def to_mlflow(study: StoredGrid | StoredSearch, folder: Path) -> list[Path]:
         raise InputError("--to mlflow: needs mlflow: pip install 'hpo-studies[mlflow]'") from error
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    server = os.environ.get("MLFLOW_TRACKING_URI", "")
-    place = without_password(server) or str(folder / "mlflow.db")
+    server, file = os.environ.get("MLFLOW_TRACKING_URI", ""), folder / "mlflow.db"
     try:
-        uri = server or _database(folder / "mlflow.db")
-        _log(mlflow.MlflowClient(tracking_uri=uri), study, folder, place if server else None)
+        _log(mlflow.MlflowClient(tracking_uri=server or _database(file)), study, folder)
     except (MlflowException, SQLAlchemyError, sqlite3.Error) as error:
         said = remove_passwords(" ".join(str(error).split()), server)
+        place = without_password(server) or file
         raise InputError(f"--to mlflow: {place}: cannot be used: {shortened(said)}") from error
     return [folder]
 
@@ -197,22 +175,21 @@ def _database(file: Path) -> str:
     return f"sqlite:///{file.absolute()}"
 
 
-def _log(client: Any, study: StoredGrid | StoredSearch, folder: Path, server: str | None) -> None:
-    """server: in words; None for a file of ours."""
+def _log(client: Any, study: StoredGrid | StoredSearch, folder: Path) -> None:
     from mlflow.entities import Metric, Param
 
-    experiment = client.get_experiment_by_name(study.name)
+    experiment, token = client.get_experiment_by_name(study.name), token_of(study)
     if experiment is None:
         artifacts = (folder / "artifacts").absolute().as_uri()
         key = client.create_experiment(study.name, artifact_location=artifacts)
     else:
         key = experiment.experiment_id
-    there = _kept(client, key, token_of(study), server)
+    there = _complete_runs(client, key, token)
     for run in runs(study):
         if str(run.number) in there:
             continue
         start, end = int(1000 * run.started), int(1000 * run.ended)
-        tags = {TOKEN: token_of(study), **{f"hpo.{k}": v for k, v in run.facts.items()}}
+        tags = {TOKEN: token, **{f"hpo.{name}": value for name, value in run.facts.items()}}
         own = client.create_run(key, start, tags, run.name).info.run_id
         metrics = [
             Metric(metric, value, end, epoch)
@@ -224,26 +201,26 @@ def _log(client: Any, study: StoredGrid | StoredSearch, folder: Path, server: st
         client.log_batch(own, params=[Param(name, str(v)) for name, v in run.params.items()])
         for first in range(0, len(metrics), BATCH):
             client.log_batch(own, metrics[first : first + BATCH])
-        client.set_terminated(own, STATUS[run.state], end)
+        client.set_terminated(own, STATUS[run.facts["state"]], end)
         client.set_tag(own, NUMBER, str(run.number))  # last: a killed export leaves none
 
 
-def _kept(client: Any, experiment: str, token: str, server: str | None) -> set[str]:
-    """Returns the numbers of the trials whose runs are complete. Deletes runs that a killed export
-    left, and runs of another study; on a server the latter may be somebody's: InputError."""
-    kept = set()
+def _complete_runs(client: Any, experiment: str, token: str) -> set[str]:
+    """Returns the numbers of the trials that are there. Deletes runs that a killed export left, and
+    runs of another study; on a server these may be somebody's: InputError."""
+    complete = set()
     for run in client.search_runs([experiment], max_results=MOST_RUNS):
         tags = run.data.tags
         another = tags.get(TOKEN) != token
-        if not {STUDY, TOKEN} & set(tags):
+        if STUDY not in tags:
             continue  # no export of a study
-        if another and server:
+        if another and (server := os.environ.get("MLFLOW_TRACKING_URI")):
             raise InputError(
-                f"--to mlflow: {server}: experiment {tags[STUDY]!r} has runs of another study of "
-                "this name, or of an earlier version of hpo; delete them there, then export again"
+                f"--to mlflow: {without_password(server)}: experiment {tags[STUDY]!r} has runs of "
+                "another study of this name, or of an earlier hpo; delete them there"
             )
         if another or NUMBER not in tags:
             client.delete_run(run.info.run_id)
         else:
-            kept.add(tags[NUMBER])
-    return kept
+            complete.add(tags[NUMBER])
+    return complete

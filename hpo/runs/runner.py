@@ -357,7 +357,7 @@ def train(
     size = min(run.workers, plan.jobs)
     with run.make_pool(size, run.dataset, run.device, run.epoch_limit) as pool:
         progress.workers = [""] * pool.size
-        watchers = [_Session(run, pool, started), *run.watchers]
+        watchers = [*run.watchers, _Session(run, pool, started)]
         loop = Loop(
             plan=plan,
             storage=run.storage,

@@ -231,12 +231,11 @@ def _write_back(file: Path) -> bool:
 def log_note(url: str) -> list[str]:
     """Returns a line if some of the studies' newest data lie in SQLite's log, as during a run."""
     file = file_of(url)
-    log = file and file.with_name(f"{file.name}-wal")
-    if not (file and log and file.exists() and log.exists() and log.stat().st_size):
+    log = Path(f"{file}-wal")
+    if not (file and file.exists() and log.exists() and log.stat().st_size):
         return []
-    return [
-        f"the newest trials lie in {log.name}: copy {file.name} together with it, or after a run"
-    ]
+    copied = f"copy {file.name} together with it, or after a run"
+    return [f"the newest trials lie in {log.name}: {copied}"]
 
 
 def artifacts_folder(url: str) -> Path:

@@ -28,8 +28,7 @@ class StorageLost(InputError):  # noqa: N818
 
 
 class StorageGone(StorageLost):
-    """The storage's file was deleted, moved or replaced. SQLite would go on writing into the file
-    that no path leads to."""
+    """The storage's file was deleted, moved or replaced; SQLite would not notice."""
 
 
 def _never() -> bool:
@@ -48,11 +47,7 @@ class RetryingStorage:
     """
 
     def __init__(
-        self,
-        backend: BaseStorage,
-        where: str,
-        say: Callable[[str], None],
-        file: Path | None = None,
+        self, backend: BaseStorage, where: str, say: Callable[[str], None], file: Path | None = None
     ) -> None:
         self.backend = backend
         self.where = where
