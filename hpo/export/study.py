@@ -33,14 +33,11 @@ def export(
 def _export(
     study: StoredGrid | StoredSearch, to: str, folder: Path, report: Path, data_dir: Path | None
 ) -> list[Path]:
-    if to not in ("onnx", "torch-export"):
-        write = {
-            "csv": tables.to_csv,
-            "parquet": tables.to_parquet,
-            "tensorboard": trackers.to_tensorboard,
-            "mlflow": trackers.to_mlflow,
-        }[to]
-        return write(study, folder / to if to in ("tensorboard", "mlflow") else folder)
+    if to in ("csv", "parquet"):
+        return tables.write(study, folder, to)
+    if to in ("tensorboard", "mlflow"):
+        write = trackers.to_mlflow if to == "mlflow" else trackers.to_tensorboard
+        return write(study, folder / to)
     if not isinstance(study, StoredSearch):
         raise InputError(f"--to {to}: study {study.name!r} is a grid, which has no winner")
     if study.winner and study.winner.config.model:
