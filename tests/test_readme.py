@@ -1,7 +1,10 @@
 """The README's commands, its tree and its tables are true."""
 
 import re
+import subprocess
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
@@ -36,15 +39,30 @@ def test_pictures_and_files_that_it_links_are_there():
         assert (ROOT / target).exists(), target
 
 
+def test_what_a_run_writes_by_default_is_no_change_of_the_checkout():
+    if not (ROOT / ".git").exists():
+        pytest.skip("no checkout")
+    git = ["git", "-C", str(ROOT)]
+    committed = subprocess.check_output([*git, "ls-files", "reports"], text=True).split()
+    assert all(path.startswith("reports/published/") for path in committed)
+    written = ["mlruns/0/meta.yaml",
+               "reports/grid-report/index.html", "hpo.db", "hpo.db-wal", "hpo.db-journal",
+               "hpo.artifacts/a", "exports/search/trials.parquet"]  # fmt: skip
+    ignored = subprocess.run([*git, "check-ignore", *written], capture_output=True, text=True)
+    assert ignored.stdout.split() == written
+    published = [*git, "check-ignore", "reports/published/new/index.html"]
+    assert subprocess.run(published, capture_output=True).returncode == 1
+
+
 def test_it_is_short():
     assert len(README.split()) <= 1500
 
 
 def test_its_tables_are_those_of_the_committed_results():
     rows = {line.strip() for line in README.splitlines() if line.startswith("|")}
-    report = (ROOT / "reports/search/report.md").read_text("utf-8")
+    report = (ROOT / "reports/published/search/report.md").read_text("utf-8")
     finalists = report.split("## The finalists")[1].split("##")[0]
-    benchmark = (ROOT / "reports/benchmark.md").read_text("utf-8").split("`hpo run")[0]
+    benchmark = (ROOT / "reports/published/benchmark.md").read_text("utf-8").split("`hpo run")[0]
     for text, least in ((finalists, 2 + 3), (benchmark, 2 + 7)):
         table = [line.strip() for line in text.splitlines() if line.startswith("| ")]
         assert len(table) >= least
@@ -52,7 +70,7 @@ def test_its_tables_are_those_of_the_committed_results():
 
 
 def test_its_figures_are_those_of_the_committed_results():
-    report = (ROOT / "reports/grid-report/report.md").read_text("utf-8")
+    report = (ROOT / "reports/published/grid-report/report.md").read_text("utf-8")
     readme = README.replace("\n", " ")
     tally = re.search(
         r"Of (\d+) conclusions (\d+) hold, (\d+) are unresolved, (\d+) is refuted, 1 is not", report
@@ -63,22 +81,22 @@ def test_its_figures_are_those_of_the_committed_results():
     assert found in readme
     [(trainings, clock)] = re.findall(r"(\d+) trainings on MNIST, (.*?) by the clock", report)
     assert f"It made {trainings} trainings in {clock}" in readme
-    search = (ROOT / "reports/search/report.md").read_text("utf-8")
+    search = (ROOT / "reports/published/search/report.md").read_text("utf-8")
     [(trials, clock)] = re.findall(r"(\d+) networks tried on MNIST .*?: (.*?) by the clock", search)
     assert f"{trials} trials in {clock}" in readme
     [(least, most)] = re.findall(r"3 searches with .*? ended at ([\d.]+) to ([\d.]+)%", search)
     assert f"three searches ended at {least} to {most}%" in readme
     [noise] = re.findall(
         r"relu, sgd at 0.1 differ by more than (\d\.\d+) points",
-        (ROOT / "reports/noise/report.md").read_text("utf-8"),
+        (ROOT / "reports/published/noise/report.md").read_text("utf-8"),
     )
     assert f"by up to {float(noise):.1f} points" in readme
     factor = re.findall(
         r"ten seeds, a training's share\*\* \| ([\d.]+) ",
-        (ROOT / "reports/benchmark.md").read_text("utf-8"),
+        (ROOT / "reports/published/benchmark.md").read_text("utf-8"),
     )
     assert f"{factor[0]} times less time a training" in README
-    whole = (ROOT / "reports/benchmark-whole.md").read_text("utf-8")
+    whole = (ROOT / "reports/published/benchmark-whole.md").read_text("utf-8")
     [row] = [line for line in whole.splitlines() if line.startswith("| grid-report, 1 seed")]
     assert f"Training begins after {row.split('|')[5].strip()} seconds" in README
 

@@ -3,7 +3,8 @@
     HPO_DATA_DIR=… python tests/benchmarks/growth.py           about 6 minutes on 2 cores
     HPO_DATA_DIR=… python tests/benchmarks/growth.py --quick   fewer rounds
 
-Run it alone on the machine. Writes reports/benchmark-growth.md and reports/benchmark-growth.svg.
+Run it alone on the machine. Writes benchmark-growth.md and benchmark-growth.svg to
+reports/published.
 """
 
 import argparse
@@ -190,7 +191,7 @@ def main() -> None:
     workers = {w: [throughput(dataset, w, n + 1) for n in range(cores)] for w in (32, 512)}
     asks = [statistics.median(asking_seconds(dataset, n)) for n in TRIALS[: 3 if quick else 5]]
     svg = figure(found, constants, workers, asks)
-    (ROOT / "reports" / "benchmark-growth.svg").write_text(svg, encoding="utf-8")
+    (ROOT / "reports/published/benchmark-growth.svg").write_text(svg, encoding="utf-8")
     errors = [abs(explained(point, constants) / point.seconds - 1) for point in points]
     facts = provenance.collect("")
     machine = f"{facts['hardware']['processor']}, {facts['hardware']['cores']} cores"
@@ -225,7 +226,7 @@ def main() -> None:
     cells = [f"{n:,}: {1000 * ask:.0f} ms" for n, ask in zip(TRIALS, asks, strict=False)]
     lines += [f"| Trials stored, time to ask TPE | {', '.join(cells)} |", ""]
     text = "\n".join(lines)
-    (ROOT / "reports" / "benchmark-growth.md").write_text(text, encoding="utf-8")
+    (ROOT / "reports/published/benchmark-growth.md").write_text(text, encoding="utf-8")
     print(text)
 
 

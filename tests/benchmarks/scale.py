@@ -4,7 +4,8 @@
 
 Runner, plan, loop, SQLite storage, pictures and Ray's streams are those of `hpo run --pool ray`. A
 logical worker is a thread of one of a few actors, so that 500 of them fit on this machine. A trial
-takes a lognormal time with a mean of 30 s and reports 10 epochs. Writes reports/benchmark-scale.md.
+takes a lognormal time with a mean of 30 s and reports 10 epochs. Writes
+reports/published/benchmark-scale.md.
 """
 
 import argparse
@@ -37,7 +38,7 @@ from hpo.workers.ray_cluster import Cluster, RayPool, _Slot, connect
 MEAN, SPREAD, EPOCHS = 30.0, 0.5, 10  # seconds, sigma of the logarithm, reports of a trial
 WARM_UP, WINDOW = 40.0, 60.0  # seconds
 THREADS = 100  # logical workers of an actor
-TABLE = Path(__file__).parents[2] / "reports" / "benchmark-scale.md"
+TABLE = Path(__file__).parents[2] / "reports/published/benchmark-scale.md"
 STUDY = """
 dataset = "mnist-5k"
 [search]

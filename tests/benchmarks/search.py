@@ -3,7 +3,7 @@
     HPO_DATA_DIR=… python tests/benchmarks/search.py           about 8 minutes on 2 cores
     HPO_DATA_DIR=… python tests/benchmarks/search.py --quick   fewer trials
 
-Run it alone on the machine. Writes reports/benchmark-search.md.
+Run it alone on the machine. Writes reports/published/benchmark-search.md.
 """
 
 import argparse
@@ -291,7 +291,7 @@ def main() -> None:
     head += f"{platform.python_version()}, torch {torch.__version__}, optuna {optuna.__version__}."
     body = "\n\n".join("\n".join(part) for part in parts)
     text = f"# Benchmark of the search\n\n{head}\n\n{body}\n"
-    (ROOT / "reports" / "benchmark-search.md").write_text(text, encoding="utf-8")
+    (ROOT / "reports/published/benchmark-search.md").write_text(text, encoding="utf-8")
     print(text)
 
 

@@ -1,4 +1,6 @@
-"""How fast and how large: hpo beside the report's own way and JAX. Writes reports/benchmark.md.
+"""How fast and how large: hpo beside the report's own way and JAX.
+
+Writes reports/published/benchmark.md.
 
     HPO_DATA_DIR=… python tests/benchmarks/speed.py            about 10 minutes on 2 cores
     HPO_DATA_DIR=… python tests/benchmarks/speed.py --quick    without the ten-seed run
@@ -387,7 +389,7 @@ def main() -> None:
             "",
         ]
     )
-    (ROOT / "reports" / "benchmark.md").write_text(text, encoding="utf-8")
+    (ROOT / "reports/published/benchmark.md").write_text(text, encoding="utf-8")
     print(text)
 
 

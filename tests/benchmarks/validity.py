@@ -1,7 +1,8 @@
 """Whether verdicts, leads and intervals err as rarely as they say; writes a table.
 
-python tests/benchmarks/validity.py [sqlite:///hpo.db] writes reports/benchmark-validity.md in about
-five minutes. The storage: one that holds grid-report, to time the test of its claims.
+python tests/benchmarks/validity.py [sqlite:///hpo.db] writes, in about five minutes,
+reports/published/benchmark-validity.md. The storage: one that holds grid-report, to time the test
+of its claims.
 """
 
 import sys
@@ -23,7 +24,7 @@ from hpo.analysis.selection import against_best
 STUDIES, CLAIMS, LOOKS = 2_000, 20, 60
 Floats = NDArray[np.float64]
 Draw = Callable[[np.random.Generator], Floats]
-OUT = Path(__file__).parents[2] / "reports/benchmark-validity.md"
+OUT = Path(__file__).parents[2] / "reports/published/benchmark-validity.md"
 
 
 # --- verdicts ----------------------------------------------------------------------------------
@@ -275,8 +276,8 @@ def naive_means(studies: int = STUDIES) -> float:
 
 
 def measured_skewness() -> tuple[float, float]:
-    """Returns the skewness of validation accuracies in reports/noise: of the differences of sigmoid
-    and ReLU, and of ReLU alone."""
+    """Returns the skewness of validation accuracies in reports/published/noise: of the
+    differences of sigmoid and ReLU, and of ReLU alone."""
     trials = pd.read_csv(OUT.parent / "noise/trials.csv").set_index("seed")
     values = {cell: of["valid_accuracy"] for cell, of in trials.groupby("cell")}
     return tuple(map(float, map(stats.skew, (values["sigmoid"] - values["relu"], values["relu"]))))
@@ -304,7 +305,7 @@ def main() -> None:
         "",
         "A verdict is false if any of the study's claims, all true null hypotheses, is called held "
         "or refuted at any look. Skewness: the t-test assumes differences that are roughly normal. "
-        f"Those of the two networks of reports/noise have a skewness of {skews[0]:.1f} over 384 "
+        f"Those of the two networks of `noise` have a skewness of {skews[0]:.1f} over 384 "
         "seeds, so comparisons of networks are safe; a claim on a network and a number is less so "
         "where a metric is skewed (validation accuracy of the ReLU network: "
         f"{skews[1]:.1f}). Signs assume nothing. Shares: the split's share is truly one third; "

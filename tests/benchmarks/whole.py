@@ -3,7 +3,8 @@
     HPO_DATA_DIR=… python tests/benchmarks/whole.py            about 15 minutes on 2 cores
     HPO_DATA_DIR=… python tests/benchmarks/whole.py --quick    without ten seeds and the search
 
-Run it alone on the machine. Writes reports/benchmark-whole.md. Medians of `--rounds` runs.
+Run it alone on the machine. Writes reports/published/benchmark-whole.md. Medians of `--rounds`
+runs.
 """
 
 import argparse
@@ -164,7 +165,7 @@ def main() -> None:
         "",
     ]
     text = "\n".join(lines)
-    (ROOT / "reports" / "benchmark-whole.md").write_text(text, encoding="utf-8")
+    (ROOT / "reports/published/benchmark-whole.md").write_text(text, encoding="utf-8")
     print(text)
 
 
