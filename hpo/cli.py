@@ -73,6 +73,7 @@ WATCHED = "Keep it fresh, until Ctrl-C or the study's end."
 Watch = Annotated[bool, typer.Option("--watch", help=WATCHED)]
 Host = Annotated[str, typer.Option(help="The address to listen on.")]
 FREE = "The port to listen on; 0 takes a free one."
+AllowHost = Annotated[list[str] | None, option("allow_host")]
 Port = Annotated[int, typer.Option(help=FREE, min=0, max=65_535)]
 LABEL = "The column with the labels: its name, or its number in a file without a header."
 USUAL = "a usual name, first or last"
@@ -194,18 +195,23 @@ def dashboard(
     artifacts: Artifacts = None,
     host: Host = "127.0.0.1",
     port: Port = 8080,
+    allow_host: AllowHost = None,
 ) -> None:
     """Serve optuna-dashboard on the storage and its artifacts."""
     from hpo.storage.open import artifacts_folder, open_storage, require_studies, written_back
 
     opened = open_storage(storage, create=False)
     require_studies(opened, storage)
-    from hpo.watch.dashboard import LOOPBACK, listen
+    from hpo.watch.dashboard import listen
 
     folder = artifacts or artifacts_folder(storage)
     say = partial(print, file=sys.stderr, flush=True)
-    with written_back(storage, say), listen(opened, folder, host, port, say) as server:
-        if host not in LOOPBACK:
+    allowed = allow_host or ()
+    with (
+        written_back(storage, say),
+        listen(opened, folder, host, port, say, allowed) as server,
+    ):
+        if not server.is_local:
             print(f"WARNING: the dashboard has no login; whoever reaches {host} can delete studies")
         print(f"optuna-dashboard on {server.address} (Ctrl-C ends it)", flush=True)
         server.serve_forever()

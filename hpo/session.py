@@ -168,7 +168,7 @@ def _prepared(
     if options.dashboard:
         from hpo.watch.dashboard import beside
 
-        address = stack.enter_context(beside(options.storage, artifacts))
+        address = stack.enter_context(beside(options.storage, artifacts, options.allow_host))
         print(f"optuna-dashboard on {address}", flush=True)
     return Run(
         dataset=dataset,

@@ -12,6 +12,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -34,7 +35,7 @@ from hpo.workers import server
 SERVING = re.compile(r"optuna-dashboard on (http://\S+)")
 
 
-def get(url: str, timeout: float = 20) -> tuple[int, bytes]:
+def get(url: str | urllib.request.Request, timeout: float = 20) -> tuple[int, bytes]:
     try:
         with urllib.request.urlopen(url, timeout=timeout) as answer:
             return answer.status, answer.read()
@@ -153,6 +154,114 @@ def test_a_storage_that_goes_away_is_a_line_and_no_empty_file(tmp_path, capfd):
     assert len(said) <= 1
     assert all(line.startswith("dashboard: ") for line in said)
     assert not capfd.readouterr().err
+
+
+# --- who is answered ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def asked(tmp_path) -> Iterator[Callable[..., tuple[int, int, str]]]:
+    """Serves a study at an address and sends a request; returns the status of the answer, how many
+    studies there are then, and the answer's text. PORT in a header is the server's."""
+    storage = optuna.storages.InMemoryStorage()
+    optuna.create_study(storage=storage, study_name="a")
+    servers: dict[tuple[str, tuple[str, ...]], Server] = {}
+
+    def ask(*headers: str, at: str = "127.0.0.1", allow: tuple[str, ...] = (), do: str = "DELETE"):
+        if (at, allow) not in servers:
+            served = servers[at, allow] = listen(storage, tmp_path, at, 0, print, allow)
+            threading.Thread(target=served.serve_forever, args=(0.01,), daemon=True).start()
+        port = servers[at, allow].server_address[1]
+        path = "/api/studies/0" if do == "DELETE" else "/api/studies"
+        lines = "".join(f"{line}\r\n" for line in headers).replace("PORT", str(port))
+        with socket.create_connection((at.replace("0.0.0.0", "127.0.0.1"), port)) as client:
+            client.sendall(f"{do} {path} HTTP/1.0\r\n{lines}\r\n".encode())
+            answer = client.makefile("rb").read().decode()
+        count = len(storage.get_all_studies())
+        if not count:
+            storage.create_new_study([optuna.study.StudyDirection.MAXIMIZE], "b")
+            storage.delete_study = lambda study: None  # type: ignore[method-assign]
+        return int(answer.split()[1]), count, answer.partition("\r\n\r\n")[2]
+
+    yield ask
+    for served in servers.values():
+        served.shutdown()
+        served.server_close()
+
+
+def test_a_site_whose_name_leads_to_this_machine_deletes_no_study(asked):
+    """DNS rebinding: a page asks for its own name, which its owner made this machine's."""
+    status, studies, text = asked("Host: evil.example:PORT")
+    assert (status, studies) == (403, 1)
+    assert re.fullmatch(
+        r"'evil\.example:\d+' is no known name of this dashboard; open http://127\.0\.0\.1:\d+/, "
+        r"or start it with --allow-host NAME\n",
+        text,
+    )
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["", "Host:", "Host: 192.168.1.5", "Host: [2001:db8::1]:PORT", "Host: localhost.evil.example",
+     "Host: localhost@evil.example", "Host: evil.example@localhost", "Host: localhost:x",
+     "Host: 127.0.0.1.evil.example", "Host: 127.1", "Host: 2130706433", "Host: 0x7f.0.0.1",
+     "Host: localhost..", "Host: localhost evil.example", "Host: localhost/x", "Host: [::1",
+     "Host: ::1", "Host: [127.0.0.1]", "Host: localhost\r\nHost: evil.example", "Host: \xe9\0",
+     "Host: evil.example\r\nX-Forwarded-Host: localhost", "Host: [::1%25lo]"],
+)  # fmt: skip
+def test_at_an_address_of_this_machine_alone_only_its_own_names_are_answered(asked, host):
+    assert asked(host, do="GET")[0] == 403
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["localhost", "localhost:PORT", "LocalHost.:PORT", "127.0.0.1:PORT", "127.8.0.1", "[::1]:PORT"],
+)
+def test_its_own_names_are_answered(asked, host):
+    for at in ("127.0.0.1", "0.0.0.0"):
+        assert asked(f"Host: {host}", do="GET", at=at)[0] == 200
+
+
+def test_at_an_address_for_others_addresses_and_the_names_that_are_allowed_are_answered(asked):
+    def status(host: str) -> int:
+        return asked(f"Host: {host}", at="0.0.0.0", allow=("Box.example.", "two"), do="GET")[0]
+
+    for host in ("10.0.0.7:PORT", "[2001:DB8::1]:PORT", "box.example:PORT", "BOX.example", "two"):
+        assert status(host) == 200, host
+    for host in ("evil.example", "a.box.example", "box.example.evil", "300.0.0.1", "[:::]"):
+        assert status(host) == 403, host
+    for given in ("http://box", "box:80", "a b", "", "user@box"):
+        with pytest.raises(InputError, match=r"--allow-host '.*': is no name of a machine"):
+            asked("Host: two", allow=(given,))
+
+
+@pytest.mark.parametrize(
+    "origin", ["http://evil.example", "null", "http://localhost:1", "http://127.0.0.1:PORT",
+               "http://localhost:PORT.evil.example", "http://localhost:PORT@evil.example", "http://9.9.9.9"],
+)  # fmt: skip
+def test_a_page_of_another_site_changes_nothing(asked, origin):
+    for at in ("127.0.0.1", "0.0.0.0"):
+        answer = asked("Host: localhost:PORT", f"Origin: {origin}", at=at)
+        assert answer[:2] == (403, 1)
+        assert "another site" in answer[2]
+    assert asked("Host: localhost:PORT", f"Origin: {origin}", do="GET")[0] == 200  # as a link
+
+
+@pytest.mark.parametrize("origin", ["http://localhost:PORT", "https://box.example", ""])
+def test_its_own_page_and_a_proxy_of_an_allowed_name_may_change_something(asked, origin):
+    headers = ("Host: localhost:PORT", *[f"Origin: {origin}"][: bool(origin)])
+    assert asked(*headers, allow=("box.example",))[:2] == (204, 0)
+
+
+def test_the_command_takes_names_that_are_allowed(hpo_process, tmp_path):
+    store(tmp_path)
+    process = hpo_process("dashboard", "--port", "0", "--allow-host", "box", "--allow-host", "b.c")
+    url = address(process)
+    for host, status in (("box", 200), ("b.c:1", 200), ("c", 403)):
+        assert (
+            get(urllib.request.Request(f"{url}/api/studies", headers={"Host": host}))[0] == status
+        )
+    assert ended(process) == (130, "")
 
 
 # --- beside a run ------------------------------------------------------------------------------

@@ -4,10 +4,12 @@ import errno
 import io
 import logging
 import os
+import re
 import socket
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from multiprocessing.connection import Connection
 from pathlib import Path
 from socketserver import TCPServer, ThreadingMixIn
@@ -23,8 +25,7 @@ from hpo.errors import InputError
 from hpo.text import error_text, quoted
 from hpo.workers.server import start
 
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
-HOST, PORT = LOOPBACK[0], 8080
+HOST, PORT = "127.0.0.1", 8080
 START_SECONDS = 60
 POLITE = 10  # niceness beside a run: training goes first
 
@@ -59,6 +60,11 @@ class Server(ThreadingMixIn, WSGIServer):
         name = f"[{host!s}]" if ":" in str(host) else host
         return f"http://{name!s}:{port}/"
 
+    @property
+    def is_local(self) -> bool:
+        """Whether only this machine reaches it."""
+        return ip_address(str(self.server_address[0]).partition("%")[0]).is_loopback
+
     def server_bind(self) -> None:
         """Skips WSGIServer's search for the host's full name, which may use the network."""
         TCPServer.server_bind(self)
@@ -89,14 +95,24 @@ class _Stack(io.StringIO):
 
 
 def listen(
-    storage: BaseStorage, folder: Path, host: str, port: int, say: Callable[[str], None]
+    storage: BaseStorage,
+    folder: Path,
+    host: str,
+    port: int,
+    say: Callable[[str], None],
+    allow: Sequence[str] = (),
 ) -> Server:
     """Returns a server that listens; serve_forever() serves. Port 0 takes a free port.
 
-    say: told, in a line, what fails in a request; repeated lines once. Raises InputError if it
-    cannot listen.
+    say: told, in a line, what fails in a request; repeated lines once. allow: names by which this
+    machine may be asked, besides its addresses. Raises InputError if it cannot listen.
     """
     say_once = _Once(say)
+    for name in allow:
+        if not NAME.fullmatch(name):
+            raise InputError(
+                f"--allow-host {quoted(name)}: is no name of a machine; give it without a port"
+            )
     if not host:
         raise InputError("--host '': would be every address of this machine; give one")
     try:
@@ -112,7 +128,7 @@ def listen(
     _log_lines(say_once)
     app = optuna_dashboard.wsgi(storage, artifact_store=FileSystemArtifactStore(folder))
     app.catchall = False  # bottle's own page would be a traceback
-    server.set_app(_ErrorsAsText(app, say_once))
+    server.set_app(_KnownHosts(_ErrorsAsText(app, say_once), server, host, allow))
     return server
 
 
@@ -128,6 +144,56 @@ class _Once:
             self.say(line)
 
 
+NAME = re.compile(r"[\w-]+(\.[\w-]+)*\.?", re.ASCII)
+HOST_HEADER = re.compile(rf"({NAME.pattern}|\[[0-9a-fA-F:.]+\])(:\d+)?", re.ASCII)
+READING = ("GET", "HEAD", "OPTIONS")
+
+
+class _KnownHosts:
+    """A WSGI application that passes on what a browser asks of this very server.
+
+    A site may lead its own name to this machine (DNS rebinding), or let its page send a request
+    here: the browser says so by Host and by Origin. host and allow: see listen.
+    """
+
+    def __init__(self, app: Any, server: Server, host: str, allow: Sequence[str]) -> None:
+        self.app, self.server = app, server
+        self.allowed = {name.lower().removesuffix(".") for name in allow}
+        self.known = {"localhost", host.lower(), *self.allowed}
+
+    def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
+        host, origin = environ.get("HTTP_HOST", ""), environ.get("HTTP_ORIGIN")
+        if not self._is_known(host):
+            text = f"{quoted(host)} is no known name of this dashboard"
+        elif environ["REQUEST_METHOD"] in READING or origin is None or self._is_ours(origin, host):
+            return self.app(environ, start_response)  # type: ignore[no-any-return]
+        else:
+            text = f"{quoted(origin)} is another site, which may change nothing here"
+        remedy = f"open {self.server.address}, or start it with --allow-host NAME"
+        return _answer(start_response, "403 Forbidden", f"{text}; {remedy}\n")
+
+    def _is_known(self, host: str) -> bool:
+        name = _name_in(host)
+        if name in self.known:
+            return True
+        try:
+            address = IPv6Address(name[1:-1]) if name.startswith("[") else IPv4Address(name)
+        except ValueError:
+            return False
+        return address.is_loopback or not self.server.is_local
+
+    def _is_ours(self, origin: str, host: str) -> bool:
+        """Whether a page of this server, or of an allowed name behind a proxy, sends a request."""
+        place = re.sub("^https?://", "", origin)
+        return place.lower() == host.lower() or _name_in(place) in self.allowed
+
+
+def _name_in(host: str) -> str:
+    """Returns the name in a Host header, without the port; empty if it is none."""
+    found = HOST_HEADER.fullmatch(host)
+    return found[1].lower().removesuffix(".") if found else ""
+
+
 class _ErrorsAsText:
     """A WSGI application that answers errors of another one with a line."""
 
@@ -138,14 +204,15 @@ class _ErrorsAsText:
         try:
             return self.app(environ, start_response)  # type: ignore[no-any-return]
         except ArtifactNotFound:
-            return self._answer(start_response, "404 Not Found", "This artifact is gone.")
+            return _answer(start_response, "404 Not Found", "This artifact is gone.")
         except Exception as error:
             self.say(f"dashboard: {error_text(error)}")
-            return self._answer(start_response, "503 Service Unavailable", error_text(error))
+            return _answer(start_response, "503 Service Unavailable", error_text(error))
 
-    def _answer(self, start_response: StartResponse, status: str, text: str) -> list[bytes]:
-        start_response(status, [("Content-Type", "text/plain; charset=utf-8")])
-        return [text.encode()]
+
+def _answer(start_response: StartResponse, status: str, text: str) -> list[bytes]:
+    start_response(status, [("Content-Type", "text/plain; charset=utf-8")])
+    return [text.encode()]
 
 
 class _Lines(logging.Handler):
@@ -167,13 +234,13 @@ def _log_lines(say: Callable[[str], None]) -> None:
 
 
 @contextmanager
-def beside(url: str, folder: Path) -> Iterator[str]:
+def beside(url: str, folder: Path, allow: Sequence[str] = ()) -> Iterator[str]:
     """Serves from another process for the time of the block; yields the address. Takes a free port
-    if the usual one is in use.
+    if the usual one is in use. allow: see listen.
 
     Raises InputError if it cannot listen at all.
     """
-    process, channel = start(f"{__name__}:serve_beside", url, folder)
+    process, channel = start(f"{__name__}:serve_beside", url, folder, tuple(allow))
     try:
         yield _first_word(channel)
     finally:
@@ -191,7 +258,7 @@ def _first_word(channel: Connection) -> str:
     return str(word)
 
 
-def serve_beside(channel: Connection, url: str, folder: Path) -> None:
+def serve_beside(channel: Connection, url: str, folder: Path, allow: Sequence[str]) -> None:
     """Serves the dashboard beside a run, whose end ends it."""
     from hpo.storage.open import open_storage
 
@@ -199,9 +266,9 @@ def serve_beside(channel: Connection, url: str, folder: Path) -> None:
     try:
         storage = open_storage(url, create=False)
         try:
-            server = listen(storage, folder, HOST, PORT, lambda line: None)
+            server = listen(storage, folder, HOST, PORT, lambda line: None, allow)
         except InputError:
-            server = listen(storage, folder, HOST, 0, lambda line: None)
+            server = listen(storage, folder, HOST, 0, lambda line: None, allow)
     except InputError as error:
         channel.send(str(error))
         return
