@@ -20,7 +20,7 @@ from hpo.options import Options, checked, option, with_options
 from hpo.passwords import remove_passwords, without_password
 from hpo.process import collect_seldom, end_process, ignore_output_errors, stop_signals
 from hpo.study.names import DATASETS, FORMS
-from hpo.text import count, error_line, printable, quoted, shortened
+from hpo.text import count, error_line, printable, printable_path, quoted, shortened
 
 app = typer.Typer(
     help="Hyperparameter studies of multilayer perceptrons.",
@@ -186,7 +186,7 @@ def list_(storage: Storage = defaults.STORAGE) -> None:
 
     print(f"Studies in {without_password(storage)}:")
     for summary in optuna.get_all_study_summaries(storage=opened):
-        print(f"  {summary.study_name:24}{count(summary.n_trials, 'trial')}")
+        print(f"  {printable(summary.study_name):24}{count(summary.n_trials, 'trial')}")
 
 
 @app.command()
@@ -295,7 +295,9 @@ def predict(
     found = weights.load(best).probabilities(given.rows)
     classes = [printable(name) for name in about.schema.classes]
     rows = zip(given.names, found, strict=True)
-    lines = [f"{name}\t{classes[row.argmax()]}\t{row.max():.4f}" for name, row in rows]
+    lines = [
+        f"{printable_path(name)}\t{classes[row.argmax()]}\t{row.max():.4f}" for name, row in rows
+    ]
     typer.echo(os.fsencode("\n".join(lines)))  # a path may hold any bytes
     if said := inputs.accuracy_text(given, found.argmax(axis=1)):
         print(said, file=sys.stderr)
@@ -318,7 +320,7 @@ def data_get(
     datasets.check(loaded)
     found = datasets.describe(loaded)
     train, test = len(loaded.train_labels), len(loaded.test_labels)
-    print(f"{source.short}: {train} training and {test} test examples, ", end="")
+    print(f"{printable(source.short)}: {train} training and {test} test examples, ", end="")
     print(f"SHA-256 {loaded.checksum[:16]}…")
     for title, text in card.rows(found)[:-1]:
         print(f"{title}: {printable(text)}")

@@ -277,7 +277,7 @@ def print_parts(parts: "Iterable[RenderableType]") -> None:
     out = console()
     for part in parts:
         if isinstance(part, str):
-            out.print(legible(part), soft_wrap=True, markup=False)
+            out.print(legible(part), soft_wrap=True, markup=False, emoji=False)
         else:
             out.print(part)
 
@@ -292,7 +292,7 @@ def console() -> "Console":
 
 def say(text: str) -> None:
     """Prints a note on standard error."""
-    print(f"NOTE: {text}", file=sys.stderr, flush=True)
+    print(f"NOTE: {legible(text)}", file=sys.stderr, flush=True)
 
 
 # --- before the run ----------------------------------------------------------------------------

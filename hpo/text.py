@@ -1,5 +1,6 @@
 """Text for people: values quoted short and printable, counts and times in words."""
 
+import os
 import re
 from collections.abc import Sequence
 
@@ -7,8 +8,11 @@ from hpo.language import nt, t
 from hpo.passwords import without_password
 
 MOST = 120  # characters of a quoted value
-# Control characters and lone surrogates: XML does not allow them, terminals obey some of them.
-FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
+# Control characters and lone surrogates: XML does not allow them, terminals obey some of them. The
+# marks that turn the direction of writing show another text than there is.
+FORBIDDEN = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]"
+)
 
 
 def quoted(value: object) -> str:
@@ -30,8 +34,14 @@ def printable(text: str) -> str:
     return text if text.isprintable() else repr(text)[1:-1]
 
 
+def printable_path(path: str) -> str:
+    """Returns the path as printable() does; bytes that are no text stay as they are."""
+    text = os.fsencode(path).decode(errors="ignore")
+    return path if text.isprintable() else printable(path)
+
+
 def legible(text: str) -> str:
-    """Replaces each control character and lone surrogate by U+FFFD."""
+    """Replaces each character that is FORBIDDEN by U+FFFD."""
     return FORBIDDEN.sub("\ufffd", text)
 
 

@@ -1,6 +1,5 @@
 """Python code that loads a `best/` folder with torch and safetensors alone, for the report."""
 
-import json
 from itertools import pairwise
 from typing import Any
 
@@ -8,6 +7,7 @@ from hpo.data.schema import input_shape
 from hpo.model.folder import Description
 from hpo.study.config import Config
 from hpo.study.names import ACTIVATIONS, NORMS
+from hpo.text import printable, shortened
 
 PROGRAM = """\
 {imports}
@@ -73,11 +73,11 @@ def own_snippet(folder: str, about: Description) -> str:
     single = (schema.mean, schema.std)
     scales = [repr(v) if isinstance(v, float) else "each column's" for v in single]
     return OWN.format(
-        code=_quoted(f"{folder}/code"),
+        code=repr(f"{folder}/code"),
         module=module,
         factory=factory,
         arguments=", ".join(f"{name}={value!r}" for name, value in given.items()),
-        model=_quoted(f"{folder}/model.safetensors"),
+        model=repr(f"{folder}/model.safetensors"),
         mean=scales[0] if scales[0] != "each column's" else "each column's mean",
         std=scales[1] if scales[1] != "each column's" else "its standard deviation",
     )
@@ -87,7 +87,7 @@ def snippet(folder: str, about: Description) -> str:
     """Returns a complete program. folder: where the program finds the model."""
     schema = about.schema
     single = isinstance(schema.mean, float)
-    statistics = "" if single else STATISTICS.format(config=_quoted(f"{folder}/config.toml"))
+    statistics = "" if single else STATISTICS.format(config=repr(f"{folder}/config.toml"))
     digits = schema.classes == tuple(map(str, range(len(schema.classes))))
     rows = "images" if schema.pixels else "rows"
     scaled = f"({rows} - {schema.mean!r}) / {schema.std!r}" if single else f"({rows} - mean) / std"
@@ -95,7 +95,7 @@ def snippet(folder: str, about: Description) -> str:
         imports="import torch" if single else "import tomllib\n\nimport torch",
         residual=RESIDUAL if about.config.residual else "",
         layers="\n".join(_layers(about.config, schema.features, len(schema.classes))),
-        model=_quoted(f"{folder}/model.safetensors"),
+        model=repr(f"{folder}/model.safetensors"),
         statistics=statistics,
         examples=(IMAGES if schema.pixels else ROWS).format(features=schema.features),
         scaled=scaled if schema.pixels else f"({scaled}).float()",
@@ -103,12 +103,8 @@ def snippet(folder: str, about: Description) -> str:
     )
 
 
-def _quoted(text: str) -> str:
-    return json.dumps(text, ensure_ascii=False)
-
-
 def _names(classes: Any) -> str:
-    listed = ", ".join(f"{i} {name}" for i, name in enumerate(classes[:10]))
+    listed = ", ".join(f"{i} {printable(shortened(name))}" for i, name in enumerate(classes[:10]))
     return listed + (" …" if len(classes) > 10 else "")
 
 

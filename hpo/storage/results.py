@@ -31,6 +31,7 @@ from hpo.study.file import FIGURES, Cell, GridStudy, SearchStudy, parse
 from hpo.study.metrics import METRICS, fails_below, unpacked
 from hpo.study.names import DATASETS, label
 from hpo.study.space import Domain, completed, size
+from hpo.text import printable
 
 TRIAL_COLUMNS = (
     "number", "state", "cell", "seed", "depth", "width", "activation", "optimizer", "lr",
@@ -85,7 +86,7 @@ class StoredStudy:
 
     @property
     def data_name(self) -> str:
-        return t(label(DATASETS, self.data["name"]))
+        return printable(t(label(DATASETS, self.data["name"])))
 
     @property
     def classes(self) -> list[str]:

@@ -19,7 +19,7 @@ from pydantic import (
 from hpo.language import t
 from hpo.study.fields import Flag, bounds, explained_number, fault, one_of
 from hpo.study.names import ACTIVATIONS, INITS, NORMS, OPTIMIZERS, SCHEDULES
-from hpo.text import quoted
+from hpo.text import printable, quoted
 
 # --- the user's own network ----------------------------------------------------------------------
 
@@ -207,7 +207,7 @@ class Config:
 
 
 def _short(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+    return f"{value:.3g}" if isinstance(value, float) else printable(str(value))
 
 
 @dataclass(frozen=True, kw_only=True)

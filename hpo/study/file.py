@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
+import tomli_w
 from pydantic import Field, create_model
 
 from hpo.errors import InputError
@@ -309,7 +310,8 @@ def write_template(name: str, kind: str, dataset: str) -> Path:
     path = Path(f"{check_name(name.removesuffix('.toml'))}.toml")
     template = studies_dir() / "templates" / f"{kind}.toml"
     text = template.read_text(encoding="utf-8")
-    text = text.replace("TITLE", path.stem).replace("DATASET", dataset)
+    written = tomli_w.dumps({"dataset": dataset}).rstrip()
+    text = text.replace("TITLE", path.stem).replace('dataset = "DATASET"', written)
     text = text.replace("SCHEMA", str(studies_dir() / "study.schema.json"))
     try:
         with path.open("x", encoding="utf-8") as file:

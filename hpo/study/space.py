@@ -24,7 +24,7 @@ from hpo.study.config import (
     combination_faults,
     with_widths,
 )
-from hpo.text import quoted
+from hpo.text import printable, quoted
 
 if TYPE_CHECKING:
     from optuna.trial import BaseTrial
@@ -374,9 +374,9 @@ def spelled(domain: Domain) -> str:
 
 def _spelled(domain: Domain) -> str:
     if isinstance(domain, Fixed):
-        return str(domain.value)
+        return printable(str(domain.value))
     if isinstance(domain, Choices):
-        return f"[{', '.join(map(str, domain.values))}]"
+        return f"[{', '.join(printable(str(value)) for value in domain.values)}]"
     notes = [t("log")] if domain.log else []
     notes += [t("step {step:g}", step=domain.step)] if domain.step else []
     return f"{domain.low:g} … {domain.high:g}" + (f" ({', '.join(notes)})" if notes else "")

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from hpo.runs.plan import Job, Watcher
 from hpo.runs.progress import Progress
-from hpo.text import seconds_text
+from hpo.text import legible, seconds_text
 
 MOST_WORKERS = 16  # with a line of their own
 
@@ -78,4 +78,4 @@ class Display(Watcher):
 
     def _print(self, text: str) -> None:
         """Prints a line, above the live display if there is one."""
-        self.console.print(text, soft_wrap=True, markup=False)
+        self.console.print(legible(text), soft_wrap=True, markup=False, emoji=False)

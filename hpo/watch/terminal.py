@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from rich.console import RenderableType
 from rich.table import Table as RichTable
+from rich.text import Text
 
 from hpo.analysis.claims import claim_verdicts, tally
 from hpo.analysis.compare import Row, Side, Stored, compare
@@ -21,7 +22,7 @@ from hpo.report.search_tables import (
 from hpo.storage.results import StoredGrid, StoredSearch
 from hpo.storage.trial import run_name
 from hpo.study.file import FIGURES
-from hpo.text import count
+from hpo.text import count, legible, printable
 
 MOST_OPEN = 10  # unresolved conclusions that are listed
 
@@ -92,7 +93,7 @@ def _table(table: Table) -> RichTable:
     for header in table.flat_headers:
         shown.add_column(header, no_wrap=True)
     for row in table.rows:
-        shown.add_row(*row)
+        shown.add_row(*(Text(legible(cell)) for cell in row))
     return shown
 
 
@@ -140,11 +141,11 @@ def _different(rows: Sequence[Row]) -> Iterator[str]:
     """Yields a line for cells of one name that are different networks."""
     for row in rows:
         ours, theirs = (side.cell.config.as_dict() for side in row.sides)
-        keys = [key for key in ours if ours[key] != theirs[key]]
-        if keys:
-            parts = [f"{key} {_brief(ours[key])} and {_brief(theirs[key])}" for key in keys]
+        values = {key: (ours.get(key, "–"), theirs.get(key, "–")) for key in {**ours, **theirs}}
+        parts = [f"{key} {_brief(a)} and {_brief(b)}" for key, (a, b) in values.items() if a != b]
+        if parts:
             yield f"{row.name}: {', '.join(parts)}."
 
 
 def _brief(value: object) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+    return f"{value:.3g}" if isinstance(value, float) else printable(str(value))

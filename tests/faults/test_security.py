@@ -9,7 +9,6 @@ import re
 import subprocess
 from collections import Counter
 from collections.abc import Iterator
-from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import quote
 
@@ -18,6 +17,7 @@ import pytest
 import sqlalchemy
 import torch
 from conftest import Postgres
+from elements import Elements
 from forked import check, command
 from hypothesis import given
 from hypothesis import strategies as st
@@ -332,26 +332,6 @@ def test_names_form_no_paths(forked_hpo, tmp_path, tally):
     assert after - streams == before - streams
     assert [path.name for path in tmp_path.iterdir()] == ["study.toml"]
     tally("7.4", "hostile names for studies and cells", 2 * len(HOSTILE) - 1, "refused; no file")
-
-
-class Elements(HTMLParser):
-    """What a page is made of: its elements with their attributes' names, and where links lead."""
-
-    def __init__(self, page: str) -> None:
-        super().__init__()
-        self.found: Counter[str] = Counter()
-        self.text = ""
-        self.feed(page)
-
-    def handle_data(self, data):
-        self.text += data
-
-    def handle_starttag(self, tag, attrs):
-        self.found[tag] += 1
-        self.found.update(f"on… in <{tag}>" for name, _ in attrs if name.startswith("on"))
-        self.found.update(f"{name} in <{tag}>" for name, _ in attrs if name in ("src", "srcdoc"))
-        led = [value or "" for name, value in attrs if name in ("href", "xlink:href", "action")]
-        self.found.update("link outside" for value in led if not value.startswith("#"))
 
 
 HOSTILE_TEXTS = [

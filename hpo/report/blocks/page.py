@@ -26,6 +26,7 @@ class HeaderCell:
 
 
 GLYPH = r"[A-Z]\w*(?:-\w+)?-[0-9a-f]+"  # the ids of letters in matplotlib's pictures: font and code
+BLOCK = re.compile(r"^(\d*)([-#+=.)])(?=[-#=]*( |$))")  # makes a paragraph a heading, list or line
 Header = str | tuple[str, Sequence[str]]
 
 
@@ -80,6 +81,11 @@ class Code:
     """Lines of code to copy."""
 
     text: str
+
+    @property
+    def fence(self) -> str:
+        """Returns what stands around it in Markdown: more backticks than it holds in a row."""
+        return "`" * max([3, *(len(run) + 1 for run in re.findall("`+", self.text))])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -236,6 +242,6 @@ def _inline(picture: Picture) -> str:
 
 def _markdown(text: str) -> str:
     """Escapes text for a Markdown table or paragraph."""
-    for character in "\\`*_[]<>|":
+    for character in "\\`*_[]<>|&~$":
         text = text.replace(character, f"\\{character}")
-    return " ".join(text.split())
+    return BLOCK.sub(r"\1\\\2", " ".join(text.split()))

@@ -16,7 +16,7 @@ from matplotlib.font_manager import findfont, findSystemFonts, fontManager, get_
 from hpo.errors import InputError
 from hpo.language import current, marked
 from hpo.report.figures import tooltips
-from hpo.text import legible
+from hpo.text import printable
 
 # Okabe and Ito (2008), "Color Universal Design", https://jfly.uni-koeln.de/color/
 BLUE, VERMILLION, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
@@ -93,7 +93,7 @@ def fonts(language: str) -> list[str]:
 
 def short(label: str) -> str:
     """Returns the label as a figure can show it, at most 40 characters."""
-    label = legible(label)
+    label = printable(label)
     return label if len(label) <= 40 else f"{label[:39]}…"
 
 
@@ -120,7 +120,7 @@ def _advance(label: str, size: float, language: str) -> float:
 
 def fit(label: str, inches: float, size: float = 9) -> str:
     """Returns the label, or as much of its beginning as has room."""
-    label = legible(label)
+    label = printable(label)
     if width([label], size) <= inches:
         return label
     ends = range(1, len(label))
