@@ -6,6 +6,8 @@ import json
 import math
 import os
 import pickle
+import re
+import signal
 import struct
 import subprocess
 import sys
@@ -434,13 +436,25 @@ def test_every_faulty_file_has_its_line(tmp_path: Path):
 
 CONFIG = config().as_dict()
 WRONG_CONFIGS = {
-    "features: no int": {"features": 784.0},
-    "features: must be between 1 and ": {"features": 0},
-    "deviation: no float": {"deviation": "0.3"},
-    "mean: no float; dataset: no str": {"mean": True, "dataset": 3},
-    "must be finite": {"mean": float("nan")},
-    "the deviation above 0": {"deviation": 0.0},
-    "deviation above": {"deviation": float("inf")},
+    "features: Input should be a valid integer": {"features": 784.0},
+    "features: Input should be greater than or equal to 1": {"features": 0},
+    "deviation: Input should be a valid number": {"deviation": "0.3"},
+    "mean: Input should be a valid number; dataset: Input should be a valid string": {
+        "mean": True,
+        "dataset": 3,
+    },
+    "mean: Input should be a finite number": {"mean": float("nan")},
+    "deviation: Input should be greater than or equal to": {"deviation": 0.0},
+    "deviation: Input should be greater": {"deviation": 1e-300},
+    "deviation: Input should be less": {"deviation": 1e300},
+    "deviation: Input should be a finite number": {"deviation": float("inf")},
+    "mean: Input should be less than or equal to": {"mean": 1e300},
+    "mean, columns: does not belong to 784 features": {"mean": [0.0], "columns": ["a"]},
+    "shape: does not belong to 784 features": {"shape": [3, 3]},
+    "classes: List should have at least 2 items": {"classes": ["a"]},
+    "low: Input should be a valid number": {"low": "x"},
+    "kinds.0: Input should be a valid string": {"kinds": [3]},
+    "weights: Input should be a valid string": {"weights": 3},
     "config: was not written by hpo (no table)": {"config": 3},
     "(missing: lr; unknown: 'rate')": {
         "config": {"rate" if name == "lr" else name: value for name, value in CONFIG.items()}
@@ -472,7 +486,7 @@ def test_wrong_description_is_refused(tmp_path: Path, said: str):
         (b"features = ", "is not valid TOML: "),
         (b"\xff", "is not valid TOML: "),
         (b"a = " + b"[" * 9_999, "is not valid TOML: "),
-        (b"", "was not written by hpo (features: no int; mean: no float; "),
+        (b"", "was not written by hpo (features: Field required; mean: Field required; "),
         (None, "cannot be read (No such file or directory)"),
     ],
     ids=["malformed", "no text", "deep", "empty", "missing"],
@@ -534,6 +548,39 @@ def test_description_of_a_giant_is_refused_before_it_takes_the_machine(tmp_path:
     giant = {**CONFIG, "depth": 100, "width": 65_536}
     place = write(tmp_path, network(), config=giant, features=10_000_000)
     assert_no_network(place, "model.safetensors", "is not the network that config.toml describes")
+
+
+@pytest.mark.parametrize("name", ["config.toml", "model.safetensors"])
+@pytest.mark.parametrize("kind", ["pipe", "folder", "device", "link to nothing"])
+def test_what_is_no_file_is_no_network_and_does_not_hang(folder: Path, name: str, kind: str):
+    (folder / name).unlink()
+    make = {"pipe": os.mkfifo, "folder": os.mkdir}.get(kind)
+    target = "/dev/zero" if kind == "device" else "/nowhere"
+    make(folder / name) if make else (folder / name).symlink_to(target)
+
+    def hangs(*_):
+        raise AssertionError("it hangs")
+
+    before = signal.signal(signal.SIGALRM, hangs)
+    signal.alarm(5)
+    try:
+        with pytest.raises(InputError, match=re.escape(f"{folder / name}: ")):
+            saved.load(folder)
+        assert not best.holds_winner(folder, {"dataset": "mnist"})
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def test_a_network_that_gives_no_numbers_is_refused(folder: Path):
+    """Its weights are numbers, and their sums are none."""
+    (folder / "model.safetensors").write_bytes(
+        safetensors.torch.save({n: t.sign() * 3e38 for n, t in network().state_dict().items()})
+    )
+    said = (folder / "config.toml").read_text().splitlines()
+    (folder / "config.toml").write_text("\n".join(s for s in said if not s.startswith("weights")))
+    with pytest.raises(InputError, match="gives no numbers for these examples"):
+        saved.load(folder).probabilities(ROWS)
 
 
 # --- the command -------------------------------------------------------------------------------

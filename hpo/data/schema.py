@@ -9,10 +9,11 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from hpo.errors import InputError
 from hpo.text import quoted, shortened
@@ -28,6 +29,46 @@ FAR = 10.0  # times the trained range: values further away are of another unit
 NARROW = 0.01  # of the trained range: values that spread over less may be of another unit
 FEW = 10  # examples may lie so close together by chance
 LIST = 20  # names that an error lists
+
+
+# The bound on features only keeps a foreign file from taking the machine; numbers beyond the others
+# make normalized values infinite.
+MOST_FEATURES, LARGEST, LEAST_STD = 10_000_000, 1e30, 1e-30
+Number = Annotated[float, Field(ge=-LARGEST, le=LARGEST)]
+Deviation = Annotated[float, Field(ge=LEAST_STD, le=LARGEST)]
+
+
+class StoredSchema(BaseModel):
+    """What `Schema.as_dict` writes, to check it where it is read. Older versions wrote a part."""
+
+    model_config = ConfigDict(strict=True, allow_inf_nan=False)
+
+    features: Annotated[int, Field(ge=1, le=MOST_FEATURES)] = 784
+    shape: list[int] = []
+    classes: Annotated[list[str], Field(min_length=2)] = list(map(str, range(10)))
+    codes: Annotated[list[str], Field(min_length=2)] | None = None
+    mean: Number | list[Number] = 0.0
+    std: Deviation | list[Deviation] = 1.0
+    pixels: bool = True
+    white: Number | None = None
+    low: Number | list[Number] | None = None
+    high: Number | list[Number] | None = None
+    columns: list[str] = []
+    kinds: list[str] = []
+    header: bool = True
+    label: str = ""
+    left_out: list[str] = []
+    flat: bool = False
+
+    @model_validator(mode="after")
+    def _lengths(self) -> Self:
+        each = {name: getattr(self, name) for name in ("mean", "std", "low", "high")}
+        each |= {"columns": self.columns or None, "kinds": self.kinds or None}
+        wrong = [k for k, v in each.items() if isinstance(v, list) and len(v) != self.features]
+        wrong += ["shape"] * (self.shape != [] and math.prod(self.shape) != self.features)
+        if wrong:
+            raise ValueError(f"{', '.join(wrong)}: does not belong to {self.features} features")
+        return self
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,20 +5,21 @@ Whoever hands out a saved network asks here whose network it is: `read` for a fo
 """
 
 import hashlib
-import math
 import shutil
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tomli_w
+from pydantic import Field, ValidationError
 
-from hpo.data.schema import Schema
+from hpo.data.schema import MOST_FEATURES, Deviation, Number, Schema, StoredSchema
 from hpo.errors import InputError
 from hpo.replace import replacing
 from hpo.study.config import HYPERPARAMETERS, REQUIRED, SEED, Config
+from hpo.study.fields import faults
 from hpo.study.finalists import trial_number
 
 if TYPE_CHECKING:
@@ -26,10 +27,6 @@ if TYPE_CHECKING:
 
 MODEL, CONFIG, CODE = "model.safetensors", "config.toml", "code"
 REMEDY = "give the `best` folder of a search's report"
-
-# The bound on features only keeps a foreign file from taking the machine.
-MOST_FEATURES = 10_000_000
-LEAST_STD = 1e-30  # a smaller one makes every normalized value infinite
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,19 +44,33 @@ def read(folder: Path) -> Description:
     not write it."""
     path = folder / CONFIG
     content = _toml(path)
-    _check(content, path)
-    if isinstance(content.get("config"), dict) and (made := content["config"].get("model")):
+    config = content.get("config")
+    if isinstance(config, dict) and (made := config.get("model")):
         raise InputError(
             f"{path}: is a network of {made!r}, whose code hpo does not run here; the report says "
             "how to load it in Python"
         )
     try:
-        config = Config(**_hyperparameters(content.get("config")))
+        saved = SavedNetwork.model_validate(content)
+        config = Config(**_hyperparameters(saved.config))
+    except ValidationError as error:
+        raise InputError(f"{path}: was not written by hpo ({faults(error)}); {REMEDY}") from error
     except ValueError as error:
         raise InputError(f"{path}: config: was not written by hpo ({error}); {REMEDY}") from error
-    schema = Schema.of({**content, "std": content["deviation"]})
-    weights = content.get("weights", "")
-    return Description(config=config, schema=schema, dataset=content["dataset"], weights=weights)
+    schema = Schema.of(saved.model_dump(exclude_none=True))
+    return Description(config=config, schema=schema, dataset=saved.dataset, weights=saved.weights)
+
+
+class SavedNetwork(StoredSchema):
+    """What config.toml says of a network, see describe_winner."""
+
+    features: Annotated[int, Field(ge=1, le=MOST_FEATURES)]
+    mean: Number | list[Number]
+    std: Annotated[Deviation | list[Deviation], Field(alias="deviation")]
+    dataset: str
+    weights: str = ""
+    token: str = ""
+    config: Any = None
 
 
 def _toml(path: Path) -> dict[str, Any]:
@@ -73,62 +84,6 @@ def _toml(path: Path) -> dict[str, Any]:
         raise
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: is not valid TOML: {error}; {REMEDY}") from error
-
-
-TYPES = {"features": int, "mean": float, "deviation": float, "dataset": str, "pixels": bool}
-# Keys that older folders lack. The value: of what the list consists, and how many there are least.
-LISTS: dict[str, tuple[type, int]] = {
-    "classes": (str, 2), "codes": (str, 2), "columns": (str, 1), "left_out": (str, 0),
-    "kinds": (str, 0),
-}  # fmt: skip
-TEXTS = ("label", "weights", "token")
-
-
-def _check(content: Mapping[str, Any], path: Path) -> None:
-    listed = [key for key in ("mean", "deviation") if isinstance(content.get(key), list)]
-    content = {"pixels": True, **content}
-    faults = [
-        f"{key}: no {kind.__name__}"
-        for key, kind in TYPES.items()
-        if type(content.get(key)) is not kind and key not in listed
-    ]
-    if not faults and not 1 <= content["features"] <= MOST_FEATURES:
-        faults = [f"features: must be between 1 and {MOST_FEATURES:,}"]
-    if not faults and not all(
-        _are_numbers(content.get(key), content["features"], above)
-        for key, above in (("mean", -math.inf), ("deviation", LEAST_STD))
-    ):
-        faults = ["mean, deviation: must be finite, the deviation above 0"]
-    ranges = [content[key] for key in ("low", "high", "white") if key in content]
-    if not faults and not all(_are_numbers(v, content["features"], -math.inf) for v in ranges):
-        faults = ["low, high, white: must be finite"]
-    if not faults:
-        faults = [
-            f"{key}: no list of names"
-            for key, (kind, least) in LISTS.items()
-            if key in content and not _is_list(content[key], kind, least)
-        ]
-        faults += [f"{key}: no text" for key in TEXTS if not isinstance(content.get(key, ""), str)]
-    if not faults and len(content.get("columns", [])) not in (0, content["features"]):
-        faults = ["columns: are not as many as features"]
-    if not faults and not _has_shape(content.get("shape", []), content["features"]):
-        faults = ["shape: does not belong to the features"]
-    if faults:
-        raise InputError(f"{path}: was not written by hpo ({'; '.join(faults)}); {REMEDY}")
-
-
-def _is_list(value: Any, kind: type, least: int = 0) -> bool:
-    return isinstance(value, list) and len(value) >= least and all(type(v) is kind for v in value)
-
-
-def _are_numbers(value: Any, features: int, above: float) -> bool:
-    """Whether a value is a finite number, or a list of one for each feature, all above a bound."""
-    numbers = value if _is_list(value, float, features) and len(value) == features else [value]
-    return all(type(v) is float and math.isfinite(v) and v > above for v in numbers)
-
-
-def _has_shape(value: Any, features: int) -> bool:
-    return value == [] or (_is_list(value, int) and math.prod(value) == features)
 
 
 def _hyperparameters(values: Any) -> dict[str, Any]:
@@ -180,9 +135,8 @@ def holds_winner(folder: Path, content: Mapping[str, Any] | None) -> bool:
     """Whether the folder holds exactly this network, complete. content: see describe_winner; None
     if there is no winner. What a folder of an earlier version does not say is no difference."""
     try:
-        stored = tomllib.loads((folder / CONFIG).read_text(encoding="utf-8"))
-        weights = _digest(folder / MODEL)
-    except (OSError, ValueError, RecursionError):
+        stored, weights = _toml(folder / CONFIG), _digest(folder / MODEL)
+    except (OSError, InputError):
         return False
     if content is None or stored.get("weights", weights) != weights:
         return False

@@ -56,8 +56,13 @@ class Saved:
         """Returns the probabilities (n, classes) for rows (n, features) that the schema made."""
         with torch.inference_mode():
             parts = torch.from_numpy(rows).split(CHUNK)
-            answers = [self.network(part).softmax(1) for part in parts]
-            return torch.cat(answers).numpy()
+            answers = torch.cat([self.network(part).softmax(1) for part in parts])
+        if not answers.isfinite().all():
+            raise InputError(
+                "the network gives no numbers for these examples: its weights, its scale or the "
+                f"examples are out of all proportion; {REMEDY}, or other examples"
+            )
+        return answers.numpy()
 
 
 def load(folder: Path) -> Saved:

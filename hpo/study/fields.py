@@ -1,6 +1,7 @@
 """Types of the fields of a study file: declared for pydantic, with errors in plain words."""
 
 import difflib
+import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Annotated, Any, TypeVar, get_args
 
@@ -82,6 +83,21 @@ class Faults:
             return value
         self.add(f"{at}{key}", f"must be a list of tables, got {quoted(value)}")
         return []
+
+
+TYPE = re.compile(r"float|list\[.*\]|constrained-float")  # in pydantic's places
+
+
+def faults(error: ValidationError) -> str:
+    """Returns what pydantic found, "key: what" each; of a value of several types, what is wrong
+    with it as the first of them."""
+    found: dict[str, str] = {}
+    for wrong in error.errors(include_url=False, include_input=False):
+        place = [str(part) for part in wrong["loc"] if not TYPE.fullmatch(str(part))]
+        text = wrong["msg"].removeprefix("Value error, ")
+        found.setdefault(".".join(place), re.sub(" or instance of .*", "", text))
+    lines = [f"{place}: {text}" if place else text for place, text in found.items()]
+    return shortened(printable("; ".join(lines)), 600)
 
 
 def fault(text: str) -> PydanticCustomError:
