@@ -16,6 +16,7 @@ from hpo.data.datasets import Dataset, check, describe
 from hpo.data.schema import input_shape
 from hpo.errors import InputError
 from hpo.language import ENGLISH, use
+from hpo.storage.attributes import check_study
 from hpo.storage.trial import KILLED
 from hpo.study.binding import DATA, MODEL, code_digest, code_of, differences
 from hpo.study.claims import Claim
@@ -96,6 +97,8 @@ def open_study(
     stored = study.user_attrs.get("binding")
     if stored is None and study.get_trials(deepcopy=False):
         raise InputError(f"study {name!r}: was not made by hpo; give --name another one")
+    if stored is not None:
+        check_study(name, study.user_attrs, {})
     if stored is not None and (found := differences(stored, bound)):
         raise InputError("\n".join(_told(name, found, search=bool(search))))
     if isinstance(study_file, GridStudy):

@@ -8,6 +8,7 @@ import json
 from collections import defaultdict
 from datetime import UTC, datetime
 from functools import cache, partial
+from itertools import chain
 from typing import Any
 
 import optuna
@@ -86,6 +87,42 @@ def _rows(
     for key, *row in connection.execute(query.order_by(sqlalchemy.inspect(model).primary_key[0])):
         rows[key].append(row)
     return rows
+
+
+def unreadable(storage: BaseStorage, name: str) -> str:
+    """Returns which attribute of which study cannot be read, as text; only the study's name if the
+    storage is no database."""
+    storage = getattr(storage, "backend", storage)
+    storage = getattr(storage, "_backend", storage)
+    if not isinstance(storage, RDBStorage):
+        return f"study {name!r}: an attribute"
+    from optuna.storages._rdb import models
+
+    study, trial = models.StudyModel, models.TrialModel
+    select: Any = sqlalchemy.select
+    queries = [
+        select(study.study_name, f.key, f.value_json).join(study, study.study_id == f.study_id)
+        for f in (models.StudyUserAttributeModel, models.StudySystemAttributeModel)
+    ] + [
+        select(study.study_name, f.key, f.value_json, trial.number)
+        .join(trial, trial.trial_id == f.trial_id)
+        .join(study, study.study_id == trial.study_id)
+        for f in (models.TrialUserAttributeModel, models.TrialSystemAttributeModel)
+    ]
+    with storage.engine.connect() as connection:
+        for study_name, key, text, *number in chain.from_iterable(map(connection.execute, queries)):
+            if not _is_json(text):
+                where = f"trial {number[0]}, " if number else ""
+                return f"study {study_name!r}: {where}attribute {key}"
+    return f"study {name!r}: an attribute"
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except (RecursionError, ValueError):
+        return False
+    return True
 
 
 def _local(time: datetime | None) -> datetime | None:

@@ -1,6 +1,7 @@
 """A stored study as tables: a row per trial, and a row per trial and epoch."""
 
 import base64
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -13,6 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage
+from optuna.study._frozen import FrozenStudy
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -21,7 +23,8 @@ from hpo.data.schema import Schema
 from hpo.errors import InputError
 from hpo.language import marked, t
 from hpo.storage import trial as record
-from hpo.storage.bulk_read import all_trials
+from hpo.storage.attributes import check_study, check_trials
+from hpo.storage.bulk_read import all_trials, unreadable
 from hpo.storage.open import reason_of
 from hpo.storage.trial import AGAIN, RIGHT
 from hpo.study import finalists
@@ -291,6 +294,11 @@ def load_study(storage: BaseStorage, name: str) -> StoredGrid | StoredSearch:
         return _load_study(storage, name)
     except (StorageInternalError, SQLAlchemyError) as error:
         raise InputError(f"study {name!r}: cannot be read ({reason_of(error)})") from error
+    except (RecursionError, json.JSONDecodeError) as error:
+        raise InputError(
+            f"{unreadable(storage, name)} is nested too deep, or no JSON; restore the storage from "
+            "a copy, or run the study again with --fresh"
+        ) from error
 
 
 def _load_study(
@@ -305,16 +313,20 @@ def _load_study(
     attributes = study.user_attrs
     if "study_file" not in attributes:
         raise InputError(f"study {name!r}: was not made by hpo")
+    system = storage.get_study_system_attrs(study._study_id)
+    check_study(name, attributes, system)
     file = parse(attributes["study_file"], name, f"stored study {name}")
     if ("seeds" if isinstance(file, GridStudy) else "n_trials") not in attributes:
         raise InputError(f"study {name!r}: was created but not run yet; `hpo run` starts it")
     trials = all_trials(study, storage)
+    needed = ("cell", "seed", "curve") if isinstance(file, GridStudy) else ("curve",)
+    check_trials(name, trials, attributes["data"], needed)
     if isinstance(file, SearchStudy):
         trials = [record.by_rule(trial) for trial in trials]
     common: dict[str, Any] = {
         "name": name,
         "data": attributes["data"],
-        "code": storage.get_study_system_attrs(study._study_id).get(CODE, {}),
+        "code": system.get(CODE, {}),
         "sessions": attributes.get("sessions", []),
         "frozen": trials,
         "progress": attributes.get("progress"),
@@ -324,7 +336,7 @@ def _load_study(
     if isinstance(file, GridStudy):
         kept = ("seeds", "timings", "until_resolved", "claim_changes", "ensemble")
         common |= {key: attributes[key] for key in kept if key in attributes}
-        images = storage.get_study_system_attrs(study._study_id).get(IMAGES, {})
+        images = system.get(IMAGES, {})
         return StoredGrid(file=file, trials=_trials_frame(trials), images=images, **common)
     return _search(storage, study, file, common, alone)
 
@@ -379,6 +391,8 @@ def _finalists(storage: BaseStorage, study: optuna.Study, file: SearchStudy) -> 
     if name not in optuna.get_all_study_names(storage):
         return None
     begun = optuna.load_study(study_name=name, storage=storage)
+    if "study_file" in begun.user_attrs:
+        check_study(name, begun.user_attrs, {})
     if not finalists.belong(begun, study) or "seeds" not in begun.user_attrs:
         return None
     grid = load_study(storage, name)
@@ -392,14 +406,20 @@ def _random_search(storage: BaseStorage, bound: Mapping[str, Any]) -> StoredSear
     if bound["sampler"] == "random":
         return None
     for other in storage.get_all_studies():
-        theirs, kind = (other.user_attrs.get(key) for key in ("binding", "kind"))
+        theirs, kind = _bound(other), other.user_attrs.get("kind")
         begun = "n_trials" in other.user_attrs
         wanted = {**bound, "sampler": "random"}
-        if begun and kind == "search" and not differences(theirs or {}, wanted):
+        if begun and kind == "search" and not differences(theirs, wanted):
             search = _load_study(storage, other.study_name, alone=True)
             assert isinstance(search, StoredSearch)
             return search
     return None
+
+
+def _bound(study: FrozenStudy) -> Mapping[str, Any]:
+    """Returns the binding of any study; empty if it has none that is sound."""
+    bound = study.user_attrs.get("binding")
+    return bound if isinstance(bound, dict) else {}
 
 
 REPEATED = ("n_trials", "timeout")  # attributes that are the same in a repeated search
@@ -415,7 +435,7 @@ def _repeats(storage: BaseStorage, study: optuna.Study, file: SearchStudy) -> li
         same = all(theirs.get(key) == ours.get(key) for key in REPEATED)
         if seed is None or seed == ours.get("sampler_seed", seed) or not same:
             continue
-        if differences(theirs.get("binding", {}), ours["binding"]):
+        if differences(_bound(other), ours["binding"]):
             continue
         search = _load_study(storage, other.study_name, alone=True)
         assert isinstance(search, StoredSearch)
