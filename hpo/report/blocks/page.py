@@ -242,6 +242,5 @@ def _inline(picture: Picture) -> str:
 
 def _markdown(text: str) -> str:
     """Escapes text for a Markdown table or paragraph."""
-    for character in "\\`*_[]<>|&~$":
-        text = text.replace(character, f"\\{character}")
+    text = re.sub(r"[\\`*_\[\]<>|~$]|&(?=#?\w+;)", r"\\\g<0>", text)
     return BLOCK.sub(r"\1\\\2", " ".join(text.split()))
