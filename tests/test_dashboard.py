@@ -385,7 +385,7 @@ def begin(storage) -> None:
 
 
 def end(storage, report: Path | None, command: str = "hpo run grid-report") -> None:
-    note.Notes(storage, command).end(load_study(storage, "grid-report"), report)
+    note.Notes(storage, command).on_report(load_study(storage, "grid-report"), report)
 
 
 def test_a_grid_says_its_cells_and_its_table(tmp_path):
