@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import optuna
 import pytest
+from statsmodels.stats.power import TTestIndPower
 from test_report import store
 from test_training import _one_thread, config, examples, split  # noqa: F401
 
@@ -104,6 +105,13 @@ def test_the_seeds_that_are_needed_are_cohens():
     assert statistics.seeds_needed(0.5, 1.0) == 64
     assert statistics.seeds_needed(0.8, 1.0) == 26
     assert statistics.seeds_needed(100.0, 1.0) == 2
+
+
+@pytest.mark.parametrize("effect", [0.01, 0.1, 0.2, 0.5])
+@pytest.mark.parametrize("n", [2, 5, 26, 64, 400])
+def test_the_power_of_a_t_test_is_that_of_statsmodels(effect: float, n: int):
+    theirs = TTestIndPower().power(effect, n, statistics.LEVEL)
+    assert statistics.power(effect, n) == pytest.approx(theirs, abs=1e-12)
 
 
 def test_the_chance_of_the_right_order_is_that_of_simulation():

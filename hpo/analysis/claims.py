@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 
 from hpo.analysis.evidence import (
-    LEVEL,
     Evidence,
     combine,
     mean_above,
@@ -19,6 +18,7 @@ from hpo.analysis.evidence import (
     mostly_above,
 )
 from hpo.analysis.hypothesis_tests import Verdict, judge
+from hpo.analysis.statistics import LEVEL
 from hpo.language import nt
 from hpo.storage.results import StoredGrid
 from hpo.study.claims import RATIOS, SECONDS, By, Claim, Form, Term

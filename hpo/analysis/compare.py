@@ -1,11 +1,13 @@
 """Compares two stored studies: grids cell by cell, searches by their winners."""
 
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 import pandas as pd
 
-from hpo.analysis.hypothesis_tests import Evidence, Verdict, greater, greater_unpaired, judge
+from hpo.analysis.evidence import Evidence
+from hpo.analysis.hypothesis_tests import Verdict, greater, greater_unpaired, judge
 from hpo.errors import InputError
 from hpo.storage.results import StoredGrid, StoredSearch
 from hpo.study.file import Cell
@@ -69,27 +71,19 @@ def _pairs(first: Stored, second: Stored) -> list[tuple[str, tuple[Side, Side]]]
             f"studies {first.name!r} and {second.name!r}: a grid and a search have nothing that "
             "corresponds; compare two of a kind"
         )
-    pairs = _same_name(first, second) or _same_config(first, second)
+    by_name = {cell.name: cell for cell in second.file.cells}
+    pairs = [(cell, by_name[cell.name]) for cell in first.file.cells if cell.name in by_name]
+    pairs = pairs or [
+        (ours, theirs)
+        for ours, theirs in product(first.file.cells, second.file.cells)
+        if ours.config == theirs.config and _same_draws(ours, theirs)
+    ]
     if not pairs:
         raise InputError(
             f"studies {first.name!r} and {second.name!r}: have no cell of one name or one "
             "configuration"
         )
     return [(ours.name, (_side(first, ours), _side(second, theirs))) for ours, theirs in pairs]
-
-
-def _same_name(first: StoredGrid, second: StoredGrid) -> list[tuple[Cell, Cell]]:
-    theirs = {cell.name: cell for cell in second.file.cells}
-    return [(cell, theirs[cell.name]) for cell in first.file.cells if cell.name in theirs]
-
-
-def _same_config(first: StoredGrid, second: StoredGrid) -> list[tuple[Cell, Cell]]:
-    return [
-        (ours, theirs)
-        for ours in first.file.cells
-        for theirs in second.file.cells
-        if ours.config == theirs.config and _same_draws(ours, theirs)
-    ]
 
 
 def _same_draws(ours: Cell, theirs: Cell) -> bool:

@@ -8,16 +8,15 @@ statistics and safe anytime-valid inference".
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import betainc, betaln, stdtr
+from scipy.special import betainc, betaincinv, betaln, stdtr
 
-from hpo.analysis.statistics import boundary
+from hpo.analysis.statistics import LEVEL, boundary
 
-LEVEL = 0.05
 # Precision of the normal prior of mean / sd: effects of about one standard deviation are expected.
 PRIOR = 1.0
 EQUAL = 1e-12  # values that differ by a smaller share are alike
@@ -30,33 +29,47 @@ Values = Sequence[float] | Floats
 class Evidence:
     """The evidence of n values for or against a statement.
 
-    effect: with its 95% confidence sequence low to high, which covers at all n at once (infinite
-    where n is too small, NaN where nothing can be tested). path_for, path_against and path_small:
-    e-processes by n, large where the values support the statement, contradict it, or show a
-    difference too small to matter; path_small is None if no such limit is given. test: t, signs or
-    runs; "" if nothing can be tested.
+    effect: with its 95% interval.
+    low, high: infinite where n is too small, NaN where nothing can be tested. Of e-processes the
+        interval is a confidence sequence, which covers at all n at once.
+    test: its name; "" if nothing can be tested.
+    p_for, p_against, p_small: one-sided p-values, small where the values support the statement,
+        contradict it, or show a difference too small to matter.
+    path_for, path_against, path_small: the e-processes by n behind the p-values, large where these
+        are small. Empty for a test that is valid at one n only; path_small is None if no limit is
+        given to what matters.
     """
 
     n: int
     effect: float
     low: float
     high: float
-    path_for: Floats
-    path_against: Floats
-    path_small: Floats | None = None
     test: str
+    p_for: float
+    p_against: float
+    p_small: float = 1.0
+    path_for: Floats = field(default_factory=lambda: np.empty(0))
+    path_against: Floats = field(default_factory=lambda: np.empty(0))
+    path_small: Floats | None = None
 
-    @property
-    def p_for(self) -> float:
-        return p_value(self.path_for)
 
-    @property
-    def p_against(self) -> float:
-        return p_value(self.path_against)
-
-    @property
-    def p_small(self) -> float:
-        return 1.0 if self.path_small is None else p_value(self.path_small)
+def _evidence(
+    n: int,
+    effect: float,
+    interval: tuple[float, float],
+    test: str,
+    path_for: Floats,
+    path_against: Floats,
+    path_small: Floats | None = None,
+) -> Evidence:
+    """Returns the evidence of e-processes, each with its p-value."""
+    p_for, p_against = p_value(path_for), p_value(path_against)
+    p_small = 1.0 if path_small is None else p_value(path_small)
+    low, high = interval
+    return Evidence(
+        n=n, effect=effect, low=low, high=high, test=test, p_for=p_for, p_against=p_against,
+        p_small=p_small, path_for=path_for, path_against=path_against, path_small=path_small,
+    )  # fmt: skip
 
 
 def p_value(path: Floats) -> float:
@@ -73,24 +86,21 @@ def mean_above(values: Values, *, matters: float | None = None) -> Evidence:
     matters: the smallest difference of interest. Raises ValueError for no values and for values
     that are not finite.
     """
-    array = _finite(values)
+    array = finite(values)
     small = None if matters is None else _within(array, matters)
     return _mean(array, _e_above(array), _e_above(-array), small)
 
 
 def mean_within(values: Values, margin: float) -> Evidence:
     """Tests that a mean lies within ± margin. Raises ValueError as `mean_above` does."""
-    array = _finite(values)
+    array = finite(values)
     outside = np.maximum(_e_above(array - margin), _e_above(-array - margin)) / 2  # of two sides
     return _mean(array, _within(array, margin), outside)
 
 
 def _mean(array: Floats, above: Floats, below: Floats, small: Floats | None = None) -> Evidence:
-    low, high = confidence_sequence(array)
-    return Evidence(
-        n=array.size, effect=float(array.mean()), low=low, high=high, path_for=above,
-        path_against=below, path_small=small, test="" if _alike(array) else "t",
-    )  # fmt: skip
+    test, effect = "" if _alike(array) else "t", float(array.mean())
+    return _evidence(array.size, effect, confidence_sequence(array), test, above, below, small)
 
 
 def _within(array: Floats, margin: float) -> Floats:
@@ -129,7 +139,7 @@ def confidence_sequence(values: Values, level: float = LEVEL) -> tuple[float, fl
     """Returns the interval that covers a mean with 1 - level at all n at once: the means that the
     two-sided mixture, E = sqrt(φ/(φ+n)) · [(1 + t²/ν) / (1 + φ/(φ+n) · t²/ν)]^(n/2), has not
     rejected, with φ = PRIOR and ν = n - 1. NaN if all values are alike."""
-    array = _finite(values)
+    array = finite(values)
     n = array.size
     if _alike(array):
         return math.nan, math.nan
@@ -145,7 +155,8 @@ def _alike(array: Floats) -> bool:
     return bool(np.ptp(array) <= EQUAL * np.abs(array).max())
 
 
-def _finite(values: Values) -> Floats:
+def finite(values: Values) -> Floats:
+    """Returns the values as an array. Raises ValueError for none, and if one is not finite."""
     array = np.asarray(values, float)
     if not array.size or not np.isfinite(array).all():
         raise ValueError(f"a test needs finite values, at least 1 of them; got {array.tolist()}")
@@ -175,12 +186,9 @@ def mostly_above(differences: Values) -> Evidence:
 
 def _share(signs: Floats, test: str) -> Evidence:
     hits, n = np.cumsum(signs > 0), np.cumsum(signs != 0)
-    low, high = share_interval(int(hits[-1]), int(n[-1]))
-    return Evidence(
-        n=signs.size, effect=float(hits[-1] / n[-1]) if n[-1] else 0.5, low=low, high=high,
-        path_for=_e_mostly(hits, n), path_against=_e_mostly(n - hits, n),
-        test=test if n[-1] else "",
-    )  # fmt: skip
+    effect, test = (float(hits[-1] / n[-1]), test) if n[-1] else (0.5, "")
+    interval = share_interval(int(hits[-1]), int(n[-1]))
+    return _evidence(signs.size, effect, interval, test, _e_mostly(hits, n), _e_mostly(n - hits, n))
 
 
 def _e_mostly(hits: Any, n: Any) -> Floats:
@@ -211,11 +219,7 @@ def share_interval(hits: int, n: int, level: float = LEVEL) -> tuple[float, floa
 def most_failures(failures: int, n: int, level: float = LEVEL) -> float:
     """Returns the upper bound of a failure rate, one-sided, after Clopper and Pearson (1934): 26%
     for 0 of 10."""
-    if failures == n:
-        return 1.0
-    from scipy.special import betaincinv
-
-    return float(betaincinv(failures + 1, n - failures, 1 - level))
+    return 1.0 if failures == n else float(betaincinv(failures + 1, n - failures, 1 - level))
 
 
 # --- verdicts ----------------------------------------------------------------------------------

@@ -8,9 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import chdtri, ndtr
 
-from hpo.analysis.statistics import boundary
+from hpo.analysis.statistics import LEVEL, boundary
 
-LEVEL = 0.05
 GRID = 200  # points of a numerical integral
 
 

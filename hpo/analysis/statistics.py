@@ -1,14 +1,16 @@
 """Means, standard deviations and paired differences over seeds, and what few seeds can show."""
 
 import math
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtr, stdtrit
+from scipy.special import nctdtr, ndtr, stdtrit
 
-POWER, LEVEL = 0.8, 0.05
+LEVEL = 0.05  # of all tests: the chance of a false verdict
+POWER = 0.8
 MOST_SEEDS = 10_000
 
 
@@ -88,14 +90,18 @@ def ranked_right(difference: float, std: float) -> float:
 def seeds_needed(difference: float, std: float) -> int:
     """Returns how many seeds each of two networks needs, unpaired, for a t-test at LEVEL to find a
     difference with POWER; at most MOST_SEEDS."""
-    from statsmodels.stats.power import TTestIndPower
+    counts = range(2, MOST_SEEDS)  # power rises with them
+    return 2 + bisect_left(counts, POWER, key=lambda n: power(difference / std, n))
 
-    power, low, high = TTestIndPower(), 2, MOST_SEEDS
-    while low < high:  # power rises with the seeds
-        middle = (low + high) // 2
-        short = power.power(difference / std, middle, LEVEL) < POWER  # NaN: beyond numbers
-        low, high = (middle + 1, high) if short else (low, middle)
-    return low
+
+def power(effect: float, n: int) -> float:
+    """Returns the chance that a two-sided t-test at LEVEL of n values and n others finds that their
+    means differ by `effect` standard deviations: t is then noncentral."""
+    freedom, shift = 2 * (n - 1), effect * math.sqrt(n / 2)
+    critical = stdtrit(freedom, 1 - LEVEL / 2)
+    tails = nctdtr(freedom, shift, [-critical, critical])
+    below, above = np.nan_to_num(tails)  # NaN: a chance too small for SciPy
+    return float(below + 1 - above)
 
 
 def boundary(accepted: Callable[[float], bool], outside: float, inside: float) -> float:

@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 
 from hpo.analysis.claims import ClaimVerdict, Part, resolved_at, side_values
-from hpo.analysis.evidence import LEVEL, Evidence, most_failures
+from hpo.analysis.evidence import Evidence, most_failures
 from hpo.analysis.hypothesis_tests import Verdict
 from hpo.analysis.precision import beats, precision
-from hpo.analysis.statistics import boundary
+from hpo.analysis.statistics import LEVEL, boundary
 from hpo.language import marked, t
 from hpo.storage.results import StoredGrid
 from hpo.study.claims import SECONDS, By, Form, Term

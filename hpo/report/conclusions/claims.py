@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 
 from hpo.analysis.claims import ClaimVerdict, Part, claim_verdicts
-from hpo.analysis.evidence import LEVEL
+from hpo.analysis.statistics import LEVEL
 from hpo.language import marked, t
 from hpo.report.blocks.grid_tables import data_text
 from hpo.report.blocks.page import Block, Section, VerdictRow, Verdicts, interval_svg, path_svg

@@ -12,8 +12,9 @@ import numpy as np
 from pydantic import BaseModel, Field
 
 from hpo.analysis.claims import ClaimVerdict, Part, claim_verdicts, resolved_at
-from hpo.analysis.evidence import LEVEL, most_failures
+from hpo.analysis.evidence import most_failures
 from hpo.analysis.hypothesis_tests import Verdict
+from hpo.analysis.statistics import LEVEL
 from hpo.report.conclusions import accuracy, noise
 from hpo.report.conclusions.basis import images_interval, sentence, single_runs, why_open
 from hpo.storage.results import StoredGrid
