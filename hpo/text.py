@@ -83,6 +83,11 @@ def bounded(percent: float) -> float:
     return min(max(percent, 0.0), 100.0)
 
 
+def minus(number: str) -> str:
+    """Returns the text of a number with the signs of print: − for a hyphen, ∞ for inf."""
+    return number.replace("-", "−").replace("inf", "∞")
+
+
 def listed(names: Sequence[str]) -> str:
     """a, b and c."""
     *others, last = names

@@ -289,12 +289,10 @@ def test_tables_leave_out_what_the_space_fixes_for_all_networks():
     ]
     file = parse(tomllib.loads(HEAD + SPACE + fixed), "mine", "mine.toml")
     study = SimpleNamespace(file=file)
-    headers, rows = network_columns(study, configs)
-    assert headers[-1] == "Further"
-    assert [row[-1] for row in rows] == ["residual", "–"]
-    headers, rows = network_columns(study, configs[1:])
-    assert headers[-1] == "Learning rate"
-    assert len(rows[0]) == len(headers)
+    columns = network_columns(study, configs)
+    assert list(columns)[-1] == "Further"
+    assert columns["Further"] == ["residual", "–"]
+    assert list(network_columns(study, configs[1:]))[-1] == "Learning rate"
 
 
 def test_trials_at_their_limit_are_not_called_pruned_and_counts_add_up(

@@ -17,7 +17,7 @@ from hpo.analysis.evidence import (
     mostly,
     mostly_above,
 )
-from hpo.analysis.hypothesis_tests import Verdict, judge
+from hpo.analysis.hypothesis_tests import Judged, Verdict, judge
 from hpo.analysis.statistics import LEVEL
 from hpo.language import nt
 from hpo.storage.results import StoredGrid
@@ -83,16 +83,13 @@ def claim_verdicts(study: StoredGrid) -> list[ClaimVerdict]:
     """Tests the claims of the study's file, in their order. A claim with a part without trials is
     unresolved."""
     claims = study.file.claims
-    parts = [tuple(_parts(study, claim)) for claim in claims]
-    tested = [i for i, claim in enumerate(claims) if claim.form is not Form.UNTESTABLE]
+    parts = [tuple(_parts(study, claim)) for claim in claims]  # none where it is untestable
     dropped = sum(len(change["dropped"]) for change in study.claim_changes)
-    judged = judge([_combined(parts[i]) for i in tested], more=dropped)
-    by_claim = dict(zip(tested, judged, strict=True))
+    judged = iter(judge([_combined(each) for each in parts if each], more=dropped))
+    untestable = Judged(verdict=Verdict.UNTESTABLE, p=1.0, factor=1)
     return [
-        ClaimVerdict(claim=claim, parts=of, **by_claim[i].__dict__)
-        if i in by_claim
-        else ClaimVerdict(claim=claim, parts=(), verdict=Verdict.UNTESTABLE, p=1.0, factor=1)
-        for i, (claim, of) in enumerate(zip(claims, parts, strict=True))
+        ClaimVerdict(claim=claim, parts=each, **vars(next(judged) if each else untestable))
+        for claim, each in zip(claims, parts, strict=True)
     ]
 
 
@@ -262,7 +259,11 @@ def side_values(study: StoredGrid, metric: str, term: Term) -> pd.Series | float
     if term.number is not None:
         return term.number
     assert term.cell is not None
-    values = _times(study, term.cell) if metric == SECONDS else _values(study, metric, term)
+    if metric == SECONDS:  # by round, see runs.extra
+        times = [times[term.cell] for times in study.timings if term.cell in times]
+        values = pd.Series(times, index=range(len(times)), dtype=float)
+    else:
+        values = _values(study, metric, term)
     if term.minus is None:
         return values
     other = side_values(study, metric, term.minus)
@@ -270,12 +271,6 @@ def side_values(study: StoredGrid, metric: str, term: Term) -> pd.Series | float
         return values - other
     common = values.index.intersection(other.index)
     return values[common] - other[common]
-
-
-def _times(study: StoredGrid, cell: str) -> pd.Series:
-    """Returns the cell's training times by round, see runs.extra."""
-    times = [of[cell] for of in study.timings if cell in of]
-    return pd.Series(times, index=range(len(times)), dtype=float)
 
 
 def _values(study: StoredGrid, metric: str, term: Term) -> pd.Series:

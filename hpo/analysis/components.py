@@ -54,24 +54,34 @@ def crossed(right: NDArray[np.bool_]) -> Spread:
     effects = subsets(SOURCES)
     blocks = right.shape[0]
     squares, of_images = np.array([_mean_squares(right, of) for of in effects]).T
-    inverse: Floats = np.linalg.inv(_expected(effects)).astype(float)
+    # From variance components to expected mean squares: those of an effect and of all that contain
+    # it, each times the runs of a block that share its levels.
+    expected = [[2.0 ** (3 - len(c)) * (set(e) <= set(c)) for c in effects] for e in effects]
+    inverse: Floats = np.linalg.inv(expected).astype(float)
     parts = _parts(inverse, squares[None], of_images[None])[0]
     rng = np.random.default_rng(0)
     drawn = blocks * squares / rng.chisquare(blocks, (DRAWS, len(effects)))
     resampled = _parts(inverse, drawn, np.broadcast_to(of_images, drawn.shape))
     shares = resampled / resampled.sum(axis=1, keepdims=True)
-    low, high = np.percentile(shares, (2.5, 97.5), axis=0)
     share = parts / parts.sum() if parts.sum() else np.zeros_like(parts)
     deviations = np.sqrt((inverse @ drawn.T).sum(axis=0).clip(0))
     return Spread(
         std=float(np.sqrt(max((inverse @ squares).sum(), 0.0))),
         low=float(np.percentile(deviations, 2.5)),
         high=float(np.percentile(deviations, 97.5)),
-        components=tuple(
-            Component(of=of, share=float(s), low=float(min(a, s)), high=float(max(b, s)))
-            for of, s, a, b in zip([*effects, IMAGES], share, low, high, strict=True)
-        ),
+        components=tuple(_components([*effects, IMAGES], share, shares)),
     )
+
+
+def _components(
+    effects: Sequence[tuple[str, ...]], shares: Floats, drawn: Floats
+) -> list[Component]:
+    """Returns the shares with the middle 95% of those drawn, widened to hold the share."""
+    low, high = np.percentile(drawn, (2.5, 97.5), axis=0)
+    return [
+        Component(of=of, share=float(s), low=float(min(a, s)), high=float(max(b, s)))
+        for of, s, a, b in zip(effects, shares, low, high, strict=True)
+    ]
 
 
 def _mean_squares(right: NDArray[np.bool_], effect: Sequence[str]) -> tuple[float, float]:
@@ -83,13 +93,6 @@ def _mean_squares(right: NDArray[np.bool_], effect: Sequence[str]) -> tuple[floa
     of_mean = contrast.mean(axis=1, dtype=np.float64)
     by_image = contrast.var(axis=1, ddof=1, dtype=np.float64) / contrast.shape[1]
     return float((of_mean**2).mean() / 8), float(by_image.mean() / 8)
-
-
-def _expected(effects: Sequence[Sequence[str]]) -> Floats:
-    """Returns the matrix that takes variance components to expected mean squares: those of an
-    effect and of all that contain it, each times the runs of a block that share its levels."""
-    rows = [[2.0 ** (3 - len(c)) if set(e) <= set(c) else 0.0 for c in effects] for e in effects]
-    return np.array(rows)
 
 
 def _parts(inverse: Floats, squares: Floats, of_images: Floats) -> Floats:
@@ -110,11 +113,7 @@ def factorial(values: Floats, names: Sequence[str], seed: int = 0) -> list[Compo
     rows = np.random.default_rng(seed).integers(len(values), size=(1_000, len(values)))
     shares = _shares(values.mean(axis=0), names, effects)
     drawn = [_shares(values[row].mean(axis=0), names, effects) for row in rows]
-    low, high = np.percentile(drawn, (2.5, 97.5), axis=0)
-    return [
-        Component(of=of, share=float(s), low=float(min(a, s)), high=float(max(b, s)))
-        for of, s, a, b in zip(effects, shares, low, high, strict=True)
-    ]
+    return _components(effects, shares, np.array(drawn))
 
 
 def _shares(table: Floats, names: Sequence[str], effects: Sequence[Sequence[str]]) -> Floats:

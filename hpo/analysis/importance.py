@@ -29,8 +29,8 @@ from hpo.analysis.fanova import (
     strongest_pair,
     value_of,
 )
-from hpo.language import nt, t
-from hpo.text import listed
+from hpo.language import marked, nt, t
+from hpo.text import listed, minus
 
 # PED-ANOVA needs 5 trials or more in its best part, and the best part should be at most half of all
 # trials. So fewer than 10 trials get no interval.
@@ -164,23 +164,25 @@ def _bare(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
     for trial in trials:
         if trial.state is TrialState.COMPLETE and math.isfinite(value_of(trial)):
             own = {name: one.setdefault(d, d) for name, d in trial.distributions.items()}
-            times = (trial.datetime_start, trial.datetime_complete)
-            known = (trial.state, value_of(trial), *times, trial.params, own)
-            bare.append(FrozenTrial(len(bare), *known, {}, {}, {}, trial_id=len(bare)))
+            bare.append(_copy(trial, len(bare), value_of(trial), own))
     return bare
 
 
 def _pruned(trials: Sequence[FrozenTrial], first: int) -> list[FrozenTrial]:
     """Copies PRUNED trials as COMPLETE ones whose value is below all others. first: their ids."""
-    complete = TrialState.COMPLETE
     pruned = [trial for trial in trials if trial.state is TrialState.PRUNED]
     return [
-        FrozenTrial(
-            first + i, complete, BELOW_ALL, trial.datetime_start, trial.datetime_complete,
-            trial.params, trial.distributions, {}, {}, {}, trial_id=first + i,
-        )
-        for i, trial in enumerate(pruned)
-    ]  # fmt: skip
+        _copy(trial, i, BELOW_ALL, trial.distributions) for i, trial in enumerate(pruned, first)
+    ]
+
+
+def _copy(
+    trial: FrozenTrial, number: int, value: float, distributions: dict[str, BaseDistribution]
+) -> FrozenTrial:
+    """Returns the trial as a COMPLETE one of that number and id, without attributes."""
+    times = (trial.datetime_start, trial.datetime_complete)
+    known = (TrialState.COMPLETE, value, *times, trial.params, distributions)
+    return FrozenTrial(number, *known, {}, {}, {}, trial_id=number)
 
 
 def _ranked(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
@@ -266,30 +268,21 @@ def _basis(
     stopped at their time limit."""
     n, values = len(complete), sorted(map(value_of, ended), reverse=True)
     best = sum(value >= values[math.ceil(quantile * len(ended)) - 1] for value in values)
+    asked = marked(
+        "PED-ANOVA asks what sets the best {best} of {of} trials apart from all; fANOVA asks "
+        "what explains the ranks of the {n} complete ones."
+    )
     if len(ended) > n and limited:
-        yield t(
+        asked = marked(
             "PED-ANOVA asks what sets the best {best} of {of} trials apart from all, those stopped "
-            "early included; fANOVA asks what explains the ranks of the {n} complete ones.",
-            best=best,
-            of=len(ended),
-            n=n,
+            "early included; fANOVA asks what explains the ranks of the {n} complete ones."
         )
     elif len(ended) > n:
-        yield t(
+        asked = marked(
             "PED-ANOVA asks what sets the best {best} of {of} trials apart from all, pruned ones "
-            "included; fANOVA asks what explains the ranks of the {n} complete ones.",
-            best=best,
-            of=len(ended),
-            n=n,
+            "included; fANOVA asks what explains the ranks of the {n} complete ones."
         )
-    else:
-        yield t(
-            "PED-ANOVA asks what sets the best {best} of {of} trials apart from all; fANOVA asks "
-            "what explains the ranks of the {n} complete ones.",
-            best=best,
-            of=len(ended),
-            n=n,
-        )
+    yield t(asked, best=best, of=len(ended), n=n)
     yield t(
         "Both judge each hyperparameter by itself, so what matters only together with another is "
         "partly missed; the shares add up to 1, whatever stays unexplained."
@@ -316,10 +309,8 @@ def _basis(
 
 def _unseen(trials: Sequence[FrozenTrial]) -> Iterator[str]:
     """Describes the effect of pruned and failed trials."""
-    pruned, failed = (
-        sum(trial.state is state for trial in trials)
-        for state in (TrialState.PRUNED, TrialState.FAIL)
-    )
+    states = [trial.state for trial in trials]
+    pruned, failed = states.count(TrialState.PRUNED), states.count(TrialState.FAIL)
     if pruned and _limited(trials):
         yield nt(
             "fANOVA does not see the {n} trial that was stopped early.",
@@ -364,7 +355,7 @@ def _undecided(complete: list[FrozenTrial], evaluations: Sequence[Evaluation]) -
                 evaluator=evaluator,
             )
         elif evaluation.lead and evaluation.lead[0] <= 0:
-            low, high = (f"{100 * value:.0f}".replace("-", "−") for value in evaluation.lead)
+            low, high = (minus(f"{100 * value:.0f}") for value in evaluation.lead)
             yield t(
                 "By {evaluator} it is not settled whether {first} or {second} matters more: their "
                 "difference is {low} to {high} points of share in the resamples.",

@@ -11,7 +11,7 @@ import pandas as pd
 from hpo.analysis.selection import against_best
 from hpo.analysis.statistics import Estimate, estimate
 from hpo.data.schema import DIGITS
-from hpo.language import t
+from hpo.language import marked, t
 from hpo.model import snippet
 from hpo.model.folder import Description
 from hpo.report.blocks.page import Block, Code, Picture, Section, Table
@@ -30,7 +30,7 @@ from hpo.storage.results import StoredGrid, StoredSearch
 from hpo.storage.trial import NO_EPOCH
 from hpo.study.file import Cell
 from hpo.study.finalists import trial_number
-from hpo.text import limit_text, listed
+from hpo.text import limit_text, listed, minus
 
 
 def finalists_section(study: StoredSearch, saved: bool) -> Section:
@@ -77,14 +77,12 @@ def _saved_blocks(study: StoredSearch, winner: Cell) -> list[Block]:
     name = study.data["name"]
     about = Description(config=winner.config, schema=study.schema, dataset=name)
     if winner.config.model:
-        return [
-            t(
-                "The winner was trained once more, on all training {things}, and lies in best/, "
-                "beside this report:",
-                things=t(study.things),
-            ),
-            Code(text=snippet.own_snippet("best", about)),
-        ]
+        trained = t(
+            "The winner was trained once more, on all training {things}, and lies in best/, "
+            "beside this report:",
+            things=t(study.things),
+        )
+        return [trained, Code(text=snippet.own_snippet("best", about))]
     trained = t(
         "The winner was trained once more, on all training {things}, and lies in best/, beside "
         "this report.",
@@ -153,9 +151,8 @@ def _ensemble(tested: StoredGrid) -> list[str]:
 
 def _against_best(study: StoredSearch, tested: StoredGrid, winner: Cell) -> list[str]:
     """Says whether the winner is really the best, corrected for having been chosen as such."""
-    columns = {c.name: 100 * tested.values(c, "valid_accuracy") for c in tested.file.cells}
-    frame = pd.DataFrame(columns).dropna()
-    if len(columns) < 2:
+    frame = _common_seeds(tested)
+    if len(tested.file.cells) < 2:
         return []
     if len(frame) < 3:
         return [t("There are too few common seeds to tell whether it is really the best.")]
@@ -178,7 +175,7 @@ def _against_best(study: StoredSearch, tested: StoredGrid, winner: Cell) -> list
         "best other lies between {low} and {high} points (multiple comparisons with the best, {n} "
         "seeds, corrected for splits that overlap).",
         k=len(found),
-        low=f"{lead.low:.2f}".replace("-", "−"),
+        low=minus(f"{lead.low:.2f}"),
         high=f"{lead.high:.2f}",
         n=len(frame),
     )
@@ -190,58 +187,49 @@ def _against_best(study: StoredSearch, tested: StoredGrid, winner: Cell) -> list
     return [f"{text} {others}"]
 
 
+def _common_seeds(tested: StoredGrid) -> pd.DataFrame:
+    """Returns validation accuracies in percent, a column per finalist, a row per seed that all
+    have."""
+    columns = {c.name: 100 * tested.values(c, "valid_accuracy") for c in tested.file.cells}
+    return pd.DataFrame(columns).dropna()
+
+
 def _bias_sentences(study: StoredSearch, tested: StoredGrid) -> list[str]:
     """Says by how much the selecting validation flatters the finalists, with an interval over the
     fresh seeds."""
-    columns = {c.name: 100 * tested.values(c, "valid_accuracy") for c in tested.file.cells}
-    frame = pd.DataFrame(columns).dropna()
+    frame = _common_seeds(tested)
     if frame.empty:
         return []
     selected = np.mean([100 * as_selected(study, cell) for cell in tested.file.cells])
     bias = estimate(float(selected) - frame.mean(axis=1).to_numpy())
-    found = _found_bias(bias, len(columns))
-    if not bias.resolved:
-        return [t("{found}: no clear bias.", found=found)]
-    if bias.mean < 0:
-        return [
-            t(
-                "{found}: the search's one split was harder than most and hides the luck of "
-                "choice.",
-                found=found,
-            )
-        ]
-    return [
-        t(
-            "{found}: the best of many look too good, and the one split may be an easy one.",
-            found=found,
+    found = _found_bias(bias, len(tested.file.cells))
+    text = marked("{found}: no clear bias.")
+    if bias.resolved and bias.mean < 0:
+        text = marked(
+            "{found}: the search's one split was harder than most and hides the luck of choice."
         )
-    ]
+    elif bias.resolved:
+        text = marked(
+            "{found}: the best of many look too good, and the one split may be an easy one."
+        )
+    return [t(text, found=found)]
 
 
 def _found_bias(bias: Estimate, finalists: int) -> str:
-    interval = ""
-    if bias.n > 1:
-        interval = t(
-            ", 95% interval {low} to {high}", low=_signed(bias.low), high=_signed(bias.high)
-        )
-    if finalists == 1:
-        return t(
-            "Selection bias: as selected, the finalist had a validation accuracy that differs by "
-            "{mean} points from fresh seeds{interval}",
-            mean=_signed(bias.mean),
-            interval=interval,
-        )
-    return t(
-        "Selection bias: as selected, the {n} finalists, on average, had a validation accuracy "
-        "that differs by {mean} points from fresh seeds{interval}",
-        n=finalists,
-        mean=_signed(bias.mean),
-        interval=interval,
+    mean, low, high = (  # 0.0 is added, or there would be a −0.00
+        minus(f"{round(value, 2) + 0.0:+.2f}") for value in (bias.mean, bias.low, bias.high)
     )
-
-
-def _signed(value: float) -> str:
-    return f"{round(value, 2) + 0.0:+.2f}".replace("-", "−")  # no −0.00
+    interval = t(", 95% interval {low} to {high}", low=low, high=high) if bias.n > 1 else ""
+    text = marked(
+        "Selection bias: as selected, the {n} finalists, on average, had a validation accuracy "
+        "that differs by {mean} points from fresh seeds{interval}"
+    )
+    if finalists == 1:
+        text = marked(
+            "Selection bias: as selected, the finalist had a validation accuracy that differs by "
+            "{mean} points from fresh seeds{interval}"
+        )
+    return t(text, n=finalists, mean=mean, interval=interval)
 
 
 def mistakes_sections(study: StoredSearch) -> list[Section]:
@@ -255,8 +243,8 @@ def mistakes_sections(study: StoredSearch) -> list[Section]:
     ]
     if not mistakes:
         return []
-    mean = np.mean([of["confusion"] for of in mistakes], axis=0)
-    worst = _worst(study, [image for of in mistakes for image in of["worst"]])
+    mean = np.mean([each["confusion"] for each in mistakes], axis=0)
+    worst = _worst(study, [image for each in mistakes for image in each["worst"]])
     over = t("mean over {n} seeds", n=len(mistakes)) if len(mistakes) > 1 else t("one seed")
     blocks: list[Block] = [
         Picture(
@@ -295,12 +283,9 @@ def _worst(
     for image in images:
         if image["pixels"]:
             by_image.setdefault(image["image"], []).append(image)
-    ranked = sorted(by_image.values(), key=lambda of: (-len(of), _mean_probability(of)))
-    return [_worst_image(study, of) for of in ranked[:most]]
-
-
-def _mean_probability(images: Sequence[dict[str, Any]]) -> float:
-    return float(np.mean([image["probability"] for image in images]))
+    found = [(-len(those), _worst_image(study, those)) for those in by_image.values()]
+    found.sort(key=lambda each: (each[0], each[1].probability))
+    return [image for _, image in found[:most]]
 
 
 def _worst_image(study: StoredSearch, images: Sequence[dict[str, Any]]) -> figures.WorstImage:
@@ -308,6 +293,6 @@ def _worst_image(study: StoredSearch, images: Sequence[dict[str, Any]]) -> figur
     return figures.WorstImage(
         label=study.classes[images[0]["label"]],
         predicted=study.classes[predicted],
-        probability=_mean_probability(images),
+        probability=float(np.mean([image["probability"] for image in images])),
         pixels=study.picture(images[0]["pixels"]),
     )

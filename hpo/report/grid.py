@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from hpo.analysis.claims import claim_verdicts, tally
-from hpo.analysis.statistics import Estimate, paired_difference
+from hpo.analysis.statistics import paired_difference
 from hpo.language import nt, t
 from hpo.report.blocks.grid_tables import (
     cells_table,
@@ -64,16 +64,19 @@ def _of_many(shown: Sequence[Cell], cells: Sequence[Cell]) -> str:
 def _glance(study: StoredGrid) -> Section:
     shown = most_accurate(study, study.file.cells)
     kept = {cell.name for cell in shown}
-    dots = [
-        figures.Dots(
-            label=cell.reported[which].label if which is not None else cell.label,
-            fails=study.fails(cell),
-            values=(100 * study.of(cell)["test_accuracy"]).dropna().to_list(),
-            reported=_reported_percent(cell, which),
-        )
-        for cell, which in overview_rows(study.file)
-        if cell.name in kept
-    ]
+    dots = []
+    for cell, which in overview_rows(study.file):
+        entry = None if which is None else cell.reported[which]
+        accuracy = entry.test_accuracy if entry else None
+        if cell.name in kept:
+            dots.append(
+                figures.Dots(
+                    label=entry.label if entry else cell.label,
+                    fails=study.fails(cell),
+                    values=(100 * study.of(cell)["test_accuracy"]).dropna().to_list(),
+                    reported=None if accuracy is None else 100 * accuracy,
+                )
+            )
     blocks: list[Block] = []
     if any(row.values for row in dots):
         alt = t("Test accuracy of every network: a dot for each seed, a bar at their mean.")
@@ -112,22 +115,18 @@ def main_table(study: StoredGrid) -> Table:
     return cells_table(study, overview_rows(study.file), columns, caption)
 
 
-def _reported_percent(cell: Cell, which: int | None) -> float | None:
-    accuracy = cell.reported[which].test_accuracy if which is not None else None
-    return None if accuracy is None else 100 * accuracy
-
-
 def _differences(study: StoredGrid) -> list[Section]:
     """Compares each cell with the first one, the baseline: the grid's counterpart of
     importances."""
     baseline, *others = study.file.cells
     shown = most_accurate(study, others)
-    differences = [(cell, _difference(study, cell, baseline)) for cell in shown]
-    rows = [
-        figures.DifferenceRow(label=cell.label, mean=d.mean, low=d.low, high=d.high)
-        for cell, d in differences
-        if d is not None
-    ]
+    rows = []
+    for cell in shown:
+        a, b = (100 * values for values in study.paired(cell, baseline))
+        if len(a):  # seeds that both have
+            d = paired_difference(a.to_list(), b.to_list())
+            row = figures.DifferenceRow(label=cell.label, mean=d.mean, low=d.low, high=d.high)
+            rows.append(row)
     if not rows:
         return []
     picture = Picture(
@@ -147,13 +146,6 @@ def _differences(study: StoredGrid) -> list[Section]:
     )
     title = t("How far each network is from {baseline}", baseline=baseline.label)
     return [Section(title=title, blocks=[picture])]
-
-
-def _difference(study: StoredGrid, cell: Cell, baseline: Cell) -> Estimate | None:
-    """Returns the difference in points over the seeds that both cells have; None if there are
-    none."""
-    a, b = (100 * values for values in study.paired(cell, baseline))
-    return None if a.empty else paired_difference(a.to_list(), b.to_list())
 
 
 def _protocol(study: StoredGrid) -> Section:

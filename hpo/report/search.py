@@ -2,13 +2,11 @@
 
 from collections.abc import Iterator
 from functools import partial
-from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from hpo.analysis import importance
-from hpo.language import nt, t
+from hpo.language import marked, nt, t
 from hpo.report.blocks.page import Block, Code, Picture, Section
 from hpo.report.blocks.run_facts import one_line_each, other_data, repeatable, run_table, trained_in
 from hpo.report.figures import search as figures
@@ -164,7 +162,20 @@ def _curves(study: StoredSearch) -> Picture:
     best = [int(n) for n in study.ranked.head(BEST)["number"]]
     pruned = study.trials[study.trials["state"] == "PRUNED"]
     limited = bool(over_limit(pruned).any())
-    alt, caption = _curves_texts(study, len(best), len(pruned), limited)
+    alt = marked("Validation accuracy by epoch of the best trials.")
+    caption = marked("Validation accuracy of the {best} best trials. {data}.")
+    if limited:
+        alt = marked("Validation accuracy by epoch of the best trials, and of those stopped early.")
+        caption = marked(
+            "Validation accuracy of the {best} best trials, and of the {stopped} stopped early up "
+            "to where they ended. {data}."
+        )
+    elif len(pruned):
+        alt = marked("Validation accuracy by epoch of the best trials, and of the pruned ones.")
+        caption = marked(
+            "Validation accuracy of the {best} best trials, and of the {pruned} pruned ones up to "
+            "where they ended. {data}."
+        )
     return Picture(
         file="curves.svg",
         draw=partial(
@@ -173,34 +184,10 @@ def _curves(study: StoredSearch) -> Picture:
             [_curve(study, int(n)) for n in pruned["number"]],
             limited=limited,
         ),
-        alt=alt,
-        caption=caption,
-    )
-
-
-def _curves_texts(study: StoredSearch, best: int, pruned: int, limited: bool) -> tuple[str, str]:
-    """Returns the picture's alternative text and caption. limited: whether trials were stopped at
-    their time limit."""
-    if not pruned:
-        return t("Validation accuracy by epoch of the best trials."), t(
-            "Validation accuracy of the {best} best trials. {data}.",
-            best=best,
-            data=study.data_name,
-        )
-    if limited:
-        return t("Validation accuracy by epoch of the best trials, and of those stopped early."), t(
-            "Validation accuracy of the {best} best trials, and of the {stopped} stopped early up "
-            "to where they ended. {data}.",
-            best=best,
-            stopped=pruned,
-            data=study.data_name,
-        )
-    return t("Validation accuracy by epoch of the best trials, and of the pruned ones."), t(
-        "Validation accuracy of the {best} best trials, and of the {pruned} pruned ones up to "
-        "where they ended. {data}.",
-        best=best,
-        pruned=pruned,
-        data=study.data_name,
+        alt=t(alt),
+        caption=t(
+            caption, best=len(best), pruned=len(pruned), stopped=len(pruned), data=study.data_name
+        ),
     )
 
 
@@ -237,13 +224,19 @@ def _importance(study: StoredSearch) -> Section:
         figures.Bar(
             hyperparameter=name,
             shares={
-                each.evaluator: _share(each.shares[name])
+                each.evaluator: (100 * share.share, 100 * share.low, 100 * share.high)
                 for each in importances.evaluations
-                if name in each.shares
+                if (share := each.shares.get(name))
             },
         )
         for name in importance.ranked(importances)
     ]
+    caption = marked("Share of importance by {evaluators}; too few trials for an interval. {data}.")
+    if all(each.resamples for each in importances.evaluations):
+        caption = marked(
+            "Share of importance by {evaluators}; whiskers: 95% of bootstrap resamples of the "
+            "trials. {data}."
+        )
     blocks: list[Block] = [
         Picture(
             file="importance.svg",
@@ -252,34 +245,26 @@ def _importance(study: StoredSearch) -> Section:
                 "Importance of each hyperparameter by {evaluators}, with 95% intervals.",
                 evaluators=evaluators,
             ),
-            caption=_caption(study, importances, evaluators),
+            caption=t(caption, evaluators=evaluators, data=study.data_name),
         ),
         list(importances.notes),
     ]
     return Section(title=title, blocks=[*blocks, *_effects(study, importances)])
 
 
-def _caption(study: StoredSearch, importances: importance.Importances, evaluators: str) -> str:
-    if all(each.resamples for each in importances.evaluations):
-        return t(
-            "Share of importance by {evaluators}; whiskers: 95% of bootstrap resamples of the "
-            "trials. {data}.",
-            evaluators=evaluators,
-            data=study.data_name,
-        )
-    return t(
-        "Share of importance by {evaluators}; too few trials for an interval. {data}.",
-        evaluators=evaluators,
-        data=study.data_name,
-    )
-
-
-def _share(share: importance.Share) -> tuple[float, float, float]:
-    return (100 * share.share, 100 * share.low, 100 * share.high)
-
-
 def _effects(study: StoredSearch, importances: importance.Importances) -> Iterator[Block]:
-    panels = [_slice(study, name) for name in importance.ranked(importances)]
+    rows = study.ended
+    numbers, accuracies = rows["number"].to_list(), 100 * rows["valid_accuracy"]
+    states = rows["state"].mask(over_limit(rows), "LIMITED").mask(rows["diverged"], "DIVERGED")
+    panels = [
+        Slice(
+            parameter=_parameter(study, name),
+            accuracies=accuracies.to_list(),
+            states=list(states),
+            numbers=numbers,
+        )
+        for name in importance.ranked(importances)
+    ]
     yield Picture(
         file="slices.svg",
         draw=partial(slices, panels),
@@ -293,11 +278,10 @@ def _effects(study: StoredSearch, importances: importance.Importances) -> Iterat
     pair = importance.most_important_pair(importances)
     if pair:
         x, y = (_parameter(study, name) for name in pair)
+        complete = accuracies.where(states == "COMPLETE").to_list()  # NaN for all others
         yield Picture(
             file="contour.svg",
-            draw=partial(
-                contour, x, y, _complete_accuracies(study), study.ended["number"].to_list()
-            ),
+            draw=partial(contour, x, y, complete, numbers),
             alt=t("Validation accuracy over {a} and {b}.", a=pair[0], b=pair[1]),
             caption=t(
                 "Validation accuracy of the trials that ran to their end, over {a} and {b}. "
@@ -313,28 +297,6 @@ def _parameter(study: StoredSearch, name: str) -> Parameter:
     domain = study.file.space[name]
     log = isinstance(domain, Range) and domain.log
     return Parameter(name=name, values=study.ended[name].to_list(), log=log)
-
-
-def _slice(study: StoredSearch, name: str) -> Slice:
-    rows = study.ended
-    return Slice(
-        parameter=_parameter(study, name),
-        accuracies=(100 * rows["valid_accuracy"]).to_list(),
-        states=_states(rows),
-        numbers=rows["number"].to_list(),
-    )
-
-
-def _complete_accuracies(study: StoredSearch) -> list[float]:
-    """Returns accuracies in percent, NaN for pruned and diverged trials."""
-    rows = study.ended
-    complete = [state == "COMPLETE" for state in _states(rows)]
-    return [float(v) for v in (100 * rows["valid_accuracy"]).where(complete)]
-
-
-def _states(rows: pd.DataFrame) -> list[Any]:
-    states = rows["state"].mask(over_limit(rows), "LIMITED").mask(rows["diverged"], "DIVERGED")
-    return list(states)
 
 
 # --- how ---------------------------------------------------------------------------------------
@@ -364,26 +326,18 @@ def _protocol(study: StoredSearch) -> Section:
         test=data["test"],
         things=t(study.things),
     )
-    blocks: list[Block] = [text, *_also(study), space, f"{_again(study)} {fresh}"]
-    return Section(title=t("How it was searched"), blocks=blocks)
-
-
-def _again(study: StoredSearch) -> str:
-    """Says which trials are trained again."""
-    file = study.file
-    if study.second:
-        return t(
-            "The {n} along the front are trained again on {seeds} fresh seeds, each with its own "
-            "split, initial weights and batch order.",
-            n=file.finalists,
-            seeds=file.finalist_seeds,
-        )
-    return t(
+    again = marked(
         "The {n} best are trained again on {seeds} fresh seeds, each with its own split, initial "
-        "weights and batch order.",
-        n=file.finalists,
-        seeds=file.finalist_seeds,
+        "weights and batch order."
     )
+    if study.second:
+        again = marked(
+            "The {n} along the front are trained again on {seeds} fresh seeds, each with its own "
+            "split, initial weights and batch order."
+        )
+    finalists = t(again, n=file.finalists, seeds=file.finalist_seeds)
+    blocks: list[Block] = [text, *_also(study), space, f"{finalists} {fresh}"]
+    return Section(title=t("How it was searched"), blocks=blocks)
 
 
 def _also(study: StoredSearch) -> list[str]:

@@ -23,55 +23,49 @@ from hpo.text import bounded, limit_text
 
 BEST = 10  # trials shown one by one
 AT_A_BOUND = 0.02  # of a range's width, on its scale
+UPPER = marked(
+    "Its {name} of {value:g} lies on the space's upper bound, {bound:g}: better values may lie "
+    "beyond, so widen the range and search again."
+)
+LOWER = marked(
+    "Its {name} of {value:g} lies on the space's lower, {bound:g}: better values may lie beyond, "
+    "so widen the range and search again."
+)
 
 
-def network_columns(
-    study: StoredSearch, configs: Sequence[Config]
-) -> tuple[list[str], list[list[str]]]:
-    """Returns the headers that describe networks, and a row of cells for each network. What the
-    space fixes for all is left out."""
+def network_columns(study: StoredSearch, configs: Sequence[Config]) -> dict[str, list[str]]:
+    """Returns {header: a text for each network}. What the space fixes for all is left out."""
     space = study.file.space.items()
     fixed = [name for name, domain in space if isinstance(domain, Fixed) and not domain.when]
-    headers = [t("Network")] if study.file.model else [t("Hidden layers"), t("Activation")]
-    columns = ("hidden_layers", *(() if study.file.model else ("activation",)), "optimizer")
+    headers = {"hidden_layers": t("Hidden layers"), "activation": t("Activation")}
+    if study.file.model:
+        headers = {"hidden_layers": t("Network")}
+    headers["optimizer"] = t("Optimizer")
     cells = [Cell(name="x", config=config) for config in configs]
-    rows = [[setting(cell, column) for column in columns] for cell in cells]
-    rows = [[*row, f"{config.lr:.3g}"] for row, config in zip(rows, configs, strict=True)]
-    headers += [t("Optimizer"), t("Learning rate")]
-    further = [config.further(fixed) for config in configs]
-    if any(further):
-        headers.append(t("Further"))
-        rows = [[*row, text or "–"] for row, text in zip(rows, further, strict=True)]
-    return headers, rows
+    columns = {header: [setting(cell, key) for cell in cells] for key, header in headers.items()}
+    columns[t("Learning rate")] = [f"{config.lr:.3g}" for config in configs]
+    if any(further := [config.further(fixed) for config in configs]):
+        columns[t("Further")] = [text or "–" for text in further]
+    return columns
 
 
-def best_table(study: StoredSearch, caption: str) -> Table:
-    """Returns a row per trial, the best first."""
-    rows, best = [], study.ranked.head(BEST)
-    configs = [study.config(int(number)) for number in best["number"]]
-    network_headers, networks = network_columns(study, configs)
-    for (_, trial), network in zip(best.iterrows(), networks, strict=True):
-        accuracies = [f"{100 * trial[key]:.2f}" for key in ("valid_accuracy", "train_accuracy")]
-        seconds = f"{trial['train_seconds']:.1f}"
-        rows.append([str(int(trial["number"])), *network, *accuracies, seconds])
-    headers = [
-        t("Trial"),
-        *network_headers,
-        t("Validation (%)"),
-        t("Training (%)"),
-        t("Seconds"),
-    ]
-    return Table(headers=headers, rows=rows, caption=caption)
-
-
-def brief_best_table(study: StoredSearch, most: int = 5) -> Table:
-    """Returns a row per trial for the terminal: a network in one column, or 80 are too few."""
-    rows = []
-    for _, trial in study.ranked.head(most).iterrows():
-        number = int(trial["number"])
-        accuracy, seconds = f"{100 * trial['valid_accuracy']:.2f}", f"{trial['train_seconds']:.1f}"
-        rows.append([str(number), study.config(number).brief, accuracy, seconds])
-    return Table(headers=["trial", "network", "validation (%)", "seconds"], rows=rows)
+def best_table(study: StoredSearch, caption: str = "", *, brief: int = 0) -> Table:
+    """Returns a row per trial, the best first. brief: how many the terminal shows, a network in one
+    column, or 80 are too few."""
+    best = study.ranked.head(brief or BEST)
+    numbers = [int(number) for number in best["number"]]
+    configs, trials = [study.config(number) for number in numbers], list(map(str, numbers))
+    valid = [f"{100 * value:.2f}" for value in best["valid_accuracy"]]
+    seconds = [f"{value:.1f}" for value in best["train_seconds"]]
+    if brief:
+        headers = ["trial", "network", "validation (%)", "seconds"]
+        columns = [trials, [config.brief for config in configs], valid, seconds]
+    else:
+        networks = network_columns(study, configs)
+        headers = [t("Trial"), *networks, t("Validation (%)"), t("Training (%)"), t("Seconds")]
+        trained = [f"{100 * value:.2f}" for value in best["train_accuracy"]]
+        columns = [trials, *networks.values(), valid, trained, seconds]
+    return Table(headers=headers, rows=list(zip(*columns, strict=True)), caption=caption)
 
 
 def states_table(study: StoredSearch, caption: str) -> Table:
@@ -135,24 +129,44 @@ def _seconds(trials: pd.DataFrame) -> pd.Series:
 # --- finalists ---------------------------------------------------------------------------------
 
 
-def finalists_table(study: StoredSearch, tested: StoredGrid, caption: str) -> Table:
-    """Returns a row per finalist, the winner first."""
-    rows, second, cells = [], study.second, tested.file.cells
-    network_headers, networks = network_columns(study, [cell.config for cell in cells])
-    for rank, (cell, network) in enumerate(zip(cells, networks, strict=True), 1):
-        name = t("{rank}, the winner", rank=rank) if cell == study.winner else str(rank)
-        row = [name, str(trial_number(cell.name)), *network]
-        row.append(f"{100 * as_selected(study, cell):.2f}")
-        fresh, test = fresh_estimate(tested, cell), test_estimate(tested, cell)
-        row += [_interval(fresh), _points(bias(study, tested, cell)), _interval(test)]
-        row += [second_text(study, cell)] if second else []
-        rows.append([*row, str(len(tested.of(cell)))])
-    figures = (t("as selected"), t("fresh seeds"), t("selection bias"))
-    headers: list[Header] = [t("Rank"), t("Trial"), *network_headers]
-    headers += [(t("Validation accuracy (%)"), figures), t("Test accuracy (%)")]
-    headers += [t(OBJECTIVES[second]).capitalize()] if second else []
-    headers.append(t("Seeds"))
-    return Table(headers=headers, rows=rows, caption=caption)
+def finalists_table(
+    study: StoredSearch, tested: StoredGrid, caption: str = "", *, brief: bool = False
+) -> Table:
+    """Returns a row per finalist, the winner first. brief: for the terminal."""
+    cells, second, winner = tested.file.cells, study.second, study.winner
+    configs = [cell.config for cell in cells]
+    trials = [str(trial_number(cell.name)) for cell in cells]
+    fresh = [fresh_estimate(tested, cell) for cell in cells]
+    selected = [100 * as_selected(study, cell) for cell in cells]
+    biases = [a - b.mean if b else math.nan for a, b in zip(selected, fresh, strict=True)]
+    results = [
+        [f"{value:.2f}" for value in selected],
+        [_interval(estimate) for estimate in fresh],
+        ["–" if math.isnan(bias) else f"{bias:+.2f}" for bias in biases],
+        [_interval(test_estimate(tested, cell)) for cell in cells],
+    ]
+    headers: list[Header]
+    if brief:
+        headers = ["trial", "network", "as selected (%)", "fresh seeds (%)", "bias", "test (%)"]
+        places = [" (the winner)" if cell == winner else "" for cell in cells]
+        names = [trial + place for trial, place in zip(trials, places, strict=True)]
+        columns = [names, [config.brief for config in configs], *results]
+    else:
+        networks = network_columns(study, configs)
+        ranks = [
+            t("{rank}, the winner", rank=i) if c == winner else str(i)
+            for i, c in enumerate(cells, 1)
+        ]
+        validation = (t("as selected"), t("fresh seeds"), t("selection bias"))
+        headers = [t("Rank"), t("Trial"), *networks, (t("Validation accuracy (%)"), validation)]
+        headers.append(t("Test accuracy (%)"))
+        columns = [ranks, trials, *networks.values(), *results]
+        if second:
+            headers.append(t(OBJECTIVES[second]).capitalize())
+            columns.append([second_text(study, cell) for cell in cells])
+        headers.append(t("Seeds"))
+        columns.append([str(len(tested.of(cell))) for cell in cells])
+    return Table(headers=headers, rows=list(zip(*columns, strict=True)), caption=caption)
 
 
 def second_text(study: StoredSearch, cell: Cell) -> str:
@@ -160,19 +174,6 @@ def second_text(study: StoredSearch, cell: Cell) -> str:
     values = study.frozen[trial_number(cell.name)].values
     value = values[1] if values and len(values) > 1 else math.nan
     return f"{value:,.0f}" if study.second == "parameters" else f"{value:.1f}"
-
-
-def brief_finalists_table(study: StoredSearch, tested: StoredGrid) -> Table:
-    """Returns a row per finalist for the terminal."""
-    rows = []
-    for cell in tested.file.cells:
-        winner = " (the winner)" if cell == study.winner else ""
-        row = [str(trial_number(cell.name)) + winner, cell.config.brief]
-        row += [f"{100 * as_selected(study, cell):.2f}", _interval(fresh_estimate(tested, cell))]
-        bias_text = _points(bias(study, tested, cell))
-        rows.append([*row, bias_text, _interval(test_estimate(tested, cell))])
-    headers = ["trial", "network", "as selected (%)", "fresh seeds (%)", "bias", "test (%)"]
-    return Table(headers=headers, rows=rows)
 
 
 def as_selected(study: StoredSearch, cell: Cell) -> float:
@@ -196,12 +197,6 @@ def _estimate(fractions: pd.Series) -> Estimate | None:
     return estimate(values) if len(values) else None
 
 
-def bias(study: StoredSearch, tested: StoredGrid, cell: Cell) -> float:
-    """Returns by how many points the selecting validation exceeds that of fresh seeds."""
-    fresh = fresh_estimate(tested, cell)
-    return 100 * as_selected(study, cell) - fresh.mean if fresh else math.nan
-
-
 def _interval(estimate: Estimate | None) -> str:
     if estimate is None:
         return "–"
@@ -213,10 +208,6 @@ def _interval(estimate: Estimate | None) -> str:
         low=bounded(estimate.low),
         high=bounded(estimate.high),
     )
-
-
-def _points(value: float) -> str:
-    return "–" if math.isnan(value) else f"{value:+.2f}"
 
 
 def finalists_frame(study: StoredSearch) -> pd.DataFrame:
@@ -243,37 +234,15 @@ def at_bounds(study: StoredSearch, config: Config) -> list[str]:
             value = config.as_dict()[name]
             if not domain.low <= value <= domain.high:
                 continue  # its condition does not hold
-            place = _place(value, domain)
+            scale = math.log if domain.log else float
+            at, low, high = scale(value), scale(domain.low), scale(domain.high)
+            place = (at - low) / (high - low)
             least = name in BOUNDS and domain.low <= BOUNDS[name][1]  # nothing is below it
-            if place >= 1 - AT_A_BOUND or (place <= AT_A_BOUND and not least):
-                sentences.append(_at_bound(name, value, domain, upper=place > 0.5))
+            if place >= 1 - AT_A_BOUND:
+                sentences.append(t(UPPER, name=name, value=value, bound=domain.high))
+            elif place <= AT_A_BOUND and not least:
+                sentences.append(t(LOWER, name=name, value=value, bound=domain.low))
     return sentences
-
-
-def _at_bound(name: str, value: float, domain: Range, *, upper: bool) -> str:
-    if upper:
-        return t(
-            "Its {name} of {value:g} lies on the space's upper bound, {bound:g}: better values may "
-            "lie beyond, so widen the range and search again.",
-            name=name,
-            value=value,
-            bound=domain.high,
-        )
-    return t(
-        "Its {name} of {value:g} lies on the space's lower, {bound:g}: better values may lie "
-        "beyond, so widen the range and search again.",
-        name=name,
-        value=value,
-        bound=domain.low,
-    )
-
-
-def _place(value: float, domain: Range) -> float:
-    """Returns where in its range a value lies, 0 … 1."""
-    low, high = domain.low, domain.high
-    if domain.log:
-        value, low, high = math.log(value), math.log(low), math.log(high)
-    return (value - low) / (high - low)
 
 
 # --- over time ---------------------------------------------------------------------------------
@@ -316,19 +285,15 @@ def winner_sentence(study: StoredSearch) -> str:
             done=done,
             planned=planned,
         )
-    network, number = study.winner.config.brief, trial_number(study.winner.name)
-    accuracy = test_estimate(study.tested, study.winner)
-    if accuracy is None:
-        return t(
-            "The winner is {network} (trial {number}); it is not tested.",
-            network=network,
-            number=number,
-        )
+    estimate = test_estimate(study.tested, study.winner)
+    text = marked("The winner is {network} (trial {number}): test accuracy {accuracy}.")
+    if estimate is None:
+        text = marked("The winner is {network} (trial {number}); it is not tested.")
     return t(
-        "The winner is {network} (trial {number}): test accuracy {accuracy}.",
-        network=network,
-        number=number,
-        accuracy=spelled_estimate(accuracy),
+        text,
+        network=study.winner.config.brief,
+        number=trial_number(study.winner.name),
+        accuracy=spelled_estimate(estimate) if estimate else "",
     )
 
 
@@ -376,18 +341,19 @@ def winners_accuracies(study: StoredSearch) -> list[float]:
 
 def repeats_table(study: StoredSearch) -> Table:
     """Returns a row per repeated search, this one first."""
-    rows = []
     won = [(s, s.tested, s.winner) for s in (study, *study.repeats) if s.tested and s.winner]
-    network_headers, networks = network_columns(study, [winner.config for _, _, winner in won])
-    for (search, tested, winner), network in zip(won, networks, strict=True):
-        fresh, test = (of(tested, winner) for of in (fresh_estimate, test_estimate))
-        row = [search.name, str(trial_number(winner.name)), *network]
-        rows.append([*row, _interval(fresh), _interval(test), str(len(search.ended))])
-    headers = [t("Search"), t("Winning trial"), *network_headers]
-    headers += [t("Validation (%), fresh seeds"), t("Test (%)")]
+    networks = network_columns(study, [winner.config for _, _, winner in won])
+    columns = {
+        t("Search"): [search.name for search, _, _ in won],
+        t("Winning trial"): [str(trial_number(winner.name)) for _, _, winner in won],
+        **networks,
+        t("Validation (%), fresh seeds"): [_interval(fresh_estimate(*each[1:])) for each in won],
+        t("Test (%)"): [_interval(test_estimate(*each[1:])) for each in won],
+        t("Trials"): [str(len(search.ended)) for search, _, _ in won],
+    }
     return Table(
-        headers=[*headers, t("Trials")],
-        rows=rows,
+        headers=list(columns),
+        rows=list(zip(*columns.values(), strict=True)),
         caption=t(
             "Data: {data}. The same search with other sampler seeds; each winner trained on the "
             "same fresh seeds: mean (95% interval over seeds).",
@@ -436,15 +402,10 @@ def unfinished(study: StoredSearch) -> str:
             done=done,
             planned=study.planned,
         )
+    text = marked("The search is not finished: {done} of {planned} trials are done.")
     if study.gave_up:
-        return t(
+        text = marked(
             "The search is not finished: {done} of {planned} trials are done; it gave up because "
-            "too many trials failed in a row.",
-            done=done,
-            planned=study.planned,
+            "too many trials failed in a row."
         )
-    return t(
-        "The search is not finished: {done} of {planned} trials are done.",
-        done=done,
-        planned=study.planned,
-    )
+    return t(text, done=done, planned=study.planned)

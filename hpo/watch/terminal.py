@@ -13,8 +13,8 @@ from hpo.analysis.statistics import summarize
 from hpo.report.blocks.grid_tables import most_accurate, published, reported, reproduced
 from hpo.report.blocks.page import Table
 from hpo.report.search_tables import (
-    brief_best_table,
-    brief_finalists_table,
+    best_table,
+    finalists_table,
     states_text,
     unfinished,
     winner_sentence,
@@ -81,9 +81,9 @@ def _search(study: StoredSearch) -> Iterator[RenderableType]:
     if sentence := unfinished(study):
         yield sentence
     if len(study.ranked):
-        yield _table(brief_best_table(study))
+        yield _table(best_table(study, brief=5))
     if study.tested is not None and len(study.tested.finished):
-        yield _table(brief_finalists_table(study, study.tested))
+        yield _table(finalists_table(study, study.tested, brief=True))
         yield winner_sentence(study)
 
 

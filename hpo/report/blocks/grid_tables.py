@@ -38,7 +38,8 @@ def reproduced(study: StoredGrid, cell: Cell, figure: str) -> str:
     return f"{text}, {t('{n} diverged', n=lost)}" if lost else text
 
 
-def summary_text(summary: Summary, digits: int, *, collapsed: bool) -> str:
+def summary_text(summary: Summary, digits: int, *, collapsed: bool = False) -> str:
+    """mean ± standard deviation, or median (range) where runs fail; one value as it is."""
     if summary.n == 1:
         return f"{summary.mean:.{digits}f}"
     if collapsed:

@@ -2,7 +2,9 @@
 
 import numpy as np
 
+from hpo.analysis.statistics import summarize
 from hpo.language import t
+from hpo.report.blocks.grid_tables import summary_text
 from hpo.report.blocks.page import Table
 from hpo.storage.results import StoredGrid
 
@@ -33,8 +35,9 @@ def recall_table(study: StoredGrid) -> Table | None:
         if cell.name in by_cell:
             recalls = 100 * np.array(by_cell[cell.name])
             means = [f"{recalls[:, place].mean():.1f}" for place in shown]
-            balanced = _spread(np.nanmean(recalls, axis=1))
-            rows.append([cell.label, balanced, *means, str(len(recalls))])
+            balanced = summarize(np.nanmean(recalls, axis=1).tolist())
+            assert balanced is not None
+            rows.append([cell.label, summary_text(balanced, 2), *means, str(len(recalls))])
     names = tuple(study.classes[place] for place in shown)
     which = t("each class")
     if len(shown) < len(tested):
@@ -59,9 +62,3 @@ def recall_table(study: StoredGrid) -> Table | None:
         rows=rows,
         caption=caption,
     )
-
-
-def _spread(values: np.ndarray) -> str:
-    if len(values) == 1:
-        return f"{values.mean():.2f}"
-    return f"{values.mean():.2f} ± {values.std(ddof=1):.2f}"

@@ -125,7 +125,7 @@ def _picture(study: StoredGrid) -> list[Block]:
     ]
     if any(image is None for _, images in groups for image in images):
         return []
-    counts = [int((lead > 0.5).sum()) for lead in _leads(ours, theirs)]
+    lead = (ours.mean(axis=0) - theirs.mean(axis=0)).to_numpy()
     return [
         Picture(
             file="disputed.svg",
@@ -137,17 +137,12 @@ def _picture(study: StoredGrid) -> list[Block]:
                 "seeds beyond {b}, {by_b} by {b}. {data}.",
                 a=a,
                 b=b,
-                by_a=counts[0],
-                by_b=counts[1],
+                by_a=int((lead > 0.5).sum()),
+                by_b=int((lead < -0.5).sum()),
                 data=data_text(study),
             ),
         )
     ]
-
-
-def _leads(ours: pd.DataFrame, theirs: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
-    lead = ours.mean(axis=0).to_numpy() - theirs.mean(axis=0).to_numpy()
-    return lead, -lead
 
 
 def _disputed(

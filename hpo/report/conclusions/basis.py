@@ -14,6 +14,7 @@ from hpo.language import marked, t
 from hpo.storage.results import StoredGrid
 from hpo.study.claims import SECONDS, By, Form, Term
 from hpo.study.file import Cell
+from hpo.text import minus
 
 POINTS, SECONDS_UNIT, PLAIN = marked("{value} points"), marked("{value} s"), "{value}"
 # metric: (its name in a sentence, what its values are multiplied by, digits, a value with its unit)
@@ -52,10 +53,7 @@ LIMITS = {
         marked("with a margin of {at} or more"),
         marked("with a margin of {at} or less"),
     ),
-    Form.GREATER: (
-        marked("with a limit of {at} or more"),
-        marked("with a limit of {at} or less"),
-    ),
+    Form.GREATER: (marked("with a limit of {at} or more"), marked("with a limit of {at} or less")),
 }
 
 
@@ -65,18 +63,18 @@ def effect(judged: ClaimVerdict, part: Part) -> str:
     assert evidence is not None
     ends = (evidence.low, evidence.high)
     if evidence.test in SHARES:
-        share = f"{100 * evidence.effect:.0f}"
-        value = t("{share}% of seeds", share=share)
+        text = marked("{share}% of seeds")
         if evidence.test == "runs":
-            value = t("{share}% of runs", share=share)
-        low, high = (_bound(100 * end, 0) for end in ends)
+            text = marked("{share}% of runs")
+        value = t(text, share=f"{100 * evidence.effect:.0f}")
+        low, high = (minus(f"{100 * end:.0f}") for end in ends)
     elif part.logs:
         value = f"× {_exp(evidence.effect):.2f}"
-        low, high = (_bound(_exp(end), 2) for end in ends)
+        low, high = (minus(f"{_exp(end):.2f}") for end in ends)
     else:
         _, scale, digits, _ = WORDS[judged.claim.metric]
-        value = _in_unit(_signed(scale * evidence.effect, digits), judged.claim.metric)
-        low, high = (_bound(scale * end, digits) for end in ends)
+        value = _in_unit(minus(f"{scale * evidence.effect:+.{digits}f}"), judged.claim.metric)
+        low, high = (minus(f"{scale * end:.{digits}f}") for end in ends)
     if math.isnan(evidence.low):
         return value
     return t("{value} ({low} to {high})", value=value, low=low, high=high)
@@ -88,14 +86,6 @@ def _in_unit(value: str, metric: str) -> str:
 
 def _exp(value: float) -> float:
     return math.exp(value) if value < 700 else math.inf
-
-
-def _signed(value: float, digits: int) -> str:
-    return f"{value:+.{digits}f}".replace("-", "−")
-
-
-def _bound(value: float, digits: int) -> str:
-    return f"{value:.{digits}f}".replace("-", "−").replace("inf", "∞")
 
 
 # --- sentences ---------------------------------------------------------------------------------
@@ -119,8 +109,15 @@ def _basis(study: StoredGrid, judged: ClaimVerdict) -> str:
     text = _comparison(study, judged, part)
     if len(judged.parts) > 1:
         text = t(DECISIVE[judged.verdict], n=len(judged.parts), comparison=text)
-    parts = [f"{text}.", *_details(study, judged, part), _end(study, judged, part)]
-    return " ".join(filter(None, parts))
+    sentences = [
+        f"{text}.",
+        _failures(study, judged),
+        _images_sentence(study, judged, part),
+        _single_runs(study, judged, part),
+        margins(judged, part),
+        _end(study, judged, part),
+    ]
+    return " ".join(filter(None, sentences))
 
 
 def _nothing(study: StoredGrid, judged: ClaimVerdict, part: Part) -> str:
@@ -152,40 +149,39 @@ def _comparison(study: StoredGrid, judged: ClaimVerdict, part: Part) -> str:
             k=round(evidence.effect * evidence.n),
             n=evidence.n,
         )
-    compared = _ratio(study, judged, part) if part.logs else _difference(study, judged, part)
+    compared = _difference(study, judged, part)
     if claim.form is Form.SIMILAR:
         allowed = f"{100 * part.margin:g}%"
         if not part.logs:
             allowed = _in_unit(f"{WORDS[claim.metric][1] * part.margin:g}", claim.metric)
         return t("{comparison}; {allowed} is allowed", comparison=compared, allowed=allowed)
+    text = marked("{comparison} ({n} seeds)")
     if part.logs:
-        return t("{comparison} ({n} rounds of timing)", comparison=compared, n=evidence.n)
-    return t("{comparison} ({n} seeds)", comparison=compared, n=evidence.n)
-
-
-def _ratio(study: StoredGrid, judged: ClaimVerdict, part: Part) -> str:
-    first, second = part.sides
-    return t(
-        "{subject} is {ratio} {other}",
-        subject=_value(study, first, judged.claim.metric),
-        ratio=effect(judged, part),
-        other=_other(study, second, judged.claim.metric),
-    )
+        text = marked("{comparison} ({n} rounds of timing)")
+    return t(text, comparison=compared, n=evidence.n)
 
 
 def _difference(study: StoredGrid, judged: ClaimVerdict, part: Part) -> str:
+    """Compares the two sides by their difference, or by their ratio."""
     evidence, metric = part.evidence, judged.claim.metric
     assert evidence is not None
     _, scale, digits, _ = WORDS[metric]
     first, second = part.sides
     difference = scale * evidence.effect
-    if first.cell is None:  # the cell is what a sentence is about
-        first, second, difference = second, first, -difference
-    subject, other = _value(study, first, metric), _other(study, second, metric)
-    size = _in_unit(f"{abs(difference):.{digits}f}", metric)
-    if difference >= 0:
-        return t("{subject} is {size} above {other}", subject=subject, size=size, other=other)
-    return t("{subject} is {size} below {other}", subject=subject, size=size, other=other)
+    text = marked("{subject} is {ratio} {other}")
+    if not part.logs:
+        if first.cell is None:  # the cell is what a sentence is about
+            first, second, difference = second, first, -difference
+        text = marked("{subject} is {size} below {other}")
+        if difference >= 0:
+            text = marked("{subject} is {size} above {other}")
+    return t(
+        text,
+        subject=_value(study, first, metric),
+        other=_other(study, second, metric),
+        ratio=effect(judged, part),
+        size=_in_unit(f"{abs(difference):.{digits}f}", metric),
+    )
 
 
 def _value(study: StoredGrid, side: Term, metric: str) -> str:
@@ -223,16 +219,6 @@ def _side(study: StoredGrid, side: Term) -> str:
 # --- details -----------------------------------------------------------------------------------
 
 
-def _details(study: StoredGrid, judged: ClaimVerdict, part: Part) -> list[str]:
-    """Returns sentences on failures, other test images, single runs and margins."""
-    return [
-        _failures(study, judged),
-        _images_sentence(study, judged, part),
-        _single_runs(study, judged, part),
-        margins(judged, part),
-    ]
-
-
 def _failures(study: StoredGrid, judged: ClaimVerdict) -> str:
     """Says for each network of the decisive part how often it fails to learn, and the bound."""
     if judged.claim.metric == SECONDS:
@@ -247,12 +233,11 @@ def _failures(study: StoredGrid, judged: ClaimVerdict) -> str:
 
 def _failures_of(study: StoredGrid, cell: Cell, below: float) -> str:
     n, k = len(study.of(cell)), int(study.failing(cell, below).sum())
-    counts = {"network": cell.label, "k": k, "n": n}
+    text, share = marked("{network} {k} of {n} (at most {share:.0f}%)"), 100 * most_failures(k, n)
     if 2 * k > n:
-        least = 100 - 100 * most_failures(n - k, n)
-        return t("{network} {k} of {n} (at least {share:.0f}%)", share=least, **counts)
-    most = 100 * most_failures(k, n)
-    return t("{network} {k} of {n} (at most {share:.0f}%)", share=most, **counts)
+        text = marked("{network} {k} of {n} (at least {share:.0f}%)")
+        share = 100 - 100 * most_failures(n - k, n)
+    return t(text, network=cell.label, k=k, n=n, share=share)
 
 
 def images_interval(
@@ -285,7 +270,7 @@ def _images_sentence(study: StoredGrid, judged: ClaimVerdict, part: Part) -> str
     interval = images_interval(study, judged, part)
     if interval is None:
         return ""
-    low, high = (_bound(100 * bound, 2) for bound in interval)
+    low, high = (minus(f"{100 * bound:.2f}") for bound in interval)
     return t(
         "For other seeds and other test {things}: {low} to {high} points (95% interval).",
         things=t(study.things),
@@ -330,17 +315,16 @@ def margins(judged: ClaimVerdict, part: Part) -> str:
     if part.at is None or part.evidence is None or not part.evidence.test:
         return ""
     holds, refuted = flips(judged, part)
+    text = marked("No other margin would decide it.")
     if holds and refuted:
-        return t(
-            "With these seeds the conclusion would hold {holds} and would be refuted {refuted}.",
-            holds=holds,
-            refuted=refuted,
+        text = marked(
+            "With these seeds the conclusion would hold {holds} and would be refuted {refuted}."
         )
-    if holds:
-        return t("With these seeds the conclusion would hold {holds}.", holds=holds)
-    if refuted:
-        return t("With these seeds the conclusion would be refuted {refuted}.", refuted=refuted)
-    return t("No other margin would decide it.")
+    elif holds:
+        text = marked("With these seeds the conclusion would hold {holds}.")
+    elif refuted:
+        text = marked("With these seeds the conclusion would be refuted {refuted}.")
+    return t(text, holds=holds, refuted=refuted)
 
 
 def flips(judged: ClaimVerdict, part: Part) -> tuple[str, str]:

@@ -64,16 +64,11 @@ METHOD = (
 
 def sections(study: StoredGrid) -> list[Section]:
     """Returns the section on the study's claims, if it has any."""
-    return [_verdicts(study)] if study.file.claims else []
-
-
-def _verdicts(study: StoredGrid) -> Section:
-    judged = claim_verdicts(study)
-    table = Verdicts(
-        rows=[_row(study, of) for of in judged],
-        caption=f"{data_text(study)}. {t(KEY)}",
-    )
-    return Section(title=t("Which conclusions hold"), blocks=[table, *changes(study)])
+    if not study.file.claims:
+        return []
+    rows = [_row(study, judged) for judged in claim_verdicts(study)]
+    table = Verdicts(rows=rows, caption=f"{data_text(study)}. {t(KEY)}")
+    return [Section(title=t("Which conclusions hold"), blocks=[table, *changes(study)])]
 
 
 def changes(study: StoredGrid) -> list[str]:
@@ -123,7 +118,8 @@ def _row(study: StoredGrid, judged: ClaimVerdict) -> VerdictRow:
         if part.evidence is not None:
             number, drawing = effect(judged, part), _forest(judged, part)
             test = t(TESTS[part.evidence.test], n=part.evidence.n)
-            p = _p(judged.p) if part.evidence.test else "–"
+            if part.evidence.test:
+                p = "< 0.001" if judged.p < 0.001 else "1" if judged.p == 1 else f"{judged.p:.3f}"
     return VerdictRow(
         verdict=judged.verdict.value,
         claim=t(judged.claim.says),
@@ -163,7 +159,3 @@ def _round_up(value: float) -> float:
         return 1.0
     power = 10.0 ** math.floor(math.log10(value))
     return next(step * power for step in (1, 2, 5, 10) if step * power >= value)
-
-
-def _p(p: float) -> str:
-    return "< 0.001" if p < 0.001 else "1" if p == 1 else f"{p:.3f}"

@@ -75,21 +75,12 @@ def _table(study: StoredGrid, found: Sequence[Component], seeds: int) -> Table:
             " × ".join(component.of),
             t("effect") if len(component.of) == 1 else t("interaction"),
             f"{100 * component.share:.1f}%",
-            t(
-                "{low:.1f} to {high:.1f}%",
-                low=100 * component.low,
-                high=100 * component.high,
-            ),
+            t("{low:.1f} to {high:.1f}%", low=100 * component.low, high=100 * component.high),
         ]
         for component in sorted(found, key=lambda component: -component.share)
     ]
     return Table(
-        headers=[
-            t("Hyperparameters"),
-            t("Kind"),
-            t("Share of the variance"),
-            t("95% interval"),
-        ],
+        headers=[t("Hyperparameters"), t("Kind"), t("Share of the variance"), t("95% interval")],
         rows=rows,
         caption=t(
             "{data}. Variance between the mean test accuracies of the {networks} networks over "

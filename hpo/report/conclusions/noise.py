@@ -17,7 +17,7 @@ from hpo.report.blocks.page import Block, Header, Section, Table
 from hpo.storage.results import StoredGrid
 from hpo.study.config import SOURCES
 from hpo.study.file import BLOCK, COLUMNS, Cell
-from hpo.text import bounded
+from hpo.text import bounded, minus
 
 DIFFERENCES = (0.1, 0.2, 0.5, 1.0)  # points of test accuracy
 RESULTS = ("test_accuracy", "test_loss")
@@ -211,27 +211,23 @@ def _correlation(a: Crossed, b: Crossed) -> str:
         a=a.cell.config.brief,
         b=b.cell.config.brief,
         r=r,
-        low=f"{low:.2f}".replace("-", "−"),
-        high=f"{high:.2f}".replace("-", "−"),
+        low=minus(f"{low:.2f}"),
+        high=minus(f"{high:.2f}"),
+    )
+    text = marked(
+        "{found}, so comparisons in pairs of seeds need {share:.0f}% more seeds than the table "
+        "says."
     )
     if low <= 0 <= high:
-        return t(
-            "{found}, so comparisons in pairs of seeds need about as many seeds as the table says.",
-            found=found,
+        text = marked(
+            "{found}, so comparisons in pairs of seeds need about as many seeds as the table says."
         )
-    if r > 0:
-        return t(
+    elif r > 0:
+        text = marked(
             "{found}, so comparisons in pairs of seeds need {share:.0f}% fewer seeds than the "
-            "table says.",
-            found=found,
-            share=100 * r,
+            "table says."
         )
-    return t(
-        "{found}, so comparisons in pairs of seeds need {share:.0f}% more seeds than the table "
-        "says.",
-        found=found,
-        share=-100 * r,
-    )
+    return t(text, found=found, share=100 * abs(r))
 
 
 def _r(a: np.ndarray, b: np.ndarray) -> float:
@@ -243,7 +239,8 @@ def _r(a: np.ndarray, b: np.ndarray) -> float:
 
 def predictions(study: StoredGrid) -> list[Section]:
     """Returns the section on whether one more run would give what was reported, if it applies."""
-    columns = [c for c in RESULTS if any(_reports(cell, c) for cell in study.file.cells)]
+    entries = [entry for cell in study.file.cells for entry in cell.reported]
+    columns = [c for c in RESULTS if any(getattr(entry, c) is not None for entry in entries)]
     rows = [
         row
         for cell in study.file.cells
@@ -265,10 +262,6 @@ def predictions(study: StoredGrid) -> list[Section]:
         ),
     )
     return [Section(title=t("Would one more run give what was reported?"), blocks=[table])]
-
-
-def _reports(cell: Cell, column: str) -> bool:
-    return any(getattr(entry, column) is not None for entry in cell.reported)
 
 
 def _prediction(study: StoredGrid, cell: Cell, which: int, columns: Sequence[str]) -> list[str]:

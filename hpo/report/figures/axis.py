@@ -35,8 +35,13 @@ def focus(values: np.ndarray) -> tuple[float, float]:
     top = float(finite.max())
     depth = 4 * (top - float(np.quantile(finite, 2 / 3)))
     low = float(finite[finite >= top - depth].min())
-    margin = 0.06 * (top - low) or 0.5
-    return within_100(low - margin, top + margin)
+    return around(low, top, 0.06)
+
+
+def around(low: float, high: float, share: float) -> tuple[float, float]:
+    """Returns limits of accuracies with a margin on both sides, a share of what lies between."""
+    margin = share * (high - low) or 0.5
+    return within_100(low - margin, high + margin)
 
 
 def within_100(low: float, high: float) -> tuple[float, float]:

@@ -10,7 +10,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
 from hpo.language import marked, t
-from hpo.report.figures.style import COLOURS, blank, drawing, short, svg_text
+from hpo.report.figures.style import COLOURS, DARK_GREY, blank, drawing, short, svg_text
 from hpo.report.figures.tooltips import tip
 
 ROWS = {
@@ -64,7 +64,7 @@ def _panel(axes: Axes, measures: Measures, row: str) -> None:
             return
         axes.annotate(
             t(QUIET[name]), (1, 0.5), xytext=(-4, 0), xycoords="axes fraction", ha="right",
-            textcoords="offset points", fontsize=8, color="#555555",
+            textcoords="offset points", fontsize=8, color=DARK_GREY,
         )  # fmt: skip
     else:
         axes.set_yscale("log")

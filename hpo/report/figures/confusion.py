@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
 from hpo.language import t
-from hpo.report.figures.style import BLACK, GREY, blank, drawing, fit, svg_text, width
+from hpo.report.figures.style import BLACK, DARK_GREY, GREY, blank, drawing, fit, svg_text, width
 
 ACROSS = 8  # images in a row
 NAME = 1.5  # inches of a class's name, at most
@@ -96,7 +96,7 @@ def _confusion_axes(
     for place, row in enumerate(counts):
         right = f"{100 * row[place] / row.sum():.1f}%" if row.sum() > 0 else "–"
         axes.text(1.012 * classes, place + 0.5, right, va="center", fontsize=8.5 * size / 9)
-    axes.text(1.012 * classes, -0.06, t("correct"), va="bottom", fontsize=8.5, color="#555555")
+    axes.text(1.012 * classes, -0.06, t("correct"), va="bottom", fontsize=8.5, color=DARK_GREY)
 
 
 def worst_images(images: Sequence[WorstImage]) -> str:
@@ -111,13 +111,18 @@ def worst_images(images: Sequence[WorstImage]) -> str:
         for axes in every[len(images) :]:
             axes.set_visible(False)
         for axes, image in zip(every, images, strict=False):
-            axes.imshow(image.pixels, cmap="Greys", vmin=0, vmax=255, interpolation="none")
-            axes.set(xticks=[], yticks=[])
-            for spine in axes.spines.values():
-                spine.set(visible=True, color="#BBBBBB")
             text = _taken_for(image.label, image.predicted, f"({_chance(image.probability)})")
-            axes.set_xlabel(text, fontsize=8)
+            _image(axes, image.pixels, text)
         return svg_text(figure)
+
+
+def _image(axes: Axes, pixels: np.ndarray, text: str) -> None:
+    """Draws pixels as ink on paper, framed, with the text below."""
+    axes.imshow(pixels, cmap="Greys", vmin=0, vmax=255, interpolation="none")
+    axes.set_xlabel(text, fontsize=8)
+    axes.set(xticks=[], yticks=[])
+    for spine in axes.spines.values():
+        spine.set(visible=True, color="#BBBBBB")
 
 
 def _taken_for(label: str, predicted: str, probability: str) -> str:
@@ -145,15 +150,10 @@ def disputed(groups: Sequence[tuple[str, Sequence[Disputed]]]) -> str:
         )
         for (title, images), row in zip(groups, grid, strict=True):
             row[0].set_title(title, loc="left", fontweight="bold", fontsize=9)
-            for axes in row[max(len(images), 1) :]:
+            for axes in row[len(images) :]:
                 axes.set_visible(False)
             for axes, image in zip(row, images, strict=False):
-                axes.imshow(image.pixels, cmap="Greys", vmin=0, vmax=255, interpolation="none")
                 ours = fit(f"{image.label}: {image.ours}", 0.95, 8)
                 text = t("{ours}\nand {theirs}", ours=ours, theirs=image.theirs)
-                axes.set_xlabel(text, fontsize=8)
-            for axes in row:
-                axes.set(xticks=[], yticks=[])
-                for spine in axes.spines.values():
-                    spine.set(visible=bool(images), color="#BBBBBB")
+                _image(axes, image.pixels, text)
         return svg_text(figure)

@@ -4,14 +4,12 @@ scipy.interpolate and scipy.ndimage are imported in the functions: a grid's repo
 and they take a fifth of a second to load.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import matplotlib as mpl
 import numpy as np
-from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.collections import LineCollection, PathCollection, QuadMesh
@@ -64,7 +62,8 @@ def contour(
         if levels_of(x) is not None and levels_of(y) is None:
             x, y = y, x
         texts = _trial_texts(x, y, values, numbers)
-        left, turned = _left(y), label_height(x, 5.5)
+        ticks = [level_text(level) for level in levels_of(y) or ("0.0001",)]
+        left, turned = 0.45 + width(ticks), label_height(x, 5.5)
         figure = blank(4.3 + turned, left=left, right=0.75, top=0.35, bottom=0.55 + turned)
         axes, norm = figure.subplots(), _bands(values)
         set_scale(axes.xaxis, x, 5.5)
@@ -78,16 +77,12 @@ def contour(
         bar = figure.colorbar(
             ScalarMappable(norm, COLOURS), ax=axes, label=label, fraction=0.035, pad=0.02
         )
-        _keep_hues([*axes.collections, *bar.ax.collections, *bar.ax.patches])
+        artists = [*axes.collections, *bar.ax.collections, *bar.ax.patches]
+        if isinstance(artists[0], ContourSet | QuadMesh):  # dark mode must not invert its colours
+            for place, artist in enumerate(artists):
+                if not isinstance(artist, LineCollection | PathCollection):
+                    artist.set_gid(f"hues-{place}")
         return svg_text(figure)
-
-
-def _keep_hues(artists: Sequence[Artist]) -> None:
-    """Marks artists whose colours dark mode must not invert."""
-    if any(isinstance(artist, ContourSet | QuadMesh) for artist in artists[:1]):
-        for place, artist in enumerate(artists):
-            if not isinstance(artist, LineCollection | PathCollection):
-                artist.set_gid(f"hues-{place}")
 
 
 def _complete(
@@ -109,11 +104,6 @@ def _trial_texts(
         f"#{number}, {x.name} {value_text(a)}, {y.name} {value_text(b)}: {value:.2f}%"
         for a, b, value, number in zip(x.values, y.values, values, numbers, strict=True)
     ]
-
-
-def _left(y: Parameter) -> float:
-    """Returns the inches for ticks and name of the vertical axis."""
-    return 0.45 + width([level_text(level) for level in levels_of(y) or ("0.0001",)])
 
 
 def _bands(values: np.ndarray) -> BoundaryNorm:
@@ -205,20 +195,15 @@ def _strips(axes: Axes, x: Parameter, y: Parameter, values: np.ndarray, norm: Bo
     unit, across = _unit_places(x)
     field = np.minimum((unit * fields).astype(int), fields - 1)
     of = np.array([levels.index(value) for value in y.values])
-    medians = [
-        [_median(values[(field == i) & (of == j)]) for i in range(fields)]
-        for j in range(len(levels))
-    ]
+    medians = np.full((len(levels), fields), np.nan)
+    for i, j in {*zip(field.tolist(), of.tolist(), strict=True)}:
+        medians[j, i] = np.median(values[(field == i) & (of == j)])
     space = np.geomspace if x.log else np.linspace
     edges = space(across[0], across[-1], fields + 1)
     sides, shown = np.arange(len(levels) + 1) - 0.5, np.ma.masked_invalid(medians)
     axes.pcolormesh(edges, sides, shown, cmap=COLOURS, norm=norm, edgecolors="white")
     axes.grid(visible=False)
     return t("Colour: median of the trials in a field")
-
-
-def _median(values: np.ndarray) -> float:
-    return float(np.median(values)) if values.size else math.nan
 
 
 def _matrix(axes: Axes, x: Parameter, y: Parameter, values: np.ndarray, norm: BoundaryNorm) -> str:
@@ -233,7 +218,9 @@ def _matrix(axes: Axes, x: Parameter, y: Parameter, values: np.ndarray, norm: Bo
         field = Rectangle((i - 0.5, j - 0.5), 1, 1, facecolor=colour, edgecolor="white")
         tip(axes.add_patch(field), [_field_text(x, y, columns[i], rows[j], group)])
         text = f"{np.median(group):.1f}\n({len(group)})"
-        axes.text(i, j, text, ha="center", va="center", fontsize=8, color=_ink(colour))
+        light = float(np.dot(colour[:3], (0.299, 0.587, 0.114))) > 0.5
+        ink = BLACK if light else "white"
+        axes.text(i, j, text, ha="center", va="center", fontsize=8, color=ink)
     if not groups:
         return t("No trial to show")
     best = max(groups, key=lambda place: max(groups[place]))
@@ -258,8 +245,3 @@ def _field_text(x: Parameter, y: Parameter, a: object, b: object, group: list[fl
         best=max(group),
         n=len(group),
     )
-
-
-def _ink(colour: Any) -> str:
-    """Returns black or white, whichever is readable on the colour."""
-    return BLACK if float(np.dot(colour[:3], (0.299, 0.587, 0.114))) > 0.5 else "white"

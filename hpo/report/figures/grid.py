@@ -7,16 +7,16 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from hpo.language import marked, t
-from hpo.report.figures.axis import within_100
+from hpo.report.figures.axis import around, within_100
 from hpo.report.figures.style import (
     BLACK,
     BLUE,
+    DARK_GREY,
     GREEN,
     GREY,
     PURPLE,
@@ -28,6 +28,7 @@ from hpo.report.figures.style import (
     width,
 )
 from hpo.report.figures.tooltips import tip
+from hpo.text import minus
 
 Curve = np.ndarray
 LINES = ((BLUE, "o", "-"), (VERMILLION, "s", "--"), (GREEN, "^", "-."), (PURPLE, "D", ":"))
@@ -114,20 +115,13 @@ def _panel(axes: Axes, train: Curve, valid: Curve, collapsed: bool) -> None:
             epochs, np.ma.filled(middle, np.nan), color=colour, marker=marker, linestyle=line,
             markersize=3.5, label=label,
         )  # fmt: skip
+        text = marked("{label}, epoch {epoch}: {value:.4g} ({low:.4g} to {high:.4g})")
         ends = zip(epochs, np.ma.filled(middle, np.nan), low, high, strict=True)
-        tip(drawn, [_epoch_text(label, *of) for of in ends])
+        tip(
+            drawn,
+            [t(text, label=label, epoch=e, value=value, low=a, high=b) for e, value, a, b in ends],
+        )
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-
-
-def _epoch_text(label: str, epoch: int, value: float, low: float, high: float) -> str:
-    return t(
-        "{label}, epoch {epoch}: {value:.4g} ({low:.4g} to {high:.4g})",
-        label=label,
-        epoch=epoch,
-        value=value,
-        low=low,
-        high=high,
-    )
 
 
 def _limits(cells: Sequence[CellCurves], metric: str) -> tuple[float, float]:
@@ -135,8 +129,9 @@ def _limits(cells: Sequence[CellCurves], metric: str) -> tuple[float, float]:
         [getattr(cell, f"{part}_{metric}").ravel() for cell in cells for part in ("train", "valid")]
     )
     low, high = float(np.nanmin(values)), float(np.nanmax(values))
-    margin = 0.05 * (high - low) or 0.5
-    return (0.0, high + margin) if metric == "loss" else within_100(low - margin, high + margin)
+    if metric == "loss":
+        return 0.0, high + (0.05 * (high - low) or 0.5)
+    return around(low, high, 0.05)
 
 
 def _chance(left: Axes, right: Axes, cell: CellCurves, classes: int, percent: float) -> None:
@@ -156,7 +151,7 @@ def _chance(left: Axes, right: Axes, cell: CellCurves, classes: int, percent: fl
 
 
 def _note(axes: Axes, height: float, text: str) -> None:
-    axes.text(0.99, height, text, transform=axes.transAxes, ha="right", color="#555555", fontsize=8)
+    axes.text(0.99, height, text, transform=axes.transAxes, ha="right", color=DARK_GREY, fontsize=8)
 
 
 def overview(rows: Sequence[Dots], threshold: float) -> str:
@@ -171,13 +166,9 @@ def overview(rows: Sequence[Dots], threshold: float) -> str:
         names, height = [short(row.label) for row in rows], 1.2 + 0.34 * len(rows)
         room = max(0.35 + 0.075 * max(map(len, names)), 0.15 + width(names))
         figure = blank(height, left=room, right=0.15, top=0.65, bottom=0.5)
+        grid = {"wspace": 0.04, "width_ratios": [1, 2.2] if len(panels) == 2 else [1]}
         axes = figure.subplots(
-            1,
-            max(len(panels), 1),
-            sharey=True,
-            squeeze=False,
-            width_ratios=[1, 2.2] if len(panels) == 2 else [1],
-            gridspec_kw={"wspace": 0.04},
+            1, max(len(panels), 1), sharey=True, squeeze=False, gridspec_kw=grid
         )[0]
         for axis, panel in zip(axes, panels, strict=False):
             _dots(axis, panel, [row.label for row in rows], mean=panel is right)
@@ -267,7 +258,11 @@ def differences(rows: Sequence[DifferenceRow], baseline: str = "the baseline") -
         middle = (axes[0].get_position().x0 + axes[-1].get_position().x1) / 2
         text = t("Difference from {baseline} (percentage points)", baseline=short(baseline))
         figure.supxlabel(text, fontsize=9, x=middle, y=0.07 / figure.get_figheight())
-        _difference_legend(figure, rows)
+        seen = {_mark(row) for row in known}
+        names = [name for name in MARKS if name in seen]
+        handles = [Line2D([], [], markeredgewidth=1.4, **MARKS[name]) for name in names]
+        labels = [t(name) for name in names]
+        figure.legend(handles, labels, loc="upper right", ncols=3, borderaxespad=0.2)
         return svg_text(figure)
 
 
@@ -277,7 +272,7 @@ def _difference_text(row: DifferenceRow) -> str:
     text = f"{row.mean:+.2f}"
     if not math.isnan(row.low):
         text += f" [{row.low:+.2f}, {row.high:+.2f}]"
-    return text.replace("-", "−")
+    return minus(text)
 
 
 MARKS: dict[str, dict[str, Any]] = {
@@ -329,14 +324,6 @@ def _difference_limits(panel: Sequence[DifferenceRow]) -> tuple[float, float]:
     low, high = max(min([low, *ends]), low - reach), min(max([high, *ends]), high + reach)
     margin = 0.08 * (high - low) or 0.5
     return low - margin, high + margin
-
-
-def _difference_legend(figure: Figure, rows: Sequence[DifferenceRow]) -> None:
-    seen = {_mark(row) for row in rows if not math.isnan(row.mean)}
-    styles = {name: style for name, style in MARKS.items() if name in seen}
-    handles = [Line2D([], [], markeredgewidth=1.4, **style) for style in styles.values()]
-    names = [t(name) for name in styles]
-    figure.legend(handles, names, loc="upper right", ncols=3, borderaxespad=0.2)
 
 
 def interactions(panels: Sequence[InteractionPanel], factor: str) -> str:

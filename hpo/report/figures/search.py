@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from hpo.language import marked, t
-from hpo.report.figures.axis import Parameter, set_number_scale, within_100
+from hpo.report.figures.axis import Parameter, around, set_number_scale, within_100
 from hpo.report.figures.style import (
     ACCURACY,
     BLACK,
@@ -29,6 +29,7 @@ from hpo.report.figures.style import (
 from hpo.report.figures.tooltips import tip
 from hpo.text import count
 
+BEST_SO_FAR = marked("{label}: best {best:.2f}%")
 RUNS: list[dict[str, Any]] = [
     {"color": BLUE, "linestyle": "-", "linewidth": 2.2},
     {"color": VERMILLION, "linestyle": "--", "linewidth": 1.5},
@@ -126,25 +127,17 @@ def _best_line(axes: Axes, run: Run, x: np.ndarray, style: dict[str, Any]) -> No
     so_far = _so_far(run)
     axes.step(x, so_far, where="post", zorder=3, **style)
     (end,) = axes.plot(x[-1:], so_far[-1:], ".", color=style["color"], zorder=3, markersize=8)
-    tip(end, [_best_text(run.label, best) for best in so_far[-1:]])
-
-
-def _best_text(label: str, best: float) -> str:
-    return t("{label}: best {best:.2f}%", label=label, best=best)
+    tip(end, [t(BEST_SO_FAR, label=run.label, best=best) for best in so_far[-1:]])
 
 
 def _trial_dots(axes: Axes, x: np.ndarray, run: Run, low: float) -> None:
     """Draws the trials; those below the axis as triangles at its edge."""
     values = np.asarray(run.values, float)
-    below = values < low
+    below, numbers = values < low, list(run.numbers) or range(len(values))
+    text = marked("#{number}: {value:.2f}%, finished as number {place}")
     texts = [
-        t(
-            "#{number}: {value:.2f}%, finished as number {place}",
-            number=number,
-            value=value,
-            place=place,
-        )
-        for place, (number, value) in enumerate(zip(_numbers(run), values, strict=True), 1)
+        t(text, number=number, value=value, place=place)
+        for place, (number, value) in enumerate(zip(numbers, values, strict=True), 1)
     ]
     style: dict[str, Any] = {"color": BLUE, "alpha": 0.3, "markeredgewidth": 0, "linestyle": ""}
     (dots,) = axes.plot(x[~below], values[~below], marker="o", markersize=4, **style)
@@ -154,10 +147,6 @@ def _trial_dots(axes: Axes, x: np.ndarray, run: Run, low: float) -> None:
         markersize=5, **style,
     )  # fmt: skip
     tip(triangles, [texts[i] for i in np.flatnonzero(below)])
-
-
-def _numbers(run: Run) -> list[int]:
-    return list(run.numbers) or list(range(len(run.values)))
 
 
 def _progress_note(run: Run, low: float) -> str:
@@ -176,7 +165,7 @@ def _progress_note(run: Run, low: float) -> str:
 def _best_label(label: str, runs: Sequence[Run]) -> str:
     ends = [_so_far(run)[-1] for run in runs if run.label == label and len(run.values)]
     finite = [end for end in ends if np.isfinite(end)]
-    return _best_text(short(label), max(finite)) if finite else short(label)
+    return t(BEST_SO_FAR, label=short(label), best=max(finite)) if finite else short(label)
 
 
 # --- importance --------------------------------------------------------------------------------
@@ -199,7 +188,8 @@ def importance(bars: Sequence[Bar]) -> str:
             _importance_bars(axes, order, evaluator, index, 0.8 / len(evaluators))
         axes.set_yticks(range(len(order)), names)
         axes.set(ylim=(len(order) - 0.5, -0.5), xlabel=t("Share of the importance (%)"))
-        axes.set_xlim(0, 1.1 * max(_reach(bar) for bar in bars) or 100)
+        ends = [end for bar in bars for share in bar.shares.values() for end in share]
+        axes.set_xlim(0, 1.1 * float(np.nanmax([0.0, *ends])) or 100)
         axes.grid(visible=False, axis="y")
         figure.legend(loc="upper right", ncols=len(evaluators))
         return svg_text(figure)
@@ -207,10 +197,6 @@ def importance(bars: Sequence[Bar]) -> str:
 
 def _share(bar: Bar, evaluator: str) -> tuple[float, float, float]:
     return bar.shares.get(evaluator, (math.nan, math.nan, math.nan))
-
-
-def _reach(bar: Bar) -> float:
-    return float(np.nanmax([0.0, *(end for share in bar.shares.values() for end in share)]))
 
 
 def _importance_bars(
@@ -265,8 +251,7 @@ def pareto(of: Pareto) -> str:
         order = np.lexsort((-y, x))
         first = np.r_[True, np.diff(np.maximum.accumulate(y[order])) > 0]
         ends = x[order][first], y[order][first]
-        margin = 0.06 * (y.max() - ends[1].min()) or 0.5
-        low, high = within_100(ends[1].min() - margin, y.max() + margin)
+        low, high = around(ends[1].min(), y.max(), 0.06)
         wide = x.min() > 0 and x.max() > 10 * x.min()
         set_number_scale(axes.xaxis, Parameter(name=of.name, values=x.tolist(), log=wide), 7.0)
         inside = y >= low
@@ -274,12 +259,10 @@ def pareto(of: Pareto) -> str:
         tip(dots, [text for text, shown in zip(_cost_texts(of), inside, strict=True) if shown])
         (line,) = axes.step(*ends, where="post", color=BLACK, linewidth=1.2)
         ringed = np.isin(of.numbers, of.finalists)
-        style: dict[str, Any] = {
-            "markersize": 10,
-            "markerfacecolor": "none",
-            "markeredgewidth": 1.5,
-        }
-        (rings,) = axes.plot(x[ringed], y[ringed], "o", color=VERMILLION, **style)
+        (rings,) = axes.plot(
+            x[ringed], y[ringed], "o", color=VERMILLION, markersize=10, markerfacecolor="none",
+            markeredgewidth=1.5,
+        )  # fmt: skip
         axes.set(ylim=(low, high), xlabel=of.name.capitalize(), ylabel=t(ACCURACY))
         handles, labels = [dots, line], [t("trials ({n})", n=len(x)), t("Pareto front")]
         if ringed.any():

@@ -35,12 +35,7 @@ from hpo.report.figures.style import (
 from hpo.report.figures.tooltips import tip
 from hpo.text import count
 
-BELOW: dict[str, Any] = {
-    "marker": "v",
-    "markerfacecolor": "none",
-    "markersize": 5.5,
-    "alpha": 1.0,
-}
+BELOW: dict[str, Any] = {"marker": "v", "markerfacecolor": "none", "markersize": 5.5, "alpha": 1.0}
 BEST: dict[str, Any] = {
     "marker": "o",
     "markersize": 9.5,

@@ -20,7 +20,7 @@ from hpo.text import printable
 
 # Okabe and Ito (2008), "Color Universal Design", https://jfly.uni-koeln.de/color/
 BLUE, VERMILLION, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
-GREY, BLACK = "#8A8A8A", "#222222"
+GREY, DARK_GREY, BLACK = "#8A8A8A", "#555555", "#222222"
 COLOURS = "viridis"
 ACCURACY = marked("Validation accuracy (%)")
 STYLE: dict[Any, Any] = {
@@ -134,5 +134,5 @@ def head(axes: Axes, title: str, note: str = "") -> None:
         axes.set_title(title, loc="left", fontweight="bold", pad=17 if note else 6)
     axes.annotate(
         note, (0, 1), xytext=(0, 4), xycoords="axes fraction", textcoords="offset points",
-        color="#555555", fontsize=8,
+        color=DARK_GREY, fontsize=8,
     )  # fmt: skip

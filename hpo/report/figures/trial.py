@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from hpo.language import marked, nt, t
-from hpo.report.figures.axis import focus, within_100
+from hpo.report.figures.axis import around, focus, within_100
 from hpo.report.figures.style import (
     ACCURACY,
     BLACK,
@@ -129,15 +129,12 @@ def _best_curves(axes: Axes, best: Sequence[TrialCurve]) -> None:
         tip(drawn, _epoch_texts(curve))
     every = np.concatenate([np.asarray(curve.values, float) for curve in best])
     finite = every[np.isfinite(every)]
-    low = float(np.percentile(finite, 5, method="lower")) if finite.size else 0.0
-    top = float(finite.max(initial=low))
-    margin = 0.05 * (top - low) or 0.5
-    axes.set_ylim(*within_100(low - margin, top + margin))
-    below = int((finite < low - margin).sum())
+    least = float(np.percentile(finite, 5, method="lower")) if finite.size else 0.0
+    low, top = around(least, float(finite.max(initial=least)), 0.05)
+    axes.set_ylim(low, top)
     note = t("After each epoch")
-    if below:
-        values = count(below, "value")
-        note += "; " + t("{values} below {low:.1f}%", values=values, low=low - margin)
+    if below := int((finite < low).sum()):
+        note += "; " + t("{values} below {low:.1f}%", values=count(below, "value"), low=low)
     title = t("The best trial") if len(best) == 1 else t("The {n} best trials", n=len(best))
     head(axes, title, note)
 
@@ -162,7 +159,10 @@ def _pruned_curves(
         note = t("Blue: the best trial; ×: stopped here")
         title = nt("{n} trial stopped early", "{n} trials stopped early", len(pruned))
     texts = [t(text, label=curve.label, end=end) for curve, end in zip(pruned, ends, strict=True)]
-    _pruned_lines(axes, pruned, texts)
+    long = [place for place, curve in enumerate(pruned) if len(curve.values) > 1]
+    lines = [list(enumerate(pruned[place].values, 1)) for place in long]
+    drawn = LineCollection(lines, colors=GREY, linewidths=0.8)  # single lines: a millisecond each
+    tip(axes.add_collection(drawn, autolim=False), [texts[place] for place in long])
     low = axes.get_ylim()[0]
     _pruned_ends(axes, [len(curve.values) for curve in pruned], ends, texts)
     epochs = np.arange(1, len(best.values) + 1)
@@ -170,22 +170,9 @@ def _pruned_curves(
         epochs, best.values, "o-", color=BLUE, markersize=4.5, linewidth=2.2, zorder=4
     )
     tip(blue, _epoch_texts(best))
-    below = int((ends < low).sum())
-    if below:
+    if below := int((ends < low).sum()):
         note += "; " + t("▾: {n} below {low:.1f}%", n=below, low=low)
     head(axes, t("{trials} beside the best", trials=title), note)
-
-
-def _pruned_lines(axes: Axes, pruned: Sequence[TrialCurve], texts: Sequence[str]) -> None:
-    """Draws the lines as one collection: single lines cost a millisecond each."""
-    long = [
-        (np.asarray(curve.values, float), text)
-        for curve, text in zip(pruned, texts, strict=True)
-        if len(curve.values) > 1
-    ]
-    steps = [np.column_stack([np.arange(1, len(v) + 1), v]) for v, _ in long]
-    drawn = LineCollection(steps, colors=GREY, linewidths=0.8)
-    tip(axes.add_collection(drawn, autolim=False), [text for _, text in long])
 
 
 def _pruned_ends(axes: Axes, epochs: Sequence[int], ends: np.ndarray, texts: Sequence[str]) -> None:
