@@ -22,7 +22,7 @@ from hpo.report.figures import confusion, contour, grid, search, slices, style, 
 from hpo.report.figures.axis import Parameter
 from hpo.report.figures.confusion import WorstImage
 from hpo.report.figures.grid import DifferenceRow
-from hpo.report.figures.search import Bar, Run
+from hpo.report.figures.search import Run
 from hpo.report.figures.slices import Slice
 from hpo.report.figures.style import drawing
 from hpo.report.figures.svg import SVG
@@ -154,10 +154,11 @@ def test_progress_names_every_trial_that_it_shows_and_the_best():
 
 
 def test_importance_is_sorted_by_the_first_evaluator():
-    bars = [
-        Bar(hyperparameter=name, shares={"PED-ANOVA": (share, NAN, NAN), "fANOVA": (50, 40, 60)})
-        for name, share in (("width", 20.0), ("unknown", NAN), ("lr", 70.0), ("depth", 10.0))
-    ]
+    first = {"width": 20.0, "unknown": NAN, "lr": 70.0, "depth": 10.0}
+    bars = {
+        name: {"PED-ANOVA": (share, NAN, NAN), "fANOVA": (50, 40, 60)}
+        for name, share in first.items()
+    }
     found = texts(search.importance(bars))
     places = [found.index(name) for name in ("lr", "width", "depth", "unknown")]
     assert places == sorted(places)
@@ -174,14 +175,14 @@ def axes_of(monkeypatch: pytest.MonkeyPatch, module: Any) -> list[Any]:
 def test_importance_draws_an_interval_where_there_is_one(monkeypatch: pytest.MonkeyPatch):
     drawn = axes_of(monkeypatch, search)
     shares = {"a": (30.0, 20.0, 45.0), "b": (30.0, NAN, NAN), "c": (60.0, 61.0, 70.0)}
-    search.importance([Bar(hyperparameter="lr", shares=shares)])
+    search.importance({"lr": shares})
     spans = [line.get_xdata().tolist() for line in drawn[0].get_lines()]
     assert spans == [[20.0, 45.0], [61.0, 70.0]]
 
 
 @pytest.mark.parametrize("n", [1, 10])
 def test_importance_of_one_or_many_hyperparameters(n: int):
-    bars = [Bar(hyperparameter=f"{i}{ODD}", shares={"PED": (0.0, 0.0, 0.0)}) for i in range(n)]
+    bars = {f"{i}{ODD}": {"PED": (0.0, 0.0, 0.0)} for i in range(n)}
     found = texts(search.importance(bars))
     assert sum("$a$ <b> & c" in text for text in found) == n
 
@@ -608,14 +609,14 @@ def test_marks_beyond_what_a_page_can_hold_become_pixels():
 
 def test_a_front_of_few_costs_lies_on_its_axis():
     """Few numbers that come again are categories elsewhere; here they are numbers."""
-    of = search.Pareto(
+    svg = search.pareto(
         numbers=list(range(12)),
         accuracies=[88.0 + place for place in range(12)],
         costs=[100.0, 400.0, 900.0, 1600.0] * 3,
         finalists=[3, 11],
         name="parameters",
     )
-    front = [title for title in titles(search.pareto(of)) if title.startswith("#")]
+    front = [title for title in titles(svg) if title.startswith("#")]
     assert [title.split()[2] for title in front] == ["100", "400", "900", "1,600"]
 
 

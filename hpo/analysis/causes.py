@@ -66,7 +66,7 @@ def measured(study: StoredGrid, cell: Cell) -> Measures:
 def vanishing(ours: Measures, theirs: Measures, cell: Cell, beside: Cell) -> Seen:
     """Whether in epoch 1 the gradient of the first layer vanishes beside that of the last layer,
     while it does not in the network that learns."""
-    shares, others = (_first_over_last(of) for of in (ours, theirs))
+    shares, others = (_first_over_last(measures) for measures in (ours, theirs))
     text = t(
         "in epoch 1 the gradient of {network}'s first layer has {share} of its last layer's norm; "
         "in {beside}, which works, it has {other}. Under {limit:g} counts as vanished here.",
@@ -89,7 +89,11 @@ def _first_over_last(of: Measures) -> NDArray[np.float64]:
 def too_long(ours: Measures, theirs: Measures, cell: Cell, beside: Cell) -> Seen:
     """Whether the longest step in epoch 1 is TOO_LONG times that of the network that learns; and
     the state of the units at the end."""
-    steps, others = (_longest(of["largest_update"][:, 0]) for of in (ours, theirs))
+    # A step that is not finite is one without bound: the run diverged.
+    steps, others = (
+        np.nan_to_num(measures["largest_update"][:, 0], nan=np.inf, posinf=np.inf).max(axis=1)
+        for measures in (ours, theirs)
+    )
     text = t(
         "in epoch 1 the longest step measured changes a layer of {network} by {step} times its "
         "weights' norm; in {beside}, which works, by {other}. (A rule of thumb for all steps is "
@@ -103,12 +107,6 @@ def too_long(ours: Measures, theirs: Measures, cell: Cell, beside: Cell) -> Seen
     )
     text, usual = f"{text} {_quiet(ours, theirs, beside)}".strip(), _median(others)
     return Seen(count=int((steps > TOO_LONG * usual).sum()), n=len(steps), text=text)
-
-
-def _longest(steps: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Returns each seed's longest step over the layers; infinite if one was not finite, which is a
-    step without bound: the run diverged."""
-    return np.asarray(np.where(np.isnan(steps), np.inf, steps).max(axis=1))
 
 
 def _quiet(ours: Measures, theirs: Measures, beside: Cell) -> str:
@@ -139,9 +137,8 @@ def _range(values: NDArray[np.float64]) -> str:
     finite = values[np.isfinite(values)]
     if not finite.size:
         return t("no finite share")
-    lost = ""
-    if finite.size < len(values):
-        lost = t("; {n} not finite", n=len(values) - finite.size)
+    missing = len(values) - finite.size
+    lost = t("; {n} not finite", n=missing) if missing else ""
     middle, low, high = (f"{v:.2g}" for v in (np.median(finite), finite.min(), finite.max()))
     if finite.size == 1:
         return f"{middle}{lost}"

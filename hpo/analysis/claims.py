@@ -30,9 +30,11 @@ GREATER_IS_BETTER = ("test_accuracy", "valid_accuracy", "train_accuracy")
 class Part:
     """One comparison of a claim.
 
-    evidence: None if there is nothing to compare. left_out: seeds with which a side fails to learn.
-    logs: whether the effect is a difference of logarithms, a ratio. at: the evidence at another
-    margin, where the claim has one; margin: the claim's.
+    evidence: None if there is nothing to compare.
+    left_out: seeds with which a side fails to learn.
+    logs: whether the effect is a difference of logarithms, a ratio.
+    at: the evidence at another margin, where the claim has one.
+    margin: the claim's.
     """
 
     sides: tuple[Term, ...]
@@ -95,8 +97,8 @@ def claim_verdicts(study: StoredGrid) -> list[ClaimVerdict]:
 
 def tally(judged: Sequence[ClaimVerdict]) -> str:
     """Of 20 conclusions 15 hold, 3 are unresolved, 2 are refuted."""
-    counts = {verdict: sum(of.verdict is verdict for of in judged) for verdict in Verdict}
-    parts = [_counted(of, n) for of, n in counts.items() if n or of is Verdict.HOLDS]
+    counts = {verdict: sum(each.verdict is verdict for each in judged) for verdict in Verdict}
+    parts = [_counted(verdict, n) for verdict, n in counts.items() if n or verdict is Verdict.HOLDS]
     return nt(
         "Of {n} conclusion {verdicts}",
         "Of {n} conclusions {verdicts}",
@@ -179,10 +181,9 @@ def _failing(study: StoredGrid, claim: Claim) -> Part:
     def at(below: float) -> Evidence:
         return mostly(study.failing(cell, below).to_list())
 
-    evidence = at(claim.below) if len(study.of(cell)) else None
-    return Part(
-        sides=claim.terms, evidence=evidence, at=at if evidence else None, margin=claim.below
-    )
+    if study.of(cell).empty:
+        return Part(sides=claim.terms, evidence=None, margin=claim.below)
+    return Part(sides=claim.terms, evidence=at(claim.below), at=at, margin=claim.below)
 
 
 def _greater(study: StoredGrid, claim: Claim, a: Term, b: Term) -> Part:
@@ -202,10 +203,8 @@ def _greater(study: StoredGrid, claim: Claim, a: Term, b: Term) -> Part:
             return mean_above(kept + sign * (margin - number))
 
     evidence = mean_above(kept, matters=claim.matters) if kept.size else None
-    return Part(
-        sides=(a, b), evidence=evidence, left_out=left_out, logs=logs, at=at,
-        margin=math.nan if number is None else number,
-    )  # fmt: skip
+    margin = math.nan if number is None else number
+    return Part(sides=(a, b), evidence=evidence, left_out=left_out, logs=logs, at=at, margin=margin)
 
 
 def _similar(study: StoredGrid, claim: Claim, a: Term, b: Term) -> Part:
@@ -218,10 +217,10 @@ def _similar(study: StoredGrid, claim: Claim, a: Term, b: Term) -> Part:
     def at(margin: float) -> Evidence:
         return mean_within(kept, math.log1p(margin) if logs else margin)
 
+    within = claim.within
     return Part(
-        sides=(a, b), evidence=at(claim.within), left_out=left_out, logs=logs, at=at,
-        margin=claim.within,
-    )  # fmt: skip
+        sides=(a, b), evidence=at(within), left_out=left_out, logs=logs, at=at, margin=within
+    )
 
 
 def _differences(study: StoredGrid, claim: Claim, a: Term, b: Term, *, logs: bool) -> pd.Series:
@@ -247,8 +246,8 @@ def _learning(
     names = dict.fromkeys((*a.cells, *b.cells))
     failing = [study.failing(study.cell(name)) for name in names]
     learns = pd.Series(True, index=differences.index)
-    for of in failing:
-        learns &= ~of.reindex(differences.index, fill_value=True)
+    for failed in failing:
+        learns &= ~failed.reindex(differences.index, fill_value=True)
     kept = differences[learns]
     kept = kept[np.isfinite(kept)]
     return kept.to_numpy(), len(differences) - len(kept)

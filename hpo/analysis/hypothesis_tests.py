@@ -161,15 +161,15 @@ def judge(p_values: Sequence[Sequence[float]], *, more: int = 0) -> list[Judged]
     is doubled, because at most two of a statement's three can be of true null hypotheses. (The
     correction of statsmodels does not tell the factors, and collects garbage at every call.)
     """
-    doubled = np.array([*(min(1.0, 2 * min(of)) for of in p_values), *[1.0] * more])
+    doubled = np.array([*(min(1.0, 2 * min(each)) for each in p_values), *[1.0] * more])
     order = np.argsort(doubled, kind="stable")
     factors = np.empty(doubled.size, int)
     factors[order] = np.arange(doubled.size, 0, -1)
     corrected = np.empty(doubled.size)
     corrected[order] = np.maximum.accumulate((factors * doubled)[order])
     decided, judged = (Verdict.HOLDS, Verdict.REFUTED, Verdict.TOO_SMALL), []
-    for of, p, factor in zip(p_values, np.minimum(corrected, 1.0), factors, strict=False):
-        verdict = Verdict.UNRESOLVED if p >= LEVEL else decided[int(np.argmin(of))]
+    for given, p, factor in zip(p_values, np.minimum(corrected, 1.0), factors, strict=False):
+        verdict = Verdict.UNRESOLVED if p >= LEVEL else decided[int(np.argmin(given))]
         judged.append(Judged(verdict=verdict, p=float(p), factor=int(factor)))
     return judged
 

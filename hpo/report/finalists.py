@@ -121,16 +121,14 @@ def main_table(study: StoredSearch, tested: StoredGrid) -> Table:
 def _verdicts(study: StoredSearch, tested: StoredGrid, winner: Cell) -> list[str]:
     fresh = fresh_estimate(tested, winner)
     assert fresh is not None
-    sentences = [
-        t(
-            "Trial {number} wins: its mean validation accuracy over fresh seeds is the best, "
-            "{accuracy}. The test had no part in the choice.",
-            number=trial_number(winner.name),
-            accuracy=spelled_estimate(fresh),
-        )
-    ]
-    sentences += [*_against_best(study, tested, winner), *_bias_sentences(study, tested)]
-    return [*sentences, *_ensemble(tested)]
+    first = t(
+        "Trial {number} wins: its mean validation accuracy over fresh seeds is the best, "
+        "{accuracy}. The test had no part in the choice.",
+        number=trial_number(winner.name),
+        accuracy=spelled_estimate(fresh),
+    )
+    leads = _against_best(study, tested, winner)
+    return [first, *leads, *_bias_sentences(study, tested), *_ensemble(tested)]
 
 
 def _ensemble(tested: StoredGrid) -> list[str]:
@@ -246,14 +244,15 @@ def mistakes_sections(study: StoredSearch) -> list[Section]:
     mean = np.mean([each["confusion"] for each in mistakes], axis=0)
     worst = _worst(study, [image for each in mistakes for image in each["worst"]])
     over = t("mean over {n} seeds", n=len(mistakes)) if len(mistakes) > 1 else t("one seed")
+    things = t(study.things)
     blocks: list[Block] = [
         Picture(
             file="confusion.svg",
-            draw=partial(figures.confusion, mean.tolist(), study.classes, t(study.things)),
-            alt=t("Confusion matrix of the winner on the test {things}.", things=t(study.things)),
+            draw=partial(figures.confusion, mean.tolist(), study.classes, things),
+            alt=t("Confusion matrix of the winner on the test {things}.", things=things),
             caption=t(
                 "Test {things} of each class and what the winner takes them for, {over}. {data}.",
-                things=t(study.things),
+                things=things,
                 over=over,
                 data=study.data_name,
             ),

@@ -96,15 +96,15 @@ def _glance(study: StoredGrid) -> Section:
         )
     blocks.append(main_table(study))
     blocks += [table] if (table := recall_table(study)) else []
-    for cell in study.file.cells:
-        if len(cell.reported) > 1:
-            blocks.append(
-                t(
-                    "{labels} are one configuration, published more than once: its seeds were "
-                    "trained once and stand in each of its rows.",
-                    labels=t(" and ").join(entry.label for entry in cell.reported),
-                )
-            )
+    blocks += [
+        t(
+            "{labels} are one configuration, published more than once: its seeds were trained once "
+            "and stand in each of its rows.",
+            labels=t(" and ").join(entry.label for entry in cell.reported),
+        )
+        for cell in study.file.cells
+        if len(cell.reported) > 1
+    ]
     return Section(title=t("All networks at a glance"), blocks=blocks)
 
 
@@ -222,12 +222,8 @@ def _experiment(study: StoredGrid, number: int, experiment: Experiment) -> Secti
     cells = [by_name[name] for name in experiment.cells]
     named = [by_name[name] for name in curve_cells(study.file, experiment)]
     shown = most_accurate(study, named)
-    table = cells_table(
-        study,
-        [(cell, None) for cell in cells],
-        experiment.columns,
-        f"{_basis(study)}. {_key(study, cells)}.",
-    )
+    caption = f"{_basis(study)}. {_key(study, cells)}."
+    table = cells_table(study, [(cell, None) for cell in cells], experiment.columns, caption)
     findings = [finding(study, cell) for cell in shown]
     findings += comparisons(study, most_accurate(study, cells))
     blocks: list[Block] = [t(" ".join(experiment.text.split()))] if experiment.text else []
@@ -271,14 +267,13 @@ def _of_a_guess(study: StoredGrid) -> str:
 
 def _curves_caption(study: StoredGrid, drawn: Sequence[figures.CellCurves]) -> str:
     collapsed = [curve.collapsed for curve in drawn]
+    text = t("Line: mean (median at chance) of the seeds; band: their range.")
     if all(len(curve.valid_loss) <= 1 for curve in drawn):
         text = t("A single seed.")
     elif not any(collapsed):
         text = t("Line: mean of the seeds; band: their range.")
     elif all(collapsed):
         text = t("Line: median of the seeds; band: their range.")
-    else:
-        text = t("Line: mean (median at chance) of the seeds; band: their range.")
     text += f" {study.data_name}."
     if len(set(collapsed)) == 2:
         text += " " + t("Networks that fail to learn have axes of their own.")

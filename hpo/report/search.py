@@ -81,7 +81,8 @@ def _trade_off(study: StoredSearch) -> list[Section]:
             )
         ]
     second = t(OBJECTIVES[study.second])
-    figure = figures.Pareto(
+    draw = partial(
+        figures.pareto,
         numbers=rows["number"].to_list(),
         accuracies=(100 * rows["valid_accuracy"]).to_list(),
         costs=[study.frozen[int(n)].values[1] for n in rows["number"]],
@@ -94,7 +95,7 @@ def _trade_off(study: StoredSearch) -> list[Section]:
             blocks=[
                 Picture(
                     file="pareto.svg",
-                    draw=partial(figures.pareto, figure),
+                    draw=draw,
                     alt=t("Validation accuracy of each trial over its {second}.", second=second),
                     caption=t(
                         "Each trial that ran to its end. Line: the Pareto front, the trials that "
@@ -220,17 +221,14 @@ def _importance(study: StoredSearch) -> Section:
         text = t("Too few trials have been trained to their end to tell.")
         return Section(title=title, blocks=[text])
     evaluators = listed([each.evaluator for each in importances.evaluations])
-    bars = [
-        figures.Bar(
-            hyperparameter=name,
-            shares={
-                each.evaluator: (100 * share.share, 100 * share.low, 100 * share.high)
-                for each in importances.evaluations
-                if (share := each.shares.get(name))
-            },
-        )
+    bars = {
+        name: {
+            each.evaluator: (100 * share.share, 100 * share.low, 100 * share.high)
+            for each in importances.evaluations
+            if (share := each.shares.get(name))
+        }
         for name in importance.ranked(importances)
-    ]
+    }
     caption = marked("Share of importance by {evaluators}; too few trials for an interval. {data}.")
     if all(each.resamples for each in importances.evaluations):
         caption = marked(

@@ -143,7 +143,7 @@ def finalists_table(
         [f"{value:.2f}" for value in selected],
         [_interval(estimate) for estimate in fresh],
         ["–" if math.isnan(bias) else f"{bias:+.2f}" for bias in biases],
-        [_interval(test_estimate(tested, cell)) for cell in cells],
+        [_interval(fresh_estimate(tested, cell, "test_accuracy")) for cell in cells],
     ]
     headers: list[Header]
     if brief:
@@ -182,18 +182,11 @@ def as_selected(study: StoredSearch, cell: Cell) -> float:
     return float(study.trials.loc[study.trials["number"] == number, "valid_accuracy"].iloc[0])
 
 
-def fresh_estimate(tested: StoredGrid, cell: Cell) -> Estimate | None:
-    """Returns the mean validation accuracy over the fresh seeds, in percent."""
-    return _estimate(tested.of(cell)["valid_accuracy"])
-
-
-def test_estimate(tested: StoredGrid, cell: Cell) -> Estimate | None:
-    """Returns the mean test accuracy over the fresh seeds, in percent."""
-    return _estimate(tested.of(cell)["test_accuracy"])
-
-
-def _estimate(fractions: pd.Series) -> Estimate | None:
-    values = 100 * fractions.dropna().to_numpy()
+def fresh_estimate(
+    tested: StoredGrid, cell: Cell, metric: str = "valid_accuracy"
+) -> Estimate | None:
+    """Returns the mean of an accuracy over the fresh seeds, in percent; None without any."""
+    values = 100 * tested.of(cell)[metric].dropna().to_numpy()
     return estimate(values) if len(values) else None
 
 
@@ -285,7 +278,7 @@ def winner_sentence(study: StoredSearch) -> str:
             done=done,
             planned=planned,
         )
-    estimate = test_estimate(study.tested, study.winner)
+    estimate = fresh_estimate(study.tested, study.winner, "test_accuracy")
     text = marked("The winner is {network} (trial {number}): test accuracy {accuracy}.")
     if estimate is None:
         text = marked("The winner is {network} (trial {number}); it is not tested.")
@@ -334,9 +327,11 @@ def other_search_sentence(study: StoredSearch) -> str:
 def winners_accuracies(study: StoredSearch) -> list[float]:
     """Returns the winners' mean test accuracies, fractions: of this search, then of its repeats."""
     found = [
-        test_estimate(s.tested, s.winner) for s in (study, *study.repeats) if s.tested and s.winner
+        fresh_estimate(search.tested, search.winner, "test_accuracy")
+        for search in (study, *study.repeats)
+        if search.tested and search.winner
     ]
-    return [of.mean / 100 for of in found if of is not None]
+    return [test.mean / 100 for test in found if test is not None]
 
 
 def repeats_table(study: StoredSearch) -> Table:
@@ -348,7 +343,7 @@ def repeats_table(study: StoredSearch) -> Table:
         t("Winning trial"): [str(trial_number(winner.name)) for _, _, winner in won],
         **networks,
         t("Validation (%), fresh seeds"): [_interval(fresh_estimate(*each[1:])) for each in won],
-        t("Test (%)"): [_interval(test_estimate(*each[1:])) for each in won],
+        t("Test (%)"): [_interval(fresh_estimate(*each[1:], "test_accuracy")) for each in won],
         t("Trials"): [str(len(search.ended)) for search, _, _ in won],
     }
     return Table(

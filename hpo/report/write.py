@@ -5,9 +5,10 @@ import os
 import shutil
 import tempfile
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from hpo.language import ENGLISH, t, use
 from hpo.model import folder as best
@@ -20,6 +21,7 @@ from hpo.report.search_tables import finalists_frame
 from hpo.storage.results import StoredGrid, StoredSearch, StoredStudy, seconds_of
 
 Stored = StoredGrid | StoredSearch
+Kind = TypeVar("Kind", page.Picture, page.Table)
 PAGES = ("index.html", "report.md")
 ABANDONED_SECONDS = 3600.0
 
@@ -40,26 +42,28 @@ def write(study: Stored, folder: Path) -> Path:
 
 def figures(study: Stored, folder: Path) -> dict[str, page.Picture]:
     """Returns {name: picture} of the report's figures. folder: where the report lies."""
-    _, sections = _content(study, folder)
-    blocks = [block for section in sections for block in section.blocks]
-    pictures = [block for block in blocks if isinstance(block, page.Picture)]
+    pictures = _blocks(_content(study, folder)[1], page.Picture)
     return {picture.file.removesuffix(".svg"): picture for picture in pictures}
 
 
 def summary(study: Stored, folder: Path) -> str:
     """Returns the report's first sentences and its first table as HTML, for notebooks."""
     lead, sections = _content(study, folder)
-    blocks = [block for section in sections for block in section.blocks]
-    table = next((block for block in blocks if isinstance(block, page.Table)), None)
+    table = next(iter(_blocks(sections, page.Table)), None)
     return page.render_summary(t(study.file.title), lead, table)
+
+
+def _blocks(sections: Sequence[page.Section], kind: type[Kind]) -> list[Kind]:
+    """Returns all blocks of one kind."""
+    every = (block for section in sections for block in section.blocks)
+    return [block for block in every if isinstance(block, kind)]
 
 
 def _write_files(study: Stored, folder: Path, target: Path) -> None:
     """Writes to `folder` what `target` will hold; a winner may be saved in `target` already."""
     lead, sections = _content(study, target)
     (folder / "figures").mkdir()
-    blocks = [block for section in sections for block in section.blocks]
-    pictures = [block for block in blocks if isinstance(block, page.Picture)]
+    pictures = _blocks(sections, page.Picture)
     draw(pictures)
     for picture in pictures:
         (folder / "figures" / picture.file).write_text(picture.svg, encoding="utf-8")

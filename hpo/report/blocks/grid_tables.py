@@ -5,7 +5,7 @@ from dataclasses import asdict
 from itertools import pairwise
 
 from hpo.analysis.statistics import Summary, paired_difference, summarize
-from hpo.language import t
+from hpo.language import marked, t
 from hpo.report.blocks.page import Table
 from hpo.storage.results import StoredGrid
 from hpo.study.file import COLUMNS, FIGURES, Cell, Experiment, GridStudy
@@ -76,10 +76,7 @@ def published(file: GridStudy) -> bool:
 
 
 def cells_table(
-    study: StoredGrid,
-    rows: Sequence[tuple[Cell, int | None]],
-    columns: Sequence[str],
-    caption: str,
+    study: StoredGrid, rows: Sequence[tuple[Cell, int | None]], columns: Sequence[str], caption: str
 ) -> Table:
     """Returns a row per cell and reported entry: settings first, then reported and reproduced."""
     published = any(cell.reported for cell, _ in rows)
@@ -165,20 +162,13 @@ def finding(study: StoredGrid, cell: Cell) -> str:
 
 def _failure(cell: Cell, share: str, summary: Summary) -> str:
     """Says in how many seeds a cell fails to learn, and its accuracy, without a full stop."""
-    if summary.n == 1:
-        return t(
-            "{cell} fails to learn in {share}: test accuracy {mean:.2f}%",
-            cell=cell.label,
-            share=share,
-            mean=summary.mean,
-        )
-    return t(
+    text = marked(
         "{cell} fails to learn in {share}: median test accuracy {median:.2f}%, range "
-        "{low:.2f}–{high:.2f}%",
-        cell=cell.label,
-        share=share,
-        **asdict(summary),
+        "{low:.2f}–{high:.2f}%"
     )
+    if summary.n == 1:
+        text = marked("{cell} fails to learn in {share}: test accuracy {mean:.2f}%")
+    return t(text, cell=cell.label, share=share, **asdict(summary))
 
 
 def _share(count: int, n: int) -> str:
@@ -199,12 +189,12 @@ def _placed(values: Sequence[float], summary: Summary) -> str:
         return ""
     parts = []
     for value in values:
+        text = marked("{value:.2f}%, inside that range")
         if value < summary.low:
-            parts.append(t("{value:.2f}%, below all seeds", value=value))
+            text = marked("{value:.2f}%, below all seeds")
         elif value > summary.high:
-            parts.append(t("{value:.2f}%, above all seeds", value=value))
-        else:
-            parts.append(t("{value:.2f}%, inside that range", value=value))
+            text = marked("{value:.2f}%, above all seeds")
+        parts.append(t(text, value=value))
     return t("The report has {values}.", values=t("; and ").join(parts))
 
 
@@ -218,41 +208,30 @@ def comparisons(study: StoredGrid, cells: Sequence[Cell]) -> list[str]:
 
 def _comparison(study: StoredGrid, better: Cell, worse: Cell) -> str:
     a, b = (100 * values for values in study.paired(better, worse))
-    labels = {"better": better.label, "worse": worse.label}
     if a.empty:
-        return t("{better} and {worse} have no seed in common yet.", **labels)
+        text = marked("{better} and {worse} have no seed in common yet.")
+        return t(text, better=better.label, worse=worse.label)
     difference = paired_difference(a.to_list(), b.to_list())
     if difference.mean < 0:  # ranked by all seeds, compared on those in common
         return _comparison(study, worse, better)
-    published = _published_differences(better, worse)
-    if difference.n == 1:
-        return t(
-            "{better} is {mean:+.2f} points from {worse} in a single pair of runs, which does not "
-            "tell what other seeds would give{published}.",
-            mean=difference.mean,
-            published=published,
-            **labels,
-        )
+    published, numbers = _published_differences(better, worse), asdict(difference)
     basis = t(
         "95% interval {low:.2f} to {high:.2f}, {n} pairs of seeds{published}",
-        low=difference.low,
-        high=difference.high,
-        n=difference.n,
         published=published,
+        **numbers,
     )
-    if difference.resolved:
-        return t(
-            "{better} is {mean:.2f} points more accurate than {worse} ({basis}).",
-            mean=difference.mean,
-            basis=basis,
-            **labels,
+    text = marked(
+        "These seeds do not decide between {better} and {worse}: {mean:+.2f} points ({basis})."
+    )
+    if difference.n == 1:
+        text = marked(
+            "{better} is {mean:+.2f} points from {worse} in a single pair of runs, which does not "
+            "tell what other seeds would give{published}."
         )
-    return t(
-        "These seeds do not decide between {better} and {worse}: {mean:+.2f} points ({basis}).",
-        mean=difference.mean,
-        basis=basis,
-        **labels,
-    )
+    elif difference.resolved:
+        text = marked("{better} is {mean:.2f} points more accurate than {worse} ({basis}).")
+    names = {"better": better.label, "worse": worse.label}
+    return t(text, basis=basis, published=published, **names, **numbers)
 
 
 def _published_differences(better: Cell, worse: Cell) -> str:

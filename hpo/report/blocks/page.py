@@ -92,8 +92,10 @@ class Code:
 class VerdictRow:
     """A conclusion as text.
 
-    verdict: see analysis.hypothesis_tests.Verdict. drawing: the interval as SVG. basis: what the
-    verdict rests on. path: the evidence by the number of seeds as SVG.
+    verdict: see analysis.hypothesis_tests.Verdict.
+    drawing: the interval as SVG.
+    basis: what the verdict rests on.
+    path: the evidence by the number of seeds as SVG.
     """
 
     verdict: str

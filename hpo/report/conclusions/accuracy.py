@@ -117,19 +117,19 @@ def _picture(study: StoredGrid) -> list[Block]:
     sides = disputed(ours, theirs)
     if not any(sides) or not all(str(i) in study.images for side in sides for i in side):
         return []
+    if not all(study.images[str(i)]["pixels"] for side in sides for i in side):
+        return []
     titles = [t("{a} is right more often than {b}", a=x, b=y) for x, y in ((a, b), (b, a))]
     groups = [
         (title, [_disputed(study, ours, theirs, image) for image in side])
         for title, side in zip(titles, sides, strict=True)
         if side
     ]
-    if any(image is None for _, images in groups for image in images):
-        return []
     lead = (ours.mean(axis=0) - theirs.mean(axis=0)).to_numpy()
     return [
         Picture(
             file="disputed.svg",
-            draw=partial(figures.disputed, [(title, [i for i in of if i]) for title, of in groups]),
+            draw=partial(figures.disputed, groups),
             alt=t("Test images that {a} and {b} disagree on.", a=a, b=b),
             caption=t(
                 "The test images that {a} and {b} disagree on most: label, and with how many seeds "
@@ -147,10 +147,8 @@ def _picture(study: StoredGrid) -> list[Block]:
 
 def _disputed(
     study: StoredGrid, ours: pd.DataFrame, theirs: pd.DataFrame, image: int
-) -> figures.Disputed | None:
+) -> figures.Disputed:
     stored = study.images[str(image)]
-    if not stored["pixels"]:
-        return None
     right = [t("{k} of {n}", k=int(of[image].sum()), n=len(of)) for of in (ours, theirs)]
     return figures.Disputed(
         pixels=study.picture(stored["pixels"]),

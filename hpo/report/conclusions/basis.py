@@ -122,12 +122,12 @@ def _basis(study: StoredGrid, judged: ClaimVerdict) -> str:
 
 def _nothing(study: StoredGrid, judged: ClaimVerdict, part: Part) -> str:
     labels = dict.fromkeys(study.cell(c).label for side in part.sides for c in side.cells)
-    names = t(" and ").join(labels)
+    text = marked("{names} have no seed in common, so this cannot be tested.")
     if part.left_out:
-        return t("There is no seed with which {names} learn, so nothing is compared.", names=names)
-    if judged.claim.metric == SECONDS:
-        return t("The times were not measured yet, so this cannot be tested.")
-    return t("{names} have no seed in common, so this cannot be tested.", names=names)
+        text = marked("There is no seed with which {names} learn, so nothing is compared.")
+    elif judged.claim.metric == SECONDS:
+        text = marked("The times were not measured yet, so this cannot be tested.")
+    return t(text, names=t(" and ").join(labels))
 
 
 def _comparison(study: StoredGrid, judged: ClaimVerdict, part: Part) -> str:
@@ -391,11 +391,10 @@ def _end(study: StoredGrid, judged: ClaimVerdict, part: Part) -> str:
     assert evidence is not None
     if at is None:
         return why_open(study, judged, part, evidence)
-    if at == 1:
-        return ""
+    text = marked("Decided with {n} seeds.")
     if judged.claim.metric == SECONDS:
-        return t("Decided with {n} rounds.", n=at)
-    return t("Decided with {n} seeds.", n=at)
+        text = marked("Decided with {n} rounds.")
+    return t(text, n=at) if at > 1 else ""
 
 
 def why_open(study: StoredGrid, judged: ClaimVerdict, part: Part, evidence: Evidence) -> str:

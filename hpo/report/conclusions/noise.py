@@ -10,7 +10,7 @@ import numpy as np
 
 from hpo.analysis.components import IMAGES, Component, Spread, crossed
 from hpo.analysis.hypothesis_tests import prediction_interval
-from hpo.analysis.statistics import ranked_right, seeds_needed, summarize
+from hpo.analysis.statistics import ranked_right, seeds_needed
 from hpo.language import marked, t
 from hpo.report.blocks.grid_tables import DIGITS, SCALE, data_text
 from hpo.report.blocks.page import Block, Header, Section, Table
@@ -48,7 +48,10 @@ def sections(study: StoredGrid) -> list[Section]:
     std = float(np.sqrt(np.mean([network.spread.std**2 for network in found])))
     if std > 0:
         blocks.append(_power_table(study, std))
-    blocks.append(_sentences(found))
+    sentences = [_chance(network) for network in found]
+    for pair in combinations(found, 2):
+        sentences += [_apart(*pair), _correlation(*pair)]
+    blocks.append(list(filter(None, sentences)))
     return [Section(title=t("Where the spread comes from"), blocks=blocks)]
 
 
@@ -155,13 +158,6 @@ def _power_table(study: StoredGrid, std: float) -> Table:
             std=std,
         ),
     )
-
-
-def _sentences(networks: Sequence[Crossed]) -> list[str]:
-    sentences = [_chance(network) for network in networks]
-    for pair in combinations(networks, 2):
-        sentences += [_apart(*pair), _correlation(*pair)]
-    return [sentence for sentence in sentences if sentence]
 
 
 def _chance(network: Crossed) -> str:
@@ -293,8 +289,4 @@ def expected(values: Sequence[float], *, collapsed: bool) -> tuple[float, float]
     finite = [value for value in values if math.isfinite(value)]
     if len(finite) < 2:
         return None
-    if not collapsed:
-        return prediction_interval(finite)
-    summary = summarize(finite)
-    assert summary is not None
-    return summary.low, summary.high
+    return (min(finite), max(finite)) if collapsed else prediction_interval(finite)

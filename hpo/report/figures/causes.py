@@ -77,19 +77,15 @@ def _panel(axes: Axes, measures: Measures, row: str) -> None:
         (line,) = axes.plot(
             epochs, middle[:, layer], marker="o", markersize=3, color=shade, linewidth=1.4
         )
-        tip(line, [_line_text(layer, layers, middle[:, layer])])
-
-
-def _line_text(layer: int, layers: int, values: NDArray[np.float64]) -> str:
-    """layer 1 of 7: 2.1e-05 in epoch 1, 1.9e-05 in epoch 10."""
-    return t(
-        "layer {layer} of {layers}: {first:.2g} in epoch 1, {last:.2g} in epoch {epoch}",
-        layer=layer + 1,
-        layers=layers,
-        first=values[0],
-        last=values[-1],
-        epoch=len(values),
-    )
+        text = t(
+            "layer {layer} of {layers}: {first:.2g} in epoch 1, {last:.2g} in epoch {epoch}",
+            layer=layer + 1,
+            layers=layers,
+            first=middle[0, layer],
+            last=middle[-1, layer],
+            epoch=len(middle),
+        )
+        tip(line, [text])
 
 
 def _median(values: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -18,7 +18,7 @@ from matplotlib.contour import ContourSet
 from matplotlib.patches import Polygon, Rectangle
 from matplotlib.ticker import MaxNLocator
 
-from hpo.language import t
+from hpo.language import marked, t
 from hpo.report.figures.axis import (
     Parameter,
     axis_name,
@@ -45,6 +45,8 @@ from hpo.report.figures.style import (
 )
 from hpo.report.figures.tooltips import tip
 from hpo.text import count
+
+FIELD = marked("{where}: median {median:.2f}%, best {best:.2f}%, of {n}")
 
 
 def contour(
@@ -194,10 +196,10 @@ def _strips(axes: Axes, x: Parameter, y: Parameter, values: np.ndarray, norm: Bo
     fields = min(max(values.size // (2 * len(levels)), 2), 12)
     unit, across = _unit_places(x)
     field = np.minimum((unit * fields).astype(int), fields - 1)
-    of = np.array([levels.index(value) for value in y.values])
+    row = np.array([levels.index(value) for value in y.values])
     medians = np.full((len(levels), fields), np.nan)
-    for i, j in {*zip(field.tolist(), of.tolist(), strict=True)}:
-        medians[j, i] = np.median(values[(field == i) & (of == j)])
+    for i, j in {*zip(field.tolist(), row.tolist(), strict=True)}:
+        medians[j, i] = np.median(values[(field == i) & (row == j)])
     space = np.geomspace if x.log else np.linspace
     edges = space(across[0], across[-1], fields + 1)
     sides, shown = np.arange(len(levels) + 1) - 0.5, np.ma.masked_invalid(medians)
@@ -216,7 +218,11 @@ def _matrix(axes: Axes, x: Parameter, y: Parameter, values: np.ndarray, norm: Bo
     for (i, j), group in groups.items():
         colour = mpl.colormaps[COLOURS](norm(np.median(group)))
         field = Rectangle((i - 0.5, j - 0.5), 1, 1, facecolor=colour, edgecolor="white")
-        tip(axes.add_patch(field), [_field_text(x, y, columns[i], rows[j], group)])
+        where = f"{x.name} {value_text(columns[i])}, {y.name} {value_text(rows[j])}"
+        tip(
+            axes.add_patch(field),
+            [t(FIELD, where=where, median=np.median(group), best=max(group), n=len(group))],
+        )
         text = f"{np.median(group):.1f}\n({len(group)})"
         light = float(np.dot(colour[:3], (0.299, 0.587, 0.114))) > 0.5
         ink = BLACK if light else "white"
@@ -234,14 +240,4 @@ def _matrix(axes: Axes, x: Parameter, y: Parameter, values: np.ndarray, norm: Bo
         "In each field: the median of its trials, their number in brackets; framed: the best "
         "trial, {best:.2f}%",
         best=max(groups[best]),
-    )
-
-
-def _field_text(x: Parameter, y: Parameter, a: object, b: object, group: list[float]) -> str:
-    return t(
-        "{where}: median {median:.2f}%, best {best:.2f}%, of {n}",
-        where=f"{x.name} {value_text(a)}, {y.name} {value_text(b)}",
-        median=np.median(group),
-        best=max(group),
-        n=len(group),
     )

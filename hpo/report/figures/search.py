@@ -30,6 +30,8 @@ from hpo.report.figures.tooltips import tip
 from hpo.text import count
 
 BEST_SO_FAR = marked("{label}: best {best:.2f}%")
+# {evaluator: (share, low, high)} in percent; NaN bounds without an interval.
+Shares = Mapping[str, tuple[float, float, float]]
 RUNS: list[dict[str, Any]] = [
     {"color": BLUE, "linestyle": "-", "linewidth": 2.2},
     {"color": VERMILLION, "linestyle": "--", "linewidth": 1.5},
@@ -51,15 +53,6 @@ class Run:
     seconds: Sequence[float]
     numbers: Sequence[int] = ()
     limited: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class Bar:
-    """A hyperparameter's importance by evaluator, as (share, low, high) in percent; NaN bounds
-    without an interval."""
-
-    hyperparameter: str
-    shares: Mapping[str, tuple[float, float, float]]
 
 
 # --- progress ----------------------------------------------------------------------------------
@@ -163,6 +156,7 @@ def _progress_note(run: Run, low: float) -> str:
 
 
 def _best_label(label: str, runs: Sequence[Run]) -> str:
+    """Returns a run's label with the best that all runs of that label reached."""
     ends = [_so_far(run)[-1] for run in runs if run.label == label and len(run.values)]
     finite = [end for end in ends if np.isfinite(end)]
     return t(BEST_SO_FAR, label=short(label), best=max(finite)) if finite else short(label)
@@ -171,51 +165,50 @@ def _best_label(label: str, runs: Sequence[Run]) -> str:
 # --- importance --------------------------------------------------------------------------------
 
 
-def importance(bars: Sequence[Bar]) -> str:
+def importance(shares: Mapping[str, Shares]) -> str:
     """Draws a group per hyperparameter and a bar per evaluator, the largest by the first evaluator
     on top.
 
-    At least one bar, at most four evaluators.
+    shares: by hyperparameter, at least one; of four evaluators at most.
     """
     with drawing():
-        evaluators = list(dict.fromkeys(name for bar in bars for name in bar.shares))
-        order = sorted(bars, key=lambda bar: -np.nan_to_num(_share(bar, evaluators[0])[0], nan=-1))
-        height = 0.9 + len(bars) * (0.14 + 0.2 * len(evaluators))
-        names = [short(bar.hyperparameter) for bar in order]
+        evaluators = list(dict.fromkeys(name for known in shares.values() for name in known))
+        table = {
+            name: [known.get(evaluator, (math.nan,) * 3) for evaluator in evaluators]
+            for name, known in shares.items()
+        }
+        order = sorted(table, key=lambda name: -np.nan_to_num(table[name][0][0], nan=-1))
+        height = 0.9 + len(order) * (0.14 + 0.2 * len(evaluators))
+        names = [short(name) for name in order]
         figure = blank(height, left=0.25 + width(names), right=0.15, top=0.35, bottom=0.5)
         axes = figure.subplots()
         for index, evaluator in enumerate(evaluators):
-            _importance_bars(axes, order, evaluator, index, 0.8 / len(evaluators))
+            bars = {name: table[name][index] for name in order}
+            _importance_bars(axes, bars, evaluator, index, 0.8 / len(evaluators))
         axes.set_yticks(range(len(order)), names)
         axes.set(ylim=(len(order) - 0.5, -0.5), xlabel=t("Share of the importance (%)"))
-        ends = [end for bar in bars for share in bar.shares.values() for end in share]
+        ends = [end for bars in table.values() for bar in bars for end in bar]
         axes.set_xlim(0, 1.1 * float(np.nanmax([0.0, *ends])) or 100)
         axes.grid(visible=False, axis="y")
         figure.legend(loc="upper right", ncols=len(evaluators))
         return svg_text(figure)
 
 
-def _share(bar: Bar, evaluator: str) -> tuple[float, float, float]:
-    return bar.shares.get(evaluator, (math.nan, math.nan, math.nan))
-
-
-def _importance_bars(
-    axes: Axes, bars: Sequence[Bar], evaluator: str, index: int, height: float
-) -> None:
-    """Draws one evaluator's bars with intervals and numbers; a dash without a value."""
+def _importance_bars(axes: Axes, bars: Shares, evaluator: str, index: int, height: float) -> None:
+    """Draws one evaluator's bars with intervals and numbers; a dash without a value. bars: by
+    hyperparameter."""
     y = np.arange(len(bars)) - 0.4 + height * (index + 0.5)
-    shares = np.array([_share(bar, evaluator) for bar in bars])
+    shares = np.array(list(bars.values()))
     drawn = axes.barh(
         y, np.nan_to_num(shares[:, 0]), 0.9 * height, color=RUNS[index]["color"], label=evaluator,
         hatch=("", "////", "....", "xx")[index], edgecolor="white", linewidth=0,
     )  # fmt: skip
-    for patch, bar, (share, low, high) in zip(drawn.patches, bars, shares, strict=True):
-        text = f"{bar.hyperparameter}, {evaluator}: {share:.1f}%"
-        interval = t("{low:.1f} to {high:.1f}", low=low, high=high)
-        tip(patch, [f"{text} ({interval})" if low <= high else text])
-    for at, (share, low, high) in zip(y, shares, strict=True):
+    for patch, name, at, (share, low, high) in zip(drawn.patches, bars, y, shares, strict=True):
+        text = f"{name}, {evaluator}: {share:.1f}%"
         if low <= high:
             axes.plot([low, high], [at, at], color=BLACK, linewidth=1.2, marker="|", markersize=6)
+            text += f" ({t('{low:.1f} to {high:.1f}', low=low, high=high)})"
+        tip(patch, [text])
         text = "–" if math.isnan(share) else f"{share:.0f}%" if share >= 1 or not share else "<1%"
         axes.annotate(
             text, (float(np.nanmax([0.0, share, high])), at), xytext=(5, 0), va="center",
@@ -226,44 +219,47 @@ def _importance_bars(
 # --- two objectives ----------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, kw_only=True)
-class Pareto:
-    """Trials with two objectives: accuracies in percent, and costs (parameters or seconds), which
-    are to be small.
+def pareto(
+    numbers: Sequence[int],
+    accuracies: Sequence[float],
+    costs: Sequence[float],
+    finalists: Sequence[int],
+    name: str,
+) -> str:
+    """Draws accuracy over the second objective, with the front as a line and finalists ringed.
 
-    finalists: numbers of trials. name: of the second objective.
+    numbers: of the trials, at least one.
+    accuracies: in percent.
+    costs: the second objective (parameters or seconds), which is to be small.
+    finalists: the numbers of some of the trials.
+    name: of the second objective.
     """
-
-    numbers: Sequence[int]
-    accuracies: Sequence[float]
-    costs: Sequence[float]
-    finalists: Sequence[int]
-    name: str
-
-
-def pareto(of: Pareto) -> str:
-    """Draws accuracy over the second objective, with the front as a line and finalists ringed. At
-    least one trial."""
     with drawing():
         figure = blank(3.6, left=0.75, right=0.2, top=0.35, bottom=0.5)
         axes = figure.subplots()
-        x, y = np.asarray(of.costs, float), np.asarray(of.accuracies, float)
+        x, y = np.asarray(costs, float), np.asarray(accuracies, float)
         order = np.lexsort((-y, x))
         first = np.r_[True, np.diff(np.maximum.accumulate(y[order])) > 0]
         ends = x[order][first], y[order][first]
         low, high = around(ends[1].min(), y.max(), 0.06)
         wide = x.min() > 0 and x.max() > 10 * x.min()
-        set_number_scale(axes.xaxis, Parameter(name=of.name, values=x.tolist(), log=wide), 7.0)
+        set_number_scale(axes.xaxis, Parameter(name=name, values=x.tolist(), log=wide), 7.0)
         inside = y >= low
         (dots,) = axes.plot(x[inside], y[inside], "o", color=BLUE, markersize=4, alpha=0.55)
-        tip(dots, [text for text, shown in zip(_cost_texts(of), inside, strict=True) if shown])
+        text = marked("#{n}: {accuracy:.2f}%, {cost} {name}")  # #34: 97.52%, 12,304 parameters
+        spelled = [f"{cost:,.0f}" if cost >= 100 else f"{cost:.3g}" for cost in costs]
+        trials = zip(numbers, accuracies, spelled, inside, strict=True)
+        tip(
+            dots,
+            [t(text, n=n, accuracy=a, cost=c, name=name) for n, a, c, shown in trials if shown],
+        )
         (line,) = axes.step(*ends, where="post", color=BLACK, linewidth=1.2)
-        ringed = np.isin(of.numbers, of.finalists)
+        ringed = np.isin(numbers, finalists)
         (rings,) = axes.plot(
             x[ringed], y[ringed], "o", color=VERMILLION, markersize=10, markerfacecolor="none",
             markeredgewidth=1.5,
         )  # fmt: skip
-        axes.set(ylim=(low, high), xlabel=of.name.capitalize(), ylabel=t(ACCURACY))
+        axes.set(ylim=(low, high), xlabel=name.capitalize(), ylabel=t(ACCURACY))
         handles, labels = [dots, line], [t("trials ({n})", n=len(x)), t("Pareto front")]
         if ringed.any():
             handles, labels = [*handles, rings], [*labels, t("finalists")]
@@ -271,12 +267,3 @@ def pareto(of: Pareto) -> str:
         below = int((~inside).sum())
         head(axes, "", t("{n} below {low:.1f}% not shown", n=below, low=low) if below else "")
         return svg_text(figure)
-
-
-def _cost_texts(of: Pareto) -> list[str]:
-    """#34: 97.52%, 12,304 parameters"""
-    costs = [f"{cost:,.0f}" if cost >= 100 else f"{cost:.3g}" for cost in of.costs]
-    return [
-        t("#{n}: {accuracy:.2f}%, {cost} {name}", n=n, accuracy=accuracy, cost=cost, name=of.name)
-        for n, accuracy, cost in zip(of.numbers, of.accuracies, costs, strict=True)
-    ]

@@ -132,14 +132,13 @@ def _slice(axes: Axes, panel: Slice, best: float) -> None:
     texts, below = _trial_texts(panel), accuracies < low
     lane, edge = (np.full(len(x), low + part * (high - low)) for part in (0.095, 0.03))
 
-    def points(of: np.ndarray, y: np.ndarray, style: dict[str, Any]) -> None:
-        (drawn,) = axes.plot(x[of], y[of], **style, linestyle="", zorder=2.5)
-        tip(drawn, [texts[index] for index in np.flatnonzero(of)])
+    def points(shown: np.ndarray, y: np.ndarray, style: dict[str, Any]) -> None:
+        (drawn,) = axes.plot(x[shown], y[shown], **style, linestyle="", zorder=2.5)
+        tip(drawn, [texts[index] for index in np.flatnonzero(shown)])
 
     for state in TRAINED:
-        of = states == state
-        points(of & (accuracies >= low), accuracies, STATES[state])
-        points(of & below, lane, STATES[state] | BELOW)
+        points((states == state) & (accuracies >= low), accuracies, STATES[state])
+        points((states == state) & below, lane, STATES[state] | BELOW)
     points(states == "DIVERGED", edge, STATES["DIVERGED"])
     _medians(axes, panel)
     ringed = np.flatnonzero((states == "COMPLETE") & (accuracies == best))[:1]
