@@ -486,7 +486,7 @@ def test_wrong_description_is_refused(tmp_path: Path, said: str):
         (b"features = ", "is not valid TOML: "),
         (b"\xff", "is not valid TOML: "),
         (b"a = " + b"[" * 9_999, "is not valid TOML: "),
-        (b"", "was not written by hpo (features: Field required; mean: Field required; "),
+        (b"", "was not written by hpo (features: is missing; mean: is missing; "),
         (None, "cannot be read (No such file or directory)"),
     ],
     ids=["malformed", "no text", "deep", "empty", "missing"],

@@ -18,6 +18,7 @@ from test_search_cli import await_trials
 from tiny import SEARCH
 
 from hpo.report.figures.trial import CurvePicture
+from hpo.runs import provenance
 from hpo.runs.plan import Job
 from hpo.runs.progress import Progress
 from hpo.storage import lock, results
@@ -31,6 +32,7 @@ from hpo.watch.display import Display, render
 from hpo.workers.messages import Task
 
 CONFIG = Config(depth=1, width=8, activation="relu", optimizer="sgd", lr=0.1)
+SESSION = {**provenance.collect("hpo run"), "started": 0.0, "workers": 2, "device": "cpu"}
 
 
 def job(label: str) -> Job:
@@ -66,7 +68,7 @@ def running(tmp_path: Path) -> results.StoredGrid:
     storage = open_storage(f"sqlite:///{tmp_path / 'hpo.db'}")
     study = optuna.load_study(study_name="grid-report", storage=storage)
     study.set_user_attr("seeds", 8)
-    study.set_user_attr("sessions", [{"started": time.time() - 30, "workers": 2}])
+    study.set_user_attr("sessions", [SESSION | {"started": time.time() - 30}])
     progress = Progress(
         title="grid-report", total=64, done=24, best="tanh seed 1, validation accuracy 95.00%",
         workers=["baseline seeds 3–4, epoch 4/10"], started=time.monotonic() - 30,
@@ -131,7 +133,7 @@ def test_an_ended_study_says_how_long_it_took(tmp_path):
     stored = store(tmp_path)
     storage = open_storage(f"sqlite:///{tmp_path / 'hpo.db'}")
     study = optuna.load_study(study_name="grid-report", storage=storage)
-    sessions = [{"started": 0.0, "seconds": 60.0, "workers": 2}] * 2
+    sessions = [SESSION | {"seconds": 60.0}] * 2
     study.set_user_attr("sessions", sessions)
     found = watching.read_progress(results.load_study(storage, stored.name), here=False)
     assert (found.done, found.total, found.workers) == (24, 24, [])

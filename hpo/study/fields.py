@@ -95,6 +95,7 @@ def faults(error: ValidationError) -> str:
     for wrong in error.errors(include_url=False, include_input=False):
         place = [str(part) for part in wrong["loc"] if not TYPE.fullmatch(str(part))]
         text = wrong["msg"].removeprefix("Value error, ")
+        text = "is missing" if wrong["type"] == "missing" else text
         found.setdefault(".".join(place), re.sub(" or instance of .*", "", text))
     lines = [f"{place}: {text}" if place else text for place, text in found.items()]
     return shortened(printable("; ".join(lines)), 600)
