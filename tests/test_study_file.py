@@ -226,6 +226,17 @@ def test_file_that_is_not_utf8_is_told_so(path: Path):
     assert len(str(caught.value).splitlines()) == 1
 
 
+def test_a_byte_order_mark_is_read_and_utf16_is_told_so(path: Path):
+    path.write_text(GRID, encoding="utf-8-sig")
+    assert load(str(path)).title == "Two widths"
+    path.write_text(GRID, encoding="utf-16")
+    with pytest.raises(
+        InputError, match=r"mine\.toml: is not UTF-8 text; save it as UTF-8"
+    ) as told:
+        load(str(path))
+    assert len(str(told.value).splitlines()) == 1
+
+
 @pytest.mark.parametrize(
     "text",
     [

@@ -77,7 +77,7 @@ def _toml(path: Path) -> dict[str, Any]:
     try:
         if path.exists() and not path.is_file():
             raise InputError(f"{path}: is no file; {REMEDY}")
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); {REMEDY}") from error
     except InputError:

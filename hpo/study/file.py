@@ -330,7 +330,7 @@ def load(study: str) -> StudyFile:
     """
     path = shipped().get(study, Path(study))
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")  # Windows' editors write a mark first
         raw = tomllib.loads(text)
     except FileNotFoundError as error:
         known = ", ".join(shipped())
