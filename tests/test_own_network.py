@@ -21,7 +21,8 @@ from torch import nn
 
 from hpo.errors import InputError
 from hpo.study import file as study_file
-from hpo.study.config import Config, Seeds
+from hpo.study.config import HYPERPARAMETERS, Config, Seeds
+from hpo.study.metrics import RESERVED
 from hpo.study.space import parse_domain, size, space_faults
 from hpo.training.own import try_model
 from hpo.training.train import Examples, train
@@ -256,6 +257,21 @@ def test_slips_in_the_study_file_get_a_line(old: str, new: str, said: str):
     if "units = {" not in changed:
         changed = changed.replace("when = { units = { low = 8 } }", "when = { epochs = 4 }")
     assert said in fault(changed)
+
+
+@pytest.mark.parametrize("name", sorted(RESERVED - set(HYPERPARAMETERS)))
+def test_a_column_of_trials_is_no_name_of_a_hyperparameter(name: str):
+    said = f"{name}: is a name of hpo's own columns and attributes of trials; rename it"
+    searched = SEARCH.replace("share = [", f"{name} = [")
+    assert fault(searched) == f"mine.toml: space.{said}"
+    assert f"cells.large.{said}" in fault(GRID.replace("share = 0.2", f"{name} = 0.2"))
+    assert f"base.{said}" in fault(GRID.replace("[base]", f"[base]\n{name} = 0.2"))
+
+
+@pytest.mark.parametrize("name", ["name", "varies", "crossed", "reported"])
+def test_a_key_of_cells_is_no_name_of_a_hyperparameter(name: str):
+    said = f"space.{name}: is a key of a grid's cells, as finalists are; rename it"
+    assert said in fault(SEARCH.replace("share = [", f"{name} = ["))
 
 
 def test_without_a_model_unknown_hyperparameters_stay_unknown():

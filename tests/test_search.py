@@ -36,6 +36,8 @@ from hpo.storage import results
 from hpo.storage import trial as record
 from hpo.study import file as study_file
 from hpo.study import finalists
+from hpo.study.config import HYPERPARAMETERS
+from hpo.study.metrics import RESERVED
 from hpo.study.names import PRUNERS, SAMPLERS
 from hpo.study.space import draw, parse_domain, suggest
 from hpo.watch import progress, terminal
@@ -119,6 +121,14 @@ def test_a_search_trains_its_trials_and_no_more(whole):
         assert trial.user_attrs["parameters"] == (13 + 10) * trial.params["width"] + 10 + (
             (trial.params["depth"] - 1) * (trial.params["width"] + 1) * trial.params["width"]
         )
+
+
+def test_what_a_trial_stores_is_declared_in_one_place(whole):
+    study = stored(whole)
+    assert study.tested is not None
+    names = {name for part in study.parts for trial in part.frozen for name in trial.user_attrs}
+    assert {"curve", "mistakes"} <= names <= RESERVED
+    assert set(study.trials) - {*HYPERPARAMETERS} <= RESERVED
 
 
 def test_the_best_are_trained_again_on_fresh_seeds_and_tested_once(whole):

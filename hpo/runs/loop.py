@@ -18,6 +18,7 @@ from hpo.process import stop_signals
 from hpo.runs.plan import EarlyStop, Job, Plan, Watcher
 from hpo.runs.progress import Progress
 from hpo.storage import trial as record
+from hpo.study.metrics import TrialAttributes
 from hpo.workers.messages import Died, Done, EpochDone, Failed
 from hpo.workers.pool import Pool, PoolLost
 
@@ -295,7 +296,7 @@ def _outcome(job: Job) -> str:
     return f"pruned after epoch {len(job.epochs)}, {accuracy}" if job.early_stop else accuracy
 
 
-def trial_attributes(job: Job, done: Done, replicate: int) -> dict[str, Any]:
+def trial_attributes(job: Job, done: Done, replicate: int) -> TrialAttributes:
     """Returns the attributes of the job's trial with this index, test figures included."""
     attributes = record.attributes(job.curve(), replicate)
     if job.task.config.model:

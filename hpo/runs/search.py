@@ -25,7 +25,7 @@ from hpo.storage.trial import WORST
 from hpo.study.config import SEED, Config, Seeds, with_widths
 from hpo.study.file import SearchStudy
 from hpo.study.finalists import config_of
-from hpo.study.metrics import fails_below
+from hpo.study.metrics import TrialAttributes, fails_below
 from hpo.study.space import Fixed, completed, draw, fits, size, suggest
 from hpo.workers.messages import Task
 
@@ -107,7 +107,7 @@ class SearchPlan:
         best trial of another search."""
         entries = [dict(entry) for entry in self.file.first]
         entries += [dict(trial.params) for trial in record.ranked(like)[:1]]
-        done = {t.user_attrs.get(FIRST) for t in stored if t.state in FINISHED}
+        done = {t.user_attrs.get("first") for t in stored if t.state in FINISHED}
         return [entry for entry in entries if _key_of(entry) not in done]
 
     @staticmethod
@@ -235,14 +235,19 @@ class SearchPlan:
 
     def _store(self, trial: Trial, config: Config, first: str | None) -> tuple[int, int]:
         """Stores a RUNNING trial with its parameters in one transaction; its id and its number."""
-        attributes = {"seed": SEED, "parameters": parameter_count(config, self.shape)}
+        attributes: TrialAttributes = {
+            "seed": SEED,
+            "parameters": parameter_count(config, self.shape),
+        }
         if self.file.seeds_per_trial > 1:
             attributes["seeds"] = self.file.seeds_per_trial
+        if first:
+            attributes["first"] = first
         template = create_trial(
             state=TrialState.RUNNING,
             params=trial.params,
             distributions=trial.distributions,
-            user_attrs={**attributes, **({FIRST: first} if first else {})},
+            user_attrs={**attributes},
         )
         stored = self.storage.create_new_trial(self.study_id, template)
         return stored, self.storage.get_trial_number_from_id(stored)
@@ -313,9 +318,6 @@ class SearchPlan:
         if diverged:
             samplers.mark_diverged(bare, self.copy.sampler)
         return bare
-
-
-FIRST = "first"  # user attribute: the key of the entry that the trial comes from
 
 
 def _key_of(entry: Mapping[str, Any]) -> str:

@@ -31,18 +31,19 @@ from hpo.study import finalists
 from hpo.study.binding import differences
 from hpo.study.config import LATER, Config
 from hpo.study.file import FIGURES, Cell, GridStudy, SearchStudy, parse
-from hpo.study.metrics import METRICS, fails_below, unpacked
+from hpo.study.metrics import (
+    METRICS,
+    PARAMS,
+    SOME_COLUMNS,
+    TRIAL_COLUMNS,
+    fails_below,
+    unpacked,
+)
 from hpo.study.names import DATASETS, label
 from hpo.study.space import Domain, completed, size
 from hpo.text import printable
 
-TRIAL_COLUMNS = (
-    "number", "state", "cell", "seed", "depth", "width", "activation", "optimizer", "lr",
-    "batch_size", "epochs", *METRICS, "test_loss", "test_accuracy", "train_seconds", "diverged",
-    "momentum", "nesterov", "weight_decay", "schedule", "parameters", "stack", "started",
-    "ended", "fail_reason",
-)  # fmt: skip
-FURTHER = (*LATER, "test_balanced_accuracy", "over_limit")  # columns of studies that have them
+FURTHER = (*LATER, *SOME_COLUMNS)  # columns of studies that have them
 IMAGES = "images"  # system attribute of a grid: {index: label and pixels of a test image}
 CODE = "code"  # system attribute of a study: {path: text} of the user's own network
 
@@ -454,10 +455,10 @@ def _trials_frame(
         times = {"started": _iso(trial.datetime_start), "ended": _iso(trial.datetime_complete)}
         params = trial.params if space is None else completed(space, trial.params)
         known = {**params, **trial.user_attrs, **last, **times}
-        known |= {"number": trial.number, "state": trial.state.name, "params": params}
+        known |= {"number": trial.number, "state": trial.state.name, PARAMS: params}
         rows.append(known)
     frame = pd.DataFrame(rows)
-    own = sorted({name for row in rows for name in row["params"]} - {*TRIAL_COLUMNS, *FURTHER})
+    own = sorted({name for row in rows for name in row[PARAMS]} - {*TRIAL_COLUMNS, *FURTHER})
     further = [name for name in (*FURTHER, *own) if name in frame]
     frame = frame.reindex(columns=[*TRIAL_COLUMNS, *further])
     frame["diverged"] = frame["diverged"].eq(True)

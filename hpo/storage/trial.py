@@ -3,12 +3,11 @@
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
-from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
 from hpo.study.config import Config
-from hpo.study.metrics import METRICS, EpochMetrics
+from hpo.study.metrics import METRICS, EpochMetrics, TrialAttributes
 
 # A hundred times the loss of a guess among ten classes: nothing useful comes after it.
 USELESS_LOSS = 230.0
@@ -22,19 +21,21 @@ KILLED, STOPPED, OUT_OF_TIME = "interrupted: its run was killed", "stopped", "ou
 AGAIN = (KILLED, STOPPED, OUT_OF_TIME)
 
 
-def attributes(epochs: Sequence[EpochMetrics], replicate: int) -> dict[str, Any]:
+def attributes(epochs: Sequence[EpochMetrics], replicate: int) -> TrialAttributes:
     """Returns one replicate's curve (NaN and Inf as null), seconds, gap between the last training
     and validation accuracy, and whether it diverged, as 0 or 1: the dashboard sorts only numbers.
     """
     curve = {metric: [getattr(e, metric)[replicate] for e in epochs] for metric in METRICS}
     diagnostics = _diagnostics(epochs, replicate)
-    return {
+    found: TrialAttributes = {
         "train_seconds": sum(epoch.seconds for epoch in epochs),
         "train_valid_gap": curve["train_accuracy"][-1] - curve["valid_accuracy"][-1],
         "diverged": int(any(diverged(epoch, replicate) for epoch in epochs)),
         "curve": {metric: [finite(v) for v in values] for metric, values in curve.items()},
-        **({"diagnostics": diagnostics} if diagnostics else {}),
     }
+    if diagnostics:
+        found["diagnostics"] = diagnostics
+    return found
 
 
 def _diagnostics(

@@ -18,6 +18,7 @@ from pydantic import (
 
 from hpo.language import t
 from hpo.study.fields import Flag, bounds, explained_number, fault, one_of
+from hpo.study.metrics import RESERVED
 from hpo.study.names import ACTIVATIONS, INITS, NORMS, OPTIMIZERS, SCHEDULES
 from hpo.text import printable, quoted
 
@@ -45,6 +46,8 @@ def name_fault(name: str) -> str | None:
     """Returns what is wrong with the name of a hyperparameter of the user's own network."""
     if name in PERCEPTRON:
         return "belongs to hpo's own perceptron; give your network's another name"
+    if name in RESERVED:
+        return "is a name of hpo's own columns and attributes of trials; rename it"
     if name in GIVEN or not name.isidentifier() or keyword.iskeyword(name):
         return "cannot be an argument's name; choose another"
     return None

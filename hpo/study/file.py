@@ -436,7 +436,7 @@ def _cell(
     name = table.get("name")
     named = isinstance(name, str) and NAME.fullmatch(name)
     at, before = f"cells.{name}." if named else f"cells[{index}].", len(faults.lines)
-    own = _own_faults(table, model, at, faults, besides=("name", "varies", "crossed", "reported"))
+    own = _own_faults(table, model, at, faults, besides=CELL_KEYS)
     read: Any = faults.read(CellTable, table, at, besides=("reported", *own))
     reports = [
         faults.read(Reported, report, f"{at}reported.")
@@ -472,6 +472,7 @@ def _cell(
 
 
 FOLLOWING = ("depth", "width")  # from widths
+CELL_KEYS = ("name", "varies", "crossed", "reported")
 
 
 def _own_faults(
@@ -487,7 +488,9 @@ def _own_faults(
         return []
     names = [name for name in table if name not in HYPERPARAMETERS and name not in besides]
     for name in [*names, *(name for name in PERCEPTRON if name in table)]:
-        if (fault := name_fault(name)) or (
+        if name in CELL_KEYS:
+            faults.add(f"{at}{name}", "is a key of a grid's cells, as finalists are; rename it")
+        elif (fault := name_fault(name)) or (
             at.startswith(("base", "cells")) and (fault := check(name, table[name]))
         ):
             faults.add(f"{at}{name}", fault)
@@ -503,8 +506,7 @@ def _merged(base: Mapping[str, Any], table: Mapping[str, Any], model: str) -> di
     kept = {key: value for key, value in base.items() if key not in replaced}
     merged = {**kept, **table}
     if model:
-        others = ("name", "varies", "crossed", "reported")
-        return {"model": model, **{k: v for k, v in merged.items() if k not in others}}
+        return {"model": model, **{k: v for k, v in merged.items() if k not in CELL_KEYS}}
     return {key: v for key, v in merged.items() if key in HYPERPARAMETERS}
 
 
