@@ -217,7 +217,7 @@ def dashboard(
         server.serve_forever()
 
 
-EXPORTS = ("csv", "parquet", "tensorboard", "mlflow", "onnx", "torch-export")
+EXPORTS = ("parquet", "tensorboard", "mlflow", "onnx", "torch-export")
 To = Annotated[str, typer.Option("--to", **_one_of(EXPORTS))]
 EXPORTED = "Where it goes: OUT/STUDY/. MLflow goes to MLFLOW_TRACKING_URI if that is set."
 ExportOut = Annotated[Path, typer.Option("--out", help=EXPORTED)]

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -28,6 +29,7 @@ from hpo.cli import EXPORTS
 from hpo.data import datasets as data
 from hpo.errors import InputError
 from hpo.export import trackers
+from hpo.export.tables import to_parquet
 from hpo.model import weights
 from hpo.options import Options
 from hpo.storage.open import open_storage
@@ -53,16 +55,23 @@ def export(hpo: Callable, *options: str) -> str:
 # --- trials ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["csv", "parquet"])
-def test_tables_are_those_of_the_report(hpo: Callable, ended: Path, kind: str):
-    export(hpo, "--to", kind, "--out", "out")
-    read = pd.read_csv if kind == "csv" else pd.read_parquet
+def test_tables_are_those_of_the_report(hpo: Callable, ended: Path):
+    export(hpo, "--to", "parquet", "--out", "out")
     for name in ("trials", "curves", "finalists"):
-        ours = read(ended / f"out/tiny/{name}.{kind}")
+        ours = pd.read_parquet(ended / f"out/tiny/{name}.parquet")
         theirs = pd.read_csv(ended / f"reports/tiny/{name}.csv")
         assert list(ours) == list(theirs)
         for column in ours.select_dtypes("number"):
             np.testing.assert_array_equal(ours[column], theirs[column].astype(float))
+
+
+def test_a_column_of_mixed_values_is_text_in_a_parquet_file(tmp_path: Path):
+    table = pd.DataFrame({"kind": ["a", 3, None, True], "units": [1, 2, 3, 4]})
+    study = SimpleNamespace(trials=table, curves=table)
+    path, _ = to_parquet(study, tmp_path)  # type: ignore[arg-type]
+    read = pd.read_parquet(path)
+    assert read["kind"].fillna("").tolist() == ["a", "3", "", "True"]
+    assert read["units"].tolist() == [1, 2, 3, 4]
 
 
 def test_tensorboard_gets_every_trials_curve_once(hpo: Callable, ended: Path):
@@ -208,7 +217,7 @@ def test_a_dead_tracking_server_is_a_line_within_ten_seconds(
 # --- where it goes -----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["csv", "parquet", "tensorboard", "mlflow", "torch-export"])
+@pytest.mark.parametrize("kind", ["parquet", "tensorboard", "mlflow", "torch-export"])
 def test_a_full_disk_is_a_line_and_leaves_what_was_there(
     forked_hpo: Callable, ended: Path, small_disk: Callable, kind: str
 ):
@@ -230,7 +239,6 @@ def test_a_full_disk_is_a_line_and_leaves_what_was_there(
 @pytest.mark.parametrize(
     ("kind", "place"),
     [
-        ("csv", "curves.csv"),
         ("parquet", "trials.parquet"),
         ("mlflow", "mlflow/mlflow.db"),
         ("torch-export", "winner.pt2"),
@@ -276,7 +284,7 @@ def test_what_cannot_be_exported_is_a_line(forked_hpo: Callable, ended: Path):
         (("tiny", "--to", "onnx"), "the winner is not saved there"),
         (("tiny", "--to", "excel"), f"--to: must be one of {', '.join(EXPORTS)}"),
         (("tiny.finalists", "--to", "onnx"), "is a grid, which has no winner"),
-        (("nobody", "--to", "csv"), "study 'nobody': is not in the storage"),
+        (("nobody", "--to", "parquet"), "study 'nobody': is not in the storage"),
     ):
         answer = forked_hpo("export", *options)
         assert (answer.code, len(answer.err.splitlines())) == (2, 1), answer.err

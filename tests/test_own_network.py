@@ -14,16 +14,18 @@ import optuna
 import pandas as pd
 import pytest
 import torch
+from optuna.distributions import CategoricalDistribution
 from scenes import wait_for
 from test_training import examples, reference_optimizer, reference_schedule, split
 from tiny import tiny_dataset
 from torch import nn
 
 from hpo.errors import InputError
+from hpo.runs.samplers import cell_distributions
 from hpo.study import file as study_file
 from hpo.study.config import HYPERPARAMETERS, Config, Seeds
 from hpo.study.metrics import RESERVED
-from hpo.study.space import parse_domain, size, space_faults
+from hpo.study.space import Fixed, fits, parse_domain, size, space_faults
 from hpo.training.own import try_model
 from hpo.training.train import Examples, train
 from hpo.workers import pool
@@ -272,6 +274,61 @@ def test_a_column_of_trials_is_no_name_of_a_hyperparameter(name: str):
 def test_a_key_of_cells_is_no_name_of_a_hyperparameter(name: str):
     said = f"space.{name}: is a key of a grid's cells, as finalists are; rename it"
     assert said in fault(SEARCH.replace("share = [", f"{name} = ["))
+
+
+def cells_with(*values: str) -> str:
+    """GRID with a cell for each of these values of `kind`."""
+    cells = (f'[[cells]]\nname = "c{i}"\nunits = 4\nkind = {v}\n' for i, v in enumerate(values))
+    return GRID.partition("[[cells]]")[0] + "".join(cells)
+
+
+@pytest.mark.parametrize(
+    "values", [("1", "true"), ("false", "0"), ("1", "1.0", '"a"'), ("0.0", "false", "2")]
+)
+def test_values_that_are_equal_but_not_the_same_are_refused(values: tuple[str, ...]):
+    first, second = (repr(v) for v in tomllib.loads(f"x = [{', '.join(values)}]")["x"][:2])
+    said = f"mine.toml: cells.c1.kind: {second} counts as equal to {first} of cell c0; write both"
+    assert fault(cells_with(*values)).startswith(said)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [('"a"', "3"), ("1", "1.5"), ("1.5", "1", "3"), ("true", "2", '"x"'), ("1", "1.0"), ("3", "2")],
+)
+def test_cells_may_have_values_of_mixed_types(values: tuple[str, ...]):
+    study = study_file.parse(tomllib.loads(cells_with(*values)), "mine", "mine.toml")
+    configs = [cell.config for cell in study.cells]
+    kind = cell_distributions(configs)["kind"]
+    for config in configs:
+        value = config.own["kind"]
+        stored = kind.to_external_repr(kind.to_internal_repr(value))
+        assert stored == value
+        assert isinstance(stored, type(value)) or not isinstance(kind, CategoricalDistribution)
+
+
+@pytest.mark.parametrize(
+    ("domain", "entry"),
+    [
+        ("{ low = 4, high = 16 }", '"a"'),
+        ("{ low = 4, high = 16 }", "8.5"),
+        ("{ low = 0, high = 16 }", "true"),
+        ('["a", true]', "1"),
+        ('["a", 1]', "1.0"),
+        ("1", "true"),
+    ],
+)
+def test_a_first_trials_value_of_another_type_is_not_in_the_space(domain: str, entry: str):
+    text = SEARCH.replace("share = [0.0, 0.2]", f"kind = {domain}")
+    said = fault(text.replace("[search]", f"[[search.first]]\nkind = {entry}\n[search]"))
+    value = tomllib.loads(f"x = {entry}")["x"]
+    assert said.startswith(f"mine.toml: search.first[0].kind: {value!r} is not in its domain: ")
+
+
+def test_another_searchs_trials_fit_only_with_values_of_the_same_type():
+    space = {"optimizer": Fixed(value="sgd"), "lr": Fixed(value=0.1), "flag": Fixed(value=True)}
+    known = {"optimizer": "sgd", "lr": 0.1}
+    assert fits(space, {**known, "flag": True}) == {}
+    assert fits(space, {**known, "flag": 1}) is None
 
 
 def test_without_a_model_unknown_hyperparameters_stay_unknown():

@@ -28,7 +28,7 @@ from hpo.report import write as report
 from hpo.report.blocks import page, run_facts
 from hpo.report.draw import draw
 from hpo.report.figures import grid as figures
-from hpo.runs.grid import distributions
+from hpo.runs.samplers import cell_distributions
 from hpo.runs.study import binding
 from hpo.storage import results
 from hpo.storage import trial as record
@@ -82,7 +82,7 @@ def _add(
     study = optuna.create_study(storage=storage, study_name=name, direction="maximize")
     study.set_user_attr("seeds", seeds)
     rng, images = np.random.default_rng(0), np.random.default_rng(1)
-    ranges = distributions([cell.config for cell in file.cells])
+    ranges = cell_distributions([cell.config for cell in file.cells])
     for cell in file.cells:
         for seed in range(seeds):
             accuracy = ACCURACY.get(cell.name, 0.95) + rng.normal(0, 0.001)

@@ -33,8 +33,8 @@ def export(
 def _export(
     study: StoredGrid | StoredSearch, to: str, folder: Path, report: Path, data_dir: Path | None
 ) -> list[Path]:
-    if to in ("csv", "parquet"):
-        return tables.write(study, folder, to)
+    if to == "parquet":
+        return tables.to_parquet(study, folder)
     if to in ("tensorboard", "mlflow"):
         write = trackers.to_mlflow if to == "mlflow" else trackers.to_tensorboard
         return write(study, folder / to)

@@ -1,7 +1,9 @@
-"""Tables of a stored study as CSV and Parquet files."""
+"""Tables of a stored study as Parquet files."""
 
 from contextlib import ExitStack
 from pathlib import Path
+
+import pandas as pd
 
 from hpo.errors import InputError
 from hpo.replace import replacing
@@ -9,22 +11,32 @@ from hpo.report.search_tables import finalists_frame
 from hpo.storage.results import StoredGrid, StoredSearch
 
 
-def write(study: StoredGrid | StoredSearch, folder: Path, kind: str) -> list[Path]:
-    """Writes trials, curves and, of a search, finalists as files of a kind, csv or parquet: all of
-    them or none. Returns their paths. Raises InputError if pyarrow is not installed, and OSError.
-    """
+def to_parquet(study: StoredGrid | StoredSearch, folder: Path) -> list[Path]:
+    """Writes trials, curves and, of a search, finalists: all of them or none. Returns their paths.
+    Raises InputError if pyarrow is not installed, and OSError."""
     tables = {"trials": study.trials, "curves": study.curves}
     if isinstance(study, StoredSearch):
         tables["finalists"] = finalists_frame(study)
     folder.mkdir(parents=True, exist_ok=True)
-    paths = [folder / f"{name}.{kind}" for name in tables]
+    paths = [folder / f"{name}.parquet" for name in tables]
     try:
         with ExitStack() as stack:
             for path, table in zip(paths, tables.values(), strict=True):
-                write_table = table.to_csv if kind == "csv" else table.to_parquet
-                write_table(stack.enter_context(replacing(path)), index=False)
+                beside = stack.enter_context(replacing(path))
+                _one_type_a_column(table).to_parquet(beside, index=False)
     except ImportError as error:
         raise InputError(
             "--to parquet: needs pyarrow: pip install 'hpo-studies[parquet]'"
         ) from error
     return paths
+
+
+def _one_type_a_column(table: pd.DataFrame) -> pd.DataFrame:
+    """Returns the table with columns of mixed values, such as "a" and 3, as text: a column of
+    Parquet has one type."""
+    texts = {}
+    for name in table.select_dtypes(object):
+        given = table[name].dropna()
+        if given.map(type).nunique() > 1:
+            texts[name] = given.map(str).reindex(table.index)
+    return table.assign(**texts)

@@ -3,12 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 import optuna
-from optuna.distributions import (
-    BaseDistribution,
-    CategoricalDistribution,
-    FloatDistribution,
-    IntDistribution,
-)
+from optuna.distributions import BaseDistribution
 from optuna.storages import BaseStorage
 from optuna.trial import TrialState, create_trial
 
@@ -16,12 +11,12 @@ from hpo.data.datasets import Dataset
 from hpo.runs.forecast import ALL_IMAGES, Spent, by_cost
 from hpo.runs.plan import Job, Shape, cost, parameter_count, stack_size
 from hpo.runs.progress import Progress
+from hpo.runs.samplers import cell_distributions
 from hpo.storage import trial as record
-from hpo.study.config import DEFAULTS, Config
+from hpo.study.config import DEFAULTS
 from hpo.study.file import Cell, GridStudy
+from hpo.study.metrics import TrialAttributes
 from hpo.workers.messages import Task
-
-ALWAYS_STORED = ("depth", "width", "activation", "optimizer", "lr", "batch_size", "epochs")
 
 
 class GridPlan:
@@ -47,7 +42,7 @@ class GridPlan:
         self.study_id = storage.get_study_id_from_name(study.study_name)
         self.finalists = finalists
         self.diagnose, self.folder = study_file.diagnostics, study_file.folder
-        own = distributions([cell.config for cell in study_file.cells])
+        own = cell_distributions([cell.config for cell in study_file.cells])
         self.distributions = {**own, **(ranges or {})}
         self.shape = shape = Shape.of(dataset)
         self.stored = study.get_trials(deepcopy=False)
@@ -110,16 +105,17 @@ class GridPlan:
         """Stores a RUNNING trial with its parameters, cell and seed in one transaction; its id."""
         values = {**DEFAULTS, **cell.config.as_dict()}
         known = {n: d for n, d in self.distributions.items() if n in values}
+        attributes: TrialAttributes = {
+            "cell": cell.name,
+            "seed": seed,
+            "stack": stack,
+            "parameters": parameter_count(cell.config, self.shape),
+        }
         template = create_trial(
             state=TrialState.RUNNING,
             params={name: values[name] for name in known},
             distributions=known,
-            user_attrs={
-                "cell": cell.name,
-                "seed": seed,
-                "stack": stack,
-                "parameters": parameter_count(cell.config, self.shape),
-            },
+            user_attrs={**attributes},
         )
         return self.storage.create_new_trial(self.study_id, template)
 
@@ -136,20 +132,3 @@ def finished_seeds(study: optuna.Study) -> set[tuple[str, int]]:
     """Returns the (cell, seed) pairs that have a COMPLETE trial."""
     complete = study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])
     return {(trial.user_attrs["cell"], trial.user_attrs["seed"]) for trial in complete}
-
-
-def distributions(configs: list[Config]) -> dict[str, BaseDistribution]:
-    """Returns the smallest distributions that hold all cells, for the dashboard."""
-    rows = [config.as_dict() for config in configs]
-    smallest: dict[str, BaseDistribution] = {}
-    for name in dict.fromkeys(name for row in rows for name in row):
-        values = sorted({row[name] for row in rows if name in row})
-        if name not in ALWAYS_STORED and values == [DEFAULTS.get(name)]:
-            continue
-        if isinstance(values[0], (str, bool)):
-            smallest[name] = CategoricalDistribution(values)
-        elif isinstance(values[0], int):
-            smallest[name] = IntDistribution(values[0], values[-1])
-        else:
-            smallest[name] = FloatDistribution(values[0], values[-1], log=name == "lr")
-    return smallest

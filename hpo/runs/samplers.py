@@ -1,9 +1,8 @@
 """Optuna's samplers and pruners behind the names of study files, and what they need."""
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any
 
 from optuna import pruners, samplers
@@ -20,8 +19,18 @@ from hpo.errors import InputError
 from hpo.study.config import DEFAULTS, Config
 from hpo.study.file import SearchStudy
 from hpo.study.names import PRUNERS, SAMPLERS
-from hpo.study.space import Choices, Domain, Fixed, Range, is_conditional, is_whole
+from hpo.study.space import (
+    Choices,
+    Domain,
+    Fixed,
+    Range,
+    around,
+    is_conditional,
+    suggest_one,
+)
 
+# Parameters of every grid's trials: the dashboard plots cells over them, also where all have one.
+ALWAYS_STORED = ("depth", "width", "activation", "optimizer", "lr", "batch_size", "epochs")
 STARTUP_TRIALS = 5
 # Median and percentile judge from this epoch on: after the first one alone, slow starters (a small
 # learning rate, sigmoids) stand behind networks that they will overtake.
@@ -137,27 +146,52 @@ def distributions(space: Mapping[str, Domain]) -> dict[str, BaseDistribution]:
     """Returns the distributions that hold every configuration of a space, the same for each grid of
     its finalists. A hyperparameter with a condition may also have its default."""
     return {
-        name: _with_default(name, domain)
+        name: distribution(name, _with_default(name, domain))
         for name, domain in space.items()
         if not isinstance(domain, Fixed) or domain.when
     }
 
 
+def cell_distributions(configs: Sequence[Config]) -> dict[str, BaseDistribution]:
+    """Returns the smallest distributions that hold all cells of a grid, for the dashboard."""
+    rows = [config.as_dict() for config in configs]
+    smallest = {}
+    for name in dict.fromkeys(name for row in rows for name in row):
+        values = {row[name] for row in rows if name in row}
+        if name in ALWAYS_STORED or values != {DEFAULTS.get(name)}:
+            # Without its name: a grid's lr = 1 has always been stored as a whole number.
+            smallest[name] = distribution("", around(values, log=name == "lr"))
+    return smallest
+
+
 def distribution(name: str, domain: Domain) -> BaseDistribution:
-    """Returns the distribution of a domain that is not fixed, as space.suggest makes it."""
-    return _with_default(name, replace(domain, when=()))
+    """Returns the distribution of a domain that is not fixed."""
+    return suggest_one(_Distributions(), name, domain)  # type: ignore[no-any-return]
 
 
-def _with_default(name: str, domain: Domain) -> BaseDistribution:
-    default: list[Any] = [DEFAULTS[name]] if domain.when else []
-    if not isinstance(domain, Range):
-        values = [domain.value] if isinstance(domain, Fixed) else list(domain.values)
-        return CategoricalDistribution(values + [v for v in default if v not in values])
-    ends: list[Any] = [*default, domain.low, domain.high]
-    log, step = (False, None) if default else (domain.log, domain.step)
-    if is_whole(name, domain.low, domain.high):
-        return IntDistribution(int(min(ends)), int(max(ends)), log=log, step=int(step or 1))
-    return FloatDistribution(min(ends), max(ends), log=log, step=step)
+class _Distributions:
+    """Suggests distributions in place of values, so that space.suggest_one alone says which
+    distribution a domain has."""
+
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> BaseDistribution:
+        return CategoricalDistribution(choices)
+
+    def suggest_int(self, name: str, low: int, high: int, **how: Any) -> BaseDistribution:
+        return IntDistribution(low, high, **how)
+
+    def suggest_float(self, name: str, low: float, high: float, **how: Any) -> BaseDistribution:
+        return FloatDistribution(low, high, **how)
+
+
+def _with_default(name: str, domain: Domain) -> Domain:
+    """Returns the domain with the hyperparameter's default, if a condition may leave it that."""
+    if not domain.when:
+        return domain
+    default: Any = DEFAULTS[name]
+    if isinstance(domain, Range):
+        return Range(low=min(default, domain.low), high=max(default, domain.high))
+    values = (domain.value,) if isinstance(domain, Fixed) else domain.values
+    return Choices(values=values if default in values else (*values, default))
 
 
 def most_epochs(study: SearchStudy) -> int:

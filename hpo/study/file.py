@@ -2,7 +2,7 @@
 
 import re
 import tomllib
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -44,6 +44,8 @@ from hpo.study.names import PRUNERS, SAMPLERS
 from hpo.study.source import Source, SourceField
 from hpo.study.space import (
     Domain,
+    Range,
+    around,
     assigned,
     entry_faults,
     first_of,
@@ -395,6 +397,7 @@ def _grid(raw: Mapping[str, Any], name: str, faults: Faults) -> GridStudy | None
     for repeated in (n for n, times in Counter(names).items() if times > 1):
         faults.add(f"cells.{repeated}", "two cells have this name; rename one")
     epochs = {cell.name: cell.config.epochs for cell in cells if cell}
+    _check_equal_values([cell for cell in cells if cell], faults)
 
     def each(key: str, read: Callable[[Mapping[str, Any], str], T | None]) -> tuple[T, ...]:
         tables = enumerate(faults.tables(raw, key))
@@ -495,6 +498,25 @@ def _own_faults(
         ):
             faults.add(f"{at}{name}", fault)
     return names
+
+
+def _check_equal_values(cells: Sequence[Cell], faults: Faults) -> None:
+    """Adds a fault for values of the user's own network's hyperparameters that are equal in Python,
+    but not the same: 1 and true, or 1 and 1.0 where other cells have text. Optuna would store the
+    one for the other."""
+    values: dict[str, dict[tuple[Any, type], str]] = defaultdict(dict)
+    for each in cells:
+        for name, value in each.config.own.items():
+            values[name].setdefault((value, type(value)), each.name)
+    for name, given in values.items():
+        if isinstance(around([value for value, _ in given]), Range):
+            continue
+        firsts: dict[Any, tuple[Any, str]] = {}
+        for (value, kind), cell in given.items():
+            first, where = firsts.setdefault(value, (value, cell))
+            if kind is not type(first):
+                equal = f"{quoted(value)} counts as equal to {quoted(first)} of cell {where}"
+                faults.add(f"cells.{cell}.{name}", f"{equal}; write both alike")
 
 
 def _merged(base: Mapping[str, Any], table: Mapping[str, Any], model: str) -> dict[str, Any]:

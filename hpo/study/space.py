@@ -3,7 +3,7 @@
 import itertools
 import math
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from graphlib import CycleError, TopologicalSorter
 from typing import TYPE_CHECKING, Any
@@ -316,10 +316,15 @@ def contains(name: str, domain: Domain, value: Any) -> bool:
     if name == "widths":
         value = with_widths({name: value})[name]
     if isinstance(domain, Range):
+        whole = is_whole(name, domain.low, domain.high)
+        if not _is_number(value) or (whole and not isinstance(value, int)):
+            return False
         options = _options(name, domain) if domain.step else None
         near = options is None or any(math.isclose(value, o, rel_tol=1e-9) for o in options)
         return domain.low <= value <= domain.high and near
-    return value == domain.value if isinstance(domain, Fixed) else value in domain.values
+    values = (domain.value,) if isinstance(domain, Fixed) else domain.values
+    # To one's own network, 1, 1.0 and true, which are equal in Python, may mean different things.
+    return any(value == v and (name in TYPES or type(value) is type(v)) for v in values)
 
 
 def fits(space: Mapping[str, Domain], values: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -336,15 +341,25 @@ def fits(space: Mapping[str, Domain], values: Mapping[str, Any]) -> dict[str, An
     whole = {**DEFAULTS, **with_widths(ours)}
     if any(whole.get(name) != full.get(name) for name in {*whole, *full}):
         return None
-    chosen = {name: v for name, v in ours.items() if not isinstance(space[name], Fixed)}
-    inside = all(contains(name, space[name], value) for name, value in chosen.items())
-    return chosen if inside else None
+    if not all(contains(name, space[name], full[name]) for name in ours):
+        return None
+    return {name: v for name, v in ours.items() if not isinstance(space[name], Fixed)}
+
+
+def around(values: Collection[Any], *, log: bool = False) -> Domain:
+    """Returns the smallest domain that holds these values: a range of numbers, whole if all are;
+    choices if one of them is none. log: of a range that is not whole."""
+    if not all(map(_is_number, values)):
+        return Choices(values=tuple(sorted(values, key=lambda v: (isinstance(v, str), v))))
+    whole = all(isinstance(value, int) for value in values)
+    kind: Any = int if whole else float
+    return Range(low=kind(min(values)), high=kind(max(values)), log=log and not whole)
 
 
 def suggest(trial: "BaseTrial", space: Mapping[str, Domain]) -> dict[str, Any]:
     """Suggests a value of each domain whose conditions hold by the trial; fixed values are no
     parameters of the trial."""
-    return with_widths(assigned(space, lambda name, domain: _suggest(trial, name, domain)))
+    return with_widths(assigned(space, lambda name, domain: suggest_one(trial, name, domain)))
 
 
 def completed(space: Mapping[str, Domain], params: Mapping[str, Any]) -> dict[str, Any]:
@@ -354,7 +369,8 @@ def completed(space: Mapping[str, Domain], params: Mapping[str, Any]) -> dict[st
     return with_widths({name: value for name, value in values.items() if value is not None})
 
 
-def _suggest(trial: "BaseTrial", name: str, domain: Domain) -> Any:
+def suggest_one(trial: "BaseTrial | Any", name: str, domain: Domain) -> Any:
+    """Suggests a value of a domain that is not fixed."""
     assert not isinstance(domain, Fixed)
     if isinstance(domain, Choices):
         return trial.suggest_categorical(name, domain.values)
