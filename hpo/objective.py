@@ -18,7 +18,7 @@ from hpo.storage import trial as record
 from hpo.study.config import HYPERPARAMETERS, Config, Seeds
 from hpo.study.file import SearchStudy, load
 from hpo.study.source import fault_in
-from hpo.study.space import Domain, parse_domain, space_faults, suggest
+from hpo.study.space import Domain, read_space, suggest
 from hpo.training import tensors
 from hpo.training.train import Epoch, train
 
@@ -131,7 +131,9 @@ def _few_threads() -> Iterator[None]:
 def _parsed(space: Mapping[str, Any]) -> dict[str, Domain]:
     known = f"unknown; known: {', '.join(HYPERPARAMETERS)}"
     faults = [(name, known) for name in space if name not in HYPERPARAMETERS]
-    faults = faults or space_faults(space)
+    read, wrong = read_space(space)
+    faults = faults or [(str(name), fault) for (name, *_), fault in wrong]
     if faults:
         raise InputError("\n".join(f"space.{name}: {fault}" for name, fault in faults))
-    return {name: parse_domain(value, name) for name, value in space.items()}
+    assert read is not None
+    return read

@@ -12,7 +12,7 @@ import pytest
 
 from hpo.runs import samplers
 from hpo.study.config import Config
-from hpo.study.space import completed, draw, parse_domain, size, space_faults, spelled, suggest
+from hpo.study.space import completed, draw, read_space, size, spelled, suggest
 
 BASE: dict[str, Any] = {
     "depth": {"low": 1, "high": 4},
@@ -28,8 +28,14 @@ SPACE = {**BASE, "nesterov": NESTEROV, "momentum": MOMENTUM, "residual": RESIDUA
 
 
 def parsed(table: dict[str, Any]) -> dict[str, Any]:
-    assert space_faults(table) == []
-    return {name: parse_domain(value, name) for name, value in table.items()}
+    space, faults = read_space(table)
+    assert faults == []
+    assert space is not None
+    return space
+
+
+def space_faults(table: dict[str, Any]) -> list[tuple[str, str]]:
+    return [(str(name), text) for (name, *_), text in read_space(table)[1]]
 
 
 def test_a_hyperparameter_is_drawn_only_where_its_conditions_hold():

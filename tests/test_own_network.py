@@ -23,9 +23,9 @@ from torch import nn
 from hpo.errors import InputError
 from hpo.runs.samplers import cell_distributions
 from hpo.study import file as study_file
+from hpo.study.columns import RESERVED
 from hpo.study.config import HYPERPARAMETERS, Config, Seeds
-from hpo.study.metrics import RESERVED
-from hpo.study.space import Fixed, fits, parse_domain, size, space_faults
+from hpo.study.space import Fixed, fits, read_space, size
 from hpo.training.own import try_model
 from hpo.training.train import Examples, train
 from hpo.workers import pool
@@ -345,8 +345,10 @@ def test_own_hyperparameters_are_values_choices_and_ranges():
         "optimizer": "sgd", "lr": 0.1, "kind": ["a", "b"], "bias": True,
         "units": {"low": 4, "high": 8}, "part": {"low": 0.5, "high": 1.0, "step": 0.25},
     }  # fmt: skip
-    assert space_faults(table, own_network=True) == []
-    assert size({name: parse_domain(value, name) for name, value in table.items()}) == 2 * 5 * 3
+    space, faults = read_space(table, own_network=True)
+    assert faults == []
+    assert space is not None
+    assert size(space) == 2 * 5 * 3
 
 
 # --- whole runs --------------------------------------------------------------------------------

@@ -36,8 +36,8 @@ from hpo.storage import results
 from hpo.storage import trial as record
 from hpo.study import file as study_file
 from hpo.study import finalists
+from hpo.study.columns import RESERVED
 from hpo.study.config import HYPERPARAMETERS
-from hpo.study.metrics import RESERVED
 from hpo.study.names import PRUNERS, SAMPLERS
 from hpo.study.space import draw, parse_domain, suggest
 from hpo.watch import progress, terminal

@@ -4,9 +4,15 @@ from typing import Any
 
 import pytest
 
-from hpo.study.space import Choices, Fixed, Range, domain_faults, parse_domain
+from hpo.study.space import Choices, Fixed, Range, parse_domain, read_space
 
 NAN, INF = float("nan"), float("inf")
+
+
+def domain_faults(name: str, value: Any) -> list[str]:
+    needed = {"depth": 1, "width": 8, "activation": "relu", "optimizer": "sgd", "lr": 0.1}
+    _, faults = read_space({**needed, "momentum": 0.5, name: value})
+    return [text for (of, *_), text in faults if of == name]
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,9 @@ from hpo.runs.plan import Job, Shape, cost, parameter_count, stack_size
 from hpo.runs.progress import Progress
 from hpo.runs.samplers import cell_distributions
 from hpo.storage import trial as record
+from hpo.study.columns import TrialAttributes
 from hpo.study.config import DEFAULTS
 from hpo.study.file import Cell, GridStudy
-from hpo.study.metrics import TrialAttributes
 from hpo.workers.messages import Task
 
 

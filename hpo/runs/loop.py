@@ -18,7 +18,7 @@ from hpo.process import stop_signals
 from hpo.runs.plan import EarlyStop, Job, Plan, Watcher
 from hpo.runs.progress import Progress
 from hpo.storage import trial as record
-from hpo.study.metrics import TrialAttributes
+from hpo.study.columns import TrialAttributes
 from hpo.workers.messages import Died, Done, EpochDone, Failed
 from hpo.workers.pool import Pool, PoolLost
 

@@ -22,10 +22,11 @@ from hpo.runs.plan import EarlyStop, Job, Shape, parameter_count
 from hpo.runs.progress import Progress
 from hpo.storage import trial as record
 from hpo.storage.trial import WORST
+from hpo.study.columns import TrialAttributes
 from hpo.study.config import SEED, Config, Seeds, with_widths
 from hpo.study.file import SearchStudy
 from hpo.study.finalists import config_of
-from hpo.study.metrics import TrialAttributes, fails_below
+from hpo.study.metrics import fails_below
 from hpo.study.space import Fixed, completed, draw, fits, size, suggest
 from hpo.workers.messages import Task
 

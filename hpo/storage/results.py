@@ -29,16 +29,10 @@ from hpo.storage.open import reason_of
 from hpo.storage.trial import AGAIN, RIGHT
 from hpo.study import finalists
 from hpo.study.binding import differences
+from hpo.study.columns import METRICS, PARAMS, SOME_COLUMNS, TRIAL_COLUMNS
 from hpo.study.config import LATER, Config
 from hpo.study.file import FIGURES, Cell, GridStudy, SearchStudy, parse
-from hpo.study.metrics import (
-    METRICS,
-    PARAMS,
-    SOME_COLUMNS,
-    TRIAL_COLUMNS,
-    fails_below,
-    unpacked,
-)
+from hpo.study.metrics import fails_below, unpacked
 from hpo.study.names import DATASETS, label
 from hpo.study.space import Domain, completed, size
 from hpo.text import printable

@@ -6,8 +6,9 @@ from copy import copy
 
 from optuna.trial import FrozenTrial, TrialState
 
+from hpo.study.columns import METRICS, TrialAttributes
 from hpo.study.config import Config
-from hpo.study.metrics import METRICS, EpochMetrics, TrialAttributes
+from hpo.study.metrics import EpochMetrics
 
 # A hundred times the loss of a guess among ten classes: nothing useful comes after it.
 USELESS_LOSS = 230.0

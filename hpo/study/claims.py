@@ -1,14 +1,15 @@
 """What a publication concludes from its runs, and why, declared in a study file to be tested."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, replace
 from enum import Enum
 from itertools import pairwise
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field, WrapValidator, model_validator
+from pydantic_core import PydanticCustomError
 
-from hpo.study.fields import Faults, Table, Text, explained, one_of
+from hpo.study.fields import Fault, Key, Table, Text, explained, fault, faulty, one_of
 from hpo.text import quoted
 
 SECONDS = "train_seconds"
@@ -59,27 +60,119 @@ class Term:
         return own + (self.minus.cells if self.minus else ())
 
 
-@dataclass(frozen=True, kw_only=True)
-class Claim:
-    """A conclusion of a publication.
+# Which forms a key belongs to; the others belong to all.
+KEYS: dict[str, tuple[Form, ...]] = {
+    "among": (Form.BEST,), "within": (Form.SIMILAR,), "below": (Form.FAILS,),
+    "by": (Form.GREATER, Form.BEST), "matters": (Form.GREATER, Form.BEST),
+}  # fmt: skip
+
+
+def _said(words: str) -> AfterValidator:
+    """Refuses an empty text with these words."""
+
+    def check(text: str) -> str:
+        if not text:
+            raise fault(words)
+        return text
+
+    return AfterValidator(check)
+
+
+def _sides(value: Any, handler: Any) -> tuple[Any, ...]:
+    if not isinstance(value, list) or len(value) < 2:
+        raise fault(f"must be a list of two cells or more, got {quoted(value)}")
+    if any(_is_number(a) and _is_number(b) for a, b in pairwise(value)):
+        raise fault("two numbers follow each other; one side must be a cell")
+    return tuple(value)
+
+
+def _similar(value: Any, handler: Any) -> tuple[Any, ...]:
+    if isinstance(value, list) and not all(isinstance(item, str) for item in value):
+        raise fault(f"must be a list of cells' names, got {quoted(value)}")
+    return _sides(value, handler)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+UNTESTED = "must say why this design cannot test it"
+Share = Annotated[float, Field(gt=0, lt=1), explained("must be a share between 0 and 1")]
+CellName = Annotated[str, explained("must be a cell's name")]
+
+
+class ClaimTable(Table):
+    """A [[claims]] table: exactly one of greater, best, fails, similar and untestable.
 
     says: in our words. quote: in its own words, translated. where: the section. within: how much
     similar cells may differ, a share of the value for RATIOS and a difference for other metrics.
     matters: the smallest difference of interest. below: the test accuracy under which a run fails.
-    reason: why this design cannot test it.
+    among: the cells that the best is compared with; None: all others. untestable: why this design
+    cannot test it.
     """
 
-    form: Form
+    says: Annotated[
+        Text, _said("must say the conclusion in a sentence"), Field(validate_default=True)
+    ] = ""
+    quote: Text = ""
+    where: Text = ""
+    metric: Annotated[str, *one_of(METRICS)] = "test_accuracy"
+    within: Share = 0.1
+    by: Annotated[Any, *one_of([by.value for by in By]), AfterValidator(By)] = By.MEANS
+    matters: Annotated[
+        float | None, Field(gt=0, le=1e6), explained("must be a number greater than 0")
+    ] = None
+    below: Share = FAILS_BELOW
+    among: Annotated[
+        tuple[str, ...] | None,
+        Field(strict=False, min_length=1),
+        explained("must be a list of other cells"),
+    ] = None
+    greater: Annotated[tuple[str | float, ...], WrapValidator(_sides)] = ()
+    best: CellName = ""
+    fails: CellName = ""
+    similar: Annotated[tuple[str, ...], WrapValidator(_similar)] = ()
+    untestable: Annotated[Text, _said(UNTESTED)] = ""
+
+    @property
+    def form(self) -> Form:
+        return next(form for form in Form if form.value in self.model_fields_set)
+
+    @model_validator(mode="after")
+    def _check_keys(self) -> "ClaimTable":
+        given = self.model_fields_set
+        if sum(form.value in given for form in Form) != 1:
+            names = ", ".join(form.value for form in Form)
+            raise fault(f"needs exactly one of {names}")
+        faults: list[Fault] = [
+            ((key,), f"belongs to {' and '.join(f'`{form.value}`' for form in forms)} alone")
+            for key, forms in KEYS.items()
+            if key in given and self.form not in forms
+        ]
+        if self.form is Form.FAILS and "metric" in given:
+            text = "goes without: failing to learn is seen in the test accuracy"
+            faults.append((("metric",), text))
+        if "matters" in given and self.form in KEYS["matters"]:
+            if self.metric == SECONDS:
+                text = "times are compared as ratios; use `similar` with `within`"
+                faults.append((("matters",), text))
+            if self.by is By.WINS:
+                text = "belongs to a comparison of means, not of wins"
+                faults.append((("matters",), text))
+        if faults:
+            raise faulty(*faults)
+        return self
+
+
+class Claim(ClaimTable):
+    """A conclusion of a publication. terms: the sides that are compared."""
+
     terms: tuple[Term, ...]
-    metric: str
-    says: str
-    quote: str
-    where: str
-    within: float
-    by: By
-    matters: float | None
-    below: float
-    reason: str = ""
+
+    @property
+    def reason(self) -> str:
+        """Returns why this design cannot test it."""
+        return self.untestable
 
     @property
     def cells(self) -> tuple[str, ...]:
@@ -95,30 +188,63 @@ class Claim:
         return given | {key: getattr(self, key) for key in margins}
 
 
-class ClaimTable(Table):
-    """A [[claims]] table: exactly one of greater, best, fails, similar and untestable."""
+def claim_of(table: ClaimTable, key: Key, epochs: Mapping[str, int], faults: list[Fault]) -> Claim:
+    """Returns the claim of a grid with these cells, {cell: its epochs}; adds what is wrong with it.
+    key: the table's."""
+    form, metric, at = table.form, table.metric, (*key, table.form.value)
+    sides: tuple[Any, ...] = {
+        Form.GREATER: table.greater,
+        Form.BEST: (table.best, *(table.among or [c for c in epochs if c != table.best])),
+        Form.FAILS: (table.fails,),
+        Form.SIMILAR: table.similar,
+        Form.UNTESTABLE: (),
+    }[form]
+    terms: list[Term] = []
+    for side in sides:
+        try:
+            terms.append(_term(side, metric, epochs))
+        except PydanticCustomError as error:
+            faults.append((at, error.message()))
+    if form is Form.BEST and len(sides) == 1:
+        faults.append(((*key, "among"), "must be a list of other cells, got []"))
+    if any(term.epoch for term in terms) and metric not in EPOCH_METRICS:
+        known = ", ".join(EPOCH_METRICS)
+        text = f"must be one of {known} after an epoch, got {metric!r}"
+        faults.append(((*key, "metric"), text))
+    if form is Form.SIMILAR and metric in RATIOS and any(term.minus for term in terms):
+        faults.append((at, f"compares ratios of {metric}, so no side can be a difference"))
+    if len(set(terms)) < len(terms):
+        faults.append((at, "names a side twice"))
+    given = {**dict(table), "terms": tuple(terms)}
+    return Claim.model_construct({*table.model_fields_set}, **given)
 
-    says: Text = ""
-    quote: Text = ""
-    where: Text = ""
-    metric: Annotated[str, *one_of(METRICS)] = "test_accuracy"
-    within: Annotated[float, Field(gt=0, lt=1), explained("must be a share between 0 and 1")] = 0.1
-    by: Annotated[str, *one_of([by.value for by in By])] = By.MEANS.value
-    matters: Annotated[
-        float | None, Field(gt=0, le=1e6), explained("must be a number greater than 0")
-    ] = None
-    below: Annotated[float, Field(gt=0, lt=1), explained("must be a share between 0 and 1")] = (
-        FAILS_BELOW
-    )
-    among: Any = None
-    greater: Any = None
-    best: Any = None
-    fails: Any = None
-    similar: Any = None
-    untestable: Any = None
+
+def _term(value: Any, metric: str, epochs: Mapping[str, int]) -> Term:
+    """Reads wider, wider@1 (after its first epoch), wider - baseline (the difference) or 0.01."""
+    if _is_number(value) and abs(value) < 1e12:
+        if metric == SECONDS and value <= 0:
+            raise fault(f"must be more than 0 seconds, got {quoted(value)}")
+        return Term(number=float(value))
+    if not isinstance(value, str):
+        raise fault(f"must name cells, or give numbers, got {quoted(value)}")
+    if metric != SECONDS and " - " in value:
+        first, second = (_term(part, metric, epochs) for part in value.split(" - ", 1))
+        return replace(first, minus=second)
+    cell, at, epoch = value.partition("@")
+    if cell not in epochs:
+        raise fault(no_cell(cell, epochs))
+    if not at:
+        return Term(cell=cell)
+    if not epoch.isdecimal() or len(epoch) > 6 or not 1 <= int(epoch) <= epochs[cell]:
+        raise fault(f"must name an epoch of {cell}, 1 to {epochs[cell]}, got {quoted(value)}")
+    return Term(cell=cell, epoch=int(epoch))
 
 
-class CauseTable(Table):
+def no_cell(name: str, cells: Collection[str]) -> str:
+    return f"no cell is named {quoted(name)}; there are {', '.join(cells)}"
+
+
+class Cause(Table):
     """A [[causes]] table: why a cell fails, to be looked for in its diagnostics beside those of a
     cell that learns."""
 
@@ -130,143 +256,8 @@ class CauseTable(Table):
     quote: Text = ""
     where: Text = ""
 
-
-Cause = CauseTable
-
-
-def read_claim(
-    table: Mapping[str, Any], at: str, epochs: Mapping[str, int], faults: Faults
-) -> Claim | None:
-    """Reads a [[claims]] table of a grid. epochs: {cell: its epochs}. at: the key in faults."""
-    before, claim = len(faults.lines), faults.read(ClaimTable, table, at)
-    forms = [form for form in Form if form.value in table]
-    if len(forms) != 1:
-        names = ", ".join(form.value for form in Form)
-        faults.add(at.rstrip("."), f"needs exactly one of {names}")
-    if claim is None or len(forms) != 1:
-        return None
-    form, key = forms[0], f"{at}{forms[0].value}"
-    if not claim.says:
-        faults.add(f"{at}says", "must say the conclusion in a sentence")
-    _check_keys(table, form, claim.metric, at, faults)
-    terms: list[Term | None] = []
-    if form is Form.UNTESTABLE:
-        if not isinstance(table["untestable"], str) or not table["untestable"].strip():
-            faults.add(key, "must say why this design cannot test it")
-    else:
-        sides = _sides(table[form.value], form, key, faults)
-        if form is Form.BEST:
-            sides += _others(table, sides, list(epochs), f"{at}among", faults)
-        terms = [_term(side, claim.metric, key, epochs, faults) for side in sides]
-    if any(term and term.epoch for term in terms) and claim.metric not in EPOCH_METRICS:
-        known = ", ".join(EPOCH_METRICS)
-        faults.add(f"{at}metric", f"must be one of {known} after an epoch, got {claim.metric!r}")
-    if form is Form.SIMILAR and claim.metric in RATIOS and any(t and t.minus for t in terms):
-        faults.add(key, f"compares ratios of {claim.metric}, so no side can be a difference")
-    if len(set(terms)) < len(terms):
-        faults.add(key, "names a side twice")
-    if len(faults.lines) > before:
-        return None
-    given = claim.model_dump(
-        include={"metric", "says", "quote", "where", "within", "matters", "below"}
-    )
-    reason = str(table["untestable"]).strip() if form is Form.UNTESTABLE else ""
-    found = tuple(term for term in terms if term)
-    return Claim(form=form, terms=found, by=By(claim.by), reason=reason, **given)
-
-
-def _check_keys(table: Mapping[str, Any], form: Form, metric: str, at: str, faults: Faults) -> None:
-    """Adds a fault for each key that the form has no use for."""
-    compared = (Form.GREATER, Form.BEST)
-    belongs: dict[str, tuple[Form, ...]] = {
-        "among": (Form.BEST,), "within": (Form.SIMILAR,), "below": (Form.FAILS,),
-        "by": compared, "matters": compared,
-    }  # fmt: skip
-    for name, forms in belongs.items():
-        if name in table and form not in forms:
-            allowed = " and ".join(f"`{other.value}`" for other in forms)
-            faults.add(f"{at}{name}", f"belongs to {allowed} alone")
-    if form is Form.FAILS and "metric" in table:
-        faults.add(f"{at}metric", "goes without: failing to learn is seen in the test accuracy")
-    if "matters" in table and form in compared:
-        if metric == SECONDS:
-            faults.add(f"{at}matters", "times are compared as ratios; use `similar` with `within`")
-        if table.get("by") == By.WINS.value:
-            faults.add(f"{at}matters", "belongs to a comparison of means, not of wins")
-
-
-def _sides(value: Any, form: Form, key: str, faults: Faults) -> list[Any]:
-    """Returns the sides as written: two or more, or one cell."""
-    if form in (Form.FAILS, Form.BEST):
-        if isinstance(value, str):
-            return [value]
-        faults.add(key, f"must be a cell's name, got {quoted(value)}")
-        return []
-    if not isinstance(value, list) or len(value) < 2:
-        faults.add(key, f"must be a list of two cells or more, got {quoted(value)}")
-        return []
-    if form is Form.SIMILAR and not all(isinstance(item, str) for item in value):
-        faults.add(key, f"must be a list of cells' names, got {quoted(value)}")
-        return []
-    if any(_is_number(a) and _is_number(b) for a, b in pairwise(value)):
-        faults.add(key, "two numbers follow each other; one side must be a cell")
-    return list(value)
-
-
-def _others(
-    table: Mapping[str, Any], best: Sequence[Any], cells: Sequence[str], key: str, faults: Faults
-) -> list[Any]:
-    """Returns what the best cell is compared with: the cells named, or all others."""
-    others = table.get("among", [cell for cell in cells if cell not in best])
-    if isinstance(others, list) and others and all(isinstance(cell, str) for cell in others):
-        return others
-    faults.add(key, f"must be a list of other cells, got {quoted(others)}")
-    return []
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def _term(
-    value: Any, metric: str, key: str, epochs: Mapping[str, int], faults: Faults
-) -> Term | None:
-    """Reads wider, wider@1 (after its first epoch), wider - baseline (the difference) or 0.01."""
-    if _is_number(value) and abs(value) < 1e12:
-        if metric == "train_seconds" and value <= 0:
-            faults.add(key, f"must be more than 0 seconds, got {quoted(value)}")
-        return Term(number=float(value))
-    if not isinstance(value, str):
-        faults.add(key, f"must name cells, or give numbers, got {quoted(value)}")
-        return None
-    if metric != SECONDS and " - " in value:
-        own, _, other = value.partition(" - ")
-        first, second = (_term(part, metric, key, epochs, faults) for part in (own, other))
-        return replace(first, minus=second) if first and second else None
-    cell, at, epoch = value.partition("@")
-    if cell not in epochs:
-        faults.add(key, f"no cell is named {quoted(cell)}; there are {', '.join(epochs)}")
-        return None
-    if not at:
-        return Term(cell=cell)
-    if not epoch.isdecimal() or len(epoch) > 6 or not 1 <= int(epoch) <= epochs[cell]:
-        faults.add(key, f"must name an epoch of {cell}, 1 to {epochs[cell]}, got {quoted(value)}")
-        return None
-    return Term(cell=cell, epoch=int(epoch))
-
-
-def read_cause(
-    table: Mapping[str, Any], at: str, cells: Sequence[str], faults: Faults
-) -> Cause | None:
-    """Reads a [[causes]] table of a grid that has these cells. at: the key in faults."""
-    cause = faults.read(CauseTable, table, at)
-    if cause is None:
-        return None
-    for key, name in (("cell", cause.cell), ("beside", cause.beside)):
-        if name not in cells:
-            faults.add(
-                f"{at}{key}", f"no cell is named {quoted(name)}; there are {', '.join(cells)}"
-            )
-    if cause.cell == cause.beside:
-        faults.add(f"{at}beside", "must be another cell, one that works")
-    return cause
+    @model_validator(mode="after")
+    def _check_cells(self) -> "Cause":
+        if self.cell == self.beside:
+            raise faulty((("beside",), "must be another cell, one that works"))
+        return self

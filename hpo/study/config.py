@@ -14,11 +14,12 @@ from pydantic import (
     ValidationError,
     WithJsonSchema,
     WrapValidator,
+    model_validator,
 )
 
 from hpo.language import t
-from hpo.study.fields import Flag, bounds, explained_number, fault, one_of
-from hpo.study.metrics import RESERVED
+from hpo.study.columns import RESERVED
+from hpo.study.fields import Flag, Table, bounds, explained_number, fault, faulty, one_of
 from hpo.study.names import ACTIVATIONS, INITS, NORMS, OPTIMIZERS, SCHEDULES
 from hpo.text import printable, quoted
 
@@ -31,6 +32,7 @@ PERCEPTRON = (
     "input_dropout", "max_norm",
 )  # fmt: skip
 PLACEHOLDERS = {"depth": 1, "width": 1, "activation": "relu"}
+CELL_KEYS = ("name", "varies", "crossed", "reported")  # of a [[cells]] table
 GIVEN = ("shape", "classes")  # arguments that every factory gets
 MOST_TEXT = 100
 
@@ -46,19 +48,43 @@ def name_fault(name: str) -> str | None:
     """Returns what is wrong with the name of a hyperparameter of the user's own network."""
     if name in PERCEPTRON:
         return "belongs to hpo's own perceptron; give your network's another name"
-    if name in RESERVED:
+    if name in CELL_KEYS:
+        return "is a key of a grid's cells, as finalists are; rename it"
+    if name in RESERVED or name == "model":
         return "is a name of hpo's own columns and attributes of trials; rename it"
     if name in GIVEN or not name.isidentifier() or keyword.iskeyword(name):
         return "cannot be an argument's name; choose another"
     return None
 
 
-def own_fault(value: Any) -> str | None:
-    """Returns what is wrong with a value of a hyperparameter of the user's own network."""
-    if isinstance(value, str) and len(value) <= MOST_TEXT:
-        return None
+def own_value(value: Any, handler: Any) -> Any:
+    """Accepts a value of a hyperparameter of the user's own network."""
     number = isinstance(value, (bool, int, float)) and value == value and abs(value) < 1e300
-    return None if number else f"must be a number, true, false or text, got {quoted(value)}"
+    if not number and not (isinstance(value, str) and len(value) <= MOST_TEXT):
+        raise fault(f"must be a number, true, false or text, got {quoted(value)}")
+    return value
+
+
+class OwnNames(Table):
+    """A table with hyperparameters of the user's own network, which may have any name."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, Annotated[Any, WrapValidator(own_value)]]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _check_names(cls, table: Any) -> Any:
+        names = table if isinstance(table, dict) else ()
+        own = [name for name in names if name in PERCEPTRON or name not in cls.model_fields]
+        if faults := [((name,), text) for name in own if (text := name_fault(name))]:
+            raise faulty(*faults)
+        return table
+
+
+def hyperparameters(table: Table) -> dict[str, Any]:
+    """Returns the hyperparameters that a table gives, the user's own network's among them."""
+    known = {n: getattr(table, n) for n in HYPERPARAMETERS if n in table.model_fields_set}
+    return {**known, **(table.model_extra or {})}
 
 
 # --- hyperparameters ---------------------------------------------------------------------------
@@ -70,6 +96,9 @@ def _factory(value: Any, handler: Any) -> str:
     if wrong := factory_fault(value):
         raise fault(wrong)
     return str(value)
+
+
+Factory = Annotated[str, WrapValidator(_factory), WithJsonSchema({"type": "string"})]
 
 
 def _widths(value: Any, handler: Any) -> str:
@@ -139,7 +168,7 @@ class Config:
     label_smoothing: Annotated[float, Field(ge=0, le=0.99)] = 0.0
     clip_norm: Annotated[float, Field(ge=0, le=1e6)] = 0.0
     max_norm: Annotated[float, Field(ge=0, le=1e6)] = 0.0
-    model: Annotated[str, WrapValidator(_factory), WithJsonSchema({"type": "string"})] = ""
+    model: Factory = ""
     own: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     @classmethod
@@ -153,8 +182,9 @@ class Config:
         return cls(**{**PLACEHOLDERS, **known, "own": own})
 
     def __post_init__(self) -> None:
-        faults = faults_in(self.as_dict())
-        if faults:
+        values = self.as_dict()
+        faults = {name: text for name, v in values.items() if (text := check(name, v))}
+        if faults := faults or combination_faults(values):
             raise ValueError("; ".join(f"{name}: {fault}" for name, fault in faults.items()))
 
     @property
@@ -230,6 +260,7 @@ class Seeds:
 SOURCES = tuple(f.name for f in fields(Seeds))
 HYPERPARAMETERS = tuple(f.name for f in fields(Config) if f.name != "own")
 REQUIRED = ("depth", "width", "activation", "optimizer", "lr")
+FOLLOWING = ("depth", "width")  # from widths
 REQUIRED_BY_ANY = ("optimizer", "lr")  # also with the user's own network
 DEFAULTS = {f.name: f.default for f in fields(Config) if f.name not in (*REQUIRED, "own")}
 LATER = HYPERPARAMETERS[HYPERPARAMETERS.index("warmup") :]  # older studies do not name these
@@ -242,28 +273,27 @@ BOUNDS = {name: bounds(h) for name, h in _HINTS.items() if h.__origin__ in (int,
 TYPES = {name: explained_number(h) if name in BOUNDS else h for name, h in _HINTS.items()}
 
 
-@cache
-def _adapter(name: str) -> TypeAdapter[Any]:
-    strict = ConfigDict(strict=True, allow_inf_nan=False)
-    return TypeAdapter(TYPES[name], config=strict)
+def kind_of(name: str) -> Any:
+    """Returns the type of a hyperparameter's values for pydantic, the user's own among them."""
+    return TYPES.get(name, Annotated[Any, WrapValidator(own_value), WithJsonSchema(_OWN)])
+
+
+_OWN = {"type": ["number", "boolean", "string"]}
+_adapter = cache(lambda name: TypeAdapter(kind_of(name), config=Table.model_config))
+
+
+def checked(name: str, value: Any) -> Any:
+    """Returns a value of a hyperparameter, widths as text. Raises ValidationError."""
+    return _adapter(name if name in TYPES else "").validate_python(value)
 
 
 def check(name: str, value: Any) -> str | None:
-    """Returns what is wrong with a value of a hyperparameter, known to hpo or the user's own; None
-    if nothing is."""
-    if name not in TYPES:
-        return own_fault(value)
+    """Returns what is wrong with a value of a hyperparameter; None if nothing is."""
     try:
-        _adapter(name).validate_python(value)
+        checked(name, value)
     except ValidationError as error:
         return error.errors(include_url=False)[0]["msg"]
     return None
-
-
-def faults_in(values: Mapping[str, Any]) -> dict[str, str]:
-    """Returns {hyperparameter: what is wrong}, also for values that do not go together."""
-    faults = {name: fault for name, v in values.items() if (fault := check(name, v))}
-    return faults or combination_faults(values)
 
 
 def with_widths(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection
 from typing import Annotated, Any, TypeVar, get_args
 
 from pydantic import (
@@ -12,77 +12,64 @@ from pydantic import (
     ValidationError,
     WithJsonSchema,
     WrapValidator,
+    model_validator,
 )
-from pydantic_core import PydanticCustomError
+from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 
-from hpo.errors import InputError
 from hpo.text import printable, quoted, shortened
+
+T = TypeVar("T")
+Key = tuple[str | int, ...]  # of a value in a file: ("cells", 0, "lr")
+Fault = tuple[Key, str]  # and what is wrong with it
 
 
 class Table(BaseModel):
     """A table of a study file: no other keys, no conversions, no NaN."""
 
-    model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False, frozen=True)
+    model_config = ConfigDict(
+        strict=True, extra="forbid", allow_inf_nan=False, frozen=True, defer_build=True
+    )
 
-
-T = TypeVar("T", bound=Table)
-
-
-class Faults:
-    """Collects what is wrong with a study file, to say all of it at once. where: the file."""
-
-    def __init__(self, where: str) -> None:
-        self.where = where
-        self.lines: list[str] = []
-
-    def add(self, key: str, text: str) -> None:
-        key, text = printable(shortened(key)), printable(shortened(text, 600))
-        self.lines.append(f"{self.where}: {key}: {text}")
-
-    def raise_all(self) -> None:
-        """Raises InputError, one line per fault, if there are any."""
-        if self.lines:
-            raise InputError("\n".join(self.lines))
-
-    def read(
-        self, model: type[T], table: Mapping[str, Any], at: str = "", *, besides: Sequence[str] = ()
-    ) -> T | None:
-        """Reads a table; None and its faults if it is wrong. besides: keys that are read apart."""
-        known = (*model.model_fields, *besides)
-        unknown = self.unknown(table, known, at)
-        own = {k: v for k, v in table.items() if k in model.model_fields}
+    @model_validator(mode="wrap")
+    @classmethod
+    def _in_plain_words(cls, value: Any, handler: Callable[[Any], Any]) -> Any:
         try:
-            read = model.model_validate(own)
+            return handler(value)
         except ValidationError as error:
-            for wrong in error.errors(include_url=False):
-                self.add(f"{at}{wrong['loc'][0]}", wrong["msg"])
-            return None
-        return None if unknown else read
+            faults = [(wrong["loc"], _words(wrong, cls)) for wrong in _errors(error)]
+            raise faulty(*faults) from None
 
-    def unknown(self, table: Mapping[str, Any], known: Sequence[str], at: str = "") -> bool:
-        """Adds a fault for each key that is not known; whether there is one."""
-        unknown = [key for key in table if key not in known]
-        for key in unknown:
-            near = difflib.get_close_matches(key, known, 1)
-            hint = f"did you mean {quoted(near[0])}?" if near else f"known: {', '.join(known)}"
-            self.add(f"{at}{key}", f"unknown key; {hint}")
-        return bool(unknown)
 
-    def table(self, parent: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-        """Returns the table at a key; empty if there is none."""
-        value = parent.get(key, {})
-        if isinstance(value, dict):
-            return value
-        self.add(key, f"must be a table, got {quoted(value)}")
-        return {}
+def _errors(error: ValidationError) -> list[ErrorDetails]:
+    return error.errors(include_url=False, include_context=False)
 
-    def tables(self, parent: Mapping[str, Any], key: str, at: str = "") -> list[Mapping[str, Any]]:
-        """Returns the tables of an array at a key; empty if there are none."""
-        value = parent.get(key, [])
-        if isinstance(value, list) and all(isinstance(item, dict) for item in value):
-            return value
-        self.add(f"{at}{key}", f"must be a list of tables, got {quoted(value)}")
-        return []
+
+def _words(wrong: ErrorDetails, model: type[Table]) -> str:
+    """Returns what is wrong with a table or with its keys."""
+    if wrong["type"] == "model_type":
+        return f"must be a table, got {quoted(wrong['input'])}"
+    if wrong["type"] == "missing":
+        return "is missing"
+    if wrong["type"] != "extra_forbidden":
+        return wrong["msg"]
+    known = list(model.model_fields)
+    near = difflib.get_close_matches(str(wrong["loc"][0]), known, 1)
+    hint = f"did you mean {quoted(near[0])}?" if near else f"known: {', '.join(known)}"
+    return f"unknown key; {hint}"
+
+
+def faulty(*faults: Fault) -> ValidationError:
+    """Returns the error that a validator raises to say what is wrong with keys below its own."""
+    details = [InitErrorDetails(type=fault(text), loc=key, input=None) for key, text in faults]
+    return ValidationError.from_exception_data("fault", details)
+
+
+def read_or_faults(read: Callable[[Any], T], raw: Any) -> tuple[T | None, list[Fault]]:
+    """Returns what a validator reads, or None and all that is wrong."""
+    try:
+        return read(raw), []
+    except ValidationError as error:
+        return None, [(wrong["loc"], wrong["msg"]) for wrong in _errors(error)]
 
 
 TYPE = re.compile(r"float|list\[.*\]|constrained-float")  # in pydantic's places
@@ -117,7 +104,7 @@ def explained(words: str | Callable[[str, Any], str]) -> WrapValidator:
         try:
             return handler(value)
         except ValidationError as error:
-            kind = error.errors(include_url=False)[0]["type"]
+            kind = _errors(error)[0]["type"]
             text = words if isinstance(words, str) else words(kind, value)
             raise fault(f"{text}, got {quoted(value)}") from None
 
@@ -148,7 +135,8 @@ def bounds(hint: Any) -> tuple[type, float, float]:
 
 
 def explained_number(hint: Any) -> Any:
-    """Returns the type Annotated[int or float, Field(…)] with its bounds in the message."""
+    """Returns the type Annotated[int or float, Field(…)] with its bounds in the message. A number
+    stays as it is written: 1 is not made 1.0."""
     kind, low, high = bounds(hint)
 
     def words(error: str, value: Any) -> str:
@@ -159,7 +147,17 @@ def explained_number(hint: Any) -> Any:
             return f"must be greater than {low:g}"
         return f"must be between {low:g} and {high:g}"
 
-    return Annotated[hint, explained(words)]
+    def as_written(value: Any, handler: Callable[[Any], Any]) -> Any:
+        handler(value)
+        return value
+
+    return Annotated[hint, explained(words), WrapValidator(as_written)]
+
+
+def tables(value: Any, handler: Callable[[Any], Any]) -> Any:
+    if isinstance(value, list) and all(isinstance(item, dict) for item in value):
+        return handler(value)
+    raise fault(f"must be a list of tables, got {quoted(value)}")
 
 
 def _text(value: Any, handler: Callable[[Any], Any]) -> str:
@@ -185,6 +183,7 @@ def _seconds(value: Any, handler: Callable[[Any], Any]) -> float:
 
 _DURATION = {"anyOf": [{"type": "number", "exclusiveMinimum": 0}, {"type": "string"}]}
 Duration = Annotated[float, WrapValidator(_seconds), WithJsonSchema(_DURATION)]
+Tables = Annotated[tuple[T, ...], Field(strict=False), WrapValidator(tables)]
 Text = Annotated[str, WrapValidator(_text)]
 Flag = Annotated[bool, explained("must be true or false")]
 Names = Annotated[tuple[str, ...], Field(strict=False), explained("must be a list of names")]

@@ -3,58 +3,72 @@
 import re
 import tomllib
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tomli_w
-from pydantic import Field, create_model
+from pydantic import (
+    AfterValidator,
+    Field,
+    TypeAdapter,
+    WrapValidator,
+    create_model,
+    field_validator,
+    model_validator,
+)
 
 from hpo.errors import InputError
 from hpo.language import marked
-from hpo.study.claims import Cause, Claim, read_cause, read_claim
+from hpo.study.claims import Cause, Claim, ClaimTable, claim_of, no_cell
 from hpo.study.config import (
-    HYPERPARAMETERS,
-    PERCEPTRON,
+    CELL_KEYS,
+    FOLLOWING,
     REQUIRED,
     REQUIRED_BY_ANY,
     SEED,
     SOURCES,
     TYPES,
     Config,
+    Factory,
+    OwnNames,
     Seeds,
-    check,
-    faults_in,
-    name_fault,
+    combination_faults,
+    hyperparameters,
     with_widths,
 )
 from hpo.study.fields import (
     Count,
     Duration,
-    Faults,
+    Fault,
     Flag,
+    Key,
     Names,
     Table,
+    Tables,
     Text,
     explained,
+    fault,
+    faulty,
     one_of,
+    read_or_faults,
+    tables,
 )
 from hpo.study.names import PRUNERS, SAMPLERS
 from hpo.study.source import Source, SourceField
 from hpo.study.space import (
+    Choices,
     Domain,
-    Range,
+    OwnSpace,
+    Space,
     around,
     assigned,
     entry_faults,
     first_of,
-    parse_domain,
-    space_faults,
 )
-from hpo.text import quoted
+from hpo.text import printable, quoted, shortened
 
-T = TypeVar("T")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 COLUMNS = {
     "hidden_layers": marked("Hidden layers"),
@@ -72,6 +86,11 @@ FIGURES = ("test_accuracy", "test_loss", "train_seconds")
 # --- studies -----------------------------------------------------------------------------------
 
 
+_Positive = Annotated[
+    float | None, Field(ge=0, le=1e9), explained("must be a number from 0 to 1e+09")
+]
+
+
 class Reported(Table):
     """What a publication reports for one run: accuracy as a fraction, loss in nats, seconds."""
 
@@ -79,12 +98,8 @@ class Reported(Table):
     test_accuracy: Annotated[
         float | None, Field(ge=0, le=1), explained("must be a number from 0 to 1")
     ] = None
-    test_loss: Annotated[
-        float | None, Field(ge=0, le=1e9), explained("must be a number from 0 to 1e+09")
-    ] = None
-    train_seconds: Annotated[
-        float | None, Field(ge=0, le=1e9), explained("must be a number from 0 to 1e+09")
-    ] = None
+    test_loss: _Positive = None
+    train_seconds: _Positive = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,6 +129,20 @@ class Cell:
         return self.reported[0].label if self.reported else self.name
 
 
+def _some_once(cells: tuple[str, ...]) -> tuple[str, ...]:
+    if not cells:
+        raise fault("needs at least one cell's name")
+    if len(set(cells)) < len(cells):
+        raise fault("names a cell twice")
+    return cells
+
+
+def _known_columns(columns: tuple[str, ...]) -> tuple[str, ...]:
+    if unknown := [column for column in columns if column not in COLUMNS]:
+        raise fault(f"unknown {quoted(unknown[0])}; there are {', '.join(COLUMNS)}")
+    return columns or tuple(COLUMNS)
+
+
 class Experiment(Table):
     """A section of a grid's report: the cells that it compares, and the columns of its table.
 
@@ -122,8 +151,8 @@ class Experiment(Table):
 
     title: Text = "Experiment"
     text: Text = ""
-    cells: Names = ()
-    columns: Names = tuple(COLUMNS)
+    cells: Annotated[Names, Field(validate_default=True), AfterValidator(_some_once)] = ()
+    columns: Annotated[Names, AfterValidator(_known_columns)] = tuple(COLUMNS)
     curves: Names = ()
 
 
@@ -141,6 +170,13 @@ class Rounds(Table):
     start: Count = 5
     most: Count = 40
     step: Count = 5
+
+    @model_validator(mode="after")
+    def _start_below_most(self) -> "Rounds":
+        if self.start > self.most:
+            text = f"must be at most `most`, {self.most}, got {self.start}"
+            raise faulty((("start",), text))
+        return self
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -235,24 +271,86 @@ class Head(Table):
 
     title: Text | None = None
     text: Text = ""
-    model: TYPES["model"] = ""  # type: ignore[valid-type,name-defined]
-    dataset: Annotated[SourceField, Field(validate_default=True)] = "mnist"  # type: ignore[assignment]
+    model: Factory = ""
+    dataset: SourceField = Field(default_factory=lambda: Source("mnist"))
 
 
-def source_of(head: Head) -> Source:
-    """Returns the source that the key `dataset` means."""
-    source: Any = head.dataset
-    assert isinstance(source, Source)
-    return source
+if TYPE_CHECKING:
+
+    class Settings(Table): ...
+
+    OwnSettings = Settings
+else:
+    _VALUES = {name: (kind, None) for name, kind in TYPES.items() if name != "model"}
+    Settings = create_model("Settings", __base__=Table, **_VALUES)
+
+    class OwnSettings(Settings, OwnNames): ...
 
 
-class GridHead(Head):
+def _some_sources(varies: tuple[str, ...]) -> tuple[str, ...]:
+    if not varies or not set(varies) <= set(SOURCES):
+        known = ", ".join(SOURCES)
+        raise fault(f"must be a list of {known}, or some of these, got {quoted(varies)}")
+    return tuple(source for source in SOURCES if source in varies)
+
+
+class CellTable(Settings):
+    """A [[cells]] table: how the cell is run, and hyperparameters."""
+
+    name: Annotated[
+        str,
+        Field(pattern=f"^{NAME.pattern}$"),
+        explained("must be letters, digits, '-', '_' and '.'"),
+    ] = Field(None, validate_default=True)
+    varies: Annotated[Names, AfterValidator(_some_sources)] = SOURCES
+    crossed: Flag = False
+    reported: Tables[Reported] = ()
+
+    @model_validator(mode="after")
+    def _crosses_all(self) -> "CellTable":
+        if self.crossed and self.varies != SOURCES:
+            raise faulty((("crossed",), "crosses all sources, so leave out `varies`"))
+        return self
+
+
+class OwnCellTable(CellTable, OwnNames): ...
+
+
+def _seeds(value: Any, handler: Any) -> Any:
+    kind: Any = Rounds if isinstance(value, dict) else Annotated[Count, Field(strict=True)]
+    return TypeAdapter(kind).validate_python(value)
+
+
+class GridTable(Head):
+    """A study file with a grid."""
+
     source: Text = ""
-    seeds: Count = 1
+    seeds: Annotated[Count | Rounds, WrapValidator(_seeds)] = 1
     diagnostics: Flag = False
+    base: Settings = Field(default_factory=Settings)
+    cells: Tables[CellTable]
+    experiments: Tables[Experiment] = ()
+    claims: Tables[ClaimTable] = ()
+    causes: Tables[Cause] = ()
+    unsaid: Tables[Unsaid] = ()
+
+    @field_validator("cells")
+    @classmethod
+    def _some_cells(cls, cells: tuple[CellTable, ...]) -> tuple[CellTable, ...]:
+        if not cells:
+            raise fault("needs at least one [[cells]] table")
+        return cells
 
 
-class SearchTable(Table):
+class OwnGridTable(GridTable):
+    """A study file with a grid of one's own network."""
+
+    model: Factory
+    base: OwnSettings = Field(default_factory=OwnSettings)
+    cells: Tables[OwnCellTable]
+
+
+class SearchOptions(Table):
     n_trials: Count = 100
     timeout: Count | None = None
     sampler: Annotated[str, *one_of(SAMPLERS)] = "tpe"
@@ -266,6 +364,18 @@ class SearchTable(Table):
     objectives: Names = (ACCURACY,)
     stop_after: StopAfter | None = None
     trial_limit: Duration | None = None
+    first: Annotated[tuple[dict[str, Any], ...], Field(strict=False), WrapValidator(tables)] = ()
+
+    @model_validator(mode="after")
+    def _check_objectives(self) -> "SearchOptions":
+        first, *others = self.objectives or ("",)
+        if first != ACCURACY or len(others) > 1 or not set(others) <= set(OBJECTIVES):
+            known = " or ".join(f'["{ACCURACY}", "{name}"]' for name in OBJECTIVES)
+            given = quoted(list(self.objectives))
+            raise faulty((("objectives",), f'must be ["{ACCURACY}"], {known}, got {given}'))
+        if others and self.pruner not in (None, "none"):
+            raise faulty((("pruner",), "Optuna prunes for one objective only; leave it out"))
+        return self
 
 
 class FinalistsTable(Table):
@@ -273,21 +383,19 @@ class FinalistsTable(Table):
     seeds: Count = 5
 
 
-_OPTIONAL: dict[str, Any] = {n: (kind, None) for n, kind in TYPES.items() if n != "model"}
-_NAME: Any = Annotated[
-    str,
-    Field(pattern=f"^{NAME.pattern}$", validate_default=True),
-    explained("must be letters, digits, '-', '_' and '.'"),
-]
-BaseTable = create_model("BaseTable", __base__=Table, **_OPTIONAL)
-CellTable = create_model(
-    "CellTable",
-    __base__=Table,
-    name=(_NAME, None),
-    varies=(Names, SOURCES),
-    crossed=(Flag, False),
-    **_OPTIONAL,
-)
+class SearchTable(Head):
+    """A study file with a search."""
+
+    search: SearchOptions = Field(default_factory=SearchOptions)
+    finalists: FinalistsTable = Field(default_factory=FinalistsTable)
+    space: Space
+
+
+class OwnSearchTable(SearchTable):
+    """A study file with a search over one's own network."""
+
+    model: Factory
+    space: OwnSpace
 
 
 # --- loading -----------------------------------------------------------------------------------
@@ -370,248 +478,149 @@ def check_name(name: str) -> str:
 
 def parse(raw: Mapping[str, Any], name: str, where: str) -> StudyFile:
     """Reads the study of a TOML document. where: the file in errors."""
-    faults = Faults(where)
     if ("cells" in raw) == ("space" in raw):
         raise InputError(f"{where}: needs either [[cells]] (a grid) or [space] (a search)")
-    study = _grid(raw, name, faults) if "cells" in raw else _search(raw, name, faults)
-    faults.raise_all()
-    assert study is not None
+    own = bool(raw.get("model"))
+    if "cells" in raw:
+        grid, faults = read_or_faults((OwnGridTable if own else GridTable).model_validate, raw)
+        study: StudyFile | None = _grid(grid, raw, name, faults) if grid else None
+    else:
+        search, faults = read_or_faults(
+            (OwnSearchTable if own else SearchTable).model_validate, raw
+        )
+        study = _search(search, raw, name, faults) if search else None
+    if study is None:
+        lines = [f"{_spelled(key, raw)}: {printable(shortened(t, 600))}" for key, t in faults]
+        raise InputError("\n".join(f"{where}: {line}" for line in lines))
     return study
 
 
-def _grid(raw: Mapping[str, Any], name: str, faults: Faults) -> GridStudy | None:
-    parts = ("base", "cells", "experiments", "claims", "causes", "unsaid")
-    rounds = _rounds(raw, faults)
-    counted = {key: value for key, value in raw.items() if key != "seeds" or rounds is None}
-    head = faults.read(GridHead, counted, besides=parts)
-    base, tables = faults.table(raw, "base"), faults.tables(raw, "cells")
-    model = head.model if head else ""
-    own = _own_faults(base, model, "base.", faults)
-    sound_base = faults.read(BaseTable, base, "base.", besides=own) is not None
-    if model and head and head.diagnostics:
-        faults.add("diagnostics", "looks into hpo's own perceptron; leave it out with model")
-    if raw["cells"] == []:
-        faults.add("cells", "needs at least one [[cells]] table")
-    cells = [_cell(t, i, base, sound_base, model, faults) for i, t in enumerate(tables)]
-    names = [table["name"] for table in tables if isinstance(table.get("name"), str)]
+def _spelled(key: Key, raw: Mapping[str, Any]) -> str:
+    """cells.wide.lr, cells[1].reported.label, experiments[0].title: cells by their names."""
+    text = ""
+    for above, part in zip(("", *key), key, strict=False):
+        name = raw["cells"][part].get("name") if above == "cells" else None
+        if isinstance(name, str) and NAME.fullmatch(name):
+            text += f".{name}"
+        elif isinstance(part, str):
+            text += f".{part}"
+        elif above != "reported":
+            text += f"[{part}]"
+    return printable(shortened(text.removeprefix(".")))
+
+
+def _grid(
+    table: GridTable, raw: Mapping[str, Any], name: str, faults: list[Fault]
+) -> GridStudy | None:
+    """Returns the grid; None and more faults if its parts do not go together."""
+    names = [cell.name for cell in table.cells]
     for repeated in (n for n, times in Counter(names).items() if times > 1):
-        faults.add(f"cells.{repeated}", "two cells have this name; rename one")
-    epochs = {cell.name: cell.config.epochs for cell in cells if cell}
-    _check_equal_values([cell for cell in cells if cell], faults)
-
-    def each(key: str, read: Callable[[Mapping[str, Any], str], T | None]) -> tuple[T, ...]:
-        tables = enumerate(faults.tables(raw, key))
-        found = [read(table, f"{key}[{i}].") for i, table in tables]
-        return tuple(one for one in found if one is not None)
-
-    experiments = each("experiments", lambda t, at: _experiment(t, at, names, faults))
-    claims = each("claims", lambda t, at: read_claim(t, at, epochs, faults)) if all(cells) else ()
-    causes = each("causes", lambda t, at: read_cause(t, at, names, faults))
-    unsaid = each("unsaid", lambda t, at: faults.read(Unsaid, t, at))
-    if faults.lines or head is None:
+        key = ("cells", names.index(repeated))
+        faults.append((key, "two cells have this name; rename one"))
+    if table.model and table.diagnostics:
+        text = "looks into hpo's own perceptron; leave it out with model"
+        faults.append((("diagnostics",), text))
+    cells = [_cell(table, index, faults) for index in range(len(names))]
+    sound = tuple(cell for cell in cells if cell)
+    faults += [*_equal_values(sound), *_unknown_cells(table, names)]
+    epochs = {cell.name: cell.config.epochs for cell in sound}
+    claims = enumerate(table.claims if len(sound) == len(cells) else ())
+    read = tuple(claim_of(claim, ("claims", i), epochs, faults) for i, claim in claims)
+    if faults:
         return None
+    kept = ("text", "source", "model", "dataset", "diagnostics", "causes", "unsaid")
+    rounds = table.seeds if isinstance(table.seeds, Rounds) else None
+    all_cells = Experiment(title=marked("All cells"), cells=tuple(names))
     return GridStudy(
         name=name,
-        title=head.title or name,
-        cells=tuple(filter(None, cells)),
-        experiments=experiments or (Experiment(title=marked("All cells"), cells=tuple(names)),),
-        claims=claims,
-        causes=causes,
-        unsaid=unsaid,
+        title=table.title or name,
+        seeds=table.seeds if isinstance(table.seeds, int) else table.seeds.start,
         rounds=rounds,
+        cells=sound,
+        experiments=table.experiments or (all_cells,),
+        claims=read,
         raw=raw,
-        dataset=source_of(head),
-        **{
-            **head.model_dump(exclude={"title", "dataset"}),
-            **({"seeds": rounds.start} if rounds else {}),
-        },
+        **{key: getattr(table, key) for key in kept},
     )
 
 
-def _cell(
-    table: Mapping[str, Any],
-    index: int,
-    base: Mapping[str, Any],
-    sound_base: bool,
-    model: str,
-    faults: Faults,
-) -> Cell | None:
-    name = table.get("name")
-    named = isinstance(name, str) and NAME.fullmatch(name)
-    at, before = f"cells.{name}." if named else f"cells[{index}].", len(faults.lines)
-    own = _own_faults(table, model, at, faults, besides=CELL_KEYS)
-    read: Any = faults.read(CellTable, table, at, besides=("reported", *own))
-    reports = [
-        faults.read(Reported, report, f"{at}reported.")
-        for report in faults.tables(table, "reported", at)
-    ]
-    values = _merged(base, table, model)
-    for key in REQUIRED_BY_ANY if model else REQUIRED:
-        if key not in values and not ("widths" in values and key in FOLLOWING):
-            faults.add(f"{at}{key}", "is missing here and in [base]")
-    if read and not (read.varies and set(read.varies) <= set(SOURCES)):
-        known = ", ".join(SOURCES)
-        given = quoted(read.varies)
-        faults.add(f"{at}varies", f"must be a list of {known}, or some of these, got {given}")
-    if read and read.crossed and set(read.varies) != set(SOURCES):
-        faults.add(f"{at}crossed", "crosses all sources, so leave out `varies`")
-    if len(faults.lines) > before or not sound_base:
+def _cell(table: GridTable, index: int, faults: list[Fault]) -> Cell | None:
+    """Returns a cell with its hyperparameters and those of [base], but for what follows from its
+    widths, and widths that its own depth or width replaces."""
+    cell, base = table.cells[index], hyperparameters(table.base)
+    values = hyperparameters(cell)
+    follows = any(name in values for name in FOLLOWING)
+    replaced = FOLLOWING if "widths" in values else ("widths",) if follows else ()
+    values = {**{k: v for k, v in base.items() if k not in replaced}, **values}
+    if table.model:
+        values["model"] = table.model
+    wrong = {
+        name: "is missing here and in [base]"
+        for name in (REQUIRED_BY_ANY if table.model else REQUIRED)
+        if name not in values and not ("widths" in values and name in FOLLOWING)
+    }
+    if not wrong:
+        values = values if follows else with_widths(values)
+        wrong = combination_faults(values)
+    faults += [(("cells", index, name), text) for name, text in wrong.items()]
+    if wrong:
         return None
-    if not (values.get("widths") and any(key in table for key in FOLLOWING)):
-        values = with_widths(values)
-    for key, text in faults_in(values).items():
-        faults.add(f"{at}{key}", text)
-    if len(faults.lines) > before:
-        return None
-    varies = tuple(source for source in SOURCES if source in read.varies)
-    reported = tuple(report for report in reports if report)
-    return Cell(
-        name=str(name),
-        config=Config.of(values),
-        reported=reported,
-        varies=varies,
-        crossed=read.crossed,
-    )
+    keys = {key: getattr(cell, key) for key in CELL_KEYS}
+    return Cell(config=Config.of(values), **keys)
 
 
-FOLLOWING = ("depth", "width")  # from widths
-CELL_KEYS = ("name", "varies", "crossed", "reported")
-
-
-def _own_faults(
-    table: Mapping[str, Any],
-    model: str,
-    at: str,
-    faults: Faults,
-    besides: Sequence[str] = (),
-) -> list[str]:
-    """Returns the names of the user's own network's hyperparameters; adds what is wrong with them.
-    besides: other keys of the table."""
-    if not model:
-        return []
-    names = [name for name in table if name not in HYPERPARAMETERS and name not in besides]
-    for name in [*names, *(name for name in PERCEPTRON if name in table)]:
-        if name in CELL_KEYS:
-            faults.add(f"{at}{name}", "is a key of a grid's cells, as finalists are; rename it")
-        elif (fault := name_fault(name)) or (
-            at.startswith(("base", "cells")) and (fault := check(name, table[name]))
-        ):
-            faults.add(f"{at}{name}", fault)
-    return names
-
-
-def _check_equal_values(cells: Sequence[Cell], faults: Faults) -> None:
-    """Adds a fault for values of the user's own network's hyperparameters that are equal in Python,
+def _equal_values(cells: Sequence[Cell]) -> Iterator[Fault]:
+    """Yields a fault for values of one's own network's hyperparameters that are equal in Python,
     but not the same: 1 and true, or 1 and 1.0 where other cells have text. Optuna would store the
     one for the other."""
-    values: dict[str, dict[tuple[Any, type], str]] = defaultdict(dict)
-    for each in cells:
-        for name, value in each.config.own.items():
-            values[name].setdefault((value, type(value)), each.name)
-    for name, given in values.items():
-        if isinstance(around([value for value, _ in given]), Range):
-            continue
-        firsts: dict[Any, tuple[Any, str]] = {}
-        for (value, kind), cell in given.items():
-            first, where = firsts.setdefault(value, (value, cell))
-            if kind is not type(first):
-                equal = f"{quoted(value)} counts as equal to {quoted(first)} of cell {where}"
-                faults.add(f"cells.{cell}.{name}", f"{equal}; write both alike")
+    own = [
+        (name, value, i) for i, cell in enumerate(cells) for name, value in cell.config.own.items()
+    ]
+    values: dict[str, list[Any]] = defaultdict(list)
+    for name, value, _ in own:
+        values[name].append(value)
+    choices = {name for name, given in values.items() if isinstance(around(given), Choices)}
+    firsts: dict[Any, tuple[Any, int]] = {}
+    for name, value, index in own:
+        first, where = firsts.setdefault((name, value), (value, index))
+        if name in choices and type(value) is not type(first):
+            equal = f"{quoted(value)} counts as equal to {quoted(first)}"
+            text = f"{equal} of cell {cells[where].name}; write both alike"
+            yield ("cells", index, name), text
 
 
-def _merged(base: Mapping[str, Any], table: Mapping[str, Any], model: str) -> dict[str, Any]:
-    """Returns a cell's hyperparameters: its own, and those of [base] but for what follows from its
-    widths, and widths that its own depth or width replaces."""
-    replaced: tuple[str, ...] = FOLLOWING if "widths" in table else ()
-    if any(key in table for key in FOLLOWING) and "widths" not in table:
-        replaced = ("widths",)
-    kept = {key: value for key, value in base.items() if key not in replaced}
-    merged = {**kept, **table}
-    if model:
-        return {"model": model, **{k: v for k, v in merged.items() if k not in CELL_KEYS}}
-    return {key: v for key, v in merged.items() if key in HYPERPARAMETERS}
+def _unknown_cells(table: GridTable, names: Sequence[str]) -> list[Fault]:
+    """Returns a fault for each name of a cell that the grid does not have."""
+    named: list[tuple[Key, str]] = []
+    for i, each in enumerate(table.experiments):
+        named += [(("experiments", i, "cells"), cell) for cell in each.cells]
+        named += [(("experiments", i, "curves"), cell) for cell in each.curves]
+    for i, cause in enumerate(table.causes):
+        named += [(("causes", i, "cell"), cause.cell), (("causes", i, "beside"), cause.beside)]
+    return [(key, no_cell(cell, names)) for key, cell in named if cell not in names]
 
 
-def _rounds(raw: Mapping[str, Any], faults: Faults) -> Rounds | None:
-    """Reads seeds = { start, most, step }; None if seeds is a number."""
-    if not isinstance(raw.get("seeds"), dict):
+def _search(
+    table: SearchTable, raw: Mapping[str, Any], name: str, faults: list[Fault]
+) -> SearchStudy | None:
+    """Returns the search; None and more faults if its parts do not go together."""
+    search, space = table.search, table.space
+    for index, entry in enumerate(search.first):
+        wrong = entry_faults(space, entry)
+        faults += [(("search", "first", index, key), text) for key, text in wrong]
+    if faults:
         return None
-    rounds = faults.read(Rounds, raw["seeds"], "seeds.")
-    if rounds and rounds.start > rounds.most:
-        faults.add("seeds.start", f"must be at most `most`, {rounds.most}, got {rounds.start}")
-    return rounds or Rounds()
-
-
-def _experiment(
-    table: Mapping[str, Any], at: str, cells: Sequence[str], faults: Faults
-) -> Experiment | None:
-    experiment = faults.read(Experiment, table, at)
-    if experiment is None:
-        return None
-    for key, listed in (("cells", experiment.cells), ("curves", experiment.curves)):
-        for name in listed:
-            if name not in cells:
-                known = ", ".join(cells)
-                faults.add(f"{at}{key}", f"no cell is named {quoted(name)}; there are {known}")
-    for column in experiment.columns:
-        if column not in COLUMNS:
-            known = ", ".join(COLUMNS)
-            faults.add(f"{at}columns", f"unknown {quoted(column)}; there are {known}")
-    if not experiment.cells:
-        faults.add(f"{at}cells", "needs at least one cell's name")
-    if len(set(experiment.cells)) < len(experiment.cells):
-        faults.add(f"{at}cells", "names a cell twice")
-    if not experiment.columns:
-        experiment = experiment.model_copy(update={"columns": tuple(COLUMNS)})
-    return experiment
-
-
-def _search(raw: Mapping[str, Any], name: str, faults: Faults) -> SearchStudy | None:
-    head = faults.read(Head, raw, besides=("search", "finalists", "space"))
-    table = faults.table(raw, "search")
-    search = faults.read(SearchTable, table, "search.", besides=("first",))
-    finalists = faults.read(FinalistsTable, faults.table(raw, "finalists"), "finalists.")
-    space = faults.table(raw, "space")
-    if isinstance(raw["space"], dict):
-        model = head.model if head else ""
-        own = _own_faults(space, model, "space.", faults)
-        faults.unknown(space, (*(n for n in HYPERPARAMETERS if n != "model"), *own), "space.")
-        known = {k: value for k, value in space.items() if k in HYPERPARAMETERS or k in own}
-        for key, text in space_faults(known, own_network=bool(model)):
-            faults.add(f"space.{key}", text)
-    if search:
-        _check_objectives(search, faults)
-    first = faults.tables(table, "first", "search.")
-    if faults.lines or not (head and search and finalists):
-        return None
-    parsed = {key: parse_domain(value, key) for key, value in space.items()}
-    for index, entry in enumerate(first):
-        for key, text in entry_faults(parsed, entry):
-            faults.add(f"search.first[{index}].{key}", text)
     several = len(search.objectives) > 1
+    options = dict(search) | {"pruner": search.pruner or ("none" if several else "median")}
     return SearchStudy(
         name=name,
-        title=head.title or name,
-        text=head.text,
-        model=head.model,
-        dataset=source_of(head),
-        finalists=finalists.k,
-        finalist_seeds=finalists.seeds,
-        space=parsed,
+        title=table.title or name,
+        text=table.text,
+        model=table.model,
+        dataset=table.dataset,
+        finalists=table.finalists.k,
+        finalist_seeds=table.finalists.seeds,
+        space=space,
         raw=raw,
-        pruner=search.pruner or ("none" if several else "median"),
-        first=tuple(first),
-        stop_after=search.stop_after,
-        **search.model_dump(exclude={"pruner", "stop_after"}),
+        **options,
     )
-
-
-def _check_objectives(search: SearchTable, faults: Faults) -> None:
-    """Adds faults for objectives that are not known, and for a pruner beside two of them."""
-    first, *others = search.objectives or ("",)
-    if first != ACCURACY or len(others) > 1 or not set(others) <= set(OBJECTIVES):
-        known = " or ".join(f'["{ACCURACY}", "{name}"]' for name in OBJECTIVES)
-        given = quoted(list(search.objectives))
-        faults.add("search.objectives", f'must be ["{ACCURACY}"], {known}, got {given}')
-    elif others and search.pruner not in (None, "none"):
-        faults.add("search.pruner", "Optuna prunes for one objective only; leave it out")

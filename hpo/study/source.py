@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import Field, WithJsonSchema, WrapValidator
+from pydantic import Field, WrapValidator
 
 from hpo.study.fields import Table, Text, explained, fault
 from hpo.study.names import DATASETS, FORMS, label
@@ -74,10 +74,8 @@ class SourceTable(Table):
 
 
 def _read(value: Any, handler: Any) -> Source:
-    if isinstance(value, Source):
-        return value
     if isinstance(value, dict):
-        table = handler(value)
+        table = SourceTable.model_validate(value)
         source = Source(table.file, table.test, table.label, table.ignore)
     elif isinstance(value, str):
         source = Source(value)
@@ -89,21 +87,8 @@ def _read(value: Any, handler: Any) -> Source:
     return source
 
 
-_COLUMN = {"type": ["string", "integer"]}
-_SCHEMA = {
-    "anyOf": [
-        {"type": "string", "examples": list(DATASETS)},
-        {
-            "type": "object",
-            "properties": {
-                "file": {"type": "string"},
-                "test": {"type": "string"},
-                "label": _COLUMN,
-                "ignore": {"type": "array", "items": _COLUMN},
-            },
-            "required": ["file"],
-            "additionalProperties": False,
-        },
-    ]
-}
-SourceField = Annotated[SourceTable, WrapValidator(_read), WithJsonSchema(_SCHEMA)]
+if TYPE_CHECKING:
+    SourceField = Source  # what the field holds
+else:
+    _Name = Annotated[str, Field(examples=list(DATASETS))]
+    SourceField = Annotated[_Name | SourceTable, WrapValidator(_read)]

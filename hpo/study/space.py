@@ -5,35 +5,65 @@ import math
 import random
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeAlias
 
-from pydantic import TypeAdapter, WithJsonSchema
+from pydantic import (
+    TypeAdapter,
+    WithJsonSchema,
+    WrapValidator,
+    create_model,
+    model_validator,
+)
+from pydantic_core.core_schema import no_info_plain_validator_function
 
 from hpo.language import t
-from hpo.study import conditions
-from hpo.study.conditions import Condition
 from hpo.study.config import (
     BOUNDS,
     DEFAULTS,
+    FOLLOWING,
     REQUIRED,
     REQUIRED_BY_ANY,
     TOGETHER,
     TYPES,
+    OwnNames,
     check,
+    checked,
     combination_faults,
+    hyperparameters,
+    kind_of,
     with_widths,
 )
+from hpo.study.fields import Fault, Flag, Table, fault, faulty, read_or_faults
 from hpo.text import printable, quoted
 
 if TYPE_CHECKING:
     from optuna.trial import BaseTrial
 
-RANGE_KEYS = ("low", "high", "log", "step")
-TABLE_KEYS = ("value", "choices", *RANGE_KEYS, "when")
 MOST_STEPS = 1_000_000  # the values of a range with steps are kept as a list
 
 
+@dataclass(frozen=True, kw_only=True)
+class Condition:
+    """Holds if another hyperparameter has one of these values, or lies from low to high."""
+
+    name: str
+    values: tuple[Any, ...] = ()
+    low: float = -math.inf
+    high: float = math.inf
+
+    def holds(self, value: Any) -> bool:
+        return value in self.values if self.values else self.low <= value <= self.high
+
+    def __str__(self) -> str:
+        if self.values:
+            values = t(" or ").join(map(str, self.values))
+            return t("{name} is {values}", name=self.name, values=values)
+        return t("{name} is {low:g} to {high:g}", name=self.name, low=self.low, high=self.high)
+
+
+# when: conditions that must all hold, or the hyperparameter has its default.
 @dataclass(frozen=True, kw_only=True)
 class Fixed:
     value: Any
@@ -58,19 +88,27 @@ class Range:
     when: tuple[Condition, ...] = ()
 
 
-# when: conditions that must all hold, or the hyperparameter has its default.
 Domain = Fixed | Choices | Range
 
 
-def domain_faults(name: str, value: Any) -> list[str]:
-    """Returns what is wrong with a hyperparameter's domain, in words."""
-    if _is_fixed_list(name, value):
-        return [fault] if (fault := check(name, value)) else []
-    if isinstance(value, list):
-        return _choices_faults(name, value)
+# --- reading -----------------------------------------------------------------------------------
+
+
+def parse_domain(value: Any, name: str = "") -> Domain:
+    """Returns the domain that a study file writes as a value, a list of choices or a table. Raises
+    ValidationError or PydanticCustomError for a wrong one."""
     if isinstance(value, dict):
-        return _table_faults(name, value)
-    return [fault] if (fault := check(name, value)) else []
+        return _from_table(name, value)
+    if not isinstance(value, list) or _is_fixed_list(name, value):
+        return Fixed(value=checked(name, value))
+    if not value:
+        raise fault("is an empty list of choices; give at least one")
+    if faults := [((), text) for each in value if (text := check(name, each))]:
+        raise faulty(*faults)
+    values = tuple(checked(name, each) for each in value)
+    if len(set(values)) < len(values):
+        raise fault("has a choice twice")
+    return Choices(values=values)
 
 
 def _is_fixed_list(name: str, value: Any) -> bool:
@@ -79,52 +117,88 @@ def _is_fixed_list(name: str, value: Any) -> bool:
     return name == "widths" and plain and bool(value)
 
 
-def _table_faults(name: str, table: Mapping[str, Any]) -> list[str]:
-    """Returns the faults of a table without its condition: a range, a value or choices."""
+def _from_table(name: str, table: Mapping[str, Any]) -> Domain:
     kinds = [key for key in ("value", "choices") if key in table]
+    when = _conditions(name, table["when"]) if "when" in table else ()
     if not kinds:
-        return _range_faults(name, {k: v for k, v in table.items() if k != "when"})
-    (key, *others), unknown = kinds, [k for k in table if k not in (*kinds, "when")]
-    if others or unknown:
-        return [f"a table has either low and high, or value, or choices, not {', '.join(table)}"]
+        return _range(name, {key: v for key, v in table.items() if key != "when"}, when)
+    key, wanted = kinds[0], table[kinds[0]]
+    if set(table) - {key, "when"}:
+        raise fault(
+            f"a table has either low and high, or value, or choices, not {', '.join(table)}"
+        )
     if "when" not in table:
-        return [f"needs no table: without a condition (when), give the {key} itself"]
-    wanted = table[key]
+        raise fault(f"needs no table: without a condition (when), give the {key} itself")
     if key == "choices" and not isinstance(wanted, list):
-        return [f"choices: must be a list, got {quoted(wanted)}"]
+        raise fault(f"choices: must be a list, got {quoted(wanted)}")
     if key == "value" and isinstance(wanted, (list, dict)) and not _is_fixed_list(name, wanted):
-        return [f"value: must be one value, got {quoted(wanted)}"]
-    return domain_faults(name, wanted)
+        raise fault(f"value: must be one value, got {quoted(wanted)}")
+    return replace(parse_domain(wanted, name), when=when)
 
 
-def _choices_faults(name: str, values: list[Any]) -> list[str]:
-    if not values:
-        return ["is an empty list of choices; give at least one"]
-    faults = [fault for value in values if (fault := check(name, value))]
-    if name == "widths" and not faults:
-        values = [with_widths({name: value})[name] for value in values]
-    if not faults and len(set(values)) < len(values):
-        faults.append("has a choice twice")
-    return faults
+class RangeTable(Table):
+    """A range as a study file writes it."""
+
+    name: ClassVar[str] = ""
+    low: Any
+    high: Any
+    log: Flag = False
+    step: Annotated[Any, WithJsonSchema({"type": "number", "exclusiveMinimum": 0})] = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _check_keys(cls, table: Mapping[str, Any]) -> Any:
+        if cls.name in TYPES and cls.name not in BOUNDS:
+            raise fault("has no range; give a value or a list of choices")
+        if not cls.name and not all(_is_number(table.get(key, 0)) for key in ("low", "high")):
+            raise fault("low and high: must be numbers")
+        unknown = [key for key in table if key not in cls.model_fields]
+        if unknown or "low" not in table or "high" not in table:
+            extra = f", not {', '.join(unknown)}" if unknown else ""
+            raise fault(f"a range has low and high, and may have log, step or when{extra}")
+        return table
+
+    @model_validator(mode="after")
+    def _check_ends(self) -> "RangeTable":
+        low, high = self.low, self.high
+        if self.log and low <= 0:
+            raise faulty((("low",), f"a log range starts above 0, got {quoted(low)}"))
+        if low > high:
+            raise fault(f"low {quoted(low)} is above high {quoted(high)}")
+        if self.step is not None and (text := self._step_fault()):
+            raise faulty((("step",), text))
+        return self
+
+    def _step_fault(self) -> str | None:
+        step, whole = self.step, is_whole(self.name, self.low, self.high)
+        if self.log:
+            return "a log range has no step"
+        number = isinstance(step, int) if whole else _is_number(step)
+        if not number or isinstance(step, bool) or not 0 < step < math.inf:
+            return f"must be a {'whole ' if whole else ''}number above 0, got {quoted(step)}"
+        steps = (self.high - self.low) / step
+        if steps > MOST_STEPS:
+            return f"{quoted(step)} makes {steps:.3g} values, the most is {MOST_STEPS:,}"
+        if abs(steps - round(steps)) > 1e-6:
+            low, high = quoted(self.low), quoted(self.high)
+            return f"{quoted(step)} does not lead from low {low} to high {high}"
+        return None
 
 
-def _range_faults(name: str, table: Mapping[str, Any]) -> list[str]:
-    if name not in BOUNDS and name in TYPES:
-        return ["has no range; give a value or a list of choices"]
-    if name not in TYPES and not all(_is_number(table.get(key, 0)) for key in ("low", "high")):
-        return ["low and high: must be numbers"]
-    unknown = [key for key in table if key not in RANGE_KEYS]
-    if unknown or "low" not in table or "high" not in table:
-        extra = f", not {', '.join(unknown)}" if unknown else ""
-        return [f"a range has low and high, and may have log, step or when{extra}"]
-    faults = [f"{key}: {f}" for key in ("low", "high") if (f := check(name, table[key]))]
-    if table.get("log") and not faults and table["low"] <= 0:
-        faults.append(f"low: a log range starts above 0, got {quoted(table['low'])}")
-    if not faults and table["low"] > table["high"]:
-        faults.append(f"low {quoted(table['low'])} is above high {quoted(table['high'])}")
-    if not isinstance(table.get("log", False), bool):
-        faults.append(f"log: must be true or false, got {quoted(table['log'])}")
-    return faults + _step_faults(name, table)
+@cache
+def range_table(name: str) -> type[RangeTable]:
+    """Returns the table of a hyperparameter's range, "" for one's own network's."""
+    end: Any = (kind_of(name), ...)
+    table: type[RangeTable] = create_model("Range", __base__=RangeTable, low=end, high=end)
+    table.name = name
+    return table
+
+
+def _range(name: str, table: Mapping[str, Any], when: tuple[Condition, ...]) -> Range:
+    read, faults = read_or_faults(range_table(name if name in TYPES else "").model_validate, table)
+    if read is None:
+        raise faulty(*(((), ": ".join(map(str, (*key, text)))) for key, text in faults))
+    return Range(**dict(read), when=when)
 
 
 def _is_number(value: Any) -> bool:
@@ -139,131 +213,121 @@ def is_whole(name: str, low: Any, high: Any) -> bool:
     return isinstance(low, int) and isinstance(high, int)
 
 
-def _step_faults(name: str, table: Mapping[str, Any]) -> list[str]:
-    step = table.get("step")
-    if step is None:
-        return []
-    if table.get("log"):
-        return ["step: a log range has no step"]
-    kind: Any = int if is_whole(name, table.get("low"), table.get("high")) else float
-    number = isinstance(step, kind if kind is int else (int, float)) and not isinstance(step, bool)
-    if not number or not 0 < step < math.inf:
-        words = "a whole number" if kind is int else "a number"
-        return [f"step: must be {words} above 0, got {quoted(step)}"]
-    return _whole_steps_faults(table, step)
+def _conditions(name: str, when: Any) -> tuple[Condition, ...]:
+    if name not in TYPES:
+        words = "when: a hyperparameter of your own network has no condition"
+        raise fault(f"{words}; let the factory ignore it")
+    if name in (*REQUIRED, "widths", "epochs"):
+        raise fault("when: every network needs it, so it has no condition")
+    if not isinstance(when, dict) or not when:
+        raise fault(f"when: must be a table of conditions, got {quoted(when)}")
+    return tuple(_condition(other, wanted) for other, wanted in when.items())
 
 
-def _whole_steps_faults(table: Mapping[str, Any], step: float) -> list[str]:
-    ends = (table["low"], table["high"])
-    if any(isinstance(end, bool) or not isinstance(end, (int, float)) for end in ends):
-        return []  # another fault tells it
-    steps = (ends[1] - ends[0]) / step
-    if steps > MOST_STEPS:
-        return [f"step: {quoted(step)} makes {steps:.3g} values, the most is {MOST_STEPS:,}"]
-    if math.isfinite(steps) and abs(steps - round(steps)) > 1e-6:
-        low, high = map(quoted, ends)
-        return [f"step: {quoted(step)} does not lead from low {low} to high {high}"]
-    return []
+def _condition(other: str, wanted: Any) -> Condition:
+    if isinstance(wanted, dict):
+        bounds = set(wanted) <= {"low", "high"} and (other in BOUNDS or other not in TYPES)
+        if not wanted or not bounds or any(check(other, bound) for bound in wanted.values()):
+            words = "must be a value, a list of values, or low and high"
+            raise fault(f"when.{other}: {words}, got {quoted(wanted)}")
+        return Condition(name=other, **wanted)
+    values = wanted if isinstance(wanted, list) else [wanted]
+    faults = [text for value in values if (text := check(other, value))]
+    if faults or not values:
+        raise fault(f"when.{other}: {faults[0] if faults else 'is an empty list'}")
+    return Condition(name=other, values=tuple(values))
 
 
-def parse_domain(value: Any, name: str = "") -> Domain:
-    """Returns the domain of a correct value of a study file: scalar, list or table."""
-    if name == "widths":
-        return _parse_widths(value)
-    if isinstance(value, list):
-        return Choices(values=tuple(value))
-    if not isinstance(value, dict):
-        return Fixed(value=value)
-    when = tuple(conditions.parsed(value.get("when", {})))
-    if "value" in value or "choices" in value:
-        inner = parse_domain(value.get("value", value.get("choices")), name)
-        return replace(inner, when=when)
-    return Range(**{k: v for k, v in value.items() if k != "when"}, when=when)
+# --- the table of a space ----------------------------------------------------------------------
 
 
-def _parse_widths(value: Any) -> Domain:
-    listed = isinstance(value, list) and not _is_fixed_list("widths", value)
-    texts = [with_widths({"widths": v})["widths"] for v in (value if listed else [value])]
-    return Choices(values=tuple(texts)) if listed else Fixed(value=texts[0])
+@dataclass(frozen=True)
+class _DomainField:
+    """Reads a hyperparameter's domain for pydantic. name: "" for one's own network's."""
+
+    name: str
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
+        return no_info_plain_validator_function(lambda value: parse_domain(value, self.name))
+
+    def __get_pydantic_json_schema__(self, schema: Any, handler: Any) -> dict[str, Any]:
+        value = TypeAdapter(kind_of(self.name)).json_schema()
+        choices = {"type": "array", "items": value, "minItems": 1}
+        when = {"type": "object", "minProperties": 1}
+        kinds = [value, choices]
+        if self.name in BOUNDS or not self.name:
+            ranges = range_table(self.name).model_json_schema()
+            kinds.append(ranges | {"properties": {**ranges["properties"], "when": when}})
+        for key, kind in (("value", value), ("choices", choices)):
+            table = {"type": "object", "properties": {key: kind, "when": when}}
+            kinds.append(table | {"required": [key, "when"], "additionalProperties": False})
+        return {"anyOf": kinds}
 
 
-def _cycle(space: Mapping[str, Domain]) -> list[str]:
-    """Returns the hyperparameters whose conditions depend on each other, if there are any."""
-    try:
-        ordered(space)
-    except CycleError as error:
-        return [str(name) for name in error.args[1]]
-    return []
-
-
-def ordered(space: Mapping[str, Domain]) -> list[str]:
-    """Returns the hyperparameters, each after those that its conditions ask for; the order of the
-    space where there are no conditions. Raises graphlib.CycleError."""
-    if not is_conditional(space):
-        return list(space)
-    needs = {
-        name: [c.name for c in domain.when if c.name in space] for name, domain in space.items()
+def _space_type(base: type[Table], needed: Collection[str]) -> Any:
+    """Returns the type of a space for pydantic: {hyperparameter: domain}, in the order of the file,
+    in which they are drawn. needed: the hyperparameters that it must have, depth and width by
+    themselves or by widths."""
+    fields: dict[str, Any] = {
+        n: (Annotated[Any, _DomainField(n)], ... if n in needed and n not in FOLLOWING else None)
+        for n in TYPES
+        if n != "model"
     }
-    return list(TopologicalSorter(needs).static_order())
+
+    def read(value: Any, handler: Any) -> dict[str, Domain]:
+        space, faults = read_or_faults(handler, value)
+        given = value if isinstance(value, dict) else FOLLOWING
+        words = "follows from widths, so leave it out" if "widths" in given else "is missing"
+        follow = [name for name in FOLLOWING if (name in given) == ("widths" in given)]
+        faults += [((name,), words) for name in follow if name in needed]
+        if space and not faults:
+            found = hyperparameters(space)
+            found = {name: found[name] for name in value}
+            faults += [((name,), text) for name, text in _faults_together(found)]
+        if faults:
+            raise faulty(*faults)
+        return found
+
+    return Annotated[create_model("Space", __base__=base, **fields), WrapValidator(read)]
 
 
-def is_conditional(space: Mapping[str, Domain]) -> bool:
-    """Whether a hyperparameter has a condition."""
-    return any(domain.when for domain in space.values())
+class _OwnSpace(OwnNames):
+    __pydantic_extra__: dict[str, Annotated[Any, _DomainField("")]]
 
 
-def assigned(space: Mapping[str, Domain], choose: Callable[[str, Domain], Any]) -> dict[str, Any]:
-    """Returns a value for each hyperparameter whose conditions hold. choose: gives that of a domain
-    that is not fixed."""
-    values: dict[str, Any] = {}
-    for name in ordered(space):
-        domain = space[name]
-        if all(c.holds(values.get(c.name, DEFAULTS.get(c.name))) for c in domain.when):
-            values[name] = domain.value if isinstance(domain, Fixed) else choose(name, domain)
-    return values
+if TYPE_CHECKING:
+    Space: TypeAlias = dict[str, Domain]
+    OwnSpace: TypeAlias = Space
+else:
+    Space, OwnSpace = _space_type(Table, REQUIRED), _space_type(_OwnSpace, REQUIRED_BY_ANY)
 
 
-_OWN: dict[str, Any] = {"type": ["number", "boolean", "string"]}
+def read_space(
+    raw: Mapping[str, Any], *, own_network: bool = False
+) -> tuple[dict[str, Domain] | None, list[Fault]]:
+    """Returns the domains of a space as a study file writes it, or None and what is wrong."""
+    adapter = TypeAdapter(OwnSpace if own_network else Space)
+    return read_or_faults(adapter.validate_python, raw)
 
 
-def domain_schema(name: str) -> WithJsonSchema:
-    """Returns the JSON Schema of a hyperparameter's domain: a value, choices or a range."""
-    value = TypeAdapter(TYPES[name]).json_schema() if name in TYPES else _OWN
-    kinds: list[dict[str, Any]] = [value, {"type": "array", "items": value, "minItems": 1}]
-    if name in BOUNDS or name not in TYPES:
-        step = {"type": value.get("type", "number"), "exclusiveMinimum": 0}
-        keys = {"low": value, "high": value, "log": {"type": "boolean"}, "step": step}
-        required = {"required": ["low", "high"], "additionalProperties": False}
-        keys["when"] = {"type": "object", "minProperties": 1}
-        kinds.append({"type": "object", "properties": keys, **required})
-    for key, kind in (("value", value), ("choices", kinds[1])):
-        keys = {key: kind, "when": {"type": "object", "minProperties": 1}}
-        required = {"required": [key, "when"], "additionalProperties": False}
-        kinds.append({"type": "object", "properties": keys, **required})
-    return WithJsonSchema({"anyOf": kinds})
-
-
-def space_faults(table: Mapping[str, Any], *, own_network: bool = False) -> list[tuple[str, str]]:
-    """Returns (hyperparameter, what is wrong) for a space as a study file writes it, with known
-    names, or with names of the user's own network."""
-    follow = ("depth", "width") if "widths" in table else ()
-    needed = REQUIRED_BY_ANY if own_network else REQUIRED
-    faults = [(n, "is missing") for n in needed if n not in table and n not in follow]
-    faults += [(n, "follows from widths, so leave it out") for n in follow if n in table]
-    faults += [
-        (name, fault) for name, value in table.items() for fault in domain_faults(name, value)
-    ]
-    faults += conditions.faults_of(table)
-    if faults:
-        return faults
-    space = {name: parse_domain(value, name) for name, value in table.items()}
-    if cycle := _cycle(space):
-        return [(cycle[0], f"when: its conditions go in a circle: {' → '.join(cycle)}")]
-    return _combination_faults(space)
+def _faults_together(space: Mapping[str, Domain]) -> list[tuple[str, str]]:
+    """Returns the faults of conditions, and of values that the space combines."""
+    faults = []
+    for name, domain in space.items():
+        others = ", ".join(other for other in space if other != name)
+        words = f"is not in the space; conditions may ask for {others}"
+        asked = [c.name for c in domain.when if c.name not in space or c.name == name]
+        faults += [(name, f"when.{other}: {words}") for other in asked]
+    return faults or _combination_faults(space)
 
 
 def _combination_faults(space: Mapping[str, Domain]) -> list[tuple[str, str]]:
-    """Returns the faults of values that the space combines."""
+    """Returns the faults of conditions that go in a circle, and of values that are combined."""
+    try:
+        ordered(space)
+    except CycleError as error:
+        cycle = error.args[1]
+        return [(cycle[0], f"when: its conditions go in a circle: {' → '.join(cycle)}")]
     asked = {c.name for name in TOGETHER if name in space for c in space[name].when}
     part = {name: d for name, d in space.items() if name in TOGETHER or name in asked}
     names = [name for name, domain in part.items() if not isinstance(domain, Fixed)]
@@ -295,6 +359,36 @@ def _ends(domain: Domain) -> tuple[Any, ...]:
             return tuple(range(int(domain.low), int(domain.high) + 1, int(domain.step or 1)))
         return (domain.low, domain.high)
     return (domain.value,) if isinstance(domain, Fixed) else domain.values
+
+
+# --- values and distributions ------------------------------------------------------------------
+
+
+def ordered(space: Mapping[str, Domain]) -> list[str]:
+    """Returns the hyperparameters, each after those that its conditions ask for; the order of the
+    space where there are no conditions. Raises graphlib.CycleError."""
+    if not is_conditional(space):
+        return list(space)
+    needs = {
+        name: [c.name for c in domain.when if c.name in space] for name, domain in space.items()
+    }
+    return list(TopologicalSorter(needs).static_order())
+
+
+def is_conditional(space: Mapping[str, Domain]) -> bool:
+    """Whether a hyperparameter has a condition."""
+    return any(domain.when for domain in space.values())
+
+
+def assigned(space: Mapping[str, Domain], choose: Callable[[str, Domain], Any]) -> dict[str, Any]:
+    """Returns a value for each hyperparameter whose conditions hold. choose: gives that of a domain
+    that is not fixed."""
+    values: dict[str, Any] = {}
+    for name in ordered(space):
+        domain = space[name]
+        if all(c.holds(values.get(c.name, DEFAULTS.get(c.name))) for c in domain.when):
+            values[name] = domain.value if isinstance(domain, Fixed) else choose(name, domain)
+    return values
 
 
 def entry_faults(space: Mapping[str, Domain], entry: Mapping[str, Any]) -> list[tuple[str, str]]:
