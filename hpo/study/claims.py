@@ -9,7 +9,17 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, WrapValidator, model_validator
 from pydantic_core import PydanticCustomError
 
-from hpo.study.fields import Fault, Key, Table, Text, explained, fault, faulty, one_of
+from hpo.study.fields import (
+    Fault,
+    Key,
+    Table,
+    Text,
+    explained,
+    fault,
+    faulty,
+    is_number,
+    one_of,
+)
 from hpo.text import quoted
 
 SECONDS = "train_seconds"
@@ -81,7 +91,7 @@ def _said(words: str) -> AfterValidator:
 def _sides(value: Any, handler: Any) -> tuple[Any, ...]:
     if not isinstance(value, list) or len(value) < 2:
         raise fault(f"must be a list of two cells or more, got {quoted(value)}")
-    if any(_is_number(a) and _is_number(b) for a, b in pairwise(value)):
+    if any(is_number(a) and is_number(b) for a, b in pairwise(value)):
         raise fault("two numbers follow each other; one side must be a cell")
     return tuple(value)
 
@@ -90,10 +100,6 @@ def _similar(value: Any, handler: Any) -> tuple[Any, ...]:
     if isinstance(value, list) and not all(isinstance(item, str) for item in value):
         raise fault(f"must be a list of cells' names, got {quoted(value)}")
     return _sides(value, handler)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 UNTESTED = "must say why this design cannot test it"
@@ -221,7 +227,7 @@ def claim_of(table: ClaimTable, key: Key, epochs: Mapping[str, int], faults: lis
 
 def _term(value: Any, metric: str, epochs: Mapping[str, int]) -> Term:
     """Reads wider, wider@1 (after its first epoch), wider - baseline (the difference) or 0.01."""
-    if _is_number(value) and abs(value) < 1e12:
+    if is_number(value) and abs(value) < 1e12:
         if metric == SECONDS and value <= 0:
             raise fault(f"must be more than 0 seconds, got {quoted(value)}")
         return Term(number=float(value))

@@ -88,6 +88,11 @@ def faults(error: ValidationError) -> str:
     return shortened(printable("; ".join(lines)), 600)
 
 
+def is_number(value: Any) -> bool:
+    """Whether a value is a number; true and false are none."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
 def fault(text: str) -> PydanticCustomError:
     """Returns the error that a validator raises to say `text`."""
     return PydanticCustomError("fault", "{text}", {"text": text})

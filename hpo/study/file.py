@@ -2,7 +2,7 @@
 
 import re
 import tomllib
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -573,20 +573,16 @@ def _equal_values(cells: Sequence[Cell]) -> Iterator[Fault]:
     """Yields a fault for values of one's own network's hyperparameters that are equal in Python,
     but not the same: 1 and true, or 1 and 1.0 where other cells have text. Optuna would store the
     one for the other."""
-    own = [
-        (name, value, i) for i, cell in enumerate(cells) for name, value in cell.config.own.items()
-    ]
-    values: dict[str, list[Any]] = defaultdict(list)
-    for name, value, _ in own:
-        values[name].append(value)
-    choices = {name for name, given in values.items() if isinstance(around(given), Choices)}
-    firsts: dict[Any, tuple[Any, int]] = {}
-    for name, value, index in own:
-        first, where = firsts.setdefault((name, value), (value, index))
-        if name in choices and type(value) is not type(first):
-            equal = f"{quoted(value)} counts as equal to {quoted(first)}"
-            text = f"{equal} of cell {cells[where].name}; write both alike"
-            yield ("cells", index, name), text
+    owns = [cell.config.own for cell in cells]
+    for name in dict.fromkeys(name for own in owns for name in own):
+        given = [(index, own[name]) for index, own in enumerate(owns) if name in own]
+        firsts: dict[Any, tuple[int, Any]] = {}
+        for index, value in given if isinstance(around([v for _, v in given]), Choices) else ():
+            where, first = firsts.setdefault(value, (index, value))
+            if type(value) is not type(first):
+                equal = f"{quoted(value)} counts as equal to {quoted(first)}"
+                text = f"{equal} of cell {cells[where].name}; write both alike"
+                yield ("cells", index, name), text
 
 
 def _unknown_cells(table: GridTable, names: Sequence[str]) -> list[Fault]:

@@ -35,7 +35,7 @@ from hpo.study.config import (
     kind_of,
     with_widths,
 )
-from hpo.study.fields import Fault, Flag, Table, fault, faulty, read_or_faults
+from hpo.study.fields import Fault, Flag, Table, fault, faulty, is_number, read_or_faults
 from hpo.text import printable, quoted
 
 if TYPE_CHECKING:
@@ -150,7 +150,7 @@ class RangeTable(Table):
     def _check_keys(cls, table: Mapping[str, Any]) -> Any:
         if cls.name in TYPES and cls.name not in BOUNDS:
             raise fault("has no range; give a value or a list of choices")
-        if not cls.name and not all(_is_number(table.get(key, 0)) for key in ("low", "high")):
+        if not cls.name and not all(is_number(table.get(key, 0)) for key in ("low", "high")):
             raise fault("low and high: must be numbers")
         unknown = [key for key in table if key not in cls.model_fields]
         if unknown or "low" not in table or "high" not in table:
@@ -173,7 +173,7 @@ class RangeTable(Table):
         step, whole = self.step, is_whole(self.name, self.low, self.high)
         if self.log:
             return "a log range has no step"
-        number = isinstance(step, int) if whole else _is_number(step)
+        number = isinstance(step, int) if whole else is_number(step)
         if not number or isinstance(step, bool) or not 0 < step < math.inf:
             return f"must be a {'whole ' if whole else ''}number above 0, got {quoted(step)}"
         steps = (self.high - self.low) / step
@@ -199,10 +199,6 @@ def _range(name: str, table: Mapping[str, Any], when: tuple[Condition, ...]) -> 
     if read is None:
         raise faulty(*(((), ": ".join(map(str, (*key, text)))) for key, text in faults))
     return Range(**dict(read), when=when)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def is_whole(name: str, low: Any, high: Any) -> bool:
@@ -331,20 +327,16 @@ def _combination_faults(space: Mapping[str, Domain]) -> list[tuple[str, str]]:
     asked = {c.name for name in TOGETHER if name in space for c in space[name].when}
     part = {name: d for name, d in space.items() if name in TOGETHER or name in asked}
     names = [name for name, domain in part.items() if not isinstance(domain, Fixed)]
-    faults: dict[str, str] = {}
-    for ends in itertools.product(*(_ends(part[name]) for name in names)):
-        chosen = dict(zip(names, ends, strict=True))
-        values = assigned(_closed(part), lambda name, _, chosen=chosen: chosen[name])  # type: ignore[misc]
-        faults |= combination_faults(values)
-    return list(faults.items())
-
-
-def _closed(part: Mapping[str, Domain]) -> dict[str, Domain]:
-    """Returns the domains without conditions on hyperparameters that are not among them."""
-    return {
+    closed = {  # without conditions on hyperparameters that play no part
         name: replace(domain, when=tuple(c for c in domain.when if c.name in part))
         for name, domain in part.items()
     }
+    faults: dict[str, str] = {}
+    for ends in itertools.product(*(_ends(part[name]) for name in names)):
+        chosen = dict(zip(names, ends, strict=True))
+        values = assigned(closed, lambda name, _, chosen=chosen: chosen[name])  # type: ignore[misc]
+        faults |= combination_faults(values)
+    return list(faults.items())
 
 
 MOST_BETWEEN = 100  # whole numbers of a range
@@ -411,7 +403,7 @@ def contains(name: str, domain: Domain, value: Any) -> bool:
         value = with_widths({name: value})[name]
     if isinstance(domain, Range):
         whole = is_whole(name, domain.low, domain.high)
-        if not _is_number(value) or (whole and not isinstance(value, int)):
+        if not is_number(value) or (whole and not isinstance(value, int)):
             return False
         options = _options(name, domain) if domain.step else None
         near = options is None or any(math.isclose(value, o, rel_tol=1e-9) for o in options)
@@ -443,7 +435,7 @@ def fits(space: Mapping[str, Domain], values: Mapping[str, Any]) -> dict[str, An
 def around(values: Collection[Any], *, log: bool = False) -> Domain:
     """Returns the smallest domain that holds these values: a range of numbers, whole if all are;
     choices if one of them is none. log: of a range that is not whole."""
-    if not all(map(_is_number, values)):
+    if not all(map(is_number, values)):
         return Choices(values=tuple(sorted(values, key=lambda v: (isinstance(v, str), v))))
     whole = all(isinstance(value, int) for value in values)
     kind: Any = int if whole else float
