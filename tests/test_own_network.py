@@ -25,6 +25,7 @@ from hpo.runs.samplers import cell_distributions
 from hpo.study import file as study_file
 from hpo.study.columns import RESERVED
 from hpo.study.config import HYPERPARAMETERS, Config, Seeds
+from hpo.study.file import CellTable
 from hpo.study.space import Fixed, fits, read_space, size
 from hpo.training.own import try_model
 from hpo.training.train import Examples, train
@@ -270,7 +271,7 @@ def test_a_column_of_trials_is_no_name_of_a_hyperparameter(name: str):
     assert f"base.{said}" in fault(GRID.replace("[base]", f"[base]\n{name} = 0.2"))
 
 
-@pytest.mark.parametrize("name", ["name", "varies", "crossed", "reported"])
+@pytest.mark.parametrize("name", sorted(set(CellTable.model_fields) - set(HYPERPARAMETERS)))
 def test_a_key_of_cells_is_no_name_of_a_hyperparameter(name: str):
     said = f"space.{name}: is a key of a grid's cells, as finalists are; rename it"
     assert said in fault(SEARCH.replace("share = [", f"{name} = ["))
@@ -304,6 +305,13 @@ def test_cells_may_have_values_of_mixed_types(values: tuple[str, ...]):
         stored = kind.to_external_repr(kind.to_internal_repr(value))
         assert stored == value
         assert isinstance(stored, type(value)) or not isinstance(kind, CategoricalDistribution)
+
+
+def test_a_momentum_of_0_in_one_cell_and_of_a_half_in_another_are_stored_as_they_are():
+    common = {"depth": 1, "width": 4, "activation": "relu", "optimizer": "sgd", "lr": 0.1}
+    configs = [Config(**common, momentum=value) for value in (0, 0.5)]
+    momentum = cell_distributions(configs)["momentum"]
+    assert [momentum.to_external_repr(momentum.to_internal_repr(m)) for m in (0, 0.5)] == [0, 0.5]
 
 
 @pytest.mark.parametrize(

@@ -91,7 +91,7 @@ def _factory(value: Any, handler: Any) -> str:
     raise fault(f'must be "module:function", got {quoted(value)}')
 
 
-Factory = Annotated[str, WrapValidator(_factory), WithJsonSchema({"type": "string"})]
+Factory = Annotated[str, WrapValidator(_factory)]
 
 
 def _widths(value: Any, handler: Any) -> str:

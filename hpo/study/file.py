@@ -13,6 +13,7 @@ from pydantic import (
     AfterValidator,
     Field,
     TypeAdapter,
+    WithJsonSchema,
     WrapValidator,
     create_model,
     field_validator,
@@ -364,7 +365,12 @@ class SearchOptions(Table):
     objectives: Names = (ACCURACY,)
     stop_after: StopAfter | None = None
     trial_limit: Duration | None = None
-    first: Annotated[tuple[dict[str, Any], ...], Field(strict=False), WrapValidator(tables)] = ()
+    first: Annotated[
+        tuple[dict[str, Any], ...],
+        Field(strict=False),
+        WrapValidator(tables),
+        WithJsonSchema({"type": "array", "items": {"type": "object"}}),
+    ] = ()
 
     @model_validator(mode="after")
     def _check_objectives(self) -> "SearchOptions":
@@ -593,7 +599,8 @@ def _unknown_cells(table: GridTable, names: Sequence[str]) -> list[Fault]:
         named += [(("experiments", i, "curves"), cell) for cell in each.curves]
     for i, cause in enumerate(table.causes):
         named += [(("causes", i, "cell"), cause.cell), (("causes", i, "beside"), cause.beside)]
-    return [(key, no_cell(cell, names)) for key, cell in named if cell not in names]
+    known = set(names)
+    return [(key, no_cell(cell, names)) for key, cell in named if cell not in known]
 
 
 def _search(

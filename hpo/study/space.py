@@ -248,6 +248,7 @@ class _DomainField:
 
     def __get_pydantic_json_schema__(self, schema: Any, handler: Any) -> dict[str, Any]:
         value = TypeAdapter(kind_of(self.name)).json_schema()
+        value = {key: v for key, v in value.items() if key != "default"}  # of a cell: pydantic 2.9
         choices = {"type": "array", "items": value, "minItems": 1}
         when = {"type": "object", "minProperties": 1}
         kinds = [value, choices]
@@ -260,7 +261,7 @@ class _DomainField:
         return {"anyOf": kinds}
 
 
-def _space_type(base: type[Table], needed: Collection[str]) -> Any:
+def _space_type(name: str, base: type[Table], needed: Collection[str]) -> Any:
     """Returns the type of a space for pydantic: {hyperparameter: domain}, in the order of the file,
     in which they are drawn. needed: the hyperparameters that it must have, depth and width by
     themselves or by widths."""
@@ -284,7 +285,7 @@ def _space_type(base: type[Table], needed: Collection[str]) -> Any:
             raise faulty(*faults)
         return found
 
-    return Annotated[create_model("Space", __base__=base, **fields), WrapValidator(read)]
+    return Annotated[create_model(name, __base__=base, **fields), WrapValidator(read)]
 
 
 class _OwnSpace(OwnNames):
@@ -295,7 +296,8 @@ if TYPE_CHECKING:
     Space: TypeAlias = dict[str, Domain]
     OwnSpace: TypeAlias = Space
 else:
-    Space, OwnSpace = _space_type(Table, REQUIRED), _space_type(_OwnSpace, REQUIRED_BY_ANY)
+    Space = _space_type("Space", Table, REQUIRED)
+    OwnSpace = _space_type("OwnSpace", _OwnSpace, REQUIRED_BY_ANY)
 
 
 def read_space(
