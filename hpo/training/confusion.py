@@ -27,14 +27,11 @@ def inspect(
     shape: of an image. Pixels are base64 bytes from 0 to 255; None if it is no picture.
     """
     rows = torch.arange(len(examples.labels), device=examples.labels.device)
-    parts = [answers(network, examples, _same(part, network)) for part in rows.split(CHUNK)]
-    logits = torch.cat([part[0] for part, _ in parts], dim=2)  # (R, classes, n)
-    return [_mistakes(of, examples, shape) for of in logits]
-
-
-def _same(rows: Tensor, network: Network | OwnNetwork) -> Tensor:
-    """Returns the same rows for every replicate, as one step: (1, R, n)."""
-    return rows.expand(network.replicates, -1).unsqueeze(0).contiguous()
+    # The same rows for every replicate, as one step: (1, R, n).
+    steps = [part.expand(1, network.replicates, -1).contiguous() for part in rows.split(CHUNK)]
+    parts = [answers(network, examples, step)[0][0] for step in steps]
+    logits = torch.cat(parts, dim=2)  # (R, classes, n)
+    return [_mistakes(answer, examples, shape) for answer in logits]
 
 
 def _mistakes(logits: Tensor, examples: Examples, shape: Sequence[int]) -> dict[str, Any]:

@@ -3,6 +3,7 @@ training do not depend on the number of cores."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from functools import cache
 
 import torch
@@ -64,12 +65,14 @@ def same_bits(product: Product, shape: Shape, most: int) -> int:
     return 1
 
 
+@dataclass(frozen=True)
 class _Threads:
     """Within it, torch uses the cores of `use`, but at most so many, and only with the same
     bits."""
 
-    def __init__(self, product: Product, shape: Shape, most: int) -> None:
-        self.product, self.shape, self.most = product, shape, most
+    product: Product
+    shape: Shape
+    most: int
 
     def __enter__(self) -> None:
         if _count > 1:

@@ -66,14 +66,14 @@ class Diagnosis:
             self.gradient_norm += _norms(self.gradient)
             self.update_ratio += ratio
 
-    def figures(self, chunks: Iterable[Pass]) -> Figures:
-        """Returns the measures since the last call. chunks: passes after a forward pass over
-        images."""
+    def figures(self, chunks: Iterable[Pass], images: int) -> Figures:
+        """Returns the measures since the last call. chunks: passes after a forward pass over so
+        many images."""
         figures: Figures = {
             "gradient_norm": (self.gradient_norm / self.count).tolist(),
             "update_ratio": (self.update_ratio / self.count).tolist(),
             "largest_update": self.largest_update.tolist(),
-            **_quiet(self.network.activation, chunks),
+            **_quiet(ACTIVATIONS[self.network.activation].load(), chunks, images),
         }
         self._forget()
         self.beginning = False
@@ -93,36 +93,30 @@ def _norms(layers: Layers) -> Tensor:
     return torch.stack([norm(w.flatten(1), dim=1, dtype=double) for w in layers.weights]).cpu()
 
 
-def _quiet(activation: str, chunks: Iterable[Pass]) -> Figures:
+def _quiet(activation: Activation, chunks: Iterable[Pass], images: int) -> Figures:
     """Returns dead and saturated, where the activation can be; NaN for a network of NaNs."""
     shares: Figures = {"dead": None, "saturated": None}
-    known: Activation = ACTIVATIONS[activation].load()
-    if known.dies:
-        shares["dead"] = _dead(chunks)
-    elif known.saturated:
-        shares["saturated"] = _saturated(known.saturated, chunks)
+    if activation.dies:
+        greatest = _over(chunks, torch.maximum, lambda h: h.amax(1))
+        dead = [((most <= 0).double() + _unknown(most)).mean(1) for most in greatest]
+        shares["dead"] = [share.tolist() for share in dead] or None
+    elif flat := activation.saturated:
+        sums = _over(chunks, torch.add, lambda h: (flat(h).double() + _unknown(h)).mean(2).sum(1))
+        shares["saturated"] = [(total / images).tolist() for total in sums] or None
     return shares
 
 
-def _dead(chunks: Iterable[Pass]) -> list[list[float]] | None:
-    greatest: list[Tensor] = []  # of each layer's units over the images, (R, width)
+def _over(
+    chunks: Iterable[Pass],
+    combine: Callable[[Tensor, Tensor], Tensor],
+    measure: Callable[[Tensor], Tensor],
+) -> list[Tensor]:
+    """Returns a measure of each hidden layer's activations, (R, images, units), over all chunks."""
+    layers: list[Tensor] = []
     for buffers in chunks:
-        here = [h.amax(1) for h in buffers.activated]
-        greatest = list(map(torch.maximum, greatest, here)) if greatest else here
-    shares = [((most <= 0).double() + _unknown(most)).mean(1) for most in greatest]
-    return [share.tolist() for share in shares] or None
-
-
-def _saturated(
-    flat: Callable[[Tensor], Tensor], chunks: Iterable[Pass]
-) -> list[list[float]] | None:
-    sums: list[Tensor] = []  # of each layer's shares over units, (R,)
-    images = 0
-    for buffers in chunks:
-        here = [(flat(h).double() + _unknown(h)).mean(2).sum(1) for h in buffers.activated]
-        sums = list(map(torch.add, sums, here)) if sums else here
-        images += buffers.inputs.shape[1]
-    return [(total / images).tolist() for total in sums] or None
+        here = [measure(h.values) for h in buffers.active]
+        layers = list(map(combine, layers, here)) if layers else here
+    return layers
 
 
 def _unknown(values: Tensor) -> Tensor:

@@ -6,9 +6,10 @@ own backward kernels; tests/test_training.py compares them with autograd.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from functools import partial
+from itertools import pairwise, zip_longest
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +19,7 @@ from hpo.study.names import ACTIVATIONS, INITS, NORMS
 from hpo.training import cores
 from hpo.training.activations import Activation
 from hpo.training.modules import mlp
-from hpo.training.noise import Dropout, InputNoise
+from hpo.training.noise import Noise
 from hpo.training.norms import BATCH, NormPass, Running
 
 # Vector kernels compute LANES numbers (or a divisor of it) at a time and round the rest of a vector
@@ -27,38 +28,33 @@ from hpo.training.norms import BATCH, NormPass, Running
 LANES = 64
 
 
-def _padded_size(count: int) -> int:
-    return -(-count // LANES) * LANES
-
-
-def _padded(shape: tuple[int, ...], device: torch.device) -> tuple[Tensor, Tensor]:
-    """Returns a tensor of zeros, and the padded vector that begins with it."""
-    count = math.prod(shape)
-    vector = torch.zeros(_padded_size(count), device=device)
-    return vector[:count].view(shape), vector
+def _padded_size(shape: Sequence[int]) -> int:
+    return -(-math.prod(shape) // LANES) * LANES
 
 
 @dataclass(frozen=True)
-class Row:
-    """A parameter of (R, 1, units), and the padded vector that begins with it."""
+class Padded:
+    """A tensor, and the padded vector that begins with it."""
 
     values: Tensor
     vector: Tensor
 
+    @classmethod
+    def split(cls, vector: Tensor, shapes: Sequence[Sequence[int]]) -> "tuple[Padded, ...]":
+        """Returns tensors of these shapes, which lie in the vector one after another."""
+        parts = vector.split([_padded_size(shape) for shape in shapes])
+        views = [p[: math.prod(s)].view(*s) for p, s in zip(parts, shapes, strict=True)]
+        return tuple(map(cls, views, parts))
 
-def _length(units: Sequence[int], replicates: int) -> int:
-    """Returns the length of the vector that `_rows` splits."""
-    return sum(_padded_size(replicates * size) for size in units)
+    @classmethod
+    def zeros(cls, shape: Sequence[int], device: torch.device) -> "Padded":
+        return cls.split(torch.zeros(_padded_size(shape), device=device), [shape])[0]
 
 
-def _rows(vector: Tensor, units: Sequence[int], replicates: int) -> tuple[Row, ...]:
-    """Returns rows of so many units, which lie in the vector one after another."""
-    counts = [replicates * size for size in units]
-    parts = vector.split([_padded_size(count) for count in counts])
-    views = [
-        part[:count].view(replicates, 1, -1) for part, count in zip(parts, counts, strict=True)
-    ]
-    return tuple(map(Row, views, parts))
+def class_major_zeros(rows: Tensor, classes: int) -> Tensor:
+    """Returns zeros for the logits of rows, (steps, R, B): (steps, R, classes, B)."""
+    steps, replicates, batch = rows.shape
+    return torch.zeros(steps, replicates, classes, batch, device=rows.device)
 
 
 @dataclass(frozen=True)
@@ -69,30 +65,29 @@ class Layers:
     flat: Tensor
     bias_vector: Tensor
     weights: tuple[Tensor, ...]
-    biases: tuple[Row, ...]
-    scales: tuple[Row, ...]
-    shifts: tuple[Row, ...]
+    biases: tuple[Padded, ...]
+    scales: tuple[Padded, ...]
+    shifts: tuple[Padded, ...]
 
     @property
-    def rows(self) -> tuple[Row, ...]:
-        """Returns all parameters but the weights."""
-        return (*self.biases, *self.scales, *self.shifts)
+    def tensors(self) -> list[Tensor]:
+        """Returns all parameters."""
+        rows = (*self.biases, *self.scales, *self.shifts)
+        return [*self.weights, *(row.values for row in rows)]
 
     @classmethod
     def zeros(
-        cls, sizes: Sequence[int], replicates: int, device: torch.device, *, norm: bool = False
+        cls, sizes: Sequence[int], replicates: int, device: torch.device, *, norm: bool
     ) -> "Layers":
-        shapes = [(replicates, fan_in, fan_out) for fan_in, fan_out in pairwise(sizes)]
-        lengths = [_padded_size(math.prod(shape)) for shape in shapes]
-        normed = sizes[1:-1] if norm else ()
-        units = [sizes[1:], normed, normed]
-        lengths += [_length(each, replicates) for each in units]
+        weights = [(replicates, *fans) for fans in pairwise(sizes)]
+        biases = [(replicates, 1, units) for units in sizes[1:]]
+        normed = biases[:-1] if norm else []
+        groups = (weights, biases, normed, normed)
+        lengths = [sum(map(_padded_size, shapes)) for shapes in groups]
         flat = torch.zeros(sum(lengths), device=device)
-        parts = flat.split(lengths)
-        weights = [p[: math.prod(s)].view(s) for p, s in zip(parts, shapes, strict=False)]
-        vectors = parts[len(shapes) :]
-        rows = [_rows(v, each, replicates) for v, each in zip(vectors, units, strict=True)]
-        return cls(flat, vectors[0], tuple(weights), *rows)
+        vectors = flat.split(lengths)
+        padded, *rows = map(Padded.split, vectors, groups)
+        return cls(flat, vectors[1], tuple(part.values for part in padded), *rows)
 
 
 class Network:
@@ -116,11 +111,8 @@ class Network:
         self.norm: int = NORMS[config.norm].load()
         self.replicates = len(generators)
         self.layers = self.zeros(device)
-        self.running = [
-            Running(self.replicates, units, device)
-            for units in self.sizes[1:-1]
-            if self.norm == BATCH
-        ]
+        normed = self.sizes[1:-1] if self.norm == BATCH else ()
+        self.running = [Running(self.replicates, units, device) for units in normed]
         for scale in self.layers.scales:
             scale.values.fill_(1.0)
         initialize = INITS[config.init].load()
@@ -137,36 +129,39 @@ class Network:
 
     def logits(self, images: Tensor, rows: Tensor, classes: int) -> Tensor:
         """Returns the logits of rows, (steps, R, B), of images, (steps, R, classes, B)."""
-        steps, replicates, batch = rows.shape
-        buffers = Pass(self, batch)
+        logits = class_major_zeros(rows, classes)
+        for _ in self.passes(images, rows, logits):
+            pass
+        return logits
+
+    def passes(self, images: Tensor, rows: Tensor, logits: Tensor) -> "Iterator[Pass]":
+        """Yields a pass after each step over rows, (steps, R, B), of images, which writes its
+        logits; all in the same buffers."""
+        buffers = Pass(self, rows.shape[2])
         inputs = buffers.inputs.flatten(0, 1)
-        logits = torch.zeros(steps, replicates, classes, batch, device=rows.device)
         for index, answer in zip(rows.flatten(1), logits, strict=True):
             torch.index_select(images, 0, index, out=inputs)
             buffers.forward(answer)
-        return logits
+            yield buffers
 
     @property
     def parameters(self) -> int:
         """Returns the number of parameters of one replicate."""
-        linear = sum((fan_in + 1) * fan_out for fan_in, fan_out in pairwise(self.sizes))
-        return linear + 2 * sum(scale.values.shape[2] for scale in self.layers.scales)
+        return sum(tensor[0].numel() for tensor in self.layers.tensors)
 
     def state_dict(self, replicate: int = 0) -> dict[str, Tensor]:
         """Returns one replicate's parameters, named as in training.modules.mlp."""
         with torch.device("meta"):
             names = mlp(self.config, self.sizes[0], self.sizes[-1]).state_dict()
         values: list[Tensor] = []
+        groups = (self.layers.biases, self.layers.scales, self.layers.shifts)
         for layer, weight in enumerate(self.layers.weights):
-            rows = [self.layers.biases[layer].values]
-            if self.norm and layer < len(self.layers.scales):
-                rows += [of[layer].values for of in (self.layers.scales, self.layers.shifts)]
-            if layer < len(self.running):
-                rows += [self.running[layer].mean, self.running[layer].var]
             values.append(weight[replicate].T.contiguous())
+            rows = [group[layer].values for group in groups if layer < len(group)]
+            running = self.running[layer : layer + 1]  # none after the last layer
+            rows += [row for norm in running for row in (norm.mean, norm.var)]
             values += [row[replicate, 0].clone() for row in rows]
-            if layer < len(self.running):
-                values.append(torch.tensor(self.running[layer].steps))
+            values += [torch.tensor(norm.steps) for norm in running]
         return dict(zip(names, values, strict=True))
 
 
@@ -180,26 +175,25 @@ def default(fan_in: int, fan_out: int, generator: torch.Generator) -> tuple[Tens
     return weight, torch.empty(fan_out).uniform_(-bound, bound, generator=generator)
 
 
-def kaiming(fan_in: int, fan_out: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Normal, variance 2 / inputs (He et al. 2015, "Delving Deep into Rectifiers"); biases 0."""
-    weight = torch.empty(fan_out, fan_in)
-    nn.init.kaiming_normal_(weight, nonlinearity="relu", generator=generator)
-    return weight, torch.zeros(fan_out)
+def _without_bias(
+    fill: Callable[..., Tensor], fan_in: int, fan_out: int, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    return fill(torch.empty(fan_out, fan_in), generator=generator), torch.zeros(fan_out)
 
 
-def xavier(fan_in: int, fan_out: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Uniform, variance 2 / (inputs + units) (Glorot and Bengio 2010); biases 0."""
-    weight = torch.empty(fan_out, fan_in)
-    nn.init.xavier_uniform_(weight, generator=generator)
-    return weight, torch.zeros(fan_out)
+# Normal, variance 2 / inputs (He et al. 2015, "Delving Deep into Rectifiers"); biases 0.
+kaiming = partial(_without_bias, partial(nn.init.kaiming_normal_, nonlinearity="relu"))
+# Uniform, variance 2 / (inputs + units) (Glorot and Bengio 2010); biases 0.
+xavier = partial(_without_bias, nn.init.xavier_uniform_)
 
 
 class Pass:
     """Buffers for a forward and backward pass of B rows per replicate.
 
-    inputs: (R, B, features), filled by the caller before forward. activated: the hidden layers'
-    activations, (R, B, units) each. Logits, targets and the last delta have the classes first,
-    (R, classes, B): a softmax over ten neighbours in memory takes six times as long.
+    inputs: (R, B, features), filled by the caller before forward. active: the hidden layers'
+    activations, (R, B, units) each. kept: what the activation's backward needs of each. Logits,
+    targets and the last delta have the classes first, (R, classes, B): a softmax over ten
+    neighbours in memory takes six times as long.
     """
 
     def __init__(
@@ -209,100 +203,77 @@ class Pass:
         and with the running statistics of a batch norm."""
         device = network.layers.flat.device
         rows = (network.replicates, batch)
-        config = network.config
+        config, hidden = network.config, network.sizes[1:-1]
+
+        def buffers(units: Sequence[int]) -> list[Padded]:
+            return [Padded.zeros((*rows, each), device) for each in units]
+
+        def noise(amount: float, values: Tensor) -> Noise | None:
+            return Noise(amount, values.shape, generators) if generators and amount else None
+
         self.network = network
         self.activation: Activation = ACTIVATIONS[network.activation].load()
         self.residual = config.residual
-        outputs = [_padded((*rows, size), device) for size in network.sizes[:-1]]
-        self._set_noise(outputs, generators)
-        like_outputs = [view.shape for view, _ in outputs]
-        apart = self.residual or bool(self.dropouts)
-        active = outputs
-        if apart:
-            active = [outputs[0], *(_padded(shape, device) for shape in like_outputs[1:])]
-        keep = self.activation.keeps_input
-        kept = [_padded(shape, device) for shape in like_outputs] if keep else active
-        deltas = [_padded((*rows, size), device) for size in network.sizes[1:-1]]
+        outputs = buffers(network.sizes[:-1])
+        self.outputs = [output.values for output in outputs]
+        self.inputs = self.outputs[0]
+        self.input_noise = noise(config.input_noise, self.inputs)
+        self.input_dropout = noise(config.input_dropout, self.inputs)
+        dropouts = [noise(config.dropout, output) for output in self.outputs[1:]]
+        self.dropouts = [dropout for dropout in dropouts if dropout]
+        apart = self.residual or self.dropouts
+        self.active = buffers(hidden) if apart else outputs[1:]
+        self.kept = buffers(hidden) if self.activation.keeps_input else self.active
+        self._hidden_deltas = buffers(hidden)
         self.last_delta = torch.zeros(rows[0], network.sizes[-1], batch, device=device)
-        self.outputs = [view for view, _ in outputs]
-        self.activated = [view for view, _ in active[1:]]
-        self.active, self._active_vectors = zip(*active, strict=True)
-        self.kept, self._kept_vectors = zip(*kept, strict=True)
-        self.norms = self._norms(rows, device, training=generators is not None)
-        self._delta_vectors = [vector for _, vector in deltas]
-        self.deltas = [*(view for view, _ in deltas), self.last_delta.mT]
-        skips = len(deltas) if self.residual else 0
-        self._skipped = [torch.zeros_like(view) for view, _ in deltas[:skips]]
-        self.inputs: Tensor = self.outputs[0]
+        hidden_deltas = [delta.values for delta in self._hidden_deltas]
+        self.deltas = [*hidden_deltas, self.last_delta.mT]
+        self._skipped = list(map(torch.zeros_like, hidden_deltas)) if self.residual else []
+        training = generators is not None
+        self.norms = [
+            NormPass(network.norm, delta, statistics, training=training)
+            for delta, statistics in zip_longest(hidden_deltas, network.running)
+            if network.norm
+        ]
         shapes = [(*rows, *fans) for fans in pairwise(network.sizes)]
         products = (cores.forward, cores.to_inputs, cores.to_weights)
         self._forward, self._to_inputs, self._to_weights = (
             [cores.for_product(product, shape) for shape in shapes] for product in products
         )
+        layers = network.layers
         self._outputs_t = [h.mT for h in self.outputs]
-        self._weights_t = [w.mT for w in network.layers.weights]
-        self._bias_sums = torch.zeros_like(network.layers.bias_vector)
-        self._sums = _rows(self._bias_sums, network.sizes[1:], network.replicates)
-        self._norm_sums = [_padded(row.values.shape, device) for row in network.layers.scales]
-        self._last_bias_t = network.layers.biases[-1].values.mT
+        self._weights_t = [w.mT for w in layers.weights]
+        self._bias_sums = torch.zeros_like(layers.bias_vector)
+        self._sums = Padded.split(self._bias_sums, [row.values.shape for row in layers.biases])
+        self._norm_sums = [Padded.zeros(row.values.shape, device) for row in layers.scales]
+        self._last_bias_t = layers.biases[-1].values.mT
         self._zero = torch.zeros((), device=device)
-
-    def _set_noise(
-        self,
-        outputs: Sequence[tuple[Tensor, Tensor]],
-        generators: Sequence[torch.Generator] | None,
-    ) -> None:
-        config, shapes = self.network.config, [view.shape for view, _ in outputs]
-        self.input_noise = self.input_dropout = None
-        self.dropouts: list[Dropout] = []
-        if generators is None:
-            return
-        if config.input_noise:
-            self.input_noise = InputNoise(config.input_noise, shapes[0], generators)
-        if config.input_dropout:
-            self.input_dropout = Dropout(config.input_dropout, shapes[0], generators)
-        if config.dropout:
-            self.dropouts = [Dropout(config.dropout, shape, generators) for shape in shapes[1:]]
-
-    def _norms(
-        self, rows: tuple[int, int], device: torch.device, *, training: bool
-    ) -> list[NormPass]:
-        network, norms = self.network, []
-        for layer in range(len(network.layers.scales)):
-            shape = (*rows, network.sizes[layer + 1])
-            sums, standard = (_padded(shape, device)[0] for _ in range(2))
-            running = network.running[layer] if network.running else None
-            norms.append(NormPass(network.norm, sums, standard, running, training=training))
-        return norms
 
     def forward(self, logits: Tensor) -> None:
         """Computes the logits of self.inputs and writes them to `logits`, (R, classes, B)."""
-        weights, biases = self.network.layers.weights, self.network.layers.biases
-        last = len(weights) - 1
+        layers = self.network.layers
         if self.input_noise:
-            self.inputs.add_(self.input_noise.draw())
+            self.inputs.add_(self.input_noise.normal())
         if self.input_dropout:
-            self.inputs.mul_(self.input_dropout.draw())
-        for layer in range(last):
-            above = layer + 1
-            summed = self.norms[layer].sums if self.norms else self.kept[above]
+            self.inputs.mul_(self.input_dropout.dropout())
+        for layer, kept in enumerate(self.kept):
+            inputs, weight, bias = self.outputs[layer], layers.weights[layer], layers.biases[layer]
+            summed = self.norms[layer].sums if self.norms else kept.values
             with self._forward[layer]:
-                torch.baddbmm(biases[layer].values, self.outputs[layer], weights[layer], out=summed)
+                torch.baddbmm(bias.values, inputs, weight, out=summed)
             if self.norms:
-                layers = self.network.layers
                 scale, shift = layers.scales[layer].values, layers.shifts[layer].values
-                self.norms[layer].forward(scale, shift, self.kept[above])
-            self.activation.forward(self._kept_vectors[above], out=self._active_vectors[above])
+                self.norms[layer].forward(scale, shift, kept.values)
+            self.activation.forward(kept.vector, out=self.active[layer].vector)
             if self.dropouts or self.residual:
                 self._after_activation(layer)
-        weight_t, output_t = self._weights_t[last], self._outputs_t[last]
-        torch.baddbmm(self._last_bias_t, weight_t, output_t, out=logits)
+        torch.baddbmm(self._last_bias_t, self._weights_t[-1], self._outputs_t[-1], out=logits)
 
     def _after_activation(self, layer: int) -> None:
         """Computes a hidden layer's output: dropout, then the residual connection."""
-        active, output = self.active[layer + 1], self.outputs[layer + 1]
+        active, output = self.active[layer].values, self.outputs[layer + 1]
         if self.dropouts:
-            torch.mul(active, self.dropouts[layer].draw(), out=output)
+            torch.mul(active, self.dropouts[layer].dropout(), out=output)
             active = output
         if self.residual and layer:
             torch.add(active, self.outputs[layer], out=output)
@@ -345,16 +316,16 @@ class Pass:
         if self.residual and layer:
             self._skipped[layer].copy_(delta)
         if self.dropouts:
-            delta.mul_(self.dropouts[layer].mask)
-        vector = self._delta_vectors[layer]
-        self.activation.backward(vector, self._kept_vectors[layer + 1], vector)
+            delta.mul_(self.dropouts[layer].values)
+        vector = self._hidden_deltas[layer].vector
+        self.activation.backward(vector, self.kept[layer].vector, vector)
         if self.norms:
-            norm, (sums, vector) = self.norms[layer], self._norm_sums[layer]
+            norm, sums = self.norms[layer], self._norm_sums[layer]
             scale = self.network.layers.scales[layer].values.clone()
-            torch.sum(norm.products(delta), 1, keepdim=True, out=sums)
-            self._add(vector, into.scales[layer].vector, step, keep)
-            torch.sum(delta, 1, keepdim=True, out=sums)
-            self._add(vector, into.shifts[layer].vector, step, keep)
+            torch.sum(norm.products(delta), 1, keepdim=True, out=sums.values)
+            self._add(sums.vector, into.scales[layer].vector, step, keep)
+            torch.sum(delta, 1, keepdim=True, out=sums.values)
+            self._add(sums.vector, into.shifts[layer].vector, step, keep)
             norm.backward(delta, scale)
 
     def _add(self, sums: Tensor, into: Tensor, step: float, keep: float) -> None:

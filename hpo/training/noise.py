@@ -18,40 +18,28 @@ def generators(seeds: Sequence[int], device: torch.device) -> list[torch.Generat
     return [torch.Generator(device).manual_seed(OFFSET + seed) for seed in seeds]
 
 
-class Dropout:
-    """Sets a share of the values to 0 and divides the others by the rest, as torch.nn.Dropout does.
+class Noise:
+    """Values of a tensor's shape, (R, B, units), that are drawn anew for each step.
 
-    mask: (R, B, units): 0, or 1 / (1 - share).
+    amount: of dropout, the share of the values to drop; of noise, the standard deviation.
     """
 
     def __init__(
-        self, share: float, shape: Sequence[int], drawn_by: Sequence[torch.Generator]
+        self, amount: float, shape: Sequence[int], drawn_by: Sequence[torch.Generator]
     ) -> None:
-        self.kept = 1 - share
-        self.generators = drawn_by
-        self.mask = torch.zeros(*shape, device=drawn_by[0].device)
-
-    def draw(self) -> Tensor:
-        """Draws and returns the mask."""
-        for mask, generator in zip(self.mask, self.generators, strict=True):
-            mask.bernoulli_(self.kept, generator=generator)
-        return self.mask.div_(self.kept)
-
-
-class InputNoise:
-    """Normal noise of a standard deviation, (R, B, features)."""
-
-    def __init__(
-        self, std: float, shape: Sequence[int], drawn_by: Sequence[torch.Generator]
-    ) -> None:
-        self.std = std
-        self.generators = drawn_by
+        self.amount, self.generators = amount, drawn_by
         self.values = torch.zeros(*shape, device=drawn_by[0].device)
 
-    def draw(self) -> Tensor:
-        """Draws and returns the noise."""
+    def dropout(self) -> Tensor:
+        """Draws and returns 0 or 1 / (1 - share), as torch.nn.Dropout does."""
         for values, generator in zip(self.values, self.generators, strict=True):
-            values.normal_(0.0, self.std, generator=generator)
+            values.bernoulli_(1 - self.amount, generator=generator)
+        return self.values.div_(1 - self.amount)
+
+    def normal(self) -> Tensor:
+        """Draws and returns normal noise."""
+        for values, generator in zip(self.values, self.generators, strict=True):
+            values.normal_(0.0, self.amount, generator=generator)
         return self.values
 
 

@@ -29,17 +29,16 @@ class Running:
 class NormPass:
     """The buffers of one layer's norm in a pass.
 
-    sums: the layer's sums, (R, B, units), filled by the caller before forward, and used up by it.
+    like: a tensor of the shape of the layer's sums, (R, B, units). sums: filled by the caller
+    before forward, and used up by it.
     running: None for layer norm. training: whether to use the batch's own statistics.
     """
 
-    def __init__(
-        self, axis: int, sums: Tensor, standard: Tensor, running: Running | None, *, training: bool
-    ) -> None:
+    def __init__(self, axis: int, like: Tensor, running: Running | None, *, training: bool) -> None:
         self.axis, self.running = axis, running
-        self.sums, self.standard = sums, standard
+        self.sums, self.standard = torch.zeros_like(like), torch.zeros_like(like)
         self.frozen = running is not None and not training
-        self.rstd: Tensor = sums
+        self.rstd = self.sums
 
     def forward(self, scale: Tensor, shift: Tensor, out: Tensor) -> None:
         """Writes the standardized sums times scale plus shift, (R, 1, units) each, to `out`."""

@@ -7,6 +7,8 @@ the flat weights, their gradient (filled before every step) and the configuratio
 
 import math
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,52 +27,40 @@ Step = Callable[[float], None]
 BETA1, BETA2, ALPHA, EPS = 0.9, 0.999, 0.99, 1e-8
 
 
+def _step(function: Callable[..., None], *lists: list[Tensor], **options: Any) -> Step:
+    """Returns a step of one of torch's functions. lists: of the weights, the gradient and the
+    function's own state, which it changes."""
+    return lambda lr: function(*lists, lr=lr, **options)
+
+
 def sgd(weights: Tensor, gradient: Tensor, config: Config) -> Step:
     momentum = config.momentum or OPTIMIZERS[config.optimizer].momentum
-    velocity: list[Tensor | None] = [None]
-
-    def step(lr: float) -> None:
-        functional_sgd(
-            [weights], [gradient], velocity, fused=True, lr=lr, momentum=momentum, dampening=0.0,
-            weight_decay=config.weight_decay, nesterov=config.nesterov, maximize=False,
-        )  # fmt: skip
-
-    return step
+    velocity: list[Any] = [None]  # the function puts a tensor there
+    return _step(
+        functional_sgd, [weights], [gradient], velocity, fused=True, momentum=momentum,
+        dampening=0.0, weight_decay=config.weight_decay, nesterov=config.nesterov, maximize=False,
+    )  # fmt: skip
 
 
-def adam(weights: Tensor, gradient: Tensor, config: Config) -> Step:
-    return _adam(weights, gradient, config, functional_adam)
-
-
-def adamw(weights: Tensor, gradient: Tensor, config: Config) -> Step:
-    return _adam(weights, gradient, config, functional_adamw)
-
-
-def _adam(weights: Tensor, gradient: Tensor, config: Config, function: Callable[..., None]) -> Step:
+def _adam(function: Callable[..., None], weights: Tensor, gradient: Tensor, config: Config) -> Step:
     mean, square = torch.zeros_like(weights), torch.zeros_like(weights)
     steps = torch.zeros((), device=weights.device)
+    return _step(
+        function, [weights], [gradient], [mean], [square], [], [steps], fused=True, beta1=BETA1,
+        beta2=BETA2, eps=EPS, weight_decay=config.weight_decay, amsgrad=False, maximize=False,
+    )  # fmt: skip
 
-    def step(lr: float) -> None:
-        function(
-            [weights], [gradient], [mean], [square], [], [steps], fused=True, lr=lr, beta1=BETA1,
-            beta2=BETA2, eps=EPS, weight_decay=config.weight_decay, amsgrad=False, maximize=False,
-        )  # fmt: skip
 
-    return step
+adam, adamw = partial(_adam, functional_adam), partial(_adam, functional_adamw)
 
 
 def rmsprop(weights: Tensor, gradient: Tensor, config: Config) -> Step:
     square, velocity = torch.zeros_like(weights), torch.zeros_like(weights)
-    steps = torch.zeros(())
-
-    def step(lr: float) -> None:
-        functional_rmsprop(
-            [weights], [gradient], [square], [], [velocity], [steps], foreach=True, lr=lr,
-            alpha=ALPHA, eps=EPS, weight_decay=config.weight_decay, momentum=config.momentum,
-            centered=False,
-        )  # fmt: skip
-
-    return step
+    return _step(
+        functional_rmsprop, [weights], [gradient], [square], [], [velocity], [torch.zeros(())],
+        foreach=True, alpha=ALPHA, eps=EPS, weight_decay=config.weight_decay,
+        momentum=config.momentum, centered=False,
+    )  # fmt: skip
 
 
 # --- schedules: the learning rate as a share of `lr`, by the share of the steps that are done -----

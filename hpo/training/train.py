@@ -15,7 +15,7 @@ from hpo.study.metrics import EpochMetrics
 from hpo.study.names import OPTIMIZERS, SCHEDULES
 from hpo.training import noise
 from hpo.training.diagnostics import IMAGES, Diagnosis
-from hpo.training.network import Layers, Network, Pass
+from hpo.training.network import Layers, Network, Pass, class_major_zeros
 from hpo.training.optimizers import Step
 from hpo.training.own import OwnNetwork, OwnTrainer
 from hpo.training.tensors import Examples, Split
@@ -69,12 +69,23 @@ def train(
     network = _network(config, examples, seeds, device, folder)
     orders = [torch.Generator().manual_seed(seed.order) for seed in seeds]
     valid = torch.stack([split.valid for split in splits]).to(device)
-    hand_written = isinstance(network, Network)
-    diagnosis = Diagnosis(network) if diagnose and hand_written else None  # type: ignore[arg-type]
-    trainer = _trainer(network, len(splits[0].train), should_stop, diagnosis, seeds)
+
+    def check(step: int) -> None:
+        if step % STEPS_BETWEEN_CHECKS == 0 and should_stop():
+            raise _Stopped
+
+    rate = learning_rate(config, len(splits[0].train))
+    trainer: OwnTrainer | _Trainer
+    diagnosis = None
+    if isinstance(network, OwnNetwork):
+        trainer = OwnTrainer(network, rate, check)
+    else:
+        diagnosis = Diagnosis(network) if diagnose else None
+        trainer = _Trainer(network, seeds, rate, check, diagnosis)
     for number in range(1, config.epochs + 1):
         start = time.perf_counter()
-        order = torch.stack([_shuffled(s.train, g) for s, g in zip(splits, orders, strict=True)])
+        drawn = [torch.randperm(len(splits[0].train), generator=order) for order in orders]
+        order = torch.stack([s.train[rows] for s, rows in zip(splits, drawn, strict=True)])
         try:
             train_loss, train_accuracy = trainer.epoch(examples, order.to(device))
         except _Stopped:
@@ -83,7 +94,9 @@ def train(
         valid_loss, valid_accuracy, right = evaluate(network, examples, valid, right=last)
         figures = None
         if diagnosis:
-            figures = diagnosis.figures(_forwarded(diagnosis.network, examples, valid[:, :IMAGES]))
+            rows = valid[:, :IMAGES]
+            passes = _passes(diagnosis.network, examples, rows)
+            figures = diagnosis.figures(passes, rows.shape[1])
         yield Epoch(
             number=number,
             train_loss=train_loss,
@@ -112,95 +125,71 @@ def _network(
     return Network(config, features, examples.classes, generators, device)
 
 
-def _trainer(
-    network: Network | OwnNetwork,
-    rows: int,
-    should_stop: Callable[[], bool],
-    diagnosis: Diagnosis | None,
-    seeds: Sequence[Seeds],
-) -> "_Trainer | OwnTrainer":
-    rate = Rate(network.config, rows)
-    if isinstance(network, OwnNetwork):
-        return OwnTrainer(network, rate, partial(_check, should_stop))
-    device = network.layers.flat.device
-    noisy = noise.generators([seed.order for seed in seeds], device)
-    return _Trainer(network, rate, should_stop, diagnosis, noisy)
+def learning_rate(config: Config, rows: int) -> Callable[[int], float]:
+    """Returns the learning rate of a step, by how many steps were made before: lr times the
+    schedule's share and that of the warm-up, which rises to 1 from 1 / n in its n steps.
 
+    rows: how many rows a replicate trains on in an epoch.
+    """
+    schedule = SCHEDULES[config.schedule].load()
+    steps = config.epochs * math.ceil(rows / config.batch_size)
+    warm = config.warmup * steps
 
-class Rate:
-    """The learning rate of each step: lr times the schedule's share and that of the warm-up."""
+    def rate(done: int) -> float:
+        share = float(schedule(done / steps))
+        return config.lr * (share * min((done + 1) / warm, 1.0) if warm else share)
 
-    def __init__(self, config: Config, rows: int) -> None:
-        """rows: how many rows a replicate trains on in an epoch."""
-        self.lr = config.lr
-        self.schedule = SCHEDULES[config.schedule].load()
-        self.steps = config.epochs * math.ceil(rows / config.batch_size)
-        self.warm = config.warmup * self.steps
-
-    def __call__(self, done: int) -> float:
-        """done: how many steps were made before. The warm-up rises to 1 from 1 / n in its n
-        steps."""
-        share = float(self.schedule(done / self.steps))
-        return self.lr * (share * min((done + 1) / self.warm, 1.0) if self.warm else share)
-
-
-def _check(should_stop: Callable[[], bool], step: int) -> None:
-    if step % STEPS_BETWEEN_CHECKS == 0 and should_stop():
-        raise _Stopped
-
-
-def _shuffled(rows: Tensor, generator: torch.Generator) -> Tensor:
-    return rows[torch.randperm(len(rows), generator=generator)]
+    return rate
 
 
 class _Trainer:
     """The steps of an optimizer over a network; plain gradient descent is part of the backward
-    pass."""
+    pass. The interface is that of own.OwnTrainer."""
 
     def __init__(
         self,
         network: Network,
-        rate: Rate,
-        should_stop: Callable[[], bool],
+        seeds: Sequence[Seeds],
+        rate: Callable[[int], float],
+        check: Callable[[int], None],
         diagnosis: Diagnosis | None,
-        noisy: Sequence[torch.Generator],
     ) -> None:
-        """noisy: generators of the noise of training, one per replicate."""
-        config = network.config
-        self.rate = rate
-        self.config = config
-        self.network = network
-        self.noisy = noisy
-        self.diagnosis = diagnosis
-        self.should_stop = should_stop
-        self.batch_size = config.batch_size
+        """check: called at every step with its number in the epoch; raises to end the epoch."""
+        self.network, self.config = network, network.config
+        self.rate, self.check, self.diagnosis = rate, check, diagnosis
+        self.noisy = noise.generators([s.order for s in seeds], network.layers.flat.device)
         self.done = 0
         self.optimizer: Step | None = None
         self.gradient = network.layers
+        config = self.config
         plain = not (config.momentum or config.weight_decay or config.clip_norm)
         if config.optimizer != "sgd" or not plain:
             self.gradient = network.zeros()
-            self.optimizer = OPTIMIZERS[config.optimizer].load()(
-                network.layers.flat, self.gradient.flat, config
-            )
-        self.passes: dict[int, Pass] = {}
+            make = OPTIMIZERS[config.optimizer].load()
+            self.optimizer = make(network.layers.flat, self.gradient.flat, config)
+        self.buffers: dict[int, Pass] = {}
 
     def epoch(self, examples: Examples, order: Tensor) -> tuple[list[float], list[float]]:
         """Trains on the rows of order, (R, n), in batches. Returns each replicate's loss and
         accuracy."""
-        batches = _batches(order, self.batch_size)
+        batches = _batches(order, self.config.batch_size)
         return _metrics([self._steps(examples, rows) for rows in batches])
 
     def _steps(self, examples: Examples, rows: Tensor) -> Answers:
         """Makes one step for each of rows, (steps, R, B)."""
-        buffers = self._pass(rows.shape[2])
+        labels, batch = examples.labels[rows], rows.shape[2]
+        if batch not in self.buffers:
+            self.buffers[batch] = Pass(self.network, batch, self.noisy)
+        buffers = self.buffers[batch]
         inputs = buffers.inputs.flatten(0, 1)
-        labels = examples.labels[rows]
-        targets = self._targets(rows, labels, examples.classes)
+        classes, smoothing = examples.classes, self.config.label_smoothing
+        targets = class_major_zeros(rows, classes).scatter_(2, labels.unsqueeze(2), 1.0)
+        if smoothing:
+            targets.mul_(1 - smoothing).add_(smoothing / classes)
         logits = torch.empty_like(targets)
         steps = zip(rows.flatten(1), logits, targets, strict=True)
         for step, (index, answer, target) in enumerate(steps):
-            _check(self.should_stop, step)
+            self.check(step)
             torch.index_select(examples.images, 0, index, out=inputs)
             buffers.forward(answer)
             if self.diagnosis and self.diagnosis.wants(step, len(rows)):
@@ -209,17 +198,6 @@ class _Trainer:
             else:
                 self._update(buffers, answer, target)
         return logits, labels
-
-    def _targets(self, rows: Tensor, labels: Tensor, classes: int) -> Tensor:
-        """Returns the probabilities to learn, (steps, R, classes, B)."""
-        targets = _class_major_zeros(rows, classes).scatter_(2, labels.unsqueeze(2), 1.0)
-        smoothing = self.config.label_smoothing
-        return targets.mul_(1 - smoothing).add_(smoothing / classes) if smoothing else targets
-
-    def _pass(self, batch: int) -> Pass:
-        if batch not in self.passes:
-            self.passes[batch] = Pass(self.network, batch, self.noisy)
-        return self.passes[batch]
 
     def _update(self, buffers: Pass, logits: Tensor, targets: Tensor) -> None:
         batch = logits.shape[2]
@@ -240,11 +218,10 @@ class _Trainer:
 def _clip(gradient: Layers, most: float) -> None:
     """Scales each replicate's gradient down to a norm of `most`, as
     torch.nn.utils.clip_grad_norm_ does."""
-    parts = [*gradient.weights, *(row.values for row in gradient.rows)]
-    norms = [torch.linalg.vector_norm(part.flatten(1), dim=1) for part in parts]
+    norms = [torch.linalg.vector_norm(part.flatten(1), dim=1) for part in gradient.tensors]
     total = torch.linalg.vector_norm(torch.stack(norms, 1), dim=1)
     share = torch.clamp_max(most / (total + 1e-6), 1.0).view(-1, 1, 1)
-    for part in parts:
+    for part in gradient.tensors:
         part.mul_(share)
 
 
@@ -264,13 +241,12 @@ def evaluate(
     if not rows.numel():
         return [math.nan] * len(rows), [math.nan] * len(rows), None
     parts = [answers(network, examples, part) for part in _batches(rows, CHUNK)]
-    return *_metrics(parts), _right(parts) if right else None
-
-
-def _right(parts: Sequence[Answers]) -> Tensor:
-    """Returns whether argmax finds the label, (R, n). It costs a hundredth of an epoch."""
+    if not right:
+        return *_metrics(parts), None
+    # Whether argmax finds the label. It costs a hundredth of an epoch.
     found = [logits.argmax(2) == labels for logits, labels in parts]
-    return torch.cat([part.transpose(0, 1).flatten(1) for part in found], dim=1).cpu()
+    flat = [part.transpose(0, 1).flatten(1) for part in found]
+    return *_metrics(parts), torch.cat(flat, dim=1).cpu()
 
 
 def answers(network: Network | OwnNetwork, examples: Examples, rows: Tensor) -> Answers:
@@ -278,16 +254,11 @@ def answers(network: Network | OwnNetwork, examples: Examples, rows: Tensor) -> 
     return network.logits(examples.images, rows, examples.classes), examples.labels[rows]
 
 
-def _forwarded(network: Network, examples: Examples, rows: Tensor) -> Iterator[Pass]:
-    """Yields passes after a forward pass over rows, (R, n), one after another in the same
-    buffers."""
+def _passes(network: Network, examples: Examples, rows: Tensor) -> Iterator[Pass]:
+    """Yields passes after a forward pass over rows, (R, n)."""
     for part in _batches(rows, CHUNK):
-        buffers = Pass(network, part.shape[2])
-        inputs, logits = buffers.inputs.flatten(0, 1), _class_major_zeros(part, examples.classes)
-        for index, answer in zip(part.flatten(1), logits, strict=True):
-            torch.index_select(examples.images, 0, index, out=inputs)
-            buffers.forward(answer)
-            yield buffers
+        logits = class_major_zeros(part, examples.classes)
+        yield from network.passes(examples.images, part, logits)
 
 
 def _batches(rows: Tensor, size: int) -> list[Tensor]:
@@ -296,11 +267,6 @@ def _batches(rows: Tensor, size: int) -> list[Tensor]:
     parts = [part for part in (rows[:, :full], rows[:, full:]) if part.numel()]
     shaped = [part.unflatten(1, (-1, min(size, part.shape[1]))) for part in parts]
     return [part.transpose(0, 1).contiguous() for part in shaped]
-
-
-def _class_major_zeros(rows: Tensor, classes: int) -> Tensor:
-    steps, replicates, batch = rows.shape
-    return torch.zeros(steps, replicates, classes, batch, device=rows.device)
 
 
 def _correct(logits: Tensor, labels: Tensor) -> int:
