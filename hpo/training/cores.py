@@ -84,12 +84,9 @@ class _Threads:
             torch.set_num_threads(1)
 
 
-_ONE: AbstractContextManager[None] = nullcontext()
-
-
 def for_product(product: Product, shape: Shape) -> AbstractContextManager[None]:
     """Returns the context to compute the product in. Training sets torch's number of threads to 1
     before."""
     most = min(shape[2:]) // COLUMNS
     usable = most > 1 and shape[1] >= ROWS and torch.backends.mkl.is_available()
-    return _Threads(product, shape, most) if usable else _ONE
+    return _Threads(product, shape, most) if usable else nullcontext()

@@ -35,9 +35,8 @@ class Diagnosis:
     def _forget(self) -> None:
         self.count = 0
         shape = (len(self.network.sizes) - 1, self.network.replicates)
-        self.gradient_norm = torch.zeros(shape, dtype=torch.float64)
-        self.update_ratio = torch.zeros_like(self.gradient_norm)
-        self.largest_update = torch.zeros_like(self.gradient_norm)
+        zeros = torch.zeros(3, *shape, dtype=torch.float64)
+        self.gradient_norm, self.update_ratio, self.largest_update = zeros
 
     def wants(self, step: int, steps: int) -> bool:
         """Whether this step of an epoch is measured."""
@@ -73,7 +72,7 @@ class Diagnosis:
             "gradient_norm": (self.gradient_norm / self.count).tolist(),
             "update_ratio": (self.update_ratio / self.count).tolist(),
             "largest_update": self.largest_update.tolist(),
-            **_quiet(ACTIVATIONS[self.network.activation].load(), chunks, images),
+            **_quiet(ACTIVATIONS[self.network.config.activation].load(), chunks, images),
         }
         self._forget()
         self.beginning = False

@@ -75,20 +75,6 @@ class Layers:
         rows = (*self.biases, *self.scales, *self.shifts)
         return [*self.weights, *(row.values for row in rows)]
 
-    @classmethod
-    def zeros(
-        cls, sizes: Sequence[int], replicates: int, device: torch.device, *, norm: bool
-    ) -> "Layers":
-        weights = [(replicates, *fans) for fans in pairwise(sizes)]
-        biases = [(replicates, 1, units) for units in sizes[1:]]
-        normed = biases[:-1] if norm else []
-        groups = (weights, biases, normed, normed)
-        lengths = [sum(map(_padded_size, shapes)) for shapes in groups]
-        flat = torch.zeros(sum(lengths), device=device)
-        vectors = flat.split(lengths)
-        padded, *rows = map(Padded.split, vectors, groups)
-        return cls(flat, vectors[1], tuple(part.values for part in padded), *rows)
-
 
 class Network:
     """R perceptrons of one configuration.
@@ -107,7 +93,6 @@ class Network:
     ) -> None:
         self.config = config
         self.sizes = (features, *config.hidden, classes)
-        self.activation = config.activation
         self.norm: int = NORMS[config.norm].load()
         self.replicates = len(generators)
         self.layers = self.zeros(device)
@@ -125,7 +110,15 @@ class Network:
     def zeros(self, device: torch.device | None = None) -> Layers:
         """Returns layers of the network's shape, such as for gradients."""
         device = device or self.layers.flat.device
-        return Layers.zeros(self.sizes, self.replicates, device, norm=bool(self.norm))
+        weights = [(self.replicates, *fans) for fans in pairwise(self.sizes)]
+        biases = [(self.replicates, 1, units) for units in self.sizes[1:]]
+        normed = biases[:-1] if self.norm else []
+        groups = (weights, biases, normed, normed)
+        lengths = [sum(map(_padded_size, shapes)) for shapes in groups]
+        flat = torch.zeros(sum(lengths), device=device)
+        vectors = flat.split(lengths)
+        padded, *rows = map(Padded.split, vectors, groups)
+        return Layers(flat, vectors[1], tuple(part.values for part in padded), *rows)
 
     def logits(self, images: Tensor, rows: Tensor, classes: int) -> Tensor:
         """Returns the logits of rows, (steps, R, B), of images, (steps, R, classes, B)."""
@@ -212,7 +205,7 @@ class Pass:
             return Noise(amount, values.shape, generators) if generators and amount else None
 
         self.network = network
-        self.activation: Activation = ACTIVATIONS[network.activation].load()
+        self.activation: Activation = ACTIVATIONS[config.activation].load()
         self.residual = config.residual
         outputs = buffers(network.sizes[:-1])
         self.outputs = [output.values for output in outputs]

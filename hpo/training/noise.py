@@ -13,11 +13,6 @@ from torch import Tensor
 OFFSET = 2**31
 
 
-def generators(seeds: Sequence[int], device: torch.device) -> list[torch.Generator]:
-    """Returns a generator per replicate. seeds: of the batch order."""
-    return [torch.Generator(device).manual_seed(OFFSET + seed) for seed in seeds]
-
-
 class Noise:
     """Values of a tensor's shape, (R, B, units), that are drawn anew for each step.
 

@@ -13,9 +13,9 @@ from torch.nn.functional import cross_entropy
 from hpo.study.config import Config, Seeds
 from hpo.study.metrics import EpochMetrics
 from hpo.study.names import OPTIMIZERS, SCHEDULES
-from hpo.training import noise
 from hpo.training.diagnostics import IMAGES, Diagnosis
 from hpo.training.network import Layers, Network, Pass, class_major_zeros
+from hpo.training.noise import OFFSET
 from hpo.training.optimizers import Step
 from hpo.training.own import OwnNetwork, OwnTrainer
 from hpo.training.tensors import Examples, Split
@@ -66,7 +66,6 @@ def train(
     module of the user's own network lies.
     """
     device = device or torch.device("cpu")
-    network = _network(config, examples, seeds, device, folder)
     orders = [torch.Generator().manual_seed(seed.order) for seed in seeds]
     valid = torch.stack([split.valid for split in splits]).to(device)
 
@@ -75,11 +74,16 @@ def train(
             raise _Stopped
 
     rate = learning_rate(config, len(splits[0].train))
-    trainer: OwnTrainer | _Trainer
+    features, classes = examples.images.shape[1], examples.classes
+    network: Network | OwnNetwork
+    trainer: _Trainer | OwnTrainer
     diagnosis = None
-    if isinstance(network, OwnNetwork):
+    if config.model:
+        network = OwnNetwork(config, folder, examples.shape, features, classes, seeds, device)
         trainer = OwnTrainer(network, rate, check)
     else:
+        weights = [torch.Generator().manual_seed(seed.weights) for seed in seeds]
+        network = Network(config, features, classes, weights, device)
         diagnosis = Diagnosis(network) if diagnose else None
         trainer = _Trainer(network, seeds, rate, check, diagnosis)
     for number in range(1, config.epochs + 1):
@@ -108,21 +112,6 @@ def train(
             valid_right=right,
             diagnostics=figures,
         )
-
-
-def _network(
-    config: Config,
-    examples: Examples,
-    seeds: Sequence[Seeds],
-    device: torch.device,
-    folder: str,
-) -> Network | OwnNetwork:
-    features = examples.images.shape[1]
-    if config.model:
-        form = (examples.shape, features, examples.classes)
-        return OwnNetwork(config, folder, *form, seeds, device)
-    generators = [torch.Generator().manual_seed(seed.weights) for seed in seeds]
-    return Network(config, features, examples.classes, generators, device)
 
 
 def learning_rate(config: Config, rows: int) -> Callable[[int], float]:
@@ -157,7 +146,8 @@ class _Trainer:
         """check: called at every step with its number in the epoch; raises to end the epoch."""
         self.network, self.config = network, network.config
         self.rate, self.check, self.diagnosis = rate, check, diagnosis
-        self.noisy = noise.generators([s.order for s in seeds], network.layers.flat.device)
+        device = network.layers.flat.device
+        self.noisy = [torch.Generator(device).manual_seed(OFFSET + s.order) for s in seeds]
         self.done = 0
         self.optimizer: Step | None = None
         self.gradient = network.layers
