@@ -6,9 +6,8 @@ from dataclasses import replace
 
 from optuna.trial import TrialState
 
-from hpo.runs.forecast import Spent, by_cost
-from hpo.runs.plan import EarlyStop, Job, Shape, cost
-from hpo.runs.progress import Progress
+from hpo.runs.forecast import by_cost
+from hpo.runs.plan import Job, ListedPlan, Shape, cost
 from hpo.study.config import SEED, Config, Seeds
 from hpo.study.file import Cell
 from hpo.workers.messages import Task
@@ -17,7 +16,7 @@ ROUNDS = 8
 SAMPLE_SECONDS = 0.1  # of an estimated epoch: longer ones are measured at their beginning
 
 
-class TimingPlan:
+class TimingPlan(ListedPlan):
     """Measures training times: trains an epoch of each cell, or the beginning of one, alone on the
     machine, in ROUNDS rounds and in one before them that does not count; in each round the cells
     are in another order. For a pool of one worker.
@@ -27,10 +26,10 @@ class TimingPlan:
     """
 
     def __init__(self, cells: Sequence[Cell], shape: Shape, folder: str = "") -> None:
+        super().__init__()
         rng = random.Random(SEED)
         self.cells, self.folder = cells, folder
         self.rounds: list[dict[str, float]] = [{} for _ in range(ROUNDS + 1)]
-        self.waiting: list[tuple[int, Cell]] = []
         for number in range(ROUNDS + 1):
             self.waiting += [(number, cell) for cell in rng.sample(cells, len(cells))]
         self.waiting.reverse()
@@ -38,14 +37,6 @@ class TimingPlan:
         self.shares = {name: min(SAMPLE_SECONDS / value, 1.0) for name, value in each.items()}
         self.costs = {name: value * self.shares[name] for name, value in each.items()}
         self.running: dict[int, tuple[int, Cell]] = {}
-        self.spent: list[Spent] = []
-
-    @property
-    def jobs(self) -> int:
-        return len(self.waiting)
-
-    def progress(self, title: str, started: float) -> Progress:
-        return Progress(title=title, total=len(self.waiting), started=started)
 
     def next(self) -> Job | None:
         if not self.waiting:
@@ -59,19 +50,16 @@ class TimingPlan:
         label = f"time of {cell.name}, round {number} of {ROUNDS}"
         return Job(task=task, label=label, trials=[], names=[label], cost=self.costs[cell.name])
 
-    def judge(self, job: Job) -> EarlyStop | None:
-        return None
-
     def ended(self, job: Job, state: TrialState) -> None:
         number, cell = self.running.pop(job.task.id)
-        self.spent.append(job.spent())
+        super().ended(job, state)
         if state is TrialState.COMPLETE:
             scale = cell.config.epochs / job.task.share
             self.rounds[number][cell.name] = job.epochs[-1].seconds * scale
 
     def seconds_left(self, running: Sequence[Job], workers: int, limit: float) -> float | None:
         waiting = [self.costs[cell.name] for _, cell in self.waiting]
-        return by_cost([*self.spent, *(job.spent() for job in running)], waiting, 1)
+        return by_cost(self.spent_with(running), waiting, 1)
 
     def measured(self) -> list[dict[str, float]] | None:
         """Returns the rounds that count; None unless all are complete."""
@@ -79,29 +67,19 @@ class TimingPlan:
         return self.rounds[1:] if complete else None
 
 
-class WinnerPlan:
+class WinnerPlan(ListedPlan):
     """Trains one network on all training images. It is no trial: no image validates it."""
-
-    jobs = 1
 
     def __init__(self, config: Config, label: str, folder: str = "") -> None:
         """folder: where the module of the user's own network lies."""
+        super().__init__()
         seeds = (Seeds.of(SEED),)
         task = Task(id=1, config=config, seeds=seeds, all_images=True, folder=folder)
         self.job = Job(task=task, label=label, trials=[], names=[label], cost=1.0)
         self.waiting = [self.job]
 
-    def progress(self, title: str, started: float) -> Progress:
-        return Progress(title=title, total=1, started=started)
-
     def next(self) -> Job | None:
         return self.waiting.pop() if self.waiting else None
 
-    def judge(self, job: Job) -> EarlyStop | None:
-        return None
-
-    def ended(self, job: Job, state: TrialState) -> None:
-        """Does nothing: the job keeps its network."""
-
     def seconds_left(self, running: Sequence[Job], workers: int, limit: float) -> float | None:
-        return by_cost([job.spent() for job in running], [], workers)
+        return by_cost(self.spent_with(running), [], workers)

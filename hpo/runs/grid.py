@@ -8,8 +8,8 @@ from optuna.storages import BaseStorage
 from optuna.trial import TrialState, create_trial
 
 from hpo.data.datasets import Dataset
-from hpo.runs.forecast import ALL_IMAGES, Spent, by_cost
-from hpo.runs.plan import Job, Shape, cost, parameter_count, stack_size
+from hpo.runs.forecast import ALL_IMAGES, by_cost
+from hpo.runs.plan import Job, ListedPlan, Shape, cost, parameter_count, stack_size
 from hpo.runs.progress import Progress
 from hpo.runs.samplers import cell_distributions
 from hpo.storage import trial as record
@@ -19,8 +19,9 @@ from hpo.study.file import Cell, GridStudy
 from hpo.workers.messages import Task
 
 
-class GridPlan:
-    """Trains the missing trials of a grid as stacks, the longest first."""
+class GridPlan(ListedPlan):
+    """Trains the missing trials of a grid as stacks, the longest first; all of them to their
+    last epoch, for equal curves."""
 
     def __init__(
         self,
@@ -37,6 +38,7 @@ class GridPlan:
         """cells: those to train; None: all. ranges: distributions that replace those made from the
         cells. finalists: whether the cells are a search's finalists, which are tested with a
         confusion matrix."""
+        super().__init__()
         cells = study_file.cells if cells is None else cells
         self.storage = storage
         self.study_id = storage.get_study_id_from_name(study.study_name)
@@ -47,7 +49,6 @@ class GridPlan:
         self.shape = shape = Shape.of(dataset)
         self.stored = study.get_trials(deepcopy=False)
         finished = finished_seeds(study)
-        self.waiting: list[tuple[float, Cell, list[int]]] = []
         for cell in cells:
             missing = [s for s in seeds if (cell.name, s) not in finished]
             size, each = stack_size(cell.config, shape), cost(cell.config, shape)
@@ -55,16 +56,13 @@ class GridPlan:
                 stack = missing[start : start + size]
                 self.waiting.append((each * len(stack), cell, stack))
         self.waiting.sort(key=lambda entry: -entry[0])
-        self.jobs = len(self.waiting)
         self.total = len(cells) * len(seeds)
         costs = [cost(cell.config, shape) for cell in cells]
         self.winner_cost = ALL_IMAGES * max(costs) if finalists else 0.0
         self.started = 0
-        self.spent: list[Spent] = []
 
     def progress(self, title: str, started: float) -> Progress:
-        missing = sum(len(stack) for _, _, stack in self.waiting)
-        done = self.total - missing
+        done = self.total - sum(len(stack) for _, _, stack in self.waiting)
         progress = Progress(title=title, total=self.total, done=done, started=started)
         for trial in record.ranked(self.stored)[:1]:
             name = record.run_name(trial.user_attrs["cell"], trial.user_attrs["seed"])
@@ -90,15 +88,9 @@ class GridPlan:
         names = [record.run_name(cell.name, seed) for seed in seeds]
         return Job(task=task, label=label, trials=trials, names=names, cost=stack_cost)
 
-    def judge(self, job: Job) -> None:
-        """Stops none: all trainings of a grid run to their last epoch, for equal curves."""
-
-    def ended(self, job: Job, state: TrialState) -> None:
-        self.spent.append(job.spent())
-
     def seconds_left(self, running: Sequence[Job], workers: int, limit: float) -> float | None:
-        spent = [*self.spent, *(job.spent() for job in running)]
-        left = by_cost(spent, [cost for cost, _, _ in self.waiting], workers, self.winner_cost)
+        waiting = [stack_cost for stack_cost, _, _ in self.waiting]
+        left = by_cost(self.spent_with(running), waiting, workers, self.winner_cost)
         return None if left is None else min(left, limit)
 
     def _create_trial(self, cell: Cell, seed: int, stack: int) -> int:

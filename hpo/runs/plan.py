@@ -158,12 +158,10 @@ class Job:
 
 def mean_epoch(epochs: Sequence[EpochDone], number: int) -> EpochDone:
     """Returns the means over the seeds of equal epochs."""
-
-    def mean(metric: str) -> list[float]:
+    means = {}
+    for metric in METRICS:
         values = [value for epoch in epochs for value in getattr(epoch, metric)]
-        return [sum(values) / len(values)]
-
-    means = {metric: mean(metric) for metric in METRICS}
+        means[metric] = [sum(values) / len(values)]
     seconds = sum(epoch.seconds * len(epoch.valid_accuracy) for epoch in epochs)
     return EpochDone(task=epochs[0].task, number=number, seconds=seconds, **means)  # type: ignore[arg-type]
 
@@ -192,6 +190,34 @@ class Plan(Protocol):
 
         limit: seconds after which the plan starts no job and stops those that run.
         """
+
+
+class ListedPlan:
+    """A plan of a list of trainings that all run to their last epoch.
+
+    waiting: what is not started yet. spent: the time that the ended jobs took.
+    """
+
+    def __init__(self) -> None:
+        self.waiting: list[Any] = []
+        self.spent: list[Spent] = []
+
+    @property
+    def jobs(self) -> int:
+        return len(self.waiting)
+
+    def progress(self, title: str, started: float) -> Progress:
+        return Progress(title=title, total=self.jobs, started=started)
+
+    def judge(self, job: Job) -> EarlyStop | None:
+        return None
+
+    def ended(self, job: Job, state: TrialState) -> None:
+        self.spent.append(job.spent())
+
+    def spent_with(self, running: Sequence[Job]) -> list[Spent]:
+        """Returns the time that the ended and the running jobs have taken."""
+        return [*self.spent, *(job.spent() for job in running)]
 
 
 class Watcher:

@@ -1,8 +1,8 @@
 """Optuna's samplers and pruners behind the names of study files, and what they need."""
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 from optuna import pruners, samplers
@@ -35,77 +35,60 @@ STARTUP_TRIALS = 5
 # Median and percentile judge from this epoch on: after the first one alone, slow starters (a small
 # learning rate, sigmoids) stand behind networks that they will overtake.
 FIRST_JUDGED = 2
-GENERATION = 20
 REDUCTION = 3  # eta of successive halving and Hyperband (Li et al., JMLR 18 (2018) 185)
 
-Sampler = samplers.BaseSampler
-Pruner = pruners.BasePruner
+
+def _plain(
+    sampler: Callable[..., samplers.BaseSampler], **options: Any
+) -> Callable[[int, Mapping[str, Any]], samplers.BaseSampler]:
+    return lambda seed, best: sampler(seed=seed, **options)
+
 
 # The samplers of study.names: (seed, best parameters so far) -> sampler.
+tpe = _plain(samplers.TPESampler)
+random = _plain(samplers.RandomSampler)
+gp = _plain(samplers.GPSampler, warn_independent_sampling=False)
+qmc = _plain(
+    samplers.QMCSampler,
+    scramble=True,
+    warn_asynchronous_seeding=False,
+    warn_independent_sampling=False,
+)
+# With generations of 20: a search has hundreds of trials, not thousands.
+nsga2 = _plain(samplers.NSGAIISampler, population_size=20)
 
 
-def tpe(seed: int, best: Mapping[str, Any]) -> Sampler:
-    return samplers.TPESampler(seed=seed)
-
-
-def grouped_tpe(seed: int) -> Sampler:
-    """For a space with conditions: one multivariate density for each group of hyperparameters that
-    occur together (https://optuna.readthedocs.io, TPESampler, group)."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ExperimentalWarning)
-        return samplers.TPESampler(seed=seed, multivariate=True, group=True)
-
-
-def random(seed: int, best: Mapping[str, Any]) -> Sampler:
-    return samplers.RandomSampler(seed=seed)
-
-
-def gp(seed: int, best: Mapping[str, Any]) -> Sampler:
-    return samplers.GPSampler(seed=seed, warn_independent_sampling=False)
-
-
-def cmaes(seed: int, best: Mapping[str, Any]) -> Sampler:
+def cmaes(seed: int, best: Mapping[str, Any]) -> samplers.BaseSampler:
     """Starts from the best trial: Optuna would keep its state as a pickle in the storage."""
     return samplers.CmaEsSampler(seed=seed, x0=dict(best) or None, warn_independent_sampling=False)
 
 
-def qmc(seed: int, best: Mapping[str, Any]) -> Sampler:
-    return samplers.QMCSampler(
-        seed=seed, scramble=True, warn_asynchronous_seeding=False, warn_independent_sampling=False
-    )
+def grouped_tpe(seed: int) -> samplers.BaseSampler:
+    """For a space with conditions: one multivariate density for each group of hyperparameters that
+    occur together (https://optuna.readthedocs.io, TPESampler, group)."""
+    with _without_warnings():
+        return samplers.TPESampler(seed=seed, multivariate=True, group=True)
 
 
-def nsga2(seed: int, best: Mapping[str, Any]) -> Sampler:
-    """With generations of 20: a search has hundreds of trials, not thousands."""
-    return samplers.NSGAIISampler(seed=seed, population_size=GENERATION)
+def _any_length(
+    pruner: Callable[..., pruners.BasePruner], *values: Any, **options: Any
+) -> Callable[[int], pruners.BasePruner]:
+    return lambda epochs: pruner(*values, **options)
 
 
 # The pruners of study.names: epochs of a complete training -> pruner.
+no_pruner = _any_length(pruners.NopPruner)
+median = _any_length(pruners.MedianPruner, STARTUP_TRIALS, FIRST_JUDGED)
+percentile = _any_length(pruners.PercentilePruner, 25.0, STARTUP_TRIALS, FIRST_JUDGED)
+successive_halving = _any_length(
+    pruners.SuccessiveHalvingPruner, min_resource=1, reduction_factor=REDUCTION
+)
+# Compares a trial with the best one seed by seed; p below 0.1, after two seeds.
+wilcoxon = _any_length(pruners.WilcoxonPruner, p_threshold=0.1, n_startup_steps=2)
 
 
-def no_pruner(epochs: int) -> Pruner:
-    return pruners.NopPruner()
-
-
-def median(epochs: int) -> Pruner:
-    return pruners.MedianPruner(STARTUP_TRIALS, FIRST_JUDGED)
-
-
-def percentile(epochs: int) -> Pruner:
-    return pruners.PercentilePruner(25.0, STARTUP_TRIALS, FIRST_JUDGED)
-
-
-def successive_halving(epochs: int) -> Pruner:
-    return pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=REDUCTION)
-
-
-def hyperband(epochs: int) -> Pruner:
+def hyperband(epochs: int) -> pruners.BasePruner:
     return pruners.HyperbandPruner(min_resource=1, max_resource=epochs, reduction_factor=REDUCTION)
-
-
-def wilcoxon(epochs: int) -> Pruner:
-    """Compares a trial with the best one seed by seed; p below 0.1, after two seeds."""
-    return pruners.WilcoxonPruner(p_threshold=0.1, n_startup_steps=2)
 
 
 def mark_diverged(trial: BaseTrial, sampler: samplers.BaseSampler) -> None:
@@ -115,12 +98,9 @@ def mark_diverged(trial: BaseTrial, sampler: samplers.BaseSampler) -> None:
         trial.set_constraint("diverged", 1.0)
 
 
-@contextmanager
-def _without_warnings() -> Iterator[None]:
+def _without_warnings() -> AbstractContextManager[None]:
     """Silences Optuna's warning that QMC and Wilcoxon's pruner are experimental."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ExperimentalWarning)
-        yield
+    return warnings.catch_warnings(action="ignore", category=ExperimentalWarning)
 
 
 def make_sampler(study: SearchStudy, stored: int, best: Mapping[str, Any]) -> samplers.BaseSampler:

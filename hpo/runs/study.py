@@ -68,7 +68,7 @@ def open_study(
     study_file: StudyFile,
     dataset: Dataset,
     name: str,
-    bound: Mapping[str, Any],
+    bound: dict[str, Any],
     *,
     changed_claims: bool = False,
 ) -> optuna.Study:
@@ -79,7 +79,6 @@ def open_study(
     dataset that cannot be trained on.
     """
     check(dataset)
-    bound = dict(bound)
     search = study_file if isinstance(study_file, SearchStudy) else None
     objectives = search.objectives if search else (ACCURACY,)
     try:
@@ -103,13 +102,13 @@ def open_study(
         raise InputError("\n".join(_told(name, found, search=bool(search))))
     if isinstance(study_file, GridStudy):
         _bind_claims(study, study_file, changed=changed_claims)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+    experimental = optuna.exceptions.ExperimentalWarning
+    with warnings.catch_warnings(action="ignore", category=experimental):
         study.set_metric_names([OBJECTIVES.get(o, "validation accuracy") for o in objectives])
     if "token" not in study.user_attrs:  # tells it from another study of its name
         study.set_user_attr("token", uuid.uuid4().hex)
     study.set_user_attr("binding", bound)
-    study.set_user_attr("kind", "search" if isinstance(study_file, SearchStudy) else "grid")
+    study.set_user_attr("kind", "search" if search else "grid")
     study.set_user_attr("data", describe(dataset))
     study.set_user_attr("study_file", dict(study_file.raw))
     return study
@@ -165,14 +164,15 @@ def successor(storage: BaseStorage, study_file: StudyFile, dataset: Dataset, nam
     """Returns the name for a study file that may have changed since a study was stored: `name`, or
     the first of NAME.2, NAME.3 and so on that is not stored, or stored with this very file."""
     bound, stored = binding(study_file, dataset), optuna.get_all_study_names(storage)
-    for number in itertools.count(1):
-        own = name if number == 1 else f"{name}.{number}"
-        if own not in stored:
-            return own
-        found = optuna.load_study(study_name=own, storage=storage).user_attrs.get("binding")
-        if found is not None and not differences(found, bound):
-            return own
-    raise AssertionError("count never ends")
+
+    def is_fit(candidate: str) -> bool:
+        if candidate not in stored:
+            return True
+        found = optuna.load_study(study_name=candidate, storage=storage).user_attrs.get("binding")
+        return found is not None and not differences(found, bound)
+
+    later = (f"{name}.{number}" for number in itertools.count(2))
+    return next(filter(is_fit, itertools.chain([name], later)))
 
 
 def clean_up(study: optuna.Study) -> None:

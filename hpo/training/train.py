@@ -99,8 +99,7 @@ def train(
         figures = None
         if diagnosis:
             rows = valid[:, :IMAGES]
-            passes = _passes(diagnosis.network, examples, rows)
-            figures = diagnosis.figures(passes, rows.shape[1])
+            figures = diagnosis.figures(_passes(diagnosis.network, examples, rows), rows.shape[1])
         yield Epoch(
             number=number,
             train_loss=train_loss,

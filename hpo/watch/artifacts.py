@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 from optuna.artifacts import FileSystemArtifactStore, upload_artifact
 from optuna.artifacts.exceptions import ArtifactNotFound
 from optuna.storages import BaseStorage
-from optuna.trial import FrozenTrial
 
 from hpo.runs.plan import Watcher
 
@@ -95,16 +94,12 @@ def remove(storage: BaseStorage, study_id: int, folder: Path) -> None:
     """Removes the pictures of a study's trials, and the folder if it is empty then."""
     store = FileSystemArtifactStore(folder)
     for trial in storage.get_all_trials(study_id, deepcopy=False):
-        for artifact in _artifacts(trial):
+        attributes = trial.system_attrs.items()
+        metas = [json.loads(text) for key, text in attributes if key.startswith("artifacts:")]
+        # Optuna's own list of them fails on the null that the dashboard leaves behind for a
+        # deleted artifact.
+        for meta in filter(None, metas):
             with suppress(ArtifactNotFound, OSError):
-                store.remove(artifact)
+                store.remove(meta["artifact_id"])
     with suppress(OSError):
         os.rmdir(folder)
-
-
-def _artifacts(trial: FrozenTrial) -> list[str]:
-    """Returns the ids of the trial's artifacts. Optuna's own list of them fails on the null that
-    the dashboard leaves behind for a deleted artifact."""
-    attributes = trial.system_attrs.items()
-    metas = [json.loads(text) for key, text in attributes if key.startswith("artifacts:")]
-    return [meta["artifact_id"] for meta in metas if meta]

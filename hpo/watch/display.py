@@ -66,16 +66,13 @@ class Display(Watcher):
         progress = self.progress
         left = progress.left if progress.done < progress.total else ""
         counts = f"{progress.done:{len(str(progress.total))}d}/{progress.total}"
-        self._print(f"{counts}  {job.label}: {outcome}{left and ', '}{left}")
+        self.on_notice(f"{counts}  {job.label}: {outcome}{left and ', '}{left}")
 
     def on_notice(self, text: str) -> None:
-        self._print(text)
+        """Prints a line, above the live display if there is one."""
+        self.console.print(legible(text), soft_wrap=True, markup=False, emoji=False)
 
     def on_finish(self) -> None:
         if self.live:
             self.live.stop()
             self.live = None
-
-    def _print(self, text: str) -> None:
-        """Prints a line, above the live display if there is one."""
-        self.console.print(legible(text), soft_wrap=True, markup=False, emoji=False)

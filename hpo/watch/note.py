@@ -1,25 +1,22 @@
 """The note of a study in optuna-dashboard: what the study is, and its results."""
 
 import hashlib
-import sys
 from functools import cache
 from importlib import util
+from importlib.machinery import PathFinder
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import optuna
 from optuna.storages import BaseStorage
 
 from hpo.runs.plan import Watcher
 from hpo.runs.progress import Progress
-from hpo.storage.results import StoredGrid, StoredSearch, StoredStudy, load_study
+from hpo.storage.results import StoredGrid, StoredSearch, load_study
 from hpo.study.file import OBJECTIVES
 from hpo.study.names import PRUNERS, SAMPLERS, label
 from hpo.study.space import Fixed, spelled
 from hpo.text import limit_text
-
-if TYPE_CHECKING:
-    from hpo.report.blocks.page import Table
 
 # The report's modules are imported in functions, once the workers train: matplotlib takes a while.
 
@@ -57,13 +54,10 @@ class Notes(Watcher):
 def _library() -> Any:
     """Returns optuna-dashboard's module of notes. It is imported without the package around it,
     which imports scikit-learn and takes as long as torch."""
-    name = "optuna_dashboard._note"
     package = util.find_spec("optuna_dashboard")
-    assert package is not None
-    [folder] = package.submodule_search_locations or []
-    path = Path(folder) / "_note.py"
-    spec = util.spec_from_file_location(name, path)
-    if name in sys.modules or not path.is_file() or spec is None or spec.loader is None:
+    folders = package.submodule_search_locations if package else None
+    spec = PathFinder.find_spec("optuna_dashboard._note", folders)
+    if spec is None or spec.loader is None:  # another version of it
         import optuna_dashboard
 
         return optuna_dashboard
@@ -82,33 +76,31 @@ def markdown(
     """Returns the note. ended: whether the run is over; then the note has the main table. report:
     the report's path, None if it could not be written."""
     from hpo.report.blocks import page
-    from hpo.report.blocks.run_facts import repeatable
-
-    facts = [("Data", _data(study)), *_budget(study), ("Command", repeatable(command))]
-    if report:
-        facts.append(("Report", str(report.absolute())))
-    return page.render_note(
-        title=study.file.title,
-        lead=_lead(study, ended),
-        facts=facts,
-        block=_table(study) if ended else None,
-    )
-
-
-def _lead(study: StoredGrid | StoredSearch, ended: bool) -> list[str]:
-    from hpo.report.blocks.run_facts import one_line_each
+    from hpo.report.blocks.run_facts import one_line_each, repeatable
     from hpo.report.search_tables import winner_sentence
 
-    parts = [study.file.text] if study.file.text else []
-    if ended and isinstance(study, StoredSearch):
-        parts.append(winner_sentence(study))
-    return one_line_each(parts)
-
-
-def _data(study: StoredStudy) -> str:
     train, valid, test = (f"{study.data[part]:,}" for part in ("train", "valid", "test"))
     sizes = f"{train} {study.things} to train on, {valid} to validate on, {test} to test on"
-    return f"{study.data_name}: {sizes}"
+    facts = [
+        ("Data", f"{study.data_name}: {sizes}"),
+        *_budget(study),
+        ("Command", repeatable(command)),
+    ]
+    if report:
+        facts.append(("Report", str(report.absolute())))
+    lead = [study.file.text] if study.file.text else []
+    table = None
+    if ended:  # these import matplotlib
+        from hpo.report import finalists, grid
+
+        if isinstance(study, StoredGrid):
+            table = grid.main_table(study)
+        else:
+            lead.append(winner_sentence(study))
+            table = finalists.main_table(study, study.tested) if study.tested else None
+    return page.render_note(
+        title=study.file.title, lead=one_line_each(lead), facts=facts, block=table
+    )
 
 
 def _budget(study: StoredGrid | StoredSearch) -> list[tuple[str, str]]:
@@ -136,11 +128,3 @@ def _budget(study: StoredGrid | StoredSearch) -> list[tuple[str, str]]:
         ("Space", "; ".join(free)),
         ("Fixed", "; ".join(f"{k}: {spelled(d)}" for k, d in fixed.items()) or "nothing"),
     ]
-
-
-def _table(study: StoredGrid | StoredSearch) -> "Table | None":
-    from hpo.report import finalists, grid
-
-    if isinstance(study, StoredGrid):
-        return grid.main_table(study)
-    return finalists.main_table(study, study.tested) if study.tested else None

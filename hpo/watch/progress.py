@@ -108,24 +108,27 @@ def read_progress(study: Stored, here: bool) -> Progress:
         return Progress.from_json(study.progress)
     failed = study.trials[study.trials["state"] == "FAIL"]
     pruned = study.trials["state"] == "PRUNED"
+    if isinstance(study, StoredGrid):
+        done = sum(len(study.of(cell)) for cell in study.file.cells)
+        total = max(len(study.file.cells) * study.seeds, done)
+    else:
+        done, total = len(study.ended), int(min(study.planned, 10**9))
     progress = Progress(
         title=study.name,
-        total=_total(study),
-        done=_done(study),
+        total=total,
+        done=done,
         pruned=int((pruned & ~study.trials["diverged"]).sum()),
         diverged=int((pruned & study.trials["diverged"]).sum()),
         failed=int((~failed["fail_reason"].isin(AGAIN)).sum()),
         seconds=sum(_seconds(study, session) for session in study.sessions),
     )
     for _, best in study.ranked.head(1).iterrows():
-        progress.take_best(_name(study, best), best["valid_accuracy"])
+        if isinstance(study, StoredGrid):
+            name = run_name(best["cell"], best["seed"])
+        else:
+            name = trial_name(best["number"], study.config(best["number"]))
+        progress.take_best(name, best["valid_accuracy"])
     return progress
-
-
-def _name(study: Stored, trial: Mapping[str, Any]) -> str:
-    if isinstance(study, StoredGrid):
-        return run_name(trial["cell"], trial["seed"])
-    return trial_name(trial["number"], study.config(trial["number"]))
 
 
 def _seconds(study: Stored, session: Mapping[str, Any]) -> float:
@@ -135,15 +138,3 @@ def _seconds(study: Stored, session: Mapping[str, Any]) -> float:
         return seconds_of([session])
     ends = [t.datetime_complete.timestamp() for t in study.frozen if t.datetime_complete]
     return max(max(ends, default=0.0) - float(session["started"]), 0.0)
-
-
-def _total(study: Stored) -> int:
-    if isinstance(study, StoredGrid):
-        return max(len(study.file.cells) * study.seeds, _done(study))
-    return int(min(study.planned, 10**9))
-
-
-def _done(study: Stored) -> int:
-    if isinstance(study, StoredGrid):
-        return sum(len(study.of(cell)) for cell in study.file.cells)
-    return len(study.ended)
