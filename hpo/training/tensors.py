@@ -43,13 +43,10 @@ def choose_device(name: str) -> torch.device:
 
     Raises InputError for a device that this machine or this build of torch does not have.
     """
-    there = {
-        "cpu": True,
-        "cuda": torch.cuda.is_available(),
-        "mps": torch.backends.mps.is_available(),
-    }
+    cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
+    there = {"cpu": True, "cuda": cuda, "mps": mps}
     if name == "auto":
-        return torch.device("cuda" if there["cuda"] else "cpu")
+        return torch.device("cuda" if cuda else "cpu")
     if not there.get(name):
         has = ", ".join(device for device, usable in there.items() if usable)
         raise InputError(f"device {name!r}: not usable here; this machine has {has}")
