@@ -182,8 +182,9 @@ def test_a_script_without_a_main_guard_runs_a_study_and_so_does_its_fork(tmp_pat
     assert "the fork ended with 0" in ended.stdout
 
 
-def test_other_processes_of_a_script_still_get_its_main_module(tmp_path):
+def test_other_processes_of_a_script_still_get_its_main_module(tmp_path, monkeypatch):
     """Those that another thread starts meanwhile, too."""
+    monkeypatch.setattr(sys.modules["__main__"], "__file__", "script.py", raising=False)
     with server._without_main():
         ours = spawn.get_preparation_data("worker")
         with ThreadPoolExecutor(1) as others:

@@ -19,6 +19,7 @@ from hpo.runs.study import binding, open_study
 from hpo.storage.open import open_storage
 from hpo.storage.results import load_study
 from hpo.study import file as study_file
+from hpo.study.metrics import METRICS
 from hpo.watch import terminal
 
 GRID = """
@@ -189,7 +190,8 @@ def test_conclusions_that_change_after_the_first_trial_are_refused_or_named(tmp_
     opened(storage, GRID, tmp_path)
     study.set_user_attr("seeds", 1)
     for cell in "abc":
-        study.add_trial(create_trial(value=0.9, user_attrs={"cell": cell, "seed": 0}))
+        known = {"cell": cell, "seed": 0, "curve": {key: [0.9] for key in METRICS}}
+        study.add_trial(create_trial(value=0.9, user_attrs=known))
     reworded = GRID.replace("a is better than b", "In other words: a is better than b")
     assert "claim_changes" not in opened(storage, reworded, tmp_path).user_attrs
     changed = reworded.replace('greater = ["a", "c"]', 'greater = ["c", "a"]')

@@ -229,7 +229,6 @@ class Trial(TypedDict, total=False):
 
 STUDY: Any = TypeAdapter(Annotated[Study, AfterValidator(_bound_search)])
 TRIAL: Any = TypeAdapter(Trial)
-MISSING = object()  # which is of no type
 
 
 def check_study(name: str, user: Mapping[str, Any], system: Mapping[str, Any]) -> None:
@@ -247,14 +246,16 @@ def check_trials(
     """As check_study, of the study's trials. data: the study's. needed: attributes that each ended
     trial has."""
     for trial in trials:
+        where = f"study {name!r}: trial {trial.number}, attribute"
         kept = {k: v for k, v in trial.system_attrs.items() if k in ("right", "probabilities")}
         attributes = {**trial.user_attrs, **kept}
-        if trial.state in (TrialState.COMPLETE, TrialState.PRUNED):
-            attributes = {**dict.fromkeys(needed, MISSING), **attributes}
+        ended = trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
+        if missing := [key for key in needed if ended and key not in attributes]:
+            raise InputError(f"{where} {missing[0]}: is missing; {REMEDY}")
         try:
             TRIAL.validate_python(attributes, strict=True, context=data)
         except (ValidationError, RecursionError) as error:
-            _refuse(f"study {name!r}: trial {trial.number}, attribute", error)
+            _refuse(where, error)
 
 
 def _refuse(where: str, error: Exception) -> NoReturn:
