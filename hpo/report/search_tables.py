@@ -10,7 +10,7 @@ import pandas as pd
 
 from hpo.analysis.hypothesis_tests import prediction_interval
 from hpo.analysis.statistics import Estimate, estimate
-from hpo.language import marked, nt, t
+from hpo.language import marked, t
 from hpo.report.blocks.grid_tables import setting
 from hpo.report.blocks.page import Header, Table
 from hpo.storage.results import StoredGrid, StoredSearch, seconds_of
@@ -376,11 +376,10 @@ def unfinished(study: StoredSearch) -> str:
     if done >= study.n_trials:
         return ""
     if done >= study.planned:
-        return nt(
-            "The search ended after {n} trial: the only configuration of the space has been tried.",
+        return t(
             "The search ended after {n} trials: all {n} configurations of the space have been "
             "tried.",
-            done,
+            n=done,
         )
     if study.settled and (rule := study.file.stop_after):
         return t(
