@@ -161,7 +161,7 @@ def _progress(study: StoredSearch, label: str) -> figures.Run:
 
 def _curves(study: StoredSearch) -> Picture:
     best = [int(n) for n in study.ranked.head(BEST)["number"]]
-    pruned = study.trials[study.trials["state"] == "PRUNED"]
+    pruned = study.trials[(study.trials["state"] == "PRUNED") & ~study.trials["diverged"]]
     limited = bool(over_limit(pruned).any())
     alt = marked("Validation accuracy by epoch of the best trials.")
     caption = marked("Validation accuracy of the {best} best trials. {data}.")
