@@ -1,13 +1,15 @@
 """What hpo stores in a study and in a trial, checked where it is read: other programs write there,
 too. Versions add keys, so that others than these are left alone."""
 
+# The types are made for pydantic as the program runs; mypy knows only those that are written down.
+# mypy: disable-error-code="valid-type,misc,arg-type"
+
 import base64
 from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import (
     Annotated,
     Any,
-    NoReturn,
     NotRequired,  # pydantic's, before Python 3.12
 )
 
@@ -71,7 +73,6 @@ Count = Annotated[int, Field(ge=0, le=10**12)]
 Maybe = float | None
 Bytes = Annotated[str, AfterValidator(_base64)]
 Values = Annotated[list[Maybe], Field(min_length=1)]
-Timings = Annotated[list[dict[str, float]], Field(min_length=1)]
 
 
 class Data(StoredSchema):
@@ -85,159 +86,85 @@ class Data(StoredSchema):
     about: dict[str, Any] | None = None
 
 
-class Hardware(TypedDict):
-    processor: str
-    cores: int
-    memory_gib: Maybe
+def _keys(**types: Any) -> Any:
+    """Returns the type of a dictionary with these keys, and perhaps others."""
+    make: Any = TypedDict
+    return make("Keys", types)
 
 
-class Node(TypedDict):
-    host: str
-    hardware: Hardware
+def _optional(**types: Any) -> dict[str, Any]:
+    """Returns keys that a dictionary may lack."""
+    return {key: NotRequired[kind] for key, kind in types.items()}
 
 
-class Like(TypedDict):
-    study: str
-    trials: int
-    of: int
-
-
-class Rounds(TypedDict):
-    most: int
-    end: str
-
-
-class Change(TypedDict):
-    trials: int
-    dropped: list[str]
-    added: list[str]
-
-
-class Ensemble(TypedDict):
-    networks: int
-    test_accuracy: float
-
-
-class Image(TypedDict):
-    label: Count
-    pixels: Bytes | None
-
-
-class Binding(TypedDict, total=False):
-    sampler: str
-    pruner: str
-
-
-class Session(TypedDict):
-    started: float
-    workers: int
-    device: str
-    command: str
-    hardware: Hardware
-    versions: dict[str, str]
-    git_commit: str | None
-    host: NotRequired[str]
-    seconds: NotRequired[float]
-    machines: NotRequired[list[Node]]  # fmt: skip
-
-
-class Progress(TypedDict):
-    title: str
-    total: int
-    done: int
-    pruned: int
-    failed: int
-    workers: list[str]
-    best: str
-    started: float
-    finish: Maybe
-    seconds: Maybe  # fmt: skip
-
-
-class Worst(TypedDict):
-    image: int
-    label: Count
-    predicted: Count
-    probability: Maybe
-    pixels: Bytes | None
-
-
-class Mistakes(TypedDict):
-    confusion: list[list[float]]
-    worst: list[Worst]
-
-
-class Curve(TypedDict):
-    train_loss: Values
-    train_accuracy: Values
-    valid_loss: Values
-    valid_accuracy: Values
-
-
-class Right(TypedDict):
-    test: Bytes
-    valid: Bytes
-
-
-class Study(TypedDict):
-    """images and code: system attributes."""
-
-    study_file: dict[str, Any]
-    data: Data
-    binding: NotRequired[Binding]
-    kind: NotRequired[str]
-    sessions: NotRequired[list[Session]]
-    progress: NotRequired[Progress | None]
-    claims: NotRequired[dict[str, str] | None]
-    token: NotRequired[str]
-    seeds: NotRequired[Count]
-    timings: NotRequired[Timings]
-    until_resolved: NotRequired[Rounds | None]
-    ensemble: NotRequired[Ensemble | None]
-    claim_changes: NotRequired[list[Change]]
-    n_trials: NotRequired[Count]
-    timeout: NotRequired[Maybe]
-    sampler_seed: NotRequired[int]
-    gave_up: NotRequired[bool]
-    settled: NotRequired[bool]
-    like: NotRequired[Like]
-    images: NotRequired[dict[str, Image]]
-    code: NotRequired[dict[Annotated[str, AfterValidator(_inside)], str]]
-
-
-class Trial(TypedDict, total=False):
-    """right and probabilities: system attributes."""
-
-    cell: Annotated[str, Field(pattern=f"^{NAME.pattern}$")]
-    seed: int
-    curve: Annotated[Curve, AfterValidator(_of_one_length)]
-    diverged: bool | Annotated[int, Field(ge=0, le=1)]
-    train_seconds: float
-    test_loss: Maybe
-    test_accuracy: Maybe
-    test_balanced_accuracy: Maybe
-    test_recall: list[Maybe]
-    parameters: int
-    stack: int
-    over_limit: bool | int
-    fail_reason: str
-    diagnostics: dict[str, list[list[Maybe]]]
-    mistakes: Annotated[Mistakes, AfterValidator(_of_the_classes)]
-    right: Annotated[Right, AfterValidator(_a_bit_each)]
-    probabilities: Bytes
-
-
-STUDY: Any = TypeAdapter(Annotated[Study, AfterValidator(_bound_search)])
-TRIAL: Any = TypeAdapter(Trial)
+HARDWARE = _keys(processor=str, cores=int, memory_gib=Maybe)
+MACHINES = list[_keys(host=str, hardware=HARDWARE)]
+SESSION = _keys(
+    started=float, workers=int, device=str, command=str, hardware=HARDWARE,
+    versions=dict[str, str], git_commit=str | None,
+    **_optional(host=str, seconds=float, machines=MACHINES),
+)  # fmt: skip
+PROGRESS = _keys(
+    title=str, total=int, done=int, pruned=int, failed=int, workers=list[str], best=str,
+    started=float, finish=Maybe, seconds=Maybe,
+)  # fmt: skip
+WORST = _keys(image=int, label=Count, predicted=Count, probability=Maybe, pixels=Bytes | None)
+MISTAKES = _keys(confusion=list[list[float]], worst=list[WORST])
+CURVE = _keys(**dict.fromkeys(METRICS, Values))
+STUDY = _keys(
+    study_file=dict[str, Any],
+    data=Data,
+    **_optional(
+        binding=_keys(**_optional(sampler=str, pruner=str)),
+        kind=str,
+        sessions=list[SESSION],
+        progress=PROGRESS | None,
+        claims=dict[str, str] | None,
+        token=str,
+        seeds=Count,
+        timings=Annotated[list[dict[str, float]], Field(min_length=1)],
+        until_resolved=_keys(most=int, end=str) | None,
+        ensemble=_keys(networks=int, test_accuracy=float) | None,
+        claim_changes=list[_keys(trials=int, dropped=list[str], added=list[str])],
+        n_trials=Count,
+        timeout=Maybe,
+        sampler_seed=int,
+        gave_up=bool,
+        settled=bool,
+        like=_keys(study=str, trials=int, of=int),
+        images=dict[str, _keys(label=Count, pixels=Bytes | None)],  # a system attribute
+        code=dict[Annotated[str, AfterValidator(_inside)], str],  # this, too
+    ),
+)
+TRIAL = _keys(
+    **_optional(
+        cell=Annotated[str, Field(pattern=f"^{NAME.pattern}$")],
+        seed=int,
+        curve=Annotated[CURVE, AfterValidator(_of_one_length)],
+        diverged=bool | Annotated[int, Field(ge=0, le=1)],
+        train_seconds=float,
+        test_loss=Maybe,
+        test_accuracy=Maybe,
+        test_balanced_accuracy=Maybe,
+        test_recall=list[Maybe],
+        parameters=int,
+        stack=int,
+        over_limit=bool | int,
+        fail_reason=str,
+        diagnostics=dict[str, list[list[Maybe]]],
+        mistakes=Annotated[MISTAKES, AfterValidator(_of_the_classes)],
+        right=Annotated[_keys(test=Bytes, valid=Bytes), AfterValidator(_a_bit_each)],  # a system
+        probabilities=Bytes,  # attribute, as this
+    )
+)
+CHECKED_STUDY: Any = TypeAdapter(Annotated[STUDY, AfterValidator(_bound_search)])
+CHECKED_TRIAL: Any = TypeAdapter(TRIAL)
 
 
 def check_study(name: str, user: Mapping[str, Any], system: Mapping[str, Any]) -> None:
     """Raises InputError that names the study and the attributes that are not as hpo stores them."""
     kept = {key: system[key] for key in ("images", "code") if key in system}
-    try:
-        STUDY.validate_python({**user, **kept}, strict=True)
-    except (ValidationError, RecursionError) as error:
-        _refuse(f"study {name!r}: attribute", error)
+    _check(CHECKED_STUDY, {**user, **kept}, f"study {name!r}: attribute")
 
 
 def check_trials(
@@ -252,12 +179,12 @@ def check_trials(
         ended = trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
         if missing := [key for key in needed if ended and key not in attributes]:
             raise InputError(f"{where} {missing[0]}: is missing; {REMEDY}")
-        try:
-            TRIAL.validate_python(attributes, strict=True, context=data)
-        except (ValidationError, RecursionError) as error:
-            _refuse(where, error)
+        _check(CHECKED_TRIAL, attributes, where, data)
 
 
-def _refuse(where: str, error: Exception) -> NoReturn:
-    what = faults(error) if isinstance(error, ValidationError) else "is nested too deep"
-    raise InputError(f"{where} {what}; {REMEDY}") from error
+def _check(kind: Any, attributes: Mapping[str, Any], where: str, context: Any = None) -> None:
+    try:
+        kind.validate_python(attributes, strict=True, context=context)
+    except (ValidationError, RecursionError) as error:
+        what = faults(error) if isinstance(error, ValidationError) else "is nested too deep"
+        raise InputError(f"{where} {what}; {REMEDY}") from error

@@ -12,7 +12,7 @@ from itertools import chain
 from typing import Any
 
 import optuna
-import sqlalchemy
+import sqlalchemy.orm
 from optuna.distributions import json_to_distribution
 from optuna.storages import BaseStorage, RDBStorage
 from optuna.trial import FrozenTrial
@@ -94,35 +94,23 @@ def unreadable(storage: BaseStorage, name: str) -> str:
     storage is no database."""
     storage = getattr(storage, "backend", storage)
     storage = getattr(storage, "_backend", storage)
-    if not isinstance(storage, RDBStorage):
-        return f"study {name!r}: an attribute"
-    from optuna.storages._rdb import models
+    if isinstance(storage, RDBStorage):
+        from optuna.storages._rdb import models
 
-    study, trial = models.StudyModel, models.TrialModel
-    select: Any = sqlalchemy.select
-    queries = [
-        select(study.study_name, f.key, f.value_json).join(study, study.study_id == f.study_id)
-        for f in (models.StudyUserAttributeModel, models.StudySystemAttributeModel)
-    ] + [
-        select(study.study_name, f.key, f.value_json, trial.number)
-        .join(trial, trial.trial_id == f.trial_id)
-        .join(study, study.study_id == trial.study_id)
-        for f in (models.TrialUserAttributeModel, models.TrialSystemAttributeModel)
-    ]
-    with storage.engine.connect() as connection:
-        for study_name, key, text, *number in chain.from_iterable(map(connection.execute, queries)):
-            if not _is_json(text):
-                where = f"trial {number[0]}, " if number else ""
-                return f"study {study_name!r}: {where}attribute {key}"
+        kinds: Any = (
+            models.StudyUserAttributeModel, models.StudySystemAttributeModel,
+            models.TrialUserAttributeModel, models.TrialSystemAttributeModel,
+        )  # fmt: skip
+        with sqlalchemy.orm.Session(storage.engine) as session:
+            for stored in chain.from_iterable(map(session.query, kinds)):
+                try:
+                    json.loads(stored.value_json)
+                except (RecursionError, ValueError):
+                    trial = getattr(stored, "trial", None)
+                    where = f"trial {trial.number}, " if trial else ""
+                    study = (trial or stored).study.study_name
+                    return f"study {study!r}: {where}attribute {stored.key}"
     return f"study {name!r}: an attribute"
-
-
-def _is_json(text: str) -> bool:
-    try:
-        json.loads(text)
-    except (RecursionError, ValueError):
-        return False
-    return True
 
 
 def _local(time: datetime | None) -> datetime | None:

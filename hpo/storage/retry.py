@@ -31,10 +31,6 @@ class StorageGone(StorageLost):
     """The storage's file was deleted, moved or replaced; SQLite would not notice."""
 
 
-def _never() -> bool:
-    return False
-
-
 class RetryingStorage:
     """Retries each call of an Optuna storage that fails, for up to `seconds`, then StorageLost.
 
@@ -54,7 +50,7 @@ class RetryingStorage:
         self.say = say
         self.file = file
         self.identity = file and _identity(file)
-        self.stopping = _never
+        self.stopping: Callable[[], bool] = bool  # which is False
         self.seconds = RETRY_SECONDS
         self._created: set[int] = set()  # ids of trials
 
@@ -65,7 +61,8 @@ class RetryingStorage:
         return partial(self._call, name) if callable(attribute) else attribute
 
     def _call(self, name: str, *args: Any, **kwargs: Any) -> Any:
-        return self.retry(lambda again: self._call_once(name, again, args, kwargs))
+        call = partial(getattr(self.backend, name), *args, **kwargs)
+        return self.retry(lambda again: self._call_once(name, again, call))
 
     def retry(self, call: Callable[[bool], T]) -> T:
         """Calls until the storage answers; the call is told whether it is made again."""
@@ -107,28 +104,23 @@ class RetryingStorage:
         self.say(str(lost))
         return KeyboardInterrupt()
 
-    def _call_once(
-        self, name: str, again: bool, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Any:
-        call = partial(getattr(self.backend, name), *args, **kwargs)
+    def _call_once(self, name: str, again: bool, call: "partial[Any]") -> Any:
         if name == "create_new_trial":
-            lost = self._lost_trial(*args) if again else None
-            trial = call() if lost is None else lost
+            # One that a lost call created is the only one that runs and that nobody knows.
+            study, running = call.args[0], (TrialState.RUNNING,)
+            stored = self.backend.get_all_trials(study, False, running) if again else []
+            lost = [t._trial_id for t in stored if t._trial_id not in self._created]
+            trial = lost[0] if lost else call()
             self._created.add(trial)
             return trial
         try:
             return call()
         except UpdateFinishedTrialError:
             if again and name == "set_trial_state_values":
-                trial, state = args[:2]
+                trial, state = call.args[:2]
                 if self.backend.get_trial(trial).state is state:
                     return True
             raise
-
-    def _lost_trial(self, study: int, *_: Any) -> int | None:
-        """Returns the id of a trial that was created though the answer was lost."""
-        running = self.backend.get_all_trials(study, deepcopy=False, states=(TrialState.RUNNING,))
-        return next((t._trial_id for t in running if t._trial_id not in self._created), None)
 
 
 def retrying(backend: BaseStorage, url: str, say: Callable[[str], None]) -> BaseStorage:
@@ -167,15 +159,11 @@ def during_run(
     except UpdateFinishedTrialError as error:
         raise StorageLost(f"{storage.where}: another process ended a trial of this run") from error
     except KeyError as error:
-        if study and _exists(storage, study._study_id):
+        if study and study._study_id in {each._study_id for each in storage.get_all_studies()}:
             raise
         raise StorageLost(f"{storage.where}: the study was deleted while it ran") from error
     finally:
         storage.say, storage.stopping = before
-
-
-def _exists(storage: RetryingStorage, study: int) -> bool:
-    return any(stored._study_id == study for stored in storage.get_all_studies())
 
 
 def _may_pass(error: Exception) -> bool:
