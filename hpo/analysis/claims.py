@@ -273,10 +273,8 @@ def side_values(study: StoredGrid, metric: str, term: Term) -> pd.Series | float
 
 
 def _values(study: StoredGrid, metric: str, term: Term) -> pd.Series:
-    key = (metric, term.cell, term.epoch)
-    if key not in study.side_values:
-        study.side_values[key] = _computed_values(study, metric, term)
-    return study.side_values[key]
+    key = ("claim", metric, term.cell, term.epoch)
+    return study.once(key, lambda: _computed_values(study, metric, term))
 
 
 def _computed_values(study: StoredGrid, metric: str, term: Term) -> pd.Series:

@@ -2,8 +2,8 @@
 
 import base64
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from functools import cached_property, partial
 from typing import Any
@@ -14,7 +14,6 @@ import pandas as pd
 from numpy.typing import NDArray
 from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage
-from optuna.study._frozen import FrozenStudy
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -51,7 +50,7 @@ class StoredStudy:
 
     name: str
     data: dict[str, Any]
-    sessions: list[dict[str, Any]]
+    sessions: list[dict[str, Any]] = field(default_factory=list)
     frozen: Sequence[FrozenTrial]
     trials: pd.DataFrame
     curves: pd.DataFrame
@@ -88,7 +87,6 @@ class StoredStudy:
 
     @property
     def classes(self) -> list[str]:
-        """Returns the names of the classes."""
         return list(self.schema.classes)
 
     @property
@@ -147,9 +145,7 @@ class StoredGrid(StoredStudy):
 
     def by_seed(self, cell: Cell) -> pd.DataFrame:
         """Returns the cell's finished trials, indexed by seed."""
-        if cell.name not in self._seeded:
-            self._seeded[cell.name] = self.of(cell).set_index("seed")
-        return self._seeded[cell.name]
+        return self.once(("by_seed", cell.name), lambda: self.of(cell).set_index("seed"))
 
     def values(self, cell: Cell, metric: str = "test_accuracy") -> pd.Series:
         """Returns a metric of the cell's finished trials, indexed by seed."""
@@ -158,25 +154,21 @@ class StoredGrid(StoredStudy):
     def failing(self, cell: Cell, below: float | None = None) -> pd.Series:
         """Returns for each finished trial of the cell whether it failed to learn, by seed: True
         where it diverged or its test accuracy stayed below this share; None: fails_below."""
-        key = (cell.name, self.fails_below if below is None else below)
-        if key not in self._failing:
-            rows = self.by_seed(cell)
-            failed = (rows["test_accuracy"] < key[1]) | rows["diverged"].astype(bool)
-            self._failing[key] = failed
-        return self._failing[key]
+        rows, least = self.by_seed(cell), self.fails_below if below is None else below
+        return self.once(
+            ("failing", cell.name, least),
+            lambda: (rows["test_accuracy"] < least) | rows["diverged"].astype(bool),
+        )
 
     def right(self, cell: Cell, part: str = "test") -> pd.DataFrame:
         """Returns which images each seed's network gets right, (seeds, images) of bool, a row per
         seed. part: test, the same images in each row; or valid, a seed's own split. Empty if any
         finished trial stored none."""
-        key = (cell.name, part)
-        if key not in self._right:
-            self._right[key] = self._unpacked(cell, part)
-        return self._right[key]
+        return self.once(("right", cell.name, part), lambda: self._unpacked(cell, part))
 
     def _unpacked(self, cell: Cell, part: str) -> pd.DataFrame:
-        rows = self.of(cell)
-        stored = [self._by_number[int(n)].system_attrs.get(RIGHT, {}) for n in rows["number"]]
+        rows, by_number = self.of(cell), {trial.number: trial for trial in self.frozen}
+        stored = [by_number[int(n)].system_attrs.get(RIGHT, {}) for n in rows["number"]]
         if not stored or not all(stored):
             return pd.DataFrame()
         images = np.array([unpacked(of[part], self.data[part]) for of in stored])
@@ -194,26 +186,15 @@ class StoredGrid(StoredStudy):
         common = ours.index.intersection(theirs.index)
         return ours[common], theirs[common]
 
-    @cached_property
-    def side_values(self) -> dict[tuple[Any, ...], pd.Series]:
-        """Returns what analysis.claims has computed of this study; a report asks for it often."""
-        return {}
+    def once(self, key: tuple[Any, ...], compute: Callable[[], Any]) -> Any:
+        """Returns what `compute` returned at its first call; a report asks for it often."""
+        if key not in self._computed:
+            self._computed[key] = compute()
+        return self._computed[key]
 
     @cached_property
-    def _seeded(self) -> dict[str, pd.DataFrame]:
+    def _computed(self) -> dict[tuple[Any, ...], Any]:
         return {}
-
-    @cached_property
-    def _failing(self) -> dict[tuple[str, float], pd.Series]:
-        return {}
-
-    @cached_property
-    def _right(self) -> dict[tuple[str, str], pd.DataFrame]:
-        return {}
-
-    @cached_property
-    def _by_number(self) -> dict[int, FrozenTrial]:
-        return {trial.number: trial for trial in self.frozen}
 
     @cached_property
     def _by_cell(self) -> dict[str, pd.DataFrame]:
@@ -226,21 +207,21 @@ class StoredSearch(StoredStudy):
     """A stored search.
 
     n_trials and timeout: its budget in trials and in seconds of all its runs (None: no limit).
-    settled: whether stop_after ended it. like: the search whose trials the sampler knew from the
-    start, how many of them fit the space, and how many there were.
-    tested: the finalists' grid, its cells in the order of their rank, None before they start.
-    winner: the first of them, None until all finalists are
-    trained. random: a search of the same space and data by the random sampler, if one is stored.
-    repeats: stored searches that differ only in the sampler's seed and have a winner. binding: see
-    study.binding.
+    settled: whether stop_after ended it. sampler_seed: None of earlier versions. like: the search
+    whose trials the sampler knew from the start, how many of them fit the space, and how many there
+    were. tested: the finalists' grid, its cells in the order of their rank, None before they start.
+    winner: the first of them, None until all finalists are trained. random: a search of the same
+    space and data by the random sampler, if one is stored. repeats: stored searches that differ
+    only in the sampler's seed and have a winner. binding: see study.binding.
     """
 
     file: SearchStudy
     n_trials: int
-    timeout: float | None
-    gave_up: bool
-    settled: bool
-    like: dict[str, Any] | None
+    timeout: float | None = None
+    gave_up: bool = False
+    settled: bool = False
+    sampler_seed: int | None = None
+    like: dict[str, Any] | None = None
     tested: StoredGrid | None
     winner: Cell | None
     random: "StoredSearch | None"
@@ -311,56 +292,39 @@ def _load_study(
     system = storage.get_study_system_attrs(study._study_id)
     check_study(name, attributes, system)
     file = parse(attributes["study_file"], name, f"stored study {name}")
-    if ("seeds" if isinstance(file, GridStudy) else "n_trials") not in attributes:
+    kind: Any = StoredGrid if isinstance(file, GridStudy) else StoredSearch
+    if ("seeds" if kind is StoredGrid else "n_trials") not in attributes:
         raise InputError(f"study {name!r}: was created but not run yet; `hpo run` starts it")
     trials = all_trials(study, storage)
-    needed = ("cell", "seed", "curve") if isinstance(file, GridStudy) else ("curve",)
+    needed = ("cell", "seed", "curve") if kind is StoredGrid else ("curve",)
     check_trials(name, trials, attributes["data"], needed)
+    facts = {f.name: attributes[f.name] for f in fields(kind) if f.name in attributes}
+    facts |= {"name": name, "file": file, "code": system.get(CODE, {})}
     if isinstance(file, SearchStudy):
         trials = [record.by_rule(trial) for trial in trials]
-    common: dict[str, Any] = {
-        "name": name,
-        "data": attributes["data"],
-        "code": system.get(CODE, {}),
-        "sessions": attributes.get("sessions", []),
-        "frozen": trials,
-        "progress": attributes.get("progress"),
-        "curves": _curves_frame(trials),
-        "token": attributes.get("token"),
-    }
-    if isinstance(file, GridStudy):
-        kept = ("seeds", "timings", "until_resolved", "claim_changes", "ensemble")
-        common |= {key: attributes[key] for key in kept if key in attributes}
-        images = system.get(IMAGES, {})
-        return StoredGrid(file=file, trials=_trials_frame(trials), images=images, **common)
-    return _search(storage, study, file, common, alone)
+        facts |= _of_search(storage, study, file, alone)
+        facts["trials"] = _trials_frame(trials, file.space)
+    else:
+        facts |= {"trials": _trials_frame(trials), "images": system.get(IMAGES, {})}
+    found: StoredGrid | StoredSearch = kind(
+        **{**facts, "frozen": trials, "curves": _curves_frame(trials)}
+    )
+    return found
 
 
-def _search(
-    storage: BaseStorage,
-    study: optuna.Study,
-    file: SearchStudy,
-    common: dict[str, Any],
-    alone: bool,
-) -> StoredSearch:
-    attributes, bound = study.user_attrs, study.user_attrs["binding"]
+def _of_search(
+    storage: BaseStorage, study: optuna.Study, file: SearchStudy, alone: bool
+) -> dict[str, Any]:
+    bound = study.user_attrs["binding"]
     file = replace(file, sampler=bound["sampler"], pruner=bound["pruner"])
     tested = _finalists(storage, study, file)
-    return StoredSearch(
-        file=file,
-        n_trials=attributes["n_trials"],
-        timeout=attributes.get("timeout"),
-        gave_up=attributes.get("gave_up", False),
-        settled=attributes.get("settled", False),
-        like=attributes.get("like"),
-        trials=_trials_frame(common["frozen"], file.space),
-        tested=tested,
-        winner=_winner(tested, file) if tested else None,
-        random=None if alone else _random_search(storage, bound),
-        binding=bound,
-        repeats=() if alone else _repeats(storage, study, file),
-        **common,
-    )
+    return {
+        "file": file,
+        "tested": tested,
+        "winner": _winner(tested, file) if tested else None,
+        "random": None if alone else _random_search(storage, bound),
+        "repeats": () if alone else _repeats(storage, study, file),
+    }
 
 
 def seconds_of(sessions: Sequence[Mapping[str, Any]]) -> float:
@@ -400,21 +364,7 @@ def _random_search(storage: BaseStorage, bound: Mapping[str, Any]) -> StoredSear
     """Returns another stored search that differs only in its sampler, which is random."""
     if bound["sampler"] == "random":
         return None
-    for other in storage.get_all_studies():
-        theirs, kind = _bound(other), other.user_attrs.get("kind")
-        begun = "n_trials" in other.user_attrs
-        wanted = {**bound, "sampler": "random"}
-        if begun and kind == "search" and not differences(theirs, wanted):
-            search = _load_study(storage, other.study_name, alone=True)
-            assert isinstance(search, StoredSearch)
-            return search
-    return None
-
-
-def _bound(study: FrozenStudy) -> Mapping[str, Any]:
-    """Returns the binding of any study; empty if it has none that is sound."""
-    bound = study.user_attrs.get("binding")
-    return bound if isinstance(bound, dict) else {}
+    return next(_alike(storage, {**bound, "sampler": "random"}, lambda _: True), None)
 
 
 REPEATED = ("n_trials", "timeout")  # attributes that are the same in a repeated search
@@ -424,19 +374,33 @@ def _repeats(storage: BaseStorage, study: optuna.Study, file: SearchStudy) -> li
     """Returns other stored searches that differ only in the sampler's seed and have a winner, one
     for each seed."""
     ours, asked = study.user_attrs, (file.finalists, file.finalist_seeds)
-    found: dict[int, StoredSearch] = {}
-    for other in storage.get_all_studies():
-        theirs, seed = other.user_attrs, other.user_attrs.get("sampler_seed")
+
+    def repeats(theirs: Mapping[str, Any]) -> bool:
+        seed = theirs.get("sampler_seed")
         same = all(theirs.get(key) == ours.get(key) for key in REPEATED)
-        if seed is None or seed == ours.get("sampler_seed", seed) or not same:
-            continue
-        if differences(_bound(other), ours["binding"]):
-            continue
-        search = _load_study(storage, other.study_name, alone=True)
-        assert isinstance(search, StoredSearch)
+        return same and seed not in (None, ours.get("sampler_seed", seed))
+
+    found: dict[Any, StoredSearch] = {}
+    for search in _alike(storage, ours["binding"], repeats):
         if search.winner and (search.file.finalists, search.file.finalist_seeds) == asked:
-            found.setdefault(seed, search)
+            found.setdefault(search.sampler_seed, search)
     return [found[seed] for seed in sorted(found)]
+
+
+def _alike(
+    storage: BaseStorage, bound: Mapping[str, Any], wanted: Callable[[Mapping[str, Any]], bool]
+) -> Iterator[StoredSearch]:
+    """Yields the stored searches with this binding whose attributes are wanted."""
+    for other in storage.get_all_studies():
+        attributes = other.user_attrs
+        theirs = attributes.get("binding")
+        begun = attributes.get("kind") == "search" and "n_trials" in attributes
+        if not begun or not isinstance(theirs, dict) or differences(theirs, bound):
+            continue
+        if wanted(attributes):
+            search = _load_study(storage, other.study_name, alone=True)
+            assert isinstance(search, StoredSearch)
+            yield search
 
 
 def _trials_frame(
