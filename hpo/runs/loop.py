@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import partial
 from typing import Any
 
 import optuna
@@ -62,38 +63,33 @@ class Loop:
 
     def run(self) -> End:
         """Runs until the plan is done, a signal asks to stop, or the deadline passes."""
-        with stop_on_signals(self._stop), self._pool_may_be_lost():
-            self._hand_out()  # workers train while the watchers start: these import much
-            for watcher in self.watchers:
-                watcher.on_start(self.study, self.progress)
-            while not self.stopping and time.monotonic() < self.deadline:
-                nothing_left = self._hand_out()
-                if nothing_left and not self.running:
-                    return End.STOPPED if self.stopping else End.COMPLETE
-                for watcher in self.watchers:
-                    watcher.on_tick()
-                for event in self.pool.wait(TICK_SECONDS):
-                    self._handle(event)
-                self._stop_overdue()
-            self._abandon(record.STOPPED if self.stopping else record.OUT_OF_TIME)
-        return End.STOPPED if self.stopping else End.OUT_OF_TIME
+        with stop_on_signals(partial(setattr, self, "stopping", True)):
+            try:
+                return self._train()
+            except PoolLost:
+                self._fail_running(record.STOPPED)
+                raise
 
-    @contextmanager
-    def _pool_may_be_lost(self) -> Iterator[None]:
-        """Fails the trials that were being trained when the pool was lost."""
-        try:
-            yield
-        except PoolLost:
-            self._fail_running(record.STOPPED)
-            raise
+    def _train(self) -> End:
+        self._hand_out()  # workers train while the watchers start: these import much
+        for watcher in self.watchers:
+            watcher.on_start(self.study, self.progress)
+        while not self.stopping and time.monotonic() < self.deadline:
+            nothing_left = self._hand_out()
+            if nothing_left and not self.running:
+                return End.STOPPED if self.stopping else End.COMPLETE
+            for watcher in self.watchers:
+                watcher.on_tick()
+            for event in self.pool.wait(TICK_SECONDS):
+                self._handle(event)
+            self._stop_overdue()
+        self._abandon(record.STOPPED if self.stopping else record.OUT_OF_TIME)
+        return End.STOPPED if self.stopping else End.OUT_OF_TIME
 
     def notice(self, text: str) -> None:
         """Tells all watchers what the user must see."""
         for watcher in self.watchers:
             watcher.on_notice(text)
-
-    def _stop(self) -> None:
-        self.stopping = True
 
     def _stop_overdue(self) -> None:
         """Stops jobs that have taken longer than their limit. Reads first what their workers have
@@ -143,7 +139,9 @@ class Loop:
 
     def _handle(self, event: EpochDone | Done | Failed | Died) -> None:
         if event.task is None:
-            self._count_idle_death(event)
+            self.idle_deaths += 1
+            if self.idle_deaths > ATTEMPTS * self.pool.size:
+                raise RuntimeError(f"worker processes die as they start: {event}")
             return
         job = self.running[event.task]
         if isinstance(event, EpochDone):
@@ -154,11 +152,6 @@ class Loop:
             self._fail(job, event.reason)
         else:
             self._retry(job, event)
-
-    def _count_idle_death(self, event: EpochDone | Done | Failed | Died) -> None:
-        self.idle_deaths += 1
-        if self.idle_deaths > ATTEMPTS * self.pool.size:
-            raise RuntimeError(f"worker processes die as they start: {event}")
 
     def _record_epoch(self, job: Job, epoch: EpochDone) -> None:
         if job.early_stop:  # the worker had not read its Stop message yet
@@ -183,16 +176,14 @@ class Loop:
         two objectives, for which Optuna has none."""
         if job.further:
             return
-        steps = [(trial, epoch.number, epoch.valid_accuracy[i]) for i, trial in self._alone(job)]
-        if job.averages and (step := job.step()):
-            steps = [(job.trials[0], *step)]
+        if job.averages:
+            step = job.step()
+            steps = [(job.trials[0], *step)] if step else []
+        else:
+            accuracies = epoch.valid_accuracy
+            steps = [(t, epoch.number, accuracies[i]) for i, t in enumerate(job.trials)]
         for trial, number, accuracy in steps:
             self.storage.set_trial_intermediate_value(trial, number, accuracy)
-
-    @staticmethod
-    def _alone(job: Job) -> list[tuple[int, int]]:
-        """Returns the trials with one seed each, numbered."""
-        return [] if job.averages else list(enumerate(job.trials))
 
     def _end(self, job: Job, done: Done) -> None:
         """Starts the next job first and stores this one then: workers do not wait for the disk."""

@@ -4,8 +4,8 @@ import math
 import time
 import uuid
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -91,29 +91,26 @@ def run_grid(
         study.set_user_attr("until_resolved", None)  # what was said of earlier rounds is over
     end = train(run, plan, name, study, timeout)
     if end is End.COMPLETE:
-        end = _measure_times(run, study, study_file, name, deadline)
+        end = _measure_times(run, study, study_file, deadline)
     if end is End.COMPLETE and until_resolved:
-        end = _resolve(run, study, study_file, name, deadline)
+        end = _resolve(run, study, study_file, deadline)
     if end is not End.STOPPED:
-        _store_images(run, study, name)
+        _store_images(run, study)
     return end
 
 
-def _store_images(run: Run, study: optuna.Study, name: str) -> None:
+def _store_images(run: Run, study: optuna.Study) -> None:
     """Stores the test images that two networks disagree on, for the report's picture."""
-    stored = results.load_study(run.storage, name)
+    stored = results.load_study(run.storage, study.study_name)
     assert isinstance(stored, results.StoredGrid)
     if (cells := disputing_pair(stored)) is None:
         return
     sides = disputed(*(stored.right(cell) for cell in cells))
     shown: Any = test_pictures(run.dataset, [index for side in sides for index in side])
-    key = run.storage.get_study_id_from_name(study.study_name)
-    run.storage.set_study_system_attr(key, results.IMAGES, shown)
+    run.storage.set_study_system_attr(study._study_id, results.IMAGES, shown)
 
 
-def _measure_times(
-    run: Run, study: optuna.Study, study_file: GridStudy, name: str, deadline: float
-) -> End:
+def _measure_times(run: Run, study: optuna.Study, study_file: GridStudy, deadline: float) -> End:
     """Stores the training times of the cells whose times are compared, unless they are stored."""
     compared = {cell for c in study_file.claims if c.metric == SECONDS for cell in c.cells}
     cells = [cell for cell in study_file.cells if cell.name in compared]
@@ -122,17 +119,15 @@ def _measure_times(
     _require_code(study, study_file)
     plan = TimingPlan(cells, Shape.of(run.dataset), study_file.folder)
     alone, left = replace(run, workers=1), deadline - time.monotonic()
-    end = train(alone, plan, f"{name}: training times", timeout=left)
+    end = train(alone, plan, f"{study.study_name}: training times", timeout=left)
     if measured := plan.measured():
         study.set_user_attr("timings", measured)
     return end
 
 
-def _resolve(
-    run: Run, study: optuna.Study, study_file: GridStudy, name: str, deadline: float
-) -> End:
+def _resolve(run: Run, study: optuna.Study, study_file: GridStudy, deadline: float) -> End:
     """Trains rounds of seeds, each for the cells of the claims that are open then."""
-    rounds, end = study_file.rounds, End.COMPLETE
+    rounds, end, name = study_file.rounds, End.COMPLETE, study.study_name
     assert rounds
     for count in range(rounds.start + rounds.step, rounds.most + 1, rounds.step):
         _require_code(study, study_file)
@@ -185,8 +180,7 @@ def run_search(
     end = train(run, plan, name, study, timeout)
     study.set_user_attr("gave_up", plan.gave_up)
     study.set_user_attr("settled", plan.settled)
-    best_trials = plan.best()
-    if end is End.STOPPED or not best_trials:
+    if end is End.STOPPED or not (best_trials := plan.best()):
         return end
     _require_code(study, study_file)
     grid, seeds = finalists.grid_of(best_trials, study_file), finalists.fresh_seeds(study_file)
@@ -206,9 +200,8 @@ def _open(
         run.storage, study_file, run.dataset, name, bound, changed_claims=changed_claims
     )
     if study_file.model:
-        key = run.storage.get_study_id_from_name(study.study_name)
         code: Any = code_of(study_file.model, study_file.folder)
-        run.storage.set_study_system_attr(key, results.CODE, code)
+        run.storage.set_study_system_attr(study._study_id, results.CODE, code)
     for watcher in run.watchers:
         watcher.on_open(study)
     clean_up(study)
@@ -232,9 +225,7 @@ def _like(
 ) -> list[FrozenTrial]:
     """Returns the trials of another stored search that fit the space; empty if none is asked for,
     now or in an earlier run."""
-    before = study.user_attrs.get("like", {}).get("study")
-    name = like or before
-    if not name:
+    if not (name := like or study.user_attrs.get("like", {}).get("study")):
         return []
     if name not in optuna.get_all_study_names(run.storage):
         if like:
@@ -340,11 +331,7 @@ def _run_winner(
 
 
 def train(
-    run: Run,
-    plan: Plan,
-    title: str,
-    study: optuna.Study | None = None,
-    timeout: float = math.inf,
+    run: Run, plan: Plan, title: str, study: optuna.Study | None = None, timeout: float = math.inf
 ) -> End:
     """Trains what the plan says, for `timeout` seconds at most. study: None if it is no trial."""
     if not plan.jobs:
@@ -368,11 +355,13 @@ def train(
             watchers=watchers,
             deadline=started + timeout,
         )
-        with (
-            during_run(run.storage, study, loop.notice, lambda: loop.stopping),
-            _watched(watchers, progress),
-        ):
-            return loop.run()
+        with during_run(run.storage, study, loop.notice, lambda: loop.stopping):
+            try:
+                return loop.run()
+            finally:
+                progress.workers, progress.seconds = [], time.monotonic() - progress.started
+                for watcher in watchers:
+                    watcher.on_finish()
 
 
 class _Session(Watcher):
@@ -414,14 +403,3 @@ class _Session(Watcher):
         self.stored = time.monotonic()
         self.session[key] = self.stored - self.started
         self.study.set_user_attr("sessions", [*self.before, self.session])
-
-
-@contextmanager
-def _watched(watchers: Sequence[Watcher], progress: Progress) -> Iterator[None]:
-    """Tells the watchers that a plan has ended."""
-    try:
-        yield
-    finally:
-        progress.workers, progress.seconds = [], time.monotonic() - progress.started
-        for watcher in watchers:
-            watcher.on_finish()

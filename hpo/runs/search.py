@@ -9,6 +9,7 @@ import json
 import math
 import random
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 from typing import Any
 
 import optuna
@@ -68,9 +69,7 @@ class SearchPlan:
         self.pruned = sum(t.state is TrialState.PRUNED for t in map(record.by_rule, finished))
         self.best_trial = next(iter(record.ranked(stored)), None)
         best = max(finished, key=record.accuracy_of, default=None)
-        self.asked = sum(
-            trial.user_attrs.get("fail_reason") not in record.AGAIN for trial in stored
-        )
+        self.asked = sum(t.user_attrs.get("fail_reason") not in record.AGAIN for t in stored)
         sampler = samplers.make_sampler(study_file, len(stored), best.params if best else {})
         pruner, name = samplers.make_pruner(study_file), study.study_name
         self.copy = optuna.create_study(
@@ -78,7 +77,9 @@ class SearchPlan:
         )
         self.copy.add_trials([self._bare(trial) for trial in (*like, *stored)])
         self.first = self._first(stored, like)
-        self.bests = self._bests(finished)
+        ended = sorted(finished, key=lambda t: str(t.datetime_complete))
+        values = [record.accuracy_of(t) if record.is_sound(t) else -math.inf for t in ended]
+        self.bests = list(accumulate(values, max))  # so far, after each trial
         self.finished = len(finished)
         self.tried = {self._key(trial.params) for trial in finished}
         self.size = size(self.space)
@@ -110,15 +111,6 @@ class SearchPlan:
         entries += [dict(trial.params) for trial in record.ranked(like)[:1]]
         done = {t.user_attrs.get("first") for t in stored if t.state in FINISHED}
         return [entry for entry in entries if _key_of(entry) not in done]
-
-    @staticmethod
-    def _bests(finished: Sequence[FrozenTrial]) -> list[float]:
-        """Returns the best value so far after each finished trial, in the order of their ends."""
-        bests, best = [], -math.inf
-        for trial in sorted(finished, key=lambda t: str(t.datetime_complete)):
-            best = max(best, record.accuracy_of(trial) if record.is_sound(trial) else -math.inf)
-            bests.append(best)
-        return bests
 
     @property
     def settled(self) -> bool:
@@ -236,10 +228,8 @@ class SearchPlan:
 
     def _store(self, trial: Trial, config: Config, first: str | None) -> tuple[int, int]:
         """Stores a RUNNING trial with its parameters in one transaction; its id and its number."""
-        attributes: TrialAttributes = {
-            "seed": SEED,
-            "parameters": parameter_count(config, self.shape),
-        }
+        parameters = parameter_count(config, self.shape)
+        attributes: TrialAttributes = {"seed": SEED, "parameters": parameters}
         if self.file.seeds_per_trial > 1:
             attributes["seeds"] = self.file.seeds_per_trial
         if first:
@@ -270,9 +260,7 @@ class SearchPlan:
         if state is TrialState.COMPLETE:
             [value], further = job.accuracies(), job.further_values()
             self.candidates[job.trials[0]] = Candidate(
-                value=value,
-                further=sum(further),
-                seconds=seconds / len(job.task.seeds),
+                value=value, further=sum(further), seconds=seconds / len(job.task.seeds)
             )
         if job.early_stop is EarlyStop.DIVERGED:
             samplers.mark_diverged(trial, self.copy.sampler)
@@ -282,9 +270,8 @@ class SearchPlan:
         else:
             told = self.copy.tell(trial, state=state)
         if state in FINISHED:
-            best = self.bests[-1] if self.bests else -math.inf
             new = job.accuracies()[0] if state is TrialState.COMPLETE else -math.inf
-            self.bests.append(max(best, new))
+            self.bests.append(max([*self.bests[-1:], new]))
         self.failures = self.failures + 1 if state is TrialState.FAIL else 0
         self.finished += state in FINISHED
         for key, value in told.system_attrs.items():
