@@ -132,8 +132,11 @@ class Result:
         import pandas as pd
 
         from hpo.report.conclusions.verdicts import verdicts
+        from hpo.storage.results import StoredGrid
 
-        found = verdicts(self._grid()).conclusions
+        if not isinstance(self.stored, StoredGrid):
+            raise InputError(f"study {self.stored.name!r}: is a search, which has no conclusions")
+        found = verdicts(self.stored).conclusions
         columns = ["says", "verdict", "p", "basis"]
         rows = [[getattr(each, column) for column in columns] for each in found]
         return pd.DataFrame(rows, columns=columns)
@@ -170,13 +173,6 @@ class Result:
 
         if not isinstance(self.stored, StoredSearch):
             raise InputError(f"study {self.stored.name!r}: is a grid, which has no winner")
-        return self.stored
-
-    def _grid(self) -> "StoredGrid":
-        from hpo.storage.results import StoredGrid
-
-        if not isinstance(self.stored, StoredGrid):
-            raise InputError(f"study {self.stored.name!r}: is a search, which has no conclusions")
         return self.stored
 
     def _repr_html_(self) -> str:

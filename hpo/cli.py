@@ -57,9 +57,7 @@ def _shipped() -> list[str]:
 StudyArgument = Annotated[
     str,
     typer.Argument(
-        metavar="STUDY",
-        help="A study file's name or a path to one.",
-        autocompletion=_shipped,
+        metavar="STUDY", help="A study file's name or a path to one.", autocompletion=_shipped
     ),
 ]
 DatasetName = Annotated[str | None, option("dataset")]
@@ -207,10 +205,7 @@ def dashboard(
     folder = artifacts or artifacts_folder(storage)
     say = partial(print, file=sys.stderr, flush=True)
     allowed = allow_host or ()
-    with (
-        written_back(storage, say),
-        listen(opened, folder, host, port, say, allowed) as server,
-    ):
+    with written_back(storage, say), listen(opened, folder, host, port, say, allowed) as server:
         if not server.is_local:
             print(f"WARNING: the dashboard has no login; whoever reaches {host} can delete studies")
         print(f"optuna-dashboard on {server.address} (Ctrl-C ends it)", flush=True)
@@ -313,10 +308,8 @@ def data_get(
     from hpo.data import card, datasets
     from hpo.study.source import Source
 
-    number = int(label) if label.lstrip("-").isdecimal() else label
-    source = Source(name, label=number)
-    folder = data_dir or (datasets.default_dir() if source.known else Path())
-    loaded = datasets.load(source, folder)
+    source = Source(name, label=int(label) if label.lstrip("-").isdecimal() else label)
+    loaded = datasets.load(source, data_dir)
     datasets.check(loaded)
     found = datasets.describe(loaded)
     train, test = len(loaded.train_labels), len(loaded.test_labels)

@@ -76,7 +76,13 @@ class Objective:
         """Trains the network that the trial suggests. Raises optuna.TrialPruned if the pruner asks
         for it or if the training diverges, and InputError if the study does not maximize."""
         if isinstance(trial, optuna.Trial):
-            _require_maximize(trial.study)
+            directions = trial.study.directions
+            if directions != [StudyDirection.MAXIMIZE]:
+                ways = " and ".join(direction.name.lower() for direction in directions)
+                raise InputError(
+                    f"study {trial.study.study_name!r}: its direction is {ways}, and hpo.Objective "
+                    'returns an accuracy; create it by optuna.create_study(direction="maximize")'
+                )
         with _few_threads(), tensors.denormals_as_zero():
             return self._trained(trial)
 
@@ -102,15 +108,6 @@ class Objective:
         if reason:
             raise optuna.TrialPruned(f"{reason} epoch {len(epochs)}")
         return epochs[-1].valid_accuracy[0]
-
-
-def _require_maximize(study: optuna.Study) -> None:
-    if study.directions != [StudyDirection.MAXIMIZE]:
-        ways = " and ".join(direction.name.lower() for direction in study.directions)
-        raise InputError(
-            f"study {study.study_name!r}: its direction is {ways}, and hpo.Objective returns an "
-            'accuracy; create it by optuna.create_study(direction="maximize")'
-        )
 
 
 @contextmanager

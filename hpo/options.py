@@ -100,8 +100,7 @@ class Options(BaseModel):
         None, "Grid: train each cell with N seeds, 0 … N-1.", FILE, metavar="N"
     )
     until_resolved: Flag = _shown(
-        False,
-        "Grid: more seeds, round by round, for the networks of claims that are still open.",
+        False, "Grid: more seeds, round by round, for the networks of claims that are still open."
     )
     changed_claims: Flag = _shown(
         False,
@@ -154,10 +153,7 @@ class Options(BaseModel):
         metavar="SECONDS",
     )
     dataset: Data | None = _shown(
-        None,
-        f"{', '.join(DATASETS)}, or {FORMS}.",
-        FILE,
-        autocompletion=lambda: list(DATASETS),
+        None, f"{', '.join(DATASETS)}, or {FORMS}.", FILE, autocompletion=lambda: list(DATASETS)
     )
     data_dir: Folder | None = _shown(
         None,

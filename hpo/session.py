@@ -192,16 +192,13 @@ def _train_and_report(run: "Run", file: study_file.StudyFile, name: str, options
     end, saved = End.COMPLETE, True
     try:
         end = _train(run, file, name, options)
-    except Unsaved as error:
+    except (Unsaved, PoolLost) as error:
         print(f"hpo: {error}", file=sys.stderr)
         saved = False
     except KeyboardInterrupt:  # between two plans, or a second signal
         with suppress(InputError):  # nothing may be stored yet
             _report(run, name, options)
         raise
-    except PoolLost as error:
-        print(f"hpo: {error}", file=sys.stderr)
-        saved = False
     except StorageLost:
         with suppress(InputError):  # a full disk can still be read
             _report(run, name, options, lost=True)
@@ -354,9 +351,8 @@ def load_data(
     from hpo.data.download import Unavailable
 
     wanted = Source(asked) if asked else file.dataset
-    folder = data_dir or (datasets.default_dir() if wanted.known else Path())
     try:
-        return datasets.load(wanted, folder), name
+        return datasets.load(wanted, data_dir), name
     except Unavailable as error:
         if asked or wanted.name != "mnist":
             raise
@@ -365,7 +361,7 @@ def load_data(
             f"{error}. Going on with the embedded {replacement} (5,000 images) as "
             f"{name}.{replacement}; its figures are not MNIST's."
         )
-        return datasets.load(replacement, folder), f"{name}.{replacement}"
+        return datasets.load(replacement, data_dir), f"{name}.{replacement}"
 
 
 def _show_card(dataset: "Dataset", *, quiet: bool) -> None:

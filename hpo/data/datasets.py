@@ -80,12 +80,13 @@ def loader(name: str) -> Loader:
     return entry
 
 
-def load(source: Source | str, folder: Path) -> Dataset:
-    """Reads a dataset: the user's files, or a known one from `folder`, downloaded first if it is
-    not there. Raises InputError, one line per file, and Unavailable if it cannot be downloaded."""
+def load(source: Source | str, folder: Path | None) -> Dataset:
+    """Reads a dataset: the user's files, or a known one from `folder` (None: default_dir),
+    downloaded first if it is not there. Raises InputError, one line per file, and Unavailable if it
+    cannot be downloaded."""
     source = Source(source) if isinstance(source, str) else source
     if source.known:
-        return loader(source.name).load(source.name, folder)
+        return loader(source.name).load(source.name, folder or default_dir())
     read: Callable[[Source], Dataset] = FILES.load()
     return read(source)
 

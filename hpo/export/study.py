@@ -24,35 +24,29 @@ def export(
     there, if a package is not installed, or if the folder cannot be written.
     """
     try:
-        return _export(study, to, folder, report, data_dir)
+        if to == "parquet":
+            return tables.to_parquet(study, folder)
+        if to in ("tensorboard", "mlflow"):
+            write = trackers.to_mlflow if to == "mlflow" else trackers.to_tensorboard
+            return write(study, folder / to)
+        if not isinstance(study, StoredSearch):
+            raise InputError(f"--to {to}: study {study.name!r} is a grid, which has no winner")
+        if study.winner and study.winner.config.model:
+            raise InputError(
+                f"--to {to}: the winner is a network of {study.winner.config.model!r}, whose code "
+                "hpo does not run here; load it in Python as the report says, and export it there"
+            )
+        images = _real_images(study, data_dir)
+        folder_of_winner = report / "best"
+        best.require_winner(folder_of_winner, study)
+        from hpo.export import winner  # loads torch
+
+        folder.mkdir(parents=True, exist_ok=True)
+        write_winner = winner.to_onnx if to == "onnx" else winner.to_program
+        return [write_winner(folder_of_winner, folder, images)]
     except OSError as error:
         reason = f"{error.filename or folder}: cannot be written ({error.strerror or error})"
         raise InputError(f"--to {to}: {reason}; make room there, or give another --out") from error
-
-
-def _export(
-    study: StoredGrid | StoredSearch, to: str, folder: Path, report: Path, data_dir: Path | None
-) -> list[Path]:
-    if to == "parquet":
-        return tables.to_parquet(study, folder)
-    if to in ("tensorboard", "mlflow"):
-        write = trackers.to_mlflow if to == "mlflow" else trackers.to_tensorboard
-        return write(study, folder / to)
-    if not isinstance(study, StoredSearch):
-        raise InputError(f"--to {to}: study {study.name!r} is a grid, which has no winner")
-    if study.winner and study.winner.config.model:
-        raise InputError(
-            f"--to {to}: the winner is a network of {study.winner.config.model!r}, whose code hpo "
-            "does not run here; load it in Python as the report says, and export it there"
-        )
-    images = _real_images(study, data_dir)
-    folder_of_winner = report / "best"
-    best.require_winner(folder_of_winner, study)
-    from hpo.export import winner  # loads torch
-
-    folder.mkdir(parents=True, exist_ok=True)
-    write_winner = winner.to_onnx if to == "onnx" else winner.to_program
-    return [write_winner(folder_of_winner, folder, images)]
 
 
 def _real_images(study: StoredSearch, data_dir: Path | None) -> Array:
@@ -62,7 +56,7 @@ def _real_images(study: StoredSearch, data_dir: Path | None) -> Array:
         source = Source(study.data["name"])
     if not source.known and not Path(source.name).exists():
         raise InputError(f"dataset {source.name}: is needed to check the export; run hpo beside it")
-    loaded = datasets.load(source, data_dir or datasets.default_dir())
+    loaded = datasets.load(source, data_dir)
     if loaded.checksum != study.data["checksum"]:
         raise InputError(f"dataset {source.short}: is not the one that the study was run on")
     mean, std = np.asarray(loaded.schema.mean), np.asarray(loaded.schema.std)

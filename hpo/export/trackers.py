@@ -16,7 +16,6 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from optuna.trial import FrozenTrial
 from sqlalchemy.exc import SQLAlchemyError
 
 from hpo.errors import InputError
@@ -54,31 +53,28 @@ def runs(study: StoredGrid | StoredSearch) -> Iterator[Run]:
     """Yields the trials that have ended. Leaves out what kills of earlier versions left incomplete:
     today `parameters` is stored together with all that is known at a trial's start."""
     for trial in study.frozen:
-        if trial.state.is_finished() and {"curve", "parameters"} & set(trial.user_attrs):
-            yield _run(study, trial)
-
-
-def _run(study: StoredGrid | StoredSearch, trial: FrozenTrial) -> Run:
-    known, name = trial.user_attrs, f"trial-{trial.number}"
-    if isinstance(study, StoredSearch):
-        config = study.config(trial.number)
-    else:
-        config = study.cell(known["cell"]).config
-        name = f"{known['cell']}-seed-{known['seed']}"
-    kept = [key for key in ("cell", "seed", "diverged", "fail_reason") if key in known]
-    facts: dict[str, str] = {key: str(known[key]) for key in kept}
-    times = (trial.datetime_start, trial.datetime_complete)
-    started, ended = (time.timestamp() for time in times if time)
-    return Run(
-        number=trial.number,
-        name=name,
-        started=started,
-        ended=ended,
-        params={key: value for key, value in config.as_dict().items() if value != ""},
-        curves={metric: known.get("curve", {}).get(metric, []) for metric in METRICS},
-        figures={key: known[key] for key in FINAL if known.get(key) is not None},
-        facts={"state": trial.state.name, "study": study.name, **facts},
-    )
+        known, name = trial.user_attrs, f"trial-{trial.number}"
+        if not trial.state.is_finished() or not {"curve", "parameters"} & set(known):
+            continue
+        if isinstance(study, StoredSearch):
+            config = study.config(trial.number)
+        else:
+            config = study.cell(known["cell"]).config
+            name = f"{known['cell']}-seed-{known['seed']}"
+        kept = [key for key in ("cell", "seed", "diverged", "fail_reason") if key in known]
+        facts: dict[str, str] = {key: str(known[key]) for key in kept}
+        times = (trial.datetime_start, trial.datetime_complete)
+        started, ended = (time.timestamp() for time in times if time)
+        yield Run(
+            number=trial.number,
+            name=name,
+            started=started,
+            ended=ended,
+            params={key: value for key, value in config.as_dict().items() if value != ""},
+            curves={metric: known.get("curve", {}).get(metric, []) for metric in METRICS},
+            figures={key: known[key] for key in FINAL if known.get(key) is not None},
+            facts={"state": trial.state.name, "study": study.name, **facts},
+        )
 
 
 def token_of(study: StoredGrid | StoredSearch) -> str:

@@ -135,7 +135,8 @@ def holds_winner(folder: Path, content: Mapping[str, Any] | None) -> bool:
     """Whether the folder holds exactly this network, complete. content: see describe_winner; None
     if there is no winner. What a folder of an earlier version does not say is no difference."""
     try:
-        stored, weights = _toml(folder / CONFIG), _digest(folder / MODEL)
+        stored, model = _toml(folder / CONFIG), folder / MODEL
+        weights = hashlib.sha256(model.read_bytes() if model.is_file() else b"").hexdigest()
     except (OSError, InputError):
         return False
     if content is None or stored.get("weights", weights) != weights:
@@ -179,10 +180,8 @@ def winner_lines(folder: Path, study: "StoredGrid | StoredSearch") -> list[str]:
     content = winner_of(study) if isinstance(study, StoredSearch) else None
     if content is None or not (folder / CONFIG).exists():
         return []
-    holding = (
-        "has the winner" if holds_winner(folder, content) else "has another network than the winner"
-    )
-    return [f"{folder} {holding}"]
+    holds = holds_winner(folder, content)
+    return [f"{folder} has {'the winner' if holds else 'another network than the winner'}"]
 
 
 # --- writing -----------------------------------------------------------------------------------
@@ -217,10 +216,6 @@ def remove(folder: Path) -> None:
     for name in (CONFIG, MODEL):
         (folder / name).unlink(missing_ok=True)
     shutil.rmtree(folder / CODE, ignore_errors=True)
-
-
-def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes() if path.is_file() else b"").hexdigest()
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -72,7 +72,8 @@ def load(folder: Path) -> Saved:
     Names, shapes and types of the weights are compared before any of them is read.
     """
     about = description.read(folder)
-    network = _without_weights(about)
+    with torch.device("meta"):  # without weights
+        network = mlp(about.config, about.schema.features, len(about.schema.classes))
     path = folder / MODEL
     if path.exists() and not path.is_file():
         raise InputError(f"{path}: is no file; {REMEDY}")
@@ -89,11 +90,6 @@ def load(folder: Path) -> Saved:
         raise InputError(f"{path}: is not the file that {CONFIG} was written with; {REMEDY}")
     network.load_state_dict(weights, assign=True)
     return Saved(network=network.eval(), description=about)
-
-
-def _without_weights(about: Description) -> nn.Sequential:
-    with torch.device("meta"):
-        return mlp(about.config, about.schema.features, len(about.schema.classes))
 
 
 def _check_header(path: Path, expected: dict[str, Tensor]) -> None:

@@ -61,9 +61,8 @@ def open_file(file: Path, *, create: bool) -> JournalStorage:
             pass
     try:
         with open(file, "rb") as opened:
-            if not BEGINNING.startswith(
-                opened.read(len(BEGINNING))
-            ):  # or a part of it, after a kill
+            # or a part of it, after a kill
+            if not BEGINNING.startswith(opened.read(len(BEGINNING))):
                 raise ValueError("its first line is no operation")
         return JournalStorage(_Backend(file))
     except OSError:

@@ -60,7 +60,7 @@ def check_storage(url: str, *, create: bool = True) -> None:
                     "read-only); give another --storage"
                 )
             if parsed.get_backend_name() != JOURNAL:
-                _check_tables(url, _tables(parsed, create), create)
+                _check_tables(url, create)
         elif not create:
             raise NothingStored(f"{_named(url)}: there is no such file; `hpo run` makes it")
         elif not file.parent.is_dir():
@@ -175,15 +175,12 @@ def _writable(file: Path) -> bool:
     return os.access(file, os.W_OK) and os.access(file.parent, os.W_OK)
 
 
-def _tables(url: sqlalchemy.URL, create: bool) -> set[str]:
-    engine = sqlalchemy.create_engine(url, **_engine_arguments(url, create))
+def _check_tables(url: str, create: bool) -> None:
+    engine = sqlalchemy.create_engine(url, **_engine_arguments(make_url(url), create))
     try:
-        return set(sqlalchemy.inspect(engine).get_table_names())
+        tables = set(sqlalchemy.inspect(engine).get_table_names())
     finally:
         engine.dispose()
-
-
-def _check_tables(url: str, tables: set[str], create: bool) -> None:
     # A kill while the tables are created leaves a part of them, which Optuna completes.
     all_of_optuna = {*models.BaseModel.metadata.tables, "alembic_version"}
     if not (tables >= OPTUNA_TABLES or tables <= all_of_optuna):
@@ -199,10 +196,8 @@ def _set_up_sqlite(connection: Any, _record: Any) -> None:
     """With the write-ahead log, readers and the one writer do not block each other, and synchronous
     = normal survives a crash of the program (https://sqlite.org/wal.html). A longer wait happens in
     RetryingStorage, which hears Ctrl-C."""
-    cursor = connection.cursor()
-    cursor.execute("PRAGMA synchronous = normal")
-    cursor.execute("PRAGMA busy_timeout = 1000")
-    cursor.close()
+    connection.execute("PRAGMA synchronous = normal")
+    connection.execute("PRAGMA busy_timeout = 1000")
 
 
 # --- SQLite's log ------------------------------------------------------------------------------

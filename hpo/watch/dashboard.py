@@ -8,7 +8,7 @@ import re
 import socket
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -125,7 +125,8 @@ def listen(
         remedy = "another, or --port 0 for a free one" if at_port else "an address of this machine"
         reason = error.strerror or str(error)
         raise InputError(f"{option}: cannot listen on it ({reason}); give {remedy}") from error
-    _log_lines(say_once)
+    logger = logging.getLogger("optuna_dashboard")  # lines in place of its stacks
+    logger.handlers, logger.propagate = [_Lines(say_once)], False
     app = optuna_dashboard.wsgi(storage, artifact_store=FileSystemArtifactStore(folder))
     app.catchall = False  # bottle's own page would be a traceback
     server.set_app(_KnownHosts(_ErrorsAsText(app, say_once), server, host, allow))
@@ -224,12 +225,6 @@ class _Lines(logging.Handler):
         self.say(f"dashboard: {record.getMessage().removeprefix('Exception: ').splitlines()[0]}")
 
 
-def _log_lines(say: Callable[[str], None]) -> None:
-    """Replaces the stacks that optuna-dashboard logs for failed requests by lines."""
-    logger = logging.getLogger("optuna_dashboard")
-    logger.handlers, logger.propagate = [_Lines(say)], False
-
-
 # --- beside a run ------------------------------------------------------------------------------
 
 
@@ -242,20 +237,15 @@ def beside(url: str, folder: Path, allow: Sequence[str] = ()) -> Iterator[str]:
     """
     process, channel = start(f"{__name__}:serve_beside", url, folder, tuple(allow))
     try:
-        yield _first_word(channel)
+        word = "it did not start"
+        with suppress(EOFError):
+            word = channel.recv() if channel.poll(START_SECONDS) else word
+        if not word.startswith("http"):
+            raise InputError(f"--dashboard: {word}")
+        yield word
     finally:
         process.kill()
         process.join()
-
-
-def _first_word(channel: Connection) -> str:
-    try:
-        word = channel.recv() if channel.poll(START_SECONDS) else "it did not start"
-    except EOFError:
-        word = "it did not start"
-    if not word.startswith("http"):
-        raise InputError(f"--dashboard: {word}")
-    return str(word)
 
 
 def serve_beside(channel: Connection, url: str, folder: Path, allow: Sequence[str]) -> None:
