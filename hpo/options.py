@@ -75,12 +75,12 @@ Device = Annotated[str, *one_of(DEVICES)]
 
 
 def _shown(
-    value: Any, text: str, default: str = "", *, names: Collection[str] = (), **more: Any
+    text: str, default: str = "", *, value: Any = None, names: Collection[str] = (), **more: Any
 ) -> Any:
     """Declares an option and how `--help` shows it.
 
-    value: its default. text: what it does; the names that it may have follow. default: words in the
-    place of the default. names: what it may be. more: arguments of typer.Option.
+    text: what it does; the names that it may have follow. default: words in the place of the
+    default, which is `value`. names: what it may be. more: arguments of typer.Option.
     """
     if names:
         text = f"{text}{', '.join(names)}."
@@ -96,91 +96,87 @@ class Options(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     study: Text
-    seeds: Count | None = _shown(
-        None, "Grid: train each cell with N seeds, 0 … N-1.", FILE, metavar="N"
-    )
+    seeds: Count | None = _shown("Grid: train each cell with N seeds, 0 … N-1.", FILE, metavar="N")
     until_resolved: Flag = _shown(
-        False, "Grid: more seeds, round by round, for the networks of claims that are still open."
+        "Grid: more seeds, round by round, for the networks of claims that are still open.",
+        value=False,
     )
     changed_claims: Flag = _shown(
-        False,
         "Grid: accept claims that changed since the first trial; the report names the change.",
+        value=False,
     )
     trials: Count | None = _shown(
-        None, "Search: go on until the study holds N finished trials in total.", FILE, metavar="N"
+        "Search: go on until the study holds N finished trials in total.", FILE, metavar="N"
     )
     timeout: Amount | None = _shown(
-        None,
         "Start no trial after this time, stop those that run, go on to the report.",
         metavar="SECONDS",
     )
-    sampler: Sampler | None = _shown(None, "Search: ", FILE, names=SAMPLERS)
-    sampler_seed: Seed | None = _shown(None, "Search: the sampler's seed.", FILE, metavar="INTEGER")
+    sampler: Sampler | None = _shown("Search: ", FILE, names=SAMPLERS)
+    sampler_seed: Seed | None = _shown("Search: the sampler's seed.", FILE, metavar="INTEGER")
     repeats: Count | None = _shown(
-        None,
         "Search: run the whole search N times with other sampler seeds; report the spread.",
         "1",
         metavar="N",
     )
     like: Text | None = _shown(
-        None,
         "Search: begin with the trials of another stored search, or of its own past space.",
         metavar="STUDY",
     )
-    pruner: Pruner | None = _shown(None, "Search: ", FILE, names=PRUNERS)
+    pruner: Pruner | None = _shown("Search: ", FILE, names=PRUNERS)
     workers: Count | None = _shown(
-        None,
         "Trainings at once; on this machine, processes with one torch thread each.",
         CORES,
         metavar="INTEGER",
     )
-    pool: Pool = _shown("local", "Where workers run: this machine, or a Ray cluster. ", names=POOLS)
+    pool: Pool = _shown(
+        "Where workers run: this machine, or a Ray cluster. ", value="local", names=POOLS
+    )
     ray_address: Text | None = _shown(
-        None,
         "Ray: the head node, host:port, or auto for the cluster of this machine.",
         "a cluster of its own on this machine",
         envvar="RAY_ADDRESS",
     )
     cpus_per_trial: Amount | None = _shown(
-        None, "Ray: CPUs, and torch threads, of each training.", "1", metavar="FLOAT"
+        "Ray: CPUs, and torch threads, of each training.", "1", metavar="FLOAT"
     )
     gpus_per_trial: Amount | None = _shown(
-        None, "Ray: GPUs of each training; 0.25 shares one.", "0", metavar="FLOAT"
+        "Ray: GPUs of each training; 0.25 shares one.", "0", metavar="FLOAT"
     )
     epoch_limit: Limit = _shown(
-        defaults.EPOCH_LIMIT,
         "Start a training again that ends no epoch for so long, twice at most.",
+        value=defaults.EPOCH_LIMIT,
         metavar="SECONDS",
     )
     dataset: Data | None = _shown(
-        None, f"{', '.join(DATASETS)}, or {FORMS}.", FILE, autocompletion=lambda: list(DATASETS)
+        f"{', '.join(DATASETS)}, or {FORMS}.", FILE, autocompletion=lambda: list(DATASETS)
     )
     data_dir: Folder | None = _shown(
-        None,
         "Where datasets are or go; may be read-only if the files are there.",
         "a per-user cache folder",
         envvar="HPO_DATA_DIR",
     )
-    storage: Text = _shown(defaults.STORAGE, "Any Optuna storage URL.", envvar="HPO_STORAGE")
-    out: Folder = _shown(defaults.OUT, "Reports go to OUT/STUDY/.")
-    lang: Lang = _shown(ENGLISH, "The report's language: ", envvar="HPO_LANG", names=LANGUAGES)
-    name: Text | None = _shown(
-        None, "The study's name in the storage and in --out.", "the file's name"
+    storage: Text = _shown("Any Optuna storage URL.", value=defaults.STORAGE, envvar="HPO_STORAGE")
+    out: Folder = _shown("Reports go to OUT/STUDY/.", value=defaults.OUT)
+    lang: Lang = _shown(
+        "The report's language: ", value=ENGLISH, envvar="HPO_LANG", names=LANGUAGES
     )
-    device: Device = _shown("auto", "", names=DEVICES)
-    dashboard: Flag = _shown(False, "Serve the dashboard while the run lasts.")
+    name: Text | None = _shown("The study's name in the storage and in --out.", "the file's name")
+    device: Device = _shown("", value="auto", names=DEVICES)
+    dashboard: Flag = _shown("Serve the dashboard while the run lasts.", value=False)
     allow_host: Texts = _shown(
-        (), "Dashboard: a name, beside addresses, under which browsers may ask.", metavar="NAME"
+        "Dashboard: a name, beside addresses, under which browsers may ask.",
+        value=(),
+        metavar="NAME",
     )
     artifacts: Folder | None = _shown(
-        None,
         "Where the trials' pictures are that the dashboard shows.",
         "hpo.artifacts, beside the storage's file",
         envvar="HPO_ARTIFACTS",
     )
-    fresh: Flag = _shown(False, "First delete the stored study (asks).")
-    yes: Flag = _shown(False, "Do not ask before deleting.")
-    quiet: Flag = _shown(False, "No progress display, only the last lines.")
+    fresh: Flag = _shown("First delete the stored study (asks).", value=False)
+    yes: Flag = _shown("Do not ask before deleting.", value=False)
+    quiet: Flag = _shown("No progress display, only the last lines.", value=False)
 
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> Self:

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import optuna
-from optuna.distributions import BaseDistribution
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
@@ -272,11 +271,7 @@ def _trained_finalists(study: optuna.Study, storage: BaseStorage) -> Counter[int
 
 
 def _run_finalists(
-    run: Run,
-    search: optuna.Study,
-    grid: GridStudy,
-    seeds: Sequence[int],
-    ranges: Mapping[str, BaseDistribution],
+    run: Run, search: optuna.Study, grid: GridStudy, seeds: Sequence[int], ranges: Mapping[str, Any]
 ) -> End:
     """Trains the finalists.
 

@@ -94,7 +94,7 @@ class SearchPlan:
         self.candidates = {  # by ids in the storage
             trial._trial_id: Candidate(
                 value=record.accuracy_of(trial),
-                further=_further(trial),
+                further=sum((trial.values or [])[1:]),
                 seconds=_seconds(trial) / study_file.seeds_per_trial,
                 trained=(trained or {}).get(trial.number, 0),
             )
@@ -310,10 +310,6 @@ class SearchPlan:
 
 def _key_of(entry: Mapping[str, Any]) -> str:
     return json.dumps(dict(entry), sort_keys=True)
-
-
-def _further(trial: FrozenTrial) -> float:
-    return trial.values[1] if trial.values and len(trial.values) > 1 else 0.0
 
 
 def front(candidates: Sequence[tuple[int, Candidate]]) -> list[int]:

@@ -100,9 +100,8 @@ def last_epoch(
     which the training had not diverged."""
     rows = [dict(zip(curve, values, strict=True)) for values in zip(*curve.values(), strict=True)]
     if sound:
-        rows = [
-            row for row in rows if is_useful(row["train_loss"]) and is_useful(row["valid_loss"])
-        ]
+        losses = ("train_loss", "valid_loss")
+        rows = [row for row in rows if all(is_useful(row[loss]) for loss in losses)]
     return rows[-1] if rows else {}
 
 
