@@ -67,14 +67,11 @@ def run(options: Options, command: str | None = None) -> Ran:
     dataset, name = load_data(file, options.dataset, options.data_dir, name)
     _show_card(dataset, quiet=options.quiet)
     check_writable(options.out, name)
+    from hpo.workers import pool
+
     if options.pool == "local":
-        from hpo.workers import pool
-
         pool.require_device(options.device)
-
     if file.model:
-        from hpo.workers import pool
-
         pool.require_model(study_file.example(file), file.folder, dataset, options.epoch_limit, say)
 
     from hpo.storage.lock import only_run

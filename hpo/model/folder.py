@@ -18,7 +18,7 @@ from pydantic import Field, ValidationError
 from hpo.data.schema import MOST_FEATURES, Deviation, Number, Schema, StoredSchema
 from hpo.errors import InputError
 from hpo.replace import replacing
-from hpo.study.config import HYPERPARAMETERS, REQUIRED, SEED, Config
+from hpo.study.config import DEFAULTS, HYPERPARAMETERS, REQUIRED, SEED, Config
 from hpo.study.fields import faults
 from hpo.study.finalists import trial_number
 
@@ -143,18 +143,9 @@ def holds_winner(folder: Path, content: Mapping[str, Any] | None) -> bool:
         return False
     wanted = tomllib.loads(tomli_w.dumps(content))  # lists for tuples
     for each in (stored, wanted):
-        each["config"] = {**NO_CONFIG, **each.get("config", {})}
+        # Folders of earlier versions leave out what has its default.
+        each["config"] = {**DEFAULTS, **each.get("config", {})}
     return all(stored[key] == value for key, value in wanted.items() if key in stored)
-
-
-# What `config` leaves out where it has its default, in folders of earlier versions.
-NO_CONFIG = {
-    name: value
-    for name, value in Config(
-        depth=1, width=1, activation="relu", optimizer="sgd", lr=1.0
-    ).as_dict().items()
-    if name not in REQUIRED
-}  # fmt: skip
 
 
 def require_winner(folder: Path, study: "StoredSearch") -> None:

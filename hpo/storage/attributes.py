@@ -6,15 +6,11 @@ too. Versions add keys, so that others than these are left alone."""
 
 import base64
 from collections.abc import Mapping, Sequence
-from typing import (
-    Annotated,
-    Any,
-    NotRequired,  # pydantic's, before Python 3.12
-)
+from typing import Annotated, Any, NotRequired
 
 from optuna.trial import FrozenTrial, TrialState
 from pydantic import AfterValidator, Field, TypeAdapter, ValidationError, ValidationInfo
-from typing_extensions import TypedDict
+from typing_extensions import TypedDict  # which pydantic needs before Python 3.12
 
 from hpo.data.schema import Schema, StoredSchema
 from hpo.errors import InputError

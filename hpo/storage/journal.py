@@ -5,7 +5,7 @@ import json
 import os
 from io import FileIO
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
@@ -74,16 +74,12 @@ def open_file(file: Path, *, create: bool) -> JournalStorage:
         ) from error
 
 
-def _whole_lines(file: BinaryIO | FileIO) -> int:
-    """Returns where the last complete line ends; seeks to the beginning."""
-    end = file.seek(0, os.SEEK_END)
-    while end:
-        start = max(end - BLOCK, 0)
-        file.seek(start)
-        last = file.read(end - start).rfind(b"\n")
+def _whole_lines(file: FileIO) -> int:
+    """Returns where the last complete line ends."""
+    size = file.seek(0, os.SEEK_END)
+    for block in (min(BLOCK, size), size):  # all of it only where the last part is a long one
+        file.seek(size - block)
+        last = file.read().rfind(b"\n")
         if last >= 0:
-            end = start + last + 1
-            break
-        end = start
-    file.seek(0)
-    return end
+            return size - block + last + 1
+    return 0

@@ -95,10 +95,9 @@ def _make(url: str, engine_arguments: dict[str, Any]) -> RDBStorage:
     """Opens Optuna's storage; tries again if another process, such as a dashboard, creates the same
     tables at the same moment."""
     for _ in range(MAKING_ATTEMPTS - 1):
-        try:
+        with suppress(IntegrityError, OperationalError, ProgrammingError):
             return RDBStorage(url, engine_kwargs=engine_arguments)
-        except (IntegrityError, OperationalError, ProgrammingError):
-            time.sleep(0.3)
+        time.sleep(0.3)
     return RDBStorage(url, engine_kwargs=engine_arguments)
 
 

@@ -129,7 +129,7 @@ def listen(
     logger.handlers, logger.propagate = [_Lines(say_once)], False
     app = optuna_dashboard.wsgi(storage, artifact_store=FileSystemArtifactStore(folder))
     app.catchall = False  # bottle's own page would be a traceback
-    server.set_app(_KnownHosts(_ErrorsAsText(app, say_once), server, host, allow))
+    server.set_app(_KnownHosts(_errors_as_text(app, say_once), server, host, allow))
     return server
 
 
@@ -195,20 +195,19 @@ def _name_in(host: str) -> str:
     return found[1].lower().removesuffix(".") if found else ""
 
 
-class _ErrorsAsText:
-    """A WSGI application that answers errors of another one with a line."""
+def _errors_as_text(app: Any, say: Callable[[str], None]) -> Callable[..., Iterable[bytes]]:
+    """Returns a WSGI application that answers errors of another one with a line."""
 
-    def __init__(self, app: Any, say: Callable[[str], None]) -> None:
-        self.app, self.say = app, say
-
-    def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
+    def answer(environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
         try:
-            return self.app(environ, start_response)  # type: ignore[no-any-return]
+            return app(environ, start_response)  # type: ignore[no-any-return]
         except ArtifactNotFound:
             return _answer(start_response, "404 Not Found", "This artifact is gone.")
         except Exception as error:
-            self.say(f"dashboard: {error_text(error)}")
+            say(f"dashboard: {error_text(error)}")
             return _answer(start_response, "503 Service Unavailable", error_text(error))
+
+    return answer
 
 
 def _answer(start_response: StartResponse, status: str, text: str) -> list[bytes]:
