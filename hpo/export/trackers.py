@@ -100,7 +100,11 @@ def to_tensorboard(study: StoredGrid | StoredSearch, folder: Path) -> list[Path]
         ) from error
     folder.mkdir(parents=True, exist_ok=True)
     for old in [path for path in folder.iterdir() if path.is_dir()]:
-        if _is_run_of_another(old, token_of(study)):
+        if (old / TOKEN).exists():
+            another = (old / TOKEN).read_text(encoding="utf-8") != token_of(study)
+        else:  # a run that an older hpo exported
+            another = all(path.name.startswith("events.out.") for path in old.iterdir())
+        if another:
             shutil.rmtree(old)
     for run in runs(study):
         target, beside = folder / run.name, folder / f".{run.name}"
@@ -119,13 +123,6 @@ def to_tensorboard(study: StoredGrid | StoredSearch, folder: Path) -> list[Path]
         (beside / TOKEN).write_text(token_of(study), encoding="utf-8")
         beside.rename(target)
     return [folder]
-
-
-def _is_run_of_another(folder: Path, token: str) -> bool:
-    """Whether the folder is a run that was exported, and not of the study with this token."""
-    if (folder / TOKEN).exists():
-        return (folder / TOKEN).read_text(encoding="utf-8") != token
-    return all(path.name.startswith("events.out.") for path in folder.iterdir())  # of older hpo
 
 
 # --- MLflow ------------------------------------------------------------------------------------

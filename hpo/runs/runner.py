@@ -316,8 +316,7 @@ def _run_winner(
     text = best.describe_winner(search.study_name, number, winner.config, about, bound)
     if best.holds_winner(folder, text):
         return End.COMPLETE
-    things = "images" if len(run.dataset.shape) > 1 else "rows"
-    label = f"{winner.name} on all {len(run.dataset.train_labels)} {things}"
+    label = f"{winner.name} on all {len(run.dataset.train_labels)} {stored.things}"
     plan = WinnerPlan(winner.config, label, grid.folder)
     end = train(run, plan, f"{search.study_name}: the winner")
     if plan.job.model:

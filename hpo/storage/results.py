@@ -317,12 +317,14 @@ def _of_search(
 ) -> dict[str, Any]:
     bound = study.user_attrs["binding"]
     file = replace(file, sampler=bound["sampler"], pruner=bound["pruner"])
-    tested = _finalists(storage, study, file)
+    tested, random = _finalists(storage, study, file), None
+    if not alone and bound["sampler"] != "random":
+        random = next(_alike(storage, {**bound, "sampler": "random"}), None)
     return {
         "file": file,
         "tested": tested,
         "winner": _winner(tested, file) if tested else None,
-        "random": None if alone else _random_search(storage, bound),
+        "random": random,
         "repeats": () if alone else _repeats(storage, study, file),
     }
 
@@ -360,13 +362,6 @@ def _finalists(storage: BaseStorage, study: optuna.Study, file: SearchStudy) -> 
     return replace(grid, file=replace(grid.file, cells=tuple(cells)))
 
 
-def _random_search(storage: BaseStorage, bound: Mapping[str, Any]) -> StoredSearch | None:
-    """Returns another stored search that differs only in its sampler, which is random."""
-    if bound["sampler"] == "random":
-        return None
-    return next(_alike(storage, {**bound, "sampler": "random"}, lambda _: True), None)
-
-
 REPEATED = ("n_trials", "timeout")  # attributes that are the same in a repeated search
 
 
@@ -388,7 +383,9 @@ def _repeats(storage: BaseStorage, study: optuna.Study, file: SearchStudy) -> li
 
 
 def _alike(
-    storage: BaseStorage, bound: Mapping[str, Any], wanted: Callable[[Mapping[str, Any]], bool]
+    storage: BaseStorage,
+    bound: Mapping[str, Any],
+    wanted: Callable[[Mapping[str, Any]], bool] = lambda attributes: True,
 ) -> Iterator[StoredSearch]:
     """Yields the stored searches with this binding whose attributes are wanted."""
     for other in storage.get_all_studies():

@@ -164,9 +164,11 @@ class _KnownHosts:
 
     def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
         host, origin = environ.get("HTTP_HOST", ""), environ.get("HTTP_ORIGIN")
+        site = re.sub("^https?://", "", origin or "")  # whose page sends the request
+        is_ours = site.lower() == host.lower() or _name_in(site) in self.allowed  # behind a proxy
         if not self._is_known(host):
             text = f"{quoted(host)} is no known name of this dashboard"
-        elif environ["REQUEST_METHOD"] in READING or origin is None or self._is_ours(origin, host):
+        elif environ["REQUEST_METHOD"] in READING or origin is None or is_ours:
             return self.app(environ, start_response)  # type: ignore[no-any-return]
         else:
             text = f"{quoted(origin)} is another site, which may change nothing here"
@@ -182,11 +184,6 @@ class _KnownHosts:
         except ValueError:
             return False
         return address.is_loopback or not self.server.is_local
-
-    def _is_ours(self, origin: str, host: str) -> bool:
-        """Whether a page of this server, or of an allowed name behind a proxy, sends a request."""
-        place = re.sub("^https?://", "", origin)
-        return place.lower() == host.lower() or _name_in(place) in self.allowed
 
 
 def _name_in(host: str) -> str:
