@@ -140,14 +140,11 @@ def _prepared(
 ) -> "Run":
     """Returns the run, now that this process holds the study. stack: ends what the run starts."""
     from hpo.model.folder import remove as remove_winner
-    from hpo.runs import provenance
-    from hpo.runs.runner import Run
+    from hpo.runs import provenance, runner
     from hpo.storage.open import artifacts_folder, open_storage
     from hpo.storage.retry import retrying
-    from hpo.watch.artifacts import CurveArtifacts
-    from hpo.watch.display import Display
-    from hpo.watch.note import Notes
-    from hpo.watch.progress import Heartbeat
+    from hpo.watch import artifacts as pictures
+    from hpo.watch import display, note, progress
 
     make_pool, workers = _workers(options, dataset, stack)
     storage = retrying(open_storage(options.storage), without_password(options.storage), say)
@@ -157,17 +154,17 @@ def _prepared(
         remove_winner(options.out / name / "best")
     origin = provenance.collect(command or provenance.command_line(sys.argv[1:]))
     watchers = (
-        Heartbeat(holder),
-        Display(quiet=options.quiet),
-        Notes(storage, origin["command"]),
-        CurveArtifacts(storage, artifacts, say),
+        progress.Heartbeat(holder),
+        display.Display(quiet=options.quiet),
+        note.Notes(storage, origin["command"]),
+        pictures.CurveArtifacts(storage, artifacts, say),
     )
     if options.dashboard:
         from hpo.watch.dashboard import beside
 
         address = stack.enter_context(beside(options.storage, artifacts, options.allow_host))
         print(f"optuna-dashboard on {address}", flush=True)
-    return Run(
+    return runner.Run(
         dataset=dataset,
         storage=storage,
         workers=workers,

@@ -62,7 +62,7 @@ def read(folder: Path) -> Description:
 
 
 class SavedNetwork(StoredSchema):
-    """What config.toml says of a network, see describe_winner."""
+    """What config.toml says of a network, see winner_of."""
 
     features: Annotated[int, Field(ge=1, le=MOST_FEATURES)]
     mean: Number | list[Number]
@@ -102,38 +102,28 @@ def _hyperparameters(values: Any) -> dict[str, Any]:
 # --- whose network it is -----------------------------------------------------------------------
 
 
-def describe_winner(
-    study: str, trial: int, config: Config, data: Mapping[str, Any], bound: Mapping[str, str]
-) -> dict[str, Any]:
-    """Returns the content of config.toml. data: see data.datasets.describe. bound: the study's
-    token, and the digest of the code of the user's own network."""
-    schema = Schema.of(data).as_dict()
+def winner_of(study: "StoredSearch") -> dict[str, Any] | None:
+    """Returns the content of config.toml for a stored search's winner; None before there is one."""
+    if study.winner is None:
+        return None
+    schema = study.schema.as_dict()
     schema["deviation"] = schema.pop("std")
     return {
-        "study": study,
-        "trial": trial,
-        **bound,
-        "dataset": data["name"],
-        "dataset_checksum": data["checksum"],
-        "trained_on": data["train"] + data["valid"],
+        "study": study.name,
+        "trial": trial_number(study.winner.name),
+        **study.bound_to,
+        "dataset": study.data["name"],
+        "dataset_checksum": study.data["checksum"],
+        "trained_on": study.data["train"] + study.data["valid"],
         "seed": SEED,
         **schema,
-        "config": config.as_dict(),
+        "config": study.winner.config.as_dict(),
     }
 
 
-def winner_of(study: "StoredSearch") -> dict[str, Any] | None:
-    """Returns the description of a stored search's winner; None before there is one."""
-    if study.winner is None:
-        return None
-    number, config = trial_number(study.winner.name), study.winner.config
-    data = {**study.data, **study.schema.as_dict()}
-    return describe_winner(study.name, number, config, data, study.bound_to)
-
-
 def holds_winner(folder: Path, content: Mapping[str, Any] | None) -> bool:
-    """Whether the folder holds exactly this network, complete. content: see describe_winner; None
-    if there is no winner. What a folder of an earlier version does not say is no difference."""
+    """Whether the folder holds exactly this network, complete. content: see winner_of; None if
+    there is no winner. What a folder of an earlier version does not say is no difference."""
     try:
         stored, model = _toml(folder / CONFIG), folder / MODEL
         weights = hashlib.sha256(model.read_bytes() if model.is_file() else b"").hexdigest()

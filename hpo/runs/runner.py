@@ -18,7 +18,7 @@ from optuna.trial import FrozenTrial, TrialState
 from hpo import defaults
 from hpo.analysis.claims import open_cells
 from hpo.analysis.precision import disputed, disputing_pair
-from hpo.data.datasets import Dataset, describe, test_accuracy, test_pictures
+from hpo.data.datasets import Dataset, test_accuracy, test_pictures
 from hpo.errors import InputError
 from hpo.model import folder as best
 from hpo.runs.extra import TimingPlan, WinnerPlan
@@ -187,7 +187,7 @@ def run_search(
     if after is End.COMPLETE:
         _store_ensemble(run, finalists.name_of(name))
         _require_code(study, study_file)
-        after = _run_winner(run, study, grid, seeds, folder)
+        after = _run_winner(run, study_file, name, folder)
     return end if after is End.COMPLETE else after
 
 
@@ -300,27 +300,18 @@ def _store_ensemble(run: Run, name: str) -> None:
     study.set_user_attr("ensemble", {"networks": len(texts), "test_accuracy": accuracy})
 
 
-def _run_winner(
-    run: Run, search: optuna.Study, grid: GridStudy, seeds: Sequence[int], folder: Path
-) -> End:
+def _run_winner(run: Run, study_file: SearchStudy, name: str, folder: Path) -> End:
     """Trains the winner on all training images and saves it, unless the folder holds it already."""
-    stored = results.load_study(run.storage, finalists.name_of(search.study_name))
-    if stored.finished.empty:
+    search = results.load_study(run.storage, name)
+    assert isinstance(search, results.StoredSearch)
+    winner, content = search.winner, best.winner_of(search)
+    if winner is None or content is None or best.holds_winner(folder, content):
         return End.COMPLETE
-    winner, *_ = finalists.ranked(stored.finished, grid.cells, seeds)
-    number = finalists.trial_number(winner.name)
-    bound = {"token": search.user_attrs["token"]}
-    code = code_of(grid.model, grid.folder) if grid.model else {}
-    bound |= {"code": code_digest(code)} if code else {}
-    about = describe(run.dataset)
-    text = best.describe_winner(search.study_name, number, winner.config, about, bound)
-    if best.holds_winner(folder, text):
-        return End.COMPLETE
-    label = f"{winner.name} on all {len(run.dataset.train_labels)} {stored.things}"
-    plan = WinnerPlan(winner.config, label, grid.folder)
-    end = train(run, plan, f"{search.study_name}: the winner")
+    label = f"{winner.name} on all {len(run.dataset.train_labels)} {search.things}"
+    plan = WinnerPlan(winner.config, label, study_file.folder)
+    end = train(run, plan, f"{name}: the winner")
     if plan.job.model:
-        best.write(folder, plan.job.model, text, code)
+        best.write(folder, plan.job.model, content, search.code)
     return end
 
 
