@@ -70,16 +70,16 @@ def own_snippet(folder: str, about: Description) -> str:
     schema = about.schema
     shape = input_shape(schema.shape, schema.features)
     given = {"shape": shape, "classes": len(schema.classes), **about.config.own}
-    single = (schema.mean, schema.std)
-    scales = [repr(v) if isinstance(v, float) else "each column's" for v in single]
+    scales = (schema.mean, schema.std)
+    mean, std = (repr(value) if isinstance(value, float) else "" for value in scales)
     return OWN.format(
         code=repr(f"{folder}/code"),
         module=module,
         factory=factory,
         arguments=", ".join(f"{name}={value!r}" for name, value in given.items()),
         model=repr(f"{folder}/model.safetensors"),
-        mean=scales[0] if scales[0] != "each column's" else "each column's mean",
-        std=scales[1] if scales[1] != "each column's" else "its standard deviation",
+        mean=mean or "each column's mean",
+        std=std or "its standard deviation",
     )
 
 

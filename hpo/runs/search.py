@@ -88,7 +88,6 @@ class SearchPlan:
         self.rng = random.Random(study_file.sampler_seed + len(stored))
         self.running: dict[int, Trial] = {}  # by task
         self.failures = 0
-        self.started = 0
         self.finalists = (study_file.finalists, study_file.finalist_seeds)
         self.seconds = [_seconds(trial) for trial in finished]
         self.candidates = {  # by ids in the storage
@@ -168,12 +167,11 @@ class SearchPlan:
             return None
         trial, values, first = self._ask()
         self.asked += 1
-        self.started += 1
-        self.running[self.started] = trial
+        self.running[self.asked] = trial
         self.tried.add(self._key(values))
         config = Config.of({**values, "model": self.file.model})
         task = Task(
-            id=self.started,
+            id=self.asked,
             config=config,
             seeds=tuple(map(Seeds.of, self.file.search_seeds)),
             one_by_one=self.file.pruner == "wilcoxon",

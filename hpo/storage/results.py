@@ -22,7 +22,7 @@ from hpo.data.schema import Schema
 from hpo.errors import InputError
 from hpo.language import marked, t
 from hpo.storage import trial as record
-from hpo.storage.attributes import check_study, check_trials
+from hpo.storage.attributes import REMEDY, check_study, check_trials
 from hpo.storage.bulk_read import all_trials, unreadable
 from hpo.storage.open import reason_of
 from hpo.storage.trial import AGAIN, RIGHT
@@ -271,10 +271,8 @@ def load_study(storage: BaseStorage, name: str) -> StoredGrid | StoredSearch:
     except (StorageInternalError, SQLAlchemyError) as error:
         raise InputError(f"study {name!r}: cannot be read ({reason_of(error)})") from error
     except (RecursionError, json.JSONDecodeError) as error:
-        raise InputError(
-            f"{unreadable(storage, name)} is nested too deep, or no JSON; restore the storage from "
-            "a copy, or run the study again with --fresh"
-        ) from error
+        where = unreadable(storage, name)
+        raise InputError(f"{where} is nested too deep, or no JSON; {REMEDY}") from error
 
 
 def _load_study(
