@@ -165,15 +165,15 @@ def test_importance_is_sorted_by_the_first_evaluator():
     assert {"PED-ANOVA", "fANOVA", "70%", "–"} <= set(found)
 
 
-def axes_of(monkeypatch: pytest.MonkeyPatch, module: Any) -> list[Any]:
+def axes_of(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """The axes of the pictures that are drawn from now on."""
     drawn: list[Any] = []
-    monkeypatch.setattr(module, "svg_text", lambda figure: drawn.extend(figure.axes) or "")
+    monkeypatch.setattr(style, "svg_text", lambda figure: drawn.extend(figure.axes) or "")
     return drawn
 
 
 def test_importance_draws_an_interval_where_there_is_one(monkeypatch: pytest.MonkeyPatch):
-    drawn = axes_of(monkeypatch, search)
+    drawn = axes_of(monkeypatch)
     shares = {"a": (30.0, 20.0, 45.0), "b": (30.0, NAN, NAN), "c": (60.0, 61.0, 70.0)}
     search.importance({"lr": shares})
     spans = [line.get_xdata().tolist() for line in drawn[0].get_lines()]
@@ -207,7 +207,7 @@ def test_slices_name_hyperparameters_categories_and_states():
 def test_slices_axis_stays_near_the_top_and_keeps_every_trial_in_sight(
     monkeypatch: pytest.MonkeyPatch,
 ):
-    drawn = axes_of(monkeypatch, slices)
+    drawn = axes_of(monkeypatch)
     values, results = {"lr": parameters()["lr"]}, [*accuracies(36), 10.0, 50.0, 90.0, 0.0]
     slices.slices(slices_of(values, results, ["COMPLETE"] * 39 + ["DIVERGED"]))
     [axes] = drawn
@@ -220,7 +220,7 @@ def test_slices_axis_stays_near_the_top_and_keeps_every_trial_in_sight(
 
 
 def test_slices_ring_the_best_complete_trial_in_each_panel(monkeypatch: pytest.MonkeyPatch):
-    drawn = axes_of(monkeypatch, slices)
+    drawn = axes_of(monkeypatch)
     results = [97.0, 98.0, 98.5, 97.5]
     values = {
         "lr": Parameter(name="lr", values=[0.1, 0.2, 0.3, 0.4], log=True),
@@ -238,7 +238,7 @@ def test_slices_ring_the_best_complete_trial_in_each_panel(monkeypatch: pytest.M
 def test_slices_put_a_bar_at_the_median_of_a_categorys_complete_trials(
     monkeypatch: pytest.MonkeyPatch,
 ):
-    drawn = axes_of(monkeypatch, slices)
+    drawn = axes_of(monkeypatch)
     values = {"bias": Parameter(name="bias", values=[True, True, True, False, True])}
     states = ["COMPLETE", "COMPLETE", "COMPLETE", "COMPLETE", "PRUNED"]
     slices.slices(slices_of(values, [97.0, 98.0, 97.2, 96.5, 20.0], states))
@@ -310,7 +310,7 @@ def test_a_crowd_at_one_place_is_counted():
 def test_labels_of_a_narrow_axis_do_not_touch(
     monkeypatch: pytest.MonkeyPatch, low: float, high: float, log: bool
 ):
-    drawn = axes_of(monkeypatch, slices)
+    drawn = axes_of(monkeypatch)
     numbers = np.geomspace(low, high, 40).tolist()
     same = {name: Parameter(name=name, values=numbers, log=log) for name in "abc"}
     slices.slices(slices_of(same, accuracies(40), ["COMPLETE"] * 40))
@@ -324,12 +324,12 @@ def test_labels_of_a_narrow_axis_do_not_touch(
 
 def test_axes_and_colours_end_at_100_percent(monkeypatch: pytest.MonkeyPatch):
     results = [*accuracies(36), 100.0, 100.0, 100.0, 100.0]
-    drawn = axes_of(monkeypatch, slices)
+    svg = contour.contour(parameters()["lr"], parameters()["width"], results)
+    drawn = axes_of(monkeypatch)
     slices.slices(slices_of(parameters(), results, ["COMPLETE"] * 40))
     low, high = drawn[0].get_ylim()
     assert high <= 100 + 0.03 * (100 - low)
     assert max(tick for tick in drawn[0].get_yticks() if low <= tick <= high) <= 100
-    svg = contour.contour(parameters()["lr"], parameters()["width"], results)
     numbers = [float(text) for text in texts(svg) if re.fullmatch(r"\d+\.\d+", text)]
     assert max(number for number in numbers if number > 90) <= 100
 
@@ -419,7 +419,7 @@ def test_trial_curves_name_the_ten_best_and_count_the_pruned():
 
 
 def test_pruned_curves_end_in_a_cross_or_at_the_bottom_edge(monkeypatch: pytest.MonkeyPatch):
-    drawn = axes_of(monkeypatch, trial)
+    drawn = axes_of(monkeypatch)
     pruned = [curve("", 96.0, 96.5), curve("", 96.2), curve("", 12.0, 11.0, 10.0)]
     trial.trial_curves([curve("best", 96.0, 97.0, 98.0)], pruned)
     ends = {
@@ -440,7 +440,7 @@ def test_pruned_curves_and_the_best_beside_them_have_their_names():
 
 
 def test_trial_curves_without_pruned_trials_have_one_panel(monkeypatch: pytest.MonkeyPatch):
-    drawn = axes_of(monkeypatch, trial)
+    drawn = axes_of(monkeypatch)
     trial.trial_curves([curve("best", 97.0, 98.0)], [])
     assert len(drawn) == 1
 
@@ -474,7 +474,7 @@ def test_confusion_gives_every_number_and_each_labels_share_of_right_answers():
 
 
 def test_confusion_colours_the_mistakes_alone(monkeypatch: pytest.MonkeyPatch):
-    drawn = axes_of(monkeypatch, confusion)
+    drawn = axes_of(monkeypatch)
     confusion.confusion((np.eye(10) * 990 + 1).tolist(), NAMES)
     shown = drawn[0].collections[0].get_array()
     assert np.ma.getmaskarray(shown).reshape(10, 10).tolist() == np.eye(10, dtype=bool).tolist()
@@ -509,7 +509,7 @@ def row(label: str, mean: float, low: float = NAN, high: float = NAN) -> Differe
 
 
 def test_differences_keep_failures_from_flattening_the_others(monkeypatch: pytest.MonkeyPatch):
-    drawn = axes_of(monkeypatch, grid)
+    drawn = axes_of(monkeypatch)
     grid.differences([row("bad", -85, -86, -84), row("a", 0.3, 0.1, 0.5)])
     far, near = (axes.get_xlim() for axes in drawn)
     assert far[0] < -86 < -84 < far[1] < 0
@@ -528,7 +528,7 @@ def test_differences_say_mean_and_interval_and_mark_what_is_resolved():
 def test_an_interval_far_wider_than_the_differences_ends_in_arrows(
     monkeypatch: pytest.MonkeyPatch,
 ):
-    drawn = axes_of(monkeypatch, grid)
+    drawn = axes_of(monkeypatch)
     grid.differences([row("a", 0.3, 0.1, 0.5), row("two seeds", 0.5, -9, 10)])
     assert drawn[0].get_xlim()[1] < 3
     assert {"<", ">"} <= {line.get_marker() for line in drawn[0].get_lines()}

@@ -14,18 +14,10 @@ from hpo.data.schema import DIGITS
 from hpo.language import marked, t
 from hpo.model import snippet
 from hpo.model.folder import Description
+from hpo.report import search_tables as tables
 from hpo.report.blocks.page import Block, Code, Picture, Section, Table
 from hpo.report.blocks.recall import recall_table
 from hpo.report.figures import confusion as figures
-from hpo.report.search_tables import (
-    as_selected,
-    at_bounds,
-    finalists_table,
-    fresh_estimate,
-    over_limit,
-    spelled_estimate,
-    winner_sentence,
-)
 from hpo.storage.results import StoredGrid, StoredSearch
 from hpo.storage.trial import NO_EPOCH
 from hpo.study.file import Cell
@@ -41,10 +33,10 @@ def finalists_section(study: StoredSearch, saved: bool) -> Section:
     blocks: list[Block] = [main_table(study, study.tested)]
     if study.winner is None:
         goes_on = t("The same command goes on from here.")
-        blocks.append(f"{winner_sentence(study)} {goes_on}")
+        blocks.append(f"{tables.winner_sentence(study)} {goes_on}")
         return Section(title=title, blocks=blocks)
     verdicts = _verdicts(study, study.tested, study.winner)
-    blocks.append([*verdicts, *at_bounds(study, study.winner.config)])
+    blocks.append([*verdicts, *tables.at_bounds(study, study.winner.config)])
     blocks += [table] if (table := recall_table(study.tested)) else []
     if not saved:
         text = t(
@@ -57,7 +49,7 @@ def finalists_section(study: StoredSearch, saved: bool) -> Section:
 def _no_finalist(study: StoredSearch) -> str:
     """Says why no finalist is trained."""
     limit, reasons = study.file.trial_limit, study.trials["fail_reason"].astype(object).fillna("")
-    slow = over_limit(study.trials) | reasons.str.startswith(NO_EPOCH)
+    slow = tables.over_limit(study.trials) | reasons.str.startswith(NO_EPOCH)
     if limit and study.ranked.empty and slow.any():
         return t(
             "No trial ran to its end within its limit of {time}, so there is no finalist. Raise "
@@ -115,17 +107,17 @@ def main_table(study: StoredSearch, tested: StoredGrid) -> Table:
         data=study.data_name,
         things=t(study.things),
     )
-    return finalists_table(study, tested, caption)
+    return tables.finalists_table(study, tested, caption)
 
 
 def _verdicts(study: StoredSearch, tested: StoredGrid, winner: Cell) -> list[str]:
-    fresh = fresh_estimate(tested, winner)
+    fresh = tables.fresh_estimate(tested, winner)
     assert fresh is not None
     first = t(
         "Trial {number} wins: its mean validation accuracy over fresh seeds is the best, "
         "{accuracy}. The test had no part in the choice.",
         number=trial_number(winner.name),
-        accuracy=spelled_estimate(fresh),
+        accuracy=tables.spelled_estimate(fresh),
     )
     leads = _against_best(study, tested, winner)
     return [first, *leads, *_bias_sentences(study, tested), *_ensemble(tested)]
@@ -198,7 +190,7 @@ def _bias_sentences(study: StoredSearch, tested: StoredGrid) -> list[str]:
     frame = _common_seeds(tested)
     if frame.empty:
         return []
-    selected = np.mean([100 * as_selected(study, cell) for cell in tested.file.cells])
+    selected = np.mean([100 * tables.as_selected(study, cell) for cell in tested.file.cells])
     bias = estimate(float(selected) - frame.mean(axis=1).to_numpy())
     found = _found_bias(bias, len(tested.file.cells))
     text = marked("{found}: no clear bias.")

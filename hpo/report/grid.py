@@ -6,16 +6,7 @@ from functools import partial
 from hpo.analysis.claims import claim_verdicts, tally
 from hpo.analysis.statistics import paired_difference
 from hpo.language import nt, t
-from hpo.report.blocks.grid_tables import (
-    cells_table,
-    comparisons,
-    curve_cells,
-    data_text,
-    finding,
-    most_accurate,
-    overview_rows,
-    published,
-)
+from hpo.report.blocks import grid_tables as tables
 from hpo.report.blocks.page import Block, Picture, Section, Table
 from hpo.report.blocks.recall import recall_table
 from hpo.report.blocks.run_facts import one_line_each, other_data, run_table, trained_in
@@ -33,7 +24,7 @@ def _basis(study: StoredGrid) -> str:
     """Describes the data that a table is based on."""
     return t(
         "{data}; accuracy and loss on its {n:,} test {things}",
-        data=data_text(study),
+        data=tables.data_text(study),
         n=study.data["test"],
         things=t(study.things),
     )
@@ -62,10 +53,10 @@ def _of_many(shown: Sequence[Cell], cells: Sequence[Cell]) -> str:
 
 
 def _glance(study: StoredGrid) -> Section:
-    shown = most_accurate(study, study.file.cells)
+    shown = tables.most_accurate(study, study.file.cells)
     kept = {cell.name for cell in shown}
     dots = []
-    for cell, which in overview_rows(study.file):
+    for cell, which in tables.overview_rows(study.file):
         entry = None if which is None else cell.reported[which]
         accuracy = entry.test_accuracy if entry else None
         if cell.name in kept:
@@ -80,7 +71,7 @@ def _glance(study: StoredGrid) -> Section:
     blocks: list[Block] = []
     if any(row.values for row in dots):
         alt = t("Test accuracy of every network: a dot for each seed, a bar at their mean.")
-        if published(study.file):
+        if tables.published(study.file):
             alt = t(
                 "Test accuracy of every network: a dot for each seed, a bar at their mean, the "
                 "reported figure as a diamond."
@@ -112,14 +103,14 @@ def main_table(study: StoredGrid) -> Table:
     """Returns a row per network: its settings, reported and reproduced results."""
     columns = [*(c for c in COLUMNS if c not in FIGURES), *FIGURES]
     caption = f"{_basis(study)}. {_key(study, study.file.cells)}."
-    return cells_table(study, overview_rows(study.file), columns, caption)
+    return tables.cells_table(study, tables.overview_rows(study.file), columns, caption)
 
 
 def _differences(study: StoredGrid) -> list[Section]:
     """Compares each cell with the first one, the baseline: the grid's counterpart of
     importances."""
     baseline, *others = study.file.cells
-    shown = most_accurate(study, others)
+    shown = tables.most_accurate(study, others)
     rows = []
     for cell in shown:
         a, b = (100 * values for values in study.paired(cell, baseline))
@@ -220,12 +211,12 @@ def _seeding(cells: Sequence[Cell]) -> str:
 def _experiment(study: StoredGrid, number: int, experiment: Experiment) -> Section:
     by_name = {cell.name: cell for cell in study.file.cells}
     cells = [by_name[name] for name in experiment.cells]
-    named = [by_name[name] for name in curve_cells(study.file, experiment)]
-    shown = most_accurate(study, named)
+    named = [by_name[name] for name in tables.curve_cells(study.file, experiment)]
+    shown = tables.most_accurate(study, named)
     caption = f"{_basis(study)}. {_key(study, cells)}."
-    table = cells_table(study, [(cell, None) for cell in cells], experiment.columns, caption)
-    findings = [finding(study, cell) for cell in shown]
-    findings += comparisons(study, most_accurate(study, cells))
+    table = tables.cells_table(study, [(cell, None) for cell in cells], experiment.columns, caption)
+    findings = [tables.finding(study, cell) for cell in shown]
+    findings += tables.comparisons(study, tables.most_accurate(study, cells))
     blocks: list[Block] = [t(" ".join(experiment.text.split()))] if experiment.text else []
     blocks += [table, findings]
     drawn = [c for cell in shown if (c := _cell_curves(study, cell)) is not None]
@@ -308,7 +299,7 @@ def _run_section(study: StoredGrid) -> Section:
             "order.",
             n=len(study.timings),
         )
-    if published(study.file):
+    if tables.published(study.file):
         times += " " + t(
             "Reported times are of another machine and another program, in which loading and "
             "transforming the images takes most of an epoch whatever the network is; here only "

@@ -7,6 +7,7 @@ import numpy as np
 
 from hpo.analysis import importance
 from hpo.language import marked, nt, t
+from hpo.report import search_tables as tables
 from hpo.report.blocks.page import Block, Code, Picture, Section
 from hpo.report.blocks.run_facts import one_line_each, other_data, repeatable, run_table, trained_in
 from hpo.report.figures import search as figures
@@ -15,20 +16,6 @@ from hpo.report.figures.contour import contour
 from hpo.report.figures.slices import Slice, slices
 from hpo.report.figures.trial import TrialCurve, trial_curves
 from hpo.report.finalists import finalists_section, mistakes_sections
-from hpo.report.search_tables import (
-    BEST,
-    at_bounds,
-    best_table,
-    other_search_sentence,
-    over_limit,
-    repeats_table,
-    run_seconds,
-    selected_values,
-    states_table,
-    states_text,
-    unfinished,
-    winner_sentence,
-)
 from hpo.storage.results import StoredSearch, seconds_of
 from hpo.study.file import OBJECTIVES
 from hpo.study.finalists import trial_number
@@ -39,20 +26,24 @@ from hpo.text import limit_text, listed, seconds_text
 
 def lead(study: StoredSearch) -> list[str]:
     file = study.file
-    parts = [f"{winner_sentence(study)} {other_search_sentence(study)}"] if study.tested else []
+    parts = (
+        [f"{tables.winner_sentence(study)} {tables.other_search_sentence(study)}"]
+        if study.tested
+        else []
+    )
     parts.append(
         t(
             "{n} networks tried on {data} ({states}), chosen by {sampler}, with {pruner}: {time}.",
             n=len(study.ended),
             data=study.data_name,
-            states=states_text(study) or t("none begun"),
+            states=tables.states_text(study) or t("none begun"),
             sampler=t(label(SAMPLERS, file.sampler)),
             pruner=t(label(PRUNERS, file.pruner)),
             time=trained_in(study),
         )
     )
     parts += [t(" ".join(file.text.split()))] if file.text else []
-    parts += [sentence] if (sentence := unfinished(study)) else []
+    parts += [sentence] if (sentence := tables.unfinished(study)) else []
     return one_line_each([*parts, *other_data(study)])
 
 
@@ -60,7 +51,7 @@ def sections(study: StoredSearch, *, saved: bool) -> list[Section]:
     """Returns the report's sections. saved: whether the winner is in best/ beside the report."""
     first = [finalists_section(study, saved)]
     if study.repeats and study.winner:
-        table = repeats_table(study)
+        table = tables.repeats_table(study)
         first.append(Section(title=t("The same search again"), blocks=[table]))
     first += [*_trade_off(study), _course(study), _best(study), _importance(study)]
     return [*first, *mistakes_sections(study), _protocol(study), _run(study)]
@@ -120,7 +111,7 @@ def _trade_off(study: StoredSearch) -> list[Section]:
 
 def _course(study: StoredSearch) -> Section:
     blocks: list[Block] = []
-    if np.isfinite(selected_values(study.ended)).any():
+    if np.isfinite(tables.selected_values(study.ended)).any():
         sampler = t(label(SAMPLERS, study.file.sampler))
         runs = [_progress(study, t("this search ({sampler})", sampler=sampler))]
         if study.random is not None and len(study.random.ended):
@@ -142,7 +133,7 @@ def _course(study: StoredSearch) -> Section:
         "Seconds of a core: training and validation, one core a trial. {data}.",
         data=study.data_name,
     )
-    blocks.append(states_table(study, caption))
+    blocks.append(tables.states_table(study, caption))
     if len(study.ranked):
         blocks.append(_curves(study))
     return Section(title=t("How the search went"), blocks=blocks)
@@ -152,17 +143,17 @@ def _progress(study: StoredSearch, label: str) -> figures.Run:
     rows = study.ended
     return figures.Run(
         label=label,
-        values=selected_values(rows),
-        seconds=run_seconds(study, rows),
+        values=tables.selected_values(rows),
+        seconds=tables.run_seconds(study, rows),
         numbers=rows["number"].to_list(),
-        limited=bool(over_limit(rows).any()),
+        limited=bool(tables.over_limit(rows).any()),
     )
 
 
 def _curves(study: StoredSearch) -> Picture:
-    best = [int(n) for n in study.ranked.head(BEST)["number"]]
+    best = [int(n) for n in study.ranked.head(tables.BEST)["number"]]
     pruned = study.trials[(study.trials["state"] == "PRUNED") & ~study.trials["diverged"]]
-    limited = bool(over_limit(pruned).any())
+    limited = bool(tables.over_limit(pruned).any())
     alt = marked("Validation accuracy by epoch of the best trials.")
     caption = marked("Validation accuracy of the {best} best trials. {data}.")
     if limited:
@@ -205,9 +196,9 @@ def _best(study: StoredSearch) -> Section:
     caption = t(
         "One training each, on {data}, all with the same split and seed.", data=study.data_name
     )
-    blocks: list[Block] = [best_table(study, caption)]
+    blocks: list[Block] = [tables.best_table(study, caption)]
     if study.tested is None:
-        blocks.append(at_bounds(study, study.config(int(study.ranked.iloc[0]["number"]))))
+        blocks.append(tables.at_bounds(study, study.config(int(study.ranked.iloc[0]["number"]))))
     return Section(title=title, blocks=blocks)
 
 
@@ -253,7 +244,9 @@ def _importance(study: StoredSearch) -> Section:
 def _effects(study: StoredSearch, importances: importance.Importances) -> Iterator[Block]:
     rows = study.ended
     numbers, accuracies = rows["number"].to_list(), 100 * rows["valid_accuracy"]
-    states = rows["state"].mask(over_limit(rows), "LIMITED").mask(rows["diverged"], "DIVERGED")
+    states = (
+        rows["state"].mask(tables.over_limit(rows), "LIMITED").mask(rows["diverged"], "DIVERGED")
+    )
     panels = [
         Slice(
             parameter=_parameter(study, name),

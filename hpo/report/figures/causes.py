@@ -10,7 +10,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
 from hpo.language import marked, t
-from hpo.report.figures.style import COLOURS, DARK_GREY, blank, drawing, short, svg_text
+from hpo.report.figures import style
 from hpo.report.figures.tooltips import tip
 
 ROWS = {
@@ -27,16 +27,16 @@ Measures = Mapping[str, NDArray[np.float64]]
 def causes(networks: Sequence[tuple[str, Measures]]) -> str:
     """Draws a column per network and a row per measure: a line per layer, from dark at the input to
     light at the output, the median over the seeds."""
-    with drawing():
+    with style.drawing():
         rows = ["gradient_norm", "largest_update"]
         rows += ["quiet"] if any(QUIET.keys() & measures.keys() for _, measures in networks) else []
-        figure = blank(0.8 + 1.65 * len(rows), left=0.95, right=0.15, top=0.4, bottom=0.8)
+        figure = style.blank(0.8 + 1.65 * len(rows), left=0.95, right=0.15, top=0.4, bottom=0.8)
         grid = figure.subplots(
             len(rows), len(networks), sharex=True, sharey="row", squeeze=False,
             gridspec_kw={"hspace": 0.16, "wspace": 0.06},
         )  # fmt: skip
         for column, (label, measures) in enumerate(networks):
-            grid[0, column].set_title(short(label), loc="left", fontweight="bold")
+            grid[0, column].set_title(style.short(label), loc="left", fontweight="bold")
             for axes, row in zip(grid[:, column], rows, strict=True):
                 _panel(axes, measures, row)
             grid[-1, column].set_xlabel(t("Epoch"))
@@ -47,11 +47,11 @@ def causes(networks: Sequence[tuple[str, Measures]]) -> str:
         handles = [Line2D([], [], color=shade, linewidth=2) for shade in _shades(2)]
         labels = [t("first layer, at the input"), t("last layer")]
         figure.legend(handles, labels, loc="lower right", ncols=2, borderaxespad=0.2)
-        return svg_text(figure)
+        return style.svg_text(figure)
 
 
 def _shades(layers: int) -> NDArray[np.float64]:
-    return np.asarray(mpl.colormaps[COLOURS](np.linspace(0, 0.85, layers)))
+    return np.asarray(mpl.colormaps[style.COLOURS](np.linspace(0, 0.85, layers)))
 
 
 def _panel(axes: Axes, measures: Measures, row: str) -> None:
@@ -64,7 +64,7 @@ def _panel(axes: Axes, measures: Measures, row: str) -> None:
             return
         axes.annotate(
             t(QUIET[name]), (1, 0.5), xytext=(-4, 0), xycoords="axes fraction", ha="right",
-            textcoords="offset points", fontsize=8, color=DARK_GREY,
+            textcoords="offset points", fontsize=8, color=style.DARK_GREY,
         )  # fmt: skip
     else:
         axes.set_yscale("log")

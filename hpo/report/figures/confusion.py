@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
 from hpo.language import t
-from hpo.report.figures.style import BLACK, DARK_GREY, GREY, blank, drawing, fit, svg_text, width
+from hpo.report.figures import style
 
 ACROSS = 8  # images in a row
 NAME = 1.5  # inches of a class's name, at most
@@ -45,15 +45,15 @@ def confusion(
     """Draws the examples of each label (row) by predicted class (column). Colour marks only
     mistakes. Beside each row: the percentage that is right. names: of the classes. things: what the
     examples are called."""
-    with drawing(**{"axes.grid": False, "axes.spines.left": False}):
+    with style.drawing(**{"axes.grid": False, "axes.spines.left": False}):
         counts = np.asarray(matrix, float)
         classes, mistakes = len(counts), np.where(np.eye(len(counts)), np.nan, counts)
-        labels = [fit(name, NAME) for name in names]
-        widest, across = width(labels), (8 - 1.3) / classes
+        labels = [style.fit(name, NAME) for name in names]
+        widest, across = style.width(labels), (8 - 1.3) / classes
         upright = widest > 0.9 * across
         below = widest + 0.45 if upright else 0.5
         row = 0.33 if classes <= NUMBERED else 0.16
-        figure = blank(
+        figure = style.blank(
             0.5 + below + row * classes, left=0.45 + widest, right=0.75, top=0.35, bottom=below
         )
         axes = figure.subplots()
@@ -68,12 +68,12 @@ def confusion(
             axes.text(
                 column + 0.5, line + 0.5, _number(number), ha="center", va="center",
                 fontsize=8.5 if classes <= 12 else 6.5,
-                color="white" if dark else BLACK if number else GREY,
+                color="white" if dark else style.BLACK if number else style.GREY,
             )  # fmt: skip
         _confusion_axes(axes, counts, labels, upright=upright)
         label = t("Mistakes ({things})", things=things)
         figure.colorbar(mesh, ax=axes, label=label, fraction=0.03, pad=0.09)
-        return svg_text(figure)
+        return style.svg_text(figure)
 
 
 def _number(value: float) -> str:
@@ -96,15 +96,17 @@ def _confusion_axes(
     for place, row in enumerate(counts):
         right = f"{100 * row[place] / row.sum():.1f}%" if row.sum() > 0 else "–"
         axes.text(1.012 * classes, place + 0.5, right, va="center", fontsize=8.5 * size / 9)
-    axes.text(1.012 * classes, -0.06, t("correct"), va="bottom", fontsize=8.5, color=DARK_GREY)
+    axes.text(
+        1.012 * classes, -0.06, t("correct"), va="bottom", fontsize=8.5, color=style.DARK_GREY
+    )
 
 
 def worst_images(images: Sequence[WorstImage]) -> str:
     """Draws the images, eight per row, as ink on paper with label, predicted class and the label's
     probability. At least one image."""
-    with drawing(**{"axes.grid": False}):
+    with style.drawing(**{"axes.grid": False}):
         rows = math.ceil(len(images) / ACROSS)
-        figure = blank(1.42 * rows, left=0.06, right=0.06, top=0.06, bottom=0.46)
+        figure = style.blank(1.42 * rows, left=0.06, right=0.06, top=0.06, bottom=0.46)
         every = figure.subplots(
             rows, ACROSS, squeeze=False, gridspec_kw={"wspace": 0.1, "hspace": 0.5}
         ).ravel()
@@ -113,7 +115,7 @@ def worst_images(images: Sequence[WorstImage]) -> str:
         for axes, image in zip(every, images, strict=False):
             text = _taken_for(image.label, image.predicted, f"({_chance(image.probability)})")
             _image(axes, image.pixels, text)
-        return svg_text(figure)
+        return style.svg_text(figure)
 
 
 def _image(axes: Axes, pixels: np.ndarray, text: str) -> None:
@@ -128,8 +130,8 @@ def _image(axes: Axes, pixels: np.ndarray, text: str) -> None:
 def _taken_for(label: str, predicted: str, probability: str) -> str:
     """7, taken for 2 (0.1%) in two lines; with long names in three: rose, as aster (0.1%)."""
     text = t("{label}, taken for {predicted}", label=label, predicted=predicted)
-    if width([text], 8) > 0.95:
-        label, predicted = fit(label, 0.95, 8), fit(predicted, 0.8, 8)
+    if style.width([text], 8) > 0.95:
+        label, predicted = style.fit(label, 0.95, 8), style.fit(predicted, 0.8, 8)
         text = t("{label},\nas {predicted}", label=label, predicted=predicted)
     return f"{text}\n{probability}"
 
@@ -143,8 +145,8 @@ def _chance(probability: float) -> str:
 
 def disputed(groups: Sequence[tuple[str, Sequence[Disputed]]]) -> str:
     """Draws a row of images per group under the group's title."""
-    with drawing(**{"axes.grid": False}):
-        figure = blank(1.62 * len(groups), left=0.06, right=0.06, top=0.28, bottom=0.4)
+    with style.drawing(**{"axes.grid": False}):
+        figure = style.blank(1.62 * len(groups), left=0.06, right=0.06, top=0.28, bottom=0.4)
         grid = figure.subplots(
             len(groups), ACROSS, squeeze=False, gridspec_kw={"wspace": 0.1, "hspace": 0.75}
         )
@@ -153,7 +155,7 @@ def disputed(groups: Sequence[tuple[str, Sequence[Disputed]]]) -> str:
             for axes in row[len(images) :]:
                 axes.set_visible(False)
             for axes, image in zip(row, images, strict=False):
-                ours = fit(f"{image.label}: {image.ours}", 0.95, 8)
+                ours = style.fit(f"{image.label}: {image.ours}", 0.95, 8)
                 text = t("{ours}\nand {theirs}", ours=ours, theirs=image.theirs)
                 _image(axes, image.pixels, text)
-        return svg_text(figure)
+        return style.svg_text(figure)

@@ -19,30 +19,8 @@ from matplotlib.patches import Polygon, Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from hpo.language import marked, t
-from hpo.report.figures.axis import (
-    Parameter,
-    axis_name,
-    focus,
-    is_missing,
-    label_height,
-    level_text,
-    levels_of,
-    places_of,
-    set_scale,
-    value_text,
-)
-from hpo.report.figures.style import (
-    ACCURACY,
-    BLACK,
-    COLOURS,
-    VERMILLION,
-    blank,
-    drawing,
-    head,
-    short,
-    svg_text,
-    width,
-)
+from hpo.report.figures import axis, style
+from hpo.report.figures.axis import Parameter
 from hpo.report.figures.tooltips import tip
 from hpo.text import count
 
@@ -58,33 +36,38 @@ def contour(
     medians. Fewer than four trials, or trials on a line: the trials alone. accuracies: percent, NaN
     is left out. numbers: of the trials, from 0 by default.
     """
-    with drawing():
+    with style.drawing():
         numbers = list(numbers) or range(len(accuracies))
         x, y, values, numbers = _complete(x, y, np.asarray(accuracies, float), numbers)
-        if levels_of(x) is not None and levels_of(y) is None:
+        if axis.levels_of(x) is not None and axis.levels_of(y) is None:
             x, y = y, x
         texts = _trial_texts(x, y, values, numbers)
-        ticks = [level_text(level) for level in levels_of(y) or ("0.0001",)]
-        left, turned = 0.45 + width(ticks), label_height(x, 5.5)
-        figure = blank(4.3 + turned, left=left, right=0.75, top=0.35, bottom=0.55 + turned)
+        ticks = [axis.level_text(level) for level in axis.levels_of(y) or ("0.0001",)]
+        left, turned = 0.45 + style.width(ticks), axis.label_height(x, 5.5)
+        figure = style.blank(4.3 + turned, left=left, right=0.75, top=0.35, bottom=0.55 + turned)
         axes, norm = figure.subplots(), _bands(values)
-        set_scale(axes.xaxis, x, 5.5)
-        set_scale(axes.yaxis, y, 3.0)
-        if levels_of(x) is None:
-            head(axes, "", _plane(axes, x, y, values, norm, texts))
+        axis.set_scale(axes.xaxis, x, 5.5)
+        axis.set_scale(axes.yaxis, y, 3.0)
+        if axis.levels_of(x) is None:
+            style.head(axes, "", _plane(axes, x, y, values, norm, texts))
         else:
-            head(axes, "", _matrix(axes, x, y, values, norm))
-        axes.set(xlabel=axis_name(x, short(x.name)), ylabel=axis_name(y, short(y.name)))
-        label = t(ACCURACY) if levels_of(y) is None else t("Median validation accuracy (%)")
+            style.head(axes, "", _matrix(axes, x, y, values, norm))
+        axes.set(
+            xlabel=axis.axis_name(x, style.short(x.name)),
+            ylabel=axis.axis_name(y, style.short(y.name)),
+        )
+        label = (
+            t(style.ACCURACY) if axis.levels_of(y) is None else t("Median validation accuracy (%)")
+        )
         bar = figure.colorbar(
-            ScalarMappable(norm, COLOURS), ax=axes, label=label, fraction=0.035, pad=0.02
+            ScalarMappable(norm, style.COLOURS), ax=axes, label=label, fraction=0.035, pad=0.02
         )
         artists = [*axes.collections, *bar.ax.collections, *bar.ax.patches]
         if isinstance(artists[0], ContourSet | QuadMesh):  # dark mode must not invert its colours
             for place, artist in enumerate(artists):
                 if not isinstance(artist, LineCollection | PathCollection):
                     artist.set_gid(f"hues-{place}")
-        return svg_text(figure)
+        return style.svg_text(figure)
 
 
 def _complete(
@@ -92,7 +75,7 @@ def _complete(
 ) -> tuple[Parameter, Parameter, np.ndarray, list[int]]:
     """Returns the trials that have a finite accuracy and both hyperparameters."""
     every = zip(x.values, y.values, values, numbers, strict=True)
-    kept = [of for of in every if not any(is_missing(part) for part in of[:3])]
+    kept = [of for of in every if not any(axis.is_missing(part) for part in of[:3])]
     fewer = [replace(p, values=[trial[i] for trial in kept]) for i, p in enumerate((x, y))]
     accuracies_kept = np.array([trial[2] for trial in kept], float)
     return fewer[0], fewer[1], accuracies_kept, [trial[3] for trial in kept]
@@ -103,7 +86,7 @@ def _trial_texts(
 ) -> list[str]:
     """#34, lr 0.0123, width 256: 97.52%"""
     return [
-        f"#{number}, {x.name} {value_text(a)}, {y.name} {value_text(b)}: {value:.2f}%"
+        f"#{number}, {x.name} {axis.value_text(a)}, {y.name} {axis.value_text(b)}: {value:.2f}%"
         for a, b, value, number in zip(x.values, y.values, values, numbers, strict=True)
     ]
 
@@ -111,7 +94,7 @@ def _trial_texts(
 def _bands(values: np.ndarray) -> BoundaryNorm:
     """Returns bands of colour over the upper range; all below has the darkest colour."""
     locator = MaxNLocator(12, steps=[1, 2, 2.5, 5, 10])
-    bounds = np.round(locator.tick_values(*focus(values)), 9)
+    bounds = np.round(locator.tick_values(*axis.focus(values)), 9)
     bounds = bounds[bounds <= 100]
     cut = bool((values < bounds[0]).any())
     return BoundaryNorm(bounds, 256, extend="min" if cut else "neither")
@@ -123,15 +106,19 @@ def _plane(
 ) -> str:  # fmt: skip
     """Draws the trials over a number and another hyperparameter on coloured ground; returns how to
     read it."""
-    across, up = places_of(x), places_of(y)
-    note = (_surface if levels_of(y) is None else _strips)(axes, x, y, values, norm)
-    looks: dict[str, Any] = {"s": 13, "c": BLACK, "edgecolors": "white", "clip_on": False}
+    across, up = axis.places_of(x), axis.places_of(y)
+    note = (_surface if axis.levels_of(y) is None else _strips)(axes, x, y, values, norm)
+    looks: dict[str, Any] = {"s": 13, "c": style.BLACK, "edgecolors": "white", "clip_on": False}
     if not note:
-        looks = {"s": 45, "c": mpl.colormaps[COLOURS](norm(values)), "edgecolors": BLACK}
+        looks = {
+            "s": 45,
+            "c": mpl.colormaps[style.COLOURS](norm(values)),
+            "edgecolors": style.BLACK,
+        }
     tip(axes.scatter(across, up, linewidths=0.6, zorder=3, **looks), texts)
     best = int(values.argmax())
     (star,) = axes.plot(
-        across[best], up[best], "*", markersize=16, color=VERMILLION, markeredgecolor="white",
+        across[best], up[best], "*", markersize=16, color=style.VERMILLION, markeredgecolor="white",
         clip_on=False, zorder=4,
     )  # fmt: skip
     tip(star, [texts[best]])
@@ -146,7 +133,7 @@ def _plane(
 def _unit_places(parameter: Parameter) -> tuple[np.ndarray, np.ndarray]:
     """Returns the places of numbers from 0 to 1, and 81 evenly spaced values; in logarithms on a
     log scale."""
-    places = np.log(places_of(parameter)) if parameter.log else places_of(parameter)
+    places = np.log(axis.places_of(parameter)) if parameter.log else axis.places_of(parameter)
     low, high = places.min(), places.max()
     grid = np.linspace(low, high, 81)
     return (places - low) / (high - low), np.exp(grid) if parameter.log else grid
@@ -168,10 +155,16 @@ def _surface(axes: Axes, x: Parameter, y: Parameter, values: np.ndarray, norm: B
     shown = np.maximum(values, low - 1e-6)  # one failure does not lower its neighbours
     heights = _heights(places, np.bincount(which, shown) / np.bincount(which))
     filled = axes.contourf(
-        across, up, heights, levels=norm.boundaries, cmap=COLOURS, norm=norm, extend=norm.extend
+        across,
+        up,
+        heights,
+        levels=norm.boundaries,
+        cmap=style.COLOURS,
+        norm=norm,
+        extend=norm.extend,
     )
     corners = first[ConvexHull(places).vertices]
-    hull = np.column_stack([places_of(x)[corners], places_of(y)[corners]])
+    hull = np.column_stack([axis.places_of(x)[corners], axis.places_of(y)[corners]])
     filled.set_clip_path(Polygon(hull, transform=axes.transData))
     return t("Colour: interpolated between the trials and smoothed")
 
@@ -192,7 +185,7 @@ def _heights(places: np.ndarray, values: np.ndarray) -> np.ndarray:
 def _strips(axes: Axes, x: Parameter, y: Parameter, values: np.ndarray, norm: BoundaryNorm) -> str:
     """Draws a strip per category, in fields of equal width with the colour of their trials'
     median."""
-    levels = levels_of(y) or []
+    levels = axis.levels_of(y) or []
     fields = min(max(values.size // (2 * len(levels)), 2), 12)
     unit, across = _unit_places(x)
     field = np.minimum((unit * fields).astype(int), fields - 1)
@@ -203,36 +196,36 @@ def _strips(axes: Axes, x: Parameter, y: Parameter, values: np.ndarray, norm: Bo
     space = np.geomspace if x.log else np.linspace
     edges = space(across[0], across[-1], fields + 1)
     sides, shown = np.arange(len(levels) + 1) - 0.5, np.ma.masked_invalid(medians)
-    axes.pcolormesh(edges, sides, shown, cmap=COLOURS, norm=norm, edgecolors="white")
+    axes.pcolormesh(edges, sides, shown, cmap=style.COLOURS, norm=norm, edgecolors="white")
     axes.grid(visible=False)
     return t("Colour: median of the trials in a field")
 
 
 def _matrix(axes: Axes, x: Parameter, y: Parameter, values: np.ndarray, norm: BoundaryNorm) -> str:
     """Draws median and number of the trials of each pair; returns how to read it."""
-    columns, rows = levels_of(x) or [], levels_of(y) or []
+    columns, rows = axis.levels_of(x) or [], axis.levels_of(y) or []
     axes.grid(visible=False)
     groups: dict[tuple[int, int], list[float]] = {}
     for a, b, value in zip(x.values, y.values, values, strict=True):
         groups.setdefault((columns.index(a), rows.index(b)), []).append(float(value))
     for (i, j), group in groups.items():
-        colour = mpl.colormaps[COLOURS](norm(np.median(group)))
+        colour = mpl.colormaps[style.COLOURS](norm(np.median(group)))
         field = Rectangle((i - 0.5, j - 0.5), 1, 1, facecolor=colour, edgecolor="white")
-        where = f"{x.name} {value_text(columns[i])}, {y.name} {value_text(rows[j])}"
+        where = f"{x.name} {axis.value_text(columns[i])}, {y.name} {axis.value_text(rows[j])}"
         tip(
             axes.add_patch(field),
             [t(FIELD, where=where, median=np.median(group), best=max(group), n=len(group))],
         )
         text = f"{np.median(group):.1f}\n({len(group)})"
         light = float(np.dot(colour[:3], (0.299, 0.587, 0.114))) > 0.5
-        ink = BLACK if light else "white"
+        ink = style.BLACK if light else "white"
         axes.text(i, j, text, ha="center", va="center", fontsize=8, color=ink)
     if not groups:
         return t("No trial to show")
     best = max(groups, key=lambda place: max(groups[place]))
     axes.add_patch(
         Rectangle(
-            (best[0] - 0.47, best[1] - 0.47), 0.94, 0.94, fill=False, edgecolor=VERMILLION,
+            (best[0] - 0.47, best[1] - 0.47), 0.94, 0.94, fill=False, edgecolor=style.VERMILLION,
             linewidth=2.5,
         )
     )  # fmt: skip

@@ -12,26 +12,18 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from hpo.language import marked, t
+from hpo.report.figures import style
 from hpo.report.figures.axis import around, within_100
-from hpo.report.figures.style import (
-    BLACK,
-    BLUE,
-    DARK_GREY,
-    GREEN,
-    GREY,
-    PURPLE,
-    VERMILLION,
-    blank,
-    drawing,
-    short,
-    svg_text,
-    width,
-)
 from hpo.report.figures.tooltips import tip
 from hpo.text import minus
 
 Curve = np.ndarray
-LINES = ((BLUE, "o", "-"), (VERMILLION, "s", "--"), (GREEN, "^", "-."), (PURPLE, "D", ":"))
+LINES = (
+    (style.BLUE, "o", "-"),
+    (style.VERMILLION, "s", "--"),
+    (style.GREEN, "^", "-."),
+    (style.PURPLE, "D", ":"),
+)
 FAR = 20.0  # percentage points from the baseline beyond which a cell gets an axis of its own
 
 
@@ -81,8 +73,8 @@ class InteractionPanel:
 def curves(cells: Sequence[CellCurves], classes: int = 10, chance: float = 10.0) -> str:
     """Draws a row per cell: loss on the left, accuracy on the right. Cells that learn share their
     axes; a cell that fails has its own. chance: accuracy of a guess in percent."""
-    with drawing():
-        figure = blank(0.45 + 2.35 * len(cells), left=0.6, right=0.1, top=0.6, bottom=0.5)
+    with style.drawing():
+        figure = style.blank(0.45 + 2.35 * len(cells), left=0.6, right=0.1, top=0.6, bottom=0.5)
         axes = figure.subplots(len(cells), 2, squeeze=False, gridspec_kw={"hspace": 0.36})
         learned = [cell for cell in cells if not cell.collapsed]
         for (left, right), cell in zip(axes, cells, strict=True):
@@ -90,7 +82,7 @@ def curves(cells: Sequence[CellCurves], classes: int = 10, chance: float = 10.0)
             _panel(right, cell.train_accuracy, cell.valid_accuracy, cell.collapsed)
             left.set_ylabel(t("Loss"))
             right.set_ylabel(t("Accuracy (%)"))
-            left.set_title(short(cell.label), loc="left", fontweight="bold")
+            left.set_title(style.short(cell.label), loc="left", fontweight="bold")
             if cell.collapsed:
                 _chance(left, right, cell, classes, chance)
             else:
@@ -100,12 +92,15 @@ def curves(cells: Sequence[CellCurves], classes: int = 10, chance: float = 10.0)
             axis.set_xlabel(t("Epoch"))
         handles, labels = axes[0][0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="upper right", ncols=2)
-        return svg_text(figure)
+        return style.svg_text(figure)
 
 
 def _panel(axes: Axes, train: Curve, valid: Curve, collapsed: bool) -> None:
     epochs = np.arange(1, train.shape[1] + 1)
-    parts = ((train, BLUE, "o", "-", t("Train")), (valid, VERMILLION, "s", "--", t("Validation")))
+    parts = (
+        (train, style.BLUE, "o", "-", t("Train")),
+        (valid, style.VERMILLION, "s", "--", t("Validation")),
+    )
     for values, colour, marker, line, label in parts:
         finite = np.ma.masked_invalid(values)
         middle = np.ma.median(finite, axis=0) if collapsed else finite.mean(axis=0)
@@ -140,18 +135,20 @@ def _chance(left: Axes, right: Axes, cell: CellCurves, classes: int, percent: fl
     chance = float(np.log(classes))
     top = min(float(np.nanmax(losses)) * 1.08, 3 * chance) if np.isfinite(losses).any() else chance
     left.set_ylim(0, max(top, 1.15 * chance))
-    left.axhline(chance, color=GREY, linewidth=1, linestyle=":")
+    left.axhline(chance, color=style.GREY, linewidth=1, linestyle=":")
     _note(left, 0.04, t("dotted: chance, ln {n} = {loss:.2f}", n=classes, loss=chance))
     highest = float(
         np.nanmax(np.concatenate([cell.train_accuracy.ravel(), cell.valid_accuracy.ravel()]))
     )
     right.set_ylim(*within_100(0, max(30.0, 1.1 * highest, 1.1 * percent)))
-    right.axhline(percent, color=GREY, linewidth=1, linestyle=":")
+    right.axhline(percent, color=style.GREY, linewidth=1, linestyle=":")
     _note(right, 0.9, t("dotted: chance, {percent:.3g}%", percent=percent))
 
 
 def _note(axes: Axes, height: float, text: str) -> None:
-    axes.text(0.99, height, text, transform=axes.transAxes, ha="right", color=DARK_GREY, fontsize=8)
+    axes.text(
+        0.99, height, text, transform=axes.transAxes, ha="right", color=style.DARK_GREY, fontsize=8
+    )
 
 
 def overview(rows: Sequence[Dots], threshold: float) -> str:
@@ -160,12 +157,12 @@ def overview(rows: Sequence[Dots], threshold: float) -> str:
     Networks that fail have a scale of their own on the left, and so have reported values below the
     threshold (percent).
     """
-    with drawing():
+    with style.drawing():
         left, right = _placed(rows, threshold)
         panels = [panel for panel in (left, right) if any(values or d for values, d in panel)]
-        names, height = [short(row.label) for row in rows], 1.2 + 0.34 * len(rows)
-        room = max(0.35 + 0.075 * max(map(len, names)), 0.15 + width(names))
-        figure = blank(height, left=room, right=0.15, top=0.65, bottom=0.5)
+        names, height = [style.short(row.label) for row in rows], 1.2 + 0.34 * len(rows)
+        room = max(0.35 + 0.075 * max(map(len, names)), 0.15 + style.width(names))
+        figure = style.blank(height, left=room, right=0.15, top=0.65, bottom=0.5)
         grid = {"wspace": 0.04, "width_ratios": [1, 2.2] if len(panels) == 2 else [1]}
         axes = figure.subplots(
             1, max(len(panels), 1), sharey=True, squeeze=False, gridspec_kw=grid
@@ -181,7 +178,7 @@ def overview(rows: Sequence[Dots], threshold: float) -> str:
         parts = [axis.get_legend_handles_labels() for axis in axes]
         unique = {text: handle for part in parts for handle, text in zip(*part, strict=True)}
         figure.legend(unique.values(), unique.keys(), loc="upper center", ncols=3)
-        return svg_text(figure)
+        return style.svg_text(figure)
 
 
 Panel = list[tuple[Sequence[float], list[float]]]
@@ -203,19 +200,19 @@ def _dots(axes: Axes, panel: Panel, labels: Sequence[str], *, mean: bool) -> Non
     for position, (label, (values, reported)) in enumerate(zip(labels, panel, strict=True)):
         spread = np.linspace(-0.2, 0.2, len(values)) if len(values) > 1 else np.zeros(len(values))
         (drawn,) = axes.plot(
-            values, position + spread, "o", color=BLUE, alpha=0.55, markersize=4,
+            values, position + spread, "o", color=style.BLUE, alpha=0.55, markersize=4,
             markeredgewidth=0, label=t("one seed, reproduced"),
         )  # fmt: skip
         tip(drawn, [f"{label}: {value:.2f}%" for value in values])
         if len(values) > 1 and mean:
             (bar,) = axes.plot(
-                [np.mean(values)] * 2, [position - 0.32, position + 0.32], "-", color=BLACK,
+                [np.mean(values)] * 2, [position - 0.32, position + 0.32], "-", color=style.BLACK,
                 linewidth=1.6, label=t("mean of the seeds"),
             )  # fmt: skip
             tip(bar, [t("{label}: mean {mean:.2f}%", label=label, mean=np.mean(values))])
         if reported:
             (diamond,) = axes.plot(
-                reported, [position], "D", markerfacecolor="none", color=VERMILLION,
+                reported, [position], "D", markerfacecolor="none", color=style.VERMILLION,
                 markersize=7, markeredgewidth=1.5, label=t("reported, one run"),
             )  # fmt: skip
             tip(diamond, [t("{label}: reported {value:.2f}%", label=label, value=reported[0])])
@@ -231,15 +228,17 @@ def differences(rows: Sequence[DifferenceRow], baseline: str = "the baseline") -
     Cells more than FAR points away have a scale of their own, on the left. A filled mark: the
     interval excludes zero. At least one row.
     """
-    with drawing():
-        names = [short(row.label) for row in rows]
+    with style.drawing():
+        names = [style.short(row.label) for row in rows]
         known = [row for row in rows if not math.isnan(row.mean)]
         sides = [[row for row in known if (abs(row.mean) > FAR) is far] for far in (True, False)]
         panels = [panel for panel in sides if panel] or [known]
         top = 0.35 if len(panels) == 1 else 0.6
         height = top + 0.55 + 0.27 * len(rows)
-        right = max(1.55, 0.2 + width([_difference_text(row) for row in rows], 8))
-        figure = blank(height, left=0.25 + width(names), right=right, top=top, bottom=0.5)
+        right = max(1.55, 0.2 + style.width([_difference_text(row) for row in rows], 8))
+        figure = style.blank(
+            height, left=0.25 + style.width(names), right=right, top=top, bottom=0.5
+        )
         grid = {"wspace": 0.1, "width_ratios": [1, 2.4][-len(panels) :]}
         axes = figure.subplots(1, len(panels), sharey=True, squeeze=False, gridspec_kw=grid)[0]
         for axis, panel in zip(axes, panels, strict=True):
@@ -256,14 +255,14 @@ def differences(rows: Sequence[DifferenceRow], baseline: str = "the baseline") -
                 xycoords=axes[-1].get_yaxis_transform(), textcoords="offset points",
             )  # fmt: skip
         middle = (axes[0].get_position().x0 + axes[-1].get_position().x1) / 2
-        text = t("Difference from {baseline} (percentage points)", baseline=short(baseline))
+        text = t("Difference from {baseline} (percentage points)", baseline=style.short(baseline))
         figure.supxlabel(text, fontsize=9, x=middle, y=0.07 / figure.get_figheight())
         seen = {_mark(row) for row in known}
         names = [name for name in MARKS if name in seen]
-        handles = [Line2D([], [], markeredgewidth=1.4, **MARKS[name]) for name in names]
+        handles = [Line2D([], [], **MARKS[name]) for name in names]
         labels = [t(name) for name in names]
         figure.legend(handles, labels, loc="upper right", ncols=3, borderaxespad=0.2)
-        return svg_text(figure)
+        return style.svg_text(figure)
 
 
 def _difference_text(row: DifferenceRow) -> str:
@@ -275,13 +274,16 @@ def _difference_text(row: DifferenceRow) -> str:
     return minus(text)
 
 
+# The mark, the colour of its edge, and what fills it.
+LOOKS = {
+    marked("95% interval without zero"): ("o", style.BLUE, style.BLUE),
+    marked("95% interval with zero"): ("o", style.GREY, "white"),
+    marked("one seed, no interval"): ("D", style.VERMILLION, "white"),
+}
 MARKS: dict[str, dict[str, Any]] = {
-    marked("95% interval without zero"): {"marker": "o", "markerfacecolor": BLUE, "color": BLUE},
-    marked("95% interval with zero"): {"marker": "o", "markerfacecolor": "white", "color": GREY},
-    marked("one seed, no interval"): {
-        "marker": "D", "markerfacecolor": "white", "color": VERMILLION,
-    },
-}  # fmt: skip
+    name: {"marker": marker, "markerfacecolor": inside, "color": edge, "markeredgewidth": 1.4}
+    for name, (marker, edge, inside) in LOOKS.items()
+}
 
 
 def _mark(row: DifferenceRow) -> str:
@@ -298,16 +300,16 @@ def _difference_panel(
     low, high = _difference_limits(panel)
     axes.set_xlim(low, high)
     if low < 0 < high:
-        axes.axvline(0, color=BLACK, linewidth=1)
+        axes.axvline(0, color=style.BLACK, linewidth=1)
     for place, row in enumerate(rows):
         if not any(row is shown for shown in panel) or math.isnan(row.mean):
             continue
-        style = {"markersize": 6, "markeredgewidth": 1.4, **MARKS[_mark(row)]}
-        axes.plot([max(row.low, low), min(row.high, high)], [place] * 2, color=style["color"])
+        look = {"markersize": 6, **MARKS[_mark(row)]}
+        axes.plot([max(row.low, low), min(row.high, high)], [place] * 2, color=look["color"])
         for end, edge, out in ((row.low, "<", row.low < low), (row.high, ">", row.high > high)):
             at = min(max(end, low), high)
-            axes.plot([at], [place], edge if out else "|", color=style["color"], clip_on=False)
-        (mark,) = axes.plot([row.mean], [place], **style, zorder=3)
+            axes.plot([at], [place], edge if out else "|", color=look["color"], clip_on=False)
+        (mark,) = axes.plot([row.mean], [place], **look, zorder=3)
         tip(mark, [f"{row.label}: {_difference_text(row)}"])
     axes.xaxis.set_major_locator(MaxNLocator(6 if low <= 0 <= high else 2, prune="both"))
 
@@ -329,18 +331,18 @@ def _difference_limits(panel: Sequence[DifferenceRow]) -> tuple[float, float]:
 def interactions(panels: Sequence[InteractionPanel], factor: str) -> str:
     """Draws a panel per level of the other factors: a line per level of a second factor, the mean
     over seeds with a dot a seed. Lines that are not parallel are an interaction."""
-    with drawing():
-        figure = blank(2.9, left=0.6, right=0.1, top=0.55, bottom=0.5)
+    with style.drawing():
+        figure = style.blank(2.9, left=0.6, right=0.1, top=0.55, bottom=0.5)
         grid = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
         for axes, panel in zip(grid, panels, strict=True):
             axes.set_title(panel.title, loc="left", fontweight="bold")
             places = np.arange(len(panel.levels))
             for number, (label, values) in enumerate(panel.lines.items()):
-                colour, marker, style = LINES[number % len(LINES)]
+                colour, marker, look = LINES[number % len(LINES)]
                 shift = 0.06 * (number - (len(panel.lines) - 1) / 2)
                 means = np.nanmean(values, axis=1)
                 (line,) = axes.plot(
-                    places + shift, means, color=colour, marker=marker, linestyle=style,
+                    places + shift, means, color=colour, marker=marker, linestyle=look,
                     label=label, markersize=5,
                 )  # fmt: skip
                 known = zip(panel.levels, means, strict=True)
@@ -354,5 +356,5 @@ def interactions(panels: Sequence[InteractionPanel], factor: str) -> str:
             axes.set_xlim(-0.3, len(panel.levels) - 0.7)
         grid[0].set_ylabel(t("Test accuracy (%)"))
         handles, labels = grid[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="upper right", ncols=len(labels), labelcolor=BLACK)
-        return svg_text(figure)
+        figure.legend(handles, labels, loc="upper right", ncols=len(labels), labelcolor=style.BLACK)
+        return style.svg_text(figure)

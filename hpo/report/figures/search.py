@@ -11,21 +11,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from hpo.language import marked, t
+from hpo.report.figures import style
 from hpo.report.figures.axis import Parameter, around, set_number_scale, within_100
-from hpo.report.figures.style import (
-    ACCURACY,
-    BLACK,
-    BLUE,
-    GREEN,
-    PURPLE,
-    VERMILLION,
-    blank,
-    drawing,
-    head,
-    short,
-    svg_text,
-    width,
-)
 from hpo.report.figures.tooltips import tip
 from hpo.text import count
 
@@ -33,10 +20,10 @@ BEST_SO_FAR = marked("{label}: best {best:.2f}%")
 # {evaluator: (share, low, high)} in percent; NaN bounds without an interval.
 Shares = Mapping[str, tuple[float, float, float]]
 RUNS: list[dict[str, Any]] = [
-    {"color": BLUE, "linestyle": "-", "linewidth": 2.2},
-    {"color": VERMILLION, "linestyle": "--", "linewidth": 1.5},
-    {"color": GREEN, "linestyle": "-.", "linewidth": 1.5},
-    {"color": PURPLE, "linestyle": ":", "linewidth": 1.8},
+    {"color": style.BLUE, "linestyle": "-", "linewidth": 2.2},
+    {"color": style.VERMILLION, "linestyle": "--", "linewidth": 1.5},
+    {"color": style.GREEN, "linestyle": "-.", "linewidth": 1.5},
+    {"color": style.PURPLE, "linestyle": ":", "linewidth": 1.8},
 ]
 
 
@@ -64,10 +51,10 @@ def progress(runs: Sequence[Run]) -> str:
     The first run is the study's own, with its trials as dots; further runs of one label share a
     style. At least one run, at most four labels.
     """
-    with drawing():
+    with style.drawing():
         styles = dict(zip(dict.fromkeys(run.label for run in runs), RUNS, strict=False))
         top = 0.3 + 0.19 * math.ceil(len(styles) / 2)
-        figure = blank(2.9 + top, left=0.75, right=0.15, top=top, bottom=0.5)
+        figure = style.blank(2.9 + top, left=0.75, right=0.15, top=top, bottom=0.5)
         left, right = figure.subplots(1, 2, sharey=True, gridspec_kw={"wspace": 0.06})
         limits = _progress_limits(runs)
         seconds, unit = _unit(max((end for run in runs for end in run.seconds), default=0))
@@ -78,16 +65,16 @@ def progress(runs: Sequence[Run]) -> str:
         for axes, x in ((left, trials), (right, ends)):
             _trial_dots(axes, x, runs[0], limits[0])
             axes.set_xlim(left=0)
-        left.set(ylim=limits, ylabel=t(ACCURACY), xlabel=t("Finished trials"))
+        left.set(ylim=limits, ylabel=t(style.ACCURACY), xlabel=t("Finished trials"))
         left.xaxis.set_major_locator(MaxNLocator(integer=True))
         right.set_xlabel(t("Time since the start ({unit})", unit=t(unit)))
-        head(left, "", _progress_note(runs[0], limits[0]))
-        handles = [Line2D([], [], **style) for style in styles.values()]
+        style.head(left, "", _progress_note(runs[0], limits[0]))
+        handles = [Line2D([], [], **look) for look in styles.values()]
         labels = [_best_label(label, runs) for label in styles]
         figure.legend(
             handles, labels, loc="upper right", ncols=2, handlelength=3, borderaxespad=0.2
         )
-        return svg_text(figure)
+        return style.svg_text(figure)
 
 
 def _unit(seconds: float) -> tuple[float, str]:
@@ -115,11 +102,11 @@ def _progress_limits(runs: Sequence[Run]) -> tuple[float, float]:
     return within_100(low - 0.5 * span, top + 0.08 * span)
 
 
-def _best_line(axes: Axes, run: Run, x: np.ndarray, style: dict[str, Any]) -> None:
+def _best_line(axes: Axes, run: Run, x: np.ndarray, look: dict[str, Any]) -> None:
     """Draws the best value so far, with a dot where the run ends."""
     so_far = _so_far(run)
-    axes.step(x, so_far, where="post", zorder=3, **style)
-    (end,) = axes.plot(x[-1:], so_far[-1:], ".", color=style["color"], zorder=3, markersize=8)
+    axes.step(x, so_far, where="post", zorder=3, **look)
+    (end,) = axes.plot(x[-1:], so_far[-1:], ".", color=look["color"], zorder=3, markersize=8)
     tip(end, [t(BEST_SO_FAR, label=run.label, best=best) for best in so_far[-1:]])
 
 
@@ -132,12 +119,17 @@ def _trial_dots(axes: Axes, x: np.ndarray, run: Run, low: float) -> None:
         t(text, number=number, value=value, place=place)
         for place, (number, value) in enumerate(zip(numbers, values, strict=True), 1)
     ]
-    style: dict[str, Any] = {"color": BLUE, "alpha": 0.3, "markeredgewidth": 0, "linestyle": ""}
-    (dots,) = axes.plot(x[~below], values[~below], marker="o", markersize=4, **style)
+    look: dict[str, Any] = {
+        "color": style.BLUE,
+        "alpha": 0.3,
+        "markeredgewidth": 0,
+        "linestyle": "",
+    }
+    (dots,) = axes.plot(x[~below], values[~below], marker="o", markersize=4, **look)
     tip(dots, [texts[i] for i in np.flatnonzero(~below)])
     (triangles,) = axes.plot(
         x[below], [0.022] * int(below.sum()), transform=axes.get_xaxis_transform(), marker="v",
-        markersize=5, **style,
+        markersize=5, **look,
     )  # fmt: skip
     tip(triangles, [texts[i] for i in np.flatnonzero(below)])
 
@@ -159,7 +151,9 @@ def _best_label(label: str, runs: Sequence[Run]) -> str:
     """Returns a run's label with the best that all runs of that label reached."""
     ends = [_so_far(run)[-1] for run in runs if run.label == label and len(run.values)]
     finite = [end for end in ends if np.isfinite(end)]
-    return t(BEST_SO_FAR, label=short(label), best=max(finite)) if finite else short(label)
+    return (
+        t(BEST_SO_FAR, label=style.short(label), best=max(finite)) if finite else style.short(label)
+    )
 
 
 # --- importance --------------------------------------------------------------------------------
@@ -171,7 +165,7 @@ def importance(shares: Mapping[str, Shares]) -> str:
 
     shares: by hyperparameter, at least one; of four evaluators at most.
     """
-    with drawing():
+    with style.drawing():
         evaluators = list(dict.fromkeys(name for known in shares.values() for name in known))
         table = {
             name: [known.get(evaluator, (math.nan,) * 3) for evaluator in evaluators]
@@ -179,8 +173,10 @@ def importance(shares: Mapping[str, Shares]) -> str:
         }
         order = sorted(table, key=lambda name: -np.nan_to_num(table[name][0][0], nan=-1))
         height = 0.9 + len(order) * (0.14 + 0.2 * len(evaluators))
-        names = [short(name) for name in order]
-        figure = blank(height, left=0.25 + width(names), right=0.15, top=0.35, bottom=0.5)
+        names = [style.short(name) for name in order]
+        figure = style.blank(
+            height, left=0.25 + style.width(names), right=0.15, top=0.35, bottom=0.5
+        )
         axes = figure.subplots()
         for index, evaluator in enumerate(evaluators):
             bars = {name: table[name][index] for name in order}
@@ -191,7 +187,7 @@ def importance(shares: Mapping[str, Shares]) -> str:
         axes.set_xlim(0, 1.1 * float(np.nanmax([0.0, *ends])) or 100)
         axes.grid(visible=False, axis="y")
         figure.legend(loc="upper right", ncols=len(evaluators))
-        return svg_text(figure)
+        return style.svg_text(figure)
 
 
 def _importance_bars(axes: Axes, bars: Shares, evaluator: str, index: int, height: float) -> None:
@@ -206,7 +202,9 @@ def _importance_bars(axes: Axes, bars: Shares, evaluator: str, index: int, heigh
     for patch, name, at, (share, low, high) in zip(drawn.patches, bars, y, shares, strict=True):
         text = f"{name}, {evaluator}: {share:.1f}%"
         if low <= high:
-            axes.plot([low, high], [at, at], color=BLACK, linewidth=1.2, marker="|", markersize=6)
+            axes.plot(
+                [low, high], [at, at], color=style.BLACK, linewidth=1.2, marker="|", markersize=6
+            )
             text += f" ({t('{low:.1f} to {high:.1f}', low=low, high=high)})"
         tip(patch, [text])
         text = "–" if math.isnan(share) else f"{share:.0f}%" if share >= 1 or not share else "<1%"
@@ -234,8 +232,8 @@ def pareto(
     finalists: the numbers of some of the trials.
     name: of the second objective.
     """
-    with drawing():
-        figure = blank(3.6, left=0.75, right=0.2, top=0.35, bottom=0.5)
+    with style.drawing():
+        figure = style.blank(3.6, left=0.75, right=0.2, top=0.35, bottom=0.5)
         axes = figure.subplots()
         x, y = np.asarray(costs, float), np.asarray(accuracies, float)
         order = np.lexsort((-y, x))
@@ -245,7 +243,7 @@ def pareto(
         wide = x.min() > 0 and x.max() > 10 * x.min()
         set_number_scale(axes.xaxis, Parameter(name=name, values=x.tolist(), log=wide), 7.0)
         inside = y >= low
-        (dots,) = axes.plot(x[inside], y[inside], "o", color=BLUE, markersize=4, alpha=0.55)
+        (dots,) = axes.plot(x[inside], y[inside], "o", color=style.BLUE, markersize=4, alpha=0.55)
         text = marked("#{n}: {accuracy:.2f}%, {cost} {name}")  # #34: 97.52%, 12,304 parameters
         spelled = [f"{cost:,.0f}" if cost >= 100 else f"{cost:.3g}" for cost in costs]
         trials = zip(numbers, accuracies, spelled, inside, strict=True)
@@ -253,17 +251,17 @@ def pareto(
             dots,
             [t(text, n=n, accuracy=a, cost=c, name=name) for n, a, c, shown in trials if shown],
         )
-        (line,) = axes.step(*ends, where="post", color=BLACK, linewidth=1.2)
+        (line,) = axes.step(*ends, where="post", color=style.BLACK, linewidth=1.2)
         ringed = np.isin(numbers, finalists)
         (rings,) = axes.plot(
-            x[ringed], y[ringed], "o", color=VERMILLION, markersize=10, markerfacecolor="none",
-            markeredgewidth=1.5,
+            x[ringed], y[ringed], "o", color=style.VERMILLION, markersize=10, markeredgewidth=1.5,
+            markerfacecolor="none",
         )  # fmt: skip
-        axes.set(ylim=(low, high), xlabel=name.capitalize(), ylabel=t(ACCURACY))
+        axes.set(ylim=(low, high), xlabel=name.capitalize(), ylabel=t(style.ACCURACY))
         handles, labels = [dots, line], [t("trials ({n})", n=len(x)), t("Pareto front")]
         if ringed.any():
             handles, labels = [*handles, rings], [*labels, t("finalists")]
         figure.legend(handles, labels, loc="upper right", ncols=3, borderaxespad=0.2)
         below = int((~inside).sum())
-        head(axes, "", t("{n} below {low:.1f}% not shown", n=below, low=low) if below else "")
-        return svg_text(figure)
+        style.head(axes, "", t("{n} below {low:.1f}% not shown", n=below, low=low) if below else "")
+        return style.svg_text(figure)

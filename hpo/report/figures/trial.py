@@ -15,20 +15,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from hpo.language import marked, nt, t
+from hpo.report.figures import style
 from hpo.report.figures.axis import around, focus, within_100
-from hpo.report.figures.style import (
-    ACCURACY,
-    BLACK,
-    BLUE,
-    COLOURS,
-    GREY,
-    VERMILLION,
-    blank,
-    drawing,
-    fit,
-    head,
-    svg_text,
-)
 from hpo.report.figures.tooltips import tip
 from hpo.text import count
 
@@ -41,7 +29,7 @@ class CurvePicture:
     English, as Optuna's dashboard is, which shows it."""
 
     def __init__(self) -> None:
-        with drawing():
+        with style.drawing():
             self.figure = Figure(figsize=(6.4, 2.7), dpi=120)
             FigureCanvasAgg(self.figure)
             self.axes = self.figure.subplots(1, 2)
@@ -50,9 +38,12 @@ class CurvePicture:
             for axes, metric, title in zip(
                 self.axes, ("loss", "accuracy"), ("Loss", "Accuracy (%)"), strict=True
             ):
-                for part, colour, style in (("train", VERMILLION, "--"), ("valid", BLUE, "-")):
+                for part, colour, look in (
+                    ("train", style.VERMILLION, "--"),
+                    ("valid", style.BLUE, "-"),
+                ):
                     label = "training" if part == "train" else "validation"
-                    (line,) = axes.plot([], [], style, color=colour, marker="o", ms=3, label=label)
+                    (line,) = axes.plot([], [], look, color=colour, marker="o", ms=3, label=label)
                     self.lines[f"{part}_{metric}"] = line
                 axes.set_title(title, loc="left")
                 axes.set_xlabel("Epoch")
@@ -66,7 +57,7 @@ class CurvePicture:
             scale = 100 if metric.endswith("accuracy") else 1
             values = [float("nan") if v is None else scale * v for v in curve[metric]]
             line.set_data(range(1, len(values) + 1), values)
-        with drawing():
+        with style.drawing():
             for axes in self.axes:
                 axes.relim()
                 axes.autoscale_view()
@@ -97,9 +88,9 @@ def trial_curves(
     their time limit. The axes leave out the lowest values.
     """
     best = best[: len(MARKERS)]
-    with drawing():
+    with style.drawing():
         lines = math.ceil(len(best) / 2)
-        figure = blank(
+        figure = style.blank(
             3.65 + 0.17 * lines, left=0.75, right=0.15, top=0.45, bottom=0.55 + 0.17 * lines
         )
         axes = figure.subplots(1, 2 if pruned else 1, squeeze=False)[0]
@@ -110,21 +101,21 @@ def trial_curves(
             axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
             axis.set_xlim(0.5, max(1, *(len(curve.values) for curve in (*best, *pruned))) + 0.5)
             axis.set_xlabel(t("Epoch"))
-        axes[0].set_ylabel(t(ACCURACY))
+        axes[0].set_ylabel(t(style.ACCURACY))
         handles, labels = axes[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="lower left", ncols=2, fontsize=8, labelspacing=0.3)
-        return svg_text(figure)
+        return style.svg_text(figure)
 
 
 def _best_curves(axes: Axes, best: Sequence[TrialCurve]) -> None:
     """Draws curves from dark (the best) to light, each with its own marker; leaves out the lowest
     twentieth of the values."""
-    shades = mpl.colormaps[COLOURS](np.linspace(0, 0.88, len(best)))
+    shades = mpl.colormaps[style.COLOURS](np.linspace(0, 0.88, len(best)))
     for place, curve in enumerate(best):
         (drawn,) = axes.plot(
             np.arange(1, len(curve.values) + 1), curve.values, color=shades[place],
             marker=MARKERS[place], markersize=4.5 if place else 5.5, zorder=3 - place / 20,
-            linewidth=1.2 if place else 2.2, label=fit(curve.label, 3.4, 8),
+            linewidth=1.2 if place else 2.2, label=style.fit(curve.label, 3.4, 8),
         )  # fmt: skip
         tip(drawn, _epoch_texts(curve))
     every = np.concatenate([np.asarray(curve.values, float) for curve in best])
@@ -136,7 +127,7 @@ def _best_curves(axes: Axes, best: Sequence[TrialCurve]) -> None:
     if below := int((finite < low).sum()):
         note += "; " + t("{values} below {low:.1f}%", values=count(below, "value"), low=low)
     title = t("The best trial") if len(best) == 1 else t("The {n} best trials", n=len(best))
-    head(axes, title, note)
+    style.head(axes, title, note)
 
 
 def _epoch_texts(curve: TrialCurve) -> list[str]:
@@ -161,28 +152,30 @@ def _pruned_curves(
     texts = [t(text, label=curve.label, end=end) for curve, end in zip(pruned, ends, strict=True)]
     long = [place for place, curve in enumerate(pruned) if len(curve.values) > 1]
     lines = [list(enumerate(pruned[place].values, 1)) for place in long]
-    drawn = LineCollection(lines, colors=GREY, linewidths=0.8)  # single lines: a millisecond each
+    drawn = LineCollection(
+        lines, colors=style.GREY, linewidths=0.8
+    )  # single lines: a millisecond each
     tip(axes.add_collection(drawn, autolim=False), [texts[place] for place in long])
     low = axes.get_ylim()[0]
     _pruned_ends(axes, [len(curve.values) for curve in pruned], ends, texts)
     epochs = np.arange(1, len(best.values) + 1)
     (blue,) = axes.plot(
-        epochs, best.values, "o-", color=BLUE, markersize=4.5, linewidth=2.2, zorder=4
+        epochs, best.values, "o-", color=style.BLUE, markersize=4.5, linewidth=2.2, zorder=4
     )
     tip(blue, _epoch_texts(best))
     if below := int((ends < low).sum()):
         note += "; " + t("▾: {n} below {low:.1f}%", n=below, low=low)
-    head(axes, t("{trials} beside the best", trials=title), note)
+    style.head(axes, t("{trials} beside the best", trials=title), note)
 
 
 def _pruned_ends(axes: Axes, epochs: Sequence[int], ends: np.ndarray, texts: Sequence[str]) -> None:
     """Draws a cross at each end, a triangle for each one below the axis."""
     below, at = ends < axes.get_ylim()[0], np.array(epochs)
-    style: dict[str, Any] = {
-        "color": BLACK, "markersize": 4.5, "zorder": 3, "alpha": 0.7, "linestyle": "",
+    look: dict[str, Any] = {
+        "color": style.BLACK, "markersize": 4.5, "zorder": 3, "alpha": 0.7, "linestyle": "",
     }  # fmt: skip
-    (crosses,) = axes.plot(at[~below], ends[~below], marker="x", **style)
+    (crosses,) = axes.plot(at[~below], ends[~below], marker="x", **look)
     tip(crosses, [text for text, low in zip(texts, below, strict=True) if not low])
     places, edge = np.full(below.sum(), 0.02), axes.get_xaxis_transform()
-    (triangles,) = axes.plot(at[below], places, marker="v", transform=edge, **style)
+    (triangles,) = axes.plot(at[below], places, marker="v", transform=edge, **look)
     tip(triangles, [text for text, low in zip(texts, below, strict=True) if low])
