@@ -50,7 +50,7 @@ def summary(study: Stored, folder: Path) -> str:
     """Returns the report's first sentences and its first table as HTML, for notebooks."""
     lead, sections = _content(study, folder)
     table = next(iter(_blocks(sections, page.Table)), None)
-    return page.render_summary(t(study.file.title), lead, table)
+    return page.render("summary.html.j2", t(study.file.title), lead, table=table)
 
 
 def _blocks(sections: Sequence[page.Section], kind: type[Kind]) -> list[Kind]:

@@ -98,9 +98,8 @@ def markdown(
         else:
             lead.append(winner_sentence(study))
             table = finalists.main_table(study, study.tested) if study.tested else None
-    return page.render_note(
-        title=study.file.title, lead=one_line_each(lead), facts=facts, block=table
-    )
+    title, lead = study.file.title, one_line_each(lead)
+    return page.render("note.md.j2", title, lead, facts=facts, block=table)
 
 
 def _budget(study: StoredGrid | StoredSearch) -> list[tuple[str, str]]:

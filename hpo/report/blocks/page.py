@@ -51,12 +51,9 @@ class Table:
         down = 1 if all(isinstance(header, str) for header in self.headers) else 2
         for header in self.headers:
             text, subs = (header, ()) if isinstance(header, str) else header
-            if subs:
-                first.append(HeaderCell(text=text, across=len(subs)))
-            else:
-                first.append(HeaderCell(text=text, down=down, column=column))
-            below = enumerate(subs, column)
-            second += [HeaderCell(text=sub, column=i, sub=True) for i, sub in below]
+            alone = HeaderCell(text=text, down=down, column=column)
+            first.append(HeaderCell(text=text, across=len(subs)) if subs else alone)
+            second += [HeaderCell(text=s, column=i, sub=True) for i, s in enumerate(subs, column)]
             column += len(subs) or 1
         return [first, second] if second else [first]
 
@@ -89,31 +86,12 @@ class Code:
 
 
 @dataclass(frozen=True, kw_only=True)
-class VerdictRow:
-    """A conclusion as text.
-
-    verdict: see analysis.hypothesis_tests.Verdict.
-    drawing: the interval as SVG.
-    basis: what the verdict rests on.
-    path: the evidence by the number of seeds as SVG.
-    """
-
-    verdict: str
-    claim: str
-    where: str
-    effect: str
-    drawing: str
-    test: str
-    p: str
-    basis: str
-    path: str
-
-
-@dataclass(frozen=True, kw_only=True)
 class Verdicts:
-    """A table of conclusions."""
+    """A table of conclusions. rows: of each its claim, where it stands, verdict, effect, test and p
+    as texts; basis: what the verdict rests on; drawing: the interval as SVG; path: the evidence by
+    the number of seeds as SVG."""
 
-    rows: list[VerdictRow]
+    rows: list[dict[str, str]]
     caption: str
 
 
@@ -128,10 +106,12 @@ class Section:
     blocks: list[Block]
 
 
-def render(template: str, title: str, lead: list[str], sections: list[Section]) -> str:
-    """Renders the sections by a template of hpo/report/templates/."""
+def render(
+    template: str, title: str, lead: list[str], sections: Sequence[Section] = (), **more: object
+) -> str:
+    """Renders a template of hpo/report/templates/. more: what the template asks for besides."""
     page = _environment().get_template(template)
-    return legible(_share_glyphs(page.render(title=title, lead=lead, sections=sections)))
+    return legible(_share_glyphs(page.render(title=title, lead=lead, sections=sections, **more)))
 
 
 def _share_glyphs(text: str) -> str:
@@ -146,20 +126,6 @@ def _share_glyphs(text: str) -> str:
     return re.sub(rf'<path id="({GLYPH})"[^>]*/>\n?', first, text)
 
 
-def render_summary(title: str, lead: list[str], table: Table | None) -> str:
-    """Renders a study's first sentences and its main table as HTML, for notebooks."""
-    template = _environment().get_template("summary.html.j2")
-    return legible(template.render(title=title, lead=lead, table=table))
-
-
-def render_note(
-    title: str, lead: list[str], facts: list[tuple[str, str]], block: Table | None
-) -> str:
-    """Renders a study's note in Markdown: paragraphs, a line per fact, a table."""
-    template = _environment().get_template("note.md.j2")
-    return legible(template.render(title=title, lead=lead, facts=facts, block=block))
-
-
 def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("hpo.report"),
@@ -169,14 +135,10 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     environment.globals |= {"t": t, "language": current()}
-    environment.filters["t"] = t
-    environment.filters["inline"] = _inline
-    environment.filters["md"] = _markdown
-    environment.tests["table"] = lambda block: isinstance(block, Table)
-    environment.tests["findings"] = lambda block: isinstance(block, list)
-    environment.tests["code"] = lambda block: isinstance(block, Code)
-    environment.tests["verdicts"] = lambda block: isinstance(block, Verdicts)
-    environment.tests["picture"] = lambda block: isinstance(block, Picture)
+    environment.filters |= {"t": t, "inline": _inline, "md": _markdown}
+    kinds = {"table": Table, "findings": list, "code": Code, "verdicts": Verdicts}
+    for name, kind in {**kinds, "picture": Picture}.items():
+        environment.tests[name] = lambda block, kind=kind: isinstance(block, kind)
     return environment
 
 

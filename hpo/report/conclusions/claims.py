@@ -7,7 +7,7 @@ from hpo.analysis.claims import ClaimVerdict, Part, claim_verdicts
 from hpo.analysis.statistics import LEVEL
 from hpo.language import marked, t
 from hpo.report.blocks.grid_tables import data_text
-from hpo.report.blocks.page import Block, Section, VerdictRow, Verdicts, interval_svg, path_svg
+from hpo.report.blocks.page import Block, Section, Verdicts, interval_svg, path_svg
 from hpo.report.conclusions.basis import SHARES, WORDS, effect, sentence
 from hpo.storage.results import StoredGrid
 from hpo.study.claims import Form
@@ -73,16 +73,13 @@ def sections(study: StoredGrid) -> list[Section]:
 
 def changes(study: StoredGrid) -> list[str]:
     """Returns a sentence per change of the claims after the first trial."""
+    text = marked(
+        "The conclusions were changed after {n} trainings, when results could be known. Dropped or "
+        "changed: {dropped}. New or changed: {added}. Dropped ones still count in the correction."
+    )
     return [
-        t(
-            "The conclusions were changed after {n} trainings, when results could be known. "
-            "Dropped or changed: {dropped}. New or changed: {added}. Dropped ones still count in "
-            "the correction.",
-            n=change["trials"],
-            dropped=_quoted(change["dropped"]),
-            added=_quoted(change["added"]),
-        )
-        for change in study.claim_changes
+        t(text, n=of["trials"], dropped=_quoted(of["dropped"]), added=_quoted(of["added"]))
+        for of in study.claim_changes
     ]
 
 
@@ -111,26 +108,18 @@ def _path(judged: ClaimVerdict) -> str:
     return path_svg(shown, 2 * judged.factor / LEVEL)
 
 
-def _row(study: StoredGrid, judged: ClaimVerdict) -> VerdictRow:
-    number, drawing, test, p = "–", "", "–", "–"
+def _row(study: StoredGrid, judged: ClaimVerdict) -> dict[str, str]:
+    row = {"claim": t(judged.claim.says), "where": judged.claim.where or "–"}
+    row |= {"verdict": judged.verdict.value, "effect": "–", "drawing": "", "test": "–", "p": "–"}
     if judged.parts:
-        part, test = judged.decisive, t("no runs")
+        part, row["test"] = judged.decisive, t("no runs")
         if part.evidence is not None:
-            number, drawing = effect(judged, part), _forest(judged, part)
-            test = t(TESTS[part.evidence.test], n=part.evidence.n)
+            row |= {"effect": effect(judged, part), "drawing": _forest(judged, part)}
+            row["test"] = t(TESTS[part.evidence.test], n=part.evidence.n)
             if part.evidence.test:
                 p = "< 0.001" if judged.p < 0.001 else "1" if judged.p == 1 else f"{judged.p:.3f}"
-    return VerdictRow(
-        verdict=judged.verdict.value,
-        claim=t(judged.claim.says),
-        where=judged.claim.where or "–",
-        effect=number,
-        drawing=drawing,
-        test=test,
-        p=p,
-        basis=sentence(study, judged),
-        path=_path(judged),
-    )
+                row["p"] = p
+    return {**row, "basis": sentence(study, judged), "path": _path(judged)}
 
 
 def _forest(judged: ClaimVerdict, part: Part) -> str:
@@ -142,15 +131,15 @@ def _forest(judged: ClaimVerdict, part: Part) -> str:
         low, middle, high = (2 * value - 1 for value in values)
         return interval_svg(low, middle, high, "100%")
     scale = 1.0 if part.logs else WORDS[judged.claim.metric][1]
-    values = [scale * value for value in values]
     margin = 0.0
     if judged.claim.form is Form.SIMILAR:
         margin = math.log1p(part.margin) if part.logs else scale * part.margin
-    finite = [abs(value) for value in (*values, margin) if math.isfinite(value)]
+    values = [*(scale * value for value in values), margin]
+    finite = [abs(value) for value in values if math.isfinite(value)]
     end = _round_up(1.1 * max(finite, default=1.0))
     label = f"×{math.exp(end):.3g}" if part.logs else f"±{end:g}"
-    low, middle, high = (value / end for value in values)
-    return interval_svg(low, middle, high, label, margin / end)
+    low, middle, high, margin = (value / end for value in values)
+    return interval_svg(low, middle, high, label, margin)
 
 
 def _round_up(value: float) -> float:
