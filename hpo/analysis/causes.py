@@ -66,24 +66,17 @@ def measured(study: StoredGrid, cell: Cell) -> Measures:
 def vanishing(ours: Measures, theirs: Measures, cell: Cell, beside: Cell) -> Seen:
     """Whether in epoch 1 the gradient of the first layer vanishes beside that of the last layer,
     while it does not in the network that learns."""
-    shares, others = (_first_over_last(measures) for measures in (ours, theirs))
-    text = t(
+    norms = [measures["gradient_norm"][:, 0] for measures in (ours, theirs)]
+    with np.errstate(divide="ignore", invalid="ignore"):  # a network that is dead, or not finite
+        shares, others = (np.asarray(norm[:, 0] / norm[:, -1]) for norm in norms)
+    text = marked(
         "in epoch 1 the gradient of {network}'s first layer has {share} of its last layer's norm; "
-        "in {beside}, which works, it has {other}. Under {limit:g} counts as vanished here.",
-        network=cell.label,
-        share=_range(shares),
-        beside=beside.label,
-        other=_range(others),
-        limit=VANISHED,
+        "in {beside}, which works, it has {other}. Under {limit:g} counts as vanished here."
     )
+    names = {"network": cell.label, "beside": beside.label}
+    text = t(text, share=_range(shares), other=_range(others), limit=VANISHED, **names)
     works = _median(others) >= VANISHED
     return Seen(count=int((shares < VANISHED).sum()) if works else 0, n=len(shares), text=text)
-
-
-def _first_over_last(of: Measures) -> NDArray[np.float64]:
-    first = of["gradient_norm"][:, 0]
-    with np.errstate(divide="ignore", invalid="ignore"):  # a network that is dead, or not finite
-        return np.asarray(first[:, 0] / first[:, -1])
 
 
 def too_long(ours: Measures, theirs: Measures, cell: Cell, beside: Cell) -> Seen:
@@ -94,17 +87,13 @@ def too_long(ours: Measures, theirs: Measures, cell: Cell, beside: Cell) -> Seen
         np.nan_to_num(measures["largest_update"][:, 0], nan=np.inf, posinf=np.inf).max(axis=1)
         for measures in (ours, theirs)
     )
-    text = t(
+    text = marked(
         "in epoch 1 the longest step measured changes a layer of {network} by {step} times its "
         "weights' norm; in {beside}, which works, by {other}. (A rule of thumb for all steps is "
-        "{thumb:g}.) {times:g} times as much counts as too long here.",
-        network=cell.label,
-        step=_range(steps),
-        beside=beside.label,
-        other=_range(others),
-        thumb=RULE_OF_THUMB,
-        times=TOO_LONG,
+        "{thumb:g}.) {times:g} times as much counts as too long here."
     )
+    known = {"network": cell.label, "beside": beside.label, "step": _range(steps)}
+    text = t(text, other=_range(others), thumb=RULE_OF_THUMB, times=TOO_LONG, **known)
     text, usual = f"{text} {_quiet(ours, theirs, beside)}".strip(), _median(others)
     return Seen(count=int((steps > TOO_LONG * usual).sum()), n=len(steps), text=text)
 

@@ -87,7 +87,8 @@ def claim_verdicts(study: StoredGrid) -> list[ClaimVerdict]:
     claims = study.file.claims
     parts = [tuple(_parts(study, claim)) for claim in claims]  # none where it is untestable
     dropped = sum(len(change["dropped"]) for change in study.claim_changes)
-    judged = iter(judge([_combined(each) for each in parts if each], more=dropped))
+    p_values = [combine([part.evidence for part in each]) for each in parts if each]
+    judged = iter(judge(p_values, more=dropped))
     untestable = Judged(verdict=Verdict.UNTESTABLE, p=1.0, factor=1)
     return [
         ClaimVerdict(claim=claim, parts=each, **vars(next(judged) if each else untestable))
@@ -154,11 +155,6 @@ def _first(path: np.ndarray, needed: float) -> int:
     """Returns the first n at which the path exceeds `needed`; its length if it never does."""
     above = np.flatnonzero(path > needed)
     return int(above[0]) + 1 if above.size else len(path)
-
-
-def _combined(parts: tuple[Part, ...]) -> tuple[float, float, float]:
-    there = [part.evidence for part in parts if part.evidence is not None]
-    return combine(there) if len(there) == len(parts) else (1.0, 1.0, 1.0)
 
 
 def _parts(study: StoredGrid, claim: Claim) -> Iterator[Part]:

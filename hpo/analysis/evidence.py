@@ -62,19 +62,15 @@ def _evidence(
     path_against: Floats,
     path_small: Floats | None = None,
 ) -> Evidence:
-    """Returns the evidence of e-processes, each with its p-value."""
-    p_for, p_against = p_value(path_for), p_value(path_against)
-    p_small = 1.0 if path_small is None else p_value(path_small)
-    low, high = interval
+    """Returns the evidence of e-processes, each with its p-value: 1 / (its maximum), at most 1."""
+    (low, high), paths = interval, (path_for, path_against, path_small)
+    p_for, p_against, p_small = (
+        1.0 if path is None else float(1 / max(path.max(initial=1.0), 1.0)) for path in paths
+    )
     return Evidence(
         n=n, effect=effect, low=low, high=high, test=test, p_for=p_for, p_against=p_against,
         p_small=p_small, path_for=path_for, path_against=path_against, path_small=path_small,
     )  # fmt: skip
-
-
-def p_value(path: Floats) -> float:
-    """Returns 1 / (maximum of an e-process), at most 1."""
-    return float(1 / max(path.max(initial=1.0), 1.0))
 
 
 # --- means -------------------------------------------------------------------------------------
@@ -225,14 +221,17 @@ def most_failures(failures: int, n: int, level: float = LEVEL) -> float:
 # --- verdicts ----------------------------------------------------------------------------------
 
 
-def combine(parts: Sequence[Evidence]) -> tuple[float, float, float]:
-    """Returns the p-values (for, against, too small) of the statement that all parts are true.
+def combine(parts: Sequence[Evidence | None]) -> tuple[float, float, float]:
+    """Returns the p-values (for, against, too small) of the statement that all parts are true; 1 if
+    one of them has no evidence.
 
     It holds if each part does: the weakest decides (intersection-union test, Berger 1982). It is
     refuted, or too small to matter, if any part is: the smallest p-value times the number of parts
     (Bonferroni).
     """
-    weakest = max(part.p_for for part in parts)
-    against = min(part.p_against for part in parts)
-    small = min(part.p_small for part in parts)
-    return weakest, min(1.0, len(parts) * against), min(1.0, len(parts) * small)
+    known = [part for part in parts if part is not None]
+    if len(known) < len(parts):
+        return 1.0, 1.0, 1.0
+    smallest = (min(part.p_against for part in known), min(part.p_small for part in known))
+    against, small = (min(1.0, len(known) * p) for p in smallest)
+    return max(part.p_for for part in known), against, small

@@ -69,16 +69,13 @@ class Evaluation:
 
 @dataclass(frozen=True, kw_only=True)
 class Importances:
-    """The evaluations of PED-ANOVA on the trials that ended, and of fANOVA on the `trials` COMPLETE
-    ones.
+    """The evaluations of PED-ANOVA on the trials that ended, and of fANOVA on the COMPLETE ones.
 
-    quantile: the best part of the trials, which PED-ANOVA compares with all. pair: the two that
-    interact most by fANOVA, None if only one varies. notes: sentences that a reader needs.
+    pair: the two that interact most by fANOVA, None if only one varies. notes: sentences that a
+    reader needs.
     """
 
     evaluations: tuple[Evaluation, ...]
-    trials: int
-    quantile: float
     pair: Pair | None
     notes: tuple[str, ...]
 
@@ -101,7 +98,9 @@ def evaluate(
     Optuna's does not, and gives 0.1 to 1 nine times the weight of 0.01 to 0.1.
     """
     complete = _bare(trials)
-    ended = [*complete, *_pruned(trials, len(complete))]
+    pruned = [trial for trial in trials if trial.state is TrialState.PRUNED]
+    below = [_copy(t, i, BELOW_ALL, t.distributions) for i, t in enumerate(pruned, len(complete))]
+    ended = [*complete, *below]
     domains = [item for trial in complete for item in trial.distributions.items()]
     names = sorted({name for name, domain in domains if not domain.single()})
     if len(complete) < 2 or not names:
@@ -128,13 +127,7 @@ def evaluate(
         *_together(pair),
         *_fanova_alone(names, list(space), logs),
     )
-    return Importances(
-        evaluations=tuple(evaluations),
-        trials=len(complete),
-        quantile=quantile,
-        pair=pair,
-        notes=notes,
-    )
+    return Importances(evaluations=tuple(evaluations), pair=pair, notes=notes)
 
 
 def target_quantile(trials: int) -> float:
@@ -166,14 +159,6 @@ def _bare(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
             own = {name: one.setdefault(d, d) for name, d in trial.distributions.items()}
             bare.append(_copy(trial, len(bare), value_of(trial), own))
     return bare
-
-
-def _pruned(trials: Sequence[FrozenTrial], first: int) -> list[FrozenTrial]:
-    """Copies PRUNED trials as COMPLETE ones whose value is below all others. first: their ids."""
-    pruned = [trial for trial in trials if trial.state is TrialState.PRUNED]
-    return [
-        _copy(trial, i, BELOW_ALL, trial.distributions) for i, trial in enumerate(pruned, first)
-    ]
 
 
 def _copy(
@@ -344,42 +329,30 @@ def _undecided(complete: list[FrozenTrial], evaluations: Sequence[Evaluation]) -
         (first, a), *others = evaluation.shares.items()
         evaluator = evaluation.evaluator
         if not others:
-            yield t(
-                "For {evaluator} only {first} varies, so its share is 1 in any case.",
-                evaluator=evaluator,
-                first=first,
-            )
+            text = marked("For {evaluator} only {first} varies, so its share is 1 in any case.")
+            yield t(text, evaluator=evaluator, first=first)
         elif a.share == others[-1][1].share:
-            yield t(
-                "{evaluator} finds no difference: equal shares stand in for its own.",
-                evaluator=evaluator,
-            )
+            text = marked("{evaluator} finds no difference: equal shares stand in for its own.")
+            yield t(text, evaluator=evaluator)
         elif evaluation.lead and evaluation.lead[0] <= 0:
             low, high = (minus(f"{100 * value:.0f}") for value in evaluation.lead)
-            yield t(
+            text = marked(
                 "By {evaluator} it is not settled whether {first} or {second} matters more: their "
-                "difference is {low} to {high} points of share in the resamples.",
-                evaluator=evaluator,
-                first=first,
-                second=others[0][0],
-                low=low,
-                high=high,
+                "difference is {low} to {high} points of share in the resamples."
             )
+            yield t(text, evaluator=evaluator, first=first, second=others[0][0], low=low, high=high)
 
 
 def _together(pair: Pair | None) -> Iterator[str]:
     """Says which two hyperparameters act together most."""
     if pair and pair.share > 0:
-        yield t(
+        text = marked(
             "The strongest pair is {a} × {b}: by fANOVA, what the two do only together explains "
             "{both:.0f}% of the variance of the ranks; {a} alone explains {alone_a:.0f}% and {b} "
-            "alone {alone_b:.0f}%.",
-            a=pair.names[0],
-            b=pair.names[1],
-            both=100 * pair.share,
-            alone_a=100 * pair.alone[0],
-            alone_b=100 * pair.alone[1],
+            "alone {alone_b:.0f}%."
         )
+        (a, b), (alone_a, alone_b) = pair.names, (100 * share for share in pair.alone)
+        yield t(text, a=a, b=b, both=100 * pair.share, alone_a=alone_a, alone_b=alone_b)
 
 
 def _fanova_alone(names: Sequence[str], taken: Sequence[str], logs: Sequence[str]) -> Iterator[str]:

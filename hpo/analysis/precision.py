@@ -42,23 +42,17 @@ def precision(values: ArrayLike) -> Precision:
     y = np.asarray(values, float)
     if y.ndim != 2 or not y.size:
         raise ValueError(f"needs values of (seeds, images), got shape {y.shape}")
-    (seeds, images), by_seed = y.shape, y.mean(axis=1)
-    mean, own = float(y.mean()), estimate(by_seed)
-    nothing = (math.nan, math.nan)
+    (seeds, images), mean, own = y.shape, float(y.mean()), estimate(y.mean(axis=1))
+    both, share, by_seed = (math.nan, math.nan), math.nan, (own.low, own.high)
     if seeds == 1 or images == 1:
-        return Precision(mean=mean, seeds=(own.low, own.high), both=nothing, images_share=math.nan)
+        return Precision(mean=mean, seeds=by_seed, both=both, images_share=share)
     of_seeds, of_images, of_both = mean_squares(y)
     between = max(of_images - of_both, 0.0)
     variance = (of_seeds + between) / y.size
     freedom = (of_seeds + between) ** 2 / of_seeds**2 * (seeds - 1) if of_seeds else math.inf
     half = float(stdtrit(min(freedom, 1e9), 0.975)) * math.sqrt(variance)
-    share = min(of_both / of_seeds, 1.0) if of_seeds else math.nan
-    return Precision(
-        mean=mean,
-        seeds=(own.low, own.high),
-        both=(mean - half, mean + half),
-        images_share=share,
-    )
+    share, both = min(of_both / of_seeds, 1.0) if of_seeds else share, (mean - half, mean + half)
+    return Precision(mean=mean, seeds=by_seed, both=both, images_share=share)
 
 
 def mean_squares(y: NDArray[np.float64]) -> tuple[float, float, float]:
