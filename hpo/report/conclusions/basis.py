@@ -72,12 +72,17 @@ def effect(judged: ClaimVerdict, part: Part) -> str:
         value = f"× {_exp(evidence.effect):.2f}"
         low, high = (minus(f"{_exp(end):.2f}") for end in ends)
     else:
-        _, scale, digits, _ = WORDS[judged.claim.metric]
-        value = _in_unit(minus(f"{scale * evidence.effect:+.{digits}f}"), judged.claim.metric)
-        low, high = (minus(f"{scale * end:.{digits}f}") for end in ends)
+        metric = judged.claim.metric
+        value = _in_unit(minus(_digits(evidence.effect, metric, "+")), metric)
+        low, high = (minus(_digits(end, metric)) for end in ends)
     if math.isnan(evidence.low):
         return value
     return t("{value} ({low} to {high})", value=value, low=low, high=high)
+
+
+def _digits(value: float, metric: str, sign: str = "") -> str:
+    _, scale, digits, _ = WORDS[metric]
+    return f"{scale * value:{sign}.{digits}f}"
 
 
 def _in_unit(value: str, metric: str) -> str:
@@ -115,7 +120,7 @@ def _basis(study: StoredGrid, judged: ClaimVerdict) -> str:
         _images_sentence(study, judged, part),
         _single_runs(study, judged, part),
         margins(judged, part),
-        _end(study, judged, part),
+        _end(study, judged, part.evidence),
     ]
     return " ".join(filter(None, sentences))
 
@@ -133,22 +138,14 @@ def _nothing(study: StoredGrid, judged: ClaimVerdict, part: Part) -> str:
 def _comparison(study: StoredGrid, judged: ClaimVerdict, part: Part) -> str:
     evidence, claim = part.evidence, judged.claim
     assert evidence is not None
+    n = evidence.n
     if claim.form is Form.FAILS:
-        return t(
-            "{network} fails to learn with {k} of {n} seeds",
-            network=study.cell(part.sides[0].cell).label,
-            k=round(evidence.effect * evidence.n),
-            n=evidence.n,
-        )
+        network, k = study.cell(part.sides[0].cell).label, round(evidence.effect * n)
+        return t("{network} fails to learn with {k} of {n} seeds", network=network, k=k, n=n)
     if claim.by is By.WINS:
         first, second = (_value(study, side, claim.metric) for side in part.sides)
-        return t(
-            "{first} is above {second} with {k} of {n} seeds",
-            first=first,
-            second=second,
-            k=round(evidence.effect * evidence.n),
-            n=evidence.n,
-        )
+        text = marked("{first} is above {second} with {k} of {n} seeds")
+        return t(text, first=first, second=second, k=round(evidence.effect * n), n=n)
     compared = _difference(study, judged, part)
     if claim.form is Form.SIMILAR:
         allowed = f"{100 * part.margin:g}%"
@@ -158,16 +155,14 @@ def _comparison(study: StoredGrid, judged: ClaimVerdict, part: Part) -> str:
     text = marked("{comparison} ({n} seeds)")
     if part.logs:
         text = marked("{comparison} ({n} rounds of timing)")
-    return t(text, comparison=compared, n=evidence.n)
+    return t(text, comparison=compared, n=n)
 
 
 def _difference(study: StoredGrid, judged: ClaimVerdict, part: Part) -> str:
     """Compares the two sides by their difference, or by their ratio."""
     evidence, metric = part.evidence, judged.claim.metric
     assert evidence is not None
-    _, scale, digits, _ = WORDS[metric]
-    first, second = part.sides
-    difference = scale * evidence.effect
+    (first, second), difference = part.sides, evidence.effect
     text = marked("{subject} is {ratio} {other}")
     if not part.logs:
         if first.cell is None:  # the cell is what a sentence is about
@@ -178,32 +173,26 @@ def _difference(study: StoredGrid, judged: ClaimVerdict, part: Part) -> str:
     return t(
         text,
         subject=_value(study, first, metric),
-        other=_other(study, second, metric),
+        other=_value(study, second, metric, marked("that of {side}")),
         ratio=effect(judged, part),
-        size=_in_unit(f"{abs(difference):.{digits}f}", metric),
+        size=_in_unit(_digits(abs(difference), metric), metric),
     )
 
 
-def _value(study: StoredGrid, side: Term, metric: str) -> str:
+def _value(
+    study: StoredGrid, side: Term, metric: str, text: str = marked("the {metric} of {side}")
+) -> str:
     """the test accuracy of ReLU MLP; or the side's number."""
     if side.cell is None:
         return _number(side.number, metric)
-    return t("the {metric} of {side}", metric=t(WORDS[metric][0]), side=_side(study, side))
-
-
-def _other(study: StoredGrid, side: Term, metric: str) -> str:
-    """that of ReLU MLP; or the side's number."""
-    if side.cell is None:
-        return _number(side.number, metric)
-    return t("that of {side}", side=_side(study, side))
+    return t(text, metric=t(WORDS[metric][0]), side=_side(study, side))
 
 
 def _number(number: float | None, metric: str) -> str:
     """1.00 points for a gap, 96.00% for an accuracy, 0.1000 for a loss."""
     if number is None:
         return ""
-    _, scale, digits, _ = WORDS[metric]
-    value = f"{scale * number:.{digits}f}"
+    value = _digits(number, metric)
     return f"{value}%" if metric.endswith("accuracy") else _in_unit(value, metric)
 
 
@@ -271,12 +260,8 @@ def _images_sentence(study: StoredGrid, judged: ClaimVerdict, part: Part) -> str
     if interval is None:
         return ""
     low, high = (minus(f"{100 * bound:.2f}") for bound in interval)
-    return t(
-        "For other seeds and other test {things}: {low} to {high} points (95% interval).",
-        things=t(study.things),
-        low=low,
-        high=high,
-    )
+    text = marked("For other seeds and other test {things}: {low} to {high} points (95% interval).")
+    return t(text, things=t(study.things), low=low, high=high)
 
 
 def single_runs(
@@ -299,22 +284,27 @@ def _single_runs(study: StoredGrid, judged: ClaimVerdict, part: Part) -> str:
         return ""
     share, low, high = (100 * value for value in found)
     first, second = (_side(study, side) for side in part.sides)
-    return t(
+    text = marked(
         "One run of {first} is above one run of {second} with {share:.0f}% ({low:.0f} to "
-        "{high:.0f}).",
-        first=first,
-        second=second,
-        share=share,
-        low=low,
-        high=high,
+        "{high:.0f})."
     )
+    return t(text, first=first, second=second, share=share, low=low, high=high)
 
 
 def margins(judged: ClaimVerdict, part: Part) -> str:
     """Says with which margins the verdict would be another one; empty without a margin."""
     if part.at is None or part.evidence is None or not part.evidence.test:
         return ""
-    holds, refuted = flips(judged, part)
+    claim = judged.claim
+    rising = claim.form in (Form.SIMILAR, Form.FAILS) or (
+        claim.form is Form.GREATER and part.sides[0].number is not None
+    )
+    order = slice(None, None, 1 if rising else -1)
+    flip = flip_at(judged, part, *_ends(judged, part)[order])
+    holds, refuted = (
+        "" if at is None else t(limit, at=_margin(judged, part, at))
+        for at, limit in zip(flip, LIMITS[claim.form][order], strict=True)
+    )
     text = marked("No other margin would decide it.")
     if holds and refuted:
         text = marked(
@@ -325,23 +315,6 @@ def margins(judged: ClaimVerdict, part: Part) -> str:
     elif refuted:
         text = marked("With these seeds the conclusion would be refuted {refuted}.")
     return t(text, holds=holds, refuted=refuted)
-
-
-def flips(judged: ClaimVerdict, part: Part) -> tuple[str, str]:
-    """Returns in words with which margins the conclusion would hold, and would be refuted."""
-    claim = judged.claim
-    rising = claim.form in (Form.SIMILAR, Form.FAILS) or (
-        claim.form is Form.GREATER and part.sides[0].number is not None
-    )
-    ends = _ends(judged, part)
-    ends = ends if rising else ends[::-1]  # from a margin that is hard to hold to an easy one
-    hold, refute = flip_at(judged, part, *ends)
-    more, less = LIMITS[claim.form]
-
-    def spelled(at: float | None, limit: str) -> str:
-        return "" if at is None else t(limit, at=_margin(judged, part, at))
-
-    return spelled(hold, more if rising else less), spelled(refute, less if rising else more)
 
 
 def flip_at(
@@ -363,15 +336,14 @@ def flip_at(
     return hold, refute
 
 
-def _ends(judged: ClaimVerdict, part: Part) -> tuple[float, float]:
+def _ends(judged: ClaimVerdict, part: Part) -> tuple[float, ...]:
     """Returns a small and a large margin between which all others lie."""
-    evidence = part.evidence
-    assert evidence is not None
+    assert part.evidence is not None
     if judged.claim.form is Form.FAILS:
         return 0.0, 1.0
     if judged.claim.form is Form.SIMILAR:
         return 1e-9, 10.0
-    reach = 10 * (abs(part.margin) + abs(evidence.effect)) + 1.0
+    reach = 10 * (abs(part.margin) + abs(part.evidence.effect)) + 1.0
     return part.margin - reach, part.margin + reach
 
 
@@ -380,24 +352,22 @@ def _margin(judged: ClaimVerdict, part: Part, at: float) -> str:
     if judged.claim.form is Form.FAILS:
         return t("{at:.1f}% test accuracy", at=100 * at)
     if judged.claim.form is Form.SIMILAR:
-        _, scale, digits, _ = WORDS[metric]
-        return f"{100 * at:.1f}%" if part.logs else _in_unit(f"{scale * at:.{digits}f}", metric)
+        return f"{100 * at:.1f}%" if part.logs else _in_unit(_digits(at, metric), metric)
     return _number(at, metric)
 
 
-def _end(study: StoredGrid, judged: ClaimVerdict, part: Part) -> str:
+def _end(study: StoredGrid, judged: ClaimVerdict, evidence: Evidence) -> str:
     """Says with how many seeds the conclusion was decided, or why it is open."""
-    evidence, at = part.evidence, resolved_at(judged)
-    assert evidence is not None
+    at = resolved_at(judged)
     if at is None:
-        return why_open(study, judged, part, evidence)
+        return why_open(study, judged, evidence)
     text = marked("Decided with {n} seeds.")
     if judged.claim.metric == SECONDS:
         text = marked("Decided with {n} rounds.")
     return t(text, n=at) if at > 1 else ""
 
 
-def why_open(study: StoredGrid, judged: ClaimVerdict, part: Part, evidence: Evidence) -> str:
+def why_open(study: StoredGrid, judged: ClaimVerdict, evidence: Evidence) -> str:
     """Says why an unresolved conclusion is open, and why no more seeds were trained."""
     if not evidence.test:
         if evidence.n == 1:

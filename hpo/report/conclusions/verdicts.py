@@ -149,30 +149,26 @@ def _stopped(study: StoredGrid, judged: ClaimVerdict) -> str:
         return judged.claim.reason
     if judged.verdict is not Verdict.UNRESOLVED:
         return "decided"
-    part = judged.decisive
-    if part.evidence is None:
-        return "nothing to compare"
-    return why_open(study, judged, part, part.evidence)
+    evidence = judged.decisive.evidence
+    return why_open(study, judged, evidence) if evidence else "nothing to compare"
 
 
 def _part(study: StoredGrid, judged: ClaimVerdict, part: Part) -> PartOut:
-    evidence, margin = part.evidence, _finite(part.margin)
-    sides = [_side(side) for side in part.sides]
+    evidence = part.evidence
+    found: dict[str, Any] = {
+        "sides": [_side(side) for side in part.sides], "left_out": part.left_out,
+        "logs": part.logs, "margin": _finite(part.margin),
+    }  # fmt: skip
     if evidence is None:
         return PartOut(
-            sides=sides, n=0, left_out=part.left_out, test="", logs=part.logs, margin=margin,
-            effect=None, interval=(None, None), interval_seeds_and_images=None, single_runs=None,
-            path_for=[], path_against=[], path_too_small=None,
+            n=0, test="", effect=None, interval=(None, None), interval_seeds_and_images=None,
+            single_runs=None, path_for=[], path_against=[], path_too_small=None, **found,
         )  # fmt: skip
     images, small = images_interval(study, judged, part), evidence.path_small
     chance = single_runs(study, judged, part)
     return PartOut(
-        sides=sides,
         n=evidence.n,
-        left_out=part.left_out,
         test=evidence.test,
-        logs=part.logs,
-        margin=margin,
         effect=evidence.effect,
         interval=_interval((evidence.low, evidence.high)),
         interval_seeds_and_images=None if images is None else _interval(images),
@@ -180,6 +176,7 @@ def _part(study: StoredGrid, judged: ClaimVerdict, part: Part) -> PartOut:
         path_for=evidence.path_for.tolist(),
         path_against=evidence.path_against.tolist(),
         path_too_small=None if small is None else small.tolist(),
+        **found,
     )
 
 
@@ -196,22 +193,21 @@ def _network(study: StoredGrid, cell: Cell) -> NetworkOut:
     exact = accuracy.of_cell(study, cell) if n else None
     values = study.values(cell).to_list()
     expected = noise.expected(values, collapsed=study.fails(cell)) if n else None
-    nothing = (math.nan, math.nan)
     return NetworkOut(
         cell=cell.name,
         n=n,
         failures=failures,
         most_failures=most_failures(failures, n) if n else 1.0,
         test_accuracy=exact.mean if exact else None,
-        interval_seeds=_interval(exact.seeds if exact else nothing),
-        interval_seeds_and_images=_interval(exact.both if exact else nothing),
-        one_more_run=_interval(expected or nothing),
+        interval_seeds=_interval(exact.seeds if exact else None),
+        interval_seeds_and_images=_interval(exact.both if exact else None),
+        one_more_run=_interval(expected),
         reported=[r.test_accuracy for r in cell.reported if r.test_accuracy is not None],
     )
 
 
-def _interval(bounds: tuple[float, float]) -> Interval:
-    return _finite(bounds[0]), _finite(bounds[1])
+def _interval(bounds: tuple[float, float] | None) -> Interval:
+    return (_finite(bounds[0]), _finite(bounds[1])) if bounds else (None, None)
 
 
 def _finite(value: float) -> float | None:
