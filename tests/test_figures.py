@@ -453,10 +453,9 @@ def test_trial_curves_of_single_epochs_equal_values_and_none(values: tuple[float
 
 def test_curves_of_a_cell_that_fails_name_the_accuracy_of_a_guess():
     losses, shares = np.full((2, 3), 1.1), np.full((2, 3), 39.0)
-    cell = grid.CellCurves(
-        label="x", collapsed=True, train_loss=losses, valid_loss=losses, train_accuracy=shares,
-        valid_accuracy=shares,
-    )  # fmt: skip
+    values = {"train_loss": losses, "valid_loss": losses}
+    values |= {"train_accuracy": shares, "valid_accuracy": shares}
+    cell = grid.CellCurves(label="x", collapsed=True, values=values)
     assert "dotted: chance, 10%" in texts(grid.curves([cell]))
     assert "dotted: chance, 39.4%" in texts(grid.curves([cell], classes=3, chance=100 * 56 / 142))
 

@@ -348,10 +348,9 @@ def test_binding_names_every_hyperparameter_of_every_cell(stored):
 
 def curves(value: float, collapsed: bool) -> figures.CellCurves:
     losses, accuracies = np.full((2, 3), value), np.full((2, 3), 50.0)
-    return figures.CellCurves(
-        label="cell", collapsed=collapsed, train_loss=losses, valid_loss=losses,
-        train_accuracy=accuracies, valid_accuracy=accuracies,
-    )  # fmt: skip
+    values = {"train_loss": losses, "valid_loss": losses}
+    values |= {"train_accuracy": accuracies, "valid_accuracy": accuracies}
+    return figures.CellCurves(label="cell", collapsed=collapsed, values=values)
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,6 @@
 """Whether the best of several is really the best, and how much choosing it flatters it."""
 
 import math
-from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
@@ -13,20 +12,10 @@ from hpo.analysis.statistics import LEVEL, boundary
 GRID = 200  # points of a numerical integral
 
 
-@dataclass(frozen=True, kw_only=True)
-class AgainstBest:
-    """The interval of a mean minus the best other mean, 95% for all means at once: low is 0 at
-    most and high at least 0 (Hsu's constrained intervals).
-
-    low = 0: it is the best. high = 0: it is not.
-    """
-
-    low: float
-    high: float
-
-
-def against_best(values: NDArray[np.float64], overlap: float) -> list[AgainstBest]:
-    """Compares the mean of each column of (seeds, networks) with the best of the others.
+def against_best(values: NDArray[np.float64], overlap: float) -> list[tuple[float, float]]:
+    """Returns for each column of (seeds, networks) the interval of its mean minus the best other
+    mean, 95% for all means at once: low is 0 at most and high at least 0 (Hsu's constrained
+    intervals). low = 0: it is the best. high = 0: it is not.
 
     Multiple comparisons with the best (Hsu 1984) for networks over the same seeds, so that the
     seeds' common part does not count. overlap: images to validate on over images to train on; the
@@ -38,17 +27,14 @@ def against_best(values: NDArray[np.float64], overlap: float) -> list[AgainstBes
     if k < 2:
         raise ValueError(f"needs two networks or more, got {k}")
     if seeds < 2:
-        return [AgainstBest(low=-math.inf, high=math.inf)] * k
+        return [(-math.inf, math.inf)] * k
     means = values.mean(axis=0)
     rest = values - means - values.mean(axis=1, keepdims=True) + values.mean()
     freedom = (seeds - 1) * (k - 1)
     variance = float((rest**2).sum()) / freedom
     half = dunnett(k - 1, freedom) * math.sqrt(2 * variance * (1 / seeds + overlap))
-    found = []
-    for i in range(k):
-        lead = float(means[i] - np.delete(means, i).max())
-        found.append(AgainstBest(low=min(lead - half, 0.0), high=max(lead + half, 0.0)))
-    return found
+    leads = [float(means[i] - np.delete(means, i).max()) for i in range(k)]
+    return [(min(lead - half, 0.0), max(lead + half, 0.0)) for lead in leads]
 
 
 @cache

@@ -15,8 +15,8 @@ from hpo.language import marked, t
 from hpo.model import snippet
 from hpo.model.folder import Description
 from hpo.report import search_tables as tables
+from hpo.report.blocks.grid_tables import recall_table
 from hpo.report.blocks.page import Block, Code, Picture, Section, Table
-from hpo.report.blocks.recall import recall_table
 from hpo.report.figures import confusion as figures
 from hpo.storage.results import StoredGrid, StoredSearch
 from hpo.storage.trial import NO_EPOCH
@@ -33,17 +33,14 @@ def finalists_section(study: StoredSearch, saved: bool) -> Section:
     blocks: list[Block] = [main_table(study, study.tested)]
     if study.winner is None:
         goes_on = t("The same command goes on from here.")
-        blocks.append(f"{tables.winner_sentence(study)} {goes_on}")
-        return Section(title=title, blocks=blocks)
+        return Section(title=title, blocks=[*blocks, f"{tables.winner_sentence(study)} {goes_on}"])
     verdicts = _verdicts(study, study.tested, study.winner)
     blocks.append([*verdicts, *tables.at_bounds(study, study.winner.config)])
     blocks += [table] if (table := recall_table(study.tested)) else []
-    if not saved:
-        text = t(
-            "The winner is not saved beside this report; the same command trains and saves it."
-        )
-        return Section(title=title, blocks=[*blocks, text])
-    return Section(title=title, blocks=[*blocks, *_saved_blocks(study, study.winner)])
+    if saved:
+        return Section(title=title, blocks=[*blocks, *_saved_blocks(study, study.winner)])
+    text = t("The winner is not saved beside this report; the same command trains and saves it.")
+    return Section(title=title, blocks=[*blocks, text])
 
 
 def _no_finalist(study: StoredSearch) -> str:
@@ -68,18 +65,18 @@ def _no_finalist(study: StoredSearch) -> str:
 def _saved_blocks(study: StoredSearch, winner: Cell) -> list[Block]:
     name = study.data["name"]
     about = Description(config=winner.config, schema=study.schema, dataset=name)
-    if winner.config.model:
-        trained = t(
-            "The winner was trained once more, on all training {things}, and lies in best/, "
-            "beside this report:",
-            things=t(study.things),
-        )
-        return [trained, Code(text=snippet.own_snippet("best", about))]
-    trained = t(
+    trained = marked(
         "The winner was trained once more, on all training {things}, and lies in best/, beside "
-        "this report.",
-        things=t(study.things),
+        "this report."
     )
+    if winner.config.model:
+        trained = marked(
+            "The winner was trained once more, on all training {things}, and lies in best/, "
+            "beside this report:"
+        )
+    trained = t(trained, things=t(study.things))
+    if winner.config.model:
+        return [trained, Code(text=snippet.own_snippet("best", about))]
     return [
         f"{trained} {_use(study)}",
         Code(text=f"hpo predict best {'IMAGE.png' if study.pictures else 'TABLE.csv'}"),
@@ -113,13 +110,12 @@ def main_table(study: StoredSearch, tested: StoredGrid) -> Table:
 def _verdicts(study: StoredSearch, tested: StoredGrid, winner: Cell) -> list[str]:
     fresh = tables.fresh_estimate(tested, winner)
     assert fresh is not None
-    first = t(
+    first = marked(
         "Trial {number} wins: its mean validation accuracy over fresh seeds is the best, "
-        "{accuracy}. The test had no part in the choice.",
-        number=trial_number(winner.name),
-        accuracy=tables.spelled_estimate(fresh),
+        "{accuracy}. The test had no part in the choice."
     )
-    leads = _against_best(study, tested, winner)
+    number, accuracy = trial_number(winner.name), tables.spelled_estimate(fresh)
+    first, leads = t(first, number=number, accuracy=accuracy), _against_best(study, tested, winner)
     return [first, *leads, *_bias_sentences(study, tested), *_ensemble(tested)]
 
 
@@ -128,15 +124,12 @@ def _ensemble(tested: StoredGrid) -> list[str]:
     found = tested.ensemble
     if not found or found["networks"] != len(tested.finished):
         return []
-    return [
-        t(
-            "An ensemble, not one network: the mean probabilities of all {n} trained finalists "
-            "reach {accuracy:.2f}% on the test {things}.",
-            n=found["networks"],
-            accuracy=100 * found["test_accuracy"],
-            things=t(tested.things),
-        )
-    ]
+    text = marked(
+        "An ensemble, not one network: the mean probabilities of all {n} trained finalists reach "
+        "{accuracy:.2f}% on the test {things}."
+    )
+    accuracy, things = 100 * found["test_accuracy"], t(tested.things)
+    return [t(text, n=found["networks"], accuracy=accuracy, things=things)]
 
 
 def _against_best(study: StoredSearch, tested: StoredGrid, winner: Cell) -> list[str]:
@@ -148,28 +141,22 @@ def _against_best(study: StoredSearch, tested: StoredGrid, winner: Cell) -> list
         return [t("There are too few common seeds to tell whether it is really the best.")]
     overlap = study.data["valid"] / study.data["train"]
     found = dict(zip(frame, against_best(frame.to_numpy(), overlap), strict=True))
-    lead = found[winner.name]
-    if lead.low == 0:
-        return [
-            t(
-                "Its lead is more than the seeds' noise: it is the best of the {k}, by up to "
-                "{high:.2f} points (multiple comparisons with the best, {n} seeds, corrected for "
-                "splits that overlap).",
-                k=len(found),
-                high=lead.high,
-                n=len(frame),
-            )
-        ]
-    text = t(
+    low, high = found[winner.name]
+    if low == 0:
+        text = marked(
+            "Its lead is more than the seeds' noise: it is the best of the {k}, by up to "
+            "{high:.2f} points (multiple comparisons with the best, {n} seeds, corrected for "
+            "splits that overlap)."
+        )
+        return [t(text, k=len(found), high=high, n=len(frame))]
+    text = marked(
         "These seeds do not decide whether it is the best of the {k}: its mean minus that of the "
         "best other lies between {low} and {high} points (multiple comparisons with the best, {n} "
-        "seeds, corrected for splits that overlap).",
-        k=len(found),
-        low=minus(f"{lead.low:.2f}"),
-        high=f"{lead.high:.2f}",
-        n=len(frame),
+        "seeds, corrected for splits that overlap)."
     )
-    rivals = [name for name, of in found.items() if of.high > 0 and name != winner.name]
+    ends = {"low": minus(f"{low:.2f}"), "high": f"{high:.2f}"}
+    text = t(text, k=len(found), n=len(frame), **ends)
+    rivals = [name for name, (_, most) in found.items() if most > 0 and name != winner.name]
     if not rivals:
         return [text]
     names = listed([t("trial {number}", number=trial_number(name)) for name in rivals])
@@ -236,33 +223,27 @@ def mistakes_sections(study: StoredSearch) -> list[Section]:
     mean = np.mean([each["confusion"] for each in mistakes], axis=0)
     worst = _worst(study, [image for each in mistakes for image in each["worst"]])
     over = t("mean over {n} seeds", n=len(mistakes)) if len(mistakes) > 1 else t("one seed")
-    things = t(study.things)
-    blocks: list[Block] = [
-        Picture(
-            file="confusion.svg",
-            draw=partial(figures.confusion, mean.tolist(), study.classes, things),
-            alt=t("Confusion matrix of the winner on the test {things}.", things=things),
-            caption=t(
-                "Test {things} of each class and what the winner takes them for, {over}. {data}.",
-                things=things,
-                over=over,
-                data=study.data_name,
-            ),
-        )
-    ]
-    if worst:
-        blocks.append(
-            Picture(
-                file="worst.svg",
-                draw=partial(figures.worst_images, worst),
-                alt=t("The test images that the winner is most wrong about."),
-                caption=t(
-                    "The test images that the winner's seeds are most wrong about: label, what it "
-                    "is taken for, and the probability left for the label. {data}.",
-                    data=study.data_name,
-                ),
-            )
-        )
+    named = {"things": t(study.things), "data": study.data_name}
+    caption = marked(
+        "Test {things} of each class and what the winner takes them for, {over}. {data}."
+    )
+    confused = Picture(
+        file="confusion.svg",
+        draw=partial(figures.confusion, mean.tolist(), study.classes, named["things"]),
+        alt=t("Confusion matrix of the winner on the test {things}.", **named),
+        caption=t(caption, over=over, **named),
+    )
+    caption = marked(
+        "The test images that the winner's seeds are most wrong about: label, what it is taken "
+        "for, and the probability left for the label. {data}."
+    )
+    wrong = Picture(
+        file="worst.svg",
+        draw=partial(figures.worst_images, worst),
+        alt=t("The test images that the winner is most wrong about."),
+        caption=t(caption, **named),
+    )
+    blocks: list[Block] = [confused, wrong] if worst else [confused]
     return [Section(title=t("What the winner mistakes"), blocks=blocks)]
 
 

@@ -5,10 +5,9 @@ from functools import partial
 
 from hpo.analysis.claims import claim_verdicts, tally
 from hpo.analysis.statistics import paired_difference
-from hpo.language import nt, t
+from hpo.language import marked, nt, t
 from hpo.report.blocks import grid_tables as tables
 from hpo.report.blocks.page import Block, Picture, Section, Table
-from hpo.report.blocks.recall import recall_table
 from hpo.report.blocks.run_facts import one_line_each, other_data, run_table, trained_in
 from hpo.report.conclusions import accuracy, causes, claims, interactions, noise
 from hpo.report.figures import grid as figures
@@ -22,12 +21,8 @@ from hpo.text import count
 
 def _basis(study: StoredGrid) -> str:
     """Describes the data that a table is based on."""
-    return t(
-        "{data}; accuracy and loss on its {n:,} test {things}",
-        data=tables.data_text(study),
-        n=study.data["test"],
-        things=t(study.things),
-    )
+    text = marked("{data}; accuracy and loss on its {n:,} test {things}")
+    return t(text, data=tables.data_text(study), n=study.data["test"], things=t(study.things))
 
 
 def _key(study: StoredGrid, cells: Sequence[Cell]) -> str:
@@ -45,29 +40,14 @@ def _of_many(shown: Sequence[Cell], cells: Sequence[Cell]) -> str:
     """Returns a sentence for a caption if not all networks are shown."""
     if len(shown) == len(cells):
         return ""
-    return " " + t(
-        "The {shown} most accurate of {n:,} networks; the tables have all.",
-        shown=len(shown),
-        n=len(cells),
-    )
+    text = marked("The {shown} most accurate of {n:,} networks; the tables have all.")
+    return f" {t(text, shown=len(shown), n=len(cells))}"
 
 
 def _glance(study: StoredGrid) -> Section:
     shown = tables.most_accurate(study, study.file.cells)
-    kept = {cell.name for cell in shown}
-    dots = []
-    for cell, which in tables.overview_rows(study.file):
-        entry = None if which is None else cell.reported[which]
-        accuracy = entry.test_accuracy if entry else None
-        if cell.name in kept:
-            dots.append(
-                figures.Dots(
-                    label=entry.label if entry else cell.label,
-                    fails=study.fails(cell),
-                    values=(100 * study.of(cell)["test_accuracy"]).dropna().to_list(),
-                    reported=None if accuracy is None else 100 * accuracy,
-                )
-            )
+    rows = [row for row in tables.overview_rows(study.file) if row[0] in shown]
+    dots = [_dots(study, cell, which) for cell, which in rows]
     blocks: list[Block] = []
     if any(row.values for row in dots):
         alt = t("Test accuracy of every network: a dot for each seed, a bar at their mean.")
@@ -86,7 +66,7 @@ def _glance(study: StoredGrid) -> Section:
             )
         )
     blocks.append(main_table(study))
-    blocks += [table] if (table := recall_table(study)) else []
+    blocks += [table] if (table := tables.recall_table(study)) else []
     blocks += [
         t(
             "{labels} are one configuration, published more than once: its seeds were trained once "
@@ -97,6 +77,17 @@ def _glance(study: StoredGrid) -> Section:
         if len(cell.reported) > 1
     ]
     return Section(title=t("All networks at a glance"), blocks=blocks)
+
+
+def _dots(study: StoredGrid, cell: Cell, which: int | None) -> figures.Dots:
+    entry = None if which is None else cell.reported[which]
+    accuracy = entry.test_accuracy if entry else None
+    return figures.Dots(
+        label=entry.label if entry else cell.label,
+        fails=study.fails(cell),
+        values=(100 * study.of(cell)["test_accuracy"]).dropna().to_list(),
+        reported=None if accuracy is None else 100 * accuracy,
+    )
 
 
 def main_table(study: StoredGrid) -> Table:
@@ -120,65 +111,46 @@ def _differences(study: StoredGrid) -> list[Section]:
             rows.append(row)
     if not rows:
         return []
+    named = {"baseline": baseline.label}
+    caption = marked(
+        "Test accuracy minus that of {baseline}, seed by seed: mean and 95% interval (Student's "
+        "t). {basis}."
+    )
     picture = Picture(
         file="importance.svg",
         draw=partial(figures.differences, rows, baseline.label),
-        alt=t(
-            "Difference of each network's test accuracy from that of {baseline}.",
-            baseline=baseline.label,
-        ),
-        caption=t(
-            "Test accuracy minus that of {baseline}, seed by seed: mean and 95% interval "
-            "(Student's t). {basis}.",
-            baseline=baseline.label,
-            basis=_basis(study),
-        )
-        + _of_many(shown, others),
+        alt=t("Difference of each network's test accuracy from that of {baseline}.", **named),
+        caption=t(caption, basis=_basis(study), **named) + _of_many(shown, others),
     )
-    title = t("How far each network is from {baseline}", baseline=baseline.label)
-    return [Section(title=title, blocks=[picture])]
+    return [Section(title=t("How far each network is from {baseline}", **named), blocks=[picture])]
 
 
 def _protocol(study: StoredGrid) -> Section:
     data, cells = study.data, study.file.cells
-    text = t(
+    text = marked(
         "Every training splits the {all:,} training {things} of {data} into {train:,} to train on "
         "and {valid:,} to validate on, starts from {weights}, and minimizes cross entropy "
         "{batches}, shuffled every epoch, {epochs}{schedule}. The network of the last epoch is "
-        "tested on the {test:,} test {things}.",
-        all=data["train"] + data["valid"],
-        things=t(study.things),
-        data=study.data_name,
-        train=data["train"],
-        valid=data["valid"],
-        weights=_initial(cells),
-        batches=_batches(cells),
-        epochs=_epochs(cells),
-        schedule=_schedule(cells),
-        test=data["test"],
+        "tested on the {test:,} test {things}."
     )
-    meaning = t(
+    sizes = {part: data[part] for part in ("train", "valid", "test")}
+    sizes["all"] = data["train"] + data["valid"]
+    batches, epochs = t("in its cell's batches"), t("for as long as its cell says")
+    if len({cell.config.batch_size for cell in cells}) == 1:
+        batches = t("in batches of {n}", n=cells[0].config.batch_size)
+    if len({cell.config.epochs for cell in cells}) == 1:
+        epochs = t("for {n} epochs", n=cells[0].config.epochs)
+    ways = {"weights": _initial(cells), "batches": batches, "epochs": epochs}
+    ways |= {"schedule": _schedule(cells), "things": t(study.things), "data": study.data_name}
+    meaning = marked(
         "Training loss and accuracy are running means over an epoch while the weights change, so "
         "early in training they lag behind validation. Training time covers training and "
         "validation, not the test. A run fails to learn if it ends below {share:g}% test "
-        "accuracy{guess}.",
-        share=100 * study.fails_below,
-        guess=_of_a_guess(study),
+        "accuracy{guess}."
     )
-    title = t("How the networks were trained")
-    return Section(title=title, blocks=[f"{text} {_seeding(cells)}", meaning])
-
-
-def _batches(cells: Sequence[Cell]) -> str:
-    if len({cell.config.batch_size for cell in cells}) > 1:
-        return t("in its cell's batches")
-    return t("in batches of {n}", n=cells[0].config.batch_size)
-
-
-def _epochs(cells: Sequence[Cell]) -> str:
-    if len({cell.config.epochs for cell in cells}) > 1:
-        return t("for as long as its cell says")
-    return t("for {n} epochs", n=cells[0].config.epochs)
+    blocks: list[Block] = [f"{t(text, **sizes, **ways)} {_seeding(cells)}"]
+    blocks.append(t(meaning, share=100 * study.fails_below, guess=_of_a_guess(study)))
+    return Section(title=t("How the networks were trained"), blocks=blocks)
 
 
 def _schedule(cells: Sequence[Cell]) -> str:
@@ -223,14 +195,12 @@ def _experiment(study: StoredGrid, number: int, experiment: Experiment) -> Secti
     if drawn:
         chance = 100 * study.data.get("chance", 1 / len(study.classes))
         labels = ", ".join(curve.label for curve in drawn)
+        alt = marked("Learning curves of {labels}: loss on the left, accuracy on the right.")
         blocks.append(
             Picture(
                 file=f"curves-{number}.svg",
                 draw=partial(figures.curves, drawn, len(study.classes), chance),
-                alt=t(
-                    "Learning curves of {labels}: loss on the left, accuracy on the right.",
-                    labels=labels,
-                ),
+                alt=t(alt, labels=labels),
                 caption=_curves_caption(study, drawn) + _of_many(shown, named),
             )
         )
@@ -250,16 +220,14 @@ def _of_a_guess(study: StoredGrid) -> str:
     """Says how the bound of learning is related to a guess."""
     if len(study.classes) == 10 and not study.data.get("unbalanced"):
         return t(", three times chance")
-    return t(
-        ", two ninths of the way from a guess ({guess:.0f}%) to 100%",
-        guess=100 * study.data["chance"],
-    )
+    text = marked(", two ninths of the way from a guess ({guess:.0f}%) to 100%")
+    return t(text, guess=100 * study.data["chance"])
 
 
 def _curves_caption(study: StoredGrid, drawn: Sequence[figures.CellCurves]) -> str:
     collapsed = [curve.collapsed for curve in drawn]
     text = t("Line: mean (median at chance) of the seeds; band: their range.")
-    if all(len(curve.valid_loss) <= 1 for curve in drawn):
+    if all(len(curve.values["valid_loss"]) <= 1 for curve in drawn):
         text = t("A single seed.")
     elif not any(collapsed):
         text = t("Line: mean of the seeds; band: their range.")
@@ -276,15 +244,13 @@ def _cell_curves(study: StoredGrid, cell: Cell) -> figures.CellCurves | None:
     rows = study.curves[study.curves["number"].isin(numbers)]
     if rows.empty:
         return None
-    wide = {m: rows.pivot(index="number", columns="epoch", values=m).to_numpy() for m in METRICS}
-    return figures.CellCurves(
-        label=f"{cell.label} ({count(len(numbers), 'seed')})",
-        collapsed=study.fails(cell),
-        train_loss=wide["train_loss"],
-        valid_loss=wide["valid_loss"],
-        train_accuracy=100 * wide["train_accuracy"],
-        valid_accuracy=100 * wide["valid_accuracy"],
-    )
+    values = {
+        metric: (100 if metric.endswith("accuracy") else 1)
+        * rows.pivot(index="number", columns="epoch", values=metric).to_numpy()
+        for metric in METRICS
+    }
+    label = f"{cell.label} ({count(len(numbers), 'seed')})"
+    return figures.CellCurves(label=label, collapsed=study.fails(cell), values=values)
 
 
 def _run_section(study: StoredGrid) -> Section:
@@ -318,26 +284,16 @@ def lead(study: StoredGrid) -> list[str]:
     seeds = nt("{n} seed each", "{n} seeds each", high)
     if low < high:
         seeds = nt("{low} to {n} seed each", "{low} to {n} seeds each", high, low=low)
-    lead = t(
-        "{n} configurations, {seeds}: {trainings} trainings on {data}, {time}.",
-        n=len(file.cells),
-        seeds=seeds,
-        trainings=sum(counts),
-        data=study.data_name,
-        time=trained_in(study),
-    )
+    text = marked("{n} configurations, {seeds}: {trainings} trainings on {data}, {time}.")
+    known = {"seeds": seeds, "data": study.data_name, "time": trained_in(study)}
+    lead = t(text, n=len(file.cells), trainings=sum(counts), **known)
     planned = sum(max(study.seeds, count) for count in counts)
     parts = [f"{tally(claim_verdicts(study))}."] if file.claims else []
     parts += noise.lead(study)
     parts += [lead, t(" ".join(file.text.split()))] if file.text else [lead]
     if sum(counts) < planned:
-        parts.append(
-            t(
-                "The study is not finished: {done} of {planned} trainings are done.",
-                done=sum(counts),
-                planned=planned,
-            )
-        )
+        text = marked("The study is not finished: {done} of {planned} trainings are done.")
+        parts.append(t(text, done=sum(counts), planned=planned))
     return one_line_each([*parts, *other_data(study)])
 
 

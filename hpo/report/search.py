@@ -31,17 +31,13 @@ def lead(study: StoredSearch) -> list[str]:
         if study.tested
         else []
     )
-    parts.append(
-        t(
-            "{n} networks tried on {data} ({states}), chosen by {sampler}, with {pruner}: {time}.",
-            n=len(study.ended),
-            data=study.data_name,
-            states=tables.states_text(study) or t("none begun"),
-            sampler=t(label(SAMPLERS, file.sampler)),
-            pruner=t(label(PRUNERS, file.pruner)),
-            time=trained_in(study),
-        )
+    text = marked(
+        "{n} networks tried on {data} ({states}), chosen by {sampler}, with {pruner}: {time}."
     )
+    chosen = {"sampler": label(SAMPLERS, file.sampler), "pruner": label(PRUNERS, file.pruner)}
+    known = {"data": study.data_name, "states": tables.states_text(study) or t("none begun")}
+    known |= {name: t(choice) for name, choice in chosen.items()}
+    parts.append(t(text, n=len(study.ended), time=trained_in(study), **known))
     parts += [t(" ".join(file.text.split()))] if file.text else []
     parts += [sentence] if (sentence := tables.unfinished(study)) else []
     return one_line_each([*parts, *other_data(study)])
@@ -63,14 +59,6 @@ def _trade_off(study: StoredSearch) -> list[Section]:
     if not study.second or rows.empty:
         return []
     finalists = study.tested.file.cells if study.tested else ()
-    failed = []
-    if (rows["valid_accuracy"] < study.fails_below).any():
-        failed = [
-            t(
-                "Trials below {share:.1f}% have learned nothing and do not become finalists.",
-                share=100 * study.fails_below,
-            )
-        ]
     second = t(OBJECTIVES[study.second])
     draw = partial(
         figures.pareto,
@@ -80,30 +68,26 @@ def _trade_off(study: StoredSearch) -> list[Section]:
         finalists=[trial_number(cell.name) for cell in finalists],
         name=second,
     )
-    return [
-        Section(
-            title=t("Accuracy against {second}", second=second.partition(" (")[0]),
-            blocks=[
-                Picture(
-                    file="pareto.svg",
-                    draw=draw,
-                    alt=t("Validation accuracy of each trial over its {second}.", second=second),
-                    caption=t(
-                        "Each trial that ran to its end. Line: the Pareto front, the trials that "
-                        "no other one beats in both. Rings: finalists, spread over the front. "
-                        "{data}.",
-                        data=study.data_name,
-                    ),
-                ),
-                t(
-                    "The winner is the finalist with the best mean validation accuracy over fresh "
-                    "seeds. A smaller one may be the better choice: the finalists' table has both "
-                    "figures."
-                ),
-                *failed,
-            ],
-        )
-    ]
+    caption = marked(
+        "Each trial that ran to its end. Line: the Pareto front, the trials that no other one "
+        "beats in both. Rings: finalists, spread over the front. {data}."
+    )
+    picture = Picture(
+        file="pareto.svg",
+        draw=draw,
+        alt=t("Validation accuracy of each trial over its {second}.", second=second),
+        caption=t(caption, data=study.data_name),
+    )
+    choice = t(
+        "The winner is the finalist with the best mean validation accuracy over fresh seeds. A "
+        "smaller one may be the better choice: the finalists' table has both figures."
+    )
+    blocks: list[Block] = [picture, choice]
+    if (rows["valid_accuracy"] < study.fails_below).any():
+        text = marked("Trials below {share:.1f}% have learned nothing and do not become finalists.")
+        blocks.append(t(text, share=100 * study.fails_below))
+    title = t("Accuracy against {second}", second=second.partition(" (")[0])
+    return [Section(title=title, blocks=blocks)]
 
 
 # --- how it went -------------------------------------------------------------------------------
@@ -129,10 +113,8 @@ def _course(study: StoredSearch) -> Section:
                 ),
             )
         )
-    caption = t(
-        "Seconds of a core: training and validation, one core a trial. {data}.",
-        data=study.data_name,
-    )
+    caption = marked("Seconds of a core: training and validation, one core a trial. {data}.")
+    caption = t(caption, data=study.data_name)
     blocks.append(tables.states_table(study, caption))
     if len(study.ranked):
         blocks.append(_curves(study))
@@ -151,7 +133,7 @@ def _progress(study: StoredSearch, label: str) -> figures.Run:
 
 
 def _curves(study: StoredSearch) -> Picture:
-    best = [int(n) for n in study.ranked.head(tables.BEST)["number"]]
+    best = study.ranked.head(tables.BEST)
     pruned = study.trials[(study.trials["state"] == "PRUNED") & ~study.trials["diverged"]]
     limited = bool(tables.over_limit(pruned).any())
     alt = marked("Validation accuracy by epoch of the best trials.")
@@ -168,18 +150,13 @@ def _curves(study: StoredSearch) -> Picture:
             "Validation accuracy of the {best} best trials, and of the {pruned} pruned ones up to "
             "where they ended. {data}."
         )
+    counts = {"best": len(best), "pruned": len(pruned), "stopped": len(pruned)}
+    curves = ([_curve(study, int(number)) for number in part["number"]] for part in (best, pruned))
     return Picture(
         file="curves.svg",
-        draw=partial(
-            trial_curves,
-            [_curve(study, n) for n in best],
-            [_curve(study, int(n)) for n in pruned["number"]],
-            limited=limited,
-        ),
+        draw=partial(trial_curves, *curves, limited=limited),
         alt=t(alt),
-        caption=t(
-            caption, best=len(best), pruned=len(pruned), stopped=len(pruned), data=study.data_name
-        ),
+        caption=t(caption, **counts, data=study.data_name),
     )
 
 
@@ -190,16 +167,16 @@ def _curve(study: StoredSearch, number: int) -> TrialCurve:
 
 
 def _best(study: StoredSearch) -> Section:
-    title = t("The best trials")
+    blocks: list[Block] = []
     if study.ranked.empty:
-        return Section(title=title, blocks=[t("No trial has been trained to its end yet.")])
-    caption = t(
-        "One training each, on {data}, all with the same split and seed.", data=study.data_name
-    )
-    blocks: list[Block] = [tables.best_table(study, caption)]
-    if study.tested is None:
-        blocks.append(tables.at_bounds(study, study.config(int(study.ranked.iloc[0]["number"]))))
-    return Section(title=title, blocks=blocks)
+        blocks.append(t("No trial has been trained to its end yet."))
+    else:
+        caption = marked("One training each, on {data}, all with the same split and seed.")
+        blocks.append(tables.best_table(study, t(caption, data=study.data_name)))
+        if study.tested is None:
+            best = study.config(int(study.ranked.iloc[0]["number"]))
+            blocks.append(tables.at_bounds(study, best))
+    return Section(title=t("The best trials"), blocks=blocks)
 
 
 # --- what mattered -----------------------------------------------------------------------------
@@ -220,6 +197,7 @@ def _importance(study: StoredSearch) -> Section:
         }
         for name in importance.ranked(importances)
     }
+    alt = marked("Importance of each hyperparameter by {evaluators}, with 95% intervals.")
     caption = marked("Share of importance by {evaluators}; too few trials for an interval. {data}.")
     if all(each.resamples for each in importances.evaluations):
         caption = marked(
@@ -230,10 +208,7 @@ def _importance(study: StoredSearch) -> Section:
         Picture(
             file="importance.svg",
             draw=partial(figures.importance, bars),
-            alt=t(
-                "Importance of each hyperparameter by {evaluators}, with 95% intervals.",
-                evaluators=evaluators,
-            ),
+            alt=t(alt, evaluators=evaluators),
             caption=t(caption, evaluators=evaluators, data=study.data_name),
         ),
         list(importances.notes),
@@ -247,15 +222,9 @@ def _effects(study: StoredSearch, importances: importance.Importances) -> Iterat
     states = (
         rows["state"].mask(tables.over_limit(rows), "LIMITED").mask(rows["diverged"], "DIVERGED")
     )
-    panels = [
-        Slice(
-            parameter=_parameter(study, name),
-            accuracies=accuracies.to_list(),
-            states=list(states),
-            numbers=numbers,
-        )
-        for name in importance.ranked(importances)
-    ]
+    known = {"accuracies": accuracies.to_list(), "states": list(states), "numbers": numbers}
+    names = importance.ranked(importances)
+    panels = [Slice(parameter=_parameter(study, name), **known) for name in names]
     yield Picture(
         file="slices.svg",
         draw=partial(slices, panels),
@@ -269,18 +238,15 @@ def _effects(study: StoredSearch, importances: importance.Importances) -> Iterat
     pair = importance.most_important_pair(importances)
     if pair:
         x, y = (_parameter(study, name) for name in pair)
+        caption = marked(
+            "Validation accuracy of the trials that ran to their end, over {a} and {b}. {data}."
+        )
         complete = accuracies.where(states == "COMPLETE").to_list()  # NaN for all others
         yield Picture(
             file="contour.svg",
             draw=partial(contour, x, y, complete, numbers),
             alt=t("Validation accuracy over {a} and {b}.", a=pair[0], b=pair[1]),
-            caption=t(
-                "Validation accuracy of the trials that ran to their end, over {a} and {b}. "
-                "{data}.",
-                a=pair[0],
-                b=pair[1],
-                data=study.data_name,
-            ),
+            caption=t(caption, a=pair[0], b=pair[1], data=study.data_name),
         )
 
 
@@ -299,23 +265,19 @@ def _protocol(study: StoredSearch) -> Section:
     shared = t("all trials share split, seed and batch order")
     if file.seeds_per_trial > 1:
         shared = t("all trials share splits, seeds and batch orders")
-    text = t(
+    text = marked(
         "Each trial trains one network on {train:,} {things} of {data} and is judged by its "
         "accuracy on {valid:,} others after its last epoch; {shared}. The search chooses {free} "
         "hyperparameters. A trial that diverges (a loss that is not finite, or a hundred times "
-        "that of a guess) ends at once and counts as 0%. No configuration is trained twice.",
-        train=data["train"],
-        things=t(study.things),
-        data=study.data_name,
-        valid=data["valid"],
-        shared=shared,
-        free=sum(not isinstance(domain, Fixed) for domain in file.space.values()),
+        "that of a guess) ends at once and counts as 0%. No configuration is trained twice."
     )
-    fresh = t(
+    free = sum(not isinstance(domain, Fixed) for domain in file.space.values())
+    known = {part: data[part] for part in ("train", "valid", "test")}
+    known |= {"data": study.data_name, "things": t(study.things)}
+    text = t(text, shared=shared, free=free, **known)
+    fresh = marked(
         "Their validation names the winner; the {test:,} test {things} are used once for each "
-        "finalist and seed, for the figures above and for no choice.",
-        test=data["test"],
-        things=t(study.things),
+        "finalist and seed, for the figures above and for no choice."
     )
     again = marked(
         "The {n} best are trained again on {seeds} fresh seeds, each with its own split, initial "
@@ -327,7 +289,7 @@ def _protocol(study: StoredSearch) -> Section:
             "split, initial weights and batch order."
         )
     finalists = t(again, n=file.finalists, seeds=file.finalist_seeds)
-    blocks: list[Block] = [text, *_also(study), space, f"{finalists} {fresh}"]
+    blocks: list[Block] = [text, *_also(study), space, f"{finalists} {t(fresh, **known)}"]
     return Section(title=t("How it was searched"), blocks=blocks)
 
 
@@ -335,13 +297,11 @@ def _also(study: StoredSearch) -> list[str]:
     """Returns sentences on seeds per trial, limits, and where the search began."""
     file, sentences = study.file, []
     if file.seeds_per_trial > 1:
-        sentences.append(
-            t(
-                "A trial's value is the mean over {n} seeds, each with its own split, initial "
-                "weights and batch order; finalists get others.",
-                n=file.seeds_per_trial,
-            )
+        text = marked(
+            "A trial's value is the mean over {n} seeds, each with its own split, initial weights "
+            "and batch order; finalists get others."
         )
+        sentences.append(t(text, n=file.seeds_per_trial))
     if file.trial_limit:
         sentences.append(t("A trial may take {time}.", time=limit_text(file.trial_limit)))
     if file.first:
@@ -353,15 +313,11 @@ def _also(study: StoredSearch) -> list[str]:
             )
         )
     if study.like:
-        sentences.append(
-            t(
-                "The sampler knew {known} of {of} finished trials of study {study} from the start: "
-                "those that lie in this space. The best of them was trained here as well.",
-                known=study.like["trials"],
-                of=study.like["of"],
-                study=study.like["study"],
-            )
+        text = marked(
+            "The sampler knew {known} of {of} finished trials of study {study} from the start: "
+            "those that lie in this space. The best of them was trained here as well."
         )
+        sentences.append(t(text, known=study.like["trials"], **study.like))
     return [" ".join(sentences)] if sentences else []
 
 

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -85,10 +84,9 @@ def states_text(study: StoredSearch) -> str:
     """30 trained to the end, 32 pruned; empty without trials. Trials that do not count as tried are
     named last: 30 trained to the end; besides these, 1 failed or stopped."""
     parts: dict[bool, list[str]] = {True: [], False: []}
-    for state, of in trials_by_state(study).items():
-        if len(of):
-            tried = bool(of["state"].isin(["COMPLETE", "PRUNED"]).all())
-            parts[tried].append(t("{n} {state}", n=len(of), state=t(state)))
+    for state, trials in trials_by_state(study).items():
+        tried = bool(trials["state"].isin(["COMPLETE", "PRUNED"]).all())
+        parts[tried] += [t("{n} {state}", n=len(trials), state=t(state))] if len(trials) else []
     counted, others = (", ".join(parts[key]) for key in (True, False))
     if counted and others:
         return t("{tried}; besides these, {others}", tried=counted, others=others)
@@ -195,12 +193,8 @@ def _interval(estimate: Estimate | None) -> str:
         return "–"
     if estimate.n == 1:
         return f"{estimate.mean:.2f}"
-    return t(
-        "{mean:.2f} ({low:.2f} to {high:.2f})",
-        mean=estimate.mean,
-        low=bounded(estimate.low),
-        high=bounded(estimate.high),
-    )
+    text = marked("{mean:.2f} ({low:.2f} to {high:.2f})")
+    return t(text, mean=estimate.mean, low=bounded(estimate.low), high=bounded(estimate.high))
 
 
 def finalists_frame(study: StoredSearch) -> pd.DataFrame:
@@ -244,19 +238,15 @@ def at_bounds(study: StoredSearch, config: Config) -> list[str]:
 def run_seconds(study: StoredSearch, rows: pd.DataFrame) -> list[float]:
     """Returns the seconds of running at which these trials ended, without pauses between
     sessions."""
-    spans = _spans(study.sessions)
+    starts = [session["started"] for session in study.sessions]
+    spans = [  # a session that was killed counts until the next one starts
+        (start, min(session.get("seconds", session.get("counted", math.inf)), longest))
+        for start, session, longest in zip(
+            starts, study.sessions, np.diff([*starts, math.inf]), strict=True
+        )
+    ]
     moments = [datetime.fromisoformat(text).timestamp() for text in rows["ended"]]
     return [sum(min(max(at - start, 0.0), length) for start, length in spans) for at in moments]
-
-
-def _spans(sessions: Sequence[dict[str, Any]]) -> list[tuple[float, float]]:
-    """Returns (start, seconds) of each session; a killed one counts until the next one starts."""
-    starts = [session["started"] for session in sessions]
-    until_next = np.diff([*starts, math.inf])
-    return [
-        (start, min(session.get("seconds", session.get("counted", math.inf)), longest))
-        for start, session, longest in zip(starts, sessions, until_next, strict=True)
-    ]
 
 
 def selected_values(rows: pd.DataFrame) -> list[float]:
@@ -272,22 +262,15 @@ def winner_sentence(study: StoredSearch) -> str:
     if study.winner is None:
         cells = study.tested.file.cells
         done = sum(len(study.tested.of(cell)) for cell in cells)
-        planned = len(cells) * study.file.finalist_seeds
-        return t(
-            "The finalists are not finished: {done} of {planned} trainings are done.",
-            done=done,
-            planned=planned,
-        )
+        text = marked("The finalists are not finished: {done} of {planned} trainings are done.")
+        return t(text, done=done, planned=len(cells) * study.file.finalist_seeds)
     estimate = fresh_estimate(study.tested, study.winner, "test_accuracy")
     text = marked("The winner is {network} (trial {number}): test accuracy {accuracy}.")
     if estimate is None:
         text = marked("The winner is {network} (trial {number}); it is not tested.")
-    return t(
-        text,
-        network=study.winner.config.brief,
-        number=trial_number(study.winner.name),
-        accuracy=spelled_estimate(estimate) if estimate else "",
-    )
+    network, number = study.winner.config.brief, trial_number(study.winner.name)
+    accuracy = spelled_estimate(estimate) if estimate else ""
+    return t(text, network=network, number=number, accuracy=accuracy)
 
 
 def other_search_sentence(study: StoredSearch) -> str:
@@ -301,27 +284,19 @@ def other_search_sentence(study: StoredSearch) -> str:
             "The interval covers other seeds of this network. Another search, with another sampler "
             "seed, may end with another network and differ by more; --repeats 3 shows by how much."
         )
+    ends = {"n": means.size, "low": means.min(), "high": means.max()}
     if means.size < 3:
-        return t(
-            "{n} searches with other sampler seeds ended at {low:.2f} to {high:.2f}%.",
-            n=means.size,
-            low=means.min(),
-            high=means.max(),
-        )
+        text = marked("{n} searches with other sampler seeds ended at {low:.2f} to {high:.2f}%.")
+        return t(text, **ends)
     interval = prediction_interval(means)
     assert interval is not None
-    return t(
+    text = marked(
         "{n} searches with other sampler seeds ended at {low:.2f} to {high:.2f}% (mean "
         "{mean:.2f}%, sd {sd:.2f} points); one more search is expected between {least:.2f} and "
-        "{most:.2f}% (95%).",
-        n=means.size,
-        low=means.min(),
-        high=means.max(),
-        mean=means.mean(),
-        sd=means.std(ddof=1),
-        least=bounded(interval[0]),
-        most=bounded(interval[1]),
+        "{most:.2f}% (95%)."
     )
+    least, most = map(bounded, interval)
+    return t(text, mean=means.mean(), sd=means.std(ddof=1), least=least, most=most, **ends)
 
 
 def winners_accuracies(study: StoredSearch) -> list[float]:
@@ -346,14 +321,14 @@ def repeats_table(study: StoredSearch) -> Table:
         t("Test (%)"): [_interval(fresh_estimate(*each[1:], "test_accuracy")) for each in won],
         t("Trials"): [str(len(search.ended)) for search, _, _ in won],
     }
+    caption = marked(
+        "Data: {data}. The same search with other sampler seeds; each winner trained on the same "
+        "fresh seeds: mean (95% interval over seeds)."
+    )
     return Table(
         headers=list(columns),
         rows=list(zip(*columns.values(), strict=True)),
-        caption=t(
-            "Data: {data}. The same search with other sampler seeds; each winner trained on the "
-            "same fresh seeds: mean (95% interval over seeds).",
-            data=study.data_name,
-        ),
+        caption=t(caption, data=study.data_name),
     )
 
 
@@ -361,13 +336,9 @@ def spelled_estimate(estimate: Estimate) -> str:
     """98.54% (95% interval 98.49 to 98.58, 5 fresh seeds)."""
     if estimate.n == 1:
         return t("{mean:.2f}% with a single seed", mean=estimate.mean)
-    return t(
-        "{mean:.2f}% (95% interval {low:.2f} to {high:.2f}, {n} fresh seeds)",
-        mean=estimate.mean,
-        low=bounded(estimate.low),
-        high=bounded(estimate.high),
-        n=estimate.n,
-    )
+    text = marked("{mean:.2f}% (95% interval {low:.2f} to {high:.2f}, {n} fresh seeds)")
+    ends = {"low": bounded(estimate.low), "high": bounded(estimate.high)}
+    return t(text, mean=estimate.mean, n=estimate.n, **ends)
 
 
 def unfinished(study: StoredSearch) -> str:
@@ -376,30 +347,27 @@ def unfinished(study: StoredSearch) -> str:
     if done >= study.n_trials:
         return ""
     if done >= study.planned:
-        return t(
+        text = marked(
             "The search ended after {n} trials: all {n} configurations of the space have been "
-            "tried.",
-            n=done,
+            "tried."
         )
+        return t(text, n=done)
+    budget = {"done": done, "planned": study.planned}
     if study.settled and (rule := study.file.stop_after):
-        return t(
+        text = marked(
             "The search ended after {done} trials because the last {n} were no better than the "
-            "best before them by more than {without:g} points (stop_after).",
-            done=done,
-            n=rule.trials,
-            without=100 * rule.without,
+            "best before them by more than {without:g} points (stop_after)."
         )
+        return t(text, n=rule.trials, without=100 * rule.without, **budget)
     if study.timeout is not None and seconds_of(study.sessions) >= study.timeout:
-        return t(
-            "Its time limit of {time} ended the search, after {done} of {planned} trials.",
-            time=limit_text(study.timeout),
-            done=done,
-            planned=study.planned,
+        text = marked(
+            "Its time limit of {time} ended the search, after {done} of {planned} trials."
         )
+        return t(text, time=limit_text(study.timeout), **budget)
     text = marked("The search is not finished: {done} of {planned} trials are done.")
     if study.gave_up:
         text = marked(
             "The search is not finished: {done} of {planned} trials are done; it gave up because "
             "too many trials failed in a row."
         )
-    return t(text, done=done, planned=study.planned)
+    return t(text, **budget)

@@ -2,16 +2,18 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from itertools import pairwise
+from itertools import pairwise, product
+
+import numpy as np
 
 from hpo.analysis.statistics import Summary, paired_difference, summarize
 from hpo.language import marked, t
-from hpo.report.blocks.page import Table
+from hpo.report.blocks.page import Header, Table
 from hpo.storage.results import StoredGrid
 from hpo.study.file import COLUMNS, FIGURES, Cell, Experiment, GridStudy
 from hpo.study.names import ACTIVATIONS, OPTIMIZERS, label
 
-MOST_SHOWN = 40  # cells
+MOST_SHOWN, MOST_CLASSES = 40, 10  # cells, classes
 
 SCALE = {"test_accuracy": 100.0, "test_loss": 1.0, "train_seconds": 1.0}
 DIGITS = {"test_accuracy": 2, "test_loss": 4, "train_seconds": 2}
@@ -43,10 +45,8 @@ def summary_text(summary: Summary, digits: int, *, collapsed: bool = False) -> s
     if summary.n == 1:
         return f"{summary.mean:.{digits}f}"
     if collapsed:
-        low, middle, high = (
-            f"{value:.{digits}f}" for value in (summary.low, summary.median, summary.high)
-        )
-        return t("median {median} ({low}–{high})", median=middle, low=low, high=high)
+        texts = {key: f"{getattr(summary, key):.{digits}f}" for key in ("median", "low", "high")}
+        return t("median {median} ({low}–{high})", **texts)
     return f"{summary.mean:.{digits}f} ± {summary.sd:.{digits}f}"
 
 
@@ -97,6 +97,51 @@ def cells_table(
             line.append(reproduced(study, cell, figure))
         body.append([*line, str(len(study.of(cell)))])
     return Table(headers=headers, rows=body, caption=caption)
+
+
+def recall_table(study: StoredGrid) -> Table | None:
+    """Returns a row per cell: mean balanced accuracy, and the mean recall of each class; None for
+    balanced classes and where no recall is stored.
+
+    Recall: the share of a class's test images that the network gets right. Balanced accuracy: the
+    mean of the classes' recalls (scikit-learn's balanced_accuracy_score).
+    """
+    if not study.data.get("unbalanced"):
+        return None
+    by_cell: dict[str, list[np.ndarray]] = {}
+    for trial in study.frozen:
+        if trial.state.name == "COMPLETE" and "test_recall" in trial.user_attrs:
+            recall = np.array(trial.user_attrs["test_recall"], float)
+            by_cell.setdefault(trial.user_attrs["cell"], []).append(recall)
+    if not by_cell:
+        return None
+    every = np.mean([np.mean(recalls, axis=0) for recalls in by_cell.values()], axis=0)
+    tested = np.flatnonzero(~np.isnan(every))
+    shown = sorted(tested[np.argsort(every[tested], kind="stable")[:MOST_CLASSES]])
+    rows = []
+    for cell in study.file.cells:
+        if cell.name in by_cell:
+            recalls = 100 * np.array(by_cell[cell.name])
+            means = [f"{recalls[:, place].mean():.1f}" for place in shown]
+            balanced = summarize(np.nanmean(recalls, axis=1).tolist())
+            assert balanced is not None
+            rows.append([cell.label, summary_text(balanced, 2), *means, str(len(recalls))])
+    names = tuple(study.classes[place] for place in shown)
+    which = t("each class")
+    if len(shown) < len(tested):
+        which = t("the {most} hardest of {n} classes", most=MOST_CLASSES, n=len(tested))
+    text = marked(
+        "The classes of {data} are unbalanced. Recall of {which}: the share of its test {things} "
+        "that is right, mean over seeds. Balanced accuracy: the mean of all classes' recalls, "
+        "± standard deviation over seeds."
+    )
+    things = t(study.things)
+    caption = t(text, data=study.data_name, which=which, things=things)
+    if absent := len(every) - len(tested):
+        text = marked("Not shown: {absent} of {n} classes have no test {things}.")
+        caption += " " + t(text, absent=absent, n=len(every), things=things)
+    headers: list[Header] = [t("Model"), t("Balanced accuracy (%)"), (t("Recall (%)"), names)]
+    return Table(headers=[*headers, t("Seeds")], rows=rows, caption=caption)
 
 
 def most_accurate(study: StoredGrid, cells: Sequence[Cell]) -> Sequence[Cell]:
@@ -187,14 +232,11 @@ def _placed(values: Sequence[float], summary: Summary) -> str:
     """Says where the reported values lie among the seeds."""
     if not values:
         return ""
-    parts = []
-    for value in values:
-        text = marked("{value:.2f}%, inside that range")
-        if value < summary.low:
-            text = marked("{value:.2f}%, below all seeds")
-        elif value > summary.high:
-            text = marked("{value:.2f}%, above all seeds")
-        parts.append(t(text, value=value))
+    inside = marked("{value:.2f}%, inside that range")
+    below = marked("{value:.2f}%, below all seeds")
+    above = marked("{value:.2f}%, above all seeds")
+    texts = [below if v < summary.low else above if v > summary.high else inside for v in values]
+    parts = [t(text, value=value) for text, value in zip(texts, values, strict=True)]
     return t("The report has {values}.", values=t("; and ").join(parts))
 
 
@@ -215,11 +257,8 @@ def _comparison(study: StoredGrid, better: Cell, worse: Cell) -> str:
     if difference.mean < 0:  # ranked by all seeds, compared on those in common
         return _comparison(study, worse, better)
     published, numbers = _published_differences(better, worse), asdict(difference)
-    basis = t(
-        "95% interval {low:.2f} to {high:.2f}, {n} pairs of seeds{published}",
-        published=published,
-        **numbers,
-    )
+    basis = marked("95% interval {low:.2f} to {high:.2f}, {n} pairs of seeds{published}")
+    basis = t(basis, published=published, **numbers)
     text = marked(
         "These seeds do not decide between {better} and {worse}: {mean:+.2f} points ({basis})."
     )
@@ -235,12 +274,7 @@ def _comparison(study: StoredGrid, better: Cell, worse: Cell) -> str:
 
 
 def _published_differences(better: Cell, worse: Cell) -> str:
-    pairs = [
-        100 * (a.test_accuracy - b.test_accuracy)
-        for a in better.reported
-        for b in worse.reported
-        if a.test_accuracy is not None and b.test_accuracy is not None
-    ]
-    if not pairs:
-        return ""
-    return t("; reported: {differences}", differences=t(" and ").join(f"{d:+.2f}" for d in pairs))
+    known = product(*([e.test_accuracy for e in cell.reported] for cell in (better, worse)))
+    pairs = [100 * (a - b) for a, b in known if a is not None and b is not None]
+    texts = t(" and ").join(f"{difference:+.2f}" for difference in pairs)
+    return t("; reported: {differences}", differences=texts) if pairs else ""

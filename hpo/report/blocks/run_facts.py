@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from hpo.data import card
-from hpo.language import t
+from hpo.language import marked, t
 from hpo.report.blocks.page import Table
 from hpo.storage.results import StoredGrid, StoredSearch, StoredStudy, seconds_of
 from hpo.text import seconds_text
@@ -17,30 +17,21 @@ def run_table(study: StoredStudy, more: Sequence[list[str]] = ()) -> Table:
     states = ", ".join(f"{n} {state}" for state, n in counts.items()) or t("none yet")
     facts = [[t("Trials"), states], [t("Trained in"), trained_in(study)]]
     facts += _session_facts(study)
-    facts += [[t("Data checksum"), f"SHA-256 {study.data['checksum']}"], *_own_data(study), *more]
-    return Table(headers=[t("What"), t("Value")], rows=facts)
-
-
-def _own_data(study: StoredStudy) -> list[list[str]]:
-    """Returns the data card of the user's own files; empty for a known dataset."""
-    if "about" not in study.data:
-        return []
-    notes = [[t("Note"), text] for text in card.warnings(study.data)]
-    return [[what, value] for what, value in card.rows(study.data)[:-1]] + notes
+    facts += [[t("Data checksum"), f"SHA-256 {study.data['checksum']}"]]
+    if "about" in study.data:  # the user's own files have a data card
+        facts += [[what, value] for what, value in card.rows(study.data)[:-1]]
+        facts += [[t("Note"), text] for text in card.warnings(study.data)]
+    return Table(headers=[t("What"), t("Value")], rows=[*facts, *more])
 
 
 def other_data(study: StoredGrid | StoredSearch) -> list[str]:
     """Returns a sentence if the study was run on another dataset than its file names."""
     if study.data["name"] == study.file.dataset.short:
         return []
-    return [
-        t(
-            "These figures are of {data}, not of {asked}; they cannot be compared with its "
-            "figures.",
-            data=study.data_name,
-            asked=study.file.dataset.short,
-        )
-    ]
+    text = marked(
+        "These figures are of {data}, not of {asked}; they cannot be compared with its figures."
+    )
+    return [t(text, data=study.data_name, asked=study.file.dataset.short)]
 
 
 def one_line_each(paragraphs: Sequence[str]) -> list[str]:

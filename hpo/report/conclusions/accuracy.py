@@ -10,9 +10,9 @@ import pandas as pd
 from hpo.analysis.evidence import most_failures
 from hpo.analysis.precision import Precision, disputed, disputing_pair, precision
 from hpo.analysis.statistics import estimate
-from hpo.language import t
+from hpo.language import marked, t
 from hpo.report.blocks.grid_tables import data_text, most_accurate
-from hpo.report.blocks.page import Block, Picture, Section, Table
+from hpo.report.blocks.page import Block, Header, Picture, Section, Table
 from hpo.report.conclusions.basis import learning_images
 from hpo.report.figures import confusion as figures
 from hpo.storage.results import StoredGrid
@@ -57,27 +57,20 @@ def _table(study: StoredGrid, cells: Sequence[Cell], found: dict[str, Precision 
         share = "–" if math.isnan(exact.images_share) else f"{100 * exact.images_share:.0f}%"
         row += [f"{100 * exact.mean:.2f}", _interval(exact.seeds), _interval(exact.both), share]
         rows.append(row)
-    return Table(
-        headers=[
-            t("Model"),
-            (t("Runs that fail to learn"), (t("seen"), t("at most"))),
-            (
-                t("Test accuracy where it learns (%)"),
-                (t("mean"), t("other seeds"), t("seeds and {things}", things=things)),
-            ),
-            t("{things}' share of the spread", things=things.capitalize()),
-        ],
-        rows=rows,
-        caption=t(
-            "{data}. At most: with 95% (Clopper and Pearson). Intervals: 95%, for other seeds on "
-            "these {n:,} test {things}, and for other test {things} as well. {name}' share: how "
-            "much of the variance between runs would go if there were many more test {things}.",
-            data=data_text(study),
-            things=things,
-            name=things.capitalize(),
-            n=study.data["test"],
-        ),
+    caption = marked(
+        "{data}. At most: with 95% (Clopper and Pearson). Intervals: 95%, for other seeds on these "
+        "{n:,} test {things}, and for other test {things} as well. {name}' share: how much of the "
+        "variance between runs would go if there were many more test {things}."
     )
+    named = {"data": data_text(study), "things": things, "name": things.capitalize()}
+    exactness = (t("mean"), t("other seeds"), t("seeds and {things}", things=things))
+    headers: list[Header] = [
+        t("Model"),
+        (t("Runs that fail to learn"), (t("seen"), t("at most"))),
+        (t("Test accuracy where it learns (%)"), exactness),
+        t("{things}' share of the spread", things=things.capitalize()),
+    ]
+    return Table(headers=headers, rows=rows, caption=t(caption, n=study.data["test"], **named))
 
 
 def _interval(bounds: tuple[float, float]) -> str:
@@ -95,16 +88,13 @@ def _share_sentence(study: StoredGrid, found: Sequence[Precision]) -> list[str]:
     if not shares or not wider:
         return []
     low, high = f"{min(shares):.0f}", f"{max(shares):.0f}"
-    return [
-        t(
-            "{span} of the variance between runs comes from the test {things} being few. "
-            "Intervals for other test {things} are {wider:.1f} times as wide (median). Differences "
-            "of two networks on the same {things} are more exact than their accuracies.",
-            things=t(study.things),
-            span=f"{low}%" if low == high else t("{low} to {high}%", low=low, high=high),
-            wider=np.median(wider),
-        )
-    ]
+    text = marked(
+        "{span} of the variance between runs comes from the test {things} being few. Intervals for "
+        "other test {things} are {wider:.1f} times as wide (median). Differences of two networks "
+        "on the same {things} are more exact than their accuracies."
+    )
+    span = f"{low}%" if low == high else t("{low} to {high}%", low=low, high=high)
+    return [t(text, things=t(study.things), span=span, wider=np.median(wider))]
 
 
 def _picture(study: StoredGrid) -> list[Block]:
@@ -126,33 +116,27 @@ def _picture(study: StoredGrid) -> list[Block]:
         if side
     ]
     lead = (ours.mean(axis=0) - theirs.mean(axis=0)).to_numpy()
+    caption = marked(
+        "The test images that {a} and {b} disagree on most: label, and with how many seeds {a} and "
+        "{b} are right. {by_a} images are won by {a} with more than half of the seeds beyond {b}, "
+        "{by_b} by {b}. {data}."
+    )
+    won = {"by_a": int((lead > 0.5).sum()), "by_b": int((lead < -0.5).sum())}
     return [
         Picture(
             file="disputed.svg",
             draw=partial(figures.disputed, groups),
             alt=t("Test images that {a} and {b} disagree on.", a=a, b=b),
-            caption=t(
-                "The test images that {a} and {b} disagree on most: label, and with how many seeds "
-                "{a} and {b} are right. {by_a} images are won by {a} with more than half of the "
-                "seeds beyond {b}, {by_b} by {b}. {data}.",
-                a=a,
-                b=b,
-                by_a=int((lead > 0.5).sum()),
-                by_b=int((lead < -0.5).sum()),
-                data=data_text(study),
-            ),
+            caption=t(caption, a=a, b=b, data=data_text(study), **won),
         )
     ]
 
 
 def _disputed(
     study: StoredGrid, ours: pd.DataFrame, theirs: pd.DataFrame, image: int
-) -> figures.Disputed:
+) -> tuple[np.ndarray, str, str]:
+    """Returns pixels, the label with how many of our seeds are right, and how many of theirs."""
     stored = study.images[str(image)]
     right = [t("{k} of {n}", k=int(of[image].sum()), n=len(of)) for of in (ours, theirs)]
-    return figures.Disputed(
-        pixels=study.picture(stored["pixels"]),
-        label=study.classes[stored["label"]],
-        ours=right[0],
-        theirs=right[1],
-    )
+    label = study.classes[stored["label"]]
+    return study.picture(stored["pixels"]), f"{label}: {right[0]}", right[1]

@@ -5,7 +5,7 @@ from functools import partial
 from typing import Any
 
 from hpo.analysis.causes import measured, too_long, vanishing
-from hpo.language import t
+from hpo.language import marked, t
 from hpo.report.blocks.grid_tables import data_text
 from hpo.report.blocks.page import Block, Picture, Section
 from hpo.report.figures import causes as figures
@@ -29,27 +29,24 @@ def _blocks(study: StoredGrid, cause: Cause) -> list[Block]:
         quotation = f"{cell.label}: {t(cause.presumes)}{where}."
     ours, theirs = (measured(study, of) for of in (cell, beside))
     if not ours or not theirs:
-        missing = t(
+        missing = marked(
             "There are no diagnostics of {network}, so this cannot be checked: it was trained "
-            "without `diagnostics = true`, or none of its runs has finished.",
-            network=(cell if not ours else beside).label,
+            "without `diagnostics = true`, or none of its runs has finished."
         )
+        missing = t(missing, network=(beside if ours else cell).label)
         return [f"{quotation} {missing}"]
     looked_for = vanishing if cause.presumes == "vanishing gradients" else too_long
     seen = looked_for(ours, theirs, cell, beside)
     sentences = [quotation, f"{seen.verdict}: {seen.text}"]
+    alt = marked(
+        "Gradients, updates and quiet units of {network} beside {other}, by epoch and layer."
+    )
+    caption = marked("Of each layer, the median over the seeds after each epoch. {data}.")
     picture = Picture(
         file=f"causes-{cause.cell}.svg",
         draw=partial(figures.causes, [(cell.label, ours), (beside.label, theirs)]),
-        alt=t(
-            "Gradients, updates and quiet units of {network} beside {other}, by epoch and layer.",
-            network=cell.label,
-            other=beside.label,
-        ),
-        caption=t(
-            "Of each layer, the median over the seeds after each epoch. {data}.",
-            data=data_text(study),
-        ),
+        alt=t(alt, network=cell.label, other=beside.label),
+        caption=t(caption, data=data_text(study)),
     )
     return [" ".join([*sentences, *_intervention(study, cell, cause)]), picture]
 

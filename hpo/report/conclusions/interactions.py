@@ -8,7 +8,7 @@ from itertools import product
 import numpy as np
 
 from hpo.analysis.components import Component, factorial
-from hpo.language import t
+from hpo.language import marked, t
 from hpo.report.blocks.grid_tables import data_text
 from hpo.report.blocks.page import Block, Picture, Section, Table
 from hpo.report.figures import grid as figures
@@ -43,17 +43,13 @@ def sections(study: StoredGrid) -> list[Section]:
         return []
     found = factorial(values, list(levels))
     together = sum(c.share for c in found if len(c.of) > 1)
-    blocks: list[Block] = [
-        t(
-            "Every combination of {names} was trained, so it can be seen whether the effect of one "
-            "depends on another. Interactions, which a study that changes one thing at a time "
-            "cannot see, make {share:.0f}% of the differences between networks here.",
-            names=listed(list(levels)),
-            share=100 * together,
-        ),
-        _table(study, found, len(values)),
-        _picture(study, levels, values),
-    ]
+    text = marked(
+        "Every combination of {names} was trained, so it can be seen whether the effect of one "
+        "depends on another. Interactions, which a study that changes one thing at a time cannot "
+        "see, make {share:.0f}% of the differences between networks here."
+    )
+    blocks: list[Block] = [t(text, names=listed(list(levels)), share=100 * together)]
+    blocks += [_table(study, found, len(values)), _picture(study, levels, values)]
     return [Section(title=t("Do hyperparameters interact?"), blocks=blocks)]
 
 
@@ -79,19 +75,15 @@ def _table(study: StoredGrid, found: Sequence[Component], seeds: int) -> Table:
         ]
         for component in sorted(found, key=lambda component: -component.share)
     ]
-    return Table(
-        headers=[t("Hyperparameters"), t("Kind"), t("Share of the variance"), t("95% interval")],
-        rows=rows,
-        caption=t(
-            "{data}. Variance between the mean test accuracies of the {networks} networks over "
-            "{seeds} seeds, runs that fail to learn included, split as in an analysis of variance; "
-            "an interaction is what its parts do not explain one by one. Intervals: bootstrap over "
-            "the seeds.",
-            data=data_text(study),
-            networks=len(study.file.cells),
-            seeds=seeds,
-        ),
+    caption = marked(
+        "{data}. Variance between the mean test accuracies of the {networks} networks over {seeds} "
+        "seeds, runs that fail to learn included, split as in an analysis of variance; an "
+        "interaction is what its parts do not explain one by one. Intervals: bootstrap over the "
+        "seeds."
     )
+    caption = t(caption, data=data_text(study), networks=len(study.file.cells), seeds=seeds)
+    headers = [t("Hyperparameters"), t("Kind"), t("Share of the variance"), t("95% interval")]
+    return Table(headers=headers, rows=rows, caption=caption)
 
 
 def _picture(study: StoredGrid, levels: Levels, values: np.ndarray) -> Picture:
@@ -100,28 +92,23 @@ def _picture(study: StoredGrid, levels: Levels, values: np.ndarray) -> Picture:
     across, line, others = names[0], names[1], names[2:]
     axes = [list(levels).index(name) for name in (*others, line, across)]
     ordered = np.transpose(values, (*(axis + 1 for axis in axes), 0))
-    panels = []
-    for key in product(*(range(len(levels[name])) for name in others)):
-        title = ", ".join(_level(levels[n][i]) for n, i in zip(others, key, strict=True))
-        lines = {_level(v): ordered[key][i] for i, v in enumerate(levels[line])}
-        panels.append(
-            figures.InteractionPanel(
-                title=title, levels=[_level(value) for value in levels[across]], lines=lines
-            )
-        )
+    keys = list(product(*(range(len(levels[name])) for name in others)))[:4]  # a panel each
+    panels = {
+        ", ".join(_level(levels[name][i]) for name, i in zip(others, key, strict=True)): {
+            _level(value): ordered[key][i] for i, value in enumerate(levels[line])
+        }
+        for key in keys
+    }
+    caption = marked(
+        "Mean test accuracy over {across}, a line for each {line}, a dot for each seed. Lines that "
+        "are not parallel are an interaction. {data}."
+    )
+    named = {"across": across, "line": line}
     return Picture(
         file="interactions.svg",
-        draw=partial(figures.interactions, panels[:4], across),
-        alt=t(
-            "Mean test accuracy over {across}, a line for each {line}.", across=across, line=line
-        ),
-        caption=t(
-            "Mean test accuracy over {across}, a line for each {line}, a dot for each seed. Lines "
-            "that are not parallel are an interaction. {data}.",
-            across=across,
-            line=line,
-            data=data_text(study),
-        ),
+        draw=partial(figures.interactions, panels, across, list(map(_level, levels[across]))),
+        alt=t("Mean test accuracy over {across}, a line for each {line}.", **named),
+        caption=t(caption, data=data_text(study), **named),
     )
 
 

@@ -104,20 +104,15 @@ def _spread_table(study: StoredGrid, networks: Sequence[Crossed]) -> Table:
         low, high = 100 * spread.low, 100 * spread.high
         total += [f"{100 * spread.std:.2f}", t("{low:.2f} to {high:.2f}", low=low, high=high)]
     counts = ", ".join(t("{n} runs", n=network.accuracies.size) for network in networks)
-    return Table(
-        headers=headers,
-        rows=[*rows, total],
-        caption=t(
-            "{data}; {runs}. Shares of the variance of test accuracy between runs, which add up to "
-            "100%. Runs are crossed: two splits, two initial weights and two batch orders in all "
-            "combinations, in blocks with new draws each. A row of two or three sources: what they "
-            "do only together. Test {things}: what would go with many more of them. Variance "
-            "components by expected mean squares; intervals by generalized pivotal quantities.",
-            data=data_text(study),
-            runs=counts,
-            things=t(study.things),
-        ),
+    caption = marked(
+        "{data}; {runs}. Shares of the variance of test accuracy between runs, which add up to "
+        "100%. Runs are crossed: two splits, two initial weights and two batch orders in all "
+        "combinations, in blocks with new draws each. A row of two or three sources: what they do "
+        "only together. Test {things}: what would go with many more of them. Variance components "
+        "by expected mean squares; intervals by generalized pivotal quantities."
     )
+    caption = t(caption, data=data_text(study), runs=counts, things=t(study.things))
+    return Table(headers=headers, rows=[*rows, total], caption=caption)
 
 
 def _name(study: StoredGrid, component: Component) -> str:
@@ -147,30 +142,24 @@ def _power_table(study: StoredGrid, std: float) -> Table:
         ]
         for difference in DIFFERENCES
     ]
-    return Table(
-        headers=[t("True difference"), t("One run each ranks them right"), t("Seeds needed")],
-        rows=rows,
-        caption=t(
-            "{data}. For two networks whose runs spread by {std:.2f} points each, all three drawn "
-            "anew. Seeds needed: of each network, without pairs, for a t-test at 5% that looks "
-            "once to find the difference four times of five.",
-            data=data_text(study),
-            std=std,
-        ),
+    caption = marked(
+        "{data}. For two networks whose runs spread by {std:.2f} points each, all three drawn "
+        "anew. Seeds needed: of each network, without pairs, for a t-test at 5% that looks once to "
+        "find the difference four times of five."
     )
+    headers = [t("True difference"), t("One run each ranks them right"), t("Seeds needed")]
+    return Table(headers=headers, rows=rows, caption=t(caption, data=data_text(study), std=std))
 
 
 def _chance(network: Crossed) -> str:
     std = 100 * network.spread.std
     if not std > 0:
         return ""
-    apart = 1.96 * math.sqrt(2) * std
-    return t(
+    text = marked(
         "Two runs of {network} differ by more than {apart:.2f} points one time in twenty, by "
-        "chance alone: a smaller difference between single runs of two networks tells nothing.",
-        network=network.cell.config.brief,
-        apart=apart,
+        "chance alone: a smaller difference between single runs of two networks tells nothing."
     )
+    return t(text, network=network.cell.config.brief, apart=1.96 * math.sqrt(2) * std)
 
 
 def _apart(a: Crossed, b: Crossed) -> str:
@@ -180,14 +169,12 @@ def _apart(a: Crossed, b: Crossed) -> str:
     spread = 100 * math.hypot(a.spread.std, b.spread.std) / math.sqrt(2)
     if not spread > 0:
         return ""
-    return t(
+    text = marked(
         "{better} is {gap:.2f} points more accurate than {worse}; one run of each would have "
-        "ranked them so with {right:.0f}%.",
-        better=better.cell.config.brief,
-        gap=abs(gap),
-        worse=worse.cell.config.brief,
-        right=100 * ranked_right(abs(gap), spread),
+        "ranked them so with {right:.0f}%."
     )
+    names = {"better": better.cell.config.brief, "worse": worse.cell.config.brief}
+    return t(text, gap=abs(gap), right=100 * ranked_right(abs(gap), spread), **names)
 
 
 def _correlation(a: Crossed, b: Crossed) -> str:
@@ -201,15 +188,12 @@ def _correlation(a: Crossed, b: Crossed) -> str:
     drawn = [_r(ours[row], theirs[row]) for row in rows]
     low, high = np.nanpercentile(drawn, (2.5, 97.5))
     r = _r(ours, theirs)
-    found = t(
+    found = marked(
         "Over the same seeds the accuracies of {a} and {b} correlate with r = {r:.2f} (95% "
-        "interval {low} to {high})",
-        a=a.cell.config.brief,
-        b=b.cell.config.brief,
-        r=r,
-        low=minus(f"{low:.2f}"),
-        high=minus(f"{high:.2f}"),
+        "interval {low} to {high})"
     )
+    names = {"a": a.cell.config.brief, "b": b.cell.config.brief}
+    found = t(found, r=r, low=minus(f"{low:.2f}"), high=minus(f"{high:.2f}"), **names)
     text = marked(
         "{found}, so comparisons in pairs of seeds need {share:.0f}% more seeds than the table "
         "says."
@@ -246,17 +230,14 @@ def predictions(study: StoredGrid) -> list[Section]:
     if not rows:
         return []
     below = [t(header) for header in PREDICTED]
-    table = Table(
-        headers=[t("Model"), *((t(COLUMNS[column]), below) for column in columns), t("Seeds")],
-        rows=rows,
-        caption=t(
-            "{data}. One more run: 95% prediction interval from the seeds (Student's t), as "
-            "CORE-Bench grades replications (Siegel et al. 2024, arXiv:2409.11363); where runs "
-            "fail to learn, their range, which holds one more of n + 1 runs with probability "
-            "(n − 1)/(n + 1).",
-            data=data_text(study),
-        ),
+    caption = marked(
+        "{data}. One more run: 95% prediction interval from the seeds (Student's t), as CORE-Bench "
+        "grades replications (Siegel et al. 2024, arXiv:2409.11363); where runs fail to learn, "
+        "their range, which holds one more of n + 1 runs with probability (n − 1)/(n + 1)."
     )
+    headers: list[Header] = [(t(COLUMNS[column]), below) for column in columns]
+    headers, caption = [t("Model"), *headers, t("Seeds")], t(caption, data=data_text(study))
+    table = Table(headers=headers, rows=rows, caption=caption)
     return [Section(title=t("Would one more run give what was reported?"), blocks=[table])]
 
 

@@ -73,19 +73,12 @@ def _panel(axes: Axes, measures: Measures, row: str) -> None:
     values = measures[name] * (100 if row == "quiet" else 1)
     middle = _median(values if row == "quiet" else np.where(values > 0, values, np.nan))
     epochs, layers = np.arange(1, len(middle) + 1), middle.shape[1]
+    text = marked("layer {layer} of {layers}: {first:.2g} in epoch 1, {last:.2g} in epoch {epoch}")
     for layer, shade in enumerate(_shades(layers)):
-        (line,) = axes.plot(
-            epochs, middle[:, layer], marker="o", markersize=3, color=shade, linewidth=1.4
-        )
-        text = t(
-            "layer {layer} of {layers}: {first:.2g} in epoch 1, {last:.2g} in epoch {epoch}",
-            layer=layer + 1,
-            layers=layers,
-            first=middle[0, layer],
-            last=middle[-1, layer],
-            epoch=len(middle),
-        )
-        tip(line, [text])
+        of_layer = middle[:, layer]
+        (line,) = axes.plot(epochs, of_layer, marker="o", markersize=3, color=shade, linewidth=1.4)
+        ends = {"first": of_layer[0], "last": of_layer[-1], "epoch": len(middle)}
+        tip(line, [t(text, layer=layer + 1, layers=layers, **ends)])
 
 
 def _median(values: NDArray[np.float64]) -> NDArray[np.float64]:

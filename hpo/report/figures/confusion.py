@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
-from numpy.typing import NDArray
 
 from hpo.language import t
 from hpo.report.figures import style
@@ -26,17 +25,6 @@ class WorstImage:
     label: str
     predicted: str
     probability: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class Disputed:
-    """An image that two networks disagree on. pixels: bytes (height, width), 255 is ink. ours and
-    theirs: with how many seeds each network gets it right."""
-
-    pixels: NDArray[np.uint8]
-    label: str
-    ours: str
-    theirs: str
 
 
 def confusion(
@@ -113,8 +101,7 @@ def worst_images(images: Sequence[WorstImage]) -> str:
         for axes in every[len(images) :]:
             axes.set_visible(False)
         for axes, image in zip(every, images, strict=False):
-            text = _taken_for(image.label, image.predicted, f"({_chance(image.probability)})")
-            _image(axes, image.pixels, text)
+            _image(axes, image.pixels, _taken_for(image))
         return style.svg_text(figure)
 
 
@@ -127,24 +114,20 @@ def _image(axes: Axes, pixels: np.ndarray, text: str) -> None:
         spine.set(visible=True, color="#BBBBBB")
 
 
-def _taken_for(label: str, predicted: str, probability: str) -> str:
+def _taken_for(image: WorstImage) -> str:
     """7, taken for 2 (0.1%) in two lines; with long names in three: rose, as aster (0.1%)."""
+    label, predicted, percent = image.label, image.predicted, 100 * image.probability
     text = t("{label}, taken for {predicted}", label=label, predicted=predicted)
     if style.width([text], 8) > 0.95:
         label, predicted = style.fit(label, 0.95, 8), style.fit(predicted, 0.8, 8)
         text = t("{label},\nas {predicted}", label=label, predicted=predicted)
-    return f"{text}\n{probability}"
+    chance = f"{percent:.2f}%" if percent < 0.1 else f"{percent:.1f}%"
+    return f"{text}\n({'<0.01%' if percent < 0.01 else chance})"
 
 
-def _chance(probability: float) -> str:
-    percent = 100 * probability
-    if percent < 0.01:
-        return "<0.01%"
-    return f"{percent:.2f}%" if percent < 0.1 else f"{percent:.1f}%"
-
-
-def disputed(groups: Sequence[tuple[str, Sequence[Disputed]]]) -> str:
-    """Draws a row of images per group under the group's title."""
+def disputed(groups: Sequence[tuple[str, Sequence[tuple[np.ndarray, str, str]]]]) -> str:
+    """Draws a row of images per group under the group's title: of each its pixels, its label with
+    how many seeds of one network get it right, and how many of the other."""
     with style.drawing(**{"axes.grid": False}):
         figure = style.blank(1.62 * len(groups), left=0.06, right=0.06, top=0.28, bottom=0.4)
         grid = figure.subplots(
@@ -154,8 +137,7 @@ def disputed(groups: Sequence[tuple[str, Sequence[Disputed]]]) -> str:
             row[0].set_title(title, loc="left", fontweight="bold", fontsize=9)
             for axes in row[len(images) :]:
                 axes.set_visible(False)
-            for axes, image in zip(row, images, strict=False):
-                ours = style.fit(f"{image.label}: {image.ours}", 0.95, 8)
-                text = t("{ours}\nand {theirs}", ours=ours, theirs=image.theirs)
-                _image(axes, image.pixels, text)
+            for axes, (pixels, ours, theirs) in zip(row, images, strict=False):
+                text = t("{ours}\nand {theirs}", ours=style.fit(ours, 0.95, 8), theirs=theirs)
+                _image(axes, pixels, text)
         return style.svg_text(figure)

@@ -1,7 +1,7 @@
 """Figures of a grid: learning curves, overview, differences from the baseline, interactions."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +9,6 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
-from numpy.typing import NDArray
 
 from hpo.language import marked, t
 from hpo.report.figures import style
@@ -17,7 +16,10 @@ from hpo.report.figures.axis import around, within_100
 from hpo.report.figures.tooltips import tip
 from hpo.text import minus
 
-Curve = np.ndarray
+PARTS = {
+    "train": (marked("Train"), style.BLUE, "o", "-"),
+    "valid": (marked("Validation"), style.VERMILLION, "s", "--"),
+}
 LINES = (
     (style.BLUE, "o", "-"),
     (style.VERMILLION, "s", "--"),
@@ -29,15 +31,16 @@ FAR = 20.0  # percentage points from the baseline beyond which a cell gets an ax
 
 @dataclass(frozen=True, kw_only=True)
 class CellCurves:
-    """A cell's learning curves, each (seeds, epochs), NaN where a run diverged; accuracies in
-    percent."""
+    """A cell's learning curves: {metric: (seeds, epochs)}, NaN where a run diverged; accuracies in
+    percent. collapsed: whether a run failed to learn."""
 
     label: str
     collapsed: bool
-    train_loss: Curve
-    valid_loss: Curve
-    train_accuracy: Curve
-    valid_accuracy: Curve
+    values: Mapping[str, np.ndarray]
+
+    def both(self, metric: str) -> np.ndarray:
+        """Returns the values in training and in validation, one after the other."""
+        return np.concatenate([self.values[f"{part}_{metric}"].ravel() for part in PARTS])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,15 +64,6 @@ class DifferenceRow:
     high: float
 
 
-@dataclass(frozen=True, kw_only=True)
-class InteractionPanel:
-    """Test accuracies in percent over the levels of a factor. lines: {label: (levels, seeds)}."""
-
-    title: str
-    levels: Sequence[str]
-    lines: dict[str, NDArray[np.float64]]
-
-
 def curves(cells: Sequence[CellCurves], classes: int = 10, chance: float = 10.0) -> str:
     """Draws a row per cell: loss on the left, accuracy on the right. Cells that learn share their
     axes; a cell that fails has its own. chance: accuracy of a guess in percent."""
@@ -78,8 +72,8 @@ def curves(cells: Sequence[CellCurves], classes: int = 10, chance: float = 10.0)
         axes = figure.subplots(len(cells), 2, squeeze=False, gridspec_kw={"hspace": 0.36})
         learned = [cell for cell in cells if not cell.collapsed]
         for (left, right), cell in zip(axes, cells, strict=True):
-            _panel(left, cell.train_loss, cell.valid_loss, cell.collapsed)
-            _panel(right, cell.train_accuracy, cell.valid_accuracy, cell.collapsed)
+            _panel(left, cell, "loss")
+            _panel(right, cell, "accuracy")
             left.set_ylabel(t("Loss"))
             right.set_ylabel(t("Accuracy (%)"))
             left.set_title(style.short(cell.label), loc="left", fontweight="bold")
@@ -95,15 +89,12 @@ def curves(cells: Sequence[CellCurves], classes: int = 10, chance: float = 10.0)
         return style.svg_text(figure)
 
 
-def _panel(axes: Axes, train: Curve, valid: Curve, collapsed: bool) -> None:
-    epochs = np.arange(1, train.shape[1] + 1)
-    parts = (
-        (train, style.BLUE, "o", "-", t("Train")),
-        (valid, style.VERMILLION, "s", "--", t("Validation")),
-    )
-    for values, colour, marker, line, label in parts:
+def _panel(axes: Axes, cell: CellCurves, metric: str) -> None:
+    for part, (name, colour, marker, line) in PARTS.items():
+        label, values = t(name), cell.values[f"{part}_{metric}"]
+        epochs = np.arange(1, values.shape[1] + 1)
         finite = np.ma.masked_invalid(values)
-        middle = np.ma.median(finite, axis=0) if collapsed else finite.mean(axis=0)
+        middle = np.ma.median(finite, axis=0) if cell.collapsed else finite.mean(axis=0)
         low, high = (bound.filled(np.nan) for bound in (finite.min(axis=0), finite.max(axis=0)))
         axes.fill_between(epochs, low, high, color=colour, alpha=0.18, linewidth=0)
         (drawn,) = axes.plot(
@@ -120,9 +111,7 @@ def _panel(axes: Axes, train: Curve, valid: Curve, collapsed: bool) -> None:
 
 
 def _limits(cells: Sequence[CellCurves], metric: str) -> tuple[float, float]:
-    values = np.concatenate(
-        [getattr(cell, f"{part}_{metric}").ravel() for cell in cells for part in ("train", "valid")]
-    )
+    values = np.concatenate([cell.both(metric) for cell in cells])
     low, high = float(np.nanmin(values)), float(np.nanmax(values))
     if metric == "loss":
         return 0.0, high + (0.05 * (high - low) or 0.5)
@@ -131,15 +120,13 @@ def _limits(cells: Sequence[CellCurves], metric: str) -> tuple[float, float]:
 
 def _chance(left: Axes, right: Axes, cell: CellCurves, classes: int, percent: float) -> None:
     """Sets axes around chance level; a loss above three times chance leaves the figure."""
-    losses = np.concatenate([cell.train_loss.ravel(), cell.valid_loss.ravel()])
+    losses = cell.both("loss")
     chance = float(np.log(classes))
     top = min(float(np.nanmax(losses)) * 1.08, 3 * chance) if np.isfinite(losses).any() else chance
     left.set_ylim(0, max(top, 1.15 * chance))
     left.axhline(chance, color=style.GREY, linewidth=1, linestyle=":")
     _note(left, 0.04, t("dotted: chance, ln {n} = {loss:.2f}", n=classes, loss=chance))
-    highest = float(
-        np.nanmax(np.concatenate([cell.train_accuracy.ravel(), cell.valid_accuracy.ravel()]))
-    )
+    highest = float(np.nanmax(cell.both("accuracy")))
     right.set_ylim(*within_100(0, max(30.0, 1.1 * highest, 1.1 * percent)))
     right.axhline(percent, color=style.GREY, linewidth=1, linestyle=":")
     _note(right, 0.9, t("dotted: chance, {percent:.3g}%", percent=percent))
@@ -328,32 +315,37 @@ def _difference_limits(panel: Sequence[DifferenceRow]) -> tuple[float, float]:
     return low - margin, high + margin
 
 
-def interactions(panels: Sequence[InteractionPanel], factor: str) -> str:
-    """Draws a panel per level of the other factors: a line per level of a second factor, the mean
-    over seeds with a dot a seed. Lines that are not parallel are an interaction."""
+def interactions(
+    panels: Mapping[str, Mapping[str, np.ndarray]], factor: str, levels: Sequence[str]
+) -> str:
+    """Draws test accuracies in percent over the levels of a factor: the mean over seeds with a dot
+    a seed. Lines that are not parallel are an interaction.
+
+    panels: {levels of the other factors: {level of a second factor, a line: (levels, seeds)}}.
+    """
     with style.drawing():
         figure = style.blank(2.9, left=0.6, right=0.1, top=0.55, bottom=0.5)
         grid = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
-        for axes, panel in zip(grid, panels, strict=True):
-            axes.set_title(panel.title, loc="left", fontweight="bold")
-            places = np.arange(len(panel.levels))
-            for number, (label, values) in enumerate(panel.lines.items()):
+        for axes, (title, lines) in zip(grid, panels.items(), strict=True):
+            axes.set_title(title, loc="left", fontweight="bold")
+            places = np.arange(len(levels))
+            for number, (label, values) in enumerate(lines.items()):
                 colour, marker, look = LINES[number % len(LINES)]
-                shift = 0.06 * (number - (len(panel.lines) - 1) / 2)
+                shift = 0.06 * (number - (len(lines) - 1) / 2)
                 means = np.nanmean(values, axis=1)
                 (line,) = axes.plot(
                     places + shift, means, color=colour, marker=marker, linestyle=look,
                     label=label, markersize=5,
                 )  # fmt: skip
-                known = zip(panel.levels, means, strict=True)
+                known = zip(levels, means, strict=True)
                 tip(line, [f"{label}, {factor} {level}: {mean:.2f}%" for level, mean in known])
                 axes.plot(
                     np.repeat(places, values.shape[1]) + shift, values.ravel(), ".", color=colour,
                     alpha=0.35, markersize=4, markeredgewidth=0,
                 )  # fmt: skip
-            axes.set_xticks(places, list(panel.levels))
+            axes.set_xticks(places, levels)
             axes.set_xlabel(factor)
-            axes.set_xlim(-0.3, len(panel.levels) - 0.7)
+            axes.set_xlim(-0.3, len(levels) - 0.7)
         grid[0].set_ylabel(t("Test accuracy (%)"))
         handles, labels = grid[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="upper right", ncols=len(labels), labelcolor=style.BLACK)

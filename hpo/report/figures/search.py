@@ -60,8 +60,13 @@ def progress(runs: Sequence[Run]) -> str:
         seconds, unit = _unit(max((end for run in runs for end in run.seconds), default=0))
         for run in reversed(runs):
             trials, ends = np.arange(1, len(run.values) + 1), np.asarray(run.seconds) / seconds
+            so_far, look = _so_far(run), styles[run.label]
             for axes, x in ((left, trials), (right, ends)):
-                _best_line(axes, run, x, styles[run.label])
+                axes.step(x, so_far, where="post", zorder=3, **look)
+                (end,) = axes.plot(
+                    x[-1:], so_far[-1:], ".", color=look["color"], zorder=3, markersize=8
+                )
+                tip(end, [t(BEST_SO_FAR, label=run.label, best=best) for best in so_far[-1:]])
         for axes, x in ((left, trials), (right, ends)):
             _trial_dots(axes, x, runs[0], limits[0])
             axes.set_xlim(left=0)
@@ -100,14 +105,6 @@ def _progress_limits(runs: Sequence[Run]) -> tuple[float, float]:
     low = min(min(finals), max(min(late), top - 10))
     span = max(top - low, 0.5)
     return within_100(low - 0.5 * span, top + 0.08 * span)
-
-
-def _best_line(axes: Axes, run: Run, x: np.ndarray, look: dict[str, Any]) -> None:
-    """Draws the best value so far, with a dot where the run ends."""
-    so_far = _so_far(run)
-    axes.step(x, so_far, where="post", zorder=3, **look)
-    (end,) = axes.plot(x[-1:], so_far[-1:], ".", color=look["color"], zorder=3, markersize=8)
-    tip(end, [t(BEST_SO_FAR, label=run.label, best=best) for best in so_far[-1:]])
 
 
 def _trial_dots(axes: Axes, x: np.ndarray, run: Run, low: float) -> None:

@@ -39,20 +39,14 @@ def shrink(root: Element) -> None:
         if MARKER.fullmatch(path.get("id", "")):
             path.attrib.pop("style", None)  # each use says it, too
     for element in (*root.iter(USE), *root.iter(PATH)):
-        if element not in defined:
-            _round(element)
+        for key in {"x", "y", "d"} & element.attrib.keys() if element not in defined else ():
+            element.set(key, DIGITS.sub(r"\1", element.attrib[key]))
     for group in root.iter(GROUP):
         _share(group)
 
 
 def _unindented(text: str | None) -> str | None:
     return text if text is None or text.strip() else "\n"
-
-
-def _round(element: Element) -> None:
-    for key in ("x", "y", "d"):
-        if key in element.attrib:
-            element.set(key, DIGITS.sub(r"\1", element.attrib[key]))
 
 
 def _share(group: Element) -> None:
