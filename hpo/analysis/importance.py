@@ -99,7 +99,7 @@ def evaluate(
     """
     complete = _bare(trials)
     pruned = [trial for trial in trials if trial.state is TrialState.PRUNED]
-    below = [_copy(t, i, BELOW_ALL, t.distributions) for i, t in enumerate(pruned, len(complete))]
+    below = [_copy(p, i, BELOW_ALL, p.distributions) for i, p in enumerate(pruned, len(complete))]
     ended = [*complete, *below]
     domains = [item for trial in complete for item in trial.distributions.items()]
     names = sorted({name for name, domain in domains if not domain.single()})
