@@ -19,6 +19,7 @@ from hpo.study.config import HYPERPARAMETERS, Config, Seeds
 from hpo.study.file import SearchStudy, load
 from hpo.study.source import fault_in
 from hpo.study.space import Domain, read_space, suggest
+from hpo.text import quoted
 from hpo.training import tensors
 from hpo.training.train import Epoch, train
 
@@ -61,6 +62,12 @@ class Objective:
         seed: int = 0,
         device: str = "auto",
     ) -> None:
+        if not isinstance(seed, int) or seed < 0:
+            raise InputError(f"seed: must be a whole number of at least 0, got {quoted(seed)}")
+        if not isinstance(space, Mapping | None):
+            raise InputError(f"space: must be a dictionary, got {quoted(space)}")
+        if not isinstance(dataset, str):
+            raise InputError(f"dataset: must be a name or a path as text, got {quoted(dataset)}")
         if wrong := fault_in(dataset):
             raise InputError(f"dataset: {wrong}")
         self.space = default_space() if space is None else _parsed(space)

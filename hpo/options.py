@@ -35,9 +35,10 @@ CORES = "the cores this process may use; with --pool ray, what the cluster has r
 
 def _plain(value: Any) -> Any:
     """Refuses true and false as numbers; turns NumPy's numbers into Python's."""
+    value = value.item() if hasattr(value, "item") else value
     if isinstance(value, bool):
         raise fault(f"must be a number, got {value}")
-    return value.item() if hasattr(value, "item") else value
+    return value
 
 
 def _text(value: Any) -> str:
@@ -185,7 +186,7 @@ class Options(BaseModel):
             known = ", ".join(sorted(cls.model_fields))
             raise InputError(f"options: unknown {', '.join(unknown)}; known: {known}")
         try:
-            return cls(**given)
+            return cls(**{name: value for name, value in given.items() if value is not None})
         except ValidationError as error:
             faults = error.errors(include_url=False)
             lines = [f"{flag(str(each['loc'][0]))}: {_said(each)}" for each in faults]

@@ -180,7 +180,7 @@ def _train_and_report(run: "Run", file: study_file.StudyFile, name: str, options
     """Writes the report of what is stored, however the training ends."""
     from hpo.model.folder import Unsaved
     from hpo.runs.loop import End
-    from hpo.storage.retry import StorageLost
+    from hpo.storage.open import StorageLost
     from hpo.workers.pool import PoolLost
 
     end, saved = End.COMPLETE, True
@@ -227,8 +227,8 @@ def _train(run: "Run", file: study_file.StudyFile, name: str, options: Options) 
 def _report(run: "Run", name: str, options: Options, *, lost: bool = False) -> bool:
     """Writes the report and, unless the storage is lost, the note; whether the report is written
     and there is a sound trial."""
+    from hpo.storage.open import StorageGone, StorageLost
     from hpo.storage.results import load_study
-    from hpo.storage.retry import StorageGone, StorageLost
 
     stored = load_study(run.storage, name)
     written = write_report(stored, options.out / name, options.lang)

@@ -97,3 +97,20 @@ def test_what_is_missing_is_named_if_it_is_needed(tmp_path, database):
     for key in ("train_valid_gap", "stack", "parameters"):  # of later versions
         stored = loaded(tmp_path, database, "trial_user_attributes", key, None)
         assert isinstance(stored, StoredSearch)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE trial_values SET value_type = 'zz'",
+        "UPDATE trial_intermediate_values SET intermediate_value_type = 'zz'",
+    ],
+)
+def test_damaged_rows_of_trials_are_a_line(tmp_path, database, change):
+    (tmp_path / "hpo.db").write_bytes(database)
+    with closing(sqlite3.connect(tmp_path / "hpo.db")) as connection, connection:
+        connection.execute(change)
+    storage = open_storage(f"sqlite:///{tmp_path}/hpo.db", create=False)
+    with pytest.raises(InputError, match=r"study 'tiny[a-z.]*': its trials cannot be read"):
+        load_study(storage, "tiny")
+    storage.engine.dispose()

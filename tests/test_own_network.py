@@ -157,7 +157,7 @@ from torch import nn
 class Noisy(nn.Linear):
     def forward(self, rows):
         noise = random.random() + np.random.rand() + torch.rand(len(rows), 1)
-        return super().forward(rows) + noise
+        return super().forward(rows) + noise * self.training
 
 
 def build(shape, classes, units):
@@ -440,6 +440,7 @@ def test_a_factory_that_gives_no_network_is_refused(
 
 ODD = """
 import time
+import warnings
 
 import numpy as np
 import torch
@@ -551,6 +552,27 @@ def slow(shape, classes):
     time.sleep(60)
 
 
+def kept(shape, classes, made=[]):
+    made.append(linear(shape, classes))
+    return made[0]
+
+
+def scripted(shape, classes):
+    with warnings.catch_warnings(action="ignore"):
+        return torch.jit.script(linear(shape, classes))
+
+
+class mixing(Odd):
+    def forward(self, rows):
+        return self.layer(rows - rows.mean(0))
+
+
+class private(Odd):
+    def forward(self, rows):
+        drawn = np.random.default_rng().random() if self.training else 1
+        return drawn * self.layer(rows)
+
+
 def told(shape, classes):
     raise RuntimeError("it begins\\nand goes on\\n  and says why  \\n")
 """
@@ -580,6 +602,10 @@ def tried(folder: Path, factory: str, **settings: object) -> str:
         ("infinite", "gives logits that are not finite before any training"),
         ("two", "gives tuple for 2 inputs of shape (4) in training mode; give logits"),
         ("detached", "cannot be trained: RuntimeError: element 0 of tensors does not require grad"),
+        ("kept", "returns the same module, or the same parameters, again; make new ones"),
+        ("scripted", "returns a TorchScript module, which hpo cannot train"),
+        ("mixing", "gives a row other logits beside other rows; leave out what mixes"),
+        ("private", "the same seed trains to other weights; draw from the global generators"),
         ("told", "RuntimeError: it begins … and says why"),
     ],
 )
@@ -591,6 +617,16 @@ def test_a_network_that_would_train_wrongly_is_refused(tmp_path: Path, factory: 
     assert said in fault
     assert len(fault.splitlines()) == 1
     assert torch.get_default_dtype() == torch.float32
+
+
+def test_each_trial_refuses_a_network_that_its_own_values_make_wrong(tmp_path: Path):
+    """The check before the first trial tries one configuration."""
+    (tmp_path / "odd.py").write_text(ODD)
+    data = Examples(examples().images, examples().labels, 10, (20,))
+    chosen = Config.of({"optimizer": "sgd", "lr": 0.1, "model": "odd:softmax"})
+    training = train(chosen, data, [split(0)], [Seeds.of(0)], folder=str(tmp_path))
+    with pytest.raises(InputError, match="gives probabilities; give logits"):
+        next(training)
 
 
 def test_a_refusal_names_the_configuration_that_was_tried(tmp_path: Path):

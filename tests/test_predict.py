@@ -81,7 +81,7 @@ def write(folder: Path, asked: Network, **said: Any) -> Path:
         "features": FEATURES,
         "mean": MEAN,
         "deviation": DEVIATION,
-        "config": config(asked.activation).as_dict(),
+        "config": config(asked.config.activation).as_dict(),
     }
     best.write(folder, packed(asked), {**whole, **said})
     return folder

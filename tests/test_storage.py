@@ -88,6 +88,28 @@ def test_a_file_that_went_away_is_a_lost_storage(tmp_path: Path, url: str, how: 
     storage.set_study_user_attr(study, "key", 2)
 
 
+def test_a_database_in_the_place_of_a_moved_one_stays_whole_and_so_does_that(
+    stage: Callable, tmp_path: Path
+):
+    other = tmp_path / "other.db"
+    with written_back(f"sqlite:///{other}", print):
+        open_storage(f"sqlite:///{other}").create_new_study([StudyDirection.MAXIMIZE], "precious")
+    before = other.read_bytes()
+    scene = stage(GRID.replace("seeds = 6", "seeds = 60"))
+    process = scene.start("--quiet")
+    wait_for(scene.finished)
+    (tmp_path / "hpo.db").rename(tmp_path / "moved.db")
+    other.rename(tmp_path / "hpo.db")
+    output = ended(process, 30)
+    assert process.returncode == 2, output
+    assert (tmp_path / "hpo.db").read_bytes() == before
+    opened = open_storage(f"sqlite:///{tmp_path}/hpo.db", create=False)
+    assert [study.study_name for study in opened.get_all_studies()] == ["precious"]
+    moved = open_storage(f"sqlite:///{tmp_path}/moved.db", create=False)
+    [study] = moved.get_all_studies()
+    assert any(t.state.is_finished() for t in moved.get_all_trials(study._study_id))
+
+
 def test_a_run_whose_database_is_deleted_ends_with_a_line(stage: Callable, tmp_path: Path):
     scene = stage(GRID.replace("seeds = 6", "seeds = 60"))
     process = scene.start("--quiet")

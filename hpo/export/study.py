@@ -1,5 +1,6 @@
 """Hands a stored study, or a search's saved winner, to other programs."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ IMAGES = 256  # by which an exported winner is checked
 
 def export(
     study: StoredGrid | StoredSearch, to: str, folder: Path, report: Path, data_dir: Path | None
-) -> list[Path]:
+) -> Sequence[Path | str]:
     """Exports a stored study, or a search's saved winner, to a folder; returns what was written.
 
     report: the folder of its report. Raises InputError if it has no winner, if its data are not

@@ -9,7 +9,7 @@ import math
 import os
 import shutil
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, redirect_stderr
 from dataclasses import dataclass
 from io import StringIO
@@ -86,7 +86,7 @@ def token_of(study: StoredGrid | StoredSearch) -> str:
 # --- TensorBoard -------------------------------------------------------------------------------
 
 
-def to_tensorboard(study: StoredGrid | StoredSearch, folder: Path) -> list[Path]:
+def to_tensorboard(study: StoredGrid | StoredSearch, folder: Path) -> Sequence[Path | str]:
     """Writes a folder of event files per trial with a curve, unless it is there, with its curves
     and its hyperparameters. Removes those of another study of this name.
 
@@ -128,7 +128,7 @@ def to_tensorboard(study: StoredGrid | StoredSearch, folder: Path) -> list[Path]
 # --- MLflow ------------------------------------------------------------------------------------
 
 
-def to_mlflow(study: StoredGrid | StoredSearch, folder: Path) -> list[Path]:
+def to_mlflow(study: StoredGrid | StoredSearch, folder: Path) -> Sequence[Path | str]:
     """Writes a run per trial to the experiment of the study's name, unless it is there.
 
     The tracking server is MLFLOW_TRACKING_URI, or a SQLite file in `folder`. In the file, runs of
@@ -151,7 +151,7 @@ def to_mlflow(study: StoredGrid | StoredSearch, folder: Path) -> list[Path]:
         said = remove_passwords(" ".join(str(error).split()), server)
         place = without_password(server) or file
         raise InputError(f"--to mlflow: {place}: cannot be used: {shortened(said)}") from error
-    return [folder]
+    return [without_password(server) or folder]
 
 
 def _database(file: Path) -> str:

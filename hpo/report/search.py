@@ -269,7 +269,7 @@ def _protocol(study: StoredSearch) -> Section:
         "Each trial trains one network on {train:,} {things} of {data} and is judged by its "
         "accuracy on {valid:,} others after its last epoch; {shared}. The search chooses {free} "
         "hyperparameters. A trial that diverges (a loss that is not finite, or a hundred times "
-        "that of a guess) ends at once and counts as 0%. No configuration is trained twice."
+        "that of a guess) ends at once, as the worst. No configuration is trained twice."
     )
     free = sum(not isinstance(domain, Fixed) for domain in file.space.values())
     known = {part: data[part] for part in ("train", "valid", "test")}

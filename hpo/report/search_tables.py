@@ -95,7 +95,7 @@ def states_text(study: StoredSearch) -> str:
 
 def trials_by_state(study: StoredSearch) -> dict[str, pd.DataFrame]:
     """Returns {state in words: its trials}, with the seconds in a column `spent`."""
-    trials = study.trials.assign(spent=_seconds(study.trials))
+    trials = study.trials.assign(spent=_seconds(study.trials, seconds_of(study.sessions)))
     diverged, state = trials["diverged"], trials["state"]
     limited = over_limit(trials)
     return {
@@ -113,14 +113,15 @@ def over_limit(trials: pd.DataFrame) -> pd.Series:
     return trials["over_limit"].eq(1) if "over_limit" in trials else trials["state"].isna()
 
 
-def _seconds(trials: pd.DataFrame) -> pd.Series:
+def _seconds(trials: pd.DataFrame, longest: float) -> pd.Series:
     """Returns the training time. Without one: from start to end, unless the run was killed, because
-    such an end is when the next run found the trial."""
+    such an end is when the next run found the trial. longest: the seconds of all runs; the clock of
+    start and end may be set."""
     ended, started = (
         pd.to_datetime(trials[key], format="ISO8601", utc=True) for key in ("ended", "started")
     )
-    by_clock = (ended - started).dt.total_seconds().clip(lower=0.0)  # it may be set back
-    by_clock = by_clock.where(trials["fail_reason"] != KILLED)
+    by_clock = (ended - started).dt.total_seconds()
+    by_clock = by_clock.clip(0.0, longest).where(trials["fail_reason"] != KILLED)
     return trials["train_seconds"].astype(float).fillna(by_clock).fillna(0.0)
 
 

@@ -30,7 +30,8 @@ from hpo.runs.samplers import distributions
 from hpo.runs.search import SearchPlan, like_trials
 from hpo.runs.study import binding, clean_up, open_study
 from hpo.storage import results
-from hpo.storage.retry import StorageLost, during_run
+from hpo.storage.open import StorageLost
+from hpo.storage.retry import during_run
 from hpo.storage.trial import PROBABILITIES
 from hpo.study import finalists
 from hpo.study.binding import DATA, MODEL, code_digest, code_of, differences

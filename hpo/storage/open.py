@@ -40,6 +40,14 @@ class NothingStored(InputError):  # noqa: N818
     """There is no storage yet, or no study in it; the URL is right."""
 
 
+class StorageLost(InputError):  # noqa: N818
+    """The storage did not come back, or the study was deleted; nothing more can be stored."""
+
+
+class StorageGone(StorageLost):
+    """The storage's file was deleted, moved or replaced; SQLite would not notice."""
+
+
 def absolute(url: str) -> str:
     """Returns the URL with the absolute path of its file."""
     file = file_of(url)
@@ -206,12 +214,28 @@ def _set_up_sqlite(connection: Any, _record: Any) -> None:
 def written_back(url: str, say: Callable[[str], None]) -> Iterator[None]:
     """Writes SQLite's log into the database file at the end of the block, so that this file alone
     holds all studies. say: told if somebody who still reads the file prevents it."""
+    gone = False
     try:
         yield
+    except StorageGone:
+        gone = True  # another file may have its path, which the log would destroy
+        raise
     finally:
         file = file_of(url)
-        if log_note(url) and file and _writable(file) and not _write_back(file):
+        if not gone and log_note(url) and file and _writable(file) and not _write_back(file):
             say(f"{_named(url)}: is still read by another program; {log_note(url)[0]}")
+
+
+def write_back_moved(storage: BaseStorage) -> None:
+    """Writes SQLite's log into a file that was moved, through the connection that is open to it.
+    The log keeps its path and would otherwise be taken for that of a file that replaced it."""
+    storage = getattr(storage, "_backend", storage)
+    if not isinstance(storage, RDBStorage) or storage.engine.dialect.name != "sqlite":
+        return
+    with suppress(SQLAlchemyError, AttributeError):
+        if storage.engine.pool.checkedin():  # type: ignore[attr-defined]  # a new one would open the path
+            with storage.engine.connect() as connection:
+                connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
 def _write_back(file: Path) -> bool:

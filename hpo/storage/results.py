@@ -34,7 +34,7 @@ from hpo.study.file import FIGURES, Cell, GridStudy, SearchStudy, parse
 from hpo.study.metrics import fails_below, unpacked
 from hpo.study.names import DATASETS, label
 from hpo.study.space import Domain, completed, size
-from hpo.text import printable
+from hpo.text import error_line, printable
 
 FURTHER = (*LATER, *SOME_COLUMNS)  # columns of studies that have them
 IMAGES = "images"  # system attribute of a grid: {index: label and pixels of a test image}
@@ -293,7 +293,14 @@ def _load_study(
     kind: Any = StoredGrid if isinstance(file, GridStudy) else StoredSearch
     if ("seeds" if kind is StoredGrid else "n_trials") not in attributes:
         raise InputError(f"study {name!r}: was created but not run yet; `hpo run` starts it")
-    trials = all_trials(study, storage)
+    try:
+        trials = all_trials(study, storage)
+    except json.JSONDecodeError:  # of an attribute, see load_study
+        raise
+    except (AssertionError, LookupError, TypeError, ValueError) as error:
+        raise InputError(
+            f"study {name!r}: its trials cannot be read ({error_line(error)}); {REMEDY}"
+        ) from error
     needed = ("cell", "seed", "curve") if kind is StoredGrid else ("curve",)
     check_trials(name, trials, attributes["data"], needed)
     facts = {f.name: attributes[f.name] for f in fields(kind) if f.name in attributes}

@@ -13,22 +13,13 @@ from optuna.storages import BaseStorage, get_storage
 from optuna.trial import TrialState
 from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
 
-from hpo.errors import InputError
-from hpo.storage.open import file_of, reason_of
+from hpo.storage.open import StorageGone, StorageLost, file_of, reason_of, write_back_moved
 
 RETRY_SECONDS = 300.0
 PAUSE_SECONDS = 0.2
 SILENT_SECONDS = 2.0  # most locks are gone before that
 FAULTS = (StorageInternalError, SQLAlchemyError, OSError)  # OSError: of journal files
 T = TypeVar("T")
-
-
-class StorageLost(InputError):  # noqa: N818
-    """The storage did not come back, or the study was deleted; nothing more can be stored."""
-
-
-class StorageGone(StorageLost):
-    """The storage's file was deleted, moved or replaced; SQLite would not notice."""
 
 
 class RetryingStorage:
@@ -50,6 +41,7 @@ class RetryingStorage:
         self.say = say
         self.file = file
         self.identity = file and _identity(file)
+        self.gone = False
         self.stopping: Callable[[], bool] = bool  # which is False
         self.seconds = RETRY_SECONDS
         self._created: set[int] = set()  # ids of trials
@@ -87,9 +79,12 @@ class RetryingStorage:
 
     def _require_file(self) -> None:
         if self.file and _identity(self.file) != self.identity:
+            if not self.gone:
+                self.gone = True
+                write_back_moved(self.backend)
             raise StorageGone(
                 f"{self.where}: its file was deleted, moved or replaced during the run; put it "
-                f"back with the files {self.file.name}-*, and the same command goes on from there"
+                "back, and the same command goes on from there"
             )
 
     def _give_up(self, error: Exception, waited: float) -> BaseException:

@@ -1,5 +1,6 @@
 """Study files: what they declare, read from TOML by pydantic, with all faults at once."""
 
+import errno
 import re
 import tomllib
 from collections import Counter
@@ -446,6 +447,8 @@ def load(study: str) -> StudyFile:
     """
     path = shipped().get(study, Path(study))
     try:
+        if path.exists() and not path.is_file():  # such as a pipe, which may never end
+            raise OSError(errno.EINVAL, "it is no regular file")
         text = path.read_text(encoding="utf-8-sig")  # Windows' editors write a mark first
         raw = tomllib.loads(text)
     except FileNotFoundError as error:

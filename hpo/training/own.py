@@ -45,6 +45,8 @@ def _fault_in(made: Any, usual: torch.dtype) -> str:
     default dtype."""
     if not isinstance(made, nn.Module):
         return f"returns a {type(made).__name__}; return a torch.nn.Module"
+    if isinstance(made, torch.jit.ScriptModule):
+        return "returns a TorchScript module, which hpo cannot train; return the module itself"
     if usual != torch.float32:
         return f"sets torch's default dtype to {usual}; leave that out, hpo trains in float32"
     if any(map(is_lazy, made.parameters())):
@@ -78,7 +80,7 @@ def try_model(
         with _explained(f"model {config.model}"):
             network = OwnNetwork(config, folder, shape, images.shape[1], classes, seeds, cpu)
             note = _check_weights(network)
-            _check_evaluation(network, rows)
+            check_evaluation(network, rows)
             _check_training(network, rows, torch.from_numpy(labels))
     except InputError as error:
         raise InputError(f"{error}{given}") from error
@@ -92,7 +94,7 @@ def _explained(what: str) -> Iterator[None]:
         yield
     except InputError:
         raise
-    except Exception as error:
+    except (Exception, KeyboardInterrupt) as error:  # a signal cannot raise it in a worker
         raise InputError(f"{what}: {error_line(error)}") from error
 
 
@@ -124,21 +126,30 @@ def _check_weights(network: "OwnNetwork") -> str:
 
 
 def _same(first: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
-    return first.keys() == other.keys() and all(torch.equal(v, other[n]) for n, v in first.items())
+    return first.keys() == other.keys() and all(
+        torch.equal(value.nan_to_num(), other[name].nan_to_num()) for name, value in first.items()
+    )
 
 
-def _check_evaluation(network: "OwnNetwork", rows: Tensor) -> None:
+def check_evaluation(network: "OwnNetwork", rows: Tensor) -> None:
+    """Evaluates the first network on a few rows. Raises InputError if it gives something else than
+    logits that depend on each row alone. Each trial asks: other hyperparameters may give others."""
     module, answers = network.modules[0].eval(), []
-    for seed in (0, 1):
-        with Generators(seed, rows.device).used(), torch.inference_mode():
-            answers.append(_answer(network, rows))
-    logits, again = answers
+    for seed, given in ((0, rows), (1, rows), (0, rows[:1].expand_as(rows))):
+        with Generators(seed, rows.device).used(), torch.no_grad():
+            answers.append(_answer(network, given))
+    logits, again, alone = answers
     sums = logits.sum(1)
     faults = {
         "is still in training mode after .eval()": any(m.training for m in module.modules()),
         "gives logits that are not finite before any training": not logits.isfinite().all(),
         "gives other logits for the same rows in evaluation; leave out what is random there, such "
-        "as F.dropout without training=self.training": not torch.equal(logits, again),
+        "as F.dropout without training=self.training, or changes rows or module": not torch.equal(
+            logits, again
+        ),
+        "gives a row other logits beside other rows; leave out what mixes the rows of a batch": (
+            not torch.allclose(logits[0], alone[0], rtol=1e-3, atol=1e-4)
+        ),
         "gives probabilities; give logits: leave out the softmax": (
             (logits >= 0).all() and torch.allclose(sums, torch.ones_like(sums), atol=1e-4)
         ),
@@ -155,6 +166,12 @@ def _check_training(network: "OwnNetwork", rows: Tensor, labels: Tensor) -> None
     with _explained(f"model {network.config.model}: cannot be trained"):
         trainer = OwnTrainer(network, lambda step: network.config.lr, lambda step: None)
         trainer.epoch(Examples(rows, labels), torch.arange(len(rows)).expand(len(TRIED), -1))
+    first, _, again = (dict(module.named_parameters()) for module in network.modules)
+    if not _same(first, again):
+        raise InputError(
+            f"model {network.config.model}: the same seed trains to other weights; draw from the "
+            "global generators of torch, NumPy or Python, which hpo seeds"
+        )
 
 
 def _answer(network: "OwnNetwork", rows: Tensor, mode: str = "") -> Tensor:
@@ -202,6 +219,12 @@ class OwnNetwork:
         for drawn in self.drawn:
             with drawn.used():
                 self.modules.append(build(config, folder, self.shape, classes).to(device))
+        parts = [p for module in self.modules for p in module.parameters() if p.requires_grad]
+        if len(set(map(id, parts))) < len(parts):
+            raise InputError(
+                f"model {config.model}: returns the same module, or the same parameters, again; "
+                "make new ones in each call"
+            )
 
     @property
     def parameters(self) -> int:

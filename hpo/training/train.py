@@ -17,7 +17,7 @@ from hpo.training.diagnostics import IMAGES, Diagnosis
 from hpo.training.network import Layers, Network, Pass, class_major_zeros
 from hpo.training.noise import OFFSET
 from hpo.training.optimizers import Step
-from hpo.training.own import OwnNetwork, OwnTrainer
+from hpo.training.own import OwnNetwork, OwnTrainer, check_evaluation
 from hpo.training.tensors import Examples, Split
 
 # Steps between two checks whether training should stop: milliseconds.
@@ -80,6 +80,7 @@ def train(
     diagnosis = None
     if config.model:
         network = OwnNetwork(config, folder, examples.shape, features, classes, seeds, device)
+        check_evaluation(network, examples.images[splits[0].train[:2]])
         trainer = OwnTrainer(network, rate, check)
     else:
         weights = [torch.Generator().manual_seed(seed.weights) for seed in seeds]

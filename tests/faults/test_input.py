@@ -374,14 +374,14 @@ def best(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     """The files of a small network's best/ folder."""
     import torch
 
-    from hpo.model.folder import describe_winner
     from hpo.training.network import Network
     from hpo.workers.worker import _packed
 
     config = Config(depth=1, width=8, activation="relu", optimizer="sgd", lr=0.1)
     network = Network(config, 784, 10, [torch.Generator()], torch.device("cpu"))
-    about = {"name": "mnist-5k", "checksum": "x", "features": 784, "train": 3, "valid": 1}
-    said = tomli_w.dumps(describe_winner("study", 0, config, about, {}))
+    about = {"study": "study", "trial": 0, "dataset": "mnist-5k", "dataset_checksum": "x"}
+    schema = {"deviation" if k == "std" else k: v for k, v in SCHEMA.as_dict().items()}
+    said = tomli_w.dumps({**about, "trained_on": 4, **schema, "config": config.as_dict()})
     return {"model.safetensors": _packed(network), "config.toml": said.encode()}
 
 

@@ -66,7 +66,7 @@ def test_a_search_in_which_all_diverge_ends_with_a_report(tmp_path, tally):
     study = run(
         text.replace('optimizer = ["sgd", "adam"]', 'optimizer = "sgd"'), tiny_dataset(), tmp_path
     )
-    assert set(states(study)) == {"COMPLETE"}
+    assert set(states(study)) == {"PRUNED"}
     assert study.trials["diverged"].all()
     assert study.winner is None
     tally(
