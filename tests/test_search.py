@@ -629,6 +629,18 @@ def test_a_diverged_trial_has_the_figures_of_its_last_sound_epoch(tmp_path: Path
     assert job.accuracies() == [record.WORST], "it had no sound epoch"
 
 
+def test_the_order_of_trials_does_not_follow_a_clock_that_is_set_back(tmp_path: Path):
+    run(written(tmp_path), tmp_path, n_trials=4)
+    with opened(tmp_path).engine.begin() as connection:
+        text = "UPDATE trials SET datetime_complete = '2001-01-01 00:00:00' WHERE number = 3"
+        connection.exec_driver_sql(text)
+    study = stored(tmp_path)
+    assert list(study.ended["number"]) == [0, 1, 2, 3]
+    seconds = search_tables.run_seconds(study, study.ended)
+    assert seconds == sorted(seconds)
+    assert 0 < seconds[0] < seconds[-1] < 60
+
+
 def test_a_search_without_a_sound_trial_has_no_result_and_says_why(tmp_path: Path):
     run(written(tmp_path, HOT.replace("[0.1, 0.03, 1e6]", "[1e5, 1e6]")), tmp_path)
     study = stored(tmp_path)

@@ -238,7 +238,9 @@ def at_bounds(study: StoredSearch, config: Config) -> list[str]:
 
 def run_seconds(study: StoredSearch, rows: pd.DataFrame) -> list[float]:
     """Returns the seconds of running at which these trials ended, without pauses between
-    sessions."""
+    sessions; of earlier versions' trials by a clock that may have been set."""
+    if "run_seconds" in rows and rows["run_seconds"].notna().all():
+        return [float(seconds) for seconds in rows["run_seconds"]]
     starts = [session["started"] for session in study.sessions]
     spans = [  # a session that was killed counts until the next one starts
         (start, min(session.get("seconds", session.get("counted", math.inf)), longest))

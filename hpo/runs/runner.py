@@ -372,6 +372,10 @@ class _Session(Watcher):
         self.study = study
         self._store("counted")
 
+    def on_trial(self, trial: int, curve: Mapping[str, Any], epochs: int) -> None:
+        passed = results.seconds_of(self.before) + time.monotonic() - self.started
+        self.run.storage.set_trial_user_attr(trial, "run_seconds", passed)
+
     def on_tick(self) -> None:
         if self.study and time.monotonic() > self.stored + COUNT_SECONDS:
             self._store("counted")

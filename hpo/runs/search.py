@@ -77,7 +77,7 @@ class SearchPlan:
         )
         self.copy.add_trials([self._bare(trial) for trial in (*like, *stored)])
         self.first = self._first(stored, like)
-        ended = sorted(finished, key=lambda t: str(t.datetime_complete))
+        ended = sorted(finished, key=_moment)
         values = [record.accuracy_of(t) if record.is_sound(t) else -math.inf for t in ended]
         self.bests = list(accumulate(values, max))  # so far, after each trial
         self.finished = len(finished)
@@ -354,6 +354,11 @@ def like_trials(
             )
         )
     return kept
+
+
+def _moment(trial: FrozenTrial) -> tuple[float, str]:
+    """Returns when a trial ended, to sort by; of earlier versions' trials by the wall clock."""
+    return trial.user_attrs.get("run_seconds", 0.0), str(trial.datetime_complete)
 
 
 def _seconds(trial: FrozenTrial) -> float:

@@ -138,6 +138,7 @@ TRIAL = _keys(
         parameters=int,
         stack=int,
         over_limit=bool | int,
+        run_seconds=float,
         fail_reason=str,
         diagnostics=dict[str, list[list[Maybe]]],
         mistakes=Annotated[MISTAKES, AfterValidator(_of_the_classes)],

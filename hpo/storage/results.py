@@ -245,7 +245,11 @@ class StoredSearch(StoredStudy):
         """Returns the COMPLETE and PRUNED trials in the order in which they ended."""
         counted = self.trials["state"].isin(["COMPLETE", "PRUNED"])
         by_time = partial(pd.to_datetime, format="ISO8601", utc=True)  # the offset may change
-        return self.trials[counted].sort_values("ended", key=by_time)
+        rows = self.trials[counted].sort_values("ended", key=by_time)
+        if "run_seconds" in rows:  # of a clock that cannot be set; earlier versions had none
+            first = rows["run_seconds"].astype(float).fillna(0.0)
+            rows = rows.iloc[first.argsort(kind="stable")]
+        return rows
 
     @property
     def second(self) -> str | None:

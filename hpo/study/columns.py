@@ -9,8 +9,8 @@ class TrialAttributes(TypedDict, total=False):
     """The user attributes of a trial.
 
     seeds: how many seeds its value is the mean of. first: the entry of [[search.first]] that it
-    comes from. over_limit: 1 if its time limit ended it. For the others see storage.trial and
-    runs.loop.
+    comes from. over_limit: 1 if its time limit ended it. run_seconds: how long the study had run
+    when it ended, by a clock that cannot be set. For the others see storage.trial and runs.loop.
     """
 
     cell: str
@@ -23,6 +23,7 @@ class TrialAttributes(TypedDict, total=False):
     curve: dict[str, list[float | None]]
     diagnostics: dict[str, list[list[float | None]]]
     train_seconds: float
+    run_seconds: float
     train_valid_gap: float
     diverged: int
     over_limit: int
@@ -40,7 +41,7 @@ TRIAL_COLUMNS = (
     "momentum", "nesterov", "weight_decay", "schedule", "parameters", "stack", "started",
     "ended", "fail_reason",
 )  # fmt: skip
-SOME_COLUMNS = ("test_balanced_accuracy", "over_limit")  # of studies that have them
+SOME_COLUMNS = ("test_balanced_accuracy", "over_limit", "run_seconds")  # of studies that have them
 PARAMS = "params"  # the names of the hyperparameters that a row of trials has a value of
 # Hyperparameters of one's own network are columns beside these, so they cannot be called so.
 RESERVED = {*TRIAL_COLUMNS, *SOME_COLUMNS, *TrialAttributes.__annotations__, PARAMS}
