@@ -58,13 +58,17 @@ def download(
         raise Unavailable(f"{reason}, and no server answers; {REMEDY}")
     # torchvision gives up at a mirror that keeps silent: the one that answered comes first.
     mirrors = sorted(mirrors, key=lambda url: bool(url != answering))
-    try:
-        with _watched():
-            changed = type(dataset.__name__, (dataset,), {"mirrors": mirrors})
-            _download(changed, downloads, files, folder)
-    except (RuntimeError, OSError, http.client.HTTPException) as error:
-        cause = " ".join(str(error).split()) or type(error).__name__
-        raise Unavailable(f"{reason}, and downloading failed: {cause}; {REMEDY}") from error
+    for place, mirror in enumerate(mirrors, 1):
+        try:
+            with _watched():
+                changed = type(dataset.__name__, (dataset,), {"mirrors": mirrors[place - 1 :]})
+                return _download(changed, downloads, files, folder)
+        except (RuntimeError, OSError, http.client.HTTPException) as error:
+            slow = isinstance(error, TooSlow)  # older torchvision does not go on then
+            if slow and place < len(mirrors):
+                continue
+            cause = f"{mirror}: " * slow + (" ".join(str(error).split()) or type(error).__name__)
+            raise Unavailable(f"{reason}, and downloading failed: {cause}; {REMEDY}") from error
 
 
 def _mirrors(dataset: Any) -> list[str]:
