@@ -151,6 +151,19 @@ def test_tensorboard_does_not_keep_the_runs_of_a_deleted_study(
     assert not before & {path.name for path in tmp_path.rglob("events*")}
 
 
+def test_tensorboard_leaves_folders_alone_that_are_no_exported_runs(hpo: Callable, ended: Path):
+    folder = ended / "exports/tiny/tensorboard"
+    (folder / "empty").mkdir(parents=True)
+    (folder / "mine").mkdir()
+    (folder / "mine/events.out.tfevents.1").write_text("mine")
+    (folder / "trial-900").mkdir()
+    (folder / "trial-900/events.out.tfevents.1").write_text("of an older hpo")
+    export(hpo, "--to", "tensorboard")
+    assert (folder / "empty").is_dir()
+    assert (folder / "mine/events.out.tfevents.1").read_text() == "mine"
+    assert not (folder / "trial-900").exists()
+
+
 @pytest.mark.filterwarnings("ignore")  # MLflow's own
 @pytest.mark.parametrize("server", [False, True])
 def test_mlflow_does_not_keep_the_runs_of_a_deleted_study(

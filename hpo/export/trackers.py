@@ -7,6 +7,7 @@ carries the token of its study, so that runs of a deleted study of that name are
 import logging
 import math
 import os
+import re
 import shutil
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,6 +28,7 @@ from hpo.text import shortened
 
 FINAL = ("test_loss", "test_accuracy", "test_balanced_accuracy", "train_seconds", "parameters")
 TOKEN, NUMBER = "hpo.token", "hpo.trial"  # tags of a run in MLflow: the study's, the trial's number
+OLD_RUN = re.compile(r"trial-\d+|.+-seed-\d+")  # a folder of TensorBoard that has no token
 STUDY = "hpo.study"  # a tag that earlier versions set, too
 STATUS = {"COMPLETE": "FINISHED", "PRUNED": "KILLED", "FAIL": "FAILED"}  # of a run in MLflow
 BATCH, MOST_RUNS = 1000, 50_000  # how many metrics MLflow takes at once, and how many runs it gives
@@ -103,7 +105,8 @@ def to_tensorboard(study: StoredGrid | StoredSearch, folder: Path) -> Sequence[P
         if (old / TOKEN).exists():
             another = (old / TOKEN).read_text(encoding="utf-8") != token_of(study)
         else:  # a run that an older hpo exported
-            another = all(path.name.startswith("events.out.") for path in old.iterdir())
+            found = [path.name.startswith("events.out.") for path in old.iterdir()]
+            another = bool(OLD_RUN.fullmatch(old.name) and found) and all(found)
         if another:
             shutil.rmtree(old)
     for run in runs(study):
