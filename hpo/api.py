@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from torch import nn
 
-    from hpo.storage.results import StoredGrid, StoredSearch
+    from hpo.results.study import StoredGrid, StoredSearch
     from hpo.study.config import Config
 
 
@@ -49,8 +49,8 @@ def load(study: str, *, storage: str | None = None, out: str | Path = defaults.O
     study is not there.
     """
     _import_optuna()
+    from hpo.results.load import load_study
     from hpo.storage.open import open_storage
-    from hpo.storage.results import load_study
 
     url = storage or from_environment().get("storage", defaults.STORAGE)
     stored = load_study(open_storage(url, create=False), study)
@@ -131,8 +131,8 @@ class Result:
         InputError for a search."""
         import pandas as pd
 
-        from hpo.report.conclusions.verdicts import verdicts
-        from hpo.storage.results import StoredGrid
+        from hpo.report.sections.verdicts import verdicts
+        from hpo.results.study import StoredGrid
 
         if not isinstance(self.stored, StoredGrid):
             raise InputError(f"study {self.stored.name!r}: is a search, which has no conclusions")
@@ -169,7 +169,7 @@ class Result:
         return load(self.folder / "best").module()
 
     def _search(self) -> "StoredSearch":
-        from hpo.storage.results import StoredSearch
+        from hpo.results.study import StoredSearch
 
         if not isinstance(self.stored, StoredSearch):
             raise InputError(f"study {self.stored.name!r}: is a grid, which has no winner")

@@ -105,8 +105,8 @@ def report(
 ) -> None:
     """Write a study's report again, from the storage alone."""
     from hpo import session
+    from hpo.results.load import load_study
     from hpo.storage.open import open_storage, written_back
-    from hpo.storage.results import load_study
 
     stored_name = _stored_name(study, name)
     session.check_writable(out, stored_name)
@@ -131,8 +131,8 @@ def show(
 
     stored_name = _stored_name(study, name)
     opened = open_storage(storage, create=False)
+    from hpo.results.load import load_study
     from hpo.storage import lock
-    from hpo.storage.results import load_study
     from hpo.study.finalists import search_of
     from hpo.watch import progress, terminal
 
@@ -159,7 +159,7 @@ def compare(
 
     names = [_stored_name(study, None) for study in (first, second)]
     opened = open_storage(storage, create=False)
-    from hpo.storage.results import load_study
+    from hpo.results.load import load_study
     from hpo.watch.terminal import comparison
 
     session.print_parts(comparison(*(load_study(opened, name) for name in names)))
@@ -233,8 +233,8 @@ def export(
     """Hand a stored study to other programs, after or during its run; or a search's winner."""
     from hpo import session
     from hpo.export.study import export as hand_over
+    from hpo.results.load import load_study
     from hpo.storage.open import open_storage
-    from hpo.storage.results import load_study
 
     stored_name = _stored_name(study, name)
     session.check_writable(out, stored_name)

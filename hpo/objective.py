@@ -13,8 +13,8 @@ from optuna.study import StudyDirection
 
 from hpo.data import datasets as data
 from hpo.errors import InputError
+from hpo.results import trial as record
 from hpo.runs.samplers import mark_diverged
-from hpo.storage import trial as record
 from hpo.study.config import HYPERPARAMETERS, Config, Seeds
 from hpo.study.file import SearchStudy, load
 from hpo.study.source import fault_in

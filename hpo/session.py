@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
     from hpo.data.datasets import Dataset
+    from hpo.results.study import StoredGrid, StoredSearch
     from hpo.runs.loop import End
     from hpo.runs.runner import Run
     from hpo.storage.lock import Holder
-    from hpo.storage.results import StoredGrid, StoredSearch
     from hpo.workers.pool import MakePool
 
 # The modules of a run are imported in functions: torch loads in the workers' server meanwhile.
@@ -227,8 +227,8 @@ def _train(run: "Run", file: study_file.StudyFile, name: str, options: Options) 
 def _report(run: "Run", name: str, options: Options, *, lost: bool = False) -> bool:
     """Writes the report and, unless the storage is lost, the note; whether the report is written
     and there is a sound trial."""
+    from hpo.results.load import load_study
     from hpo.storage.open import StorageGone, StorageLost
-    from hpo.storage.results import load_study
 
     stored = load_study(run.storage, name)
     written = write_report(stored, options.out / name, options.lang)

@@ -12,8 +12,8 @@ from optuna.storages import RDBStorage
 from hpo.data.datasets import Dataset
 from hpo.report import write
 from hpo.report.blocks import page
+from hpo.results.study import StoredGrid, StoredSearch
 from hpo.storage.open import open_storage
-from hpo.storage.results import StoredGrid, StoredSearch
 from hpo.training.tensors import denormals_as_zero
 from hpo.workers.messages import Done, Event, Failed, Stop, Task
 from hpo.workers.pool import Place, Pool

@@ -12,8 +12,8 @@ from test_report import store
 from hpo.errors import InputError
 from hpo.report import grid as grid_report
 from hpo.report.blocks.page import Picture
-from hpo.report.conclusions import causes
-from hpo.storage import results
+from hpo.report.sections import causes
+from hpo.results.study import StoredGrid
 from hpo.storage.open import open_storage
 from hpo.study import file as study_file
 
@@ -52,9 +52,7 @@ def test_diagnostics_are_on_or_off(tmp_path):
 # --- what is seen ------------------------------------------------------------------------------
 
 
-def diagnosed(
-    study: results.StoredGrid, first: dict[str, float], step: dict[str, float]
-) -> results.StoredGrid:
+def diagnosed(study: StoredGrid, first: dict[str, float], step: dict[str, float]) -> StoredGrid:
     """The stored study with the norms of first layers' gradients and the longest steps of cells."""
     trials = copy.deepcopy(list(study.frozen))
     for trial in trials:
@@ -71,11 +69,11 @@ def diagnosed(
 
 
 @pytest.fixture
-def study(tmp_path) -> results.StoredGrid:
+def study(tmp_path) -> StoredGrid:
     return store(tmp_path)
 
 
-def said(study: results.StoredGrid) -> list[str]:
+def said(study: StoredGrid) -> list[str]:
     blocks = [block for section in causes.sections(study) for block in section.blocks]
     return [block for block in blocks if isinstance(block, str)]
 

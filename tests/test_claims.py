@@ -16,8 +16,8 @@ from hpo.errors import InputError
 from hpo.report import grid as grid_report
 from hpo.report import write as report
 from hpo.report.blocks.page import Table
-from hpo.report.conclusions import basis, noise
-from hpo.storage import results
+from hpo.report.sections import basis, noise
+from hpo.results.study import StoredGrid
 from hpo.study import file as study_file
 from hpo.study.claims import Form, Term
 
@@ -128,11 +128,11 @@ def test_a_claim_must_say_something(tmp_path):
 # --- what becomes of them ----------------------------------------------------------------------
 
 
-def verdicts(study: results.StoredGrid) -> dict[str, str]:
+def verdicts(study: StoredGrid) -> dict[str, str]:
     return {of.claim.says: of.verdict.value for of in judged.claim_verdicts(study)}
 
 
-def part(study: results.StoredGrid, says: str) -> judged.Part:
+def part(study: StoredGrid, says: str) -> judged.Part:
     return next(of for of in judged.claim_verdicts(study) if of.claim.says == says).decisive
 
 
@@ -179,7 +179,7 @@ def test_seeds_that_differ_in_nothing_divide_by_nothing(tmp_path):
     assert "The seeds do not differ" in basis.sentence(alike, of)
 
 
-def diverged(study: results.StoredGrid, cell: str, seeds: list[int]) -> results.StoredGrid:
+def diverged(study: StoredGrid, cell: str, seeds: list[int]) -> StoredGrid:
     """The study with runs of the cell that diverged, as the runner stores them."""
     frame = study.trials.copy()
     lost = (frame["cell"] == cell) & frame["seed"].isin(seeds)

@@ -12,7 +12,8 @@ from test_report import store
 from hpo.analysis.compare import compare
 from hpo.analysis.hypothesis_tests import Verdict
 from hpo.errors import InputError
-from hpo.storage import results
+from hpo.results.load import load_study
+from hpo.results.study import StoredGrid, StoredSearch
 from hpo.storage.open import open_storage
 from hpo.watch.terminal import comparison
 
@@ -34,7 +35,7 @@ lr = 0.01
 
 def two(
     folder: Path, names=("plain", "slow"), others=("plain", "slow"), seeds=(8, 8)
-) -> list[results.StoredGrid]:
+) -> list[StoredGrid]:
     """Two stored grids of two cells."""
     found = []
     for name, cells, n in zip(("one", "two"), (names, others), seeds, strict=True):
@@ -44,7 +45,7 @@ def two(
     return found
 
 
-def moved(study: results.StoredGrid, cell: str, by: float, seed: int | None = None):
+def moved(study: StoredGrid, cell: str, by: float, seed: int | None = None):
     """The study with other test accuracies in a cell, of all seeds or of one."""
     frame = study.trials.copy()
     rows = frame["cell"] == cell
@@ -54,7 +55,7 @@ def moved(study: results.StoredGrid, cell: str, by: float, seed: int | None = No
     return dataclasses.replace(study, trials=frame)
 
 
-def reseeded(study: results.StoredGrid) -> results.StoredGrid:
+def reseeded(study: StoredGrid) -> StoredGrid:
     frame = study.trials.copy()
     frame["seed"] += 100
     return dataclasses.replace(study, trials=frame)
@@ -133,10 +134,10 @@ def test_what_cannot_be_compared_is_a_line(tmp_path, ended_search):
         compare(alike, search)
 
 
-def stored_search(ended_search) -> results.StoredSearch:
+def stored_search(ended_search) -> StoredSearch:
     storage = open_storage(f"sqlite:///{ended_search.folder}/hpo.db")
-    found = results.load_study(storage, "tiny")
-    assert isinstance(found, results.StoredSearch)
+    found = load_study(storage, "tiny")
+    assert isinstance(found, StoredSearch)
     return found
 
 

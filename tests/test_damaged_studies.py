@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from hpo.errors import InputError
+from hpo.results.load import load_study
+from hpo.results.study import StoredSearch
 from hpo.storage.open import open_storage
-from hpo.storage.results import StoredSearch, load_study
 
 DEEP = "[" * 3000 + "]" * 3000
 OTHERS = (None, "x", 5, 1.5, True, ["x"], {"x": 1}, "DEEP")

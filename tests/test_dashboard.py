@@ -25,9 +25,9 @@ from test_search_cli import await_trials, ended_in
 from tiny import SEARCH
 
 from hpo.errors import InputError
+from hpo.results.load import load_study
 from hpo.runs.progress import Progress
 from hpo.storage.open import open_storage
-from hpo.storage.results import load_study
 from hpo.watch import note
 from hpo.watch.dashboard import Server, beside, listen
 from hpo.workers import server

@@ -16,7 +16,7 @@ from test_training import (  # noqa: F401
 )
 from torch import nn
 
-from hpo.storage import trial as record
+from hpo.results import trial as record
 from hpo.study.config import Config, Seeds
 from hpo.training.diagnostics import PROBES
 from hpo.training.train import Epoch, Examples, Split, train

@@ -32,8 +32,9 @@ from hpo.export import trackers
 from hpo.export.tables import to_parquet
 from hpo.model import weights
 from hpo.options import Options
+from hpo.results.load import load_study
+from hpo.results.study import StoredSearch
 from hpo.storage.open import open_storage
-from hpo.storage.results import StoredSearch, load_study
 from hpo.study import file as study_file
 
 NOTEBOOK = Path(__file__).parents[1] / "studies/examples/digits.ipynb"

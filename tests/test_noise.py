@@ -14,7 +14,7 @@ from hpo.data.datasets import load
 from hpo.errors import InputError
 from hpo.report import grid as grid_report
 from hpo.report import write as report
-from hpo.report.conclusions import noise
+from hpo.report.sections import noise
 from hpo.runs.grid import GridPlan
 from hpo.runs.study import binding
 from hpo.storage.open import open_storage

@@ -73,25 +73,27 @@ def test_wheel_holds_every_module_template_and_study_file(installed: Path):
 # Each folder, and what it may import of hpo: folders and modules that stand below it here. SMALL
 # tools are open to all.
 RULES = {
-    "cli": "options session export watch report runs analysis workers model storage data study",
-    "api": "options session report report.conclusions model storage study",
+    "cli": "options session export watch report runs analysis workers model results storage data "
+    "study",
+    "api": "options session report report.sections model results storage study",
     "session": "options watch report report.figures runs workers.pool workers.ray_cluster "
-    "workers.server model storage data study",
+    "workers.server model results storage data study",
     "options": "study",
-    "export": "report report.blocks model data storage study",
-    "watch": "report report.figures report.conclusions report.blocks runs workers.server analysis "
-    "storage study",  # the dashboard's process starts as a worker's
-    "report": "report.conclusions report.blocks report.figures analysis model storage data study",
-    "report.conclusions": "report.blocks report.figures analysis storage study",
-    "report.blocks": "analysis storage data study",
+    "export": "report report.blocks model results storage data study",
+    "watch": "report report.figures report.sections report.blocks runs workers.server analysis "
+    "results storage study",  # the dashboard's process starts as a worker's
+    "report": "report.sections report.blocks report.figures analysis model results data study",
+    "report.sections": "report.blocks report.figures analysis results study",
+    "report.blocks": "analysis results data study",
     "report.figures": "",
-    "objective": "runs.samplers training storage.trial data study",
-    "runs": "workers analysis model storage data study",
+    "objective": "runs.samplers training results.trial data study",
+    "runs": "workers analysis model results storage data study",
     "workers": "model.weights training data study",
-    "analysis": "storage.results study",
-    "model": "training storage data study",
+    "analysis": "results study",
+    "model": "training results data study",
     "training": "data study",
-    "storage": "data study",
+    "results": "storage data study",
+    "storage": "",
     "data": "study",
     "study": "",
 }

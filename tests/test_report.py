@@ -28,10 +28,11 @@ from hpo.report import write as report
 from hpo.report.blocks import page, run_facts
 from hpo.report.draw import draw
 from hpo.report.figures import grid as figures
+from hpo.results import trial as record
+from hpo.results.load import load_study
+from hpo.results.study import StoredGrid
 from hpo.runs.samplers import cell_distributions
 from hpo.runs.study import binding
-from hpo.storage import results
-from hpo.storage import trial as record
 from hpo.storage.open import open_storage
 from hpo.study import file as study_file
 from hpo.study.metrics import packed
@@ -44,7 +45,7 @@ CURVE_COLUMNS = "number,cell,seed,epoch,train_loss,train_accuracy,valid_loss,val
 ACCURACY = {"deeper": 0.11, "adam": 0.15, "lr-1.0": 0.1, "relu": 0.966, "wider": 0.961}
 
 
-def store(folder: Path, seeds: int = 3, name: str = "grid-report", **changes) -> results.StoredGrid:
+def store(folder: Path, seeds: int = 3, name: str = "grid-report", **changes) -> StoredGrid:
     """A stored study with made-up results, as the runner would have left it. The trials of each
     file, number of seeds and size of data are made once, and their database is copied."""
     file = study_file.load(changes.pop("file", "grid-report"))
@@ -60,7 +61,7 @@ def store(folder: Path, seeds: int = 3, name: str = "grid-report", **changes) ->
     study = optuna.load_study(storage=storage, study_name=name)
     study.set_user_attr("data", data)
     study.set_user_attr("study_file", {**file.raw, **changes.get("raw", {})})
-    return results.load_study(storage, name)
+    return load_study(storage, name)
 
 
 @cache
@@ -113,7 +114,7 @@ OWN = (
 )
 
 
-def own(folder: Path, **changes) -> results.StoredGrid:
+def own(folder: Path, **changes) -> StoredGrid:
     """A stored study of two cells, whose report is written in a third of the time."""
     (folder / "mine.toml").write_text(OWN)
     return store(folder, file=str(folder / "mine.toml"), name="mine", **changes)
@@ -135,12 +136,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def stored(folder: Path) -> results.StoredGrid:
+def stored(folder: Path) -> StoredGrid:
     return store(folder)
 
 
 @pytest.fixture(scope="module")
-def reported(folder: Path, stored: results.StoredGrid) -> Path:
+def reported(folder: Path, stored: StoredGrid) -> Path:
     return report.write(stored, folder / "reports/grid-report").parent
 
 
@@ -335,7 +336,7 @@ def test_provenance_is_json_with_seeds_and_data(reported):
 def test_an_unknown_study_is_refused_with_those_that_there_are(stored, folder):
     storage = open_storage(f"sqlite:///{folder / 'hpo.db'}")
     with pytest.raises(InputError, match="not in the storage; there are: grid-report"):
-        results.load_study(storage, "nothing")
+        load_study(storage, "nothing")
 
 
 def test_binding_names_every_hyperparameter_of_every_cell(stored):

@@ -20,10 +20,11 @@ from scenes import alive, children, wait_for
 from tiny import tiny_dataset
 
 from hpo.errors import InputError
+from hpo.results import trial as record
+from hpo.results.load import load_study
+from hpo.results.study import StoredGrid, seconds_of
 from hpo.runs import loop, plan, provenance, runner
 from hpo.runs.plan import Watcher
-from hpo.storage import results
-from hpo.storage import trial as record
 from hpo.storage.open import open_storage
 from hpo.study import file as study_file
 from hpo.study.config import Config
@@ -66,7 +67,7 @@ def written(folder: Path, text: str) -> study_file.GridStudy:
     return loaded
 
 
-def run(file: study_file.GridStudy, folder: Path, **changes) -> results.StoredGrid:
+def run(file: study_file.GridStudy, folder: Path, **changes) -> StoredGrid:
     """Runs a grid on the tiny dataset, without worker processes unless `make_pool` is given, and
     reads it back."""
     storage = opened(folder)
@@ -82,14 +83,14 @@ def run(file: study_file.GridStudy, folder: Path, **changes) -> results.StoredGr
     settings = {"name": "quick", **changes}
     settings["seeds"] = range(settings.get("seeds", file.seeds))
     runner.run_grid(run, file, **settings)
-    return results.load_study(storage, settings["name"])
+    return load_study(storage, settings["name"])
 
 
-def states(study: results.StoredGrid) -> dict[str, int]:
+def states(study: StoredGrid) -> dict[str, int]:
     return dict(Counter(study.trials["state"]))
 
 
-def completed(study: results.StoredGrid) -> Counter:
+def completed(study: StoredGrid) -> Counter:
     finished = study.finished
     return Counter(zip(finished["cell"], finished["seed"].astype(int), strict=True))
 
@@ -186,8 +187,8 @@ def test_the_seconds_of_a_killed_run_are_counted(quick, tmp_path, monkeypatch):
             seen.append(self.study.user_attrs["sessions"])
 
     run(quick, tmp_path, seeds=2, watchers=[Killed()])
-    assert 0 < results.seconds_of(seen[1]) < results.seconds_of(seen[-1]) < 60
-    assert results.seconds_of([{"seconds": -3592.0}, {"seconds": 5.0}, {}]) == 5.0
+    assert 0 < seconds_of(seen[1]) < seconds_of(seen[-1]) < 60
+    assert seconds_of([{"seconds": -3592.0}, {"seconds": 5.0}, {}]) == 5.0
 
 
 def test_times_of_trials_have_their_offset_from_utc(quick, tmp_path):
@@ -254,7 +255,7 @@ def test_a_device_that_is_not_there_costs_no_stored_trial(quick, tmp_path, hpo):
     assert answer.code == 2
     assert answer.err.startswith("hpo: --device: device 'mps': not usable here; this machine")
     storage = open_storage(f"sqlite:///{tmp_path / 'hpo.db'}")
-    assert len(results.load_study(storage, "quick").trials) == len(study.trials) == 3
+    assert len(load_study(storage, "quick").trials) == len(study.trials) == 3
 
 
 def test_a_timeout_starts_nothing_more_and_stops_what_runs(tmp_path):

@@ -26,14 +26,16 @@ from hpo.model import weights as saved
 from hpo.report import search as search_report
 from hpo.report import search_tables
 from hpo.report import write as report
+from hpo.results import load
+from hpo.results import trial as record
+from hpo.results.load import load_study
+from hpo.results.study import StoredSearch, StoredStudy
 from hpo.runs import plan, provenance, runner
 from hpo.runs.loop import End
 from hpo.runs.progress import Progress
 from hpo.runs.samplers import check_together
 from hpo.runs.search import FAILURES_IN_A_ROW, SearchPlan
 from hpo.runs.study import binding, clean_up, open_study
-from hpo.storage import results
-from hpo.storage import trial as record
 from hpo.study import file as study_file
 from hpo.study import finalists
 from hpo.study.columns import RESERVED
@@ -92,13 +94,13 @@ def run(file: study_file.SearchStudy, folder: Path, **changes) -> End:
     return runner.run_search(run, file, **settings)
 
 
-def stored(folder: Path, name: str = "tiny") -> results.StoredSearch:
-    found = results.load_study(opened(folder), name)
-    assert isinstance(found, results.StoredSearch)
+def stored(folder: Path, name: str = "tiny") -> StoredSearch:
+    found = load_study(opened(folder), name)
+    assert isinstance(found, StoredSearch)
     return found
 
 
-def states(study: results.StoredStudy) -> dict[str, int]:
+def states(study: StoredStudy) -> dict[str, int]:
     return dict(Counter(study.trials["state"]))
 
 
@@ -249,7 +251,7 @@ def test_a_study_of_which_nothing_is_run_yet_is_said_to_be_so(tmp_path):
     for key in ("study_file", "data", "binding"):
         half.set_user_attr(key, begun.user_attrs[key])
     with pytest.raises(InputError, match="was created but not run yet"):
-        results.load_study(opened(tmp_path), "half")
+        load_study(opened(tmp_path), "half")
 
 
 def test_a_winner_is_named_when_all_finalists_are_trained_and_not_before(whole, tmp_path):
@@ -258,9 +260,9 @@ def test_a_winner_is_named_when_all_finalists_are_trained_and_not_before(whole, 
     begun = study.tested.trials.astype({"fail_reason": object})
     begun.loc[begun.index[-1], ["state", "fail_reason"]] = ["FAIL", record.STOPPED]
     tested = dataclasses.replace(study.tested, trials=begun)
-    assert results._winner(tested, study.file) is None
+    assert load._winner(tested, study.file) is None
     begun.loc[begun.index[-1], "fail_reason"] = "RuntimeError: out of memory"
-    assert results._winner(tested, study.file) is not None, "it would fail again"
+    assert load._winner(tested, study.file) is not None, "it would fail again"
 
 
 def test_every_hyperparameter_may_be_searched_and_comes_to_the_report(tmp_path):
@@ -574,7 +576,7 @@ class Heard(plan.Watcher):
         self.notices.append(text)
 
 
-def shown(study: results.StoredSearch) -> str:
+def shown(study: StoredSearch) -> str:
     """What `hpo show` prints."""
     console = Console(width=200, record=True, file=io.StringIO())
     for part in (*progress.views(study, here=False), *terminal.terminal(study)):

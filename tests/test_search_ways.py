@@ -21,6 +21,8 @@ from hpo.data.datasets import load
 from hpo.errors import InputError
 from hpo.report.search_tables import network_columns
 from hpo.report.write import figures
+from hpo.results.load import load_study
+from hpo.results.study import StoredSearch
 from hpo.runs import provenance, runner
 from hpo.runs.forecast import Candidate
 from hpo.runs.loop import Loop
@@ -28,7 +30,6 @@ from hpo.runs.plan import EarlyStop, Job, Watcher
 from hpo.runs.progress import Progress
 from hpo.runs.samplers import check_together
 from hpo.runs.search import SearchPlan, front, spread
-from hpo.storage.results import StoredSearch, load_study
 from hpo.study.config import SEED, Config, Seeds
 from hpo.study.file import SearchStudy, parse
 from hpo.study.metrics import METRICS

@@ -13,11 +13,11 @@ from tiny import tiny_dataset
 
 from hpo.analysis.claims import claim_verdicts, open_cells, resolved_at
 from hpo.errors import InputError
-from hpo.report.conclusions import basis
-from hpo.report.conclusions import claims as verdict_report
+from hpo.report.sections import basis
+from hpo.report.sections import claims as verdict_report
+from hpo.results.load import load_study
 from hpo.runs.study import binding, open_study
 from hpo.storage.open import open_storage
-from hpo.storage.results import load_study
 from hpo.study import file as study_file
 from hpo.study.metrics import METRICS
 from hpo.watch import terminal

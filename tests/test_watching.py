@@ -18,10 +18,12 @@ from test_search_cli import await_trials
 from tiny import SEARCH
 
 from hpo.report.figures.trial import CurvePicture
+from hpo.results.load import load_study
+from hpo.results.study import StoredGrid
 from hpo.runs import provenance
 from hpo.runs.plan import Job
 from hpo.runs.progress import Progress
-from hpo.storage import lock, results
+from hpo.storage import lock
 from hpo.storage.open import open_storage
 from hpo.study.config import Config
 from hpo.study.metrics import METRICS
@@ -62,7 +64,7 @@ def add_running(study: optuna.Study, like: int, seeds: list[int], epoch: int, ag
 
 
 @pytest.fixture
-def running(tmp_path: Path) -> results.StoredGrid:
+def running(tmp_path: Path) -> StoredGrid:
     """A grid with three seeds of every cell, a stack of two more under way, 8 wanted."""
     store(tmp_path, data={"features": 784})
     storage = open_storage(f"sqlite:///{tmp_path / 'hpo.db'}")
@@ -76,8 +78,8 @@ def running(tmp_path: Path) -> results.StoredGrid:
     progress.expect(60)
     study.set_user_attr(watching.PROGRESS, progress.as_json())
     add_running(study, 0, [3, 4], epoch=4, ago=10)
-    found = results.load_study(storage, "grid-report")
-    assert isinstance(found, results.StoredGrid)
+    found = load_study(storage, "grid-report")
+    assert isinstance(found, StoredGrid)
     return found
 
 
@@ -135,7 +137,7 @@ def test_an_ended_study_says_how_long_it_took(tmp_path):
     study = optuna.load_study(study_name="grid-report", storage=storage)
     sessions = [SESSION | {"seconds": 60.0}] * 2
     study.set_user_attr("sessions", sessions)
-    found = watching.read_progress(results.load_study(storage, stored.name), here=False)
+    found = watching.read_progress(load_study(storage, stored.name), here=False)
     assert (found.done, found.total, found.workers) == (24, 24, [])
     assert "2 min 00 s" in text_of(render(found))
     assert "left" not in text_of(render(found))

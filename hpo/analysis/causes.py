@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpo.language import marked, t
-from hpo.storage.results import StoredGrid
+from hpo.results.study import StoredGrid
 from hpo.study.file import Cell
 
 # Conventions of ours: a gradient has vanished where the first layer's is under a hundredth of the

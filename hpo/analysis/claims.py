@@ -20,7 +20,7 @@ from hpo.analysis.evidence import (
 from hpo.analysis.hypothesis_tests import Judged, Verdict, judge
 from hpo.analysis.statistics import LEVEL
 from hpo.language import nt
-from hpo.storage.results import StoredGrid
+from hpo.results.study import StoredGrid
 from hpo.study.claims import RATIOS, SECONDS, By, Claim, Form, Term
 
 GREATER_IS_BETTER = ("test_accuracy", "valid_accuracy", "train_accuracy")

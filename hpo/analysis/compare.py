@@ -9,7 +9,7 @@ import pandas as pd
 from hpo.analysis.evidence import Evidence
 from hpo.analysis.hypothesis_tests import Verdict, greater, greater_unpaired, judge
 from hpo.errors import InputError
-from hpo.storage.results import StoredGrid, StoredSearch
+from hpo.results.study import StoredGrid, StoredSearch
 from hpo.study.file import Cell
 
 Stored = StoredGrid | StoredSearch

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import stdtrit
 
 from hpo.analysis.statistics import boundary, estimate
-from hpo.storage.results import StoredGrid
+from hpo.results.study import StoredGrid
 from hpo.study.file import Cell
 
 Z = 1.959963984540054  # 95% of a normal distribution

@@ -10,7 +10,7 @@ from hpo.data.schema import Array
 from hpo.errors import InputError
 from hpo.export import tables, trackers
 from hpo.model import folder as best
-from hpo.storage.results import StoredGrid, StoredSearch
+from hpo.results.study import StoredGrid, StoredSearch
 from hpo.study.source import Source
 
 IMAGES = 256  # by which an exported winner is checked

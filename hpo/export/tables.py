@@ -8,7 +8,7 @@ import pandas as pd
 from hpo.errors import InputError
 from hpo.replace import replacing
 from hpo.report.search_tables import finalists_frame
-from hpo.storage.results import StoredGrid, StoredSearch
+from hpo.results.study import StoredGrid, StoredSearch
 
 
 def to_parquet(study: StoredGrid | StoredSearch, folder: Path) -> list[Path]:

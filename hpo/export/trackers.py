@@ -22,7 +22,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from hpo.errors import InputError
 from hpo.passwords import remove_passwords, without_password
 from hpo.replace import replacing
-from hpo.storage.results import StoredGrid, StoredSearch
+from hpo.results.study import StoredGrid, StoredSearch
 from hpo.study.metrics import METRICS
 from hpo.text import shortened
 

@@ -23,7 +23,7 @@ from hpo.study.fields import faults
 from hpo.study.finalists import trial_number
 
 if TYPE_CHECKING:
-    from hpo.storage.results import StoredGrid, StoredSearch
+    from hpo.results.study import StoredGrid, StoredSearch
 
 MODEL, CONFIG, CODE = "model.safetensors", "config.toml", "code"
 REMEDY = "give the `best` folder of a search's report"
@@ -156,7 +156,7 @@ def require_winner(folder: Path, study: "StoredSearch") -> None:
 def winner_lines(folder: Path, study: "StoredGrid | StoredSearch") -> list[str]:
     """Returns a line on the folder: that it holds the winner of a search, or another network; empty
     if there is neither."""
-    from hpo.storage.results import StoredSearch
+    from hpo.results.study import StoredSearch
 
     content = winner_of(study) if isinstance(study, StoredSearch) else None
     if content is None or not (folder / CONFIG).exists():

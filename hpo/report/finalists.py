@@ -18,8 +18,8 @@ from hpo.report import search_tables as tables
 from hpo.report.blocks.grid_tables import recall_table
 from hpo.report.blocks.page import Block, Code, Picture, Section, Table
 from hpo.report.figures import confusion as figures
-from hpo.storage.results import StoredGrid, StoredSearch
-from hpo.storage.trial import NO_EPOCH
+from hpo.results.study import StoredGrid, StoredSearch
+from hpo.results.trial import NO_EPOCH
 from hpo.study.file import Cell
 from hpo.study.finalists import trial_number
 from hpo.text import limit_text, listed, minus

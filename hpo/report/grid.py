@@ -9,9 +9,9 @@ from hpo.language import marked, nt, t
 from hpo.report.blocks import grid_tables as tables
 from hpo.report.blocks.page import Block, Picture, Section, Table
 from hpo.report.blocks.run_facts import one_line_each, other_data, run_table, trained_in
-from hpo.report.conclusions import accuracy, causes, claims, interactions, noise
 from hpo.report.figures import grid as figures
-from hpo.storage.results import StoredGrid
+from hpo.report.sections import accuracy, causes, claims, interactions, noise
+from hpo.results.study import StoredGrid
 from hpo.study.config import SOURCES
 from hpo.study.file import COLUMNS, FIGURES, Cell, Experiment
 from hpo.study.metrics import METRICS

@@ -16,7 +16,7 @@ from hpo.report.figures.contour import contour
 from hpo.report.figures.slices import Slice, slices
 from hpo.report.figures.trial import TrialCurve, trial_curves
 from hpo.report.finalists import finalists_section, mistakes_sections
-from hpo.storage.results import StoredSearch, seconds_of
+from hpo.results.study import StoredSearch, seconds_of
 from hpo.study.file import OBJECTIVES
 from hpo.study.finalists import trial_number
 from hpo.study.names import PRUNERS, SAMPLERS, label

@@ -12,8 +12,8 @@ from hpo.analysis.statistics import Estimate, estimate
 from hpo.language import marked, t
 from hpo.report.blocks.grid_tables import setting
 from hpo.report.blocks.page import Header, Table
-from hpo.storage.results import StoredGrid, StoredSearch, seconds_of
-from hpo.storage.trial import KILLED
+from hpo.results.study import StoredGrid, StoredSearch, seconds_of
+from hpo.results.trial import KILLED
 from hpo.study.config import BOUNDS, Config
 from hpo.study.file import OBJECTIVES, Cell
 from hpo.study.finalists import trial_number

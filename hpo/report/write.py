@@ -15,10 +15,10 @@ from hpo.model import folder as best
 from hpo.report import grid as grid_report
 from hpo.report import search as search_report
 from hpo.report.blocks import page
-from hpo.report.conclusions import verdicts
 from hpo.report.draw import draw
 from hpo.report.search_tables import finalists_frame
-from hpo.storage.results import StoredGrid, StoredSearch, StoredStudy, seconds_of
+from hpo.report.sections import verdicts
+from hpo.results.study import StoredGrid, StoredSearch, StoredStudy, seconds_of
 
 Stored = StoredGrid | StoredSearch
 Kind = TypeVar("Kind", page.Picture, page.Table)

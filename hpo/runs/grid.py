@@ -8,11 +8,11 @@ from optuna.storages import BaseStorage
 from optuna.trial import TrialState, create_trial
 
 from hpo.data.datasets import Dataset
+from hpo.results import trial as record
 from hpo.runs.forecast import ALL_IMAGES, by_cost
 from hpo.runs.plan import Job, ListedPlan, Shape, cost, parameter_count, stack_size
 from hpo.runs.progress import Progress
 from hpo.runs.samplers import cell_distributions
-from hpo.storage import trial as record
 from hpo.study.columns import TrialAttributes
 from hpo.study.config import DEFAULTS
 from hpo.study.file import Cell, GridStudy

@@ -16,9 +16,9 @@ from optuna.storages import BaseStorage
 from optuna.trial import TrialState
 
 from hpo.process import stop_signals
+from hpo.results import trial as record
 from hpo.runs.plan import EarlyStop, Job, Plan, Watcher
 from hpo.runs.progress import Progress
-from hpo.storage import trial as record
 from hpo.study.columns import TrialAttributes
 from hpo.workers.messages import Died, Done, EpochDone, Failed
 from hpo.workers.pool import Pool, PoolLost

@@ -13,10 +13,10 @@ import optuna
 from optuna.trial import TrialState
 
 from hpo.data.datasets import Dataset, split
+from hpo.results.study import StoredGrid, StoredSearch
+from hpo.results.trial import WORST
 from hpo.runs.forecast import Spent
 from hpo.runs.progress import Progress
-from hpo.storage.results import StoredGrid, StoredSearch
-from hpo.storage.trial import WORST
 from hpo.study.config import SEED, Config
 from hpo.study.metrics import METRICS
 from hpo.workers.messages import EpochDone, Task

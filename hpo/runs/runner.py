@@ -21,6 +21,9 @@ from hpo.analysis.precision import disputed, disputing_pair
 from hpo.data.datasets import Dataset, test_accuracy, test_pictures
 from hpo.errors import InputError
 from hpo.model import folder as best
+from hpo.results.load import CODE, IMAGES, load_study
+from hpo.results.study import StoredGrid, StoredSearch, seconds_of
+from hpo.results.trial import PROBABILITIES
 from hpo.runs.extra import TimingPlan, WinnerPlan
 from hpo.runs.grid import GridPlan, finished_seeds
 from hpo.runs.loop import End, Loop
@@ -29,10 +32,8 @@ from hpo.runs.progress import Progress
 from hpo.runs.samplers import distributions
 from hpo.runs.search import SearchPlan, like_trials
 from hpo.runs.study import binding, clean_up, open_study
-from hpo.storage import results
 from hpo.storage.open import StorageLost
 from hpo.storage.retry import during_run
-from hpo.storage.trial import PROBABILITIES
 from hpo.study import finalists
 from hpo.study.binding import DATA, MODEL, code_digest, code_of, differences
 from hpo.study.claims import SECONDS
@@ -101,13 +102,13 @@ def run_grid(
 
 def _store_images(run: Run, study: optuna.Study) -> None:
     """Stores the test images that two networks disagree on, for the report's picture."""
-    stored = results.load_study(run.storage, study.study_name)
-    assert isinstance(stored, results.StoredGrid)
+    stored = load_study(run.storage, study.study_name)
+    assert isinstance(stored, StoredGrid)
     if (cells := disputing_pair(stored)) is None:
         return
     sides = disputed(*(stored.right(cell) for cell in cells))
     shown: Any = test_pictures(run.dataset, [index for side in sides for index in side])
-    run.storage.set_study_system_attr(study._study_id, results.IMAGES, shown)
+    run.storage.set_study_system_attr(study._study_id, IMAGES, shown)
 
 
 def _measure_times(run: Run, study: optuna.Study, study_file: GridStudy, deadline: float) -> End:
@@ -131,8 +132,8 @@ def _resolve(run: Run, study: optuna.Study, study_file: GridStudy, deadline: flo
     assert rounds
     for count in range(rounds.start + rounds.step, rounds.most + 1, rounds.step):
         _require_code(study, study_file)
-        stored = results.load_study(run.storage, name)
-        assert isinstance(stored, results.StoredGrid)
+        stored = load_study(run.storage, name)
+        assert isinstance(stored, StoredGrid)
         wanted = open_cells(stored)
         cells = [cell for cell in study_file.cells if cell.name in wanted]
         plan = GridPlan(study, run.storage, study_file, range(count), run.dataset, cells=cells)
@@ -168,7 +169,7 @@ def run_search(
     study.set_user_attr("timeout", study_file.timeout)
     study.set_user_attr("sampler_seed", study_file.sampler_seed)
     if study_file.timeout is not None:
-        spent = results.seconds_of(study.user_attrs.get("sessions", []))
+        spent = seconds_of(study.user_attrs.get("sessions", []))
         timeout = min(timeout, study_file.timeout - spent)
     trained = _trained_finalists(study, run.storage)
     plan = SearchPlan(study, run.storage, study_file, run.dataset, trained, known)
@@ -201,7 +202,7 @@ def _open(
     )
     if study_file.model:
         code: Any = code_of(study_file.model, study_file.folder)
-        run.storage.set_study_system_attr(study._study_id, results.CODE, code)
+        run.storage.set_study_system_attr(study._study_id, CODE, code)
     for watcher in run.watchers:
         watcher.on_open(study)
     clean_up(study)
@@ -231,8 +232,8 @@ def _like(
         if like:
             raise InputError(f"--like {name}: is not in the storage; `hpo list` shows what is")
         return []  # it was deleted since
-    other = results.load_study(run.storage, name)
-    if not isinstance(other, results.StoredSearch):
+    other = load_study(run.storage, name)
+    if not isinstance(other, StoredSearch):
         raise InputError(f"--like {name}: is a grid; give a search")
     bound = study.user_attrs["binding"]
     if found := differences(other.binding, bound, (*DATA, *MODEL)):
@@ -303,8 +304,8 @@ def _store_ensemble(run: Run, name: str) -> None:
 
 def _run_winner(run: Run, study_file: SearchStudy, name: str, folder: Path) -> End:
     """Trains the winner on all training images and saves it, unless the folder holds it already."""
-    search = results.load_study(run.storage, name)
-    assert isinstance(search, results.StoredSearch)
+    search = load_study(run.storage, name)
+    assert isinstance(search, StoredSearch)
     winner, content = search.winner, best.winner_of(search)
     if winner is None or content is None or best.holds_winner(folder, content):
         return End.COMPLETE
@@ -373,7 +374,7 @@ class _Session(Watcher):
         self._store("counted")
 
     def on_trial(self, trial: int, curve: Mapping[str, Any], epochs: int) -> None:
-        passed = results.seconds_of(self.before) + time.monotonic() - self.started
+        passed = seconds_of(self.before) + time.monotonic() - self.started
         self.run.storage.set_trial_user_attr(trial, "run_seconds", passed)
 
     def on_tick(self) -> None:

@@ -17,12 +17,12 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from hpo.data.datasets import Dataset, chance
+from hpo.results import trial as record
+from hpo.results.trial import WORST
 from hpo.runs import samplers
 from hpo.runs.forecast import Candidate, by_count, finalists
 from hpo.runs.plan import EarlyStop, Job, Shape, parameter_count
 from hpo.runs.progress import Progress
-from hpo.storage import trial as record
-from hpo.storage.trial import WORST
 from hpo.study.columns import TrialAttributes
 from hpo.study.config import SEED, Config, Seeds, with_widths
 from hpo.study.file import SearchStudy

@@ -16,8 +16,8 @@ from hpo.data.datasets import Dataset, check, describe
 from hpo.data.schema import input_shape
 from hpo.errors import InputError
 from hpo.language import ENGLISH, use
-from hpo.storage.attributes import check_study
-from hpo.storage.trial import KILLED
+from hpo.results.attributes import check_study
+from hpo.results.trial import KILLED
 from hpo.study.binding import DATA, MODEL, code_digest, code_of, differences
 from hpo.study.claims import Claim
 from hpo.study.config import SOURCES

@@ -10,9 +10,10 @@ from typing import Any
 import optuna
 from optuna.storages import BaseStorage
 
+from hpo.results.load import load_study
+from hpo.results.study import StoredGrid, StoredSearch
 from hpo.runs.plan import Watcher
 from hpo.runs.progress import Progress
-from hpo.storage.results import StoredGrid, StoredSearch, load_study
 from hpo.study.file import OBJECTIVES
 from hpo.study.names import PRUNERS, SAMPLERS, label
 from hpo.study.space import Fixed, spelled

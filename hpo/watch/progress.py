@@ -12,11 +12,12 @@ from optuna.storages import BaseStorage, get_storage
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 
+from hpo.results.load import load_study
+from hpo.results.study import StoredGrid, StoredSearch, seconds_of
+from hpo.results.trial import AGAIN, run_name, trial_name
 from hpo.runs.plan import Watcher
 from hpo.runs.progress import Progress
 from hpo.storage.lock import Holder
-from hpo.storage.results import StoredGrid, StoredSearch, load_study, seconds_of
-from hpo.storage.trial import AGAIN, run_name, trial_name
 from hpo.text import count
 from hpo.watch.display import render
 

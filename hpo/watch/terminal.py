@@ -19,8 +19,8 @@ from hpo.report.search_tables import (
     unfinished,
     winner_sentence,
 )
-from hpo.storage.results import StoredGrid, StoredSearch
-from hpo.storage.trial import run_name
+from hpo.results.study import StoredGrid, StoredSearch
+from hpo.results.trial import run_name
 from hpo.study.file import FIGURES
 from hpo.text import count, legible, printable
 

@@ -204,8 +204,9 @@ def extra_time() -> float:
 def evidence_time(study: str) -> tuple[float, float]:
     """Returns the seconds that testing the claims of a stored grid takes, and those of its run."""
     from hpo.analysis.claims import claim_verdicts
+    from hpo.results.load import load_study
+    from hpo.results.study import StoredGrid
     from hpo.storage.open import open_storage
-    from hpo.storage.results import StoredGrid, load_study
 
     stored = load_study(open_storage(study, create=False), "grid-report")
     assert isinstance(stored, StoredGrid)

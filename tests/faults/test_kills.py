@@ -27,7 +27,7 @@ from scenes import (
     workers,
 )
 
-from hpo.storage import trial as record
+from hpo.results import trial as record
 
 
 def kill_worker(process: subprocess.Popen) -> bool:

@@ -15,12 +15,13 @@ from tiny import tiny_dataset
 from hpo.data.datasets import Dataset
 from hpo.errors import InputError
 from hpo.report import write as report
+from hpo.results.load import load_study
+from hpo.results.study import StoredGrid, StoredSearch
 from hpo.runs import provenance, runner
-from hpo.storage import results
 from hpo.study import file as study_file
 
 
-def run(text: str, dataset: Dataset, folder: Path) -> results.StoredGrid | results.StoredSearch:
+def run(text: str, dataset: Dataset, folder: Path) -> StoredGrid | StoredSearch:
     """A grid or a search to its report, without worker processes."""
     (folder / "study.toml").write_text(text)
     loaded = study_file.load(str(folder / "study.toml"))
@@ -38,13 +39,13 @@ def run(text: str, dataset: Dataset, folder: Path) -> results.StoredGrid | resul
     else:
         loaded = replace(loaded, n_trials=6)
         runner.run_search(run, loaded, name="study", folder=folder / "best")
-    found = results.load_study(storage, "study")
+    found = load_study(storage, "study")
     report.write(found, folder / "reports" / "study")
     storage.engine.dispose()
     return found
 
 
-def states(study: results.StoredGrid | results.StoredSearch) -> Counter[str]:
+def states(study: StoredGrid | StoredSearch) -> Counter[str]:
     return Counter(study.trials["state"])
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from hpo.analysis.statistics import Summary, paired_difference, summarize
 from hpo.language import marked, t
 from hpo.report.blocks.page import Header, Table
-from hpo.storage.results import StoredGrid
+from hpo.results.study import StoredGrid
 from hpo.study.file import COLUMNS, FIGURES, Cell, Experiment, GridStudy
 from hpo.study.names import ACTIVATIONS, OPTIMIZERS, label
 

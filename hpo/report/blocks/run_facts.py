@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from hpo.data import card
 from hpo.language import marked, t
 from hpo.report.blocks.page import Table
-from hpo.storage.results import StoredGrid, StoredSearch, StoredStudy, seconds_of
+from hpo.results.study import StoredGrid, StoredSearch, StoredStudy, seconds_of
 from hpo.text import seconds_text
 
 

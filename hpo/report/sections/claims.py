@@ -8,8 +8,8 @@ from hpo.analysis.statistics import LEVEL
 from hpo.language import marked, t
 from hpo.report.blocks.grid_tables import data_text
 from hpo.report.blocks.page import Block, Section, Verdicts, interval_svg, path_svg
-from hpo.report.conclusions.basis import SHARES, WORDS, effect, sentence
-from hpo.storage.results import StoredGrid
+from hpo.report.sections.basis import SHARES, WORDS, effect, sentence
+from hpo.results.study import StoredGrid
 from hpo.study.claims import Form
 
 TESTS = {

@@ -12,7 +12,7 @@ from hpo.language import marked, t
 from hpo.report.blocks.grid_tables import data_text
 from hpo.report.blocks.page import Block, Picture, Section, Table
 from hpo.report.figures import grid as figures
-from hpo.storage.results import StoredGrid
+from hpo.results.study import StoredGrid
 from hpo.study.file import Cell, GridStudy
 from hpo.text import listed
 

@@ -11,7 +11,7 @@ from hpo.analysis.hypothesis_tests import Verdict
 from hpo.analysis.precision import beats, precision
 from hpo.analysis.statistics import LEVEL, boundary
 from hpo.language import marked, t
-from hpo.storage.results import StoredGrid
+from hpo.results.study import StoredGrid
 from hpo.study.claims import SECONDS, By, Form, Term
 from hpo.study.file import Cell
 from hpo.text import minus

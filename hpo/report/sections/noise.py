@@ -14,7 +14,7 @@ from hpo.analysis.statistics import ranked_right, seeds_needed
 from hpo.language import marked, t
 from hpo.report.blocks.grid_tables import DIGITS, SCALE, data_text
 from hpo.report.blocks.page import Block, Header, Section, Table
-from hpo.storage.results import StoredGrid
+from hpo.results.study import StoredGrid
 from hpo.study.config import SOURCES
 from hpo.study.file import BLOCK, COLUMNS, Cell
 from hpo.text import bounded, minus

@@ -9,7 +9,7 @@ from hpo.language import marked, t
 from hpo.report.blocks.grid_tables import data_text
 from hpo.report.blocks.page import Block, Picture, Section
 from hpo.report.figures import causes as figures
-from hpo.storage.results import StoredGrid
+from hpo.results.study import StoredGrid
 from hpo.study.claims import Cause
 from hpo.study.config import Config
 from hpo.study.file import Cell

@@ -1,6 +1,6 @@
 """verdicts.json: the verdicts for programs that grade a replication, and its JSON Schema.
 
-python -m hpo.report.conclusions.verdicts writes the schema.
+python -m hpo.report.sections.verdicts writes the schema.
 """
 
 import json
@@ -15,9 +15,9 @@ from hpo.analysis.claims import ClaimVerdict, Part, claim_verdicts, resolved_at
 from hpo.analysis.evidence import most_failures
 from hpo.analysis.hypothesis_tests import Verdict
 from hpo.analysis.statistics import LEVEL
-from hpo.report.conclusions import accuracy, noise
-from hpo.report.conclusions.basis import images_interval, sentence, single_runs, why_open
-from hpo.storage.results import StoredGrid
+from hpo.report.sections import accuracy, noise
+from hpo.report.sections.basis import images_interval, sentence, single_runs, why_open
+from hpo.results.study import StoredGrid
 from hpo.study.claims import Form, Term
 from hpo.study.file import Cell, studies_dir
 

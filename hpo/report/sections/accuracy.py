@@ -13,9 +13,9 @@ from hpo.analysis.statistics import estimate
 from hpo.language import marked, t
 from hpo.report.blocks.grid_tables import data_text, most_accurate
 from hpo.report.blocks.page import Block, Header, Picture, Section, Table
-from hpo.report.conclusions.basis import learning_images
 from hpo.report.figures import confusion as figures
-from hpo.storage.results import StoredGrid
+from hpo.report.sections.basis import learning_images
+from hpo.results.study import StoredGrid
 from hpo.study.file import Cell
 from hpo.text import bounded
 

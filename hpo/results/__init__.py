@@ -1,0 +1,1 @@
+"""What is stored of a study, read once: trials, curves, grids, searches and their finalists."""

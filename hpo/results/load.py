@@ -1,0 +1,211 @@
+"""Reads a stored study: its file, its trials as tables, and the searches that belong beside it."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import fields, replace
+from datetime import datetime
+from typing import Any
+
+import optuna
+import pandas as pd
+from optuna.exceptions import StorageInternalError
+from optuna.storages import BaseStorage
+from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.exc import SQLAlchemyError
+
+from hpo.errors import InputError
+from hpo.results import trial as record
+from hpo.results.attributes import REMEDY, check_study, check_trials
+from hpo.results.study import StoredGrid, StoredSearch
+from hpo.results.trial import AGAIN
+from hpo.storage.bulk_read import all_trials, unreadable
+from hpo.storage.open import reason_of
+from hpo.study import finalists
+from hpo.study.binding import differences
+from hpo.study.columns import METRICS, PARAMS, SOME_COLUMNS, TRIAL_COLUMNS
+from hpo.study.config import LATER
+from hpo.study.file import FIGURES, Cell, GridStudy, SearchStudy, parse
+from hpo.study.space import Domain, completed
+from hpo.text import error_line
+
+FURTHER = (*LATER, *SOME_COLUMNS)  # columns of studies that have them
+IMAGES = "images"  # system attribute of a grid: {index: label and pixels of a test image}
+CODE = "code"  # system attribute of a study: {path: text} of the user's own network
+
+
+def load_study(storage: BaseStorage, name: str) -> StoredGrid | StoredSearch:
+    """Reads the study of that name. Raises InputError if it is not stored, with the names that are,
+    and if the storage fails."""
+    try:
+        return _load_study(storage, name)
+    except (StorageInternalError, SQLAlchemyError) as error:
+        raise InputError(f"study {name!r}: cannot be read ({reason_of(error)})") from error
+    except (RecursionError, json.JSONDecodeError) as error:
+        where = unreadable(storage, name)
+        raise InputError(f"{where} is nested too deep, or no JSON; {REMEDY}") from error
+
+
+def _load_study(
+    storage: BaseStorage, name: str, *, alone: bool = False
+) -> StoredGrid | StoredSearch:
+    """alone: without the searches that belong beside it."""
+    try:
+        study = optuna.load_study(study_name=name, storage=storage)
+    except KeyError as error:
+        known = ", ".join(optuna.get_all_study_names(storage)) or "none"
+        raise InputError(f"study {name!r}: is not in the storage; there are: {known}") from error
+    attributes = study.user_attrs
+    if "study_file" not in attributes:
+        raise InputError(f"study {name!r}: was not made by hpo")
+    system = storage.get_study_system_attrs(study._study_id)
+    check_study(name, attributes, system)
+    file = parse(attributes["study_file"], name, f"stored study {name}")
+    kind: Any = StoredGrid if isinstance(file, GridStudy) else StoredSearch
+    if ("seeds" if kind is StoredGrid else "n_trials") not in attributes:
+        raise InputError(f"study {name!r}: was created but not run yet; `hpo run` starts it")
+    try:
+        trials = all_trials(study, storage)
+    except json.JSONDecodeError:  # of an attribute, see load_study
+        raise
+    except (AssertionError, LookupError, TypeError, ValueError) as error:
+        raise InputError(
+            f"study {name!r}: its trials cannot be read ({error_line(error)}); {REMEDY}"
+        ) from error
+    needed = ("cell", "seed", "curve") if kind is StoredGrid else ("curve",)
+    check_trials(name, trials, attributes["data"], needed)
+    facts = {f.name: attributes[f.name] for f in fields(kind) if f.name in attributes}
+    facts |= {"name": name, "file": file, "code": system.get(CODE, {})}
+    if isinstance(file, SearchStudy):
+        trials = [record.by_rule(trial) for trial in trials]
+        facts |= _of_search(storage, study, file, alone)
+        facts["trials"] = _trials_frame(trials, file.space)
+    else:
+        facts |= {"trials": _trials_frame(trials), "images": system.get(IMAGES, {})}
+    found: StoredGrid | StoredSearch = kind(
+        **{**facts, "frozen": trials, "curves": _curves_frame(trials)}
+    )
+    return found
+
+
+def _of_search(
+    storage: BaseStorage, study: optuna.Study, file: SearchStudy, alone: bool
+) -> dict[str, Any]:
+    bound = study.user_attrs["binding"]
+    file = replace(file, sampler=bound["sampler"], pruner=bound["pruner"])
+    tested, random = _finalists(storage, study, file), None
+    if not alone and bound["sampler"] != "random":
+        random = next(_alike(storage, {**bound, "sampler": "random"}), None)
+    return {
+        "file": file,
+        "tested": tested,
+        "winner": _winner(tested, file) if tested else None,
+        "random": random,
+        "repeats": () if alone else _repeats(storage, study, file),
+    }
+
+
+def _winner(tested: StoredGrid, file: SearchStudy) -> Cell | None:
+    """Returns the winner; None while a finalist has a seed that the next run would train."""
+    seeds = finalists.fresh_seeds(file)
+    settled = tested.trials[~tested.trials["fail_reason"].isin(AGAIN)]
+    settled = settled[settled["state"].isin(["COMPLETE", "FAIL"])]
+    there = set(zip(settled["cell"], settled["seed"], strict=True))
+    if any((cell.name, seed) not in there for cell in tested.file.cells for seed in seeds):
+        return None
+    return tested.file.cells[0] if len(tested.finished) else None
+
+
+def _finalists(storage: BaseStorage, study: optuna.Study, file: SearchStudy) -> StoredGrid | None:
+    """Returns the finalists' grid, its cells in the order of their rank; None before they start."""
+    name = finalists.name_of(study.study_name)
+    if name not in optuna.get_all_study_names(storage):
+        return None
+    begun = optuna.load_study(study_name=name, storage=storage)
+    if "study_file" in begun.user_attrs:
+        check_study(name, begun.user_attrs, {})
+    if not finalists.belong(begun, study) or "seeds" not in begun.user_attrs:
+        return None
+    grid = load_study(storage, name)
+    assert isinstance(grid, StoredGrid)
+    cells = finalists.ranked(grid.finished, grid.file.cells, finalists.fresh_seeds(file))
+    return replace(grid, file=replace(grid.file, cells=tuple(cells)))
+
+
+REPEATED = ("n_trials", "timeout")  # attributes that are the same in a repeated search
+
+
+def _repeats(storage: BaseStorage, study: optuna.Study, file: SearchStudy) -> list[StoredSearch]:
+    """Returns other stored searches that differ only in the sampler's seed and have a winner, one
+    for each seed."""
+    ours, asked = study.user_attrs, (file.finalists, file.finalist_seeds)
+
+    def repeats(theirs: Mapping[str, Any]) -> bool:
+        seed = theirs.get("sampler_seed")
+        same = all(theirs.get(key) == ours.get(key) for key in REPEATED)
+        return same and seed not in (None, ours.get("sampler_seed", seed))
+
+    found: dict[Any, StoredSearch] = {}
+    for search in _alike(storage, ours["binding"], repeats):
+        if search.winner and (search.file.finalists, search.file.finalist_seeds) == asked:
+            found.setdefault(search.sampler_seed, search)
+    return [found[seed] for seed in sorted(found)]
+
+
+def _alike(
+    storage: BaseStorage,
+    bound: Mapping[str, Any],
+    wanted: Callable[[Mapping[str, Any]], bool] = lambda attributes: True,
+) -> Iterator[StoredSearch]:
+    """Yields the stored searches with this binding whose attributes are wanted."""
+    for other in storage.get_all_studies():
+        attributes = other.user_attrs
+        theirs = attributes.get("binding")
+        begun = attributes.get("kind") == "search" and "n_trials" in attributes
+        if not begun or not isinstance(theirs, dict) or differences(theirs, bound):
+            continue
+        if wanted(attributes):
+            search = _load_study(storage, other.study_name, alone=True)
+            assert isinstance(search, StoredSearch)
+            yield search
+
+
+def _trials_frame(
+    trials: Sequence[FrozenTrial], space: Mapping[str, Domain] | None = None
+) -> pd.DataFrame:
+    """space: of a search, whose fixed values are no parameters of its trials."""
+    rows = []
+    for trial in trials:
+        last = record.last_epoch(trial.user_attrs.get("curve", {}), sound=space is not None)
+        times = {"started": _iso(trial.datetime_start), "ended": _iso(trial.datetime_complete)}
+        params = trial.params if space is None else completed(space, trial.params)
+        known = {**params, **trial.user_attrs, **last, **times}
+        known |= {"number": trial.number, "state": trial.state.name, PARAMS: params}
+        rows.append(known)
+    frame = pd.DataFrame(rows)
+    own = sorted({name for row in rows for name in row[PARAMS]} - {*TRIAL_COLUMNS, *FURTHER})
+    further = [name for name in (*FURTHER, *own) if name in frame]
+    frame = frame.reindex(columns=[*TRIAL_COLUMNS, *further])
+    frame["diverged"] = frame["diverged"].eq(True)
+    numeric = [*METRICS, *FIGURES]
+    frame[numeric] = frame[numeric].astype(float)
+    return frame
+
+
+def _iso(time: datetime | None) -> str | None:
+    """Returns the time with the zone's offset; Optuna gives local time without it."""
+    return time.astimezone().isoformat() if time else None
+
+
+def _curves_frame(trials: Sequence[FrozenTrial]) -> pd.DataFrame:
+    rows = []
+    for trial in trials:
+        attributes = trial.user_attrs
+        curve = attributes.get("curve")
+        if trial.state not in (TrialState.COMPLETE, TrialState.PRUNED) or not curve:
+            continue
+        for epoch, values in enumerate(zip(*(curve[m] for m in METRICS), strict=True), 1):
+            key = (trial.number, attributes.get("cell"), attributes.get("seed"), epoch)
+            rows.append((*key, *values))
+    frame = pd.DataFrame(rows, columns=["number", "cell", "seed", "epoch", *METRICS])
+    frame[list(METRICS)] = frame[list(METRICS)].astype(float)
+    return frame
