@@ -11,7 +11,6 @@ from hpo import defaults, session
 from hpo.errors import InputError
 from hpo.options import Options, flag, from_environment
 from hpo.passwords import without_password
-from hpo.study.finalists import trial_number
 from hpo.text import count, shortened
 
 if TYPE_CHECKING:
@@ -105,7 +104,7 @@ class Result:
         """Result('search': 69 trials, winner trial 62)."""
         text = f"{self.stored.name!r}: {count(len(self.stored.trials), 'trial')}"
         winner = getattr(self.stored, "winner", None)
-        return f"Result({text}{f', winner trial {trial_number(winner.name)}' if winner else ''})"
+        return f"Result({text}{f', winner trial {winner.number}' if winner else ''})"
 
     @property
     def trials(self) -> "pd.DataFrame":

@@ -149,7 +149,7 @@ def test_searches_are_compared_by_their_winners(ended_search):
     assert row.evidence.effect == 0.0
     assert row.verdict is Verdict.UNRESOLVED
     with pytest.raises(InputError, match="has no winner yet"):
-        compare(search, dataclasses.replace(again, winner=None))
+        compare(search, dataclasses.replace(again, tested=None))
 
 
 def test_the_command_prints_a_table_or_a_line(forked_hpo, tmp_path):

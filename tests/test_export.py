@@ -346,7 +346,7 @@ def test_a_run_from_python_gives_tables_figures_and_the_winner(
     assert set(result.curves["number"]) <= set(result.trials["number"])
     assert len(result.finalists) == 4
     assert {"progress", "slices", "confusion"} <= set(result.figures)
-    winner = result.stored.winner.name.removeprefix("trial-")
+    winner = result.stored.winner.number
     assert repr(result) == f"Result('tiny': 8 trials, winner trial {winner})"
     assert repr(api.load("tiny.finalists")) == "Result('tiny.finalists': 4 trials)"
     shown = [repr(figure) for figure in result.figures.values()]

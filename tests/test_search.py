@@ -26,7 +26,6 @@ from hpo.model import weights as saved
 from hpo.report import search as search_report
 from hpo.report import search_tables
 from hpo.report import write as report
-from hpo.results import load
 from hpo.results import trial as record
 from hpo.results.load import load_study
 from hpo.results.study import StoredSearch, StoredStudy
@@ -161,11 +160,11 @@ def test_the_winner_is_named_by_fresh_validation_whatever_the_test_says(whole):
     assert study.tested is not None
     frame = study.tested.finished
     by_hand = frame.groupby("cell")["valid_accuracy"].mean().idxmax()
-    assert study.winner.name == by_hand
+    assert study.winner.cell.name == by_hand
     upside_down = frame.assign(test_accuracy=1 - frame["test_accuracy"])
     ranked = finalists.ranked(upside_down, study.tested.file.cells, (1, 2))
     assert ranked == list(study.tested.file.cells)
-    assert ranked[0] == study.winner
+    assert ranked[0] == study.winner.cell
 
 
 def test_a_finalist_with_fewer_seeds_cannot_win():
@@ -260,9 +259,9 @@ def test_a_winner_is_named_when_all_finalists_are_trained_and_not_before(whole, 
     begun = study.tested.trials.astype({"fail_reason": object})
     begun.loc[begun.index[-1], ["state", "fail_reason"]] = ["FAIL", record.STOPPED]
     tested = dataclasses.replace(study.tested, trials=begun)
-    assert load._winner(tested, study.file) is None
+    assert dataclasses.replace(study, tested=tested).winner is None
     begun.loc[begun.index[-1], "fail_reason"] = "RuntimeError: out of memory"
-    assert load._winner(tested, study.file) is not None, "it would fail again"
+    assert dataclasses.replace(study, tested=tested).winner is not None, "it would fail again"
 
 
 def test_every_hyperparameter_may_be_searched_and_comes_to_the_report(tmp_path):
@@ -681,7 +680,7 @@ def test_rank_one_is_the_winner_in_every_table_and_file(tmp_path: Path):
     frame = search_tables.finalists_frame(study)
     numbers = frame.drop_duplicates("rank").set_index("rank")["number"]
     assert [finalists.cell_name(n) for n in numbers.sort_index()] == expected
-    assert expected[0] == study.winner.name
+    assert expected[0] == study.winner.cell.name
     text = markdown(study, tmp_path / "report")
     assert f"| 1, the winner | {finalists.trial_number(expected[0])} |" in text
 

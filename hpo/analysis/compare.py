@@ -94,7 +94,7 @@ def _same_draws(ours: Cell, theirs: Cell) -> bool:
 def _winner(search: StoredSearch) -> Side:
     if search.winner is None or search.tested is None:
         raise InputError(f"study {search.name!r}: has no winner yet; `hpo run` goes on with it")
-    return _side(search.tested, search.winner, search.name)
+    return _side(search.tested, search.winner.cell, search.name)
 
 
 def _side(study: StoredGrid, cell: Cell, name: str = "") -> Side:

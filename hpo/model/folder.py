@@ -20,7 +20,6 @@ from hpo.errors import InputError
 from hpo.replace import replacing
 from hpo.study.config import DEFAULTS, HYPERPARAMETERS, REQUIRED, SEED, Config
 from hpo.study.fields import faults
-from hpo.study.finalists import trial_number
 
 if TYPE_CHECKING:
     from hpo.results.study import StoredGrid, StoredSearch
@@ -110,7 +109,7 @@ def winner_of(study: "StoredSearch") -> dict[str, Any] | None:
     schema["deviation"] = schema.pop("std")
     return {
         "study": study.name,
-        "trial": trial_number(study.winner.name),
+        "trial": study.winner.number,
         **study.bound_to,
         "dataset": study.data["name"],
         "dataset_checksum": study.data["checksum"],

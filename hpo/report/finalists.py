@@ -18,10 +18,8 @@ from hpo.report import search_tables as tables
 from hpo.report.blocks.grid_tables import recall_table
 from hpo.report.blocks.page import Block, Code, Picture, Section, Table
 from hpo.report.figures import confusion as figures
-from hpo.results.study import StoredGrid, StoredSearch
+from hpo.results.study import Finalist, StoredGrid, StoredSearch
 from hpo.results.trial import NO_EPOCH
-from hpo.study.file import Cell
-from hpo.study.finalists import trial_number
 from hpo.text import limit_text, listed, minus
 
 
@@ -30,7 +28,7 @@ def finalists_section(study: StoredSearch, saved: bool) -> Section:
     title = t("The finalists, and the winner among them")
     if study.tested is None or study.tested.finished.empty:
         return Section(title=title, blocks=[_no_finalist(study)])
-    blocks: list[Block] = [main_table(study, study.tested)]
+    blocks: list[Block] = [main_table(study)]
     if study.winner is None:
         goes_on = t("The same command goes on from here.")
         return Section(title=title, blocks=[*blocks, f"{tables.winner_sentence(study)} {goes_on}"])
@@ -62,7 +60,7 @@ def _no_finalist(study: StoredSearch) -> str:
     return t("No finalist is trained on fresh seeds yet; the same command goes on from here.")
 
 
-def _saved_blocks(study: StoredSearch, winner: Cell) -> list[Block]:
+def _saved_blocks(study: StoredSearch, winner: Finalist) -> list[Block]:
     name = study.data["name"]
     about = Description(config=winner.config, schema=study.schema, dataset=name)
     trained = marked(
@@ -94,7 +92,7 @@ def _use(study: StoredSearch) -> str:
     return t("There it classifies images (a bright digit on black; --invert for dark on light):")
 
 
-def main_table(study: StoredSearch, tested: StoredGrid) -> Table:
+def main_table(study: StoredSearch) -> Table:
     """Returns a row per finalist: as selected, on fresh seeds, and on the test images."""
     caption = t(
         "Data: {data}. As selected: the one validation that the search ranked by. "
@@ -104,19 +102,19 @@ def main_table(study: StoredSearch, tested: StoredGrid) -> Table:
         data=study.data_name,
         things=t(study.things),
     )
-    return tables.finalists_table(study, tested, caption)
+    return tables.finalists_table(study, caption)
 
 
-def _verdicts(study: StoredSearch, tested: StoredGrid, winner: Cell) -> list[str]:
-    fresh = tables.fresh_estimate(tested, winner)
+def _verdicts(study: StoredSearch, tested: StoredGrid, winner: Finalist) -> list[str]:
+    fresh = tables.fresh_estimate(winner)
     assert fresh is not None
     first = marked(
         "Trial {number} wins: its mean validation accuracy over fresh seeds is the best, "
         "{accuracy}. The test had no part in the choice."
     )
-    number, accuracy = trial_number(winner.name), tables.spelled_estimate(fresh)
-    first, leads = t(first, number=number, accuracy=accuracy), _against_best(study, tested, winner)
-    return [first, *leads, *_bias_sentences(study, tested), *_ensemble(tested)]
+    first = t(first, number=winner.number, accuracy=tables.spelled_estimate(fresh))
+    leads = _against_best(study, winner)
+    return [first, *leads, *_bias_sentences(study), *_ensemble(tested)]
 
 
 def _ensemble(tested: StoredGrid) -> list[str]:
@@ -132,16 +130,16 @@ def _ensemble(tested: StoredGrid) -> list[str]:
     return [t(text, n=found["networks"], accuracy=accuracy, things=things)]
 
 
-def _against_best(study: StoredSearch, tested: StoredGrid, winner: Cell) -> list[str]:
+def _against_best(study: StoredSearch, winner: Finalist) -> list[str]:
     """Says whether the winner is really the best, corrected for having been chosen as such."""
-    frame = _common_seeds(tested)
-    if len(tested.file.cells) < 2:
+    frame = _common_seeds(study)
+    if len(study.finalists) < 2:
         return []
     if len(frame) < 3:
         return [t("There are too few common seeds to tell whether it is really the best.")]
     overlap = study.data["valid"] / study.data["train"]
     found = dict(zip(frame, against_best(frame.to_numpy(), overlap), strict=True))
-    low, high = found[winner.name]
+    low, high = found[winner.number]
     if low == 0:
         text = marked(
             "Its lead is more than the seeds' noise: it is the best of the {k}, by up to "
@@ -156,30 +154,33 @@ def _against_best(study: StoredSearch, tested: StoredGrid, winner: Cell) -> list
     )
     ends = {"low": minus(f"{low:.2f}"), "high": f"{high:.2f}"}
     text = t(text, k=len(found), n=len(frame), **ends)
-    rivals = [name for name, (_, most) in found.items() if most > 0 and name != winner.name]
+    rivals = [n for n, (_, most) in found.items() if most > 0 and n != winner.number]
     if not rivals:
         return [text]
-    names = listed([t("trial {number}", number=trial_number(name)) for name in rivals])
+    names = listed([t("trial {number}", number=number) for number in rivals])
     others = t("{names} may be the best as well.", names=names.capitalize())
     return [f"{text} {others}"]
 
 
-def _common_seeds(tested: StoredGrid) -> pd.DataFrame:
-    """Returns validation accuracies in percent, a column per finalist, a row per seed that all
-    have."""
-    columns = {c.name: 100 * tested.values(c, "valid_accuracy") for c in tested.file.cells}
+def _common_seeds(study: StoredSearch) -> pd.DataFrame:
+    """Returns validation accuracies in percent, a column per finalist by its trial's number, a row
+    per seed that all have."""
+    columns = {
+        finalist.number: 100 * finalist.runs.set_index("seed")["valid_accuracy"]
+        for finalist in study.finalists
+    }
     return pd.DataFrame(columns).dropna()
 
 
-def _bias_sentences(study: StoredSearch, tested: StoredGrid) -> list[str]:
+def _bias_sentences(study: StoredSearch) -> list[str]:
     """Says by how much the selecting validation flatters the finalists, with an interval over the
     fresh seeds."""
-    frame = _common_seeds(tested)
+    frame = _common_seeds(study)
     if frame.empty:
         return []
-    selected = np.mean([100 * tables.as_selected(study, cell) for cell in tested.file.cells])
+    selected = np.mean([100 * finalist.selected for finalist in study.finalists])
     bias = estimate(float(selected) - frame.mean(axis=1).to_numpy())
-    found = _found_bias(bias, len(tested.file.cells))
+    found = _found_bias(bias, len(study.finalists))
     text = marked("{found}: no clear bias.")
     if bias.resolved and bias.mean < 0:
         text = marked(
@@ -216,7 +217,7 @@ def mistakes_sections(study: StoredSearch) -> list[Section]:
     mistakes = [
         trial.user_attrs["mistakes"]
         for trial in study.tested.frozen
-        if trial.state.name == "COMPLETE" and trial.user_attrs["cell"] == study.winner.name
+        if trial.state.name == "COMPLETE" and trial.user_attrs["cell"] == study.winner.cell.name
     ]
     if not mistakes:
         return []

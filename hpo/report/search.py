@@ -18,7 +18,6 @@ from hpo.report.figures.trial import TrialCurve, trial_curves
 from hpo.report.finalists import finalists_section, mistakes_sections
 from hpo.results.study import StoredSearch, seconds_of
 from hpo.study.file import OBJECTIVES
-from hpo.study.finalists import trial_number
 from hpo.study.names import PRUNERS, SAMPLERS, label
 from hpo.study.space import Fixed, Range, spelled
 from hpo.text import limit_text, listed, seconds_text
@@ -58,14 +57,13 @@ def _trade_off(study: StoredSearch) -> list[Section]:
     rows = study.ranked
     if not study.second or rows.empty:
         return []
-    finalists = study.tested.file.cells if study.tested else ()
     second = t(OBJECTIVES[study.second])
     draw = partial(
         figures.pareto,
         numbers=rows["number"].to_list(),
         accuracies=(100 * rows["valid_accuracy"]).to_list(),
         costs=[study.frozen[int(n)].values[1] for n in rows["number"]],
-        finalists=[trial_number(cell.name) for cell in finalists],
+        finalists=[finalist.number for finalist in study.finalists],
         name=second,
     )
     caption = marked(

@@ -12,11 +12,10 @@ from hpo.analysis.statistics import Estimate, estimate
 from hpo.language import marked, t
 from hpo.report.blocks.grid_tables import setting
 from hpo.report.blocks.page import Header, Table
-from hpo.results.study import StoredGrid, StoredSearch, seconds_of
+from hpo.results.study import Finalist, StoredSearch, seconds_of
 from hpo.results.trial import KILLED
 from hpo.study.config import BOUNDS, Config
 from hpo.study.file import OBJECTIVES, Cell
-from hpo.study.finalists import trial_number
 from hpo.study.space import Fixed, Range
 from hpo.text import bounded, limit_text
 
@@ -128,64 +127,48 @@ def _seconds(trials: pd.DataFrame, longest: float) -> pd.Series:
 # --- finalists ---------------------------------------------------------------------------------
 
 
-def finalists_table(
-    study: StoredSearch, tested: StoredGrid, caption: str = "", *, brief: bool = False
-) -> Table:
+def finalists_table(study: StoredSearch, caption: str = "", *, brief: bool = False) -> Table:
     """Returns a row per finalist, the winner first. brief: for the terminal."""
-    cells, second, winner = tested.file.cells, study.second, study.winner
-    configs = [cell.config for cell in cells]
-    trials = [str(trial_number(cell.name)) for cell in cells]
-    fresh = [fresh_estimate(tested, cell) for cell in cells]
-    selected = [100 * as_selected(study, cell) for cell in cells]
+    finalists, winner = study.finalists, study.winner
+    configs = [finalist.config for finalist in finalists]
+    trials = [str(finalist.number) for finalist in finalists]
+    fresh = [fresh_estimate(finalist) for finalist in finalists]
+    selected = [100 * finalist.selected for finalist in finalists]
     biases = [a - b.mean if b else math.nan for a, b in zip(selected, fresh, strict=True)]
     results = [
         [f"{value:.2f}" for value in selected],
         [_interval(estimate) for estimate in fresh],
         ["–" if math.isnan(bias) else f"{bias:+.2f}" for bias in biases],
-        [_interval(fresh_estimate(tested, cell, "test_accuracy")) for cell in cells],
+        [_interval(fresh_estimate(each, "test_accuracy")) for each in finalists],
     ]
     headers: list[Header]
     if brief:
         headers = ["trial", "network", "as selected (%)", "fresh seeds (%)", "bias", "test (%)"]
-        places = [" (the winner)" if cell == winner else "" for cell in cells]
+        places = [" (the winner)" if each == winner else "" for each in finalists]
         names = [trial + place for trial, place in zip(trials, places, strict=True)]
         columns = [names, [config.brief for config in configs], *results]
     else:
         networks = network_columns(study, configs)
         ranks = [
-            t("{rank}, the winner", rank=i) if c == winner else str(i)
-            for i, c in enumerate(cells, 1)
+            t("{rank}, the winner", rank=each.rank) if each == winner else str(each.rank)
+            for each in finalists
         ]
         validation = (t("as selected"), t("fresh seeds"), t("selection bias"))
         headers = [t("Rank"), t("Trial"), *networks, (t("Validation accuracy (%)"), validation)]
         headers.append(t("Test accuracy (%)"))
         columns = [ranks, trials, *networks.values(), *results]
-        if second:
-            headers.append(t(OBJECTIVES[second]).capitalize())
-            columns.append([second_text(study, cell) for cell in cells])
+        if study.second:
+            headers.append(t(OBJECTIVES[study.second]).capitalize())
+            unit = ",.0f" if study.second == "parameters" else ".1f"
+            columns.append([f"{finalist.cost:{unit}}" for finalist in finalists])
         headers.append(t("Seeds"))
-        columns.append([str(len(tested.of(cell))) for cell in cells])
+        columns.append([str(len(finalist.runs)) for finalist in finalists])
     return Table(headers=headers, rows=list(zip(*columns, strict=True)), caption=caption)
 
 
-def second_text(study: StoredSearch, cell: Cell) -> str:
-    """Returns the second objective's figure of a finalist, as the search measured it."""
-    values = study.frozen[trial_number(cell.name)].values
-    value = values[1] if values and len(values) > 1 else math.nan
-    return f"{value:,.0f}" if study.second == "parameters" else f"{value:.1f}"
-
-
-def as_selected(study: StoredSearch, cell: Cell) -> float:
-    """Returns the validation accuracy by which the search selected the finalist, a fraction."""
-    number = trial_number(cell.name)
-    return float(study.trials.loc[study.trials["number"] == number, "valid_accuracy"].iloc[0])
-
-
-def fresh_estimate(
-    tested: StoredGrid, cell: Cell, metric: str = "valid_accuracy"
-) -> Estimate | None:
+def fresh_estimate(finalist: Finalist, metric: str = "valid_accuracy") -> Estimate | None:
     """Returns the mean of an accuracy over the fresh seeds, in percent; None without any."""
-    values = 100 * tested.of(cell)[metric].dropna().to_numpy()
+    values = 100 * finalist.runs[metric].dropna().to_numpy()
     return estimate(values) if len(values) else None
 
 
@@ -202,11 +185,9 @@ def finalists_frame(study: StoredSearch) -> pd.DataFrame:
     """Returns finalists.csv: a row per finalist and fresh seed."""
     columns = ["rank", "number", "seed", "valid_accuracy", "test_loss", "test_accuracy"]
     parts = [pd.DataFrame(columns=columns)]
-    for rank, cell in enumerate(study.tested.file.cells if study.tested else (), 1):
-        assert study.tested
-        number = trial_number(cell.name)
-        of = study.tested.of(cell).assign(rank=rank, number=number)
-        parts.append(of[columns].astype({"seed": int}))
+    for finalist in study.finalists:
+        runs = finalist.runs.assign(rank=finalist.rank, number=finalist.number)
+        parts.append(runs[columns].astype({"seed": int}))
     return pd.concat([part for part in parts if len(part)] or parts, ignore_index=True)
 
 
@@ -263,15 +244,14 @@ def winner_sentence(study: StoredSearch) -> str:
     if study.tested is None:
         return t("The finalists are not trained yet.")
     if study.winner is None:
-        cells = study.tested.file.cells
-        done = sum(len(study.tested.of(cell)) for cell in cells)
+        done = sum(len(finalist.runs) for finalist in study.finalists)
         text = marked("The finalists are not finished: {done} of {planned} trainings are done.")
-        return t(text, done=done, planned=len(cells) * study.file.finalist_seeds)
-    estimate = fresh_estimate(study.tested, study.winner, "test_accuracy")
+        return t(text, done=done, planned=len(study.finalists) * study.file.finalist_seeds)
+    estimate = fresh_estimate(study.winner, "test_accuracy")
     text = marked("The winner is {network} (trial {number}): test accuracy {accuracy}.")
     if estimate is None:
         text = marked("The winner is {network} (trial {number}); it is not tested.")
-    network, number = study.winner.config.brief, trial_number(study.winner.name)
+    network, number = study.winner.config.brief, study.winner.number
     accuracy = spelled_estimate(estimate) if estimate else ""
     return t(text, network=network, number=number, accuracy=accuracy)
 
@@ -305,24 +285,24 @@ def other_search_sentence(study: StoredSearch) -> str:
 def winners_accuracies(study: StoredSearch) -> list[float]:
     """Returns the winners' mean test accuracies, fractions: of this search, then of its repeats."""
     found = [
-        fresh_estimate(search.tested, search.winner, "test_accuracy")
+        fresh_estimate(search.winner, "test_accuracy")
         for search in (study, *study.repeats)
-        if search.tested and search.winner
+        if search.winner
     ]
     return [test.mean / 100 for test in found if test is not None]
 
 
 def repeats_table(study: StoredSearch) -> Table:
     """Returns a row per repeated search, this one first."""
-    won = [(s, s.tested, s.winner) for s in (study, *study.repeats) if s.tested and s.winner]
-    networks = network_columns(study, [winner.config for _, _, winner in won])
+    winners = [search.winner for search in (study, *study.repeats) if search.winner]
+    networks = network_columns(study, [winner.config for winner in winners])
     columns = {
-        t("Search"): [search.name for search, _, _ in won],
-        t("Winning trial"): [str(trial_number(winner.name)) for _, _, winner in won],
+        t("Search"): [winner.search.name for winner in winners],
+        t("Winning trial"): [str(winner.number) for winner in winners],
         **networks,
-        t("Validation (%), fresh seeds"): [_interval(fresh_estimate(*each[1:])) for each in won],
-        t("Test (%)"): [_interval(fresh_estimate(*each[1:], "test_accuracy")) for each in won],
-        t("Trials"): [str(len(search.ended)) for search, _, _ in won],
+        t("Validation (%), fresh seeds"): [_interval(fresh_estimate(winner)) for winner in winners],
+        t("Test (%)"): [_interval(fresh_estimate(winner, "test_accuracy")) for winner in winners],
+        t("Trials"): [str(len(winner.search.ended)) for winner in winners],
     }
     caption = marked(
         "Data: {data}. The same search with other sampler seeds; each winner trained on the same "

@@ -17,14 +17,13 @@ from hpo.errors import InputError
 from hpo.results import trial as record
 from hpo.results.attributes import REMEDY, check_study, check_trials
 from hpo.results.study import StoredGrid, StoredSearch
-from hpo.results.trial import AGAIN
 from hpo.storage.bulk_read import all_trials, unreadable
 from hpo.storage.open import reason_of
 from hpo.study import finalists
 from hpo.study.binding import differences
 from hpo.study.columns import METRICS, PARAMS, SOME_COLUMNS, TRIAL_COLUMNS
 from hpo.study.config import LATER
-from hpo.study.file import FIGURES, Cell, GridStudy, SearchStudy, parse
+from hpo.study.file import FIGURES, GridStudy, SearchStudy, parse
 from hpo.study.space import Domain, completed
 from hpo.text import error_line
 
@@ -92,27 +91,15 @@ def _of_search(
 ) -> dict[str, Any]:
     bound = study.user_attrs["binding"]
     file = replace(file, sampler=bound["sampler"], pruner=bound["pruner"])
-    tested, random = _finalists(storage, study, file), None
+    random = None
     if not alone and bound["sampler"] != "random":
         random = next(_alike(storage, {**bound, "sampler": "random"}), None)
     return {
         "file": file,
-        "tested": tested,
-        "winner": _winner(tested, file) if tested else None,
+        "tested": _finalists(storage, study, file),
         "random": random,
         "repeats": () if alone else _repeats(storage, study, file),
     }
-
-
-def _winner(tested: StoredGrid, file: SearchStudy) -> Cell | None:
-    """Returns the winner; None while a finalist has a seed that the next run would train."""
-    seeds = finalists.fresh_seeds(file)
-    settled = tested.trials[~tested.trials["fail_reason"].isin(AGAIN)]
-    settled = settled[settled["state"].isin(["COMPLETE", "FAIL"])]
-    there = set(zip(settled["cell"], settled["seed"], strict=True))
-    if any((cell.name, seed) not in there for cell in tested.file.cells for seed in seeds):
-        return None
-    return tested.file.cells[0] if len(tested.finished) else None
 
 
 def _finalists(storage: BaseStorage, study: optuna.Study, file: SearchStudy) -> StoredGrid | None:

@@ -1,9 +1,11 @@
 """A stored study as tables: a row per trial, and a row per trial and epoch."""
 
 import base64
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -15,7 +17,7 @@ from hpo.data.datasets import schema_of
 from hpo.data.schema import Schema
 from hpo.language import marked, t
 from hpo.results import trial as record
-from hpo.results.trial import RIGHT
+from hpo.results.trial import AGAIN, RIGHT
 from hpo.study import finalists
 from hpo.study.config import Config
 from hpo.study.file import Cell, GridStudy, SearchStudy
@@ -194,9 +196,9 @@ class StoredSearch(StoredStudy):
     settled: whether stop_after ended it. sampler_seed: None of earlier versions. like: the search
     whose trials the sampler knew from the start, how many of them fit the space, and how many there
     were. tested: the finalists' grid, its cells in the order of their rank, None before they start.
-    winner: the first of them, None until all finalists are trained. random: a search of the same
-    space and data by the random sampler, if one is stored. repeats: stored searches that differ
-    only in the sampler's seed and have a winner. binding: see study.binding.
+    random: a search of the same space and data by the random sampler, if one is stored. repeats:
+    stored searches that differ only in the sampler's seed and have a winner. binding: see
+    study.binding.
     """
 
     file: SearchStudy
@@ -207,10 +209,29 @@ class StoredSearch(StoredStudy):
     sampler_seed: int | None = None
     like: dict[str, Any] | None = None
     tested: StoredGrid | None
-    winner: Cell | None
     random: "StoredSearch | None"
     binding: Mapping[str, Any] = field(default_factory=dict)
     repeats: "Sequence[StoredSearch]" = ()
+
+    @cached_property
+    def finalists(self) -> "Sequence[Finalist]":
+        """Returns the trials that were trained again, the best first; empty before they start."""
+        return [
+            Finalist(rank=rank, number=finalists.trial_number(cell.name), cell=cell, search=self)
+            for rank, cell in enumerate(self.tested.file.cells if self.tested else (), 1)
+        ]
+
+    @cached_property
+    def winner(self) -> "Finalist | None":
+        """Returns the first finalist; None while one has a seed that the next run would train."""
+        if self.tested is None or self.tested.finished.empty:
+            return None
+        trials = self.tested.trials
+        ended = trials["state"].isin(["COMPLETE", "FAIL"]) & ~trials["fail_reason"].isin(AGAIN)
+        there = set(zip(trials["cell"][ended], trials["seed"][ended], strict=True))
+        needed = product(self.finalists, finalists.fresh_seeds(self.file))
+        trained = all((finalist.cell.name, seed) in there for finalist, seed in needed)
+        return self.finalists[0] if trained else None
 
     @property
     def bound_to(self) -> dict[str, str]:
@@ -249,6 +270,42 @@ class StoredSearch(StoredStudy):
     def config(self, number: int) -> Config:
         """Returns the configuration of a trial."""
         return finalists.config_of(self.frozen[number], self.file)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finalist:
+    """A trial of a search that was trained again on fresh seeds.
+
+    rank: 1 for the best mean validation accuracy on these seeds. number: the trial's. cell: of the
+    finalists' grid.
+    """
+
+    rank: int
+    number: int
+    cell: Cell
+    search: StoredSearch = field(repr=False, compare=False)
+
+    @property
+    def config(self) -> Config:
+        return self.cell.config
+
+    @property
+    def runs(self) -> pd.DataFrame:
+        """Returns the finished trainings on fresh seeds, one row per seed, sorted by seed."""
+        assert self.search.tested
+        return self.search.tested.of(self.cell)
+
+    @property
+    def selected(self) -> float:
+        """Returns the validation accuracy by which the search selected the trial, a fraction."""
+        trials = self.search.trials
+        return float(trials.loc[trials["number"] == self.number, "valid_accuracy"].iloc[0])
+
+    @property
+    def cost(self) -> float:
+        """Returns the second objective as the search measured it; NaN without one."""
+        values = self.search.frozen[self.number].values
+        return float(values[1]) if values and len(values) > 1 else math.nan
 
 
 def seconds_of(sessions: Sequence[Mapping[str, Any]]) -> float:

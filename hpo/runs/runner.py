@@ -309,7 +309,7 @@ def _run_winner(run: Run, study_file: SearchStudy, name: str, folder: Path) -> E
     winner, content = search.winner, best.winner_of(search)
     if winner is None or content is None or best.holds_winner(folder, content):
         return End.COMPLETE
-    label = f"{winner.name} on all {len(run.dataset.train_labels)} {search.things}"
+    label = f"{winner.cell.name} on all {len(run.dataset.train_labels)} {search.things}"
     plan = WinnerPlan(winner.config, label, study_file.folder)
     end = train(run, plan, f"{name}: the winner")
     if plan.job.model:

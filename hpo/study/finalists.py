@@ -1,10 +1,11 @@
 """The finalists of a search: a grid of the best trials on fresh seeds, and the winner."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from hpo.study.config import Config
-from hpo.study.file import Cell, Experiment, GridStudy, SearchStudy
+from hpo.study.file import Cell, GridStudy, SearchStudy, parse
 from hpo.study.space import completed
 
 if TYPE_CHECKING:
@@ -66,29 +67,19 @@ def ranked(finished: "pd.DataFrame", cells: Sequence[Cell], seeds: Sequence[int]
 
 def grid_of(trials: "Sequence[FrozenTrial]", study_file: SearchStudy) -> GridStudy:
     """Returns these trials of the search as a grid on fresh seeds."""
-    cells = [
-        Cell(name=cell_name(trial.number), config=config_of(trial, study_file)) for trial in trials
-    ]
-    title = f"{study_file.title}: finalists"
     raw: dict[str, Any] = {
-        "title": title,
+        "title": f"{study_file.title}: finalists",
         "dataset": study_file.raw.get("dataset", study_file.dataset.name),
         "seeds": study_file.finalist_seeds,
         "cells": [
-            {"name": cell.name, **{k: v for k, v in cell.config.given().items() if k != "model"}}
-            for cell in cells
+            {"name": cell_name(trial.number), **config_of(trial, study_file).given()}
+            for trial in trials
         ],
     }
+    for cell in raw["cells"]:
+        cell.pop("model", None)  # the study's, not the cell's
     if study_file.model:
         raw["model"] = study_file.model
-    return GridStudy(
-        name=name_of(study_file.name),
-        title=title,
-        dataset=study_file.dataset,
-        seeds=study_file.finalist_seeds,
-        cells=tuple(cells),
-        experiments=(Experiment(title="All cells", cells=tuple(cell.name for cell in cells)),),
-        model=study_file.model,
-        folder=study_file.folder,
-        raw=raw,
-    )
+    grid = parse(raw, name_of(study_file.name), "finalists")
+    assert isinstance(grid, GridStudy)
+    return replace(grid, dataset=study_file.dataset, folder=study_file.folder)

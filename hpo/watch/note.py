@@ -98,7 +98,7 @@ def markdown(
             table = grid.main_table(study)
         else:
             lead.append(winner_sentence(study))
-            table = finalists.main_table(study, study.tested) if study.tested else None
+            table = finalists.main_table(study) if study.tested else None
     title, lead = study.file.title, one_line_each(lead)
     return page.render("note.md.j2", title, lead, facts=facts, block=table)
 

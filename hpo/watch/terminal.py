@@ -83,7 +83,7 @@ def _search(study: StoredSearch) -> Iterator[RenderableType]:
     if len(study.ranked):
         yield _table(best_table(study, brief=5))
     if study.tested is not None and len(study.tested.finished):
-        yield _table(finalists_table(study, study.tested, brief=True))
+        yield _table(finalists_table(study, brief=True))
         yield winner_sentence(study)
 
 
