@@ -15,7 +15,7 @@ from hpo.analysis.hypothesis_tests import Verdict
 from hpo.errors import InputError
 from hpo.report import grid as grid_report
 from hpo.report import write as report
-from hpo.report.blocks.page import Table
+from hpo.report.blocks.table import Table
 from hpo.report.sections import basis, noise
 from hpo.results.study import StoredGrid
 from hpo.study import file as study_file
@@ -301,7 +301,7 @@ def test_a_published_value_is_set_beside_where_one_more_run_would_fall(tmp_path)
     [section] = noise.predictions(study)
     [table] = section.blocks
     assert isinstance(table, Table)
-    row = next(row for row in table.rows if row[0] == "Baseline MLP")
+    row = next(row for row in table.texts if row[0] == "Baseline MLP")
     assert row[1] == "95.39"
     low, high = map(float, row[2].split("–"))
     values = 100 * study.of(study.file.cells[0])["test_accuracy"]

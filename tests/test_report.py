@@ -26,6 +26,7 @@ from hpo.errors import InputError
 from hpo.report import grid as grid_report
 from hpo.report import write as report
 from hpo.report.blocks import page, run_facts
+from hpo.report.blocks.table import Column, Entry, Table
 from hpo.report.draw import draw
 from hpo.report.figures import grid as figures
 from hpo.results import trial as record
@@ -200,41 +201,42 @@ def test_reported_and_reproduced_stand_side_by_side(reported):
     assert re.search(r"\| Deeper MLP \| 6 × 32 \| Sigmoid \| 11.35 \| median 1\d\.\d\d \(", text)
 
 
-def glance(sections: list[page.Section]) -> page.Table:
+def glance(sections: list[page.Section]) -> Table:
     [section] = [s for s in sections if s.title == "All networks at a glance"]
-    return next(block for block in section.blocks if isinstance(block, page.Table))
+    return next(block for block in section.blocks if isinstance(block, Table))
 
 
 def test_the_configuration_trained_twice_stands_beside_both_figures(stored):
     sections = grid_report.sections(stored)
     overview = glance(sections)
     assert len(overview.rows) == 9
-    labels = [row[0] for row in overview.rows]
+    labels = [row[0] for row in overview.texts]
     assert labels[4:] == [
         "ReLU MLP", "Adam ReLU MLP", "ReLU MLP (LR=1.0)", "ReLU MLP (LR=0.1)", "ReLU MLP (LR=0.01)"
     ]  # fmt: skip
     for title in ("Experiment 3", "Experiment 5"):
         section = next(s for s in sections if s.title.startswith(title))
-        table = next(b for b in section.blocks if isinstance(b, page.Table))
-        assert any("96.93 and 96.45" in row for row in table.rows)
+        table = next(b for b in section.blocks if isinstance(b, Table))
+        assert any("96.93 and 96.45" in row for row in table.texts)
 
 
 def test_every_published_figure_has_its_row_even_where_no_section_comes_back_to_it(tmp_path):
     stored = store(tmp_path, seeds=1, raw={"experiments": []})
     overview = glance(grid_report.sections(stored))
-    labels = [row[0] for row in overview.rows]
+    labels = [row[0] for row in overview.texts]
     assert len(labels) == 9
     assert {"ReLU MLP", "ReLU MLP (LR=0.1)"} <= set(labels)
 
 
 def test_a_cell_breaks_its_line_and_keeps_its_words():
-    table = page.Table(
-        headers=["Model", "Loss", "Seeds"],
-        rows=[["a", "median 2.3 (1.8–2.4), 1 diverged", "10"]],
-    )
+    columns = [
+        Column(key, key, lambda row, key=key: row[key]) for key in ("model", "loss", "seeds")
+    ]
+    loss = Entry("median 2.3 (1.8–2.4), 1 diverged", 2.3)
+    table = Table(columns=columns, rows=[{"model": "a", "loss": loss, "seeds": 10}])
     section = page.Section(title="One", blocks=[table])
     html = page.render("index.html.j2", "Title", [], [section])
-    assert "median 2.3\n(1.8–2.4),\n1 diverged" in html
+    assert '<td class="number" data-value="2.3">median 2.3\n(1.8–2.4),\n1 diverged</td>' in html
     assert '<th scope="row" class="brief">a</th>' in html
 
 
@@ -275,7 +277,7 @@ def test_another_dataset_than_the_files_is_said_everywhere(stored):
     other = dataclasses.replace(stored, data={**stored.data, "name": "mnist-5k"})
     for section in grid_report.sections(other):
         for block in section.blocks:
-            if isinstance(block, page.Table) and block.caption:
+            if isinstance(block, Table) and block.caption:
                 assert "mnist-5k, not mnist" in block.caption
 
 
@@ -400,11 +402,11 @@ def test_a_cluster_of_several_processors_is_listed_with_a_warning(stored):
         "machines": [node("a", "Zen"), node("b", "Zen")],
     }  # fmt: skip
     alike = dataclasses.replace(stored, sessions=[session])
-    assert ["Nodes", "2 × Zen"] in run_facts.run_table(alike).rows
+    assert ["Nodes", "2 × Zen"] in run_facts.run_table(alike).texts
     session = {**session, "machines": [*session["machines"], node("c", "Old")]}
     mixed = dataclasses.replace(stored, sessions=[session])
     text = "2 × Zen, 1 × Old; the last bits of a curve depend on the processor"
-    assert ["Nodes", text] in run_facts.run_table(mixed).rows
+    assert ["Nodes", text] in run_facts.run_table(mixed).texts
 
 
 @pytest.fixture

@@ -290,10 +290,10 @@ def test_tables_leave_out_what_the_space_fixes_for_all_networks():
     ]
     file = parse(tomllib.loads(HEAD + SPACE + fixed), "mine", "mine.toml")
     study = SimpleNamespace(file=file)
-    columns = network_columns(study, configs)
-    assert list(columns)[-1] == "Further"
-    assert columns["Further"] == ["residual", "–"]
-    assert list(network_columns(study, configs[1:]))[-1] == "Learning rate"
+    columns = network_columns(study, configs, lambda config: config)
+    assert columns[-1].header == "Further"
+    assert [columns[-1].entry(config).text for config in configs] == ["residual", "–"]
+    assert network_columns(study, configs[1:], lambda c: c)[-1].header == "Learning rate"
 
 
 def test_trials_at_their_limit_are_not_called_pruned_and_counts_add_up(

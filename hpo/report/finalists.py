@@ -16,7 +16,8 @@ from hpo.model import snippet
 from hpo.model.folder import Description
 from hpo.report import search_tables as tables
 from hpo.report.blocks.grid_tables import recall_table
-from hpo.report.blocks.page import Block, Code, Picture, Section, Table
+from hpo.report.blocks.page import Block, Code, Picture, Section
+from hpo.report.blocks.table import Table
 from hpo.report.figures import confusion as figures
 from hpo.results.study import Finalist, StoredGrid, StoredSearch
 from hpo.results.trial import NO_EPOCH
@@ -102,7 +103,7 @@ def main_table(study: StoredSearch) -> Table:
         data=study.data_name,
         things=t(study.things),
     )
-    return tables.finalists_table(study, caption)
+    return tables.finalists_table(study, caption).but("finalist", "network")
 
 
 def _verdicts(study: StoredSearch, tested: StoredGrid, winner: Finalist) -> list[str]:

@@ -7,13 +7,14 @@ from hpo.analysis.claims import claim_verdicts, tally
 from hpo.analysis.statistics import paired_difference
 from hpo.language import marked, nt, t
 from hpo.report.blocks import grid_tables as tables
-from hpo.report.blocks.page import Block, Picture, Section, Table
+from hpo.report.blocks.page import Block, Picture, Section
 from hpo.report.blocks.run_facts import one_line_each, other_data, run_table, trained_in
+from hpo.report.blocks.table import Table, facts
 from hpo.report.figures import grid as figures
 from hpo.report.sections import accuracy, causes, claims, interactions, noise
 from hpo.results.study import StoredGrid
 from hpo.study.config import SOURCES
-from hpo.study.file import COLUMNS, FIGURES, Cell, Experiment
+from hpo.study.file import FIGURES, Cell, Experiment
 from hpo.study.metrics import METRICS
 from hpo.study.names import SCHEDULES, label
 from hpo.text import count
@@ -92,9 +93,8 @@ def _dots(study: StoredGrid, cell: Cell, which: int | None) -> figures.Dots:
 
 def main_table(study: StoredGrid) -> Table:
     """Returns a row per network: its settings, reported and reproduced results."""
-    columns = [*(c for c in COLUMNS if c not in FIGURES), *FIGURES]
     caption = f"{_basis(study)}. {_key(study, study.file.cells)}."
-    return tables.cells_table(study, tables.overview_rows(study.file), columns, caption)
+    return tables.cells_table(study, tables.overview_rows(study.file), caption).but("name")
 
 
 def _differences(study: StoredGrid) -> list[Section]:
@@ -186,7 +186,11 @@ def _experiment(study: StoredGrid, number: int, experiment: Experiment) -> Secti
     named = [by_name[name] for name in tables.curve_cells(study.file, experiment)]
     shown = tables.most_accurate(study, named)
     caption = f"{_basis(study)}. {_key(study, cells)}."
-    table = tables.cells_table(study, [(cell, None) for cell in cells], experiment.columns, caption)
+    table = tables.cells_table(study, [(cell, None) for cell in cells], caption)
+    results = [key for key in experiment.columns if key in FIGURES]
+    settings = [key for key in experiment.columns if key not in FIGURES]
+    both = [key for figure in results for key in (f"{figure}.reported", figure)]
+    table = table.only(["model", *settings, "further", *both, "seeds"])
     findings = [tables.finding(study, cell) for cell in shown]
     findings += tables.comparisons(study, tables.most_accurate(study, cells))
     blocks: list[Block] = [t(" ".join(experiment.text.split()))] if experiment.text else []
@@ -273,8 +277,8 @@ def _run_section(study: StoredGrid) -> Section:
             "ratios of times can be compared with the report's."
         )
     source = t(" ".join(study.file.source.split()))
-    facts = [[t("Source"), source]] if source else []
-    return Section(title=t("How it was run"), blocks=[run_table(study, facts), times])
+    more = [[t("Source"), source]] if source else []
+    return Section(title=t("How it was run"), blocks=[run_table(study, more), times])
 
 
 def lead(study: StoredGrid) -> list[str]:
@@ -312,5 +316,5 @@ def _unsaid(study: StoredGrid) -> list[Section]:
     rows = [[t(" ".join(text.split())) for text in entry] for entry in unsaid]
     if not rows:
         return []
-    table = Table(headers=[t("Not said"), t("Chosen here")], rows=rows)
+    table = facts((t("Not said"), t("Chosen here")), rows)
     return [Section(title=t("What the report leaves unsaid"), blocks=[table])]

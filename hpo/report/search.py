@@ -170,7 +170,8 @@ def _best(study: StoredSearch) -> Section:
         blocks.append(t("No trial has been trained to its end yet."))
     else:
         caption = marked("One training each, on {data}, all with the same split and seed.")
-        blocks.append(tables.best_table(study, t(caption, data=study.data_name)))
+        table = tables.best_table(study, caption=t(caption, data=study.data_name))
+        blocks.append(table.but("network"))
         if study.tested is None:
             best = study.config(int(study.ranked.iloc[0]["number"]))
             blocks.append(tables.at_bounds(study, best))

@@ -1,8 +1,10 @@
 """A search's results as text and tables: trials, finalists, states."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import datetime
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,12 +12,12 @@ import pandas as pd
 from hpo.analysis.hypothesis_tests import prediction_interval
 from hpo.analysis.statistics import Estimate, estimate
 from hpo.language import marked, t
-from hpo.report.blocks.grid_tables import setting
-from hpo.report.blocks.page import Header, Table
+from hpo.report.blocks.grid_tables import setting_columns
+from hpo.report.blocks.table import NOTHING, Column, Entry, Table
 from hpo.results.study import Finalist, StoredSearch, seconds_of
 from hpo.results.trial import KILLED
 from hpo.study.config import BOUNDS, Config
-from hpo.study.file import OBJECTIVES, Cell
+from hpo.study.file import OBJECTIVES
 from hpo.study.space import Fixed, Range
 from hpo.text import bounded, limit_text
 
@@ -31,52 +33,60 @@ LOWER = marked(
 )
 
 
-def network_columns(study: StoredSearch, configs: Sequence[Config]) -> dict[str, list[str]]:
-    """Returns {header: a text for each network}. What the space fixes for all is left out."""
+def network_columns(
+    study: StoredSearch, rows: Sequence[Any], of: Callable[[Any], Config]
+) -> list[Column]:
+    """Returns the columns of networks. of: returns a row's. What the space fixes for all is left
+    out."""
     space = study.file.space.items()
     fixed = [name for name, domain in space if isinstance(domain, Fixed) and not domain.when]
-    headers = {"hidden_layers": t("Hidden layers"), "activation": t("Activation")}
+    columns = setting_columns(rows, of, lr="{:.3g}", fixed=fixed)
     if study.file.model:
-        headers = {"hidden_layers": t("Network")}
-    headers["optimizer"] = t("Optimizer")
-    cells = [Cell(name="x", config=config) for config in configs]
-    columns = {header: [setting(cell, key) for cell in cells] for key, header in headers.items()}
-    columns[t("Learning rate")] = [f"{config.lr:.3g}" for config in configs]
-    if any(further := [config.further(fixed) for config in configs]):
-        columns[t("Further")] = [text or "–" for text in further]
+        return [replace(columns[0], header=t("Network")), *columns[2:]]
     return columns
 
 
-def best_table(study: StoredSearch, caption: str = "", *, brief: int = 0) -> Table:
-    """Returns a row per trial, the best first. brief: how many the terminal shows, a network in one
-    column, or 80 are too few."""
-    best = study.ranked.head(brief or BEST)
-    numbers = [int(number) for number in best["number"]]
-    configs, trials = [study.config(number) for number in numbers], list(map(str, numbers))
-    valid = [f"{100 * value:.2f}" for value in best["valid_accuracy"]]
-    seconds = [f"{value:.1f}" for value in best["train_seconds"]]
-    if brief:
-        headers = ["trial", "network", "validation (%)", "seconds"]
-        columns = [trials, [config.brief for config in configs], valid, seconds]
-    else:
-        networks = network_columns(study, configs)
-        headers = [t("Trial"), *networks, t("Validation (%)"), t("Training (%)"), t("Seconds")]
-        trained = [f"{100 * value:.2f}" for value in best["train_accuracy"]]
-        columns = [trials, *networks.values(), valid, trained, seconds]
-    return Table(headers=headers, rows=list(zip(*columns, strict=True)), caption=caption)
+def brief_column(of: Callable[[Any], Config]) -> Column:
+    """Returns the terminal's column of networks."""
+    return Column("network", "network", lambda row: of(row).brief, wraps=True)
+
+
+def best_table(study: StoredSearch, most: int = BEST, caption: str = "") -> Table:
+    """Returns a row per trial, the best first, with all columns of pages and the terminal."""
+
+    def config(row: Any) -> Config:
+        return study.config(int(row.number))
+
+    rows = list(study.ranked.head(most).itertuples())
+    columns = [
+        Column("trial", t("Trial"), lambda row: int(row.number), short="trial"),
+        brief_column(config),
+        *network_columns(study, rows, config),
+        Column(
+            "validation", t("Validation (%)"), lambda row: 100 * row.valid_accuracy, "{:.2f}",
+            short="validation (%)",
+        ),
+        Column("training", t("Training (%)"), lambda row: 100 * row.train_accuracy, "{:.2f}"),
+        Column(
+            "seconds", t("Seconds"), lambda row: row.train_seconds, "{:.1f}",
+            short="seconds", priority=1,
+        ),
+    ]  # fmt: skip
+    return Table(columns=columns, rows=rows, caption=caption)
 
 
 def states_table(study: StoredSearch, caption: str) -> Table:
     """Returns the number and the seconds of the trials in each state."""
-    rows, by_state = [], trials_by_state(study)
-    everything = max(sum(of["spent"].sum() for of in by_state.values()), 1e-9)
-    for state, of in by_state.items():
-        if len(of):
-            total, median = of["spent"].sum(), of["spent"].median()
-            share = f"{100 * total / everything:.0f}%"
-            rows.append([t(state), str(len(of)), f"{total:.0f}", share, f"{median:.1f}"])
-    headers = [t("State"), t("Trials"), t("Seconds of a core"), t("Share"), t("Median seconds")]
-    return Table(headers=headers, rows=rows, caption=caption)
+    rows = [(state, of["spent"]) for state, of in trials_by_state(study).items() if len(of)]
+    everything = max(sum(spent.sum() for _, spent in rows), 1e-9)
+    columns = [
+        Column("state", t("State"), lambda row: t(row[0])),
+        Column("trials", t("Trials"), lambda row: len(row[1])),
+        Column("seconds", t("Seconds of a core"), lambda row: row[1].sum(), "{:.0f}"),
+        Column("share", t("Share"), lambda row: 100 * row[1].sum() / everything, "{:.0f}%"),
+        Column("median", t("Median seconds"), lambda row: row[1].median(), "{:.1f}"),
+    ]
+    return Table(columns=columns, rows=rows, caption=caption)
 
 
 def states_text(study: StoredSearch) -> str:
@@ -127,43 +137,51 @@ def _seconds(trials: pd.DataFrame, longest: float) -> pd.Series:
 # --- finalists ---------------------------------------------------------------------------------
 
 
-def finalists_table(study: StoredSearch, caption: str = "", *, brief: bool = False) -> Table:
-    """Returns a row per finalist, the winner first. brief: for the terminal."""
-    finalists, winner = study.finalists, study.winner
-    configs = [finalist.config for finalist in finalists]
-    trials = [str(finalist.number) for finalist in finalists]
-    fresh = [fresh_estimate(finalist) for finalist in finalists]
-    selected = [100 * finalist.selected for finalist in finalists]
-    biases = [a - b.mean if b else math.nan for a, b in zip(selected, fresh, strict=True)]
-    results = [
-        [f"{value:.2f}" for value in selected],
-        [_interval(estimate) for estimate in fresh],
-        ["–" if math.isnan(bias) else f"{bias:+.2f}" for bias in biases],
-        [_interval(fresh_estimate(each, "test_accuracy")) for each in finalists],
-    ]
-    headers: list[Header]
-    if brief:
-        headers = ["trial", "network", "as selected (%)", "fresh seeds (%)", "bias", "test (%)"]
-        places = [" (the winner)" if each == winner else "" for each in finalists]
-        names = [trial + place for trial, place in zip(trials, places, strict=True)]
-        columns = [names, [config.brief for config in configs], *results]
-    else:
-        networks = network_columns(study, configs)
-        ranks = [
-            t("{rank}, the winner", rank=each.rank) if each == winner else str(each.rank)
-            for each in finalists
-        ]
-        validation = (t("as selected"), t("fresh seeds"), t("selection bias"))
-        headers = [t("Rank"), t("Trial"), *networks, (t("Validation accuracy (%)"), validation)]
-        headers.append(t("Test accuracy (%)"))
-        columns = [ranks, trials, *networks.values(), *results]
-        if study.second:
-            headers.append(t(OBJECTIVES[study.second]).capitalize())
-            unit = ",.0f" if study.second == "parameters" else ".1f"
-            columns.append([f"{finalist.cost:{unit}}" for finalist in finalists])
-        headers.append(t("Seeds"))
-        columns.append([str(len(finalist.runs)) for finalist in finalists])
-    return Table(headers=headers, rows=list(zip(*columns, strict=True)), caption=caption)
+def finalists_table(study: StoredSearch, caption: str = "") -> Table:
+    """Returns a row per finalist, the winner first, with all columns of pages and the terminal."""
+    rows, winner = study.finalists, study.winner
+    validation = t("Validation accuracy (%)")
+
+    def rank(row: Finalist) -> Entry:
+        text = t("{rank}, the winner", rank=row.rank) if row == winner else str(row.rank)
+        return Entry(text, row.rank)
+
+    def bias(row: Finalist) -> float | None:
+        fresh = fresh_estimate(row)
+        return 100 * row.selected - fresh.mean if fresh else None
+
+    columns = [
+        Column("rank", t("Rank"), rank),
+        Column("trial", t("Trial"), lambda row: row.number),
+        Column(
+            "finalist", "trial",
+            lambda row: f"{row.number}{' (the winner)' if row == winner else ''}",
+        ),
+        brief_column(lambda row: row.config),
+        *network_columns(study, rows, lambda row: row.config),
+        Column(
+            "selected", t("as selected"), lambda row: 100 * row.selected, "{:.2f}",
+            group=validation, short="as selected (%)", priority=2,
+        ),
+        Column(
+            "fresh", t("fresh seeds"), lambda row: interval_entry(fresh_estimate(row)),
+            group=validation, short="fresh seeds (%)", priority=1,
+        ),
+        Column(
+            "bias", t("selection bias"), bias, "{:+.2f}",
+            group=validation, short="bias", priority=3,
+        ),
+        Column(
+            "test", t("Test accuracy (%)"),
+            lambda row: interval_entry(fresh_estimate(row, "test_accuracy")), short="test (%)",
+        ),
+    ]  # fmt: skip
+    if study.second:
+        text = "{:,.0f}" if study.second == "parameters" else "{:.1f}"
+        header = t(OBJECTIVES[study.second]).capitalize()
+        columns.append(Column("cost", header, lambda row: row.cost, text))
+    columns.append(Column("seeds", t("Seeds"), lambda row: len(row.runs)))
+    return Table(columns=columns, rows=rows, caption=caption)
 
 
 def fresh_estimate(finalist: Finalist, metric: str = "valid_accuracy") -> Estimate | None:
@@ -172,13 +190,15 @@ def fresh_estimate(finalist: Finalist, metric: str = "valid_accuracy") -> Estima
     return estimate(values) if len(values) else None
 
 
-def _interval(estimate: Estimate | None) -> str:
+def interval_entry(estimate: Estimate | None) -> Entry:
+    """98.54 (98.49 to 98.58): a mean in percent with its interval."""
     if estimate is None:
-        return "–"
+        return Entry(NOTHING)
     if estimate.n == 1:
-        return f"{estimate.mean:.2f}"
+        return Entry(f"{estimate.mean:.2f}", estimate.mean)
     text = marked("{mean:.2f} ({low:.2f} to {high:.2f})")
-    return t(text, mean=estimate.mean, low=bounded(estimate.low), high=bounded(estimate.high))
+    low, high = bounded(estimate.low), bounded(estimate.high)
+    return Entry(t(text, mean=estimate.mean, low=low, high=high), estimate.mean)
 
 
 def finalists_frame(study: StoredSearch) -> pd.DataFrame:
@@ -294,25 +314,26 @@ def winners_accuracies(study: StoredSearch) -> list[float]:
 
 def repeats_table(study: StoredSearch) -> Table:
     """Returns a row per repeated search, this one first."""
-    winners = [search.winner for search in (study, *study.repeats) if search.winner]
-    networks = network_columns(study, [winner.config for winner in winners])
-    columns = {
-        t("Search"): [winner.search.name for winner in winners],
-        t("Winning trial"): [str(winner.number) for winner in winners],
-        **networks,
-        t("Validation (%), fresh seeds"): [_interval(fresh_estimate(winner)) for winner in winners],
-        t("Test (%)"): [_interval(fresh_estimate(winner, "test_accuracy")) for winner in winners],
-        t("Trials"): [str(len(winner.search.ended)) for winner in winners],
-    }
+    rows = [search.winner for search in (study, *study.repeats) if search.winner]
+    columns = [
+        Column("search", t("Search"), lambda row: row.search.name),
+        Column("trial", t("Winning trial"), lambda row: row.number),
+        *network_columns(study, rows, lambda row: row.config),
+        Column(
+            "fresh", t("Validation (%), fresh seeds"),
+            lambda row: interval_entry(fresh_estimate(row)),
+        ),
+        Column(
+            "test", t("Test (%)"),
+            lambda row: interval_entry(fresh_estimate(row, "test_accuracy")),
+        ),
+        Column("trials", t("Trials"), lambda row: len(row.search.ended)),
+    ]  # fmt: skip
     caption = marked(
         "Data: {data}. The same search with other sampler seeds; each winner trained on the same "
         "fresh seeds: mean (95% interval over seeds)."
     )
-    return Table(
-        headers=list(columns),
-        rows=list(zip(*columns.values(), strict=True)),
-        caption=t(caption, data=study.data_name),
-    )
+    return Table(columns=columns, rows=rows, caption=t(caption, data=study.data_name))
 
 
 def spelled_estimate(estimate: Estimate) -> str:

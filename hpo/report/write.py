@@ -15,13 +15,14 @@ from hpo.model import folder as best
 from hpo.report import grid as grid_report
 from hpo.report import search as search_report
 from hpo.report.blocks import page
+from hpo.report.blocks.table import Table
 from hpo.report.draw import draw
 from hpo.report.search_tables import finalists_frame
 from hpo.report.sections import verdicts
 from hpo.results.study import StoredGrid, StoredSearch, StoredStudy, seconds_of
 
 Stored = StoredGrid | StoredSearch
-Kind = TypeVar("Kind", page.Picture, page.Table)
+Kind = TypeVar("Kind", page.Picture, Table)
 PAGES = ("index.html", "report.md")
 ABANDONED_SECONDS = 3600.0
 
@@ -49,7 +50,7 @@ def figures(study: Stored, folder: Path) -> dict[str, page.Picture]:
 def summary(study: Stored, folder: Path) -> str:
     """Returns the report's first sentences and its first table as HTML, for notebooks."""
     lead, sections = _content(study, folder)
-    table = next(iter(_blocks(sections, page.Table)), None)
+    table = next(iter(_blocks(sections, Table)), None)
     return page.render("summary.html.j2", t(study.file.title), lead, table=table)
 
 

@@ -3,15 +3,13 @@
 from collections.abc import Iterator, Sequence
 
 from rich.console import RenderableType
-from rich.table import Table as RichTable
-from rich.text import Text
 
 from hpo.analysis.claims import claim_verdicts, tally
 from hpo.analysis.compare import Row, Side, Stored, compare
 from hpo.analysis.hypothesis_tests import Verdict
 from hpo.analysis.statistics import summarize
-from hpo.report.blocks.grid_tables import most_accurate, published, reported, reproduced
-from hpo.report.blocks.page import Table
+from hpo.report.blocks.grid_tables import cells_table, most_accurate
+from hpo.report.blocks.table import Column, Table
 from hpo.report.search_tables import (
     best_table,
     finalists_table,
@@ -22,7 +20,8 @@ from hpo.report.search_tables import (
 from hpo.results.study import StoredGrid, StoredSearch
 from hpo.results.trial import run_name
 from hpo.study.file import FIGURES
-from hpo.text import count, legible, printable
+from hpo.text import count, printable
+from hpo.watch.fitted import Fitted
 
 MOST_OPEN = 10  # unresolved conclusions that are listed
 
@@ -37,20 +36,9 @@ def _grid(study: StoredGrid) -> Iterator[RenderableType]:
     counts = study.trials["state"].value_counts()
     states = ", ".join(f"{n} {state}" for state, n in counts.items()) or "no trials"
     yield f"{study.name} on {study.data_name}: {states}"
-    with_reported = published(study.file)
-    header = ["cell", "seeds", "test accuracy (%)", "test loss", "seconds"]
-    header += ["reported (%)"] if with_reported else []
     cells = most_accurate(study, study.file.cells)
-    rows = [
-        [
-            cell.name,
-            str(len(study.of(cell))),
-            *(reproduced(study, cell, figure) for figure in FIGURES),
-            *([reported(cell, "test_accuracy")] if with_reported else []),
-        ]
-        for cell in cells
-    ]
-    yield _table(Table(headers=header, rows=rows))
+    table = cells_table(study, [(cell, None) for cell in cells])
+    yield Fitted(table.only(["name", "seeds", *FIGURES, "test_accuracy.reported"]))
     if len(cells) < len(study.file.cells):
         of_all = f"of {len(study.file.cells):,} cells"
         yield f"the {len(cells)} most accurate {of_all}; the report has all"
@@ -81,20 +69,11 @@ def _search(study: StoredSearch) -> Iterator[RenderableType]:
     if sentence := unfinished(study):
         yield sentence
     if len(study.ranked):
-        yield _table(best_table(study, brief=5))
+        yield Fitted(best_table(study, 5).only(["trial", "network", "validation", "seconds"]))
     if study.tested is not None and len(study.tested.finished):
-        yield _table(finalists_table(study, brief=True))
+        keys = ["finalist", "network", "selected", "fresh", "bias", "test"]
+        yield Fitted(finalists_table(study).only(keys))
         yield winner_sentence(study)
-
-
-def _table(table: Table) -> RichTable:
-    """Returns the table for the terminal."""
-    shown = RichTable(box=None, pad_edge=False, header_style="bold")
-    for header in table.flat_headers:
-        shown.add_column(header, no_wrap=True)
-    for row in table.rows:
-        shown.add_row(*(Text(legible(cell)) for cell in row))
-    return shown
 
 
 # --- hpo compare -------------------------------------------------------------------------------
@@ -103,10 +82,17 @@ def _table(table: Table) -> RichTable:
 def comparison(first: Stored, second: Stored) -> Iterator[RenderableType]:
     """Yields a table with a row per network, and what the verdicts rest on."""
     rows = compare(first, second)
-    header = ["", first.name, second.name, "difference (95% interval)", "test", "p", "verdict"]
     yield f"Test accuracy (%) on {first.data_name}"
-    cells = [[row.name, *map(_values, row.sides), *_figures(row)] for row in rows]
-    yield _table(Table(headers=header, rows=cells))
+    columns = [
+        Column("network", "", lambda row: row.name),
+        Column("first", first.name, lambda row: _values(row.sides[0]), priority=1),
+        Column("second", second.name, lambda row: _values(row.sides[1]), priority=1),
+        Column("difference", "difference (95% interval)", _difference),
+        Column("test", "test", _test, priority=3),
+        Column("p", "p", _p, priority=2),
+        Column("verdict", "verdict", _verdict),
+    ]
+    yield Fitted(Table(columns=columns, rows=rows))
     yield (
         "Mean ± standard deviation (n). Paired where seeds are shared. p: two-sided, after Holm's "
         f"correction over {count(len(rows), 'comparison')}."
@@ -124,17 +110,29 @@ def _values(side: Side) -> str:
     return f"{summary.mean:.2f}{spread} ({summary.n})"
 
 
-def _figures(row: Row) -> Sequence[str]:
-    evidence = row.evidence
-    if evidence is None:
-        return "–", "–", "–", Verdict.UNRESOLVED.value
-    difference = f"{evidence.effect:+.2f}"
-    if evidence.low == evidence.low:
-        difference += f" ({evidence.low:.2f} to {evidence.high:.2f})"
+def _difference(row: Row) -> str | None:
+    if row.evidence is None:
+        return None
+    text = f"{row.evidence.effect:+.2f}"
+    if row.evidence.low == row.evidence.low:
+        text += f" ({row.evidence.low:.2f} to {row.evidence.high:.2f})"
+    return text.replace("-", "−")
+
+
+def _test(row: Row) -> str | None:
+    return f"{row.evidence.test or 'none'}, n = {row.evidence.n}" if row.evidence else None
+
+
+def _p(row: Row) -> str | None:
+    if row.evidence is None or not row.evidence.test:
+        return None
+    return "< 0.001" if row.p < 0.001 else f"{row.p:.3f}"
+
+
+def _verdict(row: Row) -> str:
     better = {Verdict.HOLDS: row.sides[0].study, Verdict.REFUTED: row.sides[1].study}
-    verdict = f"{better[row.verdict]} is better" if row.verdict in better else row.verdict.value
-    p = "–" if not evidence.test else "< 0.001" if row.p < 0.001 else f"{row.p:.3f}"
-    return difference.replace("-", "−"), f"{evidence.test or 'none'}, n = {evidence.n}", p, verdict
+    winner = better.get(row.verdict)
+    return f"{winner} is better" if winner else row.verdict.value
 
 
 def _different(rows: Sequence[Row]) -> Iterator[str]:

@@ -1,15 +1,18 @@
 """A grid's results as tables and sentences, reported values beside reproduced ones."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import partial
 from itertools import pairwise, product
+from typing import Any
 
 import numpy as np
 
 from hpo.analysis.statistics import Summary, paired_difference, summarize
 from hpo.language import marked, t
-from hpo.report.blocks.page import Header, Table
+from hpo.report.blocks.table import NOTHING, Column, Entry, Table
 from hpo.results.study import StoredGrid
+from hpo.study.config import Config
 from hpo.study.file import COLUMNS, FIGURES, Cell, Experiment, GridStudy
 from hpo.study.names import ACTIVATIONS, OPTIMIZERS, label
 
@@ -17,6 +20,12 @@ MOST_SHOWN, MOST_CLASSES = 40, 10  # cells, classes
 
 SCALE = {"test_accuracy": 100.0, "test_loss": 1.0, "train_seconds": 1.0}
 DIGITS = {"test_accuracy": 2, "test_loss": 4, "train_seconds": 2}
+# In the terminal: header, and the priority of Column.
+SHORT = {
+    "test_accuracy": ("test accuracy (%)", 0),
+    "test_loss": ("test loss", 3),
+    "train_seconds": ("seconds", 4),
+}
 
 
 def data_text(study: StoredGrid) -> str:
@@ -27,17 +36,17 @@ def data_text(study: StoredGrid) -> str:
     return t("Data: {data}, not {asked}", data=study.data_name, asked=asked)
 
 
-def reproduced(study: StoredGrid, cell: Cell, figure: str) -> str:
+def reproduced(study: StoredGrid, cell: Cell, figure: str) -> Entry:
     """mean ± std, or median (range) where runs fail; an en dash without a finished trial."""
     values = study.of(cell)[figure] * SCALE[figure]
     summary = summarize(values.to_list())
     if summary is None:
-        return t("{n} diverged", n=len(values)) if len(values) else "–"
-    text = summary_text(
-        summary, DIGITS[figure], collapsed=study.fails(cell) and figure != "train_seconds"
-    )
-    lost = len(values) - summary.n
-    return f"{text}, {t('{n} diverged', n=lost)}" if lost else text
+        return Entry(t("{n} diverged", n=len(values)) if len(values) else NOTHING)
+    collapsed = study.fails(cell) and figure != "train_seconds"
+    text = summary_text(summary, DIGITS[figure], collapsed=collapsed)
+    if lost := len(values) - summary.n:
+        text = f"{text}, {t('{n} diverged', n=lost)}"
+    return Entry(text, summary.median if collapsed else summary.mean)
 
 
 def summary_text(summary: Summary, digits: int, *, collapsed: bool = False) -> str:
@@ -50,25 +59,35 @@ def summary_text(summary: Summary, digits: int, *, collapsed: bool = False) -> s
     return f"{summary.mean:.{digits}f} ± {summary.sd:.{digits}f}"
 
 
-def reported(cell: Cell, figure: str, which: int | None = None) -> str:
+def _reported(cell: Cell, which: int | None, figure: str) -> Entry:
     """Returns the published values of the cell: all, or only the entry `which`."""
     entries = cell.reported if which is None else cell.reported[which : which + 1]
-    values = [v for entry in entries if (v := getattr(entry, figure)) is not None]
-    texts = [f"{v * SCALE[figure]:.{DIGITS[figure]}f}" for v in values]
-    return t(" and ").join(texts) or "–"
+    values = [SCALE[figure] * v for e in entries if (v := getattr(e, figure)) is not None]
+    texts = [f"{value:.{DIGITS[figure]}f}" for value in values]
+    return Entry(t(" and ").join(texts) or NOTHING, next(iter(values), None))
 
 
-def setting(cell: Cell, column: str) -> str:
-    config = cell.config
-    if column == "hidden_layers":
-        return config.layers
-    if column == "activation":
-        if config.model:
-            return "–"
-        return label(ACTIVATIONS, config.activation)
-    if column == "optimizer":
-        return label(OPTIMIZERS, config.optimizer)
-    return str(config.lr)
+def setting_columns(
+    rows: Sequence[Any], of: Callable[[Any], Config], *, lr: str = "{}", fixed: Sequence[str] = ()
+) -> list[Column]:
+    """Returns the columns of what the networks of these rows are.
+
+    of: returns a row's network. lr: the format of learning rates. fixed: hyperparameters that all
+    networks share.
+    """
+
+    def activation(row: Any) -> str | None:
+        return None if of(row).model else label(ACTIVATIONS, of(row).activation)
+
+    columns = [
+        Column("hidden_layers", t(COLUMNS["hidden_layers"]), lambda row: of(row).layers),
+        Column("activation", t(COLUMNS["activation"]), activation),
+        Column("optimizer", t(COLUMNS["optimizer"]), lambda r: label(OPTIMIZERS, of(r).optimizer)),
+        Column("lr", t(COLUMNS["lr"]), lambda row: of(row).lr, lr),
+    ]
+    if any(of(row).further(fixed) for row in rows):
+        columns.append(Column("further", t("Further"), lambda row: of(row).further(fixed) or None))
+    return columns
 
 
 def published(file: GridStudy) -> bool:
@@ -76,27 +95,40 @@ def published(file: GridStudy) -> bool:
 
 
 def cells_table(
-    study: StoredGrid, rows: Sequence[tuple[Cell, int | None]], columns: Sequence[str], caption: str
+    study: StoredGrid, rows: Sequence[tuple[Cell, int | None]], caption: str = ""
 ) -> Table:
-    """Returns a row per cell and reported entry: settings first, then reported and reproduced."""
+    """Returns a row per cell and reported entry, with all columns of pages and the terminal."""
     published = any(cell.reported for cell, _ in rows)
-    settings = [c for c in columns if c not in FIGURES]
-    measured = [c for c in columns if c in FIGURES]
-    both = (t("reported"), t("reproduced"))
-    results = [(t(COLUMNS[c]), both) if published else t(COLUMNS[c]) for c in measured]
-    further = any(cell.config.further() for cell, _ in rows)
-    more = [t("Further")] if further else []
-    headers = [t("Model"), *(t(COLUMNS[c]) for c in settings), *more, *results, t("Seeds")]
-    body = []
-    for cell, which in rows:
-        label = cell.label if which is None or not cell.reported else cell.reported[which].label
-        line = [label, *(setting(cell, c) for c in settings)]
-        line += [cell.config.further() or "–"] if further else []
-        for figure in measured:
-            line += [reported(cell, figure, which)] if published else []
-            line.append(reproduced(study, cell, figure))
-        body.append([*line, str(len(study.of(cell)))])
-    return Table(headers=headers, rows=body, caption=caption)
+    columns = [
+        Column("name", "cell", lambda row: row[0].name),
+        Column("model", t("Model"), lambda row: _label(*row)),
+        *setting_columns(rows, lambda row: row[0].config),
+        *(column for figure in FIGURES for column in _results(study, figure, published)),
+        Column("seeds", t("Seeds"), lambda row: len(study.of(row[0])), short="seeds", priority=2),
+    ]
+    return Table(columns=columns, rows=rows, caption=caption)
+
+
+def _results(study: StoredGrid, figure: str, published: bool) -> Sequence[Column]:
+    """Returns the columns of reported and reproduced results."""
+    group = t(COLUMNS[figure]) if published else ""
+    header = t("reproduced") if published else t(COLUMNS[figure])
+    short, priority = SHORT[figure]
+    found = Column(
+        figure, header, lambda row: reproduced(study, row[0], figure),
+        group=group, short=short, priority=priority,
+    )  # fmt: skip
+    if not published:
+        return [found]
+    paper = Column(
+        f"{figure}.reported", t("reported"), lambda row: _reported(row[0], row[1], figure),
+        group=group, short="reported (%)", priority=1,
+    )  # fmt: skip
+    return [paper, found]
+
+
+def _label(cell: Cell, which: int | None) -> str:
+    return cell.reported[which].label if which is not None and cell.reported else cell.label
 
 
 def recall_table(study: StoredGrid) -> Table | None:
@@ -118,15 +150,6 @@ def recall_table(study: StoredGrid) -> Table | None:
     every = np.mean([np.mean(recalls, axis=0) for recalls in by_cell.values()], axis=0)
     tested = np.flatnonzero(~np.isnan(every))
     shown = sorted(tested[np.argsort(every[tested], kind="stable")[:MOST_CLASSES]])
-    rows = []
-    for cell in study.file.cells:
-        if cell.name in by_cell:
-            recalls = 100 * np.array(by_cell[cell.name])
-            means = [f"{recalls[:, place].mean():.1f}" for place in shown]
-            balanced = summarize(np.nanmean(recalls, axis=1).tolist())
-            assert balanced is not None
-            rows.append([cell.label, summary_text(balanced, 2), *means, str(len(recalls))])
-    names = tuple(study.classes[place] for place in shown)
     which = t("each class")
     if len(shown) < len(tested):
         which = t("the {most} hardest of {n} classes", most=MOST_CLASSES, n=len(tested))
@@ -140,8 +163,32 @@ def recall_table(study: StoredGrid) -> Table | None:
     if absent := len(every) - len(tested):
         text = marked("Not shown: {absent} of {n} classes have no test {things}.")
         caption += " " + t(text, absent=absent, n=len(every), things=things)
-    headers: list[Header] = [t("Model"), t("Balanced accuracy (%)"), (t("Recall (%)"), names)]
-    return Table(headers=[*headers, t("Seeds")], rows=rows, caption=caption)
+    columns = [
+        Column("model", t("Model"), lambda row: row[0].label),
+        Column("balanced", t("Balanced accuracy (%)"), lambda row: _balanced(row[1])),
+        *(
+            Column(
+                f"class.{place}", study.classes[place],
+                partial(_recall, place), "{:.1f}",
+                group=t("Recall (%)"),
+            )
+            for place in shown
+        ),
+        Column("seeds", t("Seeds"), lambda row: len(row[1])),
+    ]  # fmt: skip
+    rows = [(c, 100 * np.array(by_cell[c.name])) for c in study.file.cells if c.name in by_cell]
+    return Table(columns=columns, rows=rows, caption=caption)
+
+
+def _recall(place: int, row: tuple[Cell, np.ndarray]) -> float:
+    return float(row[1][:, place].mean())
+
+
+def _balanced(recalls: np.ndarray) -> Entry:
+    """Returns the mean over the seeds of the classes' mean recall, in percent."""
+    summary = summarize(np.nanmean(recalls, axis=1).tolist())
+    assert summary is not None
+    return Entry(summary_text(summary, 2), summary.mean)
 
 
 def most_accurate(study: StoredGrid, cells: Sequence[Cell]) -> Sequence[Cell]:

@@ -6,56 +6,17 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import jinja2
+from markupsafe import Markup
 
 from hpo.language import current, t
+from hpo.report.blocks.table import Table
 from hpo.text import legible
-
-
-@dataclass(frozen=True, kw_only=True)
-class HeaderCell:
-    """A cell of a table's header. across, down: columns and rows that it spans. column: the only
-    column below it."""
-
-    text: str
-    across: int = 1
-    down: int = 1
-    column: int | None = None
-    sub: bool = False
-
 
 GLYPH = r"[A-Z]\w*(?:-\w+)?-[0-9a-f]+"  # the ids of letters in matplotlib's pictures: font and code
 BLOCK = re.compile(r"^(\d*)([-#+=.)])(?=[-#=]*( |$))")  # makes a paragraph a heading, list or line
-Header = str | tuple[str, Sequence[str]]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Table:
-    """A table of text. headers: a text per column, or (text, subheaders) for several columns."""
-
-    headers: Sequence[Header]
-    rows: Sequence[Sequence[str]]
-    caption: str = ""
-
-    @property
-    def flat_headers(self) -> list[str]:
-        """Returns one header per column, for Markdown: "Test loss, reported"."""
-        spread = [(h, [""]) if isinstance(h, str) else h for h in self.headers]
-        return [f"{text}, {sub}" if sub else text for text, subs in spread for sub in subs]
-
-    @property
-    def header_rows(self) -> list[list[HeaderCell]]:
-        """Returns the header's cells in one row, or in two if there are subheaders."""
-        first, second, column = [], [], 0
-        down = 1 if all(isinstance(header, str) for header in self.headers) else 2
-        for header in self.headers:
-            text, subs = (header, ()) if isinstance(header, str) else header
-            alone = HeaderCell(text=text, down=down, column=column)
-            first.append(HeaderCell(text=text, across=len(subs)) if subs else alone)
-            second += [HeaderCell(text=s, column=i, sub=True) for i, s in enumerate(subs, column)]
-            column += len(subs) or 1
-        return [first, second] if second else [first]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,11 +48,11 @@ class Code:
 
 @dataclass(frozen=True, kw_only=True)
 class Verdicts:
-    """A table of conclusions. rows: of each its claim, where it stands, verdict, effect, test and p
-    as texts; basis: what the verdict rests on; drawing: the interval as SVG; path: the evidence by
-    the number of seeds as SVG."""
+    """A table of conclusions. rows: of each its claim, where it stands, verdict and test as texts,
+    effect and p as entries; basis: what the verdict rests on; drawing: the interval as SVG; path:
+    the evidence by the number of seeds as SVG."""
 
-    rows: list[dict[str, str]]
+    rows: list[dict[str, Any]]
     caption: str
 
 
@@ -135,7 +96,7 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     environment.globals |= {"t": t, "language": current()}
-    environment.filters |= {"t": t, "inline": _inline, "md": _markdown}
+    environment.filters |= {"t": t, "inline": _inline, "md": _markdown, "data": _data}
     kinds = {"table": Table, "findings": list, "code": Code, "verdicts": Verdicts}
     for name, kind in {**kinds, "picture": Picture}.items():
         environment.tests[name] = lambda block, kind=kind: isinstance(block, kind)
@@ -202,6 +163,11 @@ def _inline(picture: Picture) -> str:
     label = html.escape(picture.alt)
     wide = f' style="max-width: {size[1]}pt"' if size else ""
     return svg.replace("<svg", f'<svg role="img" aria-label="{label}"{wide}', 1)
+
+
+def _data(value: float | None) -> Markup:
+    """Returns the attribute by which the page's script sorts a number; nothing for a text."""
+    return Markup("" if value is None else f' data-value="{value:.10g}"')
 
 
 def _markdown(text: str) -> str:

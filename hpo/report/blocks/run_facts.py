@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from hpo.data import card
 from hpo.language import marked, t
-from hpo.report.blocks.page import Table
+from hpo.report.blocks.table import Table, facts
 from hpo.results.study import StoredGrid, StoredSearch, StoredStudy, seconds_of
 from hpo.text import seconds_text
 
@@ -15,13 +15,13 @@ def run_table(study: StoredStudy, more: Sequence[list[str]] = ()) -> Table:
     """Returns a row per fact, and then the rows `more`."""
     counts = study.trials["state"].value_counts()
     states = ", ".join(f"{n} {state}" for state, n in counts.items()) or t("none yet")
-    facts = [[t("Trials"), states], [t("Trained in"), trained_in(study)]]
-    facts += _session_facts(study)
-    facts += [[t("Data checksum"), f"SHA-256 {study.data['checksum']}"]]
+    rows = [[t("Trials"), states], [t("Trained in"), trained_in(study)]]
+    rows += _session_facts(study)
+    rows += [[t("Data checksum"), f"SHA-256 {study.data['checksum']}"]]
     if "about" in study.data:  # the user's own files have a data card
-        facts += [[what, value] for what, value in card.rows(study.data)[:-1]]
-        facts += [[t("Note"), text] for text in card.warnings(study.data)]
-    return Table(headers=[t("What"), t("Value")], rows=[*facts, *more])
+        rows += [[what, value] for what, value in card.rows(study.data)[:-1]]
+        rows += [[t("Note"), text] for text in card.warnings(study.data)]
+    return facts((t("What"), t("Value")), [*rows, *more])
 
 
 def other_data(study: StoredGrid | StoredSearch) -> list[str]:

@@ -12,7 +12,8 @@ from hpo.analysis.precision import Precision, disputed, disputing_pair, precisio
 from hpo.analysis.statistics import estimate
 from hpo.language import marked, t
 from hpo.report.blocks.grid_tables import data_text, most_accurate
-from hpo.report.blocks.page import Block, Header, Picture, Section, Table
+from hpo.report.blocks.page import Block, Picture, Section
+from hpo.report.blocks.table import NOTHING, Column, Entry, Table
 from hpo.report.figures import confusion as figures
 from hpo.report.sections.basis import learning_images
 from hpo.results.study import StoredGrid
@@ -47,35 +48,44 @@ def of_cell(study: StoredGrid, cell: Cell) -> Precision | None:
 
 
 def _table(study: StoredGrid, cells: Sequence[Cell], found: dict[str, Precision | None]) -> Table:
-    rows, things = [], t(study.things)
-    for cell in cells:
-        n, k, exact = len(study.of(cell)), int(study.failing(cell).sum()), found[cell.name]
-        row = [cell.label, t("{k} of {n}", k=k, n=n), f"{100 * most_failures(k, n):.0f}%"]
-        if exact is None:
-            rows.append([*row, "–", "–", "–", "–"])
-            continue
-        share = "–" if math.isnan(exact.images_share) else f"{100 * exact.images_share:.0f}%"
-        row += [f"{100 * exact.mean:.2f}", _interval(exact.seeds), _interval(exact.both), share]
-        rows.append(row)
+    things = t(study.things)
+    rows = [(c, len(study.of(c)), int(study.failing(c).sum()), found[c.name]) for c in cells]
     caption = marked(
         "{data}. At most: with 95% (Clopper and Pearson). Intervals: 95%, for other seeds on these "
         "{n:,} test {things}, and for other test {things} as well. {name}' share: how much of the "
         "variance between runs would go if there were many more test {things}."
     )
     named = {"data": data_text(study), "things": things, "name": things.capitalize()}
-    exactness = (t("mean"), t("other seeds"), t("seeds and {things}", things=things))
-    headers: list[Header] = [
-        t("Model"),
-        (t("Runs that fail to learn"), (t("seen"), t("at most"))),
-        (t("Test accuracy where it learns (%)"), exactness),
-        t("{things}' share of the spread", things=things.capitalize()),
-    ]
-    return Table(headers=headers, rows=rows, caption=t(caption, n=study.data["test"], **named))
+    fails, exact = t("Runs that fail to learn"), t("Test accuracy where it learns (%)")
+    share = t("{things}' share of the spread", things=things.capitalize())
+    columns = [
+        Column("model", t("Model"), lambda row: row[0].label),
+        Column(
+            "failing", t("seen"),
+            lambda row: Entry(t("{k} of {n}", k=row[2], n=row[1]), row[2]), group=fails,
+        ),
+        Column(
+            "most_failing", t("at most"),
+            lambda row: 100 * most_failures(row[2], row[1]), "{:.0f}%", group=fails,
+        ),
+        Column("mean", t("mean"), lambda row: row[3] and 100 * row[3].mean, "{:.2f}", group=exact),
+        Column(
+            "seeds", t("other seeds"), lambda row: row[3] and _interval(row[3].seeds), group=exact
+        ),
+        Column(
+            "both", t("seeds and {things}", things=things),
+            lambda row: row[3] and _interval(row[3].both), group=exact,
+        ),
+        Column("share", share, lambda row: row[3] and 100 * row[3].images_share, "{:.0f}%"),
+    ]  # fmt: skip
+    return Table(columns=columns, rows=rows, caption=t(caption, n=study.data["test"], **named))
 
 
-def _interval(bounds: tuple[float, float]) -> str:
+def _interval(bounds: tuple[float, float]) -> Entry:
     low, high = (bounded(100 * bound) for bound in bounds)
-    return "–" if math.isnan(low) else t("{low:.2f} to {high:.2f}", low=low, high=high)
+    if math.isnan(low):
+        return Entry(NOTHING)
+    return Entry(t("{low:.2f} to {high:.2f}", low=low, high=high), low)
 
 
 def _share_sentence(study: StoredGrid, found: Sequence[Precision]) -> list[str]:

@@ -69,8 +69,8 @@ def effect(judged: ClaimVerdict, part: Part) -> str:
         value = t(text, share=f"{100 * evidence.effect:.0f}")
         low, high = (minus(f"{100 * end:.0f}") for end in ends)
     elif part.logs:
-        value = f"× {_exp(evidence.effect):.2f}"
-        low, high = (minus(f"{_exp(end):.2f}") for end in ends)
+        value = f"× {ratio(evidence.effect):.2f}"
+        low, high = (minus(f"{ratio(end):.2f}") for end in ends)
     else:
         metric = judged.claim.metric
         value = _in_unit(minus(_digits(evidence.effect, metric, "+")), metric)
@@ -89,7 +89,8 @@ def _in_unit(value: str, metric: str) -> str:
     return t(WORDS[metric][3], value=value)
 
 
-def _exp(value: float) -> float:
+def ratio(value: float) -> float:
+    """Returns the ratio of a difference of logarithms."""
     return math.exp(value) if value < 700 else math.inf
 
 

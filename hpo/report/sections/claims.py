@@ -2,13 +2,15 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 from hpo.analysis.claims import ClaimVerdict, Part, claim_verdicts
 from hpo.analysis.statistics import LEVEL
 from hpo.language import marked, t
 from hpo.report.blocks.grid_tables import data_text
 from hpo.report.blocks.page import Block, Section, Verdicts, interval_svg, path_svg
-from hpo.report.sections.basis import SHARES, WORDS, effect, sentence
+from hpo.report.blocks.table import NOTHING, Entry
+from hpo.report.sections.basis import SHARES, WORDS, effect, ratio, sentence
 from hpo.results.study import StoredGrid
 from hpo.study.claims import Form
 
@@ -108,18 +110,29 @@ def _path(judged: ClaimVerdict) -> str:
     return path_svg(shown, 2 * judged.factor / LEVEL)
 
 
-def _row(study: StoredGrid, judged: ClaimVerdict) -> dict[str, str]:
-    row = {"claim": t(judged.claim.says), "where": judged.claim.where or "–"}
-    row |= {"verdict": judged.verdict.value, "effect": "–", "drawing": "", "test": "–", "p": "–"}
+def _row(study: StoredGrid, judged: ClaimVerdict) -> dict[str, Any]:
+    row: dict[str, Any] = {"claim": t(judged.claim.says), "where": judged.claim.where or NOTHING}
+    row |= {"verdict": judged.verdict.value, "drawing": "", "test": NOTHING}
+    row |= {"effect": Entry(NOTHING), "p": Entry(NOTHING)}
     if judged.parts:
         part, row["test"] = judged.decisive, t("no runs")
         if part.evidence is not None:
-            row |= {"effect": effect(judged, part), "drawing": _forest(judged, part)}
+            row["effect"] = Entry(effect(judged, part), _effect_value(judged, part))
+            row["drawing"] = _forest(judged, part)
             row["test"] = t(TESTS[part.evidence.test], n=part.evidence.n)
             if part.evidence.test:
                 p = "< 0.001" if judged.p < 0.001 else "1" if judged.p == 1 else f"{judged.p:.3f}"
-                row["p"] = p
+                row["p"] = Entry(p, judged.p)
     return {**row, "basis": sentence(study, judged), "path": _path(judged)}
+
+
+def _effect_value(judged: ClaimVerdict, part: Part) -> float:
+    """Returns the effect as it is printed: in percent, as a ratio, or in the metric's unit."""
+    assert part.evidence is not None
+    value = part.evidence.effect
+    if part.evidence.test in SHARES:
+        return 100 * value
+    return ratio(value) if part.logs else WORDS[judged.claim.metric][1] * value
 
 
 def _forest(judged: ClaimVerdict, part: Part) -> str:

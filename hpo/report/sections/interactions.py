@@ -10,7 +10,8 @@ import numpy as np
 from hpo.analysis.components import Component, factorial
 from hpo.language import marked, t
 from hpo.report.blocks.grid_tables import data_text
-from hpo.report.blocks.page import Block, Picture, Section, Table
+from hpo.report.blocks.page import Block, Picture, Section
+from hpo.report.blocks.table import Column, Entry, Table
 from hpo.report.figures import grid as figures
 from hpo.results.study import StoredGrid
 from hpo.study.file import Cell, GridStudy
@@ -66,15 +67,6 @@ def _values(study: StoredGrid, levels: Levels) -> np.ndarray:
 
 
 def _table(study: StoredGrid, found: Sequence[Component], seeds: int) -> Table:
-    rows = [
-        [
-            " × ".join(component.of),
-            t("effect") if len(component.of) == 1 else t("interaction"),
-            f"{100 * component.share:.1f}%",
-            t("{low:.1f} to {high:.1f}%", low=100 * component.low, high=100 * component.high),
-        ]
-        for component in sorted(found, key=lambda component: -component.share)
-    ]
     caption = marked(
         "{data}. Variance between the mean test accuracies of the {networks} networks over {seeds} "
         "seeds, runs that fail to learn included, split as in an analysis of variance; an "
@@ -82,8 +74,19 @@ def _table(study: StoredGrid, found: Sequence[Component], seeds: int) -> Table:
         "seeds."
     )
     caption = t(caption, data=data_text(study), networks=len(study.file.cells), seeds=seeds)
-    headers = [t("Hyperparameters"), t("Kind"), t("Share of the variance"), t("95% interval")]
-    return Table(headers=headers, rows=rows, caption=caption)
+    columns = [
+        Column("of", t("Hyperparameters"), lambda row: " × ".join(row.of)),
+        Column("kind", t("Kind"), lambda row: t("effect" if len(row.of) == 1 else "interaction")),
+        Column("share", t("Share of the variance"), lambda row: 100 * row.share, "{:.1f}%"),
+        Column("interval", t("95% interval"), _interval),
+    ]
+    rows = sorted(found, key=lambda component: -component.share)
+    return Table(columns=columns, rows=rows, caption=caption)
+
+
+def _interval(component: Component) -> Entry:
+    low, high = 100 * component.low, 100 * component.high
+    return Entry(t("{low:.1f} to {high:.1f}%", low=low, high=high), low)
 
 
 def _picture(study: StoredGrid, levels: Levels, values: np.ndarray) -> Picture:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import combinations
 
 import numpy as np
@@ -13,10 +13,11 @@ from hpo.analysis.hypothesis_tests import prediction_interval
 from hpo.analysis.statistics import ranked_right, seeds_needed
 from hpo.language import marked, t
 from hpo.report.blocks.grid_tables import DIGITS, SCALE, data_text
-from hpo.report.blocks.page import Block, Header, Section, Table
+from hpo.report.blocks.page import Block, Section
+from hpo.report.blocks.table import NOTHING, Column, Entry, Table
 from hpo.results.study import StoredGrid
 from hpo.study.config import SOURCES
-from hpo.study.file import BLOCK, COLUMNS, Cell
+from hpo.study.file import BLOCK, COLUMNS, Cell, Reported
 from hpo.text import bounded, minus
 
 DIFFERENCES = (0.1, 0.2, 0.5, 1.0)  # points of test accuracy
@@ -93,16 +94,6 @@ def _crossed(study: StoredGrid, cell: Cell) -> Crossed | None:
 
 
 def _spread_table(study: StoredGrid, networks: Sequence[Crossed]) -> Table:
-    headers: list[Header] = [t("Drawn anew")]
-    columns = (t("share"), t("95% interval"))
-    headers += [(network.cell.config.brief, columns) for network in networks]
-    parts = zip(*(network.spread.components for network in networks), strict=True)
-    rows = [[_name(study, row[0]), *(text for c in row for text in _share(c))] for row in parts]
-    total = [t("All, sd in points")]
-    for network in networks:
-        spread = network.spread
-        low, high = 100 * spread.low, 100 * spread.high
-        total += [f"{100 * spread.std:.2f}", t("{low:.2f} to {high:.2f}", low=low, high=high)]
     counts = ", ".join(t("{n} runs", n=network.accuracies.size) for network in networks)
     caption = marked(
         "{data}; {runs}. Shares of the variance of test accuracy between runs, which add up to "
@@ -112,7 +103,33 @@ def _spread_table(study: StoredGrid, networks: Sequence[Crossed]) -> Table:
         "by expected mean squares; intervals by generalized pivotal quantities."
     )
     caption = t(caption, data=data_text(study), runs=counts, things=t(study.things))
-    return Table(headers=headers, rows=[*rows, total], caption=caption)
+    rows = [*zip(*(network.spread.components for network in networks), strict=True), None]
+    columns = [
+        Column(
+            "of", t("Drawn anew"),
+            lambda row: t("All, sd in points") if row is None else _name(study, row[0]),
+        )
+    ]  # fmt: skip
+    for place, network in enumerate(networks):
+        share, interval = (partial(_part, network.spread, place, which) for which in (0, 1))
+        group = network.cell.config.brief
+        columns.append(Column(f"share.{place}", t("share"), share, group=group))
+        columns.append(Column(f"interval.{place}", t("95% interval"), interval, group=group))
+    return Table(columns=columns, rows=rows, caption=caption)
+
+
+def _part(spread: Spread, place: int, which: int, row: Sequence[Component] | None) -> Entry:
+    """Returns a source's share of a network's spread, or its interval; without a row of all of the
+    spread."""
+    part, digits, unit = (spread, 2, "") if row is None else (row[place], 0, "%")
+    low, high = 100 * part.low, 100 * part.high
+    if which == 1:
+        text = (
+            marked("{low:.2f} to {high:.2f}") if row is None else marked("{low:.0f} to {high:.0f}%")
+        )
+        return Entry(t(text, low=low, high=high), low)
+    value = 100 * (spread.std if row is None else row[place].share)
+    return Entry(f"{value:.{digits}f}{unit}", value)
 
 
 def _name(study: StoredGrid, component: Component) -> str:
@@ -124,31 +141,29 @@ def _name(study: StoredGrid, component: Component) -> str:
     return text[0].upper() + text[1:]
 
 
-def _share(component: Component) -> tuple[str, str]:
-    share, low, high = (100 * v for v in (component.share, component.low, component.high))
-    return f"{share:.0f}%", t("{low:.0f} to {high:.0f}%", low=low, high=high)
-
-
 # --- what one seed tells -----------------------------------------------------------------------
 
 
 def _power_table(study: StoredGrid, std: float) -> Table:
     std *= 100
-    rows = [
-        [
-            t("{value} points", value=f"{difference:g}"),
-            f"{100 * ranked_right(difference, std):.0f}%",
-            str(seeds_needed(difference, std)),
-        ]
-        for difference in DIFFERENCES
-    ]
     caption = marked(
         "{data}. For two networks whose runs spread by {std:.2f} points each, all three drawn "
         "anew. Seeds needed: of each network, without pairs, for a t-test at 5% that looks once to "
         "find the difference four times of five."
     )
-    headers = [t("True difference"), t("One run each ranks them right"), t("Seeds needed")]
-    return Table(headers=headers, rows=rows, caption=t(caption, data=data_text(study), std=std))
+    columns = [
+        Column(
+            "difference", t("True difference"),
+            lambda row: Entry(t("{value} points", value=f"{row:g}"), row),
+        ),
+        Column(
+            "right", t("One run each ranks them right"),
+            lambda row: 100 * ranked_right(row, std), "{:.0f}%",
+        ),
+        Column("seeds", t("Seeds needed"), lambda row: seeds_needed(row, std)),
+    ]  # fmt: skip
+    caption = t(caption, data=data_text(study), std=std)
+    return Table(columns=columns, rows=DIFFERENCES, caption=caption)
 
 
 def _chance(network: Crossed) -> str:
@@ -219,49 +234,61 @@ def _r(a: np.ndarray, b: np.ndarray) -> float:
 
 def predictions(study: StoredGrid) -> list[Section]:
     """Returns the section on whether one more run would give what was reported, if it applies."""
-    entries = [entry for cell in study.file.cells for entry in cell.reported]
-    columns = [c for c in RESULTS if any(getattr(entry, c) is not None for entry in entries)]
-    rows = [
-        row
-        for cell in study.file.cells
-        for which in range(len(cell.reported))
-        if (row := _prediction(study, cell, which, columns))
-    ]
-    if not rows:
+    entries = [(c, entry) for c in study.file.cells for entry in c.reported if len(study.of(c))]
+    if not entries:
         return []
-    below = [t(header) for header in PREDICTED]
     caption = marked(
         "{data}. One more run: 95% prediction interval from the seeds (Student's t), as CORE-Bench "
         "grades replications (Siegel et al. 2024, arXiv:2409.11363); where runs fail to learn, "
         "their range, which holds one more of n + 1 runs with probability (n − 1)/(n + 1)."
     )
-    headers: list[Header] = [(t(COLUMNS[column]), below) for column in columns]
-    headers, caption = [t("Model"), *headers, t("Seeds")], t(caption, data=data_text(study))
-    table = Table(headers=headers, rows=rows, caption=caption)
+    reported = [entry for cell in study.file.cells for entry in cell.reported]
+    shown = [c for c in RESULTS if any(getattr(entry, c) is not None for entry in reported)]
+    columns = [
+        Column("model", t("Model"), lambda row: row[1].label),
+        *(column for figure in shown for column in _predicted(study, figure)),
+        Column("seeds", t("Seeds"), lambda row: len(study.of(row[0]))),
+    ]
+    table = Table(columns=columns, rows=entries, caption=t(caption, data=data_text(study)))
     return [Section(title=t("Would one more run give what was reported?"), blocks=[table])]
 
 
-def _prediction(study: StoredGrid, cell: Cell, which: int, columns: Sequence[str]) -> list[str]:
-    rows = study.of(cell)
-    line = [cell.reported[which].label]
-    for column in columns:
-        value = getattr(cell.reported[which], column)
-        values = (SCALE[column] * rows[column]).to_list()
-        bounds = expected(values, collapsed=study.fails(cell))
-        if value is None or bounds is None:
-            line += ["–" if value is None else _number(SCALE[column] * value, column), "–", "–"]
-            continue
-        low, high = (round(bound, DIGITS[column]) for bound in bounds)  # as exact as is printed
-        value = round(SCALE[column] * value, DIGITS[column])
-        place = t("below") if value < low else t("above") if value > high else t("inside")
-        if column == "test_accuracy":
-            low, high = bounded(low), bounded(high)
-        line += [_number(value, column), f"{_number(low, column)}–{_number(high, column)}", place]
-    return [*line, str(len(rows))] if len(rows) else []
+def _predicted(study: StoredGrid, figure: str) -> list[Column]:
+    """Returns the columns of a reported figure, of where one more run would fall, and of whether
+    the reported one lies there. Rows: a cell and what was reported of it."""
+    digits, group = DIGITS[figure], t(COLUMNS[figure])
 
+    def reported(row: tuple[Cell, Reported]) -> float | None:
+        value = getattr(row[1], figure)
+        return None if value is None else SCALE[figure] * value
 
-def _number(value: float, column: str) -> str:
-    return f"{value:.{DIGITS[column]}f}"
+    def bounds(row: tuple[Cell, Reported]) -> tuple[float, float] | None:
+        """Returns the bounds, as exact as is printed."""
+        values = (SCALE[figure] * study.of(row[0])[figure]).to_list()
+        found = expected(values, collapsed=study.fails(row[0]))
+        if reported(row) is None or found is None:
+            return None
+        return round(found[0], digits), round(found[1], digits)
+
+    def interval(row: tuple[Cell, Reported]) -> Entry:
+        found = bounds(row)
+        if found is None:
+            return Entry(NOTHING)
+        low, high = map(bounded, found) if figure == "test_accuracy" else found
+        return Entry(f"{low:.{digits}f}–{high:.{digits}f}", low)
+
+    def place(row: tuple[Cell, Reported]) -> str | None:
+        value, found = reported(row), bounds(row)
+        if value is None or found is None:
+            return None
+        value, (low, high) = round(value, digits), found
+        return t("below") if value < low else t("above") if value > high else t("inside")
+
+    return [
+        Column(f"{figure}.reported", t(PREDICTED[0]), reported, f"{{:.{digits}f}}", group=group),
+        Column(f"{figure}.expected", t(PREDICTED[1]), interval, group=group),
+        Column(f"{figure}.place", t(PREDICTED[2]), place, group=group),
+    ]
 
 
 def expected(values: Sequence[float], *, collapsed: bool) -> tuple[float, float] | None:

@@ -1,24 +1,10 @@
-// Tables sort by a click on a header: by the numbers in the cells where all of them begin with one, as
-// text otherwise.
-const NUMBER = /(?<![^\s(\[])[-+]?(?:\d[\d,]*\.?\d*|\.\d+)(?:e[-+]?\d+)?/gi;
-// What cells say in the page's language: "{n} diverged", "median {median} ({low}–{high})".
-const { diverged: DIVERGED, median: MEDIAN } = document.body.dataset;
-const UNKNOWN = ["", "–", "-", DIVERGED];
+// Tables sort by a click on a header: by the numbers that the cells hold, or else by their texts.
+const UNKNOWN = ["", "–"];
 for (const table of document.querySelectorAll("table.sortable")) {
   const body = table.tBodies[0];
   const original = [...body.rows];
-  const key = (row, column) => {
-    const text = row.cells[column].textContent.replaceAll("−", "-").trim();
-    const numbers = (text.match(NUMBER) ?? []).map((number) => parseFloat(number.replaceAll(",", "")));
-    return { row, text, numbers };
-  };
   const asText = (a, b) => a.text.localeCompare(b.text, undefined, { numeric: true });
-  const asNumbers = (a, b) => {
-    for (let i = 0; i < Math.min(a.numbers.length, b.numbers.length); i++) {
-      if (a.numbers[i] !== b.numbers[i]) return a.numbers[i] - b.numbers[i];
-    }
-    return a.numbers.length - b.numbers.length;
-  };
+  const asNumbers = (a, b) => a.number - b.number;
   for (const header of table.querySelectorAll("th[data-column]")) {
     const column = Number(header.dataset.column);
     const button = document.createElement("button");
@@ -33,11 +19,14 @@ for (const table of document.querySelectorAll("table.sortable")) {
       for (const other of table.querySelectorAll("th")) other.removeAttribute("aria-sort");
       if (order === "none") return body.append(...original);
       header.setAttribute("aria-sort", order);
-      const rows = original.map((row) => key(row, column));
-      const known = rows.filter(({ text }) => !UNKNOWN.includes(text.replace(/\d+/, "{n}")));
-      const begins = (text) => text.replace(MEDIAN.split("{")[0], "");
-      const numeric = known.every(({ text }) => /^[-+]?(\d|\.\d)/.test(begins(text)));
+      const rows = original.map((row) => {
+        const { textContent, dataset } = row.cells[column];
+        return { row, text: textContent.trim(), number: parseFloat(dataset.value) };
+      });
+      const numeric = rows.some(({ number }) => !isNaN(number));
       const compare = numeric ? asNumbers : asText;
+      const isKnown = ({ text, number }) => (numeric ? !isNaN(number) : !UNKNOWN.includes(text));
+      const known = rows.filter(isKnown);
       known.sort((a, b) => (order === "ascending" ? compare(a, b) : compare(b, a)));
       const unknown = rows.filter((entry) => !known.includes(entry));
       body.append(...[...known, ...unknown].map(({ row }) => row));
