@@ -30,9 +30,9 @@ from hpo.runs.plan import EarlyStop, Job, Watcher
 from hpo.runs.progress import Progress
 from hpo.runs.samplers import check_together
 from hpo.runs.search import SearchPlan, front, spread
+from hpo.study.columns import METRICS
 from hpo.study.config import SEED, Config, Seeds
 from hpo.study.file import SearchStudy, parse
-from hpo.study.metrics import METRICS
 from hpo.workers.messages import Done, EpochDone, Task
 
 SPACE = """

@@ -6,9 +6,9 @@ from optuna.trial import TrialState
 
 from hpo.runs.extra import ROUNDS, TimingPlan
 from hpo.runs.plan import Shape
+from hpo.study.columns import METRICS
 from hpo.study.config import Config
 from hpo.study.file import Cell
-from hpo.study.metrics import METRICS
 from hpo.training.train import Split
 from hpo.workers.messages import EpochDone
 

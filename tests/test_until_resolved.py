@@ -19,7 +19,7 @@ from hpo.results.load import load_study
 from hpo.runs.study import binding, open_study
 from hpo.storage.open import open_storage
 from hpo.study import file as study_file
-from hpo.study.metrics import METRICS
+from hpo.study.columns import METRICS
 from hpo.watch import terminal
 
 GRID = """

@@ -25,8 +25,8 @@ from hpo.runs.plan import Job
 from hpo.runs.progress import Progress
 from hpo.storage import lock
 from hpo.storage.open import open_storage
+from hpo.study.columns import METRICS
 from hpo.study.config import Config
-from hpo.study.metrics import METRICS
 from hpo.watch import artifacts
 from hpo.watch import progress as watching
 from hpo.watch.artifacts import CurveArtifacts, remove

@@ -23,7 +23,7 @@ from hpo.errors import InputError
 from hpo.passwords import remove_passwords, without_password
 from hpo.replace import replacing
 from hpo.results.study import StoredGrid, StoredSearch
-from hpo.study.metrics import METRICS
+from hpo.study.columns import METRICS
 from hpo.text import shortened
 
 FINAL = ("test_loss", "test_accuracy", "test_balanced_accuracy", "train_seconds", "parameters")

@@ -13,9 +13,9 @@ from hpo.report.blocks.table import Table, facts
 from hpo.report.figures import grid as figures
 from hpo.report.sections import accuracy, causes, claims, interactions, noise
 from hpo.results.study import StoredGrid
+from hpo.study.columns import METRICS
 from hpo.study.config import SOURCES
 from hpo.study.file import FIGURES, Cell, Experiment
-from hpo.study.metrics import METRICS
 from hpo.study.names import SCHEDULES, label
 from hpo.text import count
 

@@ -10,29 +10,13 @@ from typing import Annotated, Any, NotRequired
 
 from optuna.trial import FrozenTrial, TrialState
 from pydantic import AfterValidator, Field, TypeAdapter, ValidationError, ValidationInfo
-from typing_extensions import TypedDict  # which pydantic needs before Python 3.12
 
 from hpo.data.schema import Schema, StoredSchema
 from hpo.errors import InputError
+from hpo.study.columns import Bytes, Count, Maybe, TrialAttributes, keys
 from hpo.study.fields import faults
-from hpo.study.file import NAME
-from hpo.study.metrics import METRICS
 
 REMEDY = "restore the storage from a copy, or run the study again with --fresh"
-
-
-def _base64(text: str) -> str:
-    try:
-        base64.b64decode(text, validate=True)
-    except ValueError:
-        raise ValueError("is no base64") from None
-    return text
-
-
-def _of_one_length(curve: dict[str, list[Any]]) -> dict[str, list[Any]]:
-    if len({len(curve[metric]) for metric in METRICS}) > 1:
-        raise ValueError("its metrics have different numbers of epochs")
-    return curve
 
 
 def _a_bit_each(right: dict[str, str], info: ValidationInfo) -> dict[str, str]:
@@ -43,24 +27,10 @@ def _a_bit_each(right: dict[str, str], info: ValidationInfo) -> dict[str, str]:
     return right
 
 
-def _of_the_classes(mistakes: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
-    classes, rows = len(Schema.of(info.context or {}).classes), mistakes["confusion"]
-    named = [image[key] for image in mistakes["worst"] for key in ("label", "predicted")]
-    if {classes} != {len(rows), *map(len, rows)} or max(named, default=0) >= classes:
-        raise ValueError(f"does not belong to {classes} classes")
-    return mistakes
-
-
 def _bound_search(study: dict[str, Any]) -> dict[str, Any]:
     if "space" in study["study_file"] and not study.get("binding", {}).get("sampler"):
         raise ValueError("binding: has no sampler")
     return study
-
-
-Count = Annotated[int, Field(ge=0, le=10**12)]
-Maybe = float | None
-Bytes = Annotated[str, AfterValidator(_base64)]
-Values = Annotated[list[Maybe], Field(min_length=1)]
 
 
 class Data(StoredSchema):
@@ -74,36 +44,27 @@ class Data(StoredSchema):
     about: dict[str, Any] | None = None
 
 
-def _keys(**types: Any) -> Any:
-    """Returns the type of a dictionary with these keys, and perhaps others."""
-    make: Any = TypedDict
-    return make("Keys", types)
-
-
 def _optional(**types: Any) -> dict[str, Any]:
     """Returns keys that a dictionary may lack."""
     return {key: NotRequired[kind] for key, kind in types.items()}
 
 
-HARDWARE = _keys(processor=str, cores=int, memory_gib=Maybe)
-MACHINES = list[_keys(host=str, hardware=HARDWARE)]
-SESSION = _keys(
+HARDWARE = keys(processor=str, cores=int, memory_gib=Maybe)
+MACHINES = list[keys(host=str, hardware=HARDWARE)]
+SESSION = keys(
     started=float, workers=int, device=str, command=str, hardware=HARDWARE,
     versions=dict[str, str], git_commit=str | None,
     **_optional(host=str, seconds=float, machines=MACHINES),
 )  # fmt: skip
-PROGRESS = _keys(
+PROGRESS = keys(
     title=str, total=int, done=int, pruned=int, failed=int, workers=list[str], best=str,
     started=float, finish=Maybe, seconds=Maybe,
 )  # fmt: skip
-WORST = _keys(image=int, label=Count, predicted=Count, probability=Maybe, pixels=Bytes | None)
-MISTAKES = _keys(confusion=list[list[float]], worst=list[WORST])
-CURVE = _keys(**dict.fromkeys(METRICS, Values))
-STUDY = _keys(
+STUDY = keys(
     study_file=dict[str, Any],
     data=Data,
     **_optional(
-        binding=_keys(**_optional(sampler=str, pruner=str)),
+        binding=keys(**_optional(sampler=str, pruner=str)),
         kind=str,
         sessions=list[SESSION],
         progress=PROGRESS | None,
@@ -111,43 +72,30 @@ STUDY = _keys(
         token=str,
         seeds=Count,
         timings=Annotated[list[dict[str, float]], Field(min_length=1)],
-        until_resolved=_keys(most=int, end=str) | None,
-        ensemble=_keys(networks=int, test_accuracy=float) | None,
-        claim_changes=list[_keys(trials=int, dropped=list[str], added=list[str])],
+        until_resolved=keys(most=int, end=str) | None,
+        ensemble=keys(networks=int, test_accuracy=float) | None,
+        claim_changes=list[keys(trials=int, dropped=list[str], added=list[str])],
         n_trials=Count,
         timeout=Maybe,
         sampler_seed=int,
         gave_up=bool,
         settled=bool,
-        like=_keys(study=str, trials=int, of=int),
-        images=dict[str, _keys(label=Count, pixels=Bytes | None)],  # a system attribute
+        like=keys(study=str, trials=int, of=int),
+        images=dict[str, keys(label=Count, pixels=Bytes | None)],  # a system attribute
         code=dict[str, str],  # this, too
     ),
 )
-TRIAL = _keys(
-    **_optional(
-        cell=Annotated[str, Field(pattern=f"^{NAME.pattern}$")],
-        seed=int,
-        curve=Annotated[CURVE, AfterValidator(_of_one_length)],
-        diverged=bool | Annotated[int, Field(ge=0, le=1)],
-        train_seconds=float,
-        test_loss=Maybe,
-        test_accuracy=Maybe,
-        test_balanced_accuracy=Maybe,
-        test_recall=list[Maybe],
-        parameters=int,
-        stack=int,
-        over_limit=bool | int,
-        run_seconds=float,
-        fail_reason=str,
-        diagnostics=dict[str, list[list[Maybe]]],
-        mistakes=Annotated[MISTAKES, AfterValidator(_of_the_classes)],
-        right=Annotated[_keys(test=Bytes, valid=Bytes), AfterValidator(_a_bit_each)],  # a system
-        probabilities=Bytes,  # attribute, as this
-    )
-)
+
+
+class StoredTrial(TrialAttributes, total=False):
+    """With the system attributes of a trial."""
+
+    right: Annotated[keys(test=Bytes, valid=Bytes), AfterValidator(_a_bit_each)]
+    probabilities: Bytes
+
+
 CHECKED_STUDY: Any = TypeAdapter(Annotated[STUDY, AfterValidator(_bound_search)])
-CHECKED_TRIAL: Any = TypeAdapter(TRIAL)
+CHECKED_TRIAL: Any = TypeAdapter(StoredTrial)
 
 
 def check_study(name: str, user: Mapping[str, Any], system: Mapping[str, Any]) -> None:
@@ -161,6 +109,7 @@ def check_trials(
 ) -> None:
     """As check_study, of the study's trials. data: the study's. needed: attributes that each ended
     trial has."""
+    known = {**data, "classes": len(Schema.of(data).classes)}
     for trial in trials:
         where = f"study {name!r}: trial {trial.number}, attribute"
         kept = {k: v for k, v in trial.system_attrs.items() if k in ("right", "probabilities")}
@@ -168,7 +117,7 @@ def check_trials(
         ended = trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
         if missing := [key for key in needed if ended and key not in attributes]:
             raise InputError(f"{where} {missing[0]}: is missing; {REMEDY}")
-        _check(CHECKED_TRIAL, attributes, where, data)
+        _check(CHECKED_TRIAL, attributes, where, known)
 
 
 def _check(kind: Any, attributes: Mapping[str, Any], where: str, context: Any = None) -> None:

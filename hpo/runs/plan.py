@@ -17,8 +17,8 @@ from hpo.results.study import StoredGrid, StoredSearch
 from hpo.results.trial import WORST
 from hpo.runs.forecast import Spent
 from hpo.runs.progress import Progress
+from hpo.study.columns import METRICS
 from hpo.study.config import SEED, Config
-from hpo.study.metrics import METRICS
 from hpo.workers.messages import EpochDone, Task
 
 # Replicates of a network trained at once. Measured on 2 cores of an AMD EPYC (Zen 4), one thread

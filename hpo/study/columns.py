@@ -1,8 +1,55 @@
-"""The names of what is stored of a trial: its attributes, and the columns of trials.csv."""
+"""What is stored of a trial: its attributes and their types, and the columns of trials.csv."""
 
-from typing import Any, TypedDict
+# The types are made for pydantic as the program runs; mypy knows only those that are written down.
+# mypy: disable-error-code="valid-type,misc,arg-type"
+
+import base64
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, Field, ValidationInfo
+from typing_extensions import TypedDict  # which pydantic needs before Python 3.12
+
+from hpo.study.fields import NAME
 
 METRICS = ("train_loss", "train_accuracy", "valid_loss", "valid_accuracy")  # of an epoch
+
+
+def keys(**types: Any) -> Any:
+    """Returns the type of a dictionary with these keys, and perhaps others."""
+    make: Any = TypedDict
+    return make("Keys", types)
+
+
+def _base64(text: str) -> str:
+    try:
+        base64.b64decode(text, validate=True)
+    except ValueError:
+        raise ValueError("is no base64") from None
+    return text
+
+
+def _of_one_length(curve: dict[str, list[Any]]) -> dict[str, list[Any]]:
+    if len({len(curve[metric]) for metric in METRICS}) > 1:
+        raise ValueError("its metrics have different numbers of epochs")
+    return curve
+
+
+def _of_the_classes(mistakes: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+    """The context has the number of classes."""
+    data: Any = info.context
+    classes, rows = data["classes"], mistakes["confusion"]
+    named = [image[key] for image in mistakes["worst"] for key in ("label", "predicted")]
+    if {classes} != {len(rows), *map(len, rows)} or max(named, default=0) >= classes:
+        raise ValueError(f"does not belong to {classes} classes")
+    return mistakes
+
+
+Count = Annotated[int, Field(ge=0, le=10**12)]
+Maybe = float | None
+Bytes = Annotated[str, AfterValidator(_base64)]
+CURVE = keys(**dict.fromkeys(METRICS, Annotated[list[Maybe], Field(min_length=1)]))
+WORST = keys(image=int, label=Count, predicted=Count, probability=Maybe, pixels=Bytes | None)
+MISTAKES = keys(confusion=list[list[float]], worst=list[WORST])
 
 
 class TrialAttributes(TypedDict, total=False):
@@ -10,29 +57,29 @@ class TrialAttributes(TypedDict, total=False):
 
     seeds: how many seeds its value is the mean of. first: the entry of [[search.first]] that it
     comes from. over_limit: 1 if its time limit ended it. run_seconds: how long the study had run
-    when it ended, by a clock that cannot be set. For the others see storage.trial and runs.loop.
+    when it ended, by a clock that cannot be set. For the others see results.trial and runs.loop.
     """
 
-    cell: str
+    cell: Annotated[str, Field(pattern=f"^{NAME.pattern}$")]
     seed: int
     seeds: int
     stack: int
     first: str
     parameters: int | None
     fail_reason: str
-    curve: dict[str, list[float | None]]
-    diagnostics: dict[str, list[list[float | None]]]
+    curve: Annotated[CURVE, AfterValidator(_of_one_length)]
+    diagnostics: dict[str, list[list[Maybe]]]
     train_seconds: float
     run_seconds: float
     train_valid_gap: float
-    diverged: int
-    over_limit: int
+    diverged: bool | Annotated[int, Field(ge=0, le=1)]
+    over_limit: bool | int
     valid_by_seed: list[float]
-    test_loss: float | None
-    test_accuracy: float
-    test_balanced_accuracy: float
-    test_recall: list[float | None]
-    mistakes: dict[str, Any]
+    test_loss: Maybe
+    test_accuracy: Maybe
+    test_balanced_accuracy: Maybe
+    test_recall: list[Maybe]
+    mistakes: Annotated[MISTAKES, AfterValidator(_of_the_classes)]
 
 
 TRIAL_COLUMNS = (

@@ -19,6 +19,7 @@ from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 from hpo.text import printable, quoted, shortened
 
 T = TypeVar("T")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")  # of a study, and of a cell
 Key = tuple[str | int, ...]  # of a value in a file: ("cells", 0, "lr")
 Fault = tuple[Key, str]  # and what is wrong with it
 

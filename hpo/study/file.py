@@ -1,7 +1,6 @@
 """Study files: what they declare, read from TOML by pydantic, with all faults at once."""
 
 import errno
-import re
 import tomllib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -41,6 +40,7 @@ from hpo.study.config import (
     with_widths,
 )
 from hpo.study.fields import (
+    NAME,
     Count,
     Duration,
     Fault,
@@ -71,7 +71,6 @@ from hpo.study.space import (
 )
 from hpo.text import printable, quoted, shortened
 
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 COLUMNS = {
     "hidden_layers": marked("Hidden layers"),
     "activation": marked("Activation"),

@@ -8,8 +8,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hpo.study.columns import METRICS as METRICS
-
 
 @dataclass(frozen=True, kw_only=True)
 class EpochMetrics:

@@ -31,8 +31,8 @@ from hpo.runs.search import SearchPlan
 from hpo.runs.study import binding, open_study
 from hpo.storage.open import open_storage, quiet
 from hpo.study import file as study_file
+from hpo.study.columns import METRICS
 from hpo.study.config import Config
-from hpo.study.metrics import METRICS
 from hpo.study.names import ACTIVATIONS
 from hpo.study.space import Fixed, Range, suggest
 from hpo.watch.artifacts import CurveArtifacts
