@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hpo import defaults, session
+from hpo import start
 from hpo.errors import InputError
-from hpo.options import Options, flag, from_environment
+from hpo.options import OUT, STORAGE, Options, flag, from_environment
 from hpo.passwords import without_password
 from hpo.text import count, shortened
 
@@ -36,11 +36,11 @@ def run(study: str | Path, **options: Any) -> "Result":
     typed = [_typed(name, value) for name, value in asked.items()]
     command = " ".join(["hpo run", shlex.quote(str(study)), *typed])
     _import_optuna()
-    name = session.run(chosen, command).name
+    name, _ = start.run(chosen, command)
     return load(name, storage=chosen.storage, out=chosen.out)
 
 
-def load(study: str, *, storage: str | None = None, out: str | Path = defaults.OUT) -> "Result":
+def load(study: str, *, storage: str | None = None, out: str | Path = OUT) -> "Result":
     """Returns the result of a stored study.
 
     study: its name in the storage. storage: an Optuna storage URL; None: HPO_STORAGE, or hpo.db in
@@ -51,7 +51,7 @@ def load(study: str, *, storage: str | None = None, out: str | Path = defaults.O
     from hpo.results.load import load_study
     from hpo.storage.open import open_storage
 
-    url = storage or from_environment().get("storage", defaults.STORAGE)
+    url = storage or from_environment().get("storage", STORAGE)
     stored = load_study(open_storage(url, create=False), study)
     return Result(stored=stored, folder=Path(out) / study)
 

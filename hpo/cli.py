@@ -13,10 +13,10 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from hpo import defaults
+from hpo import output
 from hpo.errors import InputError
 from hpo.language import ENGLISH
-from hpo.options import Options, checked, option, with_options
+from hpo.options import OUT, STORAGE, Options, checked, option, with_options
 from hpo.passwords import remove_passwords, without_password
 from hpo.process import collect_seldom, end_process, ignore_output_errors, stop_signals
 from hpo.study.names import DATASETS, FORMS
@@ -88,32 +88,32 @@ Invert = Annotated[bool, typer.Option("--invert", help=DARK)]
 def run(study: StudyArgument, **given: Any) -> None:
     """Run or resume a study, then write its report."""
     options = Options.of({"study": study, **given})
-    from hpo import session
+    from hpo import start
 
     ignore_output_errors()
-    if not session.run(options).complete:
+    _, complete = start.run(options)
+    if not complete:
         raise typer.Exit(1)
 
 
 @app.command()
 def report(
     study: StudyArgument,
-    storage: Storage = defaults.STORAGE,
-    out: Out = defaults.OUT,
+    storage: Storage = STORAGE,
+    out: Out = OUT,
     lang: Lang = ENGLISH,
     name: Name = None,
 ) -> None:
     """Write a study's report again, from the storage alone."""
-    from hpo import session
     from hpo.results.load import load_study
     from hpo.storage.open import open_storage, written_back
 
     stored_name = _stored_name(study, name)
-    session.check_writable(out, stored_name)
-    session.check_language(lang)
+    output.check_writable(out, stored_name)
+    output.check_language(lang)
     stored = load_study(open_storage(storage, create=False), stored_name)
-    with written_back(storage, session.say):  # the log of a run that was killed
-        written = session.write_report(stored, out / stored_name, lang)
+    with written_back(storage, output.say):  # the log of a run that was killed
+        written = output.write_report(stored, out / stored_name, lang)
     if not written or stored.no_result:
         raise typer.Exit(1)
 
@@ -121,12 +121,11 @@ def report(
 @app.command()
 def show(
     study: StudyArgument,
-    storage: Storage = defaults.STORAGE,
+    storage: Storage = STORAGE,
     name: Name = None,
     watch: Watch = False,
 ) -> None:
     """Show a study in the terminal: progress, states, best trials, results."""
-    from hpo import session
     from hpo.storage.open import absolute, log_note, open_storage
 
     stored_name = _stored_name(study, name)
@@ -138,23 +137,22 @@ def show(
 
     here = partial(lock.held, absolute(storage), search_of(stored_name))
     if watch:
-        stored = progress.watch(opened, stored_name, here, session.console())
+        stored = progress.watch(opened, stored_name, here, output.console())
     else:
         stored = load_study(opened, stored_name)
     from hpo.model.folder import winner_lines
 
-    last = [*winner_lines(defaults.OUT / stored_name / "best", stored), *log_note(storage)]
-    session.print_parts([*progress.views(stored, here()), *terminal.terminal(stored), *last])
+    last = [*winner_lines(OUT / stored_name / "best", stored), *log_note(storage)]
+    output.print_parts([*progress.views(stored, here()), *terminal.terminal(stored), *last])
 
 
 @app.command()
 def compare(
     first: Annotated[str, typer.Argument(metavar="STUDY", help="A stored study.")],
     second: Annotated[str, typer.Argument(metavar="STUDY", help="Another one of its kind.")],
-    storage: Storage = defaults.STORAGE,
+    storage: Storage = STORAGE,
 ) -> None:
     """Compare two stored grids cell by cell, or two searches by their winners."""
-    from hpo import session
     from hpo.storage.open import open_storage
 
     names = [_stored_name(study, None) for study in (first, second)]
@@ -162,11 +160,11 @@ def compare(
     from hpo.results.load import load_study
     from hpo.watch.terminal import comparison
 
-    session.print_parts(comparison(*(load_study(opened, name) for name in names)))
+    output.print_parts(comparison(*(load_study(opened, name) for name in names)))
 
 
 @app.command("list")
-def list_(storage: Storage = defaults.STORAGE) -> None:
+def list_(storage: Storage = STORAGE) -> None:
     """List the study files that can be run, and the studies in the storage."""
     from hpo.study import file as study_file
 
@@ -189,7 +187,7 @@ def list_(storage: Storage = defaults.STORAGE) -> None:
 
 @app.command()
 def dashboard(
-    storage: Storage = defaults.STORAGE,
+    storage: Storage = STORAGE,
     artifacts: Artifacts = None,
     host: Host = "127.0.0.1",
     port: Port = 8080,
@@ -224,20 +222,19 @@ Reports = Annotated[Path, typer.Option("--reports", help=REPORTS)]
 def export(
     study: StudyArgument,
     to: To,
-    storage: Storage = defaults.STORAGE,
+    storage: Storage = STORAGE,
     name: Name = None,
     out: ExportOut = Path("exports"),
-    reports: Reports = defaults.OUT,
+    reports: Reports = OUT,
     data_dir: DataDir = None,
 ) -> None:
     """Hand a stored study to other programs, after or during its run; or a search's winner."""
-    from hpo import session
     from hpo.export.study import export as hand_over
     from hpo.results.load import load_study
     from hpo.storage.open import open_storage
 
     stored_name = _stored_name(study, name)
-    session.check_writable(out, stored_name)
+    output.check_writable(out, stored_name)
     stored = load_study(open_storage(storage, create=False), stored_name)
     for path in hand_over(stored, to, out / stored_name, reports / stored_name, data_dir):
         print(f"exported: {path}")

@@ -18,7 +18,6 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails
 
-from hpo import defaults
 from hpo.errors import InputError
 from hpo.language import ENGLISH, LANGUAGES
 from hpo.study.fields import fault, one_of
@@ -26,6 +25,8 @@ from hpo.study.names import DATASETS, FORMS, PRUNERS, SAMPLERS
 from hpo.study.source import fault_in
 from hpo.text import quoted
 
+STORAGE = "sqlite:///hpo.db"
+OUT = Path("reports")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 POOLS = ("local", "ray")
 MOST = 10**6  # of whole numbers, as in study files
@@ -146,7 +147,7 @@ class Options(BaseModel):
     )
     epoch_limit: Limit = _shown(
         "Start a training again that ends no epoch for so long, twice at most.",
-        value=defaults.EPOCH_LIMIT,
+        value=600.0,
         metavar="SECONDS",
     )
     dataset: Data | None = _shown(
@@ -157,8 +158,8 @@ class Options(BaseModel):
         "a per-user cache folder",
         envvar="HPO_DATA_DIR",
     )
-    storage: Text = _shown("Any Optuna storage URL.", value=defaults.STORAGE, envvar="HPO_STORAGE")
-    out: Folder = _shown("Reports go to OUT/STUDY/.", value=defaults.OUT)
+    storage: Text = _shown("Any Optuna storage URL.", value=STORAGE, envvar="HPO_STORAGE")
+    out: Folder = _shown("Reports go to OUT/STUDY/.", value=OUT)
     lang: Lang = _shown(
         "The report's language: ", value=ENGLISH, envvar="HPO_LANG", names=LANGUAGES
     )

@@ -1,12 +1,15 @@
-"""The process of a run: signals that ask it to stop, and output that may go away."""
+"""What hpo asks of the system: signals to stop, output that may go away, files replaced whole."""
 
 import atexit
+import errno
 import gc
 import io
 import os
 import signal
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
 
@@ -57,3 +60,24 @@ def _ignoring_errors(stream: TextIO) -> TextIO:
         line_buffering=stream.line_buffering,
         write_through=stream.write_through,
     )
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Gives another path in the same folder to write to. At the end of the block that file takes
+    the place of `path`; if the block raises, `path` stays as it was.
+
+    Raises OSError that names `path`, for a full disk, and for a folder in its place.
+    """
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    beside = path.with_name(f".{os.getpid()}.{path.name}")
+    try:
+        yield beside
+        os.replace(beside, path)
+    except OSError as error:
+        if error.filename is not None and Path(error.filename) != beside:
+            raise
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
+    finally:
+        beside.unlink(missing_ok=True)

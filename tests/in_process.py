@@ -1,22 +1,28 @@
 """Runs without worker processes, and reports without files, for tests whose subject is neither."""
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import torch
-from optuna.storages import RDBStorage
+from optuna.storages import BaseStorage, RDBStorage
 
 from hpo.data.datasets import Dataset
+from hpo.options import Options
 from hpo.report import write
 from hpo.report.blocks import page
 from hpo.results.study import StoredGrid, StoredSearch
+from hpo.runs import provenance
+from hpo.runs.plan import Watcher
+from hpo.runs.study import Run, binding
 from hpo.storage.open import open_storage
+from hpo.study.file import StudyFile
 from hpo.training.tensors import denormals_as_zero
 from hpo.workers.messages import Done, Event, Failed, Stop, Task
-from hpo.workers.pool import Place, Pool
+from hpo.workers.pool import MakePool, Place, Pool
 from hpo.workers.worker import answers
 
 
@@ -88,6 +94,32 @@ def _empty() -> bytes:
     with TemporaryDirectory() as folder:
         open_storage(f"sqlite:///{folder}/hpo.db")
         return Path(folder, "hpo.db").read_bytes()
+
+
+def prepared(
+    file: StudyFile,
+    storage: BaseStorage,
+    dataset: Dataset,
+    *,
+    name: str | None = None,
+    make_pool: MakePool = InProcessPool,
+    watchers: Sequence[Watcher] = (),
+    **options: Any,
+) -> Run:
+    """A run of this study file, without worker processes unless `make_pool` is given."""
+    chosen = Options.of({"study": file.name, "device": "cpu", **options})
+    return Run(
+        options=chosen,
+        file=file,
+        name=name or file.name,
+        dataset=dataset,
+        bound=binding(file, dataset),
+        storage=storage,
+        provenance=provenance.collect("hpo test"),
+        workers=chosen.workers or 2,
+        make_pool=make_pool,
+        watchers=watchers,
+    )
 
 
 def markdown(study: StoredGrid | StoredSearch, folder: Path) -> str:

@@ -13,12 +13,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import Answer, Ended
-from in_process import InProcessPool, opened
+from in_process import opened, prepared
 from own_runs import MODULES, own_study, pets, pets_run
 from tiny import tiny_dataset
 
 from hpo.errors import InputError
-from hpo.runs import provenance, runner
+from hpo.runs import runner
 from hpo.runs.plan import Watcher
 from hpo.study import file as study_file
 from hpo.study.binding import code_of
@@ -184,16 +184,12 @@ def test_finalists_are_not_trained_with_code_that_changed_since_the_run_began(
     monkeypatch.syspath_prepend(str(tmp_path))
     (tmp_path / "changing.py").write_text(NETWORK)
     (tmp_path / "mine.toml").write_text(SEARCH)
-    run = runner.Run(
-        dataset=tiny_dataset(),
-        storage=opened(tmp_path),
-        workers=1,
-        device="cpu",
-        provenance=provenance.collect("hpo test"),
-        make_pool=InProcessPool,
-        watchers=(Editor(tmp_path / "changing.py"),),
+    file, watchers = (
+        study_file.load(str(tmp_path / "mine.toml")),
+        [Editor(tmp_path / "changing.py")],
     )
-    file = study_file.load(str(tmp_path / "mine.toml"))
+    storage, dataset = opened(tmp_path), tiny_dataset()
+    run = prepared(file, storage, dataset, workers=1, out=tmp_path, watchers=watchers)
     with pytest.raises(InputError, match="its code changed while the study ran"):
-        runner.run_search(run, file, name="mine", folder=tmp_path / "best")
-    assert not (tmp_path / "best").exists()
+        runner.run_search(run)
+    assert not run.winner_folder.exists()

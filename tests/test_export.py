@@ -24,7 +24,7 @@ from optuna.trial import TrialState
 from scenes import fill
 
 import hpo as api
-from hpo import session
+from hpo import start
 from hpo.cli import EXPORTS
 from hpo.data import datasets as data
 from hpo.errors import InputError
@@ -462,11 +462,11 @@ def test_run_names_its_command_as_it_is_typed_and_hears_the_environment(
 ):
     asked: list[tuple[Options, str | None]] = []
 
-    def refuse(options: Options, command: str | None) -> session.Ran:
+    def refuse(options: Options, command: str | None) -> tuple[str, bool]:
         asked.append((options, command))
         raise InputError("enough")
 
-    monkeypatch.setattr(session, "run", refuse)
+    monkeypatch.setattr(start, "run", refuse)
     monkeypatch.setenv("HPO_LANG", "ko")
     with pytest.raises(InputError, match="enough"):
         api.run(

@@ -2,11 +2,11 @@
 
 import pytest
 
-from hpo.runs.forecast import Candidate, Spent, by_cost, by_count, finalists
+from hpo.runs.forecast import Candidate, TimeTaken, by_cost, by_count, finalists
 
 
-def spent(cost: float, share: float, seconds: float) -> Spent:
-    return Spent(cost=cost, share=share, seconds=seconds)
+def spent(cost: float, share: float, seconds: float) -> TimeTaken:
+    return TimeTaken(cost=cost, share=share, seconds=seconds)
 
 
 def test_costs_are_scaled_by_the_seconds_that_they_took():

@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import optuna
 import pytest
+from in_process import prepared
 from statsmodels.stats.power import TTestIndPower
 from test_report import store
 from test_training import _one_thread, config, examples, split  # noqa: F401
@@ -78,7 +79,8 @@ def test_only_what_varies_otherwise_binds_a_study(tmp_path):
 def test_the_plan_draws_what_the_cell_says(tmp_path):
     storage = open_storage(f"sqlite:///{tmp_path / 'hpo.db'}")
     study = optuna.create_study(storage=storage, direction="maximize")
-    plan = GridPlan(study, storage, loaded(tmp_path), [0, 1, 2], load("mnist-5k", tmp_path))
+    run = prepared(loaded(tmp_path), storage, load("mnist-5k", tmp_path))
+    plan = GridPlan(run, study, [0, 1, 2])
     seeds = {}
     while job := plan.next():
         seeds.setdefault(job.label.split()[0], []).extend(job.task.seeds)

@@ -73,12 +73,11 @@ def test_wheel_holds_every_module_template_and_study_file(installed: Path):
 # Each folder, and what it may import of hpo: folders and modules that stand below it here. SMALL
 # tools are open to all.
 RULES = {
-    "cli": "options session export watch report runs analysis workers model results storage data "
-    "study",
-    "api": "options session report report.sections model results storage study",
-    "session": "options watch report report.figures runs workers.pool workers.ray_cluster "
-    "workers.server model results storage data study",
-    "options": "study",
+    "cli": "start output options export watch model results storage data study",
+    "api": "start options report report.sections model results storage study",
+    "start": "session output options workers.server study",
+    "session": "output watch runs options workers model results storage data study",
+    "output": "watch report report.figures results",
     "export": "report report.blocks model results storage data study",
     "watch": "report report.figures report.sections report.blocks runs workers.server analysis "
     "results storage study",  # the dashboard's process starts as a worker's
@@ -87,8 +86,9 @@ RULES = {
     "report.blocks": "analysis results data study",
     "report.figures": "",
     "objective": "runs.samplers training results.trial data study",
-    "runs": "workers analysis model results storage data study",
-    "workers": "model.weights training data study",
+    "runs": "options workers analysis model results storage data study",
+    "options": "study",
+    "workers": "training data study",
     "analysis": "results study",
     "model": "training results data study",
     "training": "data study",
@@ -97,7 +97,7 @@ RULES = {
     "data": "study",
     "study": "",
 }
-SMALL = {"defaults", "errors", "language", "text", "passwords", "process", "replace"}
+SMALL = {"errors", "language", "text", "passwords", "process"}
 TORCH = {
     "training",
     "objective",

@@ -26,7 +26,7 @@ def task(epochs: int, number: int = 1) -> Task:
 
 @pytest.fixture
 def pool() -> Iterator[LocalPool]:
-    with LocalPool(1, tiny_dataset(), "cpu") as opened:
+    with LocalPool(1, tiny_dataset(), "cpu", 600.0) as opened:
         yield opened
 
 
@@ -61,7 +61,7 @@ def test_idle_cores_go_to_the_trainings_that_run_and_come_back(pool):
 
 
 def test_cores_are_divided_among_the_trainings():
-    with LocalPool(3, tiny_dataset(), "cpu") as several:
+    with LocalPool(3, tiny_dataset(), "cpu", 600.0) as several:
         for worker in (0, 2):
             several.start(worker, task(epochs=100_000, number=worker))
         several.share(5)
@@ -198,4 +198,4 @@ def test_other_processes_of_a_script_still_get_its_main_module(tmp_path, monkeyp
 def test_workers_in_a_process_that_may_have_no_children_are_refused_in_a_line(monkeypatch):
     monkeypatch.setitem(multiprocessing.current_process()._config, "daemon", True)
     with pytest.raises(InputError, match=r"use concurrent\.futures\.ProcessPoolExecutor"):
-        LocalPool(1, tiny_dataset(), "cpu").__enter__()
+        LocalPool(1, tiny_dataset(), "cpu", 600.0).__enter__()

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import optuna
 import pytest
-from in_process import InProcessPool, opened
+from in_process import opened, prepared
 from scenes import alive, children, wait_for
 from tiny import tiny_dataset
 
@@ -23,7 +23,7 @@ from hpo.errors import InputError
 from hpo.results import trial as record
 from hpo.results.load import load_study
 from hpo.results.study import StoredGrid, seconds_of
-from hpo.runs import loop, plan, provenance, runner
+from hpo.runs import loop, plan, runner
 from hpo.runs.plan import Watcher
 from hpo.storage.open import open_storage
 from hpo.study import file as study_file
@@ -70,20 +70,10 @@ def written(folder: Path, text: str) -> study_file.GridStudy:
 def run(file: study_file.GridStudy, folder: Path, **changes) -> StoredGrid:
     """Runs a grid on the tiny dataset, without worker processes unless `make_pool` is given, and
     reads it back."""
-    storage = opened(folder)
-    run = runner.Run(
-        dataset=changes.pop("dataset", None) or tiny_dataset(),
-        storage=storage,
-        workers=changes.pop("workers", 2),
-        device="cpu",
-        provenance=provenance.collect("hpo test"),
-        make_pool=changes.pop("make_pool", InProcessPool),
-        watchers=changes.pop("watchers", ()),
-    )
-    settings = {"name": "quick", **changes}
-    settings["seeds"] = range(settings.get("seeds", file.seeds))
-    runner.run_grid(run, file, **settings)
-    return load_study(storage, settings["name"])
+    storage, dataset = opened(folder), changes.pop("dataset", None) or tiny_dataset()
+    run = prepared(file, storage, dataset, **{"name": "quick", **changes})
+    runner.run_grid(run)
+    return load_study(storage, run.name)
 
 
 def states(study: StoredGrid) -> dict[str, int]:

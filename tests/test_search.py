@@ -14,12 +14,12 @@ import numpy as np
 import optuna
 import pandas as pd
 import pytest
-from in_process import InProcessPool, markdown, opened
+from in_process import markdown, opened, prepared
 from optuna.trial import TrialState
 from rich.console import Console
 from tiny import tiny_dataset
 
-from hpo import session
+from hpo import output
 from hpo.errors import InputError
 from hpo.model import folder as best
 from hpo.model import weights as saved
@@ -29,12 +29,12 @@ from hpo.report import write as report
 from hpo.results import trial as record
 from hpo.results.load import load_study
 from hpo.results.study import StoredSearch, StoredStudy
-from hpo.runs import plan, provenance, runner
+from hpo.runs import plan, runner
 from hpo.runs.loop import End
 from hpo.runs.progress import Progress
 from hpo.runs.samplers import check_together
 from hpo.runs.search import FAILURES_IN_A_ROW, SearchPlan
-from hpo.runs.study import binding, clean_up, open_study
+from hpo.runs.study import clean_up, open_study
 from hpo.study import file as study_file
 from hpo.study import finalists
 from hpo.study.columns import RESERVED
@@ -78,19 +78,10 @@ def written(folder: Path, text: str = SEARCH) -> study_file.SearchStudy:
 
 def run(file: study_file.SearchStudy, folder: Path, **changes) -> End:
     """Runs a search on the tiny dataset, without worker processes unless `make_pool` is given."""
-    run = runner.Run(
-        dataset=changes.pop("dataset", None) or tiny_dataset(),
-        storage=opened(folder),
-        workers=2,
-        device="cpu",
-        provenance=provenance.collect("hpo test"),
-        make_pool=changes.pop("make_pool", InProcessPool),
-        watchers=changes.pop("watchers", ()),
-    )
+    dataset = changes.pop("dataset", None) or tiny_dataset()
     if "n_trials" in changes:
         file = dataclasses.replace(file, n_trials=changes.pop("n_trials"))
-    settings = {"name": "tiny", "folder": folder / "best", **changes}
-    return runner.run_search(run, file, **settings)
+    return runner.run_search(prepared(file, opened(folder), dataset, out=folder, **changes))
 
 
 def stored(folder: Path, name: str = "tiny") -> StoredSearch:
@@ -183,7 +174,7 @@ def finalists_cells(*names: str) -> list[study_file.Cell]:
 
 def test_the_winner_is_saved_as_a_network_that_answers(whole):
     study = stored(whole)
-    network = saved.load(whole / "best")
+    network = saved.load(whole / "tiny/best")
     assert network.description.config == study.winner.config
     dataset = tiny_dataset()
     images = saved.torch.from_numpy(dataset.train_images)
@@ -328,9 +319,10 @@ def test_out_of_memory_fails_a_trial_and_divergence_ends_one_and_the_search_goes
 def search_plan(folder: Path, text: str, n_trials: int = 10_000) -> SearchPlan:
     file, storage, dataset = written(folder, text), opened(folder), tiny_dataset()
     file = dataclasses.replace(file, n_trials=n_trials)
-    study = open_study(storage, file, dataset, "tiny", binding(file, dataset))
+    run = prepared(file, storage, dataset)
+    study = open_study(run)
     clean_up(study)
-    return SearchPlan(study, storage, file, dataset)
+    return SearchPlan(run, study)
 
 
 def epoch(job: plan.Job, accuracy: float, loss: float = 1.0) -> None:
@@ -386,7 +378,7 @@ def test_rungs_of_successive_halving_outlive_a_resume(tmp_path):
     text = SEARCH.replace('"none"', '"sha"').replace("epochs = 3", "epochs = 9")
     searching = search_plan(tmp_path, text)
     job = play(searching, 0.9)
-    searching.storage.set_trial_state_values(job.trials[0], TrialState.COMPLETE, [0.9])
+    searching.run.storage.set_trial_state_values(job.trials[0], TrialState.COMPLETE, [0.9])
     again = search_plan(tmp_path, text)
     kept = again.copy.get_trials(deepcopy=False)[0].system_attrs
     assert kept["completed_rung_0"] == 0.9
@@ -549,7 +541,8 @@ def test_a_search_that_gave_up_says_so(whole):
 
 
 def test_a_winner_that_cannot_be_saved_costs_neither_report_nor_trials(tmp_path):
-    (tmp_path / "best").write_text("a file")
+    (tmp_path / "tiny").mkdir()
+    (tmp_path / "tiny/best").write_text("a file")
     with pytest.raises(best.Unsaved, match="the same command trains and saves it again"):
         run(written(tmp_path), tmp_path, n_trials=3)
     assert stored(tmp_path).winner is not None
@@ -647,7 +640,7 @@ def test_a_search_without_a_sound_trial_has_no_result_and_says_why(tmp_path: Pat
     study = stored(tmp_path)
     assert states(study) == {"PRUNED": 2}
     assert "every finished trial diverged; give smaller learning rates" in study.no_result
-    assert session.write_report(study, tmp_path / "report") is not None
+    assert output.write_report(study, tmp_path / "report") is not None
 
 
 def test_an_exhausted_space_is_said_to_be_so(tmp_path: Path):
@@ -708,5 +701,5 @@ def test_interrupted_or_not_a_random_search_tries_the_same_configurations(
 def play_stored(searching: SearchPlan, accuracy: float) -> plan.Job:
     """A job that is asked for, trained and stored."""
     job = play(searching, accuracy)
-    searching.storage.set_trial_state_values(job.trials[0], TrialState.COMPLETE, [accuracy])
+    searching.run.storage.set_trial_state_values(job.trials[0], TrialState.COMPLETE, [accuracy])
     return job

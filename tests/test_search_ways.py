@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import optuna
 import pandas as pd
 import pytest
-from in_process import InProcessPool, markdown, opened
+from in_process import markdown, opened, prepared
 from optuna.trial import TrialState
 from optuna_dashboard import get_note
 from tiny import tiny_dataset
@@ -23,7 +23,7 @@ from hpo.report.search_tables import network_columns
 from hpo.report.write import figures
 from hpo.results.load import load_study
 from hpo.results.study import StoredSearch
-from hpo.runs import provenance, runner
+from hpo.runs import runner
 from hpo.runs.forecast import Candidate
 from hpo.runs.loop import Loop
 from hpo.runs.plan import EarlyStop, Job, Watcher
@@ -87,16 +87,9 @@ def run(tmp_path: Path, outcomes: Outcomes) -> Callable[..., StoredSearch]:
 
     def run(head: str, space: str = SPACE, workers: int = 2) -> StoredSearch:
         storage = opened(tmp_path)
-        run = runner.Run(
-            dataset=load("wine", tmp_path),
-            storage=storage,
-            workers=workers,
-            device="cpu",
-            provenance=provenance.collect("hpo test"),
-            make_pool=InProcessPool,
-            watchers=[outcomes],
-        )
-        runner.run_search(run, search(head, space), name="mine", folder=tmp_path / "best")
+        given = {"name": "mine", "workers": workers, "out": tmp_path, "watchers": [outcomes]}
+        file, dataset = search(head, space), load("wine", tmp_path)
+        runner.run_search(prepared(file, storage, dataset, **given))
         return read(tmp_path)
 
     return run
@@ -466,12 +459,12 @@ def test_networks_that_learned_nothing_do_not_become_finalists():
     file = dataclasses.replace(file, finalists=3)
     storage, dataset = optuna.storages.InMemoryStorage(), tiny_dataset()
     study = optuna.create_study(storage=storage, study_name="x", directions=file.directions)
-    plan = SearchPlan(study, storage, file, dataset)
+    plan = SearchPlan(prepared(file, storage, dataset), study)
     for accuracy, cost in ((0.11, 1), (0.29, 2), (0.5, 3), (0.9, 4)):
         trial = optuna.trial.create_trial(values=[accuracy, cost])
         study.add_trial(trial)
         plan.candidates[study.trials[-1]._trial_id] = Candidate(
-            value=accuracy, further=cost, seconds=1.0
+            value=accuracy, second=cost, seconds=1.0
         )
     assert [trial.values[0] for trial in plan.best()] == [0.9, 0.5]
     plan.candidates = {i: c for i, c in plan.candidates.items() if c.value < 0.3}
@@ -481,8 +474,8 @@ def test_networks_that_learned_nothing_do_not_become_finalists():
 def test_the_front_holds_what_nothing_beats_and_is_spread_evenly():
     points = [(0.9, 10), (0.8, 5), (0.85, 10), (0.7, 5), (0.6, 1), (0.9, 12)]
     candidates = [
-        (key, Candidate(value=value, further=further, seconds=1.0))
-        for key, (value, further) in enumerate(points)
+        (key, Candidate(value=value, second=second, seconds=1.0))
+        for key, (value, second) in enumerate(points)
     ]
     assert front(candidates) == [0, 1, 4]
     assert spread(range(9), 3) == [0, 4, 8]

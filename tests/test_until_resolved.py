@@ -6,6 +6,7 @@ import json
 import optuna
 import pandas as pd
 import pytest
+from in_process import prepared
 from optuna.trial import create_trial
 from test_claims import loaded
 from test_report import store
@@ -16,7 +17,7 @@ from hpo.errors import InputError
 from hpo.report.sections import basis
 from hpo.report.sections import claims as verdict_report
 from hpo.results.load import load_study
-from hpo.runs.study import binding, open_study
+from hpo.runs.study import open_study
 from hpo.storage.open import open_storage
 from hpo.study import file as study_file
 from hpo.study.columns import METRICS
@@ -180,7 +181,7 @@ def opened(storage, text: str, tmp_path, **changed: bool) -> optuna.Study:
     """The study of a file with this text, as a run opens it."""
     (tmp_path / "tiny.toml").write_text(text)
     file, data = study_file.load(str(tmp_path / "tiny.toml")), tiny_dataset()
-    return open_study(storage, file, data, "tiny", binding(file, data), **changed)
+    return open_study(prepared(file, storage, data, **changed))
 
 
 def test_conclusions_that_change_after_the_first_trial_are_refused_or_named(tmp_path):

@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from hpo.errors import InputError
-from hpo.replace import replacing
+from hpo.process import replacing
 from hpo.report.search_tables import finalists_frame
 from hpo.results.study import StoredGrid, StoredSearch
 

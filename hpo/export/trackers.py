@@ -21,7 +21,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from hpo.errors import InputError
 from hpo.passwords import remove_passwords, without_password
-from hpo.replace import replacing
+from hpo.process import replacing
 from hpo.results.study import StoredGrid, StoredSearch
 from hpo.study.columns import METRICS
 from hpo.text import shortened

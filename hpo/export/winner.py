@@ -14,7 +14,7 @@ from hpo.data.schema import Schema
 from hpo.errors import InputError
 from hpo.model import weights
 from hpo.model.weights import Normalized
-from hpo.replace import replacing
+from hpo.process import replacing
 
 INPUT = "hpo.input"  # key of the input schema, as JSON
 TOLERANCE = 1e-4  # of probabilities

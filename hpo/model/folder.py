@@ -17,7 +17,7 @@ from pydantic import Field, ValidationError
 
 from hpo.data.schema import MOST_FEATURES, Deviation, Number, Schema, StoredSchema
 from hpo.errors import InputError
-from hpo.replace import replacing
+from hpo.process import replacing
 from hpo.study.config import DEFAULTS, HYPERPARAMETERS, REQUIRED, SEED, Config
 from hpo.study.fields import faults
 

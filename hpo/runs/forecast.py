@@ -10,7 +10,7 @@ ALL_IMAGES = 1.25  # the winner trains on all images, a trial on four fifths of 
 
 
 @dataclass(frozen=True, kw_only=True)
-class Spent:
+class TimeTaken:
     """The time that a training has taken: its estimated cost, the share of its epochs that is
     done, and the seconds so far."""
 
@@ -20,18 +20,18 @@ class Spent:
 
 
 def by_cost(
-    spent: Sequence[Spent], waiting: Sequence[float], workers: int, after: float = 0.0
+    taken: Sequence[TimeTaken], waiting: Sequence[float], workers: int, after: float = 0.0
 ) -> float | None:
     """Forecasts the seconds left from estimated costs; None until enough is known.
 
-    spent: of trainings that ended or run. waiting: costs of the others. after: the cost of the one
+    taken: by trainings that ended or run. waiting: costs of the others. after: the cost of the one
     training that follows when all have ended.
     """
-    done = sum(training.cost * training.share for training in spent)
-    seconds = sum(training.seconds for training in spent)
+    done = sum(training.cost * training.share for training in taken)
+    seconds = sum(training.seconds for training in taken)
     if done <= 0 or seconds < ENOUGH_SECONDS:
         return None
-    running = [t.cost * (1 - t.share) for t in spent if t.share < 1]
+    running = [t.cost * (1 - t.share) for t in taken if t.share < 1]
     longest = max([*running, *waiting], default=0.0)
     work = (sum(running) + sum(waiting)) / workers
     return (max(work, longest) + after) * seconds / done
@@ -56,12 +56,12 @@ def by_count(
 @dataclass(frozen=True, kw_only=True, order=True)
 class Candidate:
     """A COMPLETE trial: its accuracy, its seconds, on how many finalist seeds it was trained, and
-    its figure of a second objective."""
+    its value of a second objective."""
 
     value: float
     seconds: float
     trained: int = 0
-    further: float = 0.0
+    second: float = 0.0
 
 
 def finalists(candidates: Sequence[Candidate], k: int, seeds: int, workers: int) -> float:

@@ -1,68 +1,80 @@
-"""The plan of a grid: stacks of missing trials, the longest first."""
+"""The plans of a grid: stacks of missing trials, the longest first; and its training times."""
 
+import random
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import optuna
 from optuna.distributions import BaseDistribution
-from optuna.storages import BaseStorage
 from optuna.trial import TrialState, create_trial
 
-from hpo.data.datasets import Dataset
 from hpo.results import trial as record
-from hpo.runs.forecast import ALL_IMAGES, by_cost
-from hpo.runs.plan import Job, ListedPlan, Shape, cost, parameter_count, stack_size
+from hpo.runs.forecast import ALL_IMAGES
+from hpo.runs.plan import Job, Plan, Shape, cost, parameter_count, stack_size
 from hpo.runs.progress import Progress
 from hpo.runs.samplers import cell_distributions
+from hpo.runs.study import Run
 from hpo.study.columns import TrialAttributes
-from hpo.study.config import DEFAULTS
+from hpo.study.config import DEFAULTS, SEED, Seeds
 from hpo.study.file import Cell, GridStudy
 from hpo.workers.messages import Task
 
+ROUNDS = 8  # of timing
+SAMPLE_SECONDS = 0.1  # of an estimated epoch: longer ones are measured at their beginning
 
-class GridPlan(ListedPlan):
+
+class GridPlan(Plan):
     """Trains the missing trials of a grid as stacks, the longest first; all of them to their
-    last epoch, for equal curves."""
+    last epoch, for equal curves.
+
+    stacks: {task: its cell and its seeds}.
+    """
 
     def __init__(
         self,
+        run: Run,
         study: optuna.Study,
-        storage: BaseStorage,
-        study_file: GridStudy,
         seeds: Sequence[int],
-        dataset: Dataset,
         *,
         cells: Sequence[Cell] | None = None,
         ranges: Mapping[str, BaseDistribution] | None = None,
-        finalists: bool = False,
     ) -> None:
-        """cells: those to train; None: all. ranges: distributions that replace those made from the
-        cells. finalists: whether the cells are a search's finalists, which are tested with a
-        confusion matrix."""
-        super().__init__()
-        cells = study_file.cells if cells is None else cells
-        self.storage = storage
-        self.study_id = storage.get_study_id_from_name(study.study_name)
-        self.finalists = finalists
-        self.diagnose, self.folder = study_file.diagnostics, study_file.folder
-        own = cell_distributions([cell.config for cell in study_file.cells])
-        self.distributions = {**own, **(ranges or {})}
-        self.shape = shape = Shape.of(dataset)
+        """cells: those to train; None: all. ranges: of a search's finalists, the distributions that
+        replace those made from the cells; finalists are tested with a confusion matrix."""
+        assert isinstance(run.file, GridStudy)
+        cells = run.file.cells if cells is None else cells
+        costs = [cost(cell.config, run.shape) for cell in cells]
+        super().__init__(cost_after=0.0 if ranges is None else ALL_IMAGES * max(costs))
+        self.run, self.study_id = run, study._study_id
+        made = cell_distributions([cell.config for cell in run.file.cells])
+        self.distributions = {**made, **(ranges or {})}
         self.stored = study.get_trials(deepcopy=False)
+        self.stacks: dict[int, tuple[Cell, list[int]]] = {}
         finished = finished_seeds(study)
-        for cell in cells:
+        for cell, each in zip(cells, costs, strict=True):
             missing = [s for s in seeds if (cell.name, s) not in finished]
-            size, each = stack_size(cell.config, shape), cost(cell.config, shape)
+            size = stack_size(cell.config, run.shape)
             for start in range(0, len(missing), size):
                 stack = missing[start : start + size]
-                self.waiting.append((each * len(stack), cell, stack))
-        self.waiting.sort(key=lambda entry: -entry[0])
+                task = Task(
+                    id=len(self.stacks) + 1,
+                    config=cell.config,
+                    seeds=tuple(cell.draw(seed) for seed in stack),
+                    test=True,
+                    inspect=ranges is not None,
+                    diagnose=run.file.diagnostics,
+                    folder=run.file.folder,
+                )
+                self.stacks[task.id] = cell, stack
+                names = [record.run_name(cell.name, seed) for seed in stack]
+                label = f"{cell.name} {_seeds_text(stack)}"
+                job = Job(task=task, label=label, trials=[], names=names, cost=each * len(stack))
+                self.waiting.append(job)
+        self.waiting.sort(key=lambda job: -job.cost)
         self.total = len(cells) * len(seeds)
-        costs = [cost(cell.config, shape) for cell in cells]
-        self.winner_cost = ALL_IMAGES * max(costs) if finalists else 0.0
-        self.started = 0
 
     def progress(self, title: str, started: float) -> Progress:
-        done = self.total - sum(len(stack) for _, _, stack in self.waiting)
+        done = self.total - sum(len(job.names) for job in self.waiting)
         progress = Progress(title=title, total=self.total, done=done, started=started)
         for trial in record.ranked(self.stored)[:1]:
             name = record.run_name(trial.user_attrs["cell"], trial.user_attrs["seed"])
@@ -70,28 +82,10 @@ class GridPlan(ListedPlan):
         return progress
 
     def next(self) -> Job | None:
-        if not self.waiting:
-            return None
-        stack_cost, cell, seeds = self.waiting.pop(0)
-        trials = [self._create_trial(cell, seed, len(seeds)) for seed in seeds]
-        self.started += 1
-        task = Task(
-            id=self.started,
-            config=cell.config,
-            seeds=tuple(cell.draw(seed) for seed in seeds),
-            test=True,
-            inspect=self.finalists,
-            diagnose=self.diagnose,
-            folder=self.folder,
-        )
-        label = f"{cell.name} {_seeds_text(seeds)}"
-        names = [record.run_name(cell.name, seed) for seed in seeds]
-        return Job(task=task, label=label, trials=trials, names=names, cost=stack_cost)
-
-    def seconds_left(self, running: Sequence[Job], workers: int, limit: float) -> float | None:
-        waiting = [stack_cost for stack_cost, _, _ in self.waiting]
-        left = by_cost(self.spent_with(running), waiting, workers, self.winner_cost)
-        return None if left is None else min(left, limit)
+        if job := super().next():
+            cell, seeds = self.stacks[job.task.id]
+            job.trials = [self._create_trial(cell, seed, len(seeds)) for seed in seeds]
+        return job
 
     def _create_trial(self, cell: Cell, seed: int, stack: int) -> int:
         """Stores a RUNNING trial with its parameters, cell and seed in one transaction; its id."""
@@ -101,7 +95,7 @@ class GridPlan(ListedPlan):
             "cell": cell.name,
             "seed": seed,
             "stack": stack,
-            "parameters": parameter_count(cell.config, self.shape),
+            "parameters": parameter_count(cell.config, self.run.shape),
         }
         template = create_trial(
             state=TrialState.RUNNING,
@@ -109,7 +103,7 @@ class GridPlan(ListedPlan):
             distributions=known,
             user_attrs={**attributes},
         )
-        return self.storage.create_new_trial(self.study_id, template)
+        return self.run.storage.create_new_trial(self.study_id, template)
 
 
 def _seeds_text(seeds: list[int]) -> str:
@@ -124,3 +118,40 @@ def finished_seeds(study: optuna.Study) -> set[tuple[str, int]]:
     """Returns the (cell, seed) pairs that have a COMPLETE trial."""
     complete = study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])
     return {(trial.user_attrs["cell"], trial.user_attrs["seed"]) for trial in complete}
+
+
+class TimingPlan(Plan):
+    """Measures training times: trains an epoch of each cell, or the beginning of one, alone on the
+    machine, in ROUNDS rounds and in one before them that does not count; in each round the cells
+    are in another order. For a pool of one worker.
+
+    rounds: {cell: seconds, scaled to all images and all of the cell's epochs}, a dictionary per
+    round. places: round and cell of each task.
+    """
+
+    def __init__(self, cells: Sequence[Cell], shape: Shape, folder: str = "") -> None:
+        super().__init__()
+        rng, self.cells = random.Random(SEED), cells
+        self.rounds: list[dict[str, float]] = [{} for _ in range(ROUNDS + 1)]
+        order = [(n, cell) for n in range(ROUNDS + 1) for cell in rng.sample(cells, len(cells))]
+        self.places = dict(enumerate(order, 1))
+        for key, (number, cell) in self.places.items():
+            config = replace(cell.config, epochs=1)
+            epoch = cost(config, shape)
+            share, seeds = min(SAMPLE_SECONDS / epoch, 1.0), (Seeds.of(SEED),)
+            task = Task(id=key, config=config, seeds=seeds, share=share, folder=folder)
+            label = f"time of {cell.name}, round {number} of {ROUNDS}"
+            job = Job(task=task, label=label, trials=[], names=[label], cost=epoch * share)
+            self.waiting.append(job)
+
+    def ended(self, job: Job, state: TrialState) -> None:
+        super().ended(job, state)
+        if state is TrialState.COMPLETE:
+            number, cell = self.places[job.task.id]
+            scale = cell.config.epochs / job.task.share
+            self.rounds[number][cell.name] = job.epochs[-1].seconds * scale
+
+    def measured(self) -> list[dict[str, float]] | None:
+        """Returns the rounds that count; None unless all are complete."""
+        complete = all(len(times) == len(self.cells) for times in self.rounds)
+        return self.rounds[1:] if complete else None

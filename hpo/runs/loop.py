@@ -55,7 +55,6 @@ class Loop:
     watchers: Sequence[Watcher] = ()
     deadline: float = math.inf
     running: dict[int, Job] = field(default_factory=dict)
-    by_worker: dict[int, Job] = field(default_factory=dict)
     again: list[Job] = field(default_factory=list)
     stopping: bool = False
     idle_deaths: int = 0
@@ -125,12 +124,10 @@ class Loop:
             job = self.again.pop() if self.again else self.plan.next()
             if job is None:
                 nothing_left = True
-                self.by_worker.pop(worker, None)
                 self.progress.workers[worker] = ""
                 continue
             self.running[job.task.id] = job
-            self.by_worker[worker] = job
-            job.began = time.monotonic()
+            job.worker, job.began = worker, time.monotonic()
             self.progress.workers[worker] = f"{job.label}, starting"
             self.pool.start(worker, job.task)
         if nothing_left or self.pool.size < self.cores:
@@ -165,16 +162,15 @@ class Loop:
             if job.early_stop is not EarlyStop.DIVERGED:
                 self._store_step(job, epoch)
         self._forecast()
-        worker = next(w for w, other in self.by_worker.items() if other is job)
         text = f"{job.label}, epoch {epoch.number}/{job.task.epochs}"
-        self.progress.workers[worker] = text
+        self.progress.workers[job.worker] = text
         for watcher in self.watchers:
             watcher.on_epoch(job)
 
     def _store_step(self, job: Job, epoch: EpochDone) -> None:
         """Stores the epoch's validation accuracy as an intermediate value of each trial; none with
         two objectives, for which Optuna has none."""
-        if job.further:
+        if job.second:
             return
         if job.averages:
             step = job.step()
@@ -204,25 +200,28 @@ class Loop:
         if not self.stopping and time.monotonic() < self.deadline:
             self._hand_out()
             self._forecast()
-        values = job.accuracies()
-        for replicate, trial in enumerate(job.trials):
-            attributes = trial_attributes(job, done, replicate)
-            for key, value in attributes.items():
-                self.storage.set_trial_user_attr(trial, key, value)
-            if done.test_right and done.valid_right:
-                right = {"test": done.test_right[replicate], "valid": done.valid_right[replicate]}
-                self.storage.set_trial_system_attr(trial, record.RIGHT, right)
-            if done.confusion:
-                shares = done.confusion[replicate]["probabilities"]
-                self.storage.set_trial_system_attr(trial, record.PROBABILITIES, shares)
-            for watcher in self.watchers:
-                watcher.on_trial(trial, attributes["curve"], job.task.config.epochs)
-            objectives = [values[replicate], *job.further_values()]
-            self.storage.set_trial_state_values(trial, state, objectives)
-            if state is TrialState.COMPLETE and not attributes["diverged"]:
-                self.progress.take_best(job.names[replicate], values[replicate])
+        for replicate in range(len(job.trials)):
+            self._store_end(job, done, replicate, state)
         for watcher in self.watchers:
             watcher.on_end(job, _outcome(job))
+
+    def _store_end(self, job: Job, done: Done, replicate: int, state: TrialState) -> None:
+        """Stores what the job's trial with this index has given, and ends it."""
+        trial, value = job.trials[replicate], job.accuracies()[replicate]
+        attributes = trial_attributes(job, done, replicate)
+        for key, stored in attributes.items():
+            self.storage.set_trial_user_attr(trial, key, stored)
+        if done.test_right and done.valid_right:
+            right = {"test": done.test_right[replicate], "valid": done.valid_right[replicate]}
+            self.storage.set_trial_system_attr(trial, record.RIGHT, right)
+        if done.confusion:
+            shares = done.confusion[replicate]["probabilities"]
+            self.storage.set_trial_system_attr(trial, record.PROBABILITIES, shares)
+        for watcher in self.watchers:
+            watcher.on_trial(trial, attributes["curve"], job.task.config.epochs)
+        self.storage.set_trial_state_values(trial, state, [value, *job.second_values()])
+        if state is TrialState.COMPLETE and not attributes["diverged"]:
+            self.progress.take_best(job.names[replicate], value)
 
     def _forecast(self) -> None:
         if time.monotonic() < self.next_forecast:
@@ -288,7 +287,7 @@ def _outcome(job: Job) -> str:
 
 
 def trial_attributes(job: Job, done: Done, replicate: int) -> TrialAttributes:
-    """Returns the attributes of the job's trial with this index, test figures included."""
+    """Returns the attributes of the job's trial with this index, with those of the test."""
     attributes = record.attributes(job.curve(), replicate)
     if job.task.config.model:
         attributes["parameters"] = job.parameters

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import optuna
 from optuna.trial import TrialState
@@ -15,7 +15,7 @@ from optuna.trial import TrialState
 from hpo.data.datasets import Dataset, split
 from hpo.results.study import StoredGrid, StoredSearch
 from hpo.results.trial import WORST
-from hpo.runs.forecast import Spent
+from hpo.runs.forecast import TimeTaken, by_cost
 from hpo.runs.progress import Progress
 from hpo.study.columns import METRICS
 from hpo.study.config import SEED, Config
@@ -86,10 +86,12 @@ class EarlyStop(Enum):
 class Job:
     """A task, its trials, and what the worker has sent back.
 
-    trials: ids in the storage, one per seed; or one for all seeds, whose means it has. reported:
-    epochs that the storage has. began: when a worker got the job, by the monotonic clock. limit:
-    the most seconds after it. further: the second objective, None without one. parameters: of the
-    network. model: see messages.Done.
+    trials: ids in the storage, one per seed; or one for all seeds, whose means it has.
+    reported: epochs that the storage has.
+    worker: the number of the one that has the job, since `began` by the monotonic clock.
+    limit: the most seconds after that.
+    second: the second objective, None without one.
+    parameters: of the network. model: see messages.Done.
     """
 
     task: Task
@@ -102,9 +104,10 @@ class Job:
     reported: int = 0
     early_stop: EarlyStop | None = None
     model: bytes | None = None
+    worker: int = 0
     began: float = 0.0
     limit: float = math.inf
-    further: str | None = None
+    second: str | None = None
     parameters: int = 0
 
     @property
@@ -112,10 +115,10 @@ class Job:
         """Whether the job's one trial is the mean over several seeds."""
         return 0 < len(self.trials) < len(self.task.seeds)
 
-    def spent(self) -> Spent:
+    def taken(self) -> TimeTaken:
         """Returns the time that the job has taken so far."""
         share = len(self.epochs) / self.task.epochs
-        return Spent(cost=self.cost, share=share, seconds=time.monotonic() - self.began)
+        return TimeTaken(cost=self.cost, share=share, seconds=time.monotonic() - self.began)
 
     def curve(self, *, sound: bool = False) -> list[EpochDone]:
         """Returns the epochs of the job's trials: means over the seeds if it averages. sound:
@@ -143,11 +146,11 @@ class Job:
         """Returns the seconds of all epochs, of all seeds."""
         return sum(epoch.seconds * len(epoch.valid_accuracy) for epoch in self.epochs)
 
-    def further_values(self) -> list[float]:
-        """Returns the figure of the second objective; empty without one."""
-        if self.further is None:
+    def second_values(self) -> list[float]:
+        """Returns the value of the second objective; empty without one."""
+        if self.second is None:
             return []
-        return [self.seconds() if self.further == "train_seconds" else float(self.parameters)]
+        return [self.seconds() if self.second == "train_seconds" else float(self.parameters)]
 
     def accuracies(self) -> list[float]:
         """Returns each trial's last validation accuracy; of a diverged one, that of the epoch
@@ -166,58 +169,47 @@ def mean_epoch(epochs: Sequence[EpochDone], number: int) -> EpochDone:
     return EpochDone(task=epochs[0].task, number=number, seconds=seconds, **means)  # type: ignore[arg-type]
 
 
-class Plan(Protocol):
-    """What is trained, in which order, and which trainings end early."""
+class Plan:
+    """What is trained, in which order, and which trainings end early: here a list of jobs that all
+    run to their last epoch.
+
+    waiting: jobs that are not started yet. cost_after: of the training that follows this plan.
+    """
+
+    def __init__(self, jobs: Sequence[Job] = (), cost_after: float = 0.0) -> None:
+        self.waiting = list(jobs)
+        self.cost_after = cost_after
+        self.taken: list[TimeTaken] = []  # by the jobs that have ended
 
     @property
     def jobs(self) -> int:
         """How many jobs are not started yet, at most."""
+        return len(self.waiting)
 
     def progress(self, title: str, started: float) -> Progress:
         """Returns the progress at the start. started: of the run, by the monotonic clock."""
+        return Progress(title=title, total=self.jobs, started=started)
 
     def next(self) -> Job | None:
         """Returns the next job to start; None if there is none, now or for good."""
+        return self.waiting.pop(0) if self.waiting else None
 
     def judge(self, job: Job) -> EarlyStop | None:
         """Returns why the job should end after its last epoch; None if it should go on."""
+        return None
 
     def ended(self, job: Job, state: TrialState) -> None:
         """Takes note that the job's trials have ended in this state."""
+        self.taken.append(job.taken())
 
     def seconds_left(self, running: Sequence[Job], workers: int, limit: float) -> float | None:
         """Forecasts the seconds until all is done; None until enough is known.
 
         limit: seconds after which the plan starts no job and stops those that run.
         """
-
-
-class ListedPlan:
-    """A plan of a list of trainings that all run to their last epoch.
-
-    waiting: what is not started yet. spent: the time that the ended jobs took.
-    """
-
-    def __init__(self) -> None:
-        self.waiting: list[Any] = []
-        self.spent: list[Spent] = []
-
-    @property
-    def jobs(self) -> int:
-        return len(self.waiting)
-
-    def progress(self, title: str, started: float) -> Progress:
-        return Progress(title=title, total=self.jobs, started=started)
-
-    def judge(self, job: Job) -> EarlyStop | None:
-        return None
-
-    def ended(self, job: Job, state: TrialState) -> None:
-        self.spent.append(job.spent())
-
-    def spent_with(self, running: Sequence[Job]) -> list[Spent]:
-        """Returns the time that the ended and the running jobs have taken."""
-        return [*self.spent, *(job.spent() for job in running)]
+        taken = [*self.taken, *(job.taken() for job in running)]
+        left = by_cost(taken, [job.cost for job in self.waiting], workers, self.cost_after)
+        return None if left is None else min(left, limit)
 
 
 class Watcher:

@@ -13,16 +13,16 @@ from itertools import accumulate
 from typing import Any
 
 import optuna
-from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
-from hpo.data.datasets import Dataset, chance
+from hpo.data.datasets import chance
 from hpo.results import trial as record
 from hpo.results.trial import WORST
 from hpo.runs import samplers
 from hpo.runs.forecast import Candidate, by_count, finalists
-from hpo.runs.plan import EarlyStop, Job, Shape, parameter_count
+from hpo.runs.plan import EarlyStop, Job, Plan, parameter_count
 from hpo.runs.progress import Progress
+from hpo.runs.study import Run
 from hpo.study.columns import TrialAttributes
 from hpo.study.config import SEED, Config, Seeds, with_widths
 from hpo.study.file import SearchStudy
@@ -37,7 +37,7 @@ FAILURES_IN_A_ROW = 20
 RUNGS = "completed_rung_"  # prefix of the attributes of successive halving and Hyperband
 
 
-class SearchPlan:
+class SearchPlan(Plan):
     """Trains the first trials that the study file gives, then those that the sampler proposes,
     until `n_trials` are COMPLETE or PRUNED.
 
@@ -47,59 +47,50 @@ class SearchPlan:
 
     def __init__(
         self,
+        run: Run,
         study: optuna.Study,
-        storage: BaseStorage,
-        study_file: SearchStudy,
-        dataset: Dataset,
         trained: Mapping[int, int] | None = None,
         like: Sequence[FrozenTrial] = (),
     ) -> None:
         """trained: {trial number: on how many of the finalists' seeds it was trained}. like: trials
         of another search that the sampler knows from the start."""
-        self.storage = storage
-        self.study_id = storage.get_study_id_from_name(study.study_name)
-        self.space = study_file.space
-        self.n_trials = study_file.n_trials
-        self.file = study_file
-        self.shape = Shape.of(dataset)
-        self.fails_below = fails_below(chance(dataset))
-        stored = study.get_trials(deepcopy=False)
+        assert isinstance(run.file, SearchStudy)
+        super().__init__()
+        self.run, self.file, self.space = run, run.file, run.file.space
+        self.study_id, self.size = study._study_id, size(self.space)
+        self.stored = stored = study.get_trials(deepcopy=False)
         finished = [trial for trial in stored if trial.state in FINISHED]
-        self.diverged = sum(bool(trial.user_attrs.get("diverged")) for trial in finished)
-        self.pruned = sum(t.state is TrialState.PRUNED for t in map(record.by_rule, finished))
-        self.best_trial = next(iter(record.ranked(stored)), None)
         best = max(finished, key=record.accuracy_of, default=None)
-        self.asked = sum(t.user_attrs.get("fail_reason") not in record.AGAIN for t in stored)
-        sampler = samplers.make_sampler(study_file, len(stored), best.params if best else {})
-        pruner, name = samplers.make_pruner(study_file), study.study_name
+        sampler = samplers.make_sampler(self.file, len(stored), best.params if best else {})
         self.copy = optuna.create_study(
-            study_name=name, directions=study_file.directions, sampler=sampler, pruner=pruner
+            study_name=run.name,
+            directions=self.file.directions,
+            sampler=sampler,
+            pruner=samplers.make_pruner(self.file),
         )
         self.copy.add_trials([self._bare(trial) for trial in (*like, *stored)])
         self.first = self._first(stored, like)
+        self.asked = sum(t.user_attrs.get("fail_reason") not in record.AGAIN for t in stored)
+        # QMC starts its sequence again, so it asks for all stored trials once more.
+        self.asks = ASKS + (len(stored) if self.file.sampler == "qmc" else 0)
+        self.rng = random.Random(self.file.sampler_seed + len(stored))
+        self.running: dict[int, Trial] = {}  # by task
+        self.finished, self.failures = len(finished), 0
+        self.tried = {self._key(trial.params) for trial in finished}
         ended = sorted(finished, key=_moment)
         values = [record.accuracy_of(t) if record.is_sound(t) else -math.inf for t in ended]
         self.bests = list(accumulate(values, max))  # so far, after each trial
-        self.finished = len(finished)
-        self.tried = {self._key(trial.params) for trial in finished}
-        self.size = size(self.space)
-        # QMC starts its sequence again, so it asks for all stored trials once more.
-        self.asks = ASKS + (len(stored) if study_file.sampler == "qmc" else 0)
-        self.rng = random.Random(study_file.sampler_seed + len(stored))
-        self.running: dict[int, Trial] = {}  # by task
-        self.failures = 0
-        self.finalists = (study_file.finalists, study_file.finalist_seeds)
         self.seconds = [_seconds(trial) for trial in finished]
         self.candidates = {  # by ids in the storage
-            trial._trial_id: Candidate(
-                value=record.accuracy_of(trial),
-                further=sum((trial.values or [])[1:]),
-                seconds=_seconds(trial) / study_file.seeds_per_trial,
-                trained=(trained or {}).get(trial.number, 0),
-            )
+            trial._trial_id: self._candidate(trial, (trained or {}).get(trial.number, 0))
             for trial in finished
             if record.is_sound(trial)
         }
+
+    def _candidate(self, trial: FrozenTrial, trained: int) -> Candidate:
+        seconds = _seconds(trial) / self.file.seeds_per_trial
+        value, second = record.accuracy_of(trial), sum((trial.values or [])[1:])
+        return Candidate(value=value, second=second, seconds=seconds, trained=trained)
 
     def _first(
         self, stored: Sequence[FrozenTrial], like: Sequence[FrozenTrial]
@@ -123,7 +114,7 @@ class SearchPlan:
     @property
     def jobs(self) -> int:
         over = self.exhausted or self.settled
-        return 0 if over else int(max(min(self.n_trials, self.size) - self.finished, 0))
+        return 0 if over else int(max(min(self.file.n_trials, self.size) - self.finished, 0))
 
     @property
     def gave_up(self) -> bool:
@@ -140,29 +131,32 @@ class SearchPlan:
         two objectives, trials spread evenly over the part of the Pareto front that has learned
         something, or the best one if none has."""
         ids = sorted(self.candidates, key=lambda i: (-self.candidates[i].value, i))
-        count = self.finalists[0]
+        count = self.file.finalists
         if len(self.file.objectives) > 1:
-            learned = [i for i in ids if self.candidates[i].value >= self.fails_below] or ids[:1]
+            least = fails_below(chance(self.run.dataset))
+            learned = [i for i in ids if self.candidates[i].value >= least] or ids[:1]
             ids = spread(front([(i, self.candidates[i]) for i in learned]), count)
-        return [self.storage.get_trial(i) for i in ids[:count]]
+        return [self.run.storage.get_trial(i) for i in ids[:count]]
 
     def progress(self, title: str, started: float) -> Progress:
+        finished = [trial for trial in self.stored if trial.state in FINISHED]
+        diverged = sum(bool(trial.user_attrs.get("diverged")) for trial in finished)
+        pruned = sum(t.state is TrialState.PRUNED for t in map(record.by_rule, finished))
         progress = Progress(
             title=title,
             total=self.finished + self.jobs,
             done=self.finished,
-            pruned=self.pruned - self.diverged,
-            diverged=self.diverged,
+            pruned=pruned - diverged,
+            diverged=diverged,
             started=started,
         )
-        if self.best_trial:
-            config = config_of(self.best_trial, self.file)
-            name = record.trial_name(self.best_trial.number, config)
-            progress.take_best(name, record.accuracy_of(self.best_trial))
+        for trial in record.ranked(self.stored)[:1]:
+            name = record.trial_name(trial.number, config_of(trial, self.file))
+            progress.take_best(name, record.accuracy_of(trial))
         return progress
 
     def next(self) -> Job | None:
-        enough = self.finished + len(self.running) >= self.n_trials
+        enough = self.finished + len(self.running) >= self.file.n_trials
         if enough or self.exhausted or self.gave_up or self.settled:
             return None
         trial, values, first = self._ask()
@@ -186,8 +180,8 @@ class SearchPlan:
             names=[label],
             cost=1.0,
             limit=self.file.trial_limit or math.inf,
-            further=self.file.objectives[1] if len(self.file.objectives) > 1 else None,
-            parameters=parameter_count(config, self.shape),
+            second=self.file.objectives[1] if len(self.file.objectives) > 1 else None,
+            parameters=parameter_count(config, self.run.shape),
         )
 
     def _ask(self) -> tuple[Trial, dict[str, Any], str | None]:
@@ -226,7 +220,7 @@ class SearchPlan:
 
     def _store(self, trial: Trial, config: Config, first: str | None) -> tuple[int, int]:
         """Stores a RUNNING trial with its parameters in one transaction; its id and its number."""
-        parameters = parameter_count(config, self.shape)
+        parameters = parameter_count(config, self.run.shape)
         attributes: TrialAttributes = {"seed": SEED, "parameters": parameters}
         if self.file.seeds_per_trial > 1:
             attributes["seeds"] = self.file.seeds_per_trial
@@ -238,14 +232,14 @@ class SearchPlan:
             distributions=trial.distributions,
             user_attrs={**attributes},
         )
-        stored = self.storage.create_new_trial(self.study_id, template)
-        return stored, self.storage.get_trial_number_from_id(stored)
+        stored = self.run.storage.create_new_trial(self.study_id, template)
+        return stored, self.run.storage.get_trial_number_from_id(stored)
 
     def judge(self, job: Job) -> EarlyStop | None:
         trial, epoch = self.running[job.task.id], job.epochs[-1]
         if any(record.diverged(epoch, seed) for seed in range(len(epoch.valid_loss))):
             return EarlyStop.DIVERGED
-        if job.further or (step := job.step()) is None:
+        if job.second or (step := job.step()) is None:
             return None
         trial.report(step[1], step[0])
         last = epoch.number == job.task.epochs
@@ -253,18 +247,17 @@ class SearchPlan:
 
     def ended(self, job: Job, state: TrialState) -> None:
         trial = self.running.pop(job.task.id)
-        seconds = job.spent().seconds
+        seconds = job.taken().seconds
         self.seconds += [seconds] if state in FINISHED else []
         if state is TrialState.COMPLETE:
-            [value], further = job.accuracies(), job.further_values()
-            self.candidates[job.trials[0]] = Candidate(
-                value=value, further=sum(further), seconds=seconds / len(job.task.seeds)
-            )
+            [value], second = job.accuracies(), sum(job.second_values())
+            each = seconds / len(job.task.seeds)
+            self.candidates[job.trials[0]] = Candidate(value=value, second=second, seconds=each)
         if job.early_stop is EarlyStop.DIVERGED:
             samplers.mark_diverged(trial, self.copy.sampler)
-            told = self.copy.tell(trial, [WORST, *job.further_values()])
+            told = self.copy.tell(trial, [WORST, *job.second_values()])
         elif state is TrialState.COMPLETE:
-            told = self.copy.tell(trial, [*job.accuracies(), *job.further_values()])
+            told = self.copy.tell(trial, [*job.accuracies(), *job.second_values()])
         else:
             told = self.copy.tell(trial, state=state)
         if state in FINISHED:
@@ -274,16 +267,17 @@ class SearchPlan:
         self.finished += state in FINISHED
         for key, value in told.system_attrs.items():
             if key.startswith(RUNGS):
-                self.storage.set_trial_system_attr(job.trials[0], key, value)
+                self.run.storage.set_trial_system_attr(job.trials[0], key, value)
 
     def seconds_left(self, running: Sequence[Job], workers: int, limit: float) -> float | None:
         """Includes the finalists' time, as if the best trials so far became finalists."""
-        seconds = [job.spent().seconds for job in running]
+        seconds = [job.taken().seconds for job in running]
         missing = max(self.jobs - len(seconds), 0)
         left = by_count(self.seconds, seconds, missing, workers)
         if left is None:
             return None
-        return min(left, limit) + finalists([*self.candidates.values()], *self.finalists, workers)
+        wanted = (self.file.finalists, self.file.finalist_seeds)
+        return min(left, limit) + finalists([*self.candidates.values()], *wanted, workers)
 
     def _bare(self, trial: FrozenTrial) -> FrozenTrial:
         """Copies what sampler and pruner need of a stored trial. They know a diverged one as
@@ -313,12 +307,12 @@ def _key_of(entry: Mapping[str, Any]) -> str:
 def front(candidates: Sequence[tuple[int, Candidate]]) -> list[int]:
     """Returns those that no other one beats in value and in the second objective, the most accurate
     first."""
-    ranked = sorted(candidates, key=lambda pair: (-pair[1].value, pair[1].further, pair[0]))
+    ranked = sorted(candidates, key=lambda pair: (-pair[1].value, pair[1].second, pair[0]))
     kept, least = [], math.inf
     for key, candidate in ranked:
-        if candidate.further < least:
+        if candidate.second < least:
             kept.append(key)
-            least = candidate.further
+            least = candidate.second
     return kept
 
 

@@ -1,29 +1,81 @@
-"""The study in the storage: created, bound to its study file, cleaned up."""
+"""A run, resolved once, and its study in the storage: created, bound to its file, cleaned up."""
 
 import hashlib
 import itertools
 import json
+import math
+import time
 import uuid
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import optuna
+from optuna.exceptions import ExperimentalWarning
 from optuna.storages import BaseStorage
 from optuna.trial import Trial, TrialState
 
-from hpo.data.datasets import Dataset, check, describe
+from hpo.data.datasets import Dataset, describe
 from hpo.data.schema import input_shape
 from hpo.errors import InputError
 from hpo.language import ENGLISH, use
+from hpo.options import Options
 from hpo.results.attributes import check_study
 from hpo.results.trial import KILLED
+from hpo.runs.plan import Shape, Watcher
 from hpo.study.binding import DATA, MODEL, code_digest, code_of, differences
 from hpo.study.claims import Claim
 from hpo.study.config import SOURCES
 from hpo.study.file import ACCURACY, OBJECTIVES, GridStudy, SearchStudy, StudyFile
 from hpo.study.space import spelled
 from hpo.text import quoted
+from hpo.workers.pool import LocalPool, MakePool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """What a run trains, where it stores the trials, and what watches it: resolved once.
+
+    file: the study file, as the options change it.
+    name: of the study in the storage.
+    bound: what the results depend on, see binding.
+    provenance: see provenance.collect.
+    workers: at most.
+    started: by the monotonic clock, as all that counts seconds: nobody can set it, and it stands
+        still while the machine sleeps.
+    unfinished: the titles of the plans that had something to train when they began.
+    token: of this very run.
+    """
+
+    options: Options
+    file: StudyFile
+    name: str
+    dataset: Dataset
+    bound: Mapping[str, Any]
+    storage: BaseStorage
+    provenance: Mapping[str, Any]
+    workers: int
+    make_pool: MakePool = LocalPool
+    watchers: Sequence[Watcher] = ()
+    started: float = field(default_factory=time.monotonic)
+    unfinished: list[str] = field(default_factory=list)
+    token: str = field(default_factory=lambda: uuid.uuid4().hex)
+
+    @cached_property
+    def shape(self) -> Shape:
+        return Shape.of(self.dataset)
+
+    @property
+    def timeout(self) -> float:
+        """Seconds of training; finalists and the winner are trained without a limit."""
+        return math.inf if self.options.timeout is None else self.options.timeout
+
+    @property
+    def winner_folder(self) -> Path:
+        return self.options.out / self.name / "best"
 
 
 def binding(study_file: StudyFile, dataset: Dataset) -> dict[str, Any]:
@@ -63,27 +115,17 @@ def binding(study_file: StudyFile, dataset: Dataset) -> dict[str, Any]:
     }
 
 
-def open_study(
-    storage: BaseStorage,
-    study_file: StudyFile,
-    dataset: Dataset,
-    name: str,
-    bound: dict[str, Any],
-    *,
-    changed_claims: bool = False,
-) -> optuna.Study:
-    """Returns the stored study of that name; creates it if needed.
+def open_study(run: Run) -> optuna.Study:
+    """Returns the stored study of the run's name; creates it if needed.
 
-    changed_claims: whether claims other than those that a grid is bound to are accepted. Raises
-    InputError, one line per difference, if the stored study is bound to other things, and for a
-    dataset that cannot be trained on.
+    Raises InputError, one line per difference, if the stored study is bound to other data, another
+    study file or, unless these may change, other claims.
     """
-    check(dataset)
-    search = study_file if isinstance(study_file, SearchStudy) else None
-    objectives = search.objectives if search else (ACCURACY,)
+    name, file = run.name, run.file
+    search = file if isinstance(file, SearchStudy) else None
     try:
         study = optuna.create_study(
-            storage=storage,
+            storage=run.storage,
             study_name=name,
             directions=search.directions if search else ["maximize"],
             load_if_exists=True,
@@ -98,19 +140,19 @@ def open_study(
         raise InputError(f"study {name!r}: was not made by hpo; give --name another one")
     if stored is not None:
         check_study(name, study.user_attrs, {})
-    if stored is not None and (found := differences(stored, bound)):
-        raise InputError("\n".join(_told(name, found, search=bool(search))))
-    if isinstance(study_file, GridStudy):
-        _bind_claims(study, study_file, changed=changed_claims)
-    experimental = optuna.exceptions.ExperimentalWarning
-    with warnings.catch_warnings(action="ignore", category=experimental):
+        if found := differences(stored, run.bound):
+            raise InputError("\n".join(_told(name, found, search=bool(search))))
+    if isinstance(file, GridStudy):
+        _bind_claims(study, file, changed=run.options.changed_claims)
+    objectives = search.objectives if search else (ACCURACY,)
+    with warnings.catch_warnings(action="ignore", category=ExperimentalWarning):
         study.set_metric_names([OBJECTIVES.get(o, "validation accuracy") for o in objectives])
     if "token" not in study.user_attrs:  # tells it from another study of its name
         study.set_user_attr("token", uuid.uuid4().hex)
-    study.set_user_attr("binding", bound)
+    study.set_user_attr("binding", dict(run.bound))
     study.set_user_attr("kind", "search" if search else "grid")
-    study.set_user_attr("data", describe(dataset))
-    study.set_user_attr("study_file", dict(study_file.raw))
+    study.set_user_attr("data", describe(run.dataset))
+    study.set_user_attr("study_file", dict(file.raw))
     return study
 
 
@@ -160,19 +202,17 @@ def _digest(claim: Claim) -> str:
     return hashlib.sha256(json.dumps(claim.tested, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def successor(storage: BaseStorage, study_file: StudyFile, dataset: Dataset, name: str) -> str:
+def successor(storage: BaseStorage, bound: Mapping[str, Any], name: str) -> str:
     """Returns the name for a study file that may have changed since a study was stored: `name`, or
-    the first of NAME.2, NAME.3 and so on that is not stored, or stored with this very file."""
-    bound, stored = binding(study_file, dataset), optuna.get_all_study_names(storage)
-
-    def is_fit(candidate: str) -> bool:
+    the first of NAME.2, NAME.3 and so on that is not stored, or is bound to the same."""
+    stored = optuna.get_all_study_names(storage)
+    for candidate in itertools.chain([name], (f"{name}.{n}" for n in itertools.count(2))):
         if candidate not in stored:
-            return True
+            break
         found = optuna.load_study(study_name=candidate, storage=storage).user_attrs.get("binding")
-        return found is not None and not differences(found, bound)
-
-    later = (f"{name}.{number}" for number in itertools.count(2))
-    return next(filter(is_fit, itertools.chain([name], later)))
+        if found is not None and not differences(found, bound):
+            break
+    return candidate
 
 
 def clean_up(study: optuna.Study) -> None:

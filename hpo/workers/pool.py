@@ -11,7 +11,6 @@ from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Any, Self
 
-from hpo import defaults
 from hpo.data.datasets import Dataset
 from hpo.errors import InputError
 from hpo.study.config import Config
@@ -202,9 +201,7 @@ class _Worker(Place):
 class LocalPool(Pool):
     """A Pool of `workers` processes with one torch thread each that share a dataset in memory."""
 
-    def __init__(
-        self, workers: int, dataset: Dataset, device: str, epoch_limit: float = defaults.EPOCH_LIMIT
-    ) -> None:
+    def __init__(self, workers: int, dataset: Dataset, device: str, epoch_limit: float) -> None:
         super().__init__(epoch_limit)
         self._most = workers
         self._shared = SharedDataset(dataset)

@@ -107,7 +107,7 @@ def explained(point: Point, constants: tuple[float, float, float]) -> float:
 def throughput(dataset: data.Dataset, width: int, workers: int) -> float:
     """Returns how many epochs a second `workers` processes train in all."""
     config = replace(BASE, width=width, epochs=4 if width < 200 else 2)
-    with LocalPool(workers, dataset, "cpu") as pool:
+    with LocalPool(workers, dataset, "cpu", 600.0) as pool:
         for warm in (True, False):
             began = time.perf_counter()
             for worker in pool.idle:

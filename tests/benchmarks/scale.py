@@ -23,10 +23,11 @@ import optuna
 from optuna.trial import TrialState, create_trial
 
 from hpo.data.datasets import Dataset
+from hpo.options import Options
 from hpo.runs import provenance
-from hpo.runs.runner import Run, train
+from hpo.runs.runner import train
 from hpo.runs.search import SearchPlan
-from hpo.runs.study import binding, open_study
+from hpo.runs.study import Run, binding, open_study
 from hpo.storage.open import open_storage, quiet
 from hpo.storage.retry import retrying
 from hpo.study import file as study_file
@@ -199,8 +200,6 @@ def measure(cluster: Cluster, workers: int, sampler: str, stored: int) -> str:
         assert isinstance(file, study_file.SearchStudy)
         data, url = dataset(), f"sqlite:///{folder}/hpo.db"
         storage = retrying(open_storage(url), url, print)
-        study = open_study(storage, file, data, "scale", binding(file, data))
-        fill(study, file.space, stored)
         pools: list[SleepingPool] = []
 
         def make_pool(*arguments: Any) -> SleepingPool:
@@ -208,12 +207,14 @@ def measure(cluster: Cluster, workers: int, sampler: str, stored: int) -> str:
             return pools[-1]
 
         run = Run(
-            dataset=data, storage=storage, workers=workers, device="cpu", provenance={},
+            options=Options(study="scale", device="cpu"), file=file, name="scale", dataset=data,
+            bound=binding(file, data), storage=storage, provenance={}, workers=workers,
             watchers=[CurveArtifacts(storage, Path(folder) / "artifacts", print)],
             make_pool=make_pool,
         )  # fmt: skip
-        plan = SearchPlan(study, storage, file, data)
-        train(run, plan, "scale", study, WARM_UP + WINDOW + 10)
+        study = open_study(run)
+        fill(study, file.space, stored)
+        train(run, SearchPlan(run, study), "scale", study, WARM_UP + WINDOW + 10)
         [pool] = pools
         (t0, cpu0, busy0, events0), (t1, cpu1, busy1, events1) = pool.marks
         seconds, cpu, events = t1 - t0, cpu1 - cpu0, events1 - events0

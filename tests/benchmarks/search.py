@@ -26,9 +26,10 @@ from torch import nn
 from torchvision import datasets, transforms
 
 from hpo.data import datasets as data
+from hpo.options import Options
 from hpo.runs import provenance, runner
 from hpo.runs.search import SearchPlan
-from hpo.runs.study import binding, open_study
+from hpo.runs.study import Run, binding, open_study
 from hpo.storage.open import open_storage, quiet
 from hpo.study import file as study_file
 from hpo.study.columns import METRICS
@@ -50,9 +51,20 @@ def shipped() -> study_file.SearchStudy:
 
 def opened(
     folder: Path, search: study_file.SearchStudy, dataset: data.Dataset
-) -> tuple[RDBStorage, optuna.Study]:
+) -> tuple[Run, optuna.Study]:
     storage = open_storage(f"sqlite:///{folder / 'hpo.db'}")
-    return storage, open_study(storage, search, dataset, "search", binding(search, dataset))
+    run = Run(
+        options=Options(study="search", device="cpu"),
+        file=search,
+        name="search",
+        dataset=dataset,
+        bound=binding(search, dataset),
+        storage=storage,
+        provenance=provenance.collect(""),
+        workers=WORKERS,
+        watchers=[CurveArtifacts(storage, folder / "hpo.artifacts", print)],
+    )
+    return run, open_study(run)
 
 
 # --- asking with many trials stored --------------------------------------------------------------
@@ -90,10 +102,10 @@ def asking_table(dataset: data.Dataset, counts: list[int]) -> list[str]:
     for count in counts:
         with tempfile.TemporaryDirectory() as scratch:
             search = dataclasses.replace(shipped(), n_trials=10**6)
-            storage, study = opened(Path(scratch), search, dataset)
-            fill(storage, study, search, count)
+            run, study = opened(Path(scratch), search, dataset)
+            fill(run.storage, study, search, count)
             start = time.perf_counter()
-            plan = SearchPlan(study, storage, search, dataset)
+            plan = SearchPlan(run, study)
             opening = time.perf_counter() - start
             asks = [ask_seconds(plan) for _ in range(30)]
         parts = [
@@ -108,9 +120,9 @@ def asking_seconds(dataset: data.Dataset, count: int) -> list[float]:
     """The seconds of 10 asks in a study with so many trials."""
     with tempfile.TemporaryDirectory() as scratch:
         search = dataclasses.replace(shipped(), n_trials=10**6)
-        storage, study = opened(Path(scratch), search, dataset)
-        fill(storage, study, search, count)
-        plan = SearchPlan(study, storage, search, dataset)
+        run, study = opened(Path(scratch), search, dataset)
+        fill(run.storage, study, search, count)
+        plan = SearchPlan(run, study)
         return [ask_seconds(plan)[0] for _ in range(10)]
 
 
@@ -172,16 +184,8 @@ def searched(
     folder: Path, search: study_file.SearchStudy, dataset: data.Dataset, n_trials: int
 ) -> tuple[list[FrozenTrial], float, float]:
     """The trials of a search without finalists, the runner's CPU seconds and its wall seconds."""
-    storage, study = opened(folder, search, dataset)
-    plan = SearchPlan(study, storage, dataclasses.replace(search, n_trials=n_trials), dataset)
-    run = runner.Run(
-        dataset=dataset,
-        storage=storage,
-        workers=WORKERS,
-        device="cpu",
-        provenance=provenance.collect(""),
-        watchers=[CurveArtifacts(storage, folder / "hpo.artifacts", print)],
-    )
+    run, study = opened(folder, dataclasses.replace(search, n_trials=n_trials), dataset)
+    plan = SearchPlan(run, study)
     start, cpu = time.perf_counter(), time.process_time()
     runner.train(run, plan, "benchmark", study)
     wall, cpu = time.perf_counter() - start, time.process_time() - cpu

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from in_process import InProcessPool, opened
+from in_process import opened, prepared
 from scenes import GRID, SEARCH, alive, ended, wait_for, workers
 from tiny import tiny_dataset
 
@@ -17,7 +17,7 @@ from hpo.errors import InputError
 from hpo.report import write as report
 from hpo.results.load import load_study
 from hpo.results.study import StoredGrid, StoredSearch
-from hpo.runs import provenance, runner
+from hpo.runs import runner
 from hpo.study import file as study_file
 
 
@@ -26,19 +26,11 @@ def run(text: str, dataset: Dataset, folder: Path) -> StoredGrid | StoredSearch:
     (folder / "study.toml").write_text(text)
     loaded = study_file.load(str(folder / "study.toml"))
     storage = opened(folder)
-    run = runner.Run(
-        dataset=dataset,
-        storage=storage,
-        workers=1,
-        device="cpu",
-        provenance=provenance.collect("hpo test"),
-        make_pool=InProcessPool,
-    )
     if isinstance(loaded, study_file.GridStudy):
-        runner.run_grid(run, loaded, name="study", seeds=range(loaded.seeds))
+        runner.run_grid(prepared(loaded, storage, dataset, workers=1))
     else:
         loaded = replace(loaded, n_trials=6)
-        runner.run_search(run, loaded, name="study", folder=folder / "best")
+        runner.run_search(prepared(loaded, storage, dataset, workers=1, out=folder))
     found = load_study(storage, "study")
     report.write(found, folder / "reports" / "study")
     storage.engine.dispose()

@@ -1,0 +1,90 @@
+"""The start of `hpo run`: study file and options, checked before anything else is loaded."""
+
+import dataclasses
+from typing import Any
+
+from hpo.errors import InputError
+from hpo.options import Options, flag
+from hpo.output import check_language, check_writable
+from hpo.study import file as study_file
+
+OF_GRIDS = ("seeds", "until_resolved", "changed_claims")
+OF_SEARCHES = ("trials", "sampler", "sampler_seed", "pruner", "repeats", "like")
+
+
+def run(options: Options, command: str | None = None) -> tuple[str, bool]:
+    """Runs or resumes a study, then writes its report. Returns the study's name in the storage, and
+    whether there is a result, a report and, of a search, the saved winner.
+
+    command: what the report shows as the command; None: what was typed. Raises InputError, and
+    KeyboardInterrupt if the run was stopped.
+    """
+    file = _with_options(study_file.load(options.study), options)
+    name = study_file.check_name(file.name if options.name is None else options.name)
+    if isinstance(file, study_file.SearchStudy) and (options.repeats or 1) > 1:
+        return name, _repeat(options, command, file, name)
+    check_writable(options.out, name)
+    check_language(options.lang)
+    if options.pool == "local":
+        from hpo.workers.server import preload
+
+        preload()  # torch loads in the workers' server while this process imports the rest
+    from hpo import session
+
+    return session.run(options, command, file, name)
+
+
+def _repeat(options: Options, command: str | None, file: study_file.SearchStudy, name: str) -> bool:
+    """Runs the search with several sampler seeds, each as another study; the first one last, so
+    that its report shows the others. Returns whether all are complete."""
+    assert options.repeats
+    done = True
+    for number in reversed(range(options.repeats)):
+        changed = {
+            "repeats": None,
+            "name": name if number == 0 else f"{name}.repeat-{number + 1}",
+            "sampler_seed": file.sampler_seed + number,
+        }
+        _, complete = run(options.model_copy(update=changed), command)
+        done = done and complete
+    return done
+
+
+def _with_options(file: study_file.StudyFile, options: Options) -> study_file.StudyFile:
+    """Returns the study as the options change it; InputError for an option of the other kind."""
+    search = isinstance(file, study_file.SearchStudy)
+    kind, others = ("search", OF_GRIDS) if search else ("grid", OF_SEARCHES)
+    for name in others:
+        value = getattr(options, name)
+        if value is not None and value is not False:  # 0 is given
+            text = f"study {file.name!r} is a {kind}, which has no such option"
+            raise InputError(f"{flag(name)}: {text}")
+    if not isinstance(file, study_file.SearchStudy):
+        if options.until_resolved:
+            _check_rounds(options, file)
+        return file
+    changes: dict[str, Any] = {
+        "n_trials": options.trials,
+        "sampler": options.sampler,
+        "sampler_seed": options.sampler_seed,
+        "pruner": options.pruner,
+    }
+    changes = {key: value for key, value in changes.items() if value is not None}
+    if options.trials is not None or options.timeout is not None:
+        changes["timeout"] = None  # these options replace the file's time limit
+    if options.trials is not None:
+        changes["stop_after"] = None
+    return dataclasses.replace(file, **changes)
+
+
+def _check_rounds(options: Options, file: study_file.GridStudy) -> None:
+    """Raises InputError if the study cannot go on until its claims are resolved."""
+    if options.seeds:
+        raise InputError("--until-resolved: chooses the seeds, so leave out --seeds")
+    if not file.rounds:
+        raise InputError(
+            f"--until-resolved: study {file.name!r} has a fixed number of seeds; give it "
+            "seeds = { start = 5, most = 40, step = 5 }"
+        )
+    if not file.claims:
+        raise InputError(f"--until-resolved: study {file.name!r} has no [[claims]] to resolve")
