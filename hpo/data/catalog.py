@@ -7,7 +7,7 @@ import os
 import string
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +55,9 @@ class IdxDataset(Loader):
         if faults:
             raise InputError("\n".join(faults))
         train, test = (self._part(*arrays[i : i + 2]) for i in (0, 2))
-        return make_dataset(name, train, test, Schema(classes=self.class_names), scales=self.scales)
+        return make_dataset(
+            name, train, test, Schema.of({"classes": self.class_names}), scales=self.scales
+        )
 
     def _part(self, images: NDArray[Any], labels: NDArray[Any]) -> tuple[Any, Any]:
         """Returns upright images and their classes. QMNIST's labels have more columns than the
@@ -161,13 +163,14 @@ class Sklearn(Loader):
         import sklearn.datasets
 
         found = getattr(sklearn.datasets, self.code)()
-        codes = () if self.names == DIGITS else tuple(map(str, range(len(self.names))))
-        schema = Schema(classes=self.names, codes=codes, pixels=False)
+        codes = None if self.names == DIGITS else tuple(map(str, range(len(self.names))))
+        schema = Schema.of({"classes": self.names, "codes": codes, "pixels": False})
         if self.pixels:
             x = found.images / self.pixels
         else:
             x, columns = found.data, tuple(map(str, found.feature_names))
-            schema = replace(schema, columns=columns, kinds=("float",) * len(columns))
+            kinds = ("float",) * len(columns)
+            schema = schema.model_copy(update={"columns": columns, "kinds": kinds})
         return make_dataset(name, (x, found.target.astype(np.int64)), None, schema)
 
 

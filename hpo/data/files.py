@@ -12,7 +12,7 @@ from hpo.data import readers
 from hpo.data.datasets import Dataset, make_dataset
 from hpo.data.inputs import read_like
 from hpo.data.readers import PICTURES, REMEDY, named_errors, naming
-from hpo.data.schema import Array, Schema, brief_names, white_of
+from hpo.data.schema import Array, Schema, brief_names, sized, white_of
 from hpo.data.tables import Part, suspects, table_part, table_schema
 from hpo.errors import InputError
 from hpo.study.names import FORMS
@@ -32,7 +32,7 @@ def load(source: Source) -> Dataset:
     path = Path(source.name)
     parts, schema = _read(path, source)
     train = parts[0]
-    schema = replace(schema, pixels=train.pixels, shape=train.x.shape[1:])
+    schema = schema.model_copy(update={"pixels": train.pixels, **sized(train.x.shape[1:])})
     if source.test:
         with naming(path if len(parts) > 1 else source.test):
             if len(parts) > 1:
@@ -148,7 +148,8 @@ def _mapped(labels: list[Array], schema: Schema) -> tuple[list[NDArray[np.int64]
         )
     codes = tuple(str(name) for name in known.tolist())
     classes = tuple(shortened(code, 60) for code in codes)
-    schema = replace(schema, classes=classes, codes=codes if codes != classes else ())
+    named = {"classes": classes, "codes": codes if codes != classes else None}
+    schema = schema.model_copy(update=named)
     return [np.searchsorted(known, part).astype(np.int64) for part in labels], schema
 
 
@@ -165,6 +166,10 @@ def _numbered(labels: list[Array], names: Sequence[str]) -> list[NDArray[np.int6
     if len(absent := np.setdiff1d(np.arange(len(names)), labels[0])):
         raise InputError(f"class {quoted(names[absent[0]])} has no training example")
     return [part.astype(np.int64) for part in labels]
+
+
+def _numbered_classes(names: Sequence[str]) -> Schema:
+    return Schema.of({"classes": tuple(names), "codes": tuple(map(str, range(len(names))))})
 
 
 # --- arrays ------------------------------------------------------------------------------------
@@ -191,11 +196,11 @@ def _arrays(path: Path) -> tuple[list[Part], Schema]:
     if missing := [name for name in wanted if name not in found]:
         held = brief_names(there) or "nothing"
         raise InputError(f"has no array {' and no '.join(missing)}; it holds {held}")
-    schema, names = Schema(classes=()), found.get("class_names")
+    schema, names = Schema(), found.get("class_names")
     if names is not None:
         if names.dtype.kind != "U":
             raise InputError(f"class_names: must be an array of text, got {names.dtype.name}")
-        schema = Schema(classes=tuple(names.tolist()), codes=tuple(map(str, range(names.size))))
+        schema = _numbered_classes(names.tolist())
     about = {"arrays": [name for name in there if name not in kept]}
     pairs = zip(wanted[::2], wanted[1::2], strict=True)
     return [_array_part(path, x, found[x], found[y], about) for x, y in pairs], schema
@@ -224,8 +229,7 @@ def _folder(path: Path) -> tuple[list[Part], Schema]:
         raise InputError(
             f"{places[0]}: has {len(names)} folders; give a folder of images for each class"
         )
-    schema = Schema(classes=names, codes=tuple(map(str, range(len(names)))))
-    return [_pictures(place, names) for place in places], schema
+    return [_pictures(place, names) for place in places], _numbered_classes(names)
 
 
 def _folders(path: Path) -> list[Path]:

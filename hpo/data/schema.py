@@ -8,20 +8,17 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
 from typing import Annotated, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from hpo.errors import InputError
 from hpo.text import quoted, shortened
 
 Array = NDArray[Any]
 Floats = NDArray[np.float32]
-# A number for all features, or one for each of them.
-Scale = float | tuple[float, ...]
 
 PART = 256  # examples that are normalized at a time
 DIGITS = tuple(map(str, range(10)))
@@ -36,52 +33,28 @@ LIST = 20  # names that an error lists
 MOST_FEATURES, LARGEST, LEAST_STD = 10_000_000, 1e30, 1e-30
 Number = Annotated[float, Field(ge=-LARGEST, le=LARGEST)]
 Deviation = Annotated[float, Field(ge=LEAST_STD, le=LARGEST)]
+# A number for all features, or one for each of them.
+Scale = Number | tuple[Number, ...]
 
 
-class StoredSchema(BaseModel):
-    """What `Schema.as_dict` writes, to check it where it is read. Older versions wrote a part."""
+class Schema(BaseModel):
+    """What an example of a dataset is. Stored ones are checked; older versions wrote a part of it.
 
-    model_config = ConfigDict(strict=True, allow_inf_nan=False)
+    A new meaning of a column, such as text or categories, is a word in `kinds`; what its values
+    become is decided in `normalized`.
+    """
 
-    features: Annotated[int, Field(ge=1, le=MOST_FEATURES)] = 784
-    shape: list[int] = []
-    classes: Annotated[list[str], Field(min_length=2)] = list(map(str, range(10)))
-    codes: Annotated[list[str], Field(min_length=2)] | None = None
-    mean: Number | list[Number] = 0.0
-    std: Deviation | list[Deviation] = 1.0
-    pixels: bool = True
-    white: Number | None = None
-    low: Number | list[Number] | None = None
-    high: Number | list[Number] | None = None
-    columns: list[str] = []
-    kinds: list[str] = []
-    header: bool = True
-    label: str = ""
-    left_out: list[str] = []
-    flat: bool = False
+    model_config = ConfigDict(strict=True, allow_inf_nan=False, frozen=True)
 
-    @model_validator(mode="after")
-    def _lengths(self) -> Self:
-        each = {name: getattr(self, name) for name in ("mean", "std", "low", "high")}
-        each |= {"columns": self.columns or None, "kinds": self.kinds or None}
-        wrong = [k for k, v in each.items() if isinstance(v, list) and len(v) != self.features]
-        wrong += ["shape"] * (self.shape != [] and math.prod(self.shape) != self.features)
-        if wrong:
-            raise ValueError(f"{', '.join(wrong)}: does not belong to {self.features} features")
-        return self
-
-
-@dataclass(frozen=True, kw_only=True)
-class Schema:
-    """What an example of a dataset is."""
-
+    features: Annotated[int, Field(ge=1, le=MOST_FEATURES)] = 784  # how many numbers an input has
     shape: tuple[int, ...] = ()  # (height, width), (height, width, 3), or (features,) of a row
-    classes: tuple[str, ...] = DIGITS  # names of the labels 0, 1 and so on
-    codes: tuple[str, ...] = ()  # how files write the classes, where that is not by these names
+    # Names of the labels 0, 1 and so on; and how files write them, where not by these names.
+    classes: Annotated[tuple[str, ...], Field(min_length=2)] = DIGITS
+    codes: Annotated[tuple[str, ...], Field(min_length=2)] | None = None
     mean: Scale = 0.0  # what the features are normalized by
-    std: Scale = 1.0
+    std: Deviation | tuple[Deviation, ...] = 1.0
     pixels: bool = True  # whether features are brightness, which is scaled to 0 … 1 first
-    white: float | None = None  # white in a picture of numbers; None: not known
+    white: Number | None = None  # white in a picture of numbers; None: not known
     low: Scale | None = None  # the range of the training part; None in older studies
     high: Scale | None = None
     # Of a table:
@@ -92,30 +65,41 @@ class Schema:
     left_out: tuple[str, ...] = ()  # further columns
     flat: bool = False  # whether square pictures were given as rows
 
+    def model_post_init(self, context: Any) -> None:
+        """Completes the features by the shape, or the shape, which older versions did not store:
+        inputs are square pictures if they can be."""
+        if self.shape and "features" not in self.model_fields_set:
+            self.__dict__["features"] = math.prod(self.shape)
+        if not self.shape:
+            self.__dict__["shape"] = square(self.features) or (self.features,)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _from_list(cls, value: Any) -> Any:
+        """JSON and TOML keep a tuple as a list."""
+        return tuple(value) if isinstance(value, list) else value
+
+    @model_validator(mode="after")
+    def _lengths(self) -> Self:
+        each = {name: getattr(self, name) for name in ("mean", "std", "low", "high")}
+        each |= {"columns": self.columns or None, "kinds": self.kinds or None}
+        wrong = [k for k, v in each.items() if isinstance(v, tuple) and len(v) != self.features]
+        wrong += ["shape"] * (math.prod(self.shape) != self.features)
+        if wrong:
+            raise ValueError(f"{', '.join(wrong)}: does not belong to {self.features} features")
+        return self
+
     @classmethod
     def of(cls, data: Mapping[str, Any]) -> Self:
-        """Returns the schema that `as_dict` made. Older versions stored a part of it: without a
-        shape, inputs are square pictures if they can be."""
-        known: dict[str, Any] = {
-            f.name: tuple(value) if isinstance(value, list) else value
-            for f in fields(cls)
-            if (value := data.get(f.name)) is not None
-        }
-        features = data.get("features", 784)
-        known["shape"] = known.get("shape") or square(features) or (features,)
-        return cls(**known)
+        """Returns the schema that `as_dict` made, or older versions; it is not checked again."""
+        known = {k: data[k] for k in cls.model_fields if data.get(k) is not None}
+        plain: Any = {k: tuple(v) if isinstance(v, list) else v for k, v in known.items()}
+        return cls.model_construct(**plain)
 
     def as_dict(self) -> dict[str, Any]:
         """Returns what JSON and TOML can hold; empty fields are left out."""
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        kept = {k: v for k, v in values.items() if v not in (None, (), "")}
-        plain = {k: list(v) if isinstance(v, tuple) else v for k, v in kept.items()}
-        return {"features": self.features, **plain}
-
-    @property
-    def features(self) -> int:
-        """Returns how many numbers an input has."""
-        return math.prod(self.shape)
+        kept = {key: value for key, value in self if value not in (None, (), "")}
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in kept.items()}
 
     @property
     def is_picture(self) -> bool:
@@ -241,6 +225,10 @@ class Schema:
     def _range(self, place: int = 0) -> str:
         low, high = (np.ravel(math.nan if v is None else v) for v in (self.low, self.high))
         return f"{low[min(place, low.size - 1)]:g} to {high[min(place, high.size - 1)]:g}"
+
+
+def sized(shape: tuple[int, ...]) -> dict[str, Any]:
+    return {"shape": shape, "features": math.prod(shape)}
 
 
 def square(features: int) -> tuple[int, ...]:

@@ -63,7 +63,8 @@ def table_schema(table: Table, source: Source) -> Schema:
     if label in ignored:
         raise InputError(f"column {quoted(label)} has the labels; take it out of ignore")
     columns = tuple(n for n in names if n and n != label and n not in ignored)
-    return Schema(columns=columns, header=header, label=label, left_out=tuple(ignored))
+    found = {"columns": columns, "header": header, "label": label, "left_out": tuple(ignored)}
+    return Schema.of({"features": len(columns), **found})
 
 
 def _label(table: Table, label: str | int, names: list[str], *, header: bool) -> str:
@@ -149,7 +150,7 @@ def schema_like(table: Table, schema: Schema) -> tuple[Schema, tuple[str, ...]]:
         )
     check_names(columns)
     notes = ("its columns are taken in their order: the network knows no names",) if header else ()
-    return replace(schema, columns=columns, label=label, header=header), notes
+    return schema.model_copy(update={"columns": columns, "label": label, "header": header}), notes
 
 
 def _left_out(table: Table, schema: Schema) -> tuple[str, ...]:
@@ -189,13 +190,15 @@ def table_part(table: Table, schema: Schema) -> tuple[Part, Schema]:
         "ignored": list(schema.left_out),
         "counted": counted,
     }
-    schema = replace(schema, columns=columns, left_out=(*schema.left_out, *counted))
+    left_out = (*schema.left_out, *counted)
+    schema = schema.model_copy(update={"columns": columns, "left_out": left_out})
     part = replace(part_of(table, frame, schema), about=about)
     is_mnist = len(columns) == MNIST_PIXELS and not schema.header
     shape = square(len(columns)) if named_pixels or is_mnist else ()
     if shape and (pixels := as_pixels(part.x, shape)) is not None:
         return replace(part, x=pixels, pixels=True), schema
-    return part, replace(schema, kinds=tuple(KINDS[frame[n].dtype.kind] for n in columns))
+    kinds = tuple(KINDS[frame[n].dtype.kind] for n in columns)
+    return part, schema.model_copy(update={"kinds": kinds})
 
 
 def part_of(table: Table, frame: "pd.DataFrame", schema: Schema, *, gaps: bool = False) -> Part:

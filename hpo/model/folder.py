@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tomli_w
 from pydantic import Field, ValidationError
 
-from hpo.data.schema import MOST_FEATURES, Deviation, Number, Schema, StoredSchema
+from hpo.data.schema import MOST_FEATURES, Deviation, Number, Schema
 from hpo.errors import InputError
 from hpo.process import replacing
 from hpo.study.config import DEFAULTS, HYPERPARAMETERS, REQUIRED, SEED, Config
@@ -56,16 +56,16 @@ def read(folder: Path) -> Description:
         raise InputError(f"{path}: was not written by hpo ({faults(error)}); {REMEDY}") from error
     except ValueError as error:
         raise InputError(f"{path}: config: was not written by hpo ({error}); {REMEDY}") from error
-    schema = Schema.of(saved.model_dump(exclude_none=True))
+    schema = Schema.of({**content, "std": content["deviation"]})
     return Description(config=config, schema=schema, dataset=saved.dataset, weights=saved.weights)
 
 
-class SavedNetwork(StoredSchema):
+class SavedNetwork(Schema):
     """What config.toml says of a network, see winner_of."""
 
     features: Annotated[int, Field(ge=1, le=MOST_FEATURES)]
-    mean: Number | list[Number]
-    std: Annotated[Deviation | list[Deviation], Field(alias="deviation")]
+    mean: Number | tuple[Number, ...]
+    std: Annotated[Deviation | tuple[Deviation, ...], Field(alias="deviation")]
     dataset: str
     weights: str = ""
     token: str = ""

@@ -11,7 +11,7 @@ from typing import Annotated, Any, NotRequired
 from optuna.trial import FrozenTrial, TrialState
 from pydantic import AfterValidator, Field, TypeAdapter, ValidationError, ValidationInfo
 
-from hpo.data.schema import Schema, StoredSchema
+from hpo.data.schema import Schema
 from hpo.errors import InputError
 from hpo.study.columns import Bytes, Count, Maybe, TrialAttributes, keys
 from hpo.study.fields import faults
@@ -33,7 +33,7 @@ def _bound_search(study: dict[str, Any]) -> dict[str, Any]:
     return study
 
 
-class Data(StoredSchema):
+class Data(Schema):
     name: str
     checksum: str
     train: Count

@@ -73,7 +73,7 @@ def read_or_faults(read: Callable[[Any], T], raw: Any) -> tuple[T | None, list[F
         return None, [(wrong["loc"], wrong["msg"]) for wrong in _errors(error)]
 
 
-TYPE = re.compile(r"float|list\[.*\]|constrained-float")  # in pydantic's places
+TYPE = re.compile(r"float|tuple\[.*\]|constrained-float")  # in pydantic's places
 
 
 def faults(error: ValidationError) -> str:
@@ -84,6 +84,7 @@ def faults(error: ValidationError) -> str:
         place = [str(part) for part in wrong["loc"] if not TYPE.fullmatch(str(part))]
         text = wrong["msg"].removeprefix("Value error, ")
         text = "is missing" if wrong["type"] == "missing" else text
+        text = text.replace("tuple", "list").replace("Tuple", "List")  # as TOML and JSON have it
         found.setdefault(".".join(place), re.sub(" or instance of .*", "", text))
     lines = [f"{place}: {text}" if place else text for place, text in found.items()]
     return shortened(printable("; ".join(lines)), 600)
