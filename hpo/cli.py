@@ -326,7 +326,7 @@ def data_list(data_dir: DataDir = None) -> None:
     folder = data_dir or datasets.default_dir()
     print(f"Datasets in {folder}:")
     for name in DATASETS:
-        missing = datasets.missing(name, folder)
+        missing = datasets.loader(name).missing(folder)
         state = "embedded" if name in datasets.EMBEDDED else "not here" if missing else "on disk"
         print(f"  {name:16}{state}")
     print(f"Your own: {FORMS}")

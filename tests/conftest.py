@@ -211,7 +211,7 @@ def _searched(folder: Path) -> tuple[int | None, str, str]:
 def mnist_dir() -> Path:
     """A folder that holds the real MNIST: HPO_DATA_DIR or the per-user cache."""
     folder = Path(os.environ.get("HPO_DATA_DIR") or data.default_dir())
-    if data.missing("mnist", folder):
+    if data.loader("mnist").missing(folder):
         pytest.skip(f"no MNIST in {folder}; set HPO_DATA_DIR to a folder that holds MNIST/raw")
     return folder
 

@@ -75,7 +75,7 @@ def test_dataset_loads_from_plain_and_packed_files_side_by_side(
     (raw / TRAIN_IMAGES).write_bytes(small_mnist.contents[TRAIN_IMAGES])
     for name in (TRAIN_LABELS, TEST_IMAGES, TEST_LABELS):
         (raw / f"{name}.gz").write_bytes(small_mnist.packed[f"{name}.gz"])
-    assert data.missing("mnist", tmp_path) == []
+    assert data.loader("mnist").missing(tmp_path) == []
     assert len(data.load("mnist", tmp_path).train_labels) == 100
 
 
@@ -377,7 +377,7 @@ def test_missing_dataset_is_downloaded_checked_and_kept(
         loaded = data.load(name, folder)
     np.testing.assert_array_equal(loaded.train_labels, small_mnist.train_labels)
     assert [path.name for path in folder.iterdir()] == [data.loader(name).torchvision]
-    assert data.missing(name, folder) == []
+    assert data.loader(name).missing(folder) == []
     assert data.load(name, folder).checksum == loaded.checksum  # the server is gone by now
 
 
@@ -501,7 +501,7 @@ def test_emnist_is_downloaded_as_one_archive_and_stands_upright(
     np.testing.assert_allclose(scaled, upright, atol=1e-5)
     kept = {path.name for path in (tmp_path / "data/EMNIST/raw").iterdir()}
     assert kept == set(data.loader(f"emnist-{part}").files)
-    assert loaded.class_names[0] == ("0" if part == "digits" else "a")
+    assert loaded.schema.classes[0] == ("0" if part == "digits" else "a")
 
 
 @pytest.mark.parametrize("kind", ["closed", "silent", "unknown host"])
@@ -599,7 +599,7 @@ def test_missing_names_all_files_where_the_folder_may_not_be_looked_into(
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(os, "stat", denied)
-    assert len(data.missing("mnist", tmp_path)) == 4
+    assert len(data.loader("mnist").missing(tmp_path)) == 4
 
 
 def test_torchvision_still_publishes_the_checksums_of_the_table():

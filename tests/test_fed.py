@@ -85,7 +85,7 @@ def test_a_row_of_a_table_is_fed_alike_whatever_the_file(drawn: st.DataObject):
     np.testing.assert_array_equal(again.rows, arrays.rows)
     assert {row.tobytes() for row in again.rows} == rows_of(loaded)
     assert again.labels is not None
-    assert [loaded.class_names[i] for i in again.labels] == list(frame[label])
+    assert [loaded.schema.classes[i] for i in again.labels] == list(frame[label])
     numbers = torch.from_numpy(frame[names].to_numpy(copy=True))
     np.testing.assert_array_equal(normalized(loaded.schema)(numbers).numpy(), again.rows)
 

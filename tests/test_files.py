@@ -69,7 +69,7 @@ def test_arrays_of_any_shape_with_a_test_part_and_names(tmp_path: Path):
         tmp_path / "a.npz", x=x[:45], y=y[:45], x_test=x[45:], y_test=y[45:], class_names=names
     )
     loaded = read(path)
-    assert (loaded.name, loaded.class_names, loaded.shape) == ("a.npz", tuple(names), (5, 4, 3))
+    assert (loaded.name, loaded.schema.classes, loaded.shape) == ("a.npz", tuple(names), (5, 4, 3))
     assert loaded.stratified
     mean, std = x[:45].mean() / 255, x[:45].std() / 255
     assert loaded.schema.mean == pytest.approx(mean)
@@ -83,7 +83,7 @@ def test_without_a_test_part_a_fifth_of_each_class_is_held_out_by_a_fixed_seed(t
     y = np.repeat([3, 7, 9], [100, 50, 25])
     path = npz(tmp_path / "a.npz", x=RNG.normal(size=(175, 4)), y=y)
     loaded, again = read(path), read(path)
-    assert loaded.class_names == ("3", "7", "9")
+    assert loaded.schema.classes == ("3", "7", "9")
     assert np.bincount(loaded.test_labels).tolist() == [20, 10, 5]
     assert np.bincount(loaded.train_labels).tolist() == [80, 40, 20]
     np.testing.assert_array_equal(loaded.test_images, again.test_images)
@@ -99,7 +99,7 @@ def test_a_table_is_read_by_its_column_of_labels_and_normalized_column_by_column
 ):
     path = table(tmp_path / f"wine{suffix}", wine_frame("cultivar"))
     loaded = read(path, label="cultivar")
-    assert loaded.class_names == ("class_0", "class_1", "class_2")
+    assert loaded.schema.classes == ("class_0", "class_1", "class_2")
     assert (loaded.shape, loaded.schema.pixels) == ((13,), False)
     np.testing.assert_allclose(loaded.train_images.mean(axis=0), 0, atol=1e-6)
     np.testing.assert_allclose(loaded.train_images.std(axis=0), 1, atol=1e-5)
@@ -148,7 +148,7 @@ def test_folders_of_images_are_classes_in_grey_or_in_colours(tmp_path: Path, par
                 Image.fromarray(pixels).save(folder / f"{number}.png")
             (folder / "notes.txt").write_text("no picture")
     loaded = read(tmp_path / "p")
-    assert (loaded.name, loaded.class_names, loaded.shape) == ("p", ("moss", "sand"), (6, 5, 3))
+    assert (loaded.name, loaded.schema.classes, loaded.shape) == ("p", ("moss", "sand"), (6, 5, 3))
     assert len(loaded.test_labels) == (16 if parts else 4)
 
 
@@ -452,4 +452,4 @@ def test_a_data_folder_of_fifos_lacks_its_files(tmp_path: Path):
     raw.mkdir(parents=True)
     for name in catalog.NAMES:
         os.mkfifo(raw / f"{name}.gz")
-    assert data.missing("mnist", tmp_path) == list(catalog.NAMES)
+    assert data.loader("mnist").missing(tmp_path) == list(catalog.NAMES)

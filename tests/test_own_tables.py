@@ -112,7 +112,7 @@ def test_a_usual_name_at_an_edge_is_the_label(tmp_path: Path, name: str, place: 
     labels = frame.pop("label")
     frame.insert(place, name, labels)
     loaded = read(csv(frame, tmp_path / "a.csv"))
-    assert (loaded.class_names, columns(loaded)) == (tuple(LETTERS), 3)
+    assert (loaded.schema.classes, columns(loaded)) == (tuple(LETTERS), 3)
 
 
 @pytest.mark.parametrize("name", ["target", "Class"])
@@ -137,7 +137,7 @@ def test_a_number_names_the_labels_of_a_file_without_a_header(tmp_path: Path, la
     frame = plants()
     frame.insert(label % 4, "label", frame.pop("label"))
     loaded = read(csv(frame, tmp_path / "a.csv", header=False), label)
-    assert (loaded.class_names, columns(loaded)) == (tuple(LETTERS), 3)
+    assert (loaded.schema.classes, columns(loaded)) == (tuple(LETTERS), 3)
     assert len(loaded.train_labels) + len(loaded.test_labels) == 60, "the first row is a row"
     again = read(csv(plants(), tmp_path / "b.csv"))
     np.testing.assert_array_equal(loaded.train_images, again.train_images)
@@ -185,7 +185,7 @@ def test_a_header_that_looks_like_data_is_refused(tmp_path: Path, first: str):
 def test_na_is_a_class_like_others_and_an_empty_label_is_none(tmp_path: Path):
     names = np.array(["NA", "None", "nan"])
     frame = plants().assign(label=names[np.arange(60) % 3])
-    assert read(csv(frame, tmp_path / "a.csv")).class_names == ("NA", "None", "nan")
+    assert read(csv(frame, tmp_path / "a.csv")).schema.classes == ("NA", "None", "nan")
     text = (tmp_path / "a.csv").read_text().replace(",nan\n", ",\n", 1)
     (tmp_path / "a.csv").write_text(text)
     assert "label" in refused(tmp_path / "a.csv")
@@ -565,7 +565,7 @@ def test_well_known_tables_of_numbers_are_read_whole(
     path = shared(name)
     loaded = read(path, label)
     assert len(loaded.train_labels) + len(loaded.test_labels) == rows
-    assert (columns(loaded), loaded.class_names) == (features, classes)
+    assert (columns(loaded), loaded.schema.classes) == (features, classes)
     said = forked_hpo("data", "get", str(path), "--label", str(label))
     assert said.code == 0, said.err
 
@@ -669,7 +669,7 @@ def test_true_and_false_are_no_other_numbers(tmp_path: Path):
 
 def test_labels_with_zeros_in_front_are_text(tmp_path: Path):
     frame = plants().assign(label=np.array(["01", "1", "10"])[np.arange(60) % 3])
-    assert read(csv(frame, tmp_path / "a.csv")).class_names == ("01", "1", "10")
+    assert read(csv(frame, tmp_path / "a.csv")).schema.classes == ("01", "1", "10")
     frame["label"] = np.array(["1", "2", "x"])[np.arange(60) % 3]
     path, other = csv(frame, tmp_path / "b.csv"), tmp_path / "c.csv"
     csv(frame[frame["label"] != "x"], other)

@@ -4,8 +4,8 @@ import base64
 import hashlib
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -33,30 +33,22 @@ UNBALANCED = 1.5  # the largest class has so many times the smallest one's examp
 
 @dataclass(frozen=True, kw_only=True)
 class Dataset:
-    """images: (N, features) float32, normalized; labels: (N,) int64; checksum: SHA-256 of both.
-
-    Rows of a table are called images, too. stratified: whether each class is split by itself.
-    schema: what the images and labels mean. about: of the user's own data, where they are from and
-    what is to be said of them, see hpo.data.card. The test images are only for trained networks.
-    """
+    """Examples as networks are fed. Rows of a table are called images, too."""
 
     name: str
-    train_images: Floats
-    train_labels: Integers
-    test_images: Floats
+    train_images: Floats  # (N, features), normalized
+    train_labels: Integers  # (N,)
+    test_images: Floats  # only for trained networks
     test_labels: Integers
-    stratified: bool
-    checksum: str
-    schema: Schema = field(default_factory=Schema)
+    stratified: bool  # whether each class is split by itself
+    checksum: str  # SHA-256 of all four as they stand in the data
+    schema: Schema = field(default_factory=Schema)  # what the images and labels mean
+    # Of the user's own data: where they are from and what is to be said of them, see data.card.
     about: Mapping[str, Any] = field(default_factory=dict)
 
     @property
-    def class_names(self) -> tuple[str, ...]:
-        return self.schema.classes
-
-    @property
     def classes(self) -> int:
-        return len(self.class_names)
+        return len(self.schema.classes)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -76,8 +68,7 @@ class Loader(Protocol):
 
 def loader(name: str) -> Loader:
     """Returns the loader of a dataset's name."""
-    entry: Loader = DATASETS[name].load()
-    return entry
+    return DATASETS[name].load()  # type: ignore[no-any-return]
 
 
 def load(source: Source | str, folder: Path | None) -> Dataset:
@@ -87,13 +78,7 @@ def load(source: Source | str, folder: Path | None) -> Dataset:
     source = Source(source) if isinstance(source, str) else source
     if source.known:
         return loader(source.name).load(source.name, folder or default_dir())
-    read: Callable[[Source], Dataset] = FILES.load()
-    return read(source)
-
-
-def missing(name: str, folder: Path) -> list[str]:
-    """Returns the dataset's files that `folder` lacks."""
-    return loader(name).missing(folder)
+    return FILES.load()(source)  # type: ignore[no-any-return]
 
 
 def schema_of(data: Mapping[str, Any]) -> Schema:
@@ -123,7 +108,6 @@ def make_dataset(
     *,
     scales: tuple[float, float] | None = None,
     stratified: bool = False,
-    about: Mapping[str, Any] | None = None,
 ) -> Dataset:
     """Makes a dataset of (examples, labels), as in the data; completes the schema by the shape and
     the range of the training part.
@@ -144,7 +128,7 @@ def make_dataset(
                 f"dataset {name!r}: column {quoted(column)}: its values differ by less than a "
                 "network can tell; give it another unit"
             )
-    found = Dataset(
+    return Dataset(
         name=name,
         train_images=images,
         train_labels=labels.astype(np.int64),
@@ -153,15 +137,13 @@ def make_dataset(
         stratified=stratified or test is None,
         checksum=checksum(*pairs[0], *pairs[1]),
         schema=schema,
-        about={} if about is None else about,
     )
-    return found if about is None else replace(found, about={**about, "in_both": _in_both(found)})
 
 
 def _held_out(x: Array, labels: Array) -> tuple[Pair, Pair]:
-    test = stratified(labels, TEST_SHARE, np.random.default_rng(TEST_SEED))
-    train = np.setdiff1d(np.arange(len(labels)), test)
-    return (x[train], labels[train]), (x[test], labels[test])
+    rows = _split(labels, TEST_SHARE, np.random.default_rng(TEST_SEED))
+    train, test = ((x[part], labels[part]) for part in rows)
+    return train, test
 
 
 def _measured(schema: Schema, x: Array, scales: tuple[float, float] | None) -> Schema:
@@ -182,24 +164,22 @@ def _moments(x: Array, *, pixels: bool) -> tuple[Scale, Scale]:
     """Returns mean and standard deviation, 1 for a constant: of pixels of 0 … 1 and of pictures as
     a whole, of a table by column."""
     if pixels and x.dtype.kind == "u":
-        most = np.iinfo(x.dtype).max
+        most, total = np.iinfo(x.dtype).max, max(x.size, 1)
         counts, levels = np.bincount(x.ravel(), minlength=most + 1), np.arange(most + 1) / most
-        mean = float((counts * levels).sum() / max(counts.sum(), 1))
-        variance = float((counts * (levels - mean) ** 2).sum() / max(counts.sum(), 1))
+        mean = float((counts * levels).sum() / total)
+        variance = float((counts * (levels - mean) ** 2).sum() / total)
         return mean, math.sqrt(variance) or 1.0
-    of = x.astype(np.float64)
-    if pixels or x.ndim > 2:
-        return float(of.mean()), float(of.std()) or 1.0
-    std = of.std(axis=0)
-    return _plain(of.mean(axis=0)), _plain(np.where(std > 0, std, 1.0))
+    values, axis = x.astype(np.float64), None if pixels or x.ndim > 2 else 0
+    std = values.std(axis=axis)
+    return _plain(values.mean(axis=axis)), _plain(np.where(std > 0, std, 1.0))
 
 
-def _plain(of: Any) -> Scale:
+def _plain(found: Any) -> Scale:
     """Returns a number or an array as plain floats."""
-    return tuple(map(float, of)) if np.ndim(of) else float(of)
+    return tuple(map(float, found)) if np.ndim(found) else float(found)
 
 
-def _in_both(dataset: Dataset) -> int:
+def in_both(dataset: Dataset) -> int:
     """Returns how many test rows stand in the training part, too, with the same features."""
     known = {hash(row.tobytes()) for row in dataset.train_images}
     return sum(hash(row.tobytes()) in known for row in dataset.test_images)
@@ -269,17 +249,18 @@ def check(dataset: Dataset) -> None:
     if shapes[0] != shapes[1] or shapes[0] == (0,):
         faults.append(f"examples of {shapes[0]} and {shapes[1]} features: must be alike, and some")
     if not faults and dataset.stratified:
-        counts = np.bincount(dataset.train_labels, minlength=classes)
+        labels = dataset.train_labels, dataset.test_labels
+        counts = [np.bincount(part, minlength=classes) for part in labels]
+        each = list(zip(dataset.schema.classes, *counts, strict=True))
         faults += [
-            f"{count} training examples of class {name}: the split needs {LEAST_OF_A_CLASS} of each"
-            for name, count in zip(dataset.class_names, counts, strict=True)
-            if 0 < count < LEAST_OF_A_CLASS
+            f"{train} training examples of class {name}: the split needs {LEAST_OF_A_CLASS} of each"
+            for name, train, _ in each
+            if 0 < train < LEAST_OF_A_CLASS
         ]
-        tested = np.bincount(dataset.test_labels, minlength=classes)
         faults += [
             f"no test example of class {name}: give some, or leave out the test part"
-            for name, count, trained in zip(dataset.class_names, tested, counts, strict=True)
-            if trained and not count
+            for name, train, test in each
+            if train and not test
         ]
     if faults:
         raise InputError("\n".join(f"dataset {dataset.name!r}: {fault}" for fault in faults))
@@ -302,23 +283,24 @@ def _fault(part: str, images: Floats, labels: Integers, least: int, classes: int
 def split(dataset: Dataset, seed: int) -> tuple[Integers, Integers]:
     """Returns the rows (train, valid) of the training images, 8:2, the same for every network."""
     rng = np.random.default_rng(seed)
-    n = len(dataset.train_labels)
     if dataset.stratified:
-        valid = stratified(dataset.train_labels, VALID_SHARE, rng)
-        return np.setdiff1d(np.arange(n), valid), valid
-    order = rng.permutation(n)
-    train = n - int(n * VALID_SHARE)
+        return _split(dataset.train_labels, VALID_SHARE, rng)
+    n = len(dataset.train_labels)
+    order, train = rng.permutation(n), n - int(n * VALID_SHARE)
     return order[:train], order[train:]
 
 
-def stratified(labels: NDArray[Any], share: float, rng: np.random.Generator) -> Integers:
-    """Draws rows of the same share of every class, sorted. scikit-learn's function would take 1.2 s
-    to import in each worker."""
+def _split(
+    labels: NDArray[Any], share: float, rng: np.random.Generator
+) -> tuple[Integers, Integers]:
+    """Draws the same share of every class; returns the rows left and those drawn, both sorted.
+    scikit-learn's function would take 1.2 s to import in each worker."""
     chosen = [
         rng.permutation(rows)[: round(share * len(rows))]
         for rows in (np.flatnonzero(labels == label) for label in np.unique(labels))
     ]
-    return np.sort(np.concatenate(chosen))
+    drawn = np.sort(np.concatenate(chosen))
+    return np.setdiff1d(np.arange(len(labels)), drawn), drawn
 
 
 def is_unbalanced(dataset: Dataset) -> bool:

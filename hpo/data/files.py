@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpo.data import readers
-from hpo.data.datasets import Dataset, make_dataset
+from hpo.data.datasets import Dataset, in_both, make_dataset
 from hpo.data.inputs import read_like
 from hpo.data.readers import PICTURES, REMEDY, named_errors, naming
 from hpo.data.schema import Array, Schema, brief_names, sized, white_of
@@ -49,12 +49,13 @@ def load(source: Source) -> Dataset:
         about |= suspects(train, labels[0], schema)
     pairs = [(part.x, found) for part, found in zip(parts, labels, strict=True)]
     test = pairs[1] if len(parts) > 1 else None
-    loaded = make_dataset(source.short, pairs[0], test, schema, stratified=True, about=about)
-    if test is None:
-        return loaded
-    with naming(parts[1].where):
-        loaded.schema.check_range(test[0])
-    return replace(loaded, about={**loaded.about, "narrow": loaded.schema.narrow(test[0])})
+    loaded = make_dataset(source.short, pairs[0], test, schema, stratified=True)
+    about |= {"in_both": in_both(loaded)}
+    if test is not None:
+        with naming(parts[1].where):
+            loaded.schema.check_range(test[0])
+        about |= {"narrow": loaded.schema.narrow(test[0])}
+    return replace(loaded, about=about)
 
 
 def _read(path: Path, source: Source) -> tuple[list[Part], Schema]:

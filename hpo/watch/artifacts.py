@@ -33,12 +33,10 @@ class CurveArtifacts(Watcher):
     """
 
     def __init__(self, storage: BaseStorage, folder: Path, say: Callable[[str], None]) -> None:
-        self.storage = storage
-        self.folder = folder
+        self.storage, self.folder, self.say = storage, folder, say
         self.store = FileSystemArtifactStore(folder)
-        self.say = say
-        self.writable = True
-        self.allowed, self.asked, self.told = float(AT_ONCE), time.monotonic(), False
+        self.writable, self.some_left_out = True, False
+        self.allowed, self.asked = float(AT_ONCE), time.monotonic()
         try:
             folder.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=folder):
@@ -74,13 +72,13 @@ class CurveArtifacts(Watcher):
         now = time.monotonic()
         self.allowed = min(self.allowed + A_SECOND * (now - self.asked), AT_ONCE)
         self.asked = now
-        if self.allowed < 1:
-            if not self.told:
-                self.say("trials end too fast to draw all of them; some have no picture")
-            self.told = True
-            return False
-        self.allowed -= 1
-        return True
+        if self.allowed >= 1:
+            self.allowed -= 1
+            return True
+        if not self.some_left_out:
+            self.some_left_out = True
+            self.say("trials end too fast to draw all of them; some have no picture")
+        return False
 
     def _give_up(self, error: OSError) -> None:
         self.writable = False

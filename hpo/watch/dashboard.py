@@ -29,7 +29,7 @@ HOST, PORT = "127.0.0.1", 8080
 START_SECONDS = 60
 POLITE = 10  # niceness beside a run: training goes first
 
-StartResponse = Callable[..., Any]
+Application = Callable[..., Iterable[bytes]]
 
 
 class _Handler(WSGIRequestHandler):
@@ -39,18 +39,44 @@ class _Handler(WSGIRequestHandler):
         """Logs no requests."""
 
     def get_stderr(self) -> "_Stack":
-        """Returns where wsgiref writes the stack of a response that failed."""
-        return _Stack(self.server.say)
+        return _Stack(self.server)
+
+
+class _Stack(io.StringIO):
+    """What wsgiref writes the stack of a response to that failed; says its last line."""
+
+    def __init__(self, server: "Server") -> None:
+        super().__init__()
+        self.server = server
+
+    def flush(self) -> None:
+        text = self.getvalue().strip()
+        self.seek(0)
+        self.truncate()
+        if text:
+            self.server.say(text.splitlines()[-1])
+
+
+class _Log(logging.Handler):
+    """Says a line in place of the stacks that optuna-dashboard logs."""
+
+    def __init__(self, server: "Server") -> None:
+        super().__init__(logging.WARNING)
+        self.server = server
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.server.say(record.getMessage().removeprefix("Exception: ").splitlines()[0])
 
 
 class Server(ThreadingMixIn, WSGIServer):
-    """Answers each request in a thread, so that a large study does not block others."""
+    """Answers each request in a thread, so that a large study does not block others. tell: is told,
+    in a line, what fails in a request."""
 
     daemon_threads = True
 
-    def __init__(self, host: str, port: int, say: Callable[[str], None]) -> None:
+    def __init__(self, host: str, port: int, tell: Callable[[str], None]) -> None:
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        self.say = say
+        self.tell, self.last = tell, ""
         super().__init__((host, port), _Handler)
 
     @property
@@ -76,22 +102,13 @@ class Server(ThreadingMixIn, WSGIServer):
         """Ignores clients that disconnect; says other errors in a line."""
         error = sys.exc_info()[1]
         if error is not None and not isinstance(error, ConnectionError):
-            self.say(f"dashboard: {error_text(error)}")
+            self.say(error_text(error))
 
-
-class _Stack(io.StringIO):
-    """A file that passes on only the last line of an error's stack."""
-
-    def __init__(self, say: Callable[[str], None]) -> None:
-        super().__init__()
-        self.say = say
-
-    def flush(self) -> None:
-        text = self.getvalue().strip()
-        self.seek(0)
-        self.truncate()
-        if text:
-            self.say(f"dashboard: {text.splitlines()[-1]}")
+    def say(self, text: str) -> None:
+        """Tells a line, unless it repeats the last one."""
+        if text != self.last:
+            self.last = text
+            self.tell(f"dashboard: {text}")
 
 
 def listen(
@@ -99,15 +116,14 @@ def listen(
     folder: Path,
     host: str,
     port: int,
-    say: Callable[[str], None],
+    tell: Callable[[str], None],
     allow: Sequence[str] = (),
 ) -> Server:
     """Returns a server that listens; serve_forever() serves. Port 0 takes a free port.
 
-    say: told, in a line, what fails in a request; repeated lines once. allow: names by which this
+    tell: told, in a line, what fails in a request; repeated lines once. allow: names by which this
     machine may be asked, besides its addresses. Raises InputError if it cannot listen.
     """
-    say_once = _Once(say)
     for name in allow:
         if not NAME.fullmatch(name):
             raise InputError(
@@ -116,7 +132,7 @@ def listen(
     if not host:
         raise InputError("--host '': would be every address of this machine; give one")
     try:
-        server = Server(host, port, say_once)
+        server = Server(host, port, tell)
     except UnicodeError as error:
         raise InputError(f"--host {quoted(host)}: is no address; give one") from error
     except OSError as error:
@@ -125,24 +141,12 @@ def listen(
         remedy = "another, or --port 0 for a free one" if at_port else "an address of this machine"
         reason = error.strerror or str(error)
         raise InputError(f"{option}: cannot listen on it ({reason}); give {remedy}") from error
-    logger = logging.getLogger("optuna_dashboard")  # lines in place of its stacks
-    logger.handlers, logger.propagate = [_Lines(say_once)], False
+    logger = logging.getLogger("optuna_dashboard")
+    logger.handlers, logger.propagate = [_Log(server)], False
     app = optuna_dashboard.wsgi(storage, artifact_store=FileSystemArtifactStore(folder))
     app.catchall = False  # bottle's own page would be a traceback
-    server.set_app(_KnownHosts(_errors_as_text(app, say_once), server, host, allow))
+    server.set_app(_guarded(app, server, host, allow))
     return server
-
-
-class _Once:
-    """Passes a line on, unless it repeats the last one."""
-
-    def __init__(self, say: Callable[[str], None]) -> None:
-        self.say, self.last = say, ""
-
-    def __call__(self, line: str) -> None:
-        if line != self.last:
-            self.last = line
-            self.say(line)
 
 
 NAME = re.compile(r"[\w-]+(\.[\w-]+)*\.?", re.ASCII)
@@ -150,40 +154,41 @@ HOST_HEADER = re.compile(rf"({NAME.pattern}|\[[0-9a-fA-F:.]+\])(:\d+)?", re.ASCI
 READING = ("GET", "HEAD", "OPTIONS")
 
 
-class _KnownHosts:
-    """A WSGI application that passes on what a browser asks of this very server.
+def _guarded(app: Any, server: Server, host: str, allow: Sequence[str]) -> Application:
+    """Returns a WSGI application that passes on what a browser asks of this very server, and
+    answers errors with a line.
 
     A site may lead its own name to this machine (DNS rebinding), or let its page send a request
     here: the browser says so by Host and by Origin. host and allow: see listen.
     """
+    allowed = {name.lower().removesuffix(".") for name in allow}
 
-    def __init__(self, app: Any, server: Server, host: str, allow: Sequence[str]) -> None:
-        self.app, self.server = app, server
-        self.allowed = {name.lower().removesuffix(".") for name in allow}
-        self.known = {"localhost", host.lower(), *self.allowed}
+    def refusal(environ: dict[str, Any]) -> str:
+        asked, origin = environ.get("HTTP_HOST", ""), environ.get("HTTP_ORIGIN")
+        name, site = _name_in(asked), re.sub("^https?://", "", origin or "")
+        if name not in {"localhost", host.lower(), *allowed} and not _is_address(name, server):
+            return f"{quoted(asked)} is no known name of this dashboard"
+        is_ours = site.lower() == asked.lower() or _name_in(site) in allowed  # behind a proxy
+        if environ["REQUEST_METHOD"] in READING or origin is None or is_ours:
+            return ""
+        return f"{quoted(origin)} is another site, which may change nothing here"
 
-    def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
-        host, origin = environ.get("HTTP_HOST", ""), environ.get("HTTP_ORIGIN")
-        site = re.sub("^https?://", "", origin or "")  # whose page sends the request
-        is_ours = site.lower() == host.lower() or _name_in(site) in self.allowed  # behind a proxy
-        if not self._is_known(host):
-            text = f"{quoted(host)} is no known name of this dashboard"
-        elif environ["REQUEST_METHOD"] in READING or origin is None or is_ours:
-            return self.app(environ, start_response)  # type: ignore[no-any-return]
+    def answer(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        if text := refusal(environ):
+            text += f"; open {server.address}, or start it with --allow-host NAME\n"
+            status = "403 Forbidden"
         else:
-            text = f"{quoted(origin)} is another site, which may change nothing here"
-        remedy = f"open {self.server.address}, or start it with --allow-host NAME"
-        return _answer(start_response, "403 Forbidden", f"{text}; {remedy}\n")
+            try:
+                return app(environ, start_response)  # type: ignore[no-any-return]
+            except ArtifactNotFound:
+                status, text = "404 Not Found", "This artifact is gone."
+            except Exception as error:
+                status, text = "503 Service Unavailable", error_text(error)
+                server.say(text)
+        start_response(status, [("Content-Type", "text/plain; charset=utf-8")])
+        return [text.encode()]
 
-    def _is_known(self, host: str) -> bool:
-        name = _name_in(host)
-        if name in self.known:
-            return True
-        try:
-            address = IPv6Address(name[1:-1]) if name.startswith("[") else IPv4Address(name)
-        except ValueError:
-            return False
-        return address.is_loopback or not self.server.is_local
+    return answer
 
 
 def _name_in(host: str) -> str:
@@ -192,33 +197,13 @@ def _name_in(host: str) -> str:
     return found[1].lower().removesuffix(".") if found else ""
 
 
-def _errors_as_text(app: Any, say: Callable[[str], None]) -> Callable[..., Iterable[bytes]]:
-    """Returns a WSGI application that answers errors of another one with a line."""
-
-    def answer(environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
-        try:
-            return app(environ, start_response)  # type: ignore[no-any-return]
-        except ArtifactNotFound:
-            return _answer(start_response, "404 Not Found", "This artifact is gone.")
-        except Exception as error:
-            say(f"dashboard: {error_text(error)}")
-            return _answer(start_response, "503 Service Unavailable", error_text(error))
-
-    return answer
-
-
-def _answer(start_response: StartResponse, status: str, text: str) -> list[bytes]:
-    start_response(status, [("Content-Type", "text/plain; charset=utf-8")])
-    return [text.encode()]
-
-
-class _Lines(logging.Handler):
-    def __init__(self, say: Callable[[str], None]) -> None:
-        super().__init__(logging.WARNING)
-        self.say = say
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.say(f"dashboard: {record.getMessage().removeprefix('Exception: ').splitlines()[0]}")
+def _is_address(name: str, server: Server) -> bool:
+    """Whether a name is an address of this machine, as far as the server is open to others."""
+    try:
+        address = IPv6Address(name[1:-1]) if name.startswith("[") else IPv4Address(name)
+    except ValueError:
+        return False
+    return address.is_loopback or not server.is_local
 
 
 # --- beside a run ------------------------------------------------------------------------------

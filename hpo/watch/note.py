@@ -1,6 +1,7 @@
 """The note of a study in optuna-dashboard: what the study is, and its results."""
 
 import hashlib
+import importlib
 from functools import cache
 from importlib import util
 from importlib.machinery import PathFinder
@@ -39,16 +40,15 @@ class Notes(Watcher):
     def on_report(self, stored: StoredGrid | StoredSearch, report: Path | None) -> None:
         """Adds the results and the report's path to the note of a study and of its finalists."""
         for part in stored.parts:
-            study = optuna.load_study(study_name=part.name, storage=self.storage)
-            self._write(study, markdown(part, self.command, report, ended=True))
+            optuna_study = optuna.load_study(study_name=part.name, storage=self.storage)
+            self._write(optuna_study, markdown(part, self.command, report, ended=True))
 
-    def _write(self, study: optuna.Study, text: str) -> None:
+    def _write(self, optuna_study: optuna.Study, text: str) -> None:
         library = _library()
-        before = library.get_note(study)
-        if before and study.user_attrs.get(WRITTEN) != _digest(before):
-            return
-        library.save_note(study, text)
-        study.set_user_attr(WRITTEN, _digest(text))
+        before = library.get_note(optuna_study)
+        if not before or optuna_study.user_attrs.get(WRITTEN) == _digest(before):
+            library.save_note(optuna_study, text)
+            optuna_study.set_user_attr(WRITTEN, _digest(text))
 
 
 @cache
@@ -58,10 +58,8 @@ def _library() -> Any:
     package = util.find_spec("optuna_dashboard")
     folders = package.submodule_search_locations if package else None
     spec = PathFinder.find_spec("optuna_dashboard._note", folders)
-    if spec is None or spec.loader is None:  # another version of it
-        import optuna_dashboard
-
-        return optuna_dashboard
+    if spec is None or spec.loader is None:
+        return importlib.import_module("optuna_dashboard")  # another version of it
     module = util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -82,13 +80,9 @@ def markdown(
 
     train, valid, test = (f"{study.data[part]:,}" for part in ("train", "valid", "test"))
     sizes = f"{train} {study.things} to train on, {valid} to validate on, {test} to test on"
-    facts = [
-        ("Data", f"{study.data_name}: {sizes}"),
-        *_budget(study),
-        ("Command", repeatable(command)),
-    ]
-    if report:
-        facts.append(("Report", str(report.absolute())))
+    data = ("Data", f"{study.data_name}: {sizes}")
+    facts = [data, *_budget(study), ("Command", repeatable(command))]
+    facts += [("Report", str(report.absolute()))] if report else []
     lead = [study.file.text] if study.file.text else []
     table = None
     if ended:  # these import matplotlib
@@ -107,24 +101,21 @@ def _budget(study: StoredGrid | StoredSearch) -> list[tuple[str, str]]:
     if isinstance(study, StoredGrid):
         cells = [f"{cell.name} ({cell.config.brief})" for cell in study.file.cells]
         trials = len(cells) * study.seeds
-        return [
-            ("Budget", f"{trials} trials: {len(cells)} cells, {study.seeds} seeds each"),
-            ("Cells", "; ".join(cells)),
-        ]
+        budget = f"{trials} trials: {len(cells)} cells, {study.seeds} seeds each"
+        return [("Budget", budget), ("Cells", "; ".join(cells))]
     file = study.file
     chosen = f"chosen by {label(SAMPLERS, file.sampler)}, with {label(PRUNERS, file.pruner)}"
-    again = f"the best {file.finalists} again on {file.finalist_seeds} fresh seeds each"
+    tested = f"the best {file.finalists}"
     if study.second:
-        again = (
-            f"{file.finalists} finalists, spread over the Pareto front of accuracy and "
-            f"{OBJECTIVES[study.second]}, again on {file.finalist_seeds} fresh seeds each"
-        )
+        front = f"the Pareto front of accuracy and {OBJECTIVES[study.second]}"
+        tested = f"{file.finalists} finalists, spread over {front},"
+    tested += f" again on {file.finalist_seeds} fresh seeds each"
     limit = f" of at most {limit_text(file.trial_limit)} each" if file.trial_limit else ""
     limit += "" if study.timeout is None else f" or {limit_text(study.timeout)} of searching"
     fixed = {k: d for k, d in file.space.items() if isinstance(d, Fixed)}
     free = [f"{k}: {spelled(d)}" for k, d in file.space.items() if k not in fixed]
     return [
-        ("Budget", f"{study.n_trials} trials{limit}, {chosen}; then {again}"),
+        ("Budget", f"{study.n_trials} trials{limit}, {chosen}; then {tested}"),
         ("Space", "; ".join(free)),
         ("Fixed", "; ".join(f"{k}: {spelled(d)}" for k, d in fixed.items()) or "nothing"),
     ]

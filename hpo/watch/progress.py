@@ -67,17 +67,15 @@ def watch(storage: BaseStorage, name: str, here: Callable[[], bool], console: Co
         while idle < IDLE_LOOKS:
             if live:
                 live.update(Group(*views(study, here())), refresh=True)
-            elif (line := _line(study, here())) != last:
-                console.print(last := line, soft_wrap=True, markup=False)
+            else:
+                parts = [read_progress(part, here()) for part in study.parts]
+                line = "; ".join(f"{part.title}: {part.counts}" for part in parts)
+                if line != last:
+                    console.print(last := line, soft_wrap=True, markup=False)
             time.sleep(LOOK_SECONDS)
             study = load_study(cached, name)
             idle = 0 if any(_runs(part, here()) for part in study.parts) else idle + 1
     return study
-
-
-def _line(study: Stored, here: bool) -> str:
-    parts = [read_progress(part, here) for part in study.parts]
-    return "; ".join(f"{part.title}: {part.counts}" for part in parts)
 
 
 def views(study: Stored, here: bool) -> Iterator[RenderableType]:
