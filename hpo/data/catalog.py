@@ -8,6 +8,7 @@ import string
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 
 from hpo.data.datasets import Dataset, Loader, make_dataset
 from hpo.data.download import download
-from hpo.data.readers import MOST, idx
+from hpo.data.readers import MOST, each, idx
 from hpo.data.schema import DIGITS, Schema
 from hpo.errors import InputError
 
@@ -46,14 +47,7 @@ class IdxDataset(Loader):
     def load(self, name: str, folder: Path) -> Dataset:
         if missing := self.missing(folder):
             download(name, self.torchvision, self.downloads, missing, self.files, folder)
-        arrays, faults = [], []
-        for index in range(len(self.files)):
-            try:
-                arrays.append(self._array(self._raw(folder), index))
-            except InputError as error:
-                faults.append(str(error))
-        if faults:
-            raise InputError("\n".join(faults))
+        arrays = each(partial(self._array, self._raw(folder)), range(len(self.files)))
         train, test = (self._part(*arrays[i : i + 2]) for i in (0, 2))
         return make_dataset(
             name, train, test, Schema.of({"classes": self.class_names}), scales=self.scales

@@ -45,22 +45,22 @@ def load(source: Source) -> Dataset:
     with naming(train.where):
         labels, schema = _mapped([part.y for part in parts], schema)
     about = {"file": source.name, "test_file": source.test, **train.about}
-    if schema.columns:
-        about |= suspects(train, labels[0], schema)
-    pairs = [(part.x, found) for part, found in zip(parts, labels, strict=True)]
+    if schema.columns and not train.pixels:
+        about |= suspects(train.x, labels[0], schema)
+    pairs = [(part.x, numbers) for part, numbers in zip(parts, labels, strict=True)]
     test = pairs[1] if len(parts) > 1 else None
     loaded = make_dataset(source.short, pairs[0], test, schema, stratified=True)
-    about |= {"in_both": in_both(loaded)}
+    about["in_both"] = in_both(loaded)
     if test is not None:
         with naming(parts[1].where):
             loaded.schema.check_range(test[0])
-        about |= {"narrow": loaded.schema.narrow(test[0])}
+        about["narrow"] = loaded.schema.narrow(test[0])
     return replace(loaded, about=about)
 
 
 def _read(path: Path, source: Source) -> tuple[list[Part], Schema]:
     """Returns the training part, with the test part if there is one, and what the file says of its
-    schema."""
+    schema. A new kind of training file has its place here."""
     if path.is_dir():
         with naming(path):
             return _folder(path)
@@ -119,21 +119,19 @@ def _check_alike(train: Part, test: Part) -> None:
         )
     whites = {white_of(part.x, shapes[0]) for part in (train, test) if not part.pixels} - {None}
     if train.pixels != test.pixels or len(whites) > 1:
-        scales = [_scale(part) for part in (train, test)]
+        kinds = ["pixels" if p.pixels else f"{p.x.dtype.name} numbers" for p in (test, train)]
+        spans = [f"{float(p.x.min()):g} to {float(p.x.max()):g}" for p in (test, train)]
         raise InputError(
-            f"{test.what} holds {scales[1]}, and {train.what} {scales[0]}: must have one scale"
+            f"{test.what} holds {kinds[0]} of {spans[0]}, and {train.what} {kinds[1]} of "
+            f"{spans[1]}: must have one scale"
         )
-
-
-def _scale(part: Part) -> str:
-    kind = "pixels" if part.pixels else f"{part.x.dtype.name} numbers"
-    return f"{kind} of {float(part.x.min()):g} to {float(part.x.max()):g}"
 
 
 def _mapped(labels: list[Array], schema: Schema) -> tuple[list[NDArray[np.int64]], Schema]:
     """Returns the labels of the parts as 0, 1 and so on, and the schema with the classes."""
     if schema.codes:
-        return _numbered(labels, schema.classes), schema
+        _check_numbered(labels, schema.classes)
+        return [part.astype(np.int64) for part in labels], schema
     if len({part.dtype.kind in "iu" for part in labels}) > 1:  # text in one part alone
         labels = [part.astype(str) for part in labels]
     known = np.unique(labels[0])
@@ -150,12 +148,12 @@ def _mapped(labels: list[Array], schema: Schema) -> tuple[list[NDArray[np.int64]
     codes = tuple(str(name) for name in known.tolist())
     classes = tuple(shortened(code, 60) for code in codes)
     named = {"classes": classes, "codes": codes if codes != classes else None}
-    schema = schema.model_copy(update=named)
-    return [np.searchsorted(known, part).astype(np.int64) for part in labels], schema
+    numbers = [np.searchsorted(known, part).astype(np.int64) for part in labels]
+    return numbers, schema.model_copy(update=named)
 
 
-def _numbered(labels: list[Array], names: Sequence[str]) -> list[NDArray[np.int64]]:
-    """Returns labels that are the numbers of named classes. Raises InputError if they are not."""
+def _check_numbered(labels: list[Array], names: Sequence[str]) -> None:
+    """Raises InputError unless labels are the numbers of these classes."""
     if len(set(names)) < len(names):
         raise InputError("class_names has one name twice; give each class its own")
     numbers = all(part.dtype.kind in "iu" for part in labels)
@@ -166,7 +164,6 @@ def _numbered(labels: list[Array], names: Sequence[str]) -> list[NDArray[np.int6
         )
     if len(absent := np.setdiff1d(np.arange(len(names)), labels[0])):
         raise InputError(f"class {quoted(names[absent[0]])} has no training example")
-    return [part.astype(np.int64) for part in labels]
 
 
 def _numbered_classes(names: Sequence[str]) -> Schema:
@@ -181,17 +178,15 @@ SECOND = {"x_train": "x", "y_train": "y"}  # other names
 
 def _arrays(path: Path) -> tuple[list[Part], Schema]:
     with readers.open_npz(path) as archive:
-        there = list(archive.shapes)
-        strange = [n for n in there if n not in (*ARRAYS, *SECOND) and n.lower()[:1] in ("x", "y")]
-        twice = [n for n, first in SECOND.items() if n in there and first in there]
-        if twice or strange:
-            known = ", ".join((*SECOND, *ARRAYS))
-            why = f"holds {twice[0]} beside {SECOND[twice[0]]}" if twice else f"holds {strange[0]}"
+        there, known = list(archive.shapes), (*SECOND, *ARRAYS)
+        twice = [f"{n} beside {x}" for n, x in SECOND.items() if n in there and x in there]
+        strange = [n for n in there if n not in known and n.lower()[:1] in ("x", "y")]
+        if unused := [*twice, *strange]:
             raise InputError(
-                f"{why}, which hpo would not use; known arrays: {known}. The validation part is "
-                "drawn from x"
+                f"holds {unused[0]}, which hpo would not use; known arrays: {', '.join(known)}. "
+                "The validation part is drawn from x"
             )
-        kept = [n for n in there if n in ARRAYS or n in SECOND]
+        kept = [name for name in there if name in known]
         found = {SECOND.get(name, name): archive.read(name) for name in kept}
     wanted = ["x", "y"] + ["x_test", "y_test"] * ("x_test" in found or "y_test" in found)
     if missing := [name for name in wanted if name not in found]:
@@ -222,9 +217,8 @@ def _array_part(path: Path, what: str, x: Array, y: Array, about: Mapping[str, A
 
 def _folder(path: Path) -> tuple[list[Part], Schema]:
     """Reads a folder of images, a folder a class; or two such folders named train and test."""
-    places = [path]
-    if [folder.name for folder in _folders(path)] == ["test", "train"]:
-        places = [path / "train", path / "test"]
+    names = tuple(folder.name for folder in _folders(path))
+    places = [path / "train", path / "test"] if names == ("test", "train") else [path]
     names = tuple(folder.name for folder in _folders(places[0]))
     if len(names) < 2:
         raise InputError(
@@ -238,8 +232,7 @@ def _folders(path: Path) -> list[Path]:
 
 
 def _pictures(path: Path, names: Sequence[str]) -> Part:
-    strange = [folder.name for folder in _folders(path) if folder.name not in names]
-    if strange:
+    if strange := [folder.name for folder in _folders(path) if folder.name not in names]:
         raise InputError(f"{path}: class {quoted(strange[0])} is not in the training part")
     files = [
         (file, label)
@@ -254,7 +247,7 @@ def _pictures(path: Path, names: Sequence[str]) -> Part:
         with named_errors(file, REMEDY):
             pixels.append(readers.picture(file))
         if pixels[-1].shape[:2] != pixels[0].shape[:2]:
-            sizes = [f"{of.shape[1]} × {of.shape[0]}" for of in (pixels[0], pixels[-1])]
+            sizes = [f"{p.shape[1]} × {p.shape[0]}" for p in (pixels[0], pixels[-1])]
             raise InputError(
                 f"{file}: has {sizes[1]} pixels, and {first} has {sizes[0]}; give pictures of one "
                 "size"

@@ -34,14 +34,7 @@ def read(paths: Sequence[Path], schema: Schema, *, invert: bool = False) -> Inpu
     invert: turns dark on light into light on dark; then transparent pixels count as white. Raises
     InputError, one line per faulty file, after all files are read.
     """
-    parts, faults = [], []
-    for path in paths:
-        try:
-            parts.append(read_like(path, schema, invert=invert))
-        except InputError as error:
-            faults.append(str(error))
-    if faults:
-        raise InputError("\n".join(faults))
+    parts = readers.each(lambda path: read_like(path, schema, invert=invert), paths)
     labelled = any(len(part.y) for part in parts)
     return Inputs(
         names=[

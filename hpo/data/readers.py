@@ -12,12 +12,12 @@ import re
 import struct
 import warnings
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.lib import format as npy
@@ -28,6 +28,8 @@ from hpo.errors import InputError
 if TYPE_CHECKING:
     import pandas as pd
     from PIL.Image import Image
+
+T = TypeVar("T")
 
 logging.getLogger("PIL").addHandler(logging.NullHandler())  # its exceptions tell the same
 
@@ -72,6 +74,19 @@ def named_errors(path: Path, remedy: str) -> Iterator[None]:
             raise InputError(f"cannot be read ({said}); {remedy}") from error
 
 
+def each(read: Callable[[Any], T], items: Iterable[Any]) -> list[T]:
+    """Returns what is read of each item. Raises InputError, a line for each faulty one."""
+    found, faults = [], []
+    for item in items:
+        try:
+            found.append(read(item))
+        except InputError as error:
+            faults.append(str(error))
+    if faults:
+        raise InputError("\n".join(faults))
+    return found
+
+
 def is_table(path: Path) -> bool:
     return path.name.lower().endswith(TABLES)
 
@@ -114,7 +129,7 @@ class Table:
                 f"its first line has {len(names)} fields, and the next one {self.second}; give "
                 "every column a name, and no separator at the end of a line"
             )
-        place = names.index(label) if label and label in names else None
+        place = names.index(label) if label in names else None
         version = tuple(map(int, pd.__version__.split(".")[:2]))
         exact: Any = {} if version >= (3, 1) else {"float_precision": "round_trip"}
         try:
@@ -127,7 +142,7 @@ class Table:
             raise InputError("holds 0 rows; give some") from error
         if place is not None and len(frame):
             frame[place] = frame[place].str.removeprefix(MARK).str.strip()
-        if not header and len(frame) > 1 and any(_may_be_header(frame[n]) for n in frame):
+        if not header and any(_may_be_header(frame[n]) for n in frame):
             raise InputError(
                 "has a header, and its columns are asked for by number; give the label's name, or "
                 f"leave out the header; there are {brief_names(self.first)}"
@@ -139,17 +154,19 @@ def _may_be_header(column: "pd.Series") -> bool:
     """Whether the first cell of a column is text, and all cells below are numbers."""
     from pandas import to_numeric
 
-    first = str(column.iloc[0])
-    if column.dtype.kind in "iufb" or first in GAPS or is_number(first):
+    if column.dtype.kind in "iufb" or len(column) < 2:
         return False
-    return bool(to_numeric(column.iloc[1:], errors="coerce").notna().all())
+    first = str(column.iloc[0])
+    below = to_numeric(column.iloc[1:], errors="coerce")
+    return first not in GAPS and not is_number(first) and bool(below.notna().all())
 
 
 def open_table(path: Path) -> Table:
     """Reads the first row of a CSV file, or a Parquet file."""
-    if path.name.lower().endswith(".parquet"):
+    name = path.name.lower()
+    if name.endswith(".parquet"):
         return _open_parquet(path)
-    opener: Any = gzip.open if path.name.lower().endswith(".gz") else open
+    opener: Any = gzip.open if name.endswith(".gz") else open
     with opener(path, "rt", encoding="utf-8-sig", newline="") as lines:
         start = next((line for line in lines if line.strip()), "")
         separator = max(",;\t", key=start.count)
@@ -243,14 +260,13 @@ def _deep_grey(image: "Image", ground: int) -> Array:
 def of_one_kind(pictures: Sequence[Array]) -> Array:
     """Stacks pictures: with colours if one has them, with 16 bits if one has them. That changes no
     brightness: 257 × 255 is 65,535."""
-    coloured = any(of.ndim == 3 for of in pictures)
-    kinds = {of.dtype for of in pictures}
+    kinds = {picture.dtype for picture in pictures}
     if len(kinds) > 1 and any(kind.kind == "f" for kind in kinds):
-        pictures = [_unit(of) for of in pictures]
+        pictures = [_unit(picture) for picture in pictures]
     elif len(kinds) > 1:
-        deep = (np.uint16(257 if of.dtype == np.uint8 else 1) for of in pictures)
-        pictures = [of * factor for of, factor in zip(pictures, deep, strict=True)]
-    return np.stack([_coloured(of) if coloured else of for of in pictures])
+        pictures = [p * np.uint16(257) if p.dtype == np.uint8 else p for p in pictures]
+    coloured = any(picture.ndim == 3 for picture in pictures)
+    return np.stack([_coloured(picture) if coloured else picture for picture in pictures])
 
 
 def _coloured(grey: Array) -> Array:
@@ -273,9 +289,9 @@ def fitted(pixels: Array, shape: Sequence[int]) -> Array:
         return pixels
     # Bilinear keeps within the bounds; Pillow widens it to all pixels that a new one covers.
     size, method = (shape[1], shape[0]), Image.Resampling.BILINEAR
-    planes = [pixels] if pixels.ndim == 2 else list(np.moveaxis(pixels, 2, 0))
-    resized = [np.array(Image.fromarray(_unit(of)).resize(size, method)) for of in planes]
-    return resized[0] if len(shape) == 2 else np.stack(resized, axis=2)
+    planes = np.moveaxis(np.atleast_3d(pixels), 2, 0)
+    resized = [np.array(Image.fromarray(_unit(plane)).resize(size, method)) for plane in planes]
+    return np.stack(resized, axis=2).reshape(shape)
 
 
 # --- IDX ---------------------------------------------------------------------------------------

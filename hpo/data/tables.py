@@ -264,21 +264,18 @@ def _counts(column: Any) -> bool:
     return bool((np.diff(column.to_numpy(dtype=np.float64)) > 0).all())
 
 
-def suspects(part: Part, labels: NDArray[np.int64], schema: Schema) -> dict[str, Any]:
+def suspects(x: Array, labels: NDArray[np.int64], schema: Schema) -> dict[str, Any]:
     """Returns the columns of a table that count its rows, determine the label alone, or never
     change."""
-    rows = part.x.reshape(len(part.x), -1)
-    if part.pixels:
-        return {}
-    counting, telling, constant = [], [], []
-    for name, kind, values in zip(schema.columns, schema.kinds, rows.T, strict=True):
+    found: dict[str, list[str]] = {"counting": [], "telling": [], "constant": []}
+    for name, kind, values in zip(schema.columns, schema.kinds, x.T, strict=True):
         if kind == "int" and len(values) > 2 and (np.diff(values) == 1).all():
-            counting.append(name)
+            found["counting"].append(name)
         elif (values == values[0]).all():
-            constant.append(name)
+            found["constant"].append(name)
         elif _determines(values, labels):
-            telling.append(name)
-    return {"counting": counting, "telling": telling, "constant": constant}
+            found["telling"].append(name)
+    return found
 
 
 def _determines(values: Array, labels: NDArray[np.int64]) -> bool:
