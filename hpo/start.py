@@ -1,6 +1,5 @@
 """The start of `hpo run`: study file and options, checked before anything else is loaded."""
 
-import dataclasses
 from typing import Any
 
 from hpo.errors import InputError
@@ -74,7 +73,7 @@ def _with_options(file: study_file.StudyFile, options: Options) -> study_file.St
         changes["timeout"] = None  # these options replace the file's time limit
     if options.trials is not None:
         changes["stop_after"] = None
-    return dataclasses.replace(file, **changes)
+    return file.model_copy(update=changes)
 
 
 def _check_rounds(options: Options, file: study_file.GridStudy) -> None:

@@ -80,7 +80,7 @@ def run(file: study_file.SearchStudy, folder: Path, **changes) -> End:
     """Runs a search on the tiny dataset, without worker processes unless `make_pool` is given."""
     dataset = changes.pop("dataset", None) or tiny_dataset()
     if "n_trials" in changes:
-        file = dataclasses.replace(file, n_trials=changes.pop("n_trials"))
+        file = file.model_copy(update={"n_trials": changes.pop("n_trials")})
     return runner.run_search(prepared(file, opened(folder), dataset, out=folder, **changes))
 
 
@@ -318,7 +318,7 @@ def test_out_of_memory_fails_a_trial_and_divergence_ends_one_and_the_search_goes
 
 def search_plan(folder: Path, text: str, n_trials: int = 10_000) -> SearchPlan:
     file, storage, dataset = written(folder, text), opened(folder), tiny_dataset()
-    file = dataclasses.replace(file, n_trials=n_trials)
+    file = file.model_copy(update={"n_trials": n_trials})
     run = prepared(file, storage, dataset)
     study = open_study(run)
     clean_up(study)

@@ -1,6 +1,5 @@
 """Where a search begins, when it ends, and what it seeks: --like, limits, objectives."""
 
-import dataclasses
 import re
 import sqlite3
 import tomllib
@@ -456,7 +455,7 @@ def test_seconds_are_an_objective_too(run: Callable, tmp_path: Path):
 
 def test_networks_that_learned_nothing_do_not_become_finalists():
     file = search(HEAD + 'objectives = ["valid_accuracy", "parameters"]\n')
-    file = dataclasses.replace(file, finalists=3)
+    file = file.model_copy(update={"finalists": 3})
     storage, dataset = optuna.storages.InMemoryStorage(), tiny_dataset()
     study = optuna.create_study(storage=storage, study_name="x", directions=file.directions)
     plan = SearchPlan(prepared(file, storage, dataset), study)

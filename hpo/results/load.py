@@ -22,12 +22,11 @@ from hpo.storage.open import reason_of
 from hpo.study import finalists
 from hpo.study.binding import differences
 from hpo.study.columns import METRICS, PARAMS, SOME_COLUMNS, TRIAL_COLUMNS
-from hpo.study.config import LATER
+from hpo.study.config import OPTIONAL
 from hpo.study.file import FIGURES, GridStudy, SearchStudy, parse
 from hpo.study.space import Domain, completed
 from hpo.text import error_line
 
-FURTHER = (*LATER, *SOME_COLUMNS)  # columns of studies that have them
 IMAGES = "images"  # system attribute of a grid: {index: label and pixels of a test image}
 CODE = "code"  # system attribute of a study: {path: text} of the user's own network
 
@@ -90,7 +89,7 @@ def _of_search(
     storage: BaseStorage, study: optuna.Study, file: SearchStudy, alone: bool
 ) -> dict[str, Any]:
     bound = study.user_attrs["binding"]
-    file = replace(file, sampler=bound["sampler"], pruner=bound["pruner"])
+    file = file.model_copy(update={key: bound[key] for key in ("sampler", "pruner")})
     random = None
     if not alone and bound["sampler"] != "random":
         random = next(_alike(storage, {**bound, "sampler": "random"}), None)
@@ -115,7 +114,7 @@ def _finalists(storage: BaseStorage, study: optuna.Study, file: SearchStudy) -> 
     grid = load_study(storage, name)
     assert isinstance(grid, StoredGrid)
     cells = finalists.ranked(grid.finished, grid.file.cells, finalists.fresh_seeds(file))
-    return replace(grid, file=replace(grid.file, cells=tuple(cells)))
+    return replace(grid, file=grid.file.model_copy(update={"cells": tuple(cells)}))
 
 
 REPEATED = ("n_trials", "timeout")  # attributes that are the same in a repeated search
@@ -169,9 +168,10 @@ def _trials_frame(
         known |= {"number": trial.number, "state": trial.state.name, PARAMS: params}
         rows.append(known)
     frame = pd.DataFrame(rows)
-    own = sorted({name for row in rows for name in row[PARAMS]} - {*TRIAL_COLUMNS, *FURTHER})
-    further = [name for name in (*FURTHER, *own) if name in frame]
-    frame = frame.reindex(columns=[*TRIAL_COLUMNS, *further])
+    some = [*OPTIONAL, *SOME_COLUMNS]  # columns of studies that have them
+    theirs = sorted({name for row in rows for name in row[PARAMS]} - {*TRIAL_COLUMNS, *some})
+    there = [name for name in [*some, *theirs] if name in frame]
+    frame = frame.reindex(columns=[*TRIAL_COLUMNS, *there])
     frame["diverged"] = frame["diverged"].eq(True)
     numeric = [*METRICS, *FIGURES]
     frame[numeric] = frame[numeric].astype(float)

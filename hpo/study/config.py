@@ -11,7 +11,6 @@ from pydantic import (
     ConfigDict,
     Field,
     TypeAdapter,
-    ValidationError,
     WithJsonSchema,
     WrapValidator,
     model_validator,
@@ -19,7 +18,16 @@ from pydantic import (
 
 from hpo.language import t
 from hpo.study.columns import RESERVED
-from hpo.study.fields import Flag, Table, bounds, explained_number, fault, faulty, one_of
+from hpo.study.fields import (
+    Flag,
+    Table,
+    bounds,
+    explained_number,
+    fault,
+    faulty,
+    one_of,
+    read_or_faults,
+)
 from hpo.study.names import ACTIVATIONS, INITS, NORMS, OPTIMIZERS, SCHEDULES
 from hpo.text import printable, quoted
 
@@ -68,8 +76,8 @@ class OwnNames(Table):
     @classmethod
     def _check_names(cls, table: Any) -> Any:
         names = table if isinstance(table, dict) else ()
-        own = [name for name in names if name in PERCEPTRON or name not in cls.model_fields]
-        if faults := [((name,), text) for name in own if (text := name_fault(name))]:
+        theirs = [name for name in names if name in PERCEPTRON or name not in cls.model_fields]
+        if faults := [((name,), text) for name in theirs if (text := name_fault(name))]:
             raise faulty(*faults)
         return table
 
@@ -119,7 +127,7 @@ _WIDTHS_SCHEMA = {
 # The upper bounds keep a typing error from taking all memory.
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """The hyperparameters of one training. Raises ValueError for a value out of its bounds.
+    """The hyperparameters of one training, as declared for study files; `checked` checks them.
 
     depth: hidden layers. width: units of each. momentum and nesterov belong to the SGD family;
     `sgd_momentum` is SGD with momentum 0.9 unless momentum is given. weight_decay: decoupled in
@@ -174,11 +182,16 @@ class Config:
         own = {name: v for name, v in values.items() if name not in known}
         return cls(**{**PLACEHOLDERS, **known, "own": own})
 
-    def __post_init__(self) -> None:
-        values = self.as_dict()
+    @classmethod
+    def checked(cls, values: Mapping[str, Any]) -> "Config":
+        """As `of`, for values that no study file was read for. Raises ValueError for one out of its
+        bounds, and for values that do not go together."""
+        config = cls.of(values)
+        values = config.as_dict()
         faults = {name: text for name, v in values.items() if (text := check(name, v))}
         if faults := faults or combination_faults(values):
             raise ValueError("; ".join(f"{name}: {fault}" for name, fault in faults.items()))
+        return config
 
     @property
     def hidden(self) -> tuple[int, ...]:
@@ -212,7 +225,7 @@ class Config:
         """dropout 0.2, batch norm: what a table of layers, activation, optimizer and lr leaves out;
         empty if all of it has its default. but: hyperparameters that are left out, too."""
         said = {"norm": f"{self.norm} norm", "residual": "residual", "nesterov": "nesterov"}
-        shown = ("momentum", "nesterov", "weight_decay", *LATER)
+        shown = ("momentum", "nesterov", "weight_decay", *OPTIONAL)
         elsewhere = ("widths", "pyramid", "model", *but)
         values = {name: getattr(self, name) for name in shown if name not in elsewhere}
         given = {name: value for name, value in values.items() if value != DEFAULTS[name]}
@@ -228,8 +241,8 @@ class Config:
         return {**known, **self.own}
 
     def given(self) -> dict[str, Any]:
-        """Returns {hyperparameter: value} without those of LATER that have their default."""
-        return {k: v for k, v in self.as_dict().items() if k not in LATER or v != DEFAULTS[k]}
+        """Returns {hyperparameter: value} without those of OPTIONAL that have their default."""
+        return {k: v for k, v in self.as_dict().items() if k not in OPTIONAL or v != DEFAULTS[k]}
 
 
 def _short(value: Any) -> str:
@@ -253,10 +266,11 @@ class Seeds:
 SOURCES = tuple(f.name for f in fields(Seeds))
 HYPERPARAMETERS = tuple(f.name for f in fields(Config) if f.name != "own")
 REQUIRED = ("depth", "width", "activation", "optimizer", "lr")
-FOLLOWING = ("depth", "width")  # from widths
+FROM_WIDTHS = ("depth", "width")  # follow from widths
 REQUIRED_BY_ANY = ("optimizer", "lr")  # also with the user's own network
 DEFAULTS = {f.name: f.default for f in fields(Config) if f.name not in (*REQUIRED, "own")}
-LATER = HYPERPARAMETERS[HYPERPARAMETERS.index("warmup") :]  # older studies do not name these
+# Stored only where they differ from their defaults: older studies do not name these.
+OPTIONAL = HYPERPARAMETERS[HYPERPARAMETERS.index("warmup") :]
 
 
 _HINTS = {n: h for n, h in get_type_hints(Config, include_extras=True).items() if n != "own"}
@@ -282,11 +296,8 @@ def checked(name: str, value: Any) -> Any:
 
 def check(name: str, value: Any) -> str | None:
     """Returns what is wrong with a value of a hyperparameter; None if nothing is."""
-    try:
-        checked(name, value)
-    except ValidationError as error:
-        return error.errors(include_url=False)[0]["msg"]
-    return None
+    _, faults = read_or_faults(lambda value: checked(name, value), value)
+    return faults[0][1] if faults else None
 
 
 def with_widths(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -299,7 +310,7 @@ def with_widths(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 # The hyperparameters whose values have to go together.
-TOGETHER = (
+COMBINED = (
     "optimizer", "momentum", "nesterov", "residual", "depth", "width", "widths", "pyramid",
     "schedule", "warmup",
 )  # fmt: skip
@@ -309,7 +320,8 @@ LEAST_DEPTH = 3  # with residual connections
 def combination_faults(values: Mapping[str, Any]) -> dict[str, str]:
     """Returns {hyperparameter: what is wrong} for sound values that do not go together."""
     widths, pyramid = values.get("widths"), values.get("pyramid", 1.0)
-    if widths and "depth" in values and with_widths(values) != dict(values):
+    given = any(name in values for name in FROM_WIDTHS)
+    if widths and given and with_widths(values) != dict(values):
         return {"widths": "depth and width follow from it, so leave them out"}
     if widths and pyramid != 1:
         return {"pyramid": "is 1 where widths are given"}
@@ -320,10 +332,6 @@ def combination_faults(values: Mapping[str, Any]) -> dict[str, str]:
             return {"residual": "needs hidden layers of one width"}
     if values.get("warmup") and values.get("schedule") == "one_cycle":
         return {"warmup": "is part of the schedule one_cycle already"}
-    return _optimizer_faults(values)
-
-
-def _optimizer_faults(values: Mapping[str, Any]) -> dict[str, str]:
     optimizer, momentum = OPTIMIZERS[values["optimizer"]], values.get("momentum")
     if values.get("nesterov"):
         if "nesterov" not in optimizer.takes or not (momentum or optimizer.momentum):

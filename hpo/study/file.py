@@ -4,7 +4,7 @@ import errno
 import tomllib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -25,7 +25,7 @@ from hpo.language import marked
 from hpo.study.claims import Cause, Claim, ClaimTable, claim_of, no_cell
 from hpo.study.config import (
     CELL_KEYS,
-    FOLLOWING,
+    FROM_WIDTHS,
     REQUIRED,
     REQUIRED_BY_ANY,
     SEED,
@@ -84,7 +84,7 @@ BLOCK = 8  # seeds of a crossed cell that are analysed together
 FIGURES = ("test_accuracy", "test_loss", "train_seconds")
 
 
-# --- studies -----------------------------------------------------------------------------------
+# --- the parts of a file -----------------------------------------------------------------------
 
 
 _Positive = Annotated[
@@ -180,31 +180,6 @@ class Rounds(Table):
         return self
 
 
-@dataclass(frozen=True, kw_only=True)
-class GridStudy:
-    """Cells, each trained with seeds 0 … seeds - 1. rounds: how to go on until the claims are
-    resolved; None without. diagnostics: see training.diagnostics. model: the factory of the user's
-    own network, empty for hpo's perceptron. folder: of the study file, where the factory's module
-    lies."""
-
-    name: str
-    title: str
-    dataset: Source
-    seeds: int
-    cells: tuple[Cell, ...]
-    experiments: tuple[Experiment, ...]
-    rounds: Rounds | None = None
-    claims: tuple[Claim, ...] = ()
-    causes: tuple[Cause, ...] = ()
-    unsaid: tuple[Unsaid, ...] = ()
-    diagnostics: bool = False
-    text: str = ""
-    source: str = ""
-    model: str = ""
-    folder: str = ""
-    raw: Mapping[str, Any] = field(repr=False, compare=False)
-
-
 class StopAfter(Table):
     """Ends a search when the best of the last `trials` finished trials is better than the best
     before them by no more than `without`, a share of accuracy."""
@@ -216,52 +191,6 @@ class StopAfter(Table):
 ACCURACY = "valid_accuracy"
 # What a search can seek besides accuracy: {name: in words}; each the less, the better.
 OBJECTIVES = {"parameters": marked("parameters"), "train_seconds": marked("training time (s)")}
-
-
-@dataclass(frozen=True, kw_only=True)
-class SearchStudy:
-    """A search: its space, sampler, pruner and budget, and its finalists.
-
-    timeout: seconds of searching over all runs; None: no limit. finalists: how many of the best
-    trials are trained again, on finalist_seeds fresh seeds each. seeds_per_trial: a trial's value
-    is the mean over so many seeds. objectives: what is sought, the accuracy first. trial_limit: the
-    most seconds of a trial. first: hyperparameters of the first trials; others are sampled. model
-    and folder: see GridStudy.
-    """
-
-    name: str
-    title: str
-    dataset: Source
-    n_trials: int
-    timeout: float | None
-    sampler: str
-    sampler_seed: int
-    pruner: str
-    finalists: int
-    finalist_seeds: int
-    space: Mapping[str, Domain]
-    text: str = ""
-    seeds_per_trial: int = 1
-    objectives: tuple[str, ...] = (ACCURACY,)
-    stop_after: StopAfter | None = None
-    trial_limit: float | None = None
-    first: tuple[Mapping[str, Any], ...] = ()
-    model: str = ""
-    folder: str = ""
-    raw: Mapping[str, Any] = field(repr=False, compare=False)
-
-    @property
-    def directions(self) -> "list[Literal['maximize', 'minimize']]":
-        """Returns Optuna's direction of each objective."""
-        return ["maximize"] if len(self.objectives) == 1 else ["maximize", "minimize"]
-
-    @property
-    def search_seeds(self) -> Sequence[int]:
-        """Returns the seeds of each trial."""
-        return range(SEED, SEED + self.seeds_per_trial)
-
-
-StudyFile = GridStudy | SearchStudy
 
 
 # --- the tables of a file ----------------------------------------------------------------------
@@ -404,6 +333,61 @@ class OwnSearchTable(SearchTable):
     space: OwnSpace
 
 
+# --- studies -----------------------------------------------------------------------------------
+
+
+class GridStudy(GridTable):
+    """A grid as it is run: cells, each trained with seeds 0 … seeds - 1.
+
+    title: or the study's name. cells: with the hyperparameters of [base]. experiments: or one of
+    all cells. rounds: how to go on until the claims are resolved; None without. model: the factory
+    of the user's own network, empty for hpo's perceptron. folder: of the study file, where the
+    factory's module lies. raw: the study file.
+    """
+
+    name: str
+    title: str
+    seeds: int
+    cells: tuple[Cell, ...]  # type: ignore[assignment]
+    claims: tuple[Claim, ...]
+    rounds: Rounds | None
+    folder: str = ""
+    raw: Mapping[str, Any] = Field(repr=False)
+
+
+class SearchStudy(SearchOptions, Head):
+    """A search as it is run: its space, sampler, pruner and budget, and its finalists.
+
+    timeout: seconds of searching over all runs; None: no limit. finalists: how many of the best
+    trials are trained again, on finalist_seeds fresh seeds each. seeds_per_trial: a trial's value
+    is the mean over so many seeds. objectives: what is sought, the accuracy first. trial_limit: the
+    most seconds of a trial. first: hyperparameters of the first trials; others are sampled. title,
+    model, folder and raw: see GridStudy.
+    """
+
+    name: str
+    title: str
+    pruner: str
+    finalists: int
+    finalist_seeds: int
+    space: Mapping[str, Domain]
+    folder: str = ""
+    raw: Mapping[str, Any] = Field(repr=False)
+
+    @property
+    def directions(self) -> "list[Literal['maximize', 'minimize']]":
+        """Returns Optuna's direction of each objective."""
+        return ["maximize"] if len(self.objectives) == 1 else ["maximize", "minimize"]
+
+    @property
+    def search_seeds(self) -> Sequence[int]:
+        """Returns the seeds of each trial."""
+        return range(SEED, SEED + self.seeds_per_trial)
+
+
+StudyFile = GridStudy | SearchStudy
+
+
 # --- loading -----------------------------------------------------------------------------------
 
 
@@ -463,7 +447,8 @@ def load(study: str) -> StudyFile:
         raise InputError(f"{path}: is not valid TOML: {error}") from error
     parsed = parse(raw, check_name(path.stem), str(path))
     folder = str(path.parent.absolute())
-    return replace(parsed, dataset=parsed.dataset.within(path.parent), folder=folder)
+    dataset = parsed.dataset.within(path.parent)
+    return parsed.model_copy(update={"dataset": dataset, "folder": folder})
 
 
 def example(study: StudyFile) -> Config:
@@ -488,15 +473,14 @@ def parse(raw: Mapping[str, Any], name: str, where: str) -> StudyFile:
     """Reads the study of a TOML document. where: the file in errors."""
     if ("cells" in raw) == ("space" in raw):
         raise InputError(f"{where}: needs either [[cells]] (a grid) or [space] (a search)")
-    own = bool(raw.get("model"))
+    kind: Any
+    of_table: Any
     if "cells" in raw:
-        grid, faults = read_or_faults((OwnGridTable if own else GridTable).model_validate, raw)
-        study: StudyFile | None = _grid(grid, raw, name, faults) if grid else None
+        kind, of_table = OwnGridTable if raw.get("model") else GridTable, _grid
     else:
-        search, faults = read_or_faults(
-            (OwnSearchTable if own else SearchTable).model_validate, raw
-        )
-        study = _search(search, raw, name, faults) if search else None
+        kind, of_table = OwnSearchTable if raw.get("model") else SearchTable, _search
+    table, faults = read_or_faults(kind.model_validate, raw)
+    study: StudyFile | None = of_table(table, raw, name, faults) if table else None
     if study is None:
         lines = [f"{_spelled(key, raw)}: {printable(shortened(t, 600))}" for key, t in faults]
         raise InputError("\n".join(f"{where}: {line}" for line in lines))
@@ -536,20 +520,18 @@ def _grid(
     read = tuple(claim_of(claim, ("claims", i), epochs, faults) for i, claim in claims)
     if faults:
         return None
-    kept = ("text", "source", "model", "dataset", "diagnostics", "causes", "unsaid")
-    rounds = table.seeds if isinstance(table.seeds, Rounds) else None
     all_cells = Experiment(title=marked("All cells"), cells=tuple(names))
-    return GridStudy(
-        name=name,
-        title=table.title or name,
-        seeds=table.seeds if isinstance(table.seeds, int) else table.seeds.start,
-        rounds=rounds,
-        cells=sound,
-        experiments=table.experiments or (all_cells,),
-        claims=read,
-        raw=raw,
-        **{key: getattr(table, key) for key in kept},
-    )
+    given = {
+        "name": name,
+        "title": table.title or name,
+        "seeds": table.seeds if isinstance(table.seeds, int) else table.seeds.start,
+        "rounds": table.seeds if isinstance(table.seeds, Rounds) else None,
+        "cells": sound,
+        "experiments": table.experiments or (all_cells,),
+        "claims": read,
+        "raw": raw,
+    }
+    return GridStudy.model_construct(**{**dict(table), **given})
 
 
 def _cell(table: GridTable, index: int, faults: list[Fault]) -> Cell | None:
@@ -557,15 +539,15 @@ def _cell(table: GridTable, index: int, faults: list[Fault]) -> Cell | None:
     widths, and widths that its own depth or width replaces."""
     cell, base = table.cells[index], hyperparameters(table.base)
     values = hyperparameters(cell)
-    follows = any(name in values for name in FOLLOWING)
-    replaced = FOLLOWING if "widths" in values else ("widths",) if follows else ()
+    follows = any(name in values for name in FROM_WIDTHS)
+    replaced = FROM_WIDTHS if "widths" in values else ("widths",) if follows else ()
     values = {**{k: v for k, v in base.items() if k not in replaced}, **values}
     if table.model:
         values["model"] = table.model
     wrong = {
         name: "is missing here and in [base]"
         for name in (REQUIRED_BY_ANY if table.model else REQUIRED)
-        if name not in values and not ("widths" in values and name in FOLLOWING)
+        if name not in values and not ("widths" in values and name in FROM_WIDTHS)
     }
     if not wrong:
         values = values if follows else with_widths(values)
@@ -615,17 +597,12 @@ def _search(
         faults += [(("search", "first", index, key), text) for key, text in wrong]
     if faults:
         return None
-    several = len(search.objectives) > 1
-    options = dict(search) | {"pruner": search.pruner or ("none" if several else "median")}
-    return SearchStudy(
-        name=name,
-        title=table.title or name,
-        text=table.text,
-        model=table.model,
-        dataset=table.dataset,
-        finalists=table.finalists.k,
-        finalist_seeds=table.finalists.seeds,
-        space=space,
-        raw=raw,
-        **options,
-    )
+    given = {
+        "name": name,
+        "title": table.title or name,
+        "pruner": search.pruner or ("none" if len(search.objectives) > 1 else "median"),
+        "finalists": table.finalists.k,
+        "finalist_seeds": table.finalists.seeds,
+        "raw": raw,
+    }
+    return SearchStudy.model_construct(**{**dict(table), **dict(search), **given})

@@ -1,7 +1,6 @@
 """The finalists of a search: a grid of the best trials on fresh seeds, and the winner."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from hpo.study.config import Config
@@ -43,7 +42,7 @@ def fresh_seeds(study_file: SearchStudy) -> Sequence[int]:
 def config_of(trial: "FrozenTrial", study_file: SearchStudy) -> Config:
     """Returns the configuration of a trial: suggested and fixed values."""
     values = completed(study_file.space, trial.params)
-    return Config.of({**values, "model": study_file.model})
+    return Config.checked({**values, "model": study_file.model})
 
 
 def belong(finalists: "optuna.Study", search: "optuna.Study") -> bool:
@@ -82,4 +81,4 @@ def grid_of(trials: "Sequence[FrozenTrial]", study_file: SearchStudy) -> GridStu
         raw["model"] = study_file.model
     grid = parse(raw, name_of(study_file.name), "finalists")
     assert isinstance(grid, GridStudy)
-    return replace(grid, dataset=study_file.dataset, folder=study_file.folder)
+    return grid.model_copy(update={"dataset": study_file.dataset, "folder": study_file.folder})

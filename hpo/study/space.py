@@ -21,11 +21,11 @@ from pydantic_core.core_schema import no_info_plain_validator_function
 from hpo.language import t
 from hpo.study.config import (
     BOUNDS,
+    COMBINED,
     DEFAULTS,
-    FOLLOWING,
+    FROM_WIDTHS,
     REQUIRED,
     REQUIRED_BY_ANY,
-    TOGETHER,
     TYPES,
     OwnNames,
     check,
@@ -266,16 +266,16 @@ def _space_type(name: str, base: type[Table], needed: Collection[str]) -> Any:
     in which they are drawn. needed: the hyperparameters that it must have, depth and width by
     themselves or by widths."""
     fields: dict[str, Any] = {
-        n: (Annotated[Any, _DomainField(n)], ... if n in needed and n not in FOLLOWING else None)
+        n: (Annotated[Any, _DomainField(n)], ... if n in needed and n not in FROM_WIDTHS else None)
         for n in TYPES
         if n != "model"
     }
 
     def read(value: Any, handler: Any) -> dict[str, Domain]:
         space, faults = read_or_faults(handler, value)
-        given = value if isinstance(value, dict) else FOLLOWING
+        given = value if isinstance(value, dict) else FROM_WIDTHS
         words = "follows from widths, so leave it out" if "widths" in given else "is missing"
-        follow = [name for name in FOLLOWING if (name in given) == ("widths" in given)]
+        follow = [name for name in FROM_WIDTHS if (name in given) == ("widths" in given)]
         faults += [((name,), words) for name in follow if name in needed]
         if space and not faults:
             found = hyperparameters(space)
@@ -326,8 +326,8 @@ def _combination_faults(space: Mapping[str, Domain]) -> list[tuple[str, str]]:
     except CycleError as error:
         cycle = error.args[1]
         return [(cycle[0], f"when: its conditions go in a circle: {' → '.join(cycle)}")]
-    asked = {c.name for name in TOGETHER if name in space for c in space[name].when}
-    part = {name: d for name, d in space.items() if name in TOGETHER or name in asked}
+    asked = {c.name for name in COMBINED if name in space for c in space[name].when}
+    part = {name: d for name, d in space.items() if name in COMBINED or name in asked}
     names = [name for name, domain in part.items() if not isinstance(domain, Fixed)]
     closed = {  # without conditions on hyperparameters that play no part
         name: replace(domain, when=tuple(c for c in domain.when if c.name in part))
@@ -337,7 +337,7 @@ def _combination_faults(space: Mapping[str, Domain]) -> list[tuple[str, str]]:
     for ends in itertools.product(*(_ends(part[name]) for name in names)):
         chosen = dict(zip(names, ends, strict=True))
         values = assigned(closed, lambda name, _, chosen=chosen: chosen[name])  # type: ignore[misc]
-        faults |= combination_faults(values)
+        faults |= combination_faults(with_widths(values))
     return list(faults.items())
 
 

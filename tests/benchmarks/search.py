@@ -184,7 +184,7 @@ def searched(
     folder: Path, search: study_file.SearchStudy, dataset: data.Dataset, n_trials: int
 ) -> tuple[list[FrozenTrial], float, float]:
     """The trials of a search without finalists, the runner's CPU seconds and its wall seconds."""
-    run, study = opened(folder, dataclasses.replace(search, n_trials=n_trials), dataset)
+    run, study = opened(folder, search.model_copy(update={"n_trials": n_trials}), dataset)
     plan = SearchPlan(run, study)
     start, cpu = time.perf_counter(), time.process_time()
     runner.train(run, plan, "benchmark", study)
@@ -248,7 +248,7 @@ def pattern_table(folder: Path, dataset: data.Dataset, n_trials: int, epochs: in
         "schedule": Fixed(value="constant"),  # the usual pattern has none, and no smoothing
         "label_smoothing": Fixed(value=0.0),
     }
-    search = dataclasses.replace(base, space=space, sampler="random", pruner="none")
+    search = base.model_copy(update={"space": space, "sampler": "random", "pruner": "none"})
     with tempfile.TemporaryDirectory() as scratch:
         start = time.perf_counter()
         trials, _, _ = searched(Path(scratch), search, dataset, n_trials)

@@ -29,7 +29,7 @@ def run(text: str, dataset: Dataset, folder: Path) -> StoredGrid | StoredSearch:
     if isinstance(loaded, study_file.GridStudy):
         runner.run_grid(prepared(loaded, storage, dataset, workers=1))
     else:
-        loaded = replace(loaded, n_trials=6)
+        loaded = loaded.model_copy(update={"n_trials": 6})
         runner.run_search(prepared(loaded, storage, dataset, workers=1, out=folder))
     found = load_study(storage, "study")
     report.write(found, folder / "reports" / "study")
