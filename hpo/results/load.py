@@ -48,68 +48,76 @@ def _load_study(
 ) -> StoredGrid | StoredSearch:
     """alone: without the searches that belong beside it."""
     try:
-        study = optuna.load_study(study_name=name, storage=storage)
+        optuna_study = optuna.load_study(study_name=name, storage=storage)
     except KeyError as error:
         known = ", ".join(optuna.get_all_study_names(storage)) or "none"
         raise InputError(f"study {name!r}: is not in the storage; there are: {known}") from error
-    attributes = study.user_attrs
+    attributes = optuna_study.user_attrs
     if "study_file" not in attributes:
         raise InputError(f"study {name!r}: was not made by hpo")
-    system = storage.get_study_system_attrs(study._study_id)
+    system = storage.get_study_system_attrs(optuna_study._study_id)
     check_study(name, attributes, system)
     file = parse(attributes["study_file"], name, f"stored study {name}")
     kind: Any = StoredGrid if isinstance(file, GridStudy) else StoredSearch
     if ("seeds" if kind is StoredGrid else "n_trials") not in attributes:
         raise InputError(f"study {name!r}: was created but not run yet; `hpo run` starts it")
+    needed = ("cell", "seed", "curve") if kind is StoredGrid else ("curve",)
+    trials = _trials(storage, optuna_study, needed)
+    facts = {f.name: attributes[f.name] for f in fields(kind) if f.name in attributes}
+    facts |= {"name": name, "file": file, "code": system.get(CODE, {})}
+    if isinstance(file, SearchStudy):
+        trials = [record.by_rule(trial) for trial in trials]
+        facts |= _of_search(storage, optuna_study, file, alone)
+        facts["trials"] = _trials_frame(trials, file.space)
+    else:
+        facts |= {"trials": _trials_frame(trials), "images": system.get(IMAGES, {})}
+    facts |= {"frozen": trials, "curves": _curves_frame(trials)}
+    found: StoredGrid | StoredSearch = kind(**facts)
+    return found
+
+
+def _trials(
+    storage: BaseStorage, optuna_study: optuna.Study, needed: Sequence[str]
+) -> Sequence[FrozenTrial]:
+    """needed: attributes that each ended trial has."""
+    name = optuna_study.study_name
     try:
-        trials = all_trials(study, storage)
+        trials = all_trials(optuna_study, storage)
     except json.JSONDecodeError:  # of an attribute, see load_study
         raise
     except (AssertionError, LookupError, TypeError, ValueError) as error:
         raise InputError(
             f"study {name!r}: its trials cannot be read ({error_line(error)}); {REMEDY}"
         ) from error
-    needed = ("cell", "seed", "curve") if kind is StoredGrid else ("curve",)
-    check_trials(name, trials, attributes["data"], needed)
-    facts = {f.name: attributes[f.name] for f in fields(kind) if f.name in attributes}
-    facts |= {"name": name, "file": file, "code": system.get(CODE, {})}
-    if isinstance(file, SearchStudy):
-        trials = [record.by_rule(trial) for trial in trials]
-        facts |= _of_search(storage, study, file, alone)
-        facts["trials"] = _trials_frame(trials, file.space)
-    else:
-        facts |= {"trials": _trials_frame(trials), "images": system.get(IMAGES, {})}
-    found: StoredGrid | StoredSearch = kind(
-        **{**facts, "frozen": trials, "curves": _curves_frame(trials)}
-    )
-    return found
+    check_trials(name, trials, optuna_study.user_attrs["data"], needed)
+    return trials
 
 
 def _of_search(
-    storage: BaseStorage, study: optuna.Study, file: SearchStudy, alone: bool
+    storage: BaseStorage, search: optuna.Study, file: SearchStudy, alone: bool
 ) -> dict[str, Any]:
-    bound = study.user_attrs["binding"]
+    bound = search.user_attrs["binding"]
     file = file.model_copy(update={key: bound[key] for key in ("sampler", "pruner")})
     random = None
     if not alone and bound["sampler"] != "random":
         random = next(_alike(storage, {**bound, "sampler": "random"}), None)
     return {
         "file": file,
-        "tested": _finalists(storage, study, file),
+        "tested": _finalists(storage, search, file),
         "random": random,
-        "repeats": () if alone else _repeats(storage, study, file),
+        "repeats": () if alone else _repeats(storage, search, file),
     }
 
 
-def _finalists(storage: BaseStorage, study: optuna.Study, file: SearchStudy) -> StoredGrid | None:
+def _finalists(storage: BaseStorage, search: optuna.Study, file: SearchStudy) -> StoredGrid | None:
     """Returns the finalists' grid, its cells in the order of their rank; None before they start."""
-    name = finalists.name_of(study.study_name)
+    name = finalists.name_of(search.study_name)
     if name not in optuna.get_all_study_names(storage):
         return None
     begun = optuna.load_study(study_name=name, storage=storage)
     if "study_file" in begun.user_attrs:
         check_study(name, begun.user_attrs, {})
-    if not finalists.belong(begun, study) or "seeds" not in begun.user_attrs:
+    if not finalists.belong(begun, search) or "seeds" not in begun.user_attrs:
         return None
     grid = load_study(storage, name)
     assert isinstance(grid, StoredGrid)
@@ -120,10 +128,10 @@ def _finalists(storage: BaseStorage, study: optuna.Study, file: SearchStudy) -> 
 REPEATED = ("n_trials", "timeout")  # attributes that are the same in a repeated search
 
 
-def _repeats(storage: BaseStorage, study: optuna.Study, file: SearchStudy) -> list[StoredSearch]:
+def _repeats(storage: BaseStorage, search: optuna.Study, file: SearchStudy) -> list[StoredSearch]:
     """Returns other stored searches that differ only in the sampler's seed and have a winner, one
     for each seed."""
-    ours, asked = study.user_attrs, (file.finalists, file.finalist_seeds)
+    ours, asked = search.user_attrs, (file.finalists, file.finalist_seeds)
 
     def repeats(theirs: Mapping[str, Any]) -> bool:
         seed = theirs.get("sampler_seed")
@@ -131,9 +139,9 @@ def _repeats(storage: BaseStorage, study: optuna.Study, file: SearchStudy) -> li
         return same and seed not in (None, ours.get("sampler_seed", seed))
 
     found: dict[Any, StoredSearch] = {}
-    for search in _alike(storage, ours["binding"], repeats):
-        if search.winner and (search.file.finalists, search.file.finalist_seeds) == asked:
-            found.setdefault(search.sampler_seed, search)
+    for other in _alike(storage, ours["binding"], repeats):
+        if other.winner and (other.file.finalists, other.file.finalist_seeds) == asked:
+            found.setdefault(other.sampler_seed, other)
     return [found[seed] for seed in sorted(found)]
 
 
@@ -173,9 +181,7 @@ def _trials_frame(
     there = [name for name in [*some, *theirs] if name in frame]
     frame = frame.reindex(columns=[*TRIAL_COLUMNS, *there])
     frame["diverged"] = frame["diverged"].eq(True)
-    numeric = [*METRICS, *FIGURES]
-    frame[numeric] = frame[numeric].astype(float)
-    return frame
+    return frame.astype(dict.fromkeys([*METRICS, *FIGURES], float))
 
 
 def _iso(time: datetime | None) -> str | None:
@@ -184,15 +190,12 @@ def _iso(time: datetime | None) -> str | None:
 
 
 def _curves_frame(trials: Sequence[FrozenTrial]) -> pd.DataFrame:
-    rows = []
-    for trial in trials:
-        attributes = trial.user_attrs
-        curve = attributes.get("curve")
-        if trial.state not in (TrialState.COMPLETE, TrialState.PRUNED) or not curve:
-            continue
-        for epoch, values in enumerate(zip(*(curve[m] for m in METRICS), strict=True), 1):
-            key = (trial.number, attributes.get("cell"), attributes.get("seed"), epoch)
-            rows.append((*key, *values))
+    rows = [
+        (trial.number, trial.user_attrs.get("cell"), trial.user_attrs.get("seed"), epoch, *values)
+        for trial in trials
+        if trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
+        and (curve := trial.user_attrs.get("curve"))
+        for epoch, values in enumerate(zip(*(curve[m] for m in METRICS), strict=True), 1)
+    ]
     frame = pd.DataFrame(rows, columns=["number", "cell", "seed", "epoch", *METRICS])
-    frame[list(METRICS)] = frame[list(METRICS)].astype(float)
-    return frame
+    return frame.astype(dict.fromkeys(METRICS, float))

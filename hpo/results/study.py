@@ -29,10 +29,17 @@ from hpo.text import printable
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class StoredStudy:
-    """A study as stored. data: see data.datasets.describe. code: the modules of the user's own
-    network. trials: a row per trial; curves: a row per trial and epoch, as in trials.csv and
-    curves.csv; frozen: the trials as Optuna has them. token: of this very study; another one of its
-    name has another, and studies of earlier versions may have none."""
+    """A study as stored.
+
+    data: see data.datasets.describe.
+    frozen: the trials as Optuna has them.
+    trials: a row per trial, as in trials.csv.
+    curves: a row per trial and epoch, as in curves.csv.
+    progress: see runs.progress.Progress.
+    code: {path: text} of the modules of the user's own network.
+    token: of this very study; another one of its name has another, and studies of earlier versions
+    may have none.
+    """
 
     name: str
     data: dict[str, Any]
@@ -40,7 +47,7 @@ class StoredStudy:
     frozen: Sequence[FrozenTrial]
     trials: pd.DataFrame
     curves: pd.DataFrame
-    progress: dict[str, Any] | None = None  # see runs.progress.Progress
+    progress: dict[str, Any] | None = None
     code: Mapping[str, str] = field(default_factory=dict)
     token: str | None = None
 
@@ -100,11 +107,14 @@ class StoredStudy:
 class StoredGrid(StoredStudy):
     """A stored grid.
 
-    seeds: how many seeds each cell has at least when the grid is complete. timings: training times
-    in seconds by cell, a dictionary per round, each cell alone on the machine. until_resolved: how
-    the rounds of `--until-resolved` ended, None without. claim_changes: see runs.study. images:
-    {index: label and pixels} of test images that a figure shows. ensemble: of a search's finalists,
-    how many networks, and the test accuracy of their mean probabilities.
+    seeds: how many seeds each cell has at least when the grid is complete.
+    timings: training times in seconds by cell, a dictionary per round, each cell alone on the
+    machine.
+    until_resolved: how the rounds of `--until-resolved` ended, None without.
+    claim_changes: see runs.study.
+    images: {index: label and pixels} of test images that a figure shows.
+    ensemble: of a search's finalists, how many networks, and the test accuracy of their mean
+    probabilities.
     """
 
     file: GridStudy
@@ -157,8 +167,8 @@ class StoredGrid(StoredStudy):
         stored = [by_number[int(n)].system_attrs.get(RIGHT, {}) for n in rows["number"]]
         if not stored or not all(stored):
             return pd.DataFrame()
-        images = np.array([unpacked(of[part], self.data[part]) for of in stored])
-        return pd.DataFrame(images, index=rows["seed"].astype(int))
+        bits = np.array([unpacked(each[part], self.data[part]) for each in stored])
+        return pd.DataFrame(bits, index=rows["seed"].astype(int))
 
     def fails(self, cell: Cell) -> bool:
         """Whether any trial of the cell failed to learn."""
@@ -193,12 +203,15 @@ class StoredSearch(StoredStudy):
     """A stored search.
 
     n_trials and timeout: its budget in trials and in seconds of all its runs (None: no limit).
-    settled: whether stop_after ended it. sampler_seed: None of earlier versions. like: the search
-    whose trials the sampler knew from the start, how many of them fit the space, and how many there
-    were. tested: the finalists' grid, its cells in the order of their rank, None before they start.
-    random: a search of the same space and data by the random sampler, if one is stored. repeats:
-    stored searches that differ only in the sampler's seed and have a winner. binding: see
-    study.binding.
+    gave_up: whether too many trials failed in a row.
+    settled: whether stop_after ended it.
+    sampler_seed: None of earlier versions.
+    like: the search whose trials the sampler knew from the start, how many of them fit the space,
+    and how many there were.
+    tested: the finalists' grid, its cells in the order of their rank, None before they start.
+    random: a search of the same space and data by the random sampler, if one is stored.
+    binding: see study.binding.
+    repeats: stored searches that differ only in the sampler's seed and have a winner.
     """
 
     file: SearchStudy

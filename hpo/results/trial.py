@@ -13,8 +13,7 @@ from hpo.study.metrics import EpochMetrics
 # A hundred times the loss of a guess among ten classes: nothing useful comes after it.
 USELESS_LOSS = 230.0
 WORST = 0.0  # what a sampler learns of a diverged trial: finite, or it would learn nothing
-RIGHT = "right"  # system attribute: {test or valid: which images are right, see
-# study.metrics.packed}
+RIGHT = "right"  # system attribute: {test or valid: which are right, see study.metrics.packed}
 PROBABILITIES = "probabilities"  # system attribute of a finalist: of the test images
 NO_EPOCH = "ended no epoch within its time limit"  # why a trial FAILs, then the limit
 # Why trials FAIL that the next run trains again.
@@ -42,13 +41,13 @@ def attributes(epochs: Sequence[EpochMetrics], replicate: int) -> TrialAttribute
 def _diagnostics(
     epochs: Sequence[EpochMetrics], replicate: int
 ) -> dict[str, list[list[float | None]]]:
-    """Returns {measure: figures per epoch and layer}, to four digits; empty without diagnostics."""
+    """Returns {measure: a number per epoch and layer}, to four digits; empty without any."""
     curves: dict[str, list[list[float | None]]] = {}
     for epoch in epochs:
         for measure, layers in (epoch.diagnostics or {}).items():
             if layers is not None:
-                figures = [finite(float(f"{layer[replicate]:.4g}")) for layer in layers]
-                curves.setdefault(measure, []).append(figures)
+                numbers = [finite(float(f"{layer[replicate]:.4g}")) for layer in layers]
+                curves.setdefault(measure, []).append(numbers)
     return curves
 
 
@@ -96,7 +95,7 @@ def by_rule(trial: FrozenTrial) -> FrozenTrial:
 def last_epoch(
     curve: Mapping[str, Sequence[float | None]], *, sound: bool = False
 ) -> dict[str, float | None]:
-    """Returns the figures of a curve's last epoch; empty without one. sound: of the last one in
+    """Returns the metrics of a curve's last epoch; empty without one. sound: of the last one in
     which the training had not diverged."""
     rows = [dict(zip(curve, values, strict=True)) for values in zip(*curve.values(), strict=True)]
     if sound:

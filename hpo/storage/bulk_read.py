@@ -14,9 +14,10 @@ from typing import Any
 import optuna
 import sqlalchemy.orm
 from optuna.distributions import json_to_distribution
-from optuna.storages import BaseStorage, RDBStorage
+from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial
 
+from hpo.storage.open import database_of
 from hpo.storage.retry import RetryingStorage
 
 # What the use of models that differ raises.
@@ -30,10 +31,9 @@ def all_trials(study: optuna.Study, storage: BaseStorage) -> list[FrozenTrial]:
         backend = storage.backend
         trials: list[FrozenTrial] = storage.retry(lambda _: all_trials(study, backend))
         return trials
-    storage = getattr(storage, "_backend", storage)  # behind Optuna's cache
-    if isinstance(storage, RDBStorage):
+    if database := database_of(storage):
         try:
-            with storage.engine.connect() as connection:
+            with database.engine.connect() as connection:
                 return _select_all(connection, study._study_id)
         except DIFFERENT:
             pass
@@ -92,16 +92,14 @@ def _rows(
 def unreadable(storage: BaseStorage, name: str) -> str:
     """Returns which attribute of which study cannot be read, as text; only the study's name if the
     storage is no database."""
-    storage = getattr(storage, "backend", storage)
-    storage = getattr(storage, "_backend", storage)
-    if isinstance(storage, RDBStorage):
+    if database := database_of(storage):
         from optuna.storages._rdb import models
 
         kinds: Any = (
             models.StudyUserAttributeModel, models.StudySystemAttributeModel,
             models.TrialUserAttributeModel, models.TrialSystemAttributeModel,
         )  # fmt: skip
-        with sqlalchemy.orm.Session(storage.engine) as session:
+        with sqlalchemy.orm.Session(database.engine) as session:
             for stored in chain.from_iterable(map(session.query, kinds)):
                 try:
                     json.loads(stored.value_json)

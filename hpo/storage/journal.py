@@ -12,8 +12,8 @@ from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 
 from hpo.errors import InputError
 
-BLOCK = 65_536
-BEGINNING = b'{"op_code"'
+BLOCK = 65_536  # bytes in which the last line mostly lies
+BEGINNING = b'{"op_code"'  # of a journal's first line
 GRACE_SECONDS = 10  # then the lock of a killed process is broken
 
 

@@ -18,8 +18,8 @@ from filelock import FileLock, Timeout
 from hpo.errors import InputError
 
 LOCK_SECONDS = 0.3  # longer than `held` holds the lock
-HEARTBEAT_SECONDS = 10.0
-DEAD_SECONDS = 25.0  # without a heartbeat
+HEARTBEAT_SECONDS = 10.0  # a write of the storage each time, so not more often
+DEAD_SECONDS = 25.0  # without a heartbeat: two were missed
 HOLDER = "holder"  # the attribute of the study
 
 

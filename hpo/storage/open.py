@@ -30,8 +30,8 @@ from hpo.storage import journal
 from hpo.text import error_text
 
 JOURNAL = "journal"
-LOCK_SECONDS = 30
-MAKING_ATTEMPTS = 4
+LOCK_SECONDS = 30  # another process may write for so long, as while it creates the tables
+MAKING_ATTEMPTS = 4  # 0.3 s apart: long enough for another process to create the tables
 READERS_SECONDS = 3.0  # that the log waits for those who read an older state
 OPTUNA_TABLES = {"studies", "trials", "version_info"}
 
@@ -226,15 +226,23 @@ def written_back(url: str, say: Callable[[str], None]) -> Iterator[None]:
             say(f"{_named(url)}: is still read by another program; {log_note(url)[0]}")
 
 
+def database_of(storage: BaseStorage) -> RDBStorage | None:
+    """Returns the database behind a RetryingStorage and Optuna's cache; None for a journal file and
+    for memory."""
+    for wrapped in ("backend", "_backend"):
+        storage = getattr(storage, wrapped, storage)
+    return storage if isinstance(storage, RDBStorage) else None
+
+
 def write_back_moved(storage: BaseStorage) -> None:
     """Writes SQLite's log into a file that was moved, through the connection that is open to it.
     The log keeps its path and would otherwise be taken for that of a file that replaced it."""
-    storage = getattr(storage, "_backend", storage)
-    if not isinstance(storage, RDBStorage) or storage.engine.dialect.name != "sqlite":
+    database = database_of(storage)
+    if database is None or database.engine.dialect.name != "sqlite":
         return
     with suppress(SQLAlchemyError, AttributeError):
-        if storage.engine.pool.checkedin():  # type: ignore[attr-defined]  # a new one would open the path
-            with storage.engine.connect() as connection:
+        if database.engine.pool.checkedin():  # type: ignore[attr-defined]  # a new one would open the path
+            with database.engine.connect() as connection:
                 connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
 
 

@@ -15,8 +15,8 @@ from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
 
 from hpo.storage.open import StorageGone, StorageLost, file_of, reason_of, write_back_moved
 
-RETRY_SECONDS = 300.0
-PAUSE_SECONDS = 0.2
+RETRY_SECONDS = 300.0  # a server restarts, or room is made on a disk, within it
+PAUSE_SECONDS = 0.2  # Ctrl-C is heard after it
 SILENT_SECONDS = 2.0  # most locks are gone before that
 FAULTS = (StorageInternalError, SQLAlchemyError, OSError)  # OSError: of journal files
 T = TypeVar("T")

@@ -19,7 +19,7 @@ ADDED: dict[str, str | None] = {
     "model code": None,
     "model input": "(height, width, 3), taken as (3, height, width)",
 }
-# Without these, two studies have figures that cannot be compared.
+# Without these, the results of two studies cannot be compared.
 DATA = ("dataset checksum", "classes", "input", "normalization")
 MODEL = ("model", "model code", "model input")
 
@@ -53,7 +53,7 @@ def code_of(model: str, folder: str) -> dict[str, str]:
     module = model.partition(":")[0]
     top = module.partition(".")[0]
     spec = PathFinder.find_spec(top, [folder]) if folder else None
-    beside = spec is not None
+    installed = spec is None
     try:
         spec = spec or importlib.util.find_spec(top)  # which imports nothing
     except ValueError:
@@ -62,12 +62,12 @@ def code_of(model: str, folder: str) -> dict[str, str]:
         raise InputError(f"model {model}: No module named {top!r}")
     places = list(spec.submodule_search_locations or [spec.origin or ""])
     root = Path(places[0]).parent
-    own = "" if beside else top  # of what is installed, the package alone
+    package = top if installed else ""  # of what is installed, the package alone
     library = "site-packages" in root.parts  # as it was released: only the module itself
     found: dict[str, str] = {}
     waiting = [module]
     while waiting:
-        for path in _files(root, waiting.pop(), own):
+        for path in _files(root, waiting.pop(), package):
             name = path.relative_to(root).as_posix()
             if name not in found:
                 found[name] = _text(path, model)
@@ -81,10 +81,11 @@ def code_digest(code: Mapping[str, str]) -> str:
     return ", ".join(f"{n} {hashlib.sha256(text).hexdigest()[:16]}" for n, text in texts.items())
 
 
-def _files(root: Path, module: str, own: str) -> Iterator[Path]:
-    """Yields the files of a module and of the packages around it, if they lie under the root."""
+def _files(root: Path, module: str, package: str) -> Iterator[Path]:
+    """Yields the files of a module and of the packages around it, if they lie under the root.
+    package: the only one whose files count, if not empty."""
     parts = module.split(".")
-    if own and parts[0] != own:
+    if package and parts[0] != package:
         return
     for end in range(1, len(parts) + 1):
         place = root.joinpath(*parts[:end])

@@ -66,8 +66,8 @@ class Term:
     @property
     def cells(self) -> tuple[str, ...]:
         """Returns the names of the cells that the side is made of."""
-        own = () if self.cell is None else (self.cell,)
-        return own + (self.minus.cells if self.minus else ())
+        first = () if self.cell is None else (self.cell,)
+        return first + (self.minus.cells if self.minus else ())
 
 
 # Which forms a key belongs to; the others belong to all.

@@ -563,9 +563,9 @@ def _equal_values(cells: Sequence[Cell]) -> Iterator[Fault]:
     """Yields a fault for values of one's own network's hyperparameters that are equal in Python,
     but not the same: 1 and true, or 1 and 1.0 where other cells have text. Optuna would store the
     one for the other."""
-    owns = [cell.config.own for cell in cells]
-    for name in dict.fromkeys(name for own in owns for name in own):
-        given = [(index, own[name]) for index, own in enumerate(owns) if name in own]
+    settings = [cell.config.own for cell in cells]
+    for name in dict.fromkeys(name for each in settings for name in each):
+        given = [(index, each[name]) for index, each in enumerate(settings) if name in each]
         firsts: dict[Any, tuple[int, Any]] = {}
         for index, value in given if isinstance(around([v for _, v in given]), Choices) else ():
             where, first = firsts.setdefault(value, (index, value))
