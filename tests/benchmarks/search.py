@@ -7,7 +7,6 @@ Run it alone on the machine. Writes reports/published/benchmark-search.md.
 """
 
 import argparse
-import dataclasses
 import os
 import platform
 import statistics
@@ -101,7 +100,7 @@ def asking_table(dataset: data.Dataset, counts: list[int]) -> list[str]:
     lines += ["| --- | --- | --- | --- |"]
     for count in counts:
         with tempfile.TemporaryDirectory() as scratch:
-            search = dataclasses.replace(shipped(), n_trials=10**6)
+            search = shipped().model_copy(update={"n_trials": 10**6})
             run, study = opened(Path(scratch), search, dataset)
             fill(run.storage, study, search, count)
             start = time.perf_counter()
@@ -119,7 +118,7 @@ def asking_table(dataset: data.Dataset, counts: list[int]) -> list[str]:
 def asking_seconds(dataset: data.Dataset, count: int) -> list[float]:
     """The seconds of 10 asks in a study with so many trials."""
     with tempfile.TemporaryDirectory() as scratch:
-        search = dataclasses.replace(shipped(), n_trials=10**6)
+        search = shipped().model_copy(update={"n_trials": 10**6})
         run, study = opened(Path(scratch), search, dataset)
         fill(run.storage, study, search, count)
         plan = SearchPlan(run, study)
@@ -160,7 +159,7 @@ def overhead_table(dataset: data.Dataset, n_trials: int) -> list[str]:
         "epochs": Fixed(value=8),
         "lr": Range(low=1e-3, high=1e-2, log=True),
     }
-    search = dataclasses.replace(base, space=space, pruner="none")
+    search = base.model_copy(update={"space": space, "pruner": "none"})
     with tempfile.TemporaryDirectory() as scratch:
         trials, cpu, wall = searched(Path(scratch), search, dataset, n_trials)
     seconds = [trial.user_attrs["train_seconds"] for trial in trials]
