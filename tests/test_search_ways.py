@@ -20,6 +20,7 @@ from hpo.data.datasets import load
 from hpo.errors import InputError
 from hpo.report.search_tables import network_columns
 from hpo.report.write import figures
+from hpo.results import trial as record
 from hpo.results.load import load_study
 from hpo.results.study import StoredSearch
 from hpo.runs import runner
@@ -28,7 +29,7 @@ from hpo.runs.loop import Loop
 from hpo.runs.plan import EarlyStop, Job, Watcher
 from hpo.runs.progress import Progress
 from hpo.runs.samplers import check_together
-from hpo.runs.search import SearchPlan, front, spread
+from hpo.runs.search import SearchPlan, spread
 from hpo.study.columns import METRICS
 from hpo.study.config import SEED, Config, Seeds
 from hpo.study.file import SearchStudy, parse
@@ -472,10 +473,6 @@ def test_networks_that_learned_nothing_do_not_become_finalists():
 
 def test_the_front_holds_what_nothing_beats_and_is_spread_evenly():
     points = [(0.9, 10), (0.8, 5), (0.85, 10), (0.7, 5), (0.6, 1), (0.9, 12)]
-    candidates = [
-        (key, Candidate(value=value, second=second, seconds=1.0))
-        for key, (value, second) in enumerate(points)
-    ]
-    assert front(candidates) == [0, 1, 4]
+    assert record.front(points) == [0, 1, 4]
     assert spread(range(9), 3) == [0, 4, 8]
     assert spread([5, 6], 3) == [5, 6]

@@ -16,6 +16,7 @@ from hpo.report.figures.contour import contour
 from hpo.report.figures.slices import Slice, slices
 from hpo.report.figures.trial import TrialCurve, trial_curves
 from hpo.report.finalists import finalists_section, mistakes_sections
+from hpo.results import trial as record
 from hpo.results.study import StoredSearch, seconds_of
 from hpo.study.file import OBJECTIVES
 from hpo.study.names import PRUNERS, SAMPLERS, label
@@ -58,11 +59,14 @@ def _trade_off(study: StoredSearch) -> list[Section]:
     if not study.second or rows.empty:
         return []
     second = t(OBJECTIVES[study.second])
+    accuracies = (100 * rows["valid_accuracy"]).to_list()
+    costs = [study.frozen[int(n)].values[1] for n in rows["number"]]
     draw = partial(
         figures.pareto,
         numbers=rows["number"].to_list(),
-        accuracies=(100 * rows["valid_accuracy"]).to_list(),
-        costs=[study.frozen[int(n)].values[1] for n in rows["number"]],
+        accuracies=accuracies,
+        costs=costs,
+        front=record.front(list(zip(accuracies, costs, strict=True))),
         finalists=[finalist.number for finalist in study.finalists],
         name=second,
     )

@@ -17,7 +17,7 @@ from hpo.data.datasets import schema_of
 from hpo.data.schema import Schema
 from hpo.language import marked, t
 from hpo.results import trial as record
-from hpo.results.trial import AGAIN, RIGHT
+from hpo.results.trial import RETRIED, RIGHT
 from hpo.study import finalists
 from hpo.study.config import Config
 from hpo.study.file import Cell, GridStudy, SearchStudy
@@ -240,7 +240,7 @@ class StoredSearch(StoredStudy):
         if self.tested is None or self.tested.finished.empty:
             return None
         trials = self.tested.trials
-        ended = trials["state"].isin(["COMPLETE", "FAIL"]) & ~trials["fail_reason"].isin(AGAIN)
+        ended = trials["state"].isin(["COMPLETE", "FAIL"]) & ~trials["fail_reason"].isin(RETRIED)
         there = set(zip(trials["cell"][ended], trials["seed"][ended], strict=True))
         needed = product(self.finalists, finalists.fresh_seeds(self.file))
         trained = all((finalist.cell.name, seed) in there for finalist, seed in needed)

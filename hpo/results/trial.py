@@ -18,7 +18,7 @@ PROBABILITIES = "probabilities"  # system attribute of a finalist: of the test i
 NO_EPOCH = "ended no epoch within its time limit"  # why a trial FAILs, then the limit
 # Why trials FAIL that the next run trains again.
 KILLED, STOPPED, OUT_OF_TIME = "interrupted: its run was killed", "stopped", "out of time"
-AGAIN = (KILLED, STOPPED, OUT_OF_TIME)
+RETRIED = (KILLED, STOPPED, OUT_OF_TIME)
 
 
 def attributes(epochs: Sequence[EpochMetrics], replicate: int) -> TrialAttributes:
@@ -80,6 +80,17 @@ def is_sound(trial: FrozenTrial) -> bool:
 def ranked(trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
     """Returns the sound trials, the best first; of equal ones the earlier first."""
     return sorted(filter(is_sound, trials), key=lambda t: (-accuracy_of(t), t.number))
+
+
+def front(points: Sequence[tuple[float, float]]) -> list[int]:
+    """Returns the places of the points (accuracy, cost) that no other one beats in both, the most
+    accurate first."""
+    kept, least = [], math.inf
+    for _, cost, place in sorted((-a, cost, place) for place, (a, cost) in enumerate(points)):
+        if cost < least:
+            kept.append(place)
+            least = cost
+    return kept
 
 
 def by_rule(trial: FrozenTrial) -> FrozenTrial:

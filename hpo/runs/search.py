@@ -70,7 +70,7 @@ class SearchPlan(Plan):
         )
         self.copy.add_trials([self._bare(trial) for trial in (*like, *stored)])
         self.first = self._first(stored, like)
-        self.asked = sum(t.user_attrs.get("fail_reason") not in record.AGAIN for t in stored)
+        self.asked = sum(t.user_attrs.get("fail_reason") not in record.RETRIED for t in stored)
         # QMC starts its sequence again, so it asks for all stored trials once more.
         self.asks = ASKS + (len(stored) if self.file.sampler == "qmc" else 0)
         self.rng = random.Random(self.file.sampler_seed + len(stored))
@@ -135,7 +135,8 @@ class SearchPlan(Plan):
         if len(self.file.objectives) > 1:
             least = fails_below(chance(self.run.dataset))
             learned = [i for i in ids if self.candidates[i].value >= least] or ids[:1]
-            ids = spread(front([(i, self.candidates[i]) for i in learned]), count)
+            points = [(self.candidates[i].value, self.candidates[i].second) for i in learned]
+            ids = spread([learned[place] for place in record.front(points)], count)
         return [self.run.storage.get_trial(i) for i in ids[:count]]
 
     def progress(self, title: str, started: float) -> Progress:
@@ -302,18 +303,6 @@ class SearchPlan(Plan):
 
 def _key_of(entry: Mapping[str, Any]) -> str:
     return json.dumps(dict(entry), sort_keys=True)
-
-
-def front(candidates: Sequence[tuple[int, Candidate]]) -> list[int]:
-    """Returns those that no other one beats in value and in the second objective, the most accurate
-    first."""
-    ranked = sorted(candidates, key=lambda pair: (-pair[1].value, pair[1].second, pair[0]))
-    kept, least = [], math.inf
-    for key, candidate in ranked:
-        if candidate.second < least:
-            kept.append(key)
-            least = candidate.second
-    return kept
 
 
 def spread(ranked: Sequence[int], count: int) -> list[int]:

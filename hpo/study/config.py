@@ -221,7 +221,7 @@ class Config:
             lr=self.lr,
         )
 
-    def further(self, but: Collection[str] = ()) -> str:
+    def extras(self, but: Collection[str] = ()) -> str:
         """dropout 0.2, batch norm: what a table of layers, activation, optimizer and lr leaves out;
         empty if all of it has its default. but: hyperparameters that are left out, too."""
         said = {"norm": f"{self.norm} norm", "residual": "residual", "nesterov": "nesterov"}

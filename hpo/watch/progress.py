@@ -14,7 +14,7 @@ from rich.live import Live
 
 from hpo.results.load import load_study
 from hpo.results.study import StoredGrid, StoredSearch, seconds_of
-from hpo.results.trial import AGAIN, run_name, trial_name
+from hpo.results.trial import RETRIED, run_name, trial_name
 from hpo.runs.plan import Watcher
 from hpo.runs.progress import Progress
 from hpo.storage.lock import Holder
@@ -118,7 +118,7 @@ def read_progress(study: Stored, here: bool) -> Progress:
         done=done,
         pruned=int((pruned & ~study.trials["diverged"]).sum()),
         diverged=int((pruned & study.trials["diverged"]).sum()),
-        failed=int((~failed["fail_reason"].isin(AGAIN)).sum()),
+        failed=int((~failed["fail_reason"].isin(RETRIED)).sum()),
         seconds=sum(_seconds(study, session) for session in study.sessions),
     )
     for _, best in study.ranked.head(1).iterrows():

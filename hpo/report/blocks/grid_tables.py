@@ -85,8 +85,8 @@ def setting_columns(
         Column("optimizer", t(COLUMNS["optimizer"]), lambda r: label(OPTIMIZERS, of(r).optimizer)),
         Column("lr", t(COLUMNS["lr"]), lambda row: of(row).lr, lr),
     ]
-    if any(of(row).further(fixed) for row in rows):
-        columns.append(Column("further", t("Further"), lambda row: of(row).further(fixed) or None))
+    if any(of(row).extras(fixed) for row in rows):
+        columns.append(Column("further", t("Further"), lambda row: of(row).extras(fixed) or None))
     return columns
 
 

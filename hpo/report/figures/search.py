@@ -218,6 +218,7 @@ def pareto(
     numbers: Sequence[int],
     accuracies: Sequence[float],
     costs: Sequence[float],
+    front: Sequence[int],
     finalists: Sequence[int],
     name: str,
 ) -> str:
@@ -226,6 +227,7 @@ def pareto(
     numbers: of the trials, at least one.
     accuracies: in percent.
     costs: the second objective (parameters or seconds), which is to be small.
+    front: the places of the trials on the front, the most accurate first.
     finalists: the numbers of some of the trials.
     name: of the second objective.
     """
@@ -233,9 +235,8 @@ def pareto(
         figure = style.blank(3.6, left=0.75, right=0.2, top=0.35, bottom=0.5)
         axes = figure.subplots()
         x, y = np.asarray(costs, float), np.asarray(accuracies, float)
-        order = np.lexsort((-y, x))
-        first = np.r_[True, np.diff(np.maximum.accumulate(y[order])) > 0]
-        ends = x[order][first], y[order][first]
+        places = [*reversed(front)]
+        ends = x[places], y[places]
         low, high = around(ends[1].min(), y.max(), 0.06)
         wide = x.min() > 0 and x.max() > 10 * x.min()
         set_number_scale(axes.xaxis, Parameter(name=name, values=x.tolist(), log=wide), 7.0)
