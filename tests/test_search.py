@@ -184,12 +184,12 @@ def test_the_winner_is_saved_as_a_network_that_answers(whole):
 
 
 def test_a_finished_search_runs_nothing_and_keeps_its_saved_network(whole):
-    before = (whole / "best/model.safetensors").stat().st_mtime_ns
+    before = (whole / "tiny/best/model.safetensors").stat().st_mtime_ns
     assert run(written(whole), whole) is End.COMPLETE
     study = stored(whole)
     assert states(study) == {"COMPLETE": 12}
     assert len(study.sessions) == 1
-    assert (whole / "best/model.safetensors").stat().st_mtime_ns == before
+    assert (whole / "tiny/best/model.safetensors").stat().st_mtime_ns == before
 
 
 def test_more_trials_go_on_from_there_and_repeat_nothing(tmp_path):
@@ -271,7 +271,7 @@ def test_every_hyperparameter_may_be_searched_and_comes_to_the_report(tmp_path):
 
 def test_a_report_offers_the_saved_winner_only_where_it_is_this_one(whole, tmp_path):
     study = stored(whole)
-    assert "load_file" in markdown(study, whole)
+    assert "load_file" in markdown(study, whole / "tiny")
     elsewhere = markdown(study, tmp_path / "report")
     assert "load_file" not in elsewhere
     assert "the same command trains and saves it" in elsewhere
