@@ -71,13 +71,13 @@ def replacing(path: Path) -> Iterator[Path]:
     """
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-    beside = path.with_name(f".{os.getpid()}.{path.name}")
+    written = path.with_name(f".{os.getpid()}.{path.name}")
     try:
-        yield beside
-        os.replace(beside, path)
+        yield written
+        os.replace(written, path)
     except OSError as error:
-        if error.filename is not None and Path(error.filename) != beside:
+        if error.filename is not None and Path(error.filename) != written:
             raise
         raise OSError(error.errno, error.strerror or str(error), str(path)) from error
     finally:
-        beside.unlink(missing_ok=True)
+        written.unlink(missing_ok=True)

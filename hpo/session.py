@@ -111,21 +111,13 @@ def _show_card(dataset: Dataset, *, quiet: bool) -> None:
 
 def _workers(options: Options, dataset: Dataset, stack: ExitStack) -> tuple[pool.MakePool, int]:
     """Returns what makes pools of workers, and how many workers they have at most."""
-    cpus, gpus = options.cpus_per_trial, options.gpus_per_trial
-    if options.pool == "local":
-        if cpus is not None or gpus is not None:
-            raise InputError("--cpus-per-trial and --gpus-per-trial: need --pool ray")
-        # joblib counts within a container's limits.
-        return pool.LocalPool, options.workers or int(joblib.cpu_count())
-    cluster = ray_cluster.connect(
-        options.ray_address,
-        dataset,
-        options.device,
-        cpus=1.0 if cpus is None else cpus,
-        gpus=gpus or 0.0,
-        workers=options.workers,
-    )
-    return stack.enter_context(cluster).pool, options.workers or ray_cluster.MOST
+    if options.pool == "ray":
+        cluster = stack.enter_context(ray_cluster.connect(options, dataset))
+        return cluster.pool, options.workers or ray_cluster.MOST
+    if options.cpus_per_trial is not None or options.gpus_per_trial is not None:
+        raise InputError("--cpus-per-trial and --gpus-per-trial: need --pool ray")
+    # joblib counts within a container's limits.
+    return pool.LocalPool, options.workers or int(joblib.cpu_count())
 
 
 def _watched(run: Run, holder: Holder, stack: ExitStack) -> Run:
@@ -163,9 +155,9 @@ def _delete(run: Run, artifacts: Path, holder: Holder) -> None:
             raise InputError("--fresh: would delete a study; add --yes where nobody can be asked")
         if not typer.confirm(f"Delete the stored study {name!r} with all its trials?"):
             raise InputError("--fresh: nothing deleted, nothing run")
-    for study in stored:
-        pictures.remove(storage, storage.get_study_id_from_name(study), artifacts)
-        optuna.delete_study(study_name=study, storage=storage)
+    for each in stored:
+        pictures.remove(storage, storage.get_study_id_from_name(each), artifacts)
+        optuna.delete_study(study_name=each, storage=storage)
 
 
 def _train_and_report(run: Run) -> bool:

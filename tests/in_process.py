@@ -35,15 +35,15 @@ class InProcessPool(Pool):
     """A Pool that trains in this process: each wait trains an epoch of every task."""
 
     def __init__(self, workers: int, dataset: Dataset, device: str, epoch_limit: float) -> None:
-        super().__init__(epoch_limit)
-        self._dataset, self._most = dataset, workers
+        super().__init__(workers, epoch_limit)
+        self._dataset = dataset
         self._stopped: set[int] = set()
         self._threads = torch.get_num_threads()
         self.device = device
 
-    def _fill(self) -> None:
+    def _fill(self, workers: int) -> None:
         torch.set_num_threads(1)  # as a worker
-        self._places = [self._new_place() for _ in range(self._most)]
+        super()._fill(workers)
 
     def _new_place(self) -> _Training:
         return _Training()

@@ -15,10 +15,10 @@ from scenes import GRID, SEARCH, Scene, check_grid, ended, wait_for
 from tiny import tiny_dataset
 
 from hpo.errors import InputError
+from hpo.options import Options
 from hpo.study.config import Config, Seeds
 from hpo.workers import ray_cluster
 from hpo.workers.messages import Done, EpochDone, Ready, Task
-from hpo.workers.ray_worker import RayWorker
 
 LONG = GRID.replace("seeds = 6", "seeds = 20")
 
@@ -171,12 +171,9 @@ def test_a_wrong_address_is_a_line(forked_hpo, address, said):
 
 def test_without_ray_the_command_to_install_it_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
-    place = ("auto", tiny_dataset(), "cpu")
+    options = Options(study="tiny", ray_address="auto")
     said = r"^--pool ray: Ray is not installed; pip install 'hpo-studies\[ray\]'$"
-    with (
-        pytest.raises(InputError, match=said),
-        ray_cluster.connect(*place, cpus=1.0, gpus=0.0, workers=None),
-    ):
+    with pytest.raises(InputError, match=said), ray_cluster.connect(options, tiny_dataset()):
         pass
 
 
@@ -219,7 +216,7 @@ def test_a_node_with_other_versions_is_refused():
 
 
 def test_an_actor_of_an_earlier_pool_trains_a_task_whose_number_was_stopped_there():
-    worker = RayWorker(tiny_dataset(), "cpu", 1)
+    worker = ray_cluster.RayWorker(tiny_dataset(), "cpu", 1)
     worker.stop(1)
     config = Config(depth=1, width=8, activation="relu", optimizer="sgd", lr=0.1, epochs=2)
     messages = list(worker.train(Task(id=1, config=config, seeds=(Seeds.of(0),))))

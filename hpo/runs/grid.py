@@ -33,7 +33,7 @@ class GridPlan(Plan):
     def __init__(
         self,
         run: Run,
-        study: optuna.Study,
+        optuna_study: optuna.Study,
         seeds: Sequence[int],
         *,
         cells: Sequence[Cell] | None = None,
@@ -45,12 +45,12 @@ class GridPlan(Plan):
         cells = run.file.cells if cells is None else cells
         costs = [cost(cell.config, run.shape) for cell in cells]
         super().__init__(cost_after=0.0 if ranges is None else ALL_IMAGES * max(costs))
-        self.run, self.study_id = run, study._study_id
+        self.run, self.study_id = run, optuna_study._study_id
         made = cell_distributions([cell.config for cell in run.file.cells])
         self.distributions = {**made, **(ranges or {})}
-        self.stored = study.get_trials(deepcopy=False)
+        self.stored = optuna_study.get_trials(deepcopy=False)
         self.stacks: dict[int, tuple[Cell, list[int]]] = {}
-        finished = finished_seeds(study)
+        finished = finished_seeds(optuna_study)
         for cell, each in zip(cells, costs, strict=True):
             missing = [s for s in seeds if (cell.name, s) not in finished]
             size = stack_size(cell.config, run.shape)
@@ -114,9 +114,9 @@ def _seeds_text(seeds: list[int]) -> str:
     return "seeds " + ", ".join(map(str, seeds))
 
 
-def finished_seeds(study: optuna.Study) -> set[tuple[str, int]]:
+def finished_seeds(optuna_study: optuna.Study) -> set[tuple[str, int]]:
     """Returns the (cell, seed) pairs that have a COMPLETE trial."""
-    complete = study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])
+    complete = optuna_study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])
     return {(trial.user_attrs["cell"], trial.user_attrs["seed"]) for trial in complete}
 
 

@@ -42,20 +42,20 @@ class End(Enum):
 class Loop:
     """Trains one plan's trials in the pool and stores their epochs and their ends.
 
-    study: None if the training is no trial. cores: that the pool may use in all. deadline: a time
-    of the monotonic clock.
+    optuna_study: None if the training is no trial. cores: that the pool may use in all. deadline: a
+    time of the monotonic clock. to_repeat: jobs whose worker was lost.
     """
 
     plan: Plan
     storage: BaseStorage
     pool: Pool
     progress: Progress
-    study: optuna.Study | None = None
+    optuna_study: optuna.Study | None = None
     cores: int = 1
     watchers: Sequence[Watcher] = ()
     deadline: float = math.inf
     running: dict[int, Job] = field(default_factory=dict)
-    again: list[Job] = field(default_factory=list)
+    to_repeat: list[Job] = field(default_factory=list)
     stopping: bool = False
     idle_deaths: int = 0
     next_forecast: float = 0.0
@@ -72,7 +72,7 @@ class Loop:
     def _train(self) -> End:
         self._hand_out()  # workers train while the watchers start: these import much
         for watcher in self.watchers:
-            watcher.on_start(self.study, self.progress)
+            watcher.on_start(self.optuna_study, self.progress)
         while not self.stopping and time.monotonic() < self.deadline:
             nothing_left = self._hand_out()
             if nothing_left and not self.running:
@@ -121,7 +121,7 @@ class Loop:
         more = self.pool.size - len(self.progress.workers)  # a cluster may grow
         self.progress.workers += [""] * more
         for worker in self.pool.idle:
-            job = self.again.pop() if self.again else self.plan.next()
+            job = self.to_repeat.pop() if self.to_repeat else self.plan.next()
             if job is None:
                 nothing_left = True
                 self.progress.workers[worker] = ""
@@ -227,7 +227,7 @@ class Loop:
         if time.monotonic() < self.next_forecast:
             return
         self.next_forecast = time.monotonic() + FORECAST_SECONDS
-        jobs = [*self.running.values(), *self.again]
+        jobs = [*self.running.values(), *self.to_repeat]
         limit = self.deadline - time.monotonic()
         self.progress.expect(self.plan.seconds_left(jobs, self.pool.size, limit))
 
@@ -254,7 +254,7 @@ class Loop:
         del self.running[job.task.id]
         job.epochs.clear()
         job.attempts += 1
-        self.again.append(job)
+        self.to_repeat.append(job)
 
     def _abandon(self, reason: str) -> None:
         """Takes what workers have already sent, then ends them and fails the jobs that are left."""
@@ -266,7 +266,7 @@ class Loop:
         self._fail_running(reason)
 
     def _fail_running(self, reason: str) -> None:
-        for job in [*self.running.values(), *self.again]:
+        for job in [*self.running.values(), *self.to_repeat]:
             if job.early_stop:
                 self._end(job, Done(task=job.task.id))
             else:

@@ -219,11 +219,12 @@ class Watcher:
     on_epoch, on_trial, on_end and on_tick, on_finish.
     """
 
-    def on_open(self, study: optuna.Study) -> None:
+    def on_open(self, optuna_study: optuna.Study) -> None:
         """The study is in the storage; nothing of this run is written yet."""
 
-    def on_start(self, study: optuna.Study | None, progress: Progress) -> None:
-        """A plan starts. study: None if its training is no trial. progress: kept up to date."""
+    def on_start(self, optuna_study: optuna.Study | None, progress: Progress) -> None:
+        """A plan starts. optuna_study: None if its trainings are no trials. progress: kept up to
+        date."""
 
     def on_epoch(self, job: Job) -> None:
         """A job has ended an epoch."""

@@ -48,23 +48,25 @@ def run_grid(run: Run) -> End:
     Raises InputError if the stored study of that name is bound to something else.
     """
     assert isinstance(run.file, GridStudy)
-    study, seeds = _open(run), run.options.seeds or run.file.seeds
-    study.set_user_attr("seeds", max(seeds, study.user_attrs.get("seeds", 0)))
+    optuna_study, seeds = _open(run), run.options.seeds or run.file.seeds
+    optuna_study.set_user_attr("seeds", max(seeds, optuna_study.user_attrs.get("seeds", 0)))
     deadline = time.monotonic() + run.timeout
-    plan = GridPlan(run, study, range(seeds))
+    plan = GridPlan(run, optuna_study, range(seeds))
     if plan.jobs and not run.options.until_resolved:
-        study.set_user_attr("until_resolved", None)  # what was said of earlier rounds is over
-    end = train(run, plan, run.name, study, run.timeout)
+        optuna_study.set_user_attr(
+            "until_resolved", None
+        )  # what was said of earlier rounds is over
+    end = train(run, plan, run.name, optuna_study, run.timeout)
     if end is End.COMPLETE:
-        end = _measure_times(run, study, deadline)
+        end = _measure_times(run, optuna_study, deadline)
     if end is End.COMPLETE and run.options.until_resolved:
-        end = _resolve(run, study, deadline)
+        end = _resolve(run, optuna_study, deadline)
     if end is not End.STOPPED:
-        _store_images(run, study)
+        _store_images(run, optuna_study)
     return end
 
 
-def _store_images(run: Run, study: optuna.Study) -> None:
+def _store_images(run: Run, optuna_study: optuna.Study) -> None:
     """Stores the test images that two networks disagree on, for the report's picture."""
     stored = load_study(run.storage, run.name)
     assert isinstance(stored, StoredGrid)
@@ -72,26 +74,26 @@ def _store_images(run: Run, study: optuna.Study) -> None:
         return
     sides = disputed(*(stored.right(cell) for cell in cells))
     shown: Any = test_pictures(run.dataset, [index for side in sides for index in side])
-    run.storage.set_study_system_attr(study._study_id, IMAGES, shown)
+    run.storage.set_study_system_attr(optuna_study._study_id, IMAGES, shown)
 
 
-def _measure_times(run: Run, study: optuna.Study, deadline: float) -> End:
+def _measure_times(run: Run, optuna_study: optuna.Study, deadline: float) -> End:
     """Stores the training times of the cells whose times are compared, unless they are stored."""
     assert isinstance(run.file, GridStudy)
     compared = {cell for c in run.file.claims if c.metric == SECONDS for cell in c.cells}
     cells = [cell for cell in run.file.cells if cell.name in compared]
-    if not cells or compared <= set(study.user_attrs.get("timings", [{}])[0]):
+    if not cells or compared <= set(optuna_study.user_attrs.get("timings", [{}])[0]):
         return End.COMPLETE
     _require_code(run)
     plan = TimingPlan(cells, run.shape, run.file.folder)
     alone, left = replace(run, workers=1), deadline - time.monotonic()
     end = train(alone, plan, f"{run.name}: training times", timeout=left)
     if measured := plan.measured():
-        study.set_user_attr("timings", measured)
+        optuna_study.set_user_attr("timings", measured)
     return end
 
 
-def _resolve(run: Run, study: optuna.Study, deadline: float) -> End:
+def _resolve(run: Run, optuna_study: optuna.Study, deadline: float) -> End:
     """Trains rounds of seeds, each for the cells of the claims that are open then."""
     assert isinstance(run.file, GridStudy)
     rounds, end = run.file.rounds, End.COMPLETE
@@ -102,14 +104,14 @@ def _resolve(run: Run, study: optuna.Study, deadline: float) -> End:
         assert isinstance(stored, StoredGrid)
         wanted = open_cells(stored)
         cells = [cell for cell in run.file.cells if cell.name in wanted]
-        plan = GridPlan(run, study, range(count), cells=cells)
+        plan = GridPlan(run, optuna_study, range(count), cells=cells)
         left = deadline - time.monotonic()
-        end = train(run, plan, f"{run.name}: up to {count} seeds", study, left)
+        end = train(run, plan, f"{run.name}: up to {count} seeds", optuna_study, left)
         if left <= 0 and plan.jobs:
             end = End.OUT_OF_TIME
         if end is not End.COMPLETE:
             break
-    study.set_user_attr("until_resolved", {"most": rounds.most, "end": end.value})
+    optuna_study.set_user_attr("until_resolved", {"most": rounds.most, "end": end.value})
     return end
 
 
@@ -122,38 +124,39 @@ def run_search(run: Run) -> End:
     """
     file = run.file
     assert isinstance(file, SearchStudy)
-    study = _open(run)
-    like, timeout = _like(run, study), run.timeout
-    study.set_user_attr("timeout", file.timeout)
-    study.set_user_attr("sampler_seed", file.sampler_seed)
+    optuna_study = _open(run)
+    like, timeout = _like(run, optuna_study), run.timeout
+    optuna_study.set_user_attr("timeout", file.timeout)
+    optuna_study.set_user_attr("sampler_seed", file.sampler_seed)
     if file.timeout is not None:  # which counts all runs
-        timeout = min(timeout, file.timeout - seconds_of(study.user_attrs.get("sessions", [])))
-    plan = SearchPlan(run, study, _trained_finalists(run, study), like)
-    study.set_user_attr("n_trials", max(file.n_trials, plan.finished))
+        searched = seconds_of(optuna_study.user_attrs.get("sessions", []))
+        timeout = min(timeout, file.timeout - searched)
+    plan = SearchPlan(run, optuna_study, _trained_finalists(run, optuna_study), like)
+    optuna_study.set_user_attr("n_trials", max(file.n_trials, plan.finished))
     if plan.finished > file.n_trials:
         text = f"the study holds {plan.finished} finished trials, which --trials counts, too"
         for watcher in run.watchers:
             watcher.on_notice(f"{text}: to go on, give a larger number")
-    end = train(run, plan, run.name, study, timeout)
-    study.set_user_attr("gave_up", plan.gave_up)
-    study.set_user_attr("settled", plan.settled)
+    end = train(run, plan, run.name, optuna_study, timeout)
+    optuna_study.set_user_attr("gave_up", plan.gave_up)
+    optuna_study.set_user_attr("settled", plan.settled)
     if end is End.STOPPED or not (best_trials := plan.best()):
         return end
-    after = _run_finalists(run, study, best_trials)
+    after = _run_finalists(run, optuna_study, best_trials)
     if after is End.COMPLETE:
         after = _run_winner(run)
     return end if after is End.COMPLETE else after
 
 
 def _open(run: Run) -> optuna.Study:
-    study = open_study(run)
+    optuna_study = open_study(run)
     if run.file.model:
         code: Any = code_of(run.file.model, run.file.folder)
-        run.storage.set_study_system_attr(study._study_id, CODE, code)
+        run.storage.set_study_system_attr(optuna_study._study_id, CODE, code)
     for watcher in run.watchers:
-        watcher.on_open(study)
-    clean_up(study)
-    return study
+        watcher.on_open(optuna_study)
+    clean_up(optuna_study)
+    return optuna_study
 
 
 def _require_code(run: Run) -> None:
@@ -166,11 +169,11 @@ def _require_code(run: Run) -> None:
         )
 
 
-def _like(run: Run, study: optuna.Study) -> list[FrozenTrial]:
+def _like(run: Run, optuna_study: optuna.Study) -> list[FrozenTrial]:
     """Returns the trials of another stored search that fit the space; empty if none is asked for,
     now or in an earlier run."""
     asked = None if run.options.like == run.name else run.options.like
-    if not (name := asked or study.user_attrs.get("like", {}).get("study")):
+    if not (name := asked or optuna_study.user_attrs.get("like", {}).get("study")):
         return []
     if name not in optuna.get_all_study_names(run.storage):
         if asked:
@@ -195,7 +198,7 @@ def _like(run: Run, study: optuna.Study) -> list[FrozenTrial]:
             f"--like {name}: none of its {finished} finished trials lies in the space of study "
             f"{run.name!r}; give a search of the same space"
         )
-    study.set_user_attr("like", {"study": name, "trials": len(known), "of": finished})
+    optuna_study.set_user_attr("like", {"study": name, "trials": len(known), "of": finished})
     return known
 
 
@@ -232,17 +235,17 @@ def _run_finalists(run: Run, search: optuna.Study, best_trials: Sequence[FrozenT
         name=finalists.name_of(run.name),
         bound={**run.bound, "search": search.user_attrs["token"]},
     )
-    study = open_study(run)
-    clean_up(study)
-    study.set_user_attr("seeds", len(seeds))
-    plan = GridPlan(run, study, seeds, ranges=distributions(file.space))
-    end = train(run, plan, run.name, study)
-    complete = study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])
+    optuna_study = open_study(run)
+    clean_up(optuna_study)
+    optuna_study.set_user_attr("seeds", len(seeds))
+    plan = GridPlan(run, optuna_study, seeds, ranges=distributions(file.space))
+    end = train(run, plan, run.name, optuna_study)
+    complete = optuna_study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])
     texts = [t.system_attrs[PROBABILITIES] for t in complete if PROBABILITIES in t.system_attrs]
     if end is End.COMPLETE and len(texts) > 1:
         total = sum(unpacked_shares(text, run.dataset.classes) for text in texts)
         accuracy = test_accuracy(run.dataset, np.asarray(total))
-        study.set_user_attr("ensemble", {"networks": len(texts), "test_accuracy": accuracy})
+        optuna_study.set_user_attr("ensemble", {"networks": len(texts), "test_accuracy": accuracy})
     return end
 
 
@@ -271,9 +274,14 @@ def _run_winner(run: Run) -> End:
 
 
 def train(
-    run: Run, plan: Plan, title: str, study: optuna.Study | None = None, timeout: float = math.inf
+    run: Run,
+    plan: Plan,
+    title: str,
+    optuna_study: optuna.Study | None = None,
+    timeout: float = math.inf,
 ) -> End:
-    """Trains what the plan says, for `timeout` seconds at most. study: None if it is no trial."""
+    """Trains what the plan says, for `timeout` seconds at most. optuna_study: None if the trainings
+    are no trials."""
     if not plan.jobs:
         return End.COMPLETE
     run.unfinished.append(title)
@@ -290,12 +298,12 @@ def train(
             storage=run.storage,
             pool=pool,
             progress=progress,
-            study=study,
+            optuna_study=optuna_study,
             cores=run.workers,
             watchers=watchers,
             deadline=started + timeout,
         )
-        with during_run(run.storage, study, loop.notice, lambda: loop.stopping):
+        with during_run(run.storage, optuna_study, loop.notice, lambda: loop.stopping):
             try:
                 return loop.run()
             finally:
@@ -311,19 +319,19 @@ class _Session(Watcher):
 
     def __init__(self, run: Run, pool: Pool, started: float) -> None:
         self.run, self.pool, self.started = run, pool, started
-        self.study: optuna.Study | None = None
+        self.optuna_study: optuna.Study | None = None
 
-    def on_start(self, study: optuna.Study | None, progress: Progress) -> None:
-        if study is None:
+    def on_start(self, optuna_study: optuna.Study | None, progress: Progress) -> None:
+        if optuna_study is None:
             return
         facts = {"run": self.run.token, "started": time.time(), "device": self.pool.device}
         self.session = {**self.run.provenance, **facts, "workers": self.pool.size}
-        self.before = study.user_attrs.get("sessions", [])
+        self.before = optuna_study.user_attrs.get("sessions", [])
         if self.before and self.before[-1].get("run") == self.run.token:
             last = self.before.pop()
             self.session = {**last, "workers": max(self.pool.size, last["workers"])}
         self.started -= self.session.pop("seconds", 0.0)
-        self.study = study
+        self.optuna_study = optuna_study
         self._store("counted")
 
     def on_trial(self, trial: int, curve: Mapping[str, Any], epochs: int) -> None:
@@ -331,11 +339,11 @@ class _Session(Watcher):
         self.run.storage.set_trial_user_attr(trial, "run_seconds", passed)
 
     def on_tick(self) -> None:
-        if self.study and time.monotonic() > self.stored + COUNT_SECONDS:
+        if self.optuna_study and time.monotonic() > self.stored + COUNT_SECONDS:
             self._store("counted")
 
     def on_finish(self) -> None:
-        if self.study is None:
+        if self.optuna_study is None:
             return
         del self.session["counted"]
         self.session |= {"machines": self.pool.machines} if self.pool.machines else {}
@@ -343,7 +351,7 @@ class _Session(Watcher):
             self._store("seconds")
 
     def _store(self, key: str) -> None:
-        assert self.study
+        assert self.optuna_study
         self.stored = time.monotonic()
         self.session[key] = self.stored - self.started
-        self.study.set_user_attr("sessions", [*self.before, self.session])
+        self.optuna_study.set_user_attr("sessions", [*self.before, self.session])

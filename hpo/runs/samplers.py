@@ -103,23 +103,23 @@ def _without_warnings() -> AbstractContextManager[None]:
     return warnings.catch_warnings(action="ignore", category=ExperimentalWarning)
 
 
-def make_sampler(study: SearchStudy, stored: int, best: Mapping[str, Any]) -> samplers.BaseSampler:
+def make_sampler(file: SearchStudy, stored: int, best: Mapping[str, Any]) -> samplers.BaseSampler:
     """Returns the study's sampler. stored: how many trials the study holds.
 
     A sampler's state is not stored. It gets another seed when a study is resumed, or it would draw
     the same values again; QMC continues its sequence.
     """
-    seed = study.sampler_seed if study.sampler == "qmc" else study.sampler_seed + 1_000_003 * stored
-    numeric = {name: best[name] for name in _ranges(study) if name in best}
-    if study.sampler == "tpe" and is_conditional(study.space):
+    seed = file.sampler_seed if file.sampler == "qmc" else file.sampler_seed + 1_000_003 * stored
+    numeric = {name: best[name] for name in _ranges(file) if name in best}
+    if file.sampler == "tpe" and is_conditional(file.space):
         return grouped_tpe(seed % 2**32)
     with _without_warnings():
-        return SAMPLERS[study.sampler].load()(seed % 2**32, numeric)  # type: ignore[no-any-return]
+        return SAMPLERS[file.sampler].load()(seed % 2**32, numeric)  # type: ignore[no-any-return]
 
 
-def make_pruner(study: SearchStudy) -> pruners.BasePruner:
+def make_pruner(file: SearchStudy) -> pruners.BasePruner:
     with _without_warnings():
-        return PRUNERS[study.pruner].load()(most_epochs(study))  # type: ignore[no-any-return]
+        return PRUNERS[file.pruner].load()(most_epochs(file))  # type: ignore[no-any-return]
 
 
 def distributions(space: Mapping[str, Domain]) -> dict[str, BaseDistribution]:
@@ -174,36 +174,36 @@ def _with_default(name: str, domain: Domain) -> Domain:
     return Choices(values=values if default in values else (*values, default))
 
 
-def most_epochs(study: SearchStudy) -> int:
+def most_epochs(file: SearchStudy) -> int:
     """Returns the epochs of the longest training in the space."""
-    domain = study.space.get("epochs", Fixed(value=Config.epochs))
+    domain = file.space.get("epochs", Fixed(value=Config.epochs))
     if isinstance(domain, Choices):
         return int(max(domain.values))
     return int(domain.high if isinstance(domain, Range) else domain.value)
 
 
-def check_together(study: SearchStudy, where: str) -> None:
+def check_together(file: SearchStudy, where: str) -> None:
     """Raises InputError, one line per fault, for a sampler or pruner that cannot work on the
     space."""
     faults = []
-    if study.sampler == "cmaes" and len(_ranges(study)) < 2:
-        ranges = ", ".join(_ranges(study)) or "none"
+    if file.sampler == "cmaes" and len(_ranges(file)) < 2:
+        ranges = ", ".join(_ranges(file)) or "none"
         faults.append(f"sampler cmaes needs two ranges or more in the space, it has {ranges}")
-    if all(isinstance(domain, Fixed) for domain in study.space.values()):
+    if all(isinstance(domain, Fixed) for domain in file.space.values()):
         faults = ["the space has nothing to choose: every value is fixed"]
-    if study.pruner == "wilcoxon" and study.seeds_per_trial < 3:
+    if file.pruner == "wilcoxon" and file.seeds_per_trial < 3:
         faults.append("pruner wilcoxon needs seeds_per_trial of 3 or more")
-    if len(study.objectives) > 1 and study.sampler not in ("tpe", "nsga2", "random", "qmc"):
-        faults.append(f"sampler {study.sampler} works for one objective, not for two")
-    if len(study.objectives) > 1 and study.pruner != "none":
-        faults.append(f"pruner {study.pruner} works for one objective, not for two")
-    if study.pruner not in ("none", "wilcoxon") and most_epochs(study) == 1:
-        faults.append(f"pruner {study.pruner} has nothing to prune: a training is one epoch")
-    if study.pruner == "hyperband" and 1 < most_epochs(study) < REDUCTION:
+    if len(file.objectives) > 1 and file.sampler not in ("tpe", "nsga2", "random", "qmc"):
+        faults.append(f"sampler {file.sampler} works for one objective, not for two")
+    if len(file.objectives) > 1 and file.pruner != "none":
+        faults.append(f"pruner {file.pruner} works for one objective, not for two")
+    if file.pruner not in ("none", "wilcoxon") and most_epochs(file) == 1:
+        faults.append(f"pruner {file.pruner} has nothing to prune: a training is one epoch")
+    if file.pruner == "hyperband" and 1 < most_epochs(file) < REDUCTION:
         faults.append(f"pruner hyperband needs {REDUCTION} epochs or more, a training has 2")
     if faults:
         raise InputError("\n".join(f"{where}: {fault}; choose another" for fault in faults))
 
 
-def _ranges(study: SearchStudy) -> list[str]:
-    return [n for n, d in study.space.items() if isinstance(d, Range) and d.low < d.high]
+def _ranges(file: SearchStudy) -> list[str]:
+    return [n for n, d in file.space.items() if isinstance(d, Range) and d.low < d.high]

@@ -48,7 +48,7 @@ class SearchPlan(Plan):
     def __init__(
         self,
         run: Run,
-        study: optuna.Study,
+        optuna_study: optuna.Study,
         trained: Mapping[int, int] | None = None,
         like: Sequence[FrozenTrial] = (),
     ) -> None:
@@ -57,8 +57,8 @@ class SearchPlan(Plan):
         assert isinstance(run.file, SearchStudy)
         super().__init__()
         self.run, self.file, self.space = run, run.file, run.file.space
-        self.study_id, self.size = study._study_id, size(self.space)
-        self.stored = stored = study.get_trials(deepcopy=False)
+        self.study_id, self.size = optuna_study._study_id, size(self.space)
+        self.stored = stored = optuna_study.get_trials(deepcopy=False)
         finished = [trial for trial in stored if trial.state in FINISHED]
         best = max(finished, key=record.accuracy_of, default=None)
         sampler = samplers.make_sampler(self.file, len(stored), best.params if best else {})

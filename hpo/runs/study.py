@@ -27,7 +27,6 @@ from hpo.results.attributes import check_study
 from hpo.results.trial import KILLED
 from hpo.runs.plan import Shape, Watcher
 from hpo.study.binding import DATA, MODEL, code_digest, code_of, differences
-from hpo.study.claims import Claim
 from hpo.study.config import SOURCES
 from hpo.study.file import ACCURACY, OBJECTIVES, GridStudy, SearchStudy, StudyFile
 from hpo.study.space import spelled
@@ -78,32 +77,32 @@ class Run:
         return self.options.out / self.name / "best"
 
 
-def binding(study_file: StudyFile, dataset: Dataset) -> dict[str, Any]:
+def binding(file: StudyFile, dataset: Dataset) -> dict[str, Any]:
     """Returns what a stored study is bound to: what its results depend on, without the budget."""
-    if isinstance(study_file, SearchStudy):
+    if isinstance(file, SearchStudy):
         with use(ENGLISH):
-            chosen = {f"space.{name}": spelled(domain) for name, domain in study_file.space.items()}
-        chosen |= {"sampler": study_file.sampler, "pruner": study_file.pruner}
-        if study_file.seeds_per_trial > 1:  # older studies name neither
-            chosen["seeds_per_trial"] = str(study_file.seeds_per_trial)
-        if len(study_file.objectives) > 1:
-            chosen["objectives"] = ", ".join(study_file.objectives)
+            chosen = {f"space.{name}": spelled(domain) for name, domain in file.space.items()}
+        chosen |= {"sampler": file.sampler, "pruner": file.pruner}
+        if file.seeds_per_trial > 1:  # older studies name neither
+            chosen["seeds_per_trial"] = str(file.seeds_per_trial)
+        if len(file.objectives) > 1:
+            chosen["objectives"] = ", ".join(file.objectives)
     else:
         chosen = {
             f"cells.{cell.name}.{key}": value
-            for cell in study_file.cells
+            for cell in file.cells
             for key, value in cell.config.given().items()
             if (key, value) != ("schedule", "constant")  # older studies do not name it
         }
         chosen |= {
             f"cells.{cell.name}.varies": ", ".join(cell.varies)
-            for cell in study_file.cells
+            for cell in file.cells
             if cell.varies != SOURCES
         }
-        chosen |= {f"cells.{cell.name}.crossed": "yes" for cell in study_file.cells if cell.crossed}
-    if study_file.model:
-        chosen["model"] = study_file.model
-        chosen["model code"] = code_digest(code_of(study_file.model, study_file.folder))
+        chosen |= {f"cells.{cell.name}.crossed": "yes" for cell in file.cells if cell.crossed}
+    if file.model:
+        chosen["model"] = file.model
+        chosen["model code"] = code_digest(code_of(file.model, file.folder))
         if len(dataset.shape) == 3:
             chosen["model input"] = str(input_shape(dataset.shape, 0))
     return {
@@ -124,7 +123,7 @@ def open_study(run: Run) -> optuna.Study:
     name, file = run.name, run.file
     search = file if isinstance(file, SearchStudy) else None
     try:
-        study = optuna.create_study(
+        optuna_study = optuna.create_study(
             storage=run.storage,
             study_name=name,
             directions=search.directions if search else ["maximize"],
@@ -135,25 +134,26 @@ def open_study(run: Run) -> optuna.Study:
             f"study {name!r}: is stored with other objectives; give --name for a new study, or "
             "--fresh to delete the stored one"
         ) from error
-    stored = study.user_attrs.get("binding")
-    if stored is None and study.get_trials(deepcopy=False):
+    stored = optuna_study.user_attrs.get("binding")
+    if stored is None and optuna_study.get_trials(deepcopy=False):
         raise InputError(f"study {name!r}: was not made by hpo; give --name another one")
     if stored is not None:
-        check_study(name, study.user_attrs, {})
+        check_study(name, optuna_study.user_attrs, {})
         if found := differences(stored, run.bound):
             raise InputError("\n".join(_told(name, found, search=bool(search))))
     if isinstance(file, GridStudy):
-        _bind_claims(study, file, changed=run.options.changed_claims)
+        _bind_claims(optuna_study, file, changed=run.options.changed_claims)
     objectives = search.objectives if search else (ACCURACY,)
+    names = [OBJECTIVES.get(objective, "validation accuracy") for objective in objectives]
     with warnings.catch_warnings(action="ignore", category=ExperimentalWarning):
-        study.set_metric_names([OBJECTIVES.get(o, "validation accuracy") for o in objectives])
-    if "token" not in study.user_attrs:  # tells it from another study of its name
-        study.set_user_attr("token", uuid.uuid4().hex)
-    study.set_user_attr("binding", dict(run.bound))
-    study.set_user_attr("kind", "search" if search else "grid")
-    study.set_user_attr("data", describe(run.dataset))
-    study.set_user_attr("study_file", dict(file.raw))
-    return study
+        optuna_study.set_metric_names(names)
+    if "token" not in optuna_study.user_attrs:  # tells it from another study of its name
+        optuna_study.set_user_attr("token", uuid.uuid4().hex)
+    optuna_study.set_user_attr("binding", dict(run.bound))
+    optuna_study.set_user_attr("kind", "search" if search else "grid")
+    optuna_study.set_user_attr("data", describe(run.dataset))
+    optuna_study.set_user_attr("study_file", dict(file.raw))
+    return optuna_study
 
 
 def _told(name: str, found: Mapping[str, tuple[Any, Any]], *, search: bool) -> list[str]:
@@ -167,17 +167,20 @@ def _told(name: str, found: Mapping[str, tuple[Any, Any]], *, search: bool) -> l
     return lines
 
 
-def _bind_claims(study: optuna.Study, study_file: GridStudy, *, changed: bool) -> None:
+def _bind_claims(optuna_study: optuna.Study, file: GridStudy, *, changed: bool) -> None:
     """Binds the study to its claims and margins before the first trial.
 
     changed: whether other claims than the bound ones are accepted; the study then keeps which ones
     were dropped and added, and after how many trials. Raises InputError for other claims otherwise.
     """
-    given = {_digest(claim): claim.says for claim in study_file.claims}
-    trials = study.get_trials(deepcopy=False)
-    bound = study.user_attrs.get("claims")
+    given = {}  # {SHA-256 of what the claim's test depends on, 16 digits: the claim in words}
+    for claim in file.claims:
+        tested = json.dumps(claim.tested, sort_keys=True)
+        given[hashlib.sha256(tested.encode()).hexdigest()[:16]] = claim.says
+    trials = optuna_study.get_trials(deepcopy=False)
+    bound = optuna_study.user_attrs.get("claims")
     if bound is None or not trials:
-        study.set_user_attr("claims", given)
+        optuna_study.set_user_attr("claims", given)
         return
     dropped = [says for digest, says in bound.items() if digest not in given]
     added = [says for digest, says in given.items() if digest not in bound]
@@ -187,19 +190,15 @@ def _bind_claims(study: optuna.Study, study_file: GridStudy, *, changed: bool) -
         lines = [f"dropped or changed: {quoted(says)}" for says in dropped]
         lines += [f"new or changed: {quoted(says)}" for says in added]
         raise InputError(
-            "\n".join(f"study {study.study_name!r}: claims: {line}" for line in lines)
+            "\n".join(f"study {optuna_study.study_name!r}: claims: {line}" for line in lines)
             + "; claims are bound when the first trial starts. Give --name for a new study, or "
             "--changed-claims to go on; the report then names the change"
         )
     finished = sum(trial.state is TrialState.COMPLETE for trial in trials)
+    changes = optuna_study.user_attrs.get("claim_changes", [])
     change = {"trials": finished, "dropped": dropped, "added": added}
-    study.set_user_attr("claim_changes", [*study.user_attrs.get("claim_changes", []), change])
-    study.set_user_attr("claims", given)
-
-
-def _digest(claim: Claim) -> str:
-    """Returns the SHA-256 of what the claim's test depends on, 16 digits of it."""
-    return hashlib.sha256(json.dumps(claim.tested, sort_keys=True).encode()).hexdigest()[:16]
+    optuna_study.set_user_attr("claim_changes", [*changes, change])
+    optuna_study.set_user_attr("claims", given)
 
 
 def successor(storage: BaseStorage, bound: Mapping[str, Any], name: str) -> str:
@@ -215,9 +214,9 @@ def successor(storage: BaseStorage, bound: Mapping[str, Any], name: str) -> str:
     return candidate
 
 
-def clean_up(study: optuna.Study) -> None:
+def clean_up(optuna_study: optuna.Study) -> None:
     """Fails the trials that a killed run left RUNNING; no other run writes to the study."""
-    for trial in study.get_trials(deepcopy=False, states=[TrialState.RUNNING]):
-        handle = Trial(study, trial._trial_id)
+    for trial in optuna_study.get_trials(deepcopy=False, states=[TrialState.RUNNING]):
+        handle = Trial(optuna_study, trial._trial_id)
         handle.set_user_attr("fail_reason", KILLED)
-        study.tell(handle, state=TrialState.FAIL)
+        optuna_study.tell(handle, state=TrialState.FAIL)

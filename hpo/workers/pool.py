@@ -55,16 +55,14 @@ class Pool(ABC):
     kind = "local"
     not_started = "no worker process started"
 
-    def __init__(self, epoch_limit: float) -> None:
+    def __init__(self, workers: int, epoch_limit: float) -> None:
+        """workers: at most."""
         self.device = ""
         self.machines: list[dict[str, Any]] = []
+        self._most = workers
         self._places: list[Any] = []  # of a kind of Place
         self._limit = epoch_limit
         self._listened = time.monotonic()
-
-    @abstractmethod
-    def _fill(self) -> None:
-        """Starts the workers."""
 
     @abstractmethod
     def _new_place(self) -> Place:
@@ -98,7 +96,7 @@ class Pool(ABC):
     def __enter__(self) -> Self:
         """Starts the workers and waits for the first one."""
         try:
-            self._fill()
+            self._fill(self._most)
             self._await_first()
         except BaseException:
             self.close()
@@ -107,6 +105,10 @@ class Pool(ABC):
 
     def __exit__(self, *error: object) -> None:
         self.close()
+
+    def _fill(self, workers: int) -> None:
+        while self.size < min(workers, self._most):
+            self._places.append(self._new_place())
 
     def _await_first(self) -> None:
         started, deaths = time.monotonic(), 0
@@ -146,7 +148,13 @@ class Pool(ABC):
     def wait(self, seconds: float) -> list[Event]:
         """Returns the events so far, as soon as there is one or after `seconds`."""
         received = [self._receive(place) for place in self._heard(seconds)]
-        self._kill_hanging()
+        now = time.monotonic()
+        passed, self._listened = min(now - self._listened, LISTENED_SECONDS), now
+        for place in self._places:
+            place.silent += passed if place.task else 0.0
+            if place.silent > self._limit and not place.hung:
+                place.hung = True
+                self._kill(place)  # the next wait replaces it
         return [event for event in received if event is not None]
 
     def _receive(self, place: Any) -> Event | None:
@@ -173,16 +181,6 @@ class Pool(ABC):
             reason = f"ended no epoch in {self._limit:g} s (see --epoch-limit)"
         return Died(task=place.task.id if place.task else None, reason=reason)
 
-    def _kill_hanging(self) -> None:
-        """Kills workers that hang; the next wait replaces them."""
-        now = time.monotonic()
-        passed, self._listened = min(now - self._listened, LISTENED_SECONDS), now
-        for place in self._places:
-            place.silent += passed if place.task else 0.0
-            if place.silent > self._limit and not place.hung:
-                place.hung = True
-                self._kill(place)
-
 
 # Makes a pool of at most so many workers: (workers, dataset, device, epoch limit in seconds).
 MakePool = Callable[[int, Dataset, str, float], Pool]
@@ -202,14 +200,9 @@ class LocalPool(Pool):
     """A Pool of `workers` processes with one torch thread each that share a dataset in memory."""
 
     def __init__(self, workers: int, dataset: Dataset, device: str, epoch_limit: float) -> None:
-        super().__init__(epoch_limit)
-        self._most = workers
+        super().__init__(workers, epoch_limit)
         self._shared = SharedDataset(dataset)
         self._asked_device = device
-
-    def _fill(self) -> None:
-        while self.size < self._most:
-            self._places.append(self._new_place())
 
     def _new_place(self) -> _Worker:
         process, channel = server.start(WORK, self._shared, self._asked_device)
@@ -247,7 +240,9 @@ class LocalPool(Pool):
         except (EOFError, ConnectionResetError):
             worker.process.join(5)
             worker.channel.close()
-            raise Lost(f"died ({_ended(worker.process)})") from None
+            code = worker.process.exitcode
+            memory = "; the system may be out of memory" if code == -signal.SIGKILL else ""
+            raise Lost(f"died (exit code {code}{memory})") from None
         return message
 
     def _kill(self, worker: _Worker) -> None:
@@ -264,24 +259,17 @@ class LocalPool(Pool):
         self._places = []
 
 
-def _ended(process: BaseProcess) -> str:
-    code = process.exitcode
-    memory = "; the system may be out of memory" if code == -signal.SIGKILL else ""
-    return f"exit code {code}{memory}"
-
-
 # --- questions to a process that has torch ------------------------------------------------------
 
 
 def require_device(device: str) -> None:
     """Raises InputError unless a worker can train on the device."""
-    if device in ("auto", "cpu"):
-        return
-    try:
-        with _asked("hpo.training.tensors:choose_device", device) as channel:
-            _answer_of(channel)
-    except InputError as error:
-        raise InputError(f"--device: {error}") from error
+    if device not in ("auto", "cpu"):
+        try:
+            with _asked("hpo.training.tensors:choose_device", device) as channel:
+                _answer_of(channel)
+        except InputError as error:
+            raise InputError(f"--device: {error}") from error
 
 
 def require_model(

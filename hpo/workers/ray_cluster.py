@@ -1,4 +1,5 @@
-"""Workers on a Ray cluster: one actor per training at a time, streams of epochs.
+"""Workers on a Ray cluster: one actor per training at a time, streams of epochs. Torch is loaded
+on the nodes alone.
 
 Ray (https://docs.ray.io) starts, places and watches the actors. The task of a lost actor comes back
 as Died, and the runner trains it again. Ray itself restarts nothing: no epoch is reported twice.
@@ -6,12 +7,14 @@ as Died, and the runner trains it again. Ray itself restarts nothing: no epoch i
 
 import math
 import os
+import platform
 import secrets
 import signal
 import socket
 import tempfile
 import time
 import traceback
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -23,11 +26,11 @@ import numpy as np
 
 from hpo.data.datasets import Dataset
 from hpo.errors import InputError
+from hpo.options import Options
 from hpo.text import error_text, quoted
-from hpo.workers.machine import versions
-from hpo.workers.messages import Died, Event, Ready, Stop, Task
+from hpo.workers.machine import hardware, versions
+from hpo.workers.messages import Died, Done, EpochDone, Event, Failed, Ready, Stop, Task
 from hpo.workers.pool import Lost, Place, Pool, PoolLost
-from hpo.workers.ray_worker import RayWorker
 
 ANSWER_SECONDS = 5.0  # for an address to accept a connection
 LEAST_STORE = 100 * 2**20  # bytes of the object store of a cluster that is started here
@@ -58,27 +61,19 @@ class Cluster:
         """Returns a pool of at most so many workers, see workers.pool.MakePool."""
         return RayPool(self, workers, dataset, device, epoch_limit)
 
-    def put(self, dataset: Dataset) -> Any:
-        """Returns a reference to the dataset in the cluster's object stores; puts it there once."""
-        import ray
-
-        if id(dataset) not in self.stored:
-            self.stored[id(dataset)] = ray.put(dataset)
-        return self.stored[id(dataset)]
-
     def room(self) -> int:
         """Returns how many trainings the nodes have room for, if nothing else uses them."""
-        return sum(map(self._fits, self._nodes()))
+        fitting = 0
+        for node in self._nodes():
+            shares = [node.get("CPU", 0.0) / self.cpus if self.cpus else math.inf]
+            shares += [node.get("GPU", 0.0) / self.gpus] if self.gpus else []
+            fitting += int(min(*shares, MOST))
+        return fitting
 
     def _nodes(self) -> list[dict[str, float]]:
         import ray
 
         return [node["Resources"] for node in ray.nodes() if node["Alive"]]
-
-    def _fits(self, node: dict[str, float]) -> int:
-        shares = [node.get("CPU", 0.0) / self.cpus if self.cpus else math.inf]
-        shares += [node.get("GPU", 0.0) / self.gpus] if self.gpus else []
-        return int(min(*shares, MOST))
 
     def check(self, dataset: Dataset, device: str) -> None:
         """Raises InputError if no node has what a training needs."""
@@ -109,23 +104,16 @@ class Cluster:
 
 
 @contextmanager
-def connect(
-    address: str | None,
-    dataset: Dataset,
-    device: str,
-    *,
-    cpus: float,
-    gpus: float,
-    workers: int | None,
-) -> Iterator[Cluster]:
-    """Connects to the cluster at an address (host:port, or "auto" for the one of this machine), or
-    starts one on this machine for the time of the block if there is none.
+def connect(options: Options, dataset: Dataset) -> Iterator[Cluster]:
+    """Connects to the cluster at --ray-address (host:port, or "auto" for the one of this machine),
+    or starts one on this machine for the time of the block if there is none.
 
     A cluster that is started listens on loopback only, with a token, and without dashboard and
     usage reports. Raises InputError if Ray is not installed, nobody answers at the address, the
     token is wrong, Python and Ray are of other versions than the cluster's, or no node has what a
     training needs.
     """
+    address = options.ray_address
     if address and address != "auto":
         _check_address(address)
     ray = _import_ray(address)
@@ -146,8 +134,13 @@ def connect(
         for number, handler in handlers.items():
             signal.signal(number, handler)
     try:
-        cluster = Cluster(address=context["address"], cpus=cpus, gpus=gpus, workers=workers)
-        cluster.check(dataset, device)
+        cluster = Cluster(
+            address=context["address"],
+            cpus=1.0 if options.cpus_per_trial is None else options.cpus_per_trial,
+            gpus=options.gpus_per_trial or 0.0,
+            workers=options.workers,
+        )
+        cluster.check(dataset, options.device)
         yield cluster
     finally:
         ray.shutdown()
@@ -233,6 +226,41 @@ def _size(dataset: Dataset) -> int:
     return sum(value.nbytes for value in vars(dataset).values() if isinstance(value, np.ndarray))
 
 
+class RayWorker:
+    """Trains one task at a time with `threads` torch threads. `stop` runs beside `train`, so the
+    actor needs max_concurrency=2.
+
+    dataset: read-only arrays in the node's object store, which the tensors share.
+    """
+
+    def __init__(self, dataset: Dataset, device: str, threads: int) -> None:
+        import torch
+
+        from hpo.training.tensors import choose_device
+
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")
+        torch.set_num_threads(threads)
+        self.dataset = dataset
+        self.device = choose_device(device)
+        self.stopped = 0  # a task's id
+
+    def ready(self) -> Ready:
+        """Returns the worker's device and its machine's host, hardware and versions."""
+        machine = {"host": platform.node(), "hardware": hardware(), "versions": versions()}
+        return Ready(device=self.device.type, machine=machine)
+
+    def train(self, task: Task) -> Iterator[EpochDone | Done | Failed]:
+        """Trains a task; yields an EpochDone for each epoch, and then Done or Failed."""
+        from hpo.workers.worker import answers
+
+        self.stopped = 0  # an earlier pool's tasks had the same numbers
+        yield from answers(task, self.dataset, self.device, lambda: self.stopped == task.id)
+
+    def stop(self, task: int) -> None:
+        """Ends a task within its epoch."""
+        self.stopped = task
+
+
 @dataclass(eq=False, kw_only=True)
 class _Slot(Place):
     """source: what the actor's next message comes from."""
@@ -252,10 +280,9 @@ class RayPool(Pool):
     ) -> None:
         import ray
 
-        super().__init__(epoch_limit)
+        super().__init__(workers, epoch_limit)
         self._ray = ray
         self._cluster = cluster
-        self._most = workers
         self._actor = ray.remote(RayWorker).options(
             num_cpus=cluster.cpus,
             num_gpus=cluster.gpus,
@@ -263,16 +290,16 @@ class RayPool(Pool):
             max_task_retries=0,
             max_concurrency=2,
         )
-        self._arguments = (cluster.put(dataset), device, max(int(cluster.cpus), 1))
+        if id(dataset) not in cluster.stored:
+            cluster.stored[id(dataset)] = ray.put(dataset)
+        self._arguments = (cluster.stored[id(dataset)], device, max(int(cluster.cpus), 1))
         self._versions = {name: versions()[name] for name in COMPARED}
         self._looked = self._answered = time.monotonic()
 
-    def _fill(self) -> None:
+    def _fill(self, workers: int) -> None:
         """Starts the actors: as many as asked for, which makes a cluster grow that can, or else as
         many as the nodes have room for."""
-        wanted = self._cluster.workers or self._cluster.room()
-        while self.size < min(self._most, wanted):
-            self._places.append(self._new_place())
+        super()._fill(self._cluster.workers or self._cluster.room())
 
     def _new_place(self) -> _Slot:
         spare = self._cluster.spare
@@ -287,11 +314,6 @@ class RayPool(Pool):
 
     def share(self, cores: int) -> None:
         """Does nothing: each actor has the CPUs that Ray gave it."""
-
-    def wait(self, seconds: float) -> list[Event]:
-        events = super().wait(seconds)
-        self._look_at_cluster()
-        return events
 
     def _heard(self, seconds: float) -> Iterable[_Slot]:
         """All that have a message at once, or the first within `seconds`."""
@@ -340,20 +362,22 @@ class RayPool(Pool):
         with suppress(Exception):  # it is dead, or the cluster is gone
             self._ray.kill(slot.actor)
 
-    def _look_at_cluster(self) -> None:
-        """Grows with the cluster. Raises PoolLost if its head does not answer any more."""
-        now = time.monotonic()
+    def wait(self, seconds: float) -> list[Event]:
+        """As Pool.wait; also grows with the cluster. Raises PoolLost if its head does not answer
+        any more."""
+        events, now = super().wait(seconds), time.monotonic()
         if now < self._looked + LOOK_SECONDS:
-            return
+            return events
         self._looked = now
         if _accepts(self._cluster.address, 1.0):
             self._answered = now
-            self._fill()
+            self._fill(self._most)
         elif now > self._answered + LOST_SECONDS:
             raise PoolLost(
                 f"Ray cluster {self._cluster.address}: its head node does not answer; finished "
                 "trials are stored, the same command goes on from there on a new cluster"
             )
+        return events
 
     def close(self) -> None:
         for slot in self._places:

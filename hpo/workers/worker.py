@@ -117,7 +117,7 @@ def _tested(last: Epoch, task: Task, dataset: data.Dataset, device: torch.device
         test_loss=loss,
         test_accuracy=accuracy,
         test_right=_bits(right),
-        test_recall=None if right is None else [_recall(of, images) for of in right],
+        test_recall=None if right is None else [_recall(bits, images) for bits in right],
         valid_right=_bits(last.valid_right),
         parameters=network.parameters,
         confusion=confusion.inspect(network, images, dataset.shape) if task.inspect else None,
@@ -133,7 +133,7 @@ def _recall(right: Tensor, images: Examples) -> list[float | None]:
 
 
 def _bits(right: Tensor | None) -> list[str] | None:
-    return None if right is None else [packed(of) for of in right.numpy()]
+    return None if right is None else [packed(bits) for bits in right.numpy()]
 
 
 def _packed(network: Network | OwnNetwork) -> bytes:

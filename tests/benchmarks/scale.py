@@ -239,7 +239,8 @@ def main() -> None:
     text += f"\n| {' | '.join(COLUMNS)} |\n|{' --- |' * len(COLUMNS)}\n"
     runs = [(workers, "random", 0) for workers in options.workers]
     runs += [(max(options.workers), "tpe", stored) for stored in options.stored]
-    with connect(None, dataset(), "cpu", cpus=0, gpus=0, workers=1) as cluster:
+    asked = Options(study="scale", device="cpu", cpus_per_trial=0, workers=1)
+    with connect(asked, dataset()) as cluster:
         for workers, sampler, stored in runs:
             row = measure(
                 Cluster(**{**vars(cluster), "workers": workers, "stored": {}}),
