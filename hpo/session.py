@@ -41,17 +41,7 @@ from hpo.workers import pool, ray_cluster
 
 def run(options: Options, command: str | None, file: StudyFile, name: str) -> tuple[str, bool]:
     """See start.run. file: the study file, as the options change it."""
-    if isinstance(file, SearchStudy):
-        check_together(file, f"study {file.name!r}")
-    storages.quiet()
-    storages.check_storage(options.storage)
-    dataset, name = load_data(file, options.dataset, options.data_dir, name)
-    _show_card(dataset, quiet=options.quiet)
-    check_writable(options.out, name)
-    if options.pool == "local":
-        pool.require_device(options.device)
-    if file.model:
-        pool.require_model(example(file), file.folder, dataset, options.epoch_limit, say)
+    dataset, name = _checked(options, file, name)
     bound = binding(file, dataset)
     if options.like == name:
         name = successor(open_storage(options.storage), bound, name)
@@ -79,6 +69,28 @@ def run(options: Options, command: str | None, file: StudyFile, name: str) -> tu
         return name, _train_and_report(_watched(run, holder, stack))
 
 
+def _checked(options: Options, file: StudyFile, name: str) -> tuple[Dataset, str]:
+    """Returns what load_data does, once everything that can be wrong before training is checked."""
+    if isinstance(file, SearchStudy):
+        check_together(file, f"study {file.name!r}")
+    storages.quiet()
+    storages.check_storage(options.storage)
+    dataset, name = load_data(file, options.dataset, options.data_dir, name)
+    datasets.check(dataset)
+    if dataset.about:  # the user's own
+        about = datasets.describe(dataset)
+        for title, text in () if options.quiet else card.rows(about):
+            print(f"{title}: {printable(text)}")
+        for warning in card.warnings(about):
+            say(printable(warning))
+    check_writable(options.out, name)
+    if options.pool == "local":
+        pool.require_device(options.device)
+    if file.model:
+        pool.require_model(example(file), file.folder, dataset, options.epoch_limit, say)
+    return dataset, name
+
+
 def load_data(
     file: StudyFile, asked: str | None, data_dir: Path | None, name: str
 ) -> tuple[Dataset, str]:
@@ -95,18 +107,6 @@ def load_data(
             f"{name}.{replacement}; its figures are not MNIST's."
         )
         return datasets.load(replacement, data_dir), f"{name}.{replacement}"
-
-
-def _show_card(dataset: Dataset, *, quiet: bool) -> None:
-    """Checks the dataset; of the user's own data prints the data card, and what was left out."""
-    datasets.check(dataset)
-    if not dataset.about:
-        return
-    found = datasets.describe(dataset)
-    for title, text in () if quiet else card.rows(found):
-        print(f"{title}: {printable(text)}")
-    for warning in card.warnings(found):
-        say(printable(warning))
 
 
 def _workers(options: Options, dataset: Dataset, stack: ExitStack) -> tuple[pool.MakePool, int]:
