@@ -53,8 +53,8 @@ def accuracy_text(given: Inputs, found: NDArray[np.int64]) -> str:
     class of each example."""
     if given.labels is None:
         return ""
-    known = int((given.labels >= 0).sum())
-    strange, right = len(given.labels) - known, int((given.labels == found).sum())
+    known, right = int((given.labels >= 0).sum()), int((given.labels == found).sum())
+    strange = len(given.labels) - known
     more = f"; {strange} have no label, or one that is no class here" if strange else ""
     share = f"{100 * right / known:.2f}% " if known else ""
     return f"accuracy: {share}({right} of {known} labels{more})"
@@ -64,25 +64,22 @@ def _known(part: Part, schema: Schema) -> NDArray[np.int64]:
     """Returns the classes of the labels; -1 for other labels, and without labels."""
     if not len(part.y):
         return np.full(len(part.x), -1)
-    names = schema.codes or schema.classes
-    places = {name: place for place, name in enumerate(names)}
+    places = {name: place for place, name in enumerate(schema.codes or schema.classes)}
     labels = [str(label).removesuffix(".0") for label in part.y.tolist()]  # 1.0 beside gaps
     return np.array([places.get(label, -1) for label in labels])
 
 
 def read_like(path: Path, schema: Schema, *, invert: bool = False) -> Part:
-    """Reads a file as the training data of this schema were read, with labels if it has some."""
+    """Reads a file as the training data of this schema were read, with labels if it has some. A new
+    kind of file to predict has its place here."""
     with named_errors(path, REMEDY):
         if readers.is_table(path):
             part = _like_table(path, schema)
+        elif (start := readers.start_of(path)) == readers.ZIP:
+            part = _like_arrays(path, schema)
         else:
-            with path.open("rb") as file:
-                start = file.read(2)
-            if start == readers.ZIP:
-                part = _like_arrays(path, schema)
-            else:
-                x = _like_pictures(path, start, schema, ground=255 if invert else 0)
-                part = Part(x=schema.from_bytes(x), where=str(path))
+            x = _like_pictures(path, start, schema, ground=255 if invert else 0)
+            part = Part(x=schema.from_bytes(x), where=str(path))
         if not len(part.x):
             raise InputError(f"holds no images; {REMEDY}")
         schema.check_range(part.x)
@@ -118,24 +115,20 @@ def _like_pictures(path: Path, start: bytes, schema: Schema, *, ground: int) -> 
 def _like_arrays(path: Path, schema: Schema) -> Part:
     """Reads all arrays that have the network's shape, in the file's order, with their labels."""
     with readers.open_npz(path) as archive:
-        fit = [
-            name
-            for name, shape in archive.shapes.items()
-            if name not in NO_INPUTS and readers.holds_examples(shape, schema.shape)
-        ]
-        if not fit:
-            square = f" or (n, {', '.join(map(str, schema.shape))})" if schema.is_picture else ""
-            listed = ", ".join(map(str, list(archive.shapes.values())[:5]))
-            raise InputError(
-                f"holds no array of shape (n, {schema.features}){square}, but "
-                f"{listed or 'no array'}; give one"
-            )
-        xs, ys = [], []
-        for name in fit:
+        shapes, xs, ys = archive.shapes, [], []
+        for name, shape in shapes.items():
+            if name in NO_INPUTS or not readers.holds_examples(shape, schema.shape):
+                continue
             xs.append(_in_unit(archive.read(name), name, schema))
-            named = name[:1] == "x" and f"y{name[1:]}" in archive.shapes
+            named = name[:1] == "x" and f"y{name[1:]}" in shapes
             y = readers.labels_of_array(archive.read(f"y{name[1:]}")) if named else NO_LABELS
             ys.append(y if y.shape == (len(xs[-1]),) else NO_LABELS)
+    if not xs:
+        square = f" or (n, {', '.join(map(str, schema.shape))})" if schema.is_picture else ""
+        held = ", ".join(map(str, list(shapes.values())[:5])) or "no array"
+        raise InputError(
+            f"holds no array of shape (n, {schema.features}){square}, but {held}; give one"
+        )
     labels = np.concatenate(ys) if all(map(len, ys)) else NO_LABELS
     return Part(x=np.concatenate(xs), y=labels, where=str(path))
 

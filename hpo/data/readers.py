@@ -91,6 +91,12 @@ def is_table(path: Path) -> bool:
     return path.name.lower().endswith(TABLES)
 
 
+def start_of(path: Path) -> bytes:
+    """Returns the first two bytes, which tell GZIP, ZIP and IDX."""
+    with path.open("rb") as file:
+        return file.read(2)
+
+
 # --- tables ------------------------------------------------------------------------------------
 
 

@@ -113,11 +113,11 @@ class Schema(BaseModel):
         kind = "pixels of 0 … 1" if self.pixels else "numbers"
         shape = " × ".join(map(str, self.shape))
         rows = f"rows of {self.features}, taken as " if self.flat else ""
-        scales = [s if isinstance(s, float) else _digest(s) for s in (self.mean, self.std)]
+        mean, std = (s if isinstance(s, float) else _digest(s) for s in (self.mean, self.std))
         return {
             "classes": _brief(self.classes),
             "input": f"{rows}{shape} {kind}{table}",
-            "normalization": f"mean {scales[0]}, standard deviation {scales[1]}",
+            "normalization": f"mean {mean}, standard deviation {std}",
         }
 
     # --- feeding -------------------------------------------------------------------------------
