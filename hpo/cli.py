@@ -326,8 +326,9 @@ def data_list(data_dir: DataDir = None) -> None:
     folder = data_dir or datasets.default_dir()
     print(f"Datasets in {folder}:")
     for name in DATASETS:
-        missing = datasets.loader(name).missing(folder)
-        state = "embedded" if name in datasets.EMBEDDED else "not here" if missing else "on disk"
+        loader = datasets.loader(name)
+        on_disk = "not here" if loader.missing(folder) else "on disk"
+        state = "embedded" if loader.embedded else on_disk
         print(f"  {name:16}{state}")
     print(f"Your own: {FORMS}")
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from hpo.data.schema import LIST, Schema, brief_names
+from hpo.data.schema import LIST, Schema, brief_names, is_picture
 from hpo.language import marked, t
 from hpo.study.names import DATASETS, label
 from hpo.text import listed, quoted
@@ -34,7 +34,7 @@ def rows(data: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _features(schema: Schema) -> str:
-    if schema.is_picture:
+    if is_picture(schema.shape):
         size = " × ".join(map(str, schema.shape))
         kind = t("pixels of 0 … 1") if schema.pixels else t("numbers")
         return t("pictures of {size}, {kind}", size=size, kind=kind)

@@ -1,4 +1,7 @@
-"""The datasets that study.names.DATASETS names: their files, checksums and normalization."""
+"""The datasets that study.names.DATASETS names: their files, checksums and normalization.
+
+A new one is a Loader here and an entry there; a new file of one's own is read by `files`.
+"""
 
 import hashlib
 import importlib.resources
@@ -34,6 +37,7 @@ class IdxDataset(Loader):
     Without any checksum, the files' form is checked.
     """
 
+    embedded = False
     torchvision: str
     files: tuple[str, ...] = NAMES  # training images and labels, test images and labels
     gz_md5s: tuple[str, ...] = ()  # torchvision's checksums of the files as downloaded

@@ -22,7 +22,6 @@ Integers = NDArray[np.int64]
 Pair = tuple[Array, Array]  # examples (N, …) and labels (N,), as in the data
 
 REPLACEMENT = "mnist-5k"  # of MNIST where it is not to be had
-EMBEDDED = (REPLACEMENT, "digits", "breast-cancer", "wine")  # need no download
 TEST_SHARE = 0.2  # held out where there is no test part
 TEST_SEED = 0
 VALID_SHARE = 0.2
@@ -57,6 +56,8 @@ class Dataset:
 
 class Loader(Protocol):
     """What an entry of study.names.DATASETS names: it reads a dataset."""
+
+    embedded: bool = True  # whether it needs no download
 
     def load(self, name: str, folder: Path) -> Dataset:
         """Reads the dataset, downloaded to `folder` if needed. name: of the Dataset."""
@@ -107,7 +108,6 @@ def make_dataset(
     schema: Schema,
     *,
     scales: tuple[float, float] | None = None,
-    stratified: bool = False,
 ) -> Dataset:
     """Makes a dataset of (examples, labels), as in the data; completes the schema by the shape and
     the range of the training part.
@@ -119,6 +119,9 @@ def make_dataset(
     (x, labels), (test_x, test_labels) = pairs = (train, test) if test else _held_out(*train)
     schema = _measured(schema, x, scales)
     images = schema.normalized(x)
+    digest = hashlib.sha256()
+    for array in (*pairs[0], *pairs[1]):
+        digest.update(np.ascontiguousarray(array).data)
     if not schema.pixels and x.ndim == 2:
         lost = (x.max(axis=0) > x.min(axis=0)) & (images.max(axis=0) == images.min(axis=0))
         if lost.any():
@@ -134,8 +137,8 @@ def make_dataset(
         train_labels=labels.astype(np.int64),
         test_images=schema.normalized(test_x),
         test_labels=test_labels.astype(np.int64),
-        stratified=stratified or test is None,
-        checksum=checksum(*pairs[0], *pairs[1]),
+        stratified=test is None,
+        checksum=digest.hexdigest(),
         schema=schema,
     )
 
@@ -183,14 +186,6 @@ def in_both(dataset: Dataset) -> int:
     """Returns how many test rows stand in the training part, too, with the same features."""
     known = {hash(row.tobytes()) for row in dataset.train_images}
     return sum(hash(row.tobytes()) in known for row in dataset.test_images)
-
-
-def checksum(*arrays: NDArray[Any]) -> str:
-    """Returns the SHA-256 of the arrays' bytes."""
-    digest = hashlib.sha256()
-    for array in arrays:
-        digest.update(np.ascontiguousarray(array).data)
-    return digest.hexdigest()
 
 
 def as_bytes(image: Floats, shape: Sequence[int]) -> str | None:

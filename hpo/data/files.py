@@ -49,13 +49,13 @@ def load(source: Source) -> Dataset:
         about |= suspects(train.x, labels[0], schema)
     pairs = [(part.x, numbers) for part, numbers in zip(parts, labels, strict=True)]
     test = pairs[1] if len(parts) > 1 else None
-    loaded = make_dataset(source.short, pairs[0], test, schema, stratified=True)
+    loaded = make_dataset(source.short, pairs[0], test, schema)
     about["in_both"] = in_both(loaded)
     if test is not None:
         with naming(parts[1].where):
             loaded.schema.check_range(test[0])
         about["narrow"] = loaded.schema.narrow(test[0])
-    return replace(loaded, about=about)
+    return replace(loaded, about=about, stratified=True)
 
 
 def _read(path: Path, source: Source) -> tuple[list[Part], Schema]:

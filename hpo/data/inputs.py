@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from hpo.data import readers
 from hpo.data.readers import REMEDY, named_errors
-from hpo.data.schema import Array, Floats, Schema, brief_names
+from hpo.data.schema import Array, Floats, Schema, brief_names, is_picture
 from hpo.data.tables import NO_LABELS, Part, as_pixels, part_of, schema_like
 from hpo.errors import InputError
 
@@ -92,7 +92,7 @@ def read_like(path: Path, schema: Schema, *, invert: bool = False) -> Part:
 
 def _like_pictures(path: Path, start: bytes, schema: Schema, *, ground: int) -> Array:
     """Reads a picture of any size, or an IDX file of pictures. start: of the file."""
-    if not schema.is_picture:
+    if not is_picture(schema.shape):
         raise InputError(
             f"is a picture, and the network takes {schema.features} numbers, which are no picture; "
             f"give a table, or an .npz file with an array of shape (n, {schema.features})"
@@ -124,7 +124,7 @@ def _like_arrays(path: Path, schema: Schema) -> Part:
             y = readers.labels_of_array(archive.read(f"y{name[1:]}")) if named else NO_LABELS
             ys.append(y if y.shape == (len(xs[-1]),) else NO_LABELS)
     if not xs:
-        square = f" or (n, {', '.join(map(str, schema.shape))})" if schema.is_picture else ""
+        square = f" or (n, {', '.join(map(str, schema.shape))})" if is_picture(schema.shape) else ""
         held = ", ".join(map(str, list(shapes.values())[:5])) or "no array"
         raise InputError(
             f"holds no array of shape (n, {schema.features}){square}, but {held}; give one"

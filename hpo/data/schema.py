@@ -102,10 +102,6 @@ class Schema(BaseModel):
         return {k: list(v) if isinstance(v, tuple) else v for k, v in kept.items()}
 
     @property
-    def is_picture(self) -> bool:
-        return is_picture(self.shape)
-
-    @property
     def bound(self) -> dict[str, str]:
         """Returns what a study is bound to of its input, in words, for an error that compares it
         with another one."""
@@ -137,6 +133,11 @@ class Schema(BaseModel):
             part -= mean
             part /= std
         return fed
+
+    def restored(self, rows: Floats) -> Array:
+        """Returns normalized rows as in the data: pixels of 0 … 1, numbers in double precision."""
+        x = rows.astype(np.float64) * np.asarray(self.std) + np.asarray(self.mean)
+        return np.asarray(x, np.float32 if self.pixels else np.float64)
 
     def from_bytes(self, x: Array) -> Array:
         """Returns pictures of bytes, 16 bits or 0 … 1 in the unit of the data. Raises InputError if

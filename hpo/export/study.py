@@ -3,8 +3,6 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 from hpo.data import datasets
 from hpo.data.schema import Array
 from hpo.errors import InputError
@@ -13,7 +11,7 @@ from hpo.model import folder as best
 from hpo.results.study import StoredGrid, StoredSearch
 from hpo.study.source import Source
 
-IMAGES = 256  # by which an exported winner is checked
+EXAMPLES = 256  # by which an exported winner is checked
 
 
 def export(
@@ -37,21 +35,21 @@ def export(
                 f"--to {to}: the winner is a network of {study.winner.config.model!r}, whose code "
                 "hpo does not run here; load it in Python as the report says, and export it there"
             )
-        images = _real_images(study, data_dir)
+        examples = _real_examples(study, data_dir)
         folder_of_winner = report / "best"
         best.require_winner(folder_of_winner, study)
         from hpo.export import winner  # loads torch
 
         folder.mkdir(parents=True, exist_ok=True)
         write_winner = winner.to_onnx if to == "onnx" else winner.to_program
-        return [write_winner(folder_of_winner, folder, images)]
+        return [write_winner(folder_of_winner, folder, examples)]
     except OSError as error:
         reason = f"{error.filename or folder}: cannot be written ({error.strerror or error})"
         raise InputError(f"--to {to}: {reason}; make room there, or give another --out") from error
 
 
-def _real_images(study: StoredSearch, data_dir: Path | None) -> Array:
-    """Returns training images as in the data, by which an exported winner is checked."""
+def _real_examples(study: StoredSearch, data_dir: Path | None) -> Array:
+    """Returns training examples as in the data, by which an exported winner is checked."""
     source = study.file.dataset
     if study.data["name"] != source.short:
         source = Source(study.data["name"])
@@ -60,6 +58,4 @@ def _real_images(study: StoredSearch, data_dir: Path | None) -> Array:
     loaded = datasets.load(source, data_dir)
     if loaded.checksum != study.data["checksum"]:
         raise InputError(f"dataset {source.short}: is not the one that the study was run on")
-    mean, std = np.asarray(loaded.schema.mean), np.asarray(loaded.schema.std)
-    raw = loaded.train_images[:IMAGES].astype(np.float64) * std + mean
-    return np.asarray(raw, np.float32 if loaded.schema.pixels else np.float64)
+    return loaded.schema.restored(loaded.train_images[:EXAMPLES])

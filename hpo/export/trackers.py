@@ -38,16 +38,15 @@ PATIENCE = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "5", "MLFLOW_HTTP_REQUEST_MAX_RETRIES
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """An ended trial: its name, hyperparameters with the defaults, curves by metric, last figures
-    and facts. started and ended: seconds since 1970."""
+    """An ended trial."""
 
     number: int
     name: str
-    started: float
+    started: float  # seconds since 1970
     ended: float
-    params: Mapping[str, Any]
-    curves: Mapping[str, list[float | None]]
-    figures: Mapping[str, float]
+    params: Mapping[str, Any]  # the hyperparameters with the defaults
+    curves: Mapping[str, list[float | None]]  # by metric
+    results: Mapping[str, float]  # of the end, see FINAL
     facts: Mapping[str, str]
 
 
@@ -63,8 +62,7 @@ def runs(study: StoredGrid | StoredSearch) -> Iterator[Run]:
         else:
             config = study.cell(known["cell"]).config
             name = f"{known['cell']}-seed-{known['seed']}"
-        kept = [key for key in ("cell", "seed", "diverged", "fail_reason") if key in known]
-        facts: dict[str, str] = {key: str(known[key]) for key in kept}
+        facts = [key for key in ("cell", "seed", "diverged", "fail_reason") if key in known]
         times = (trial.datetime_start, trial.datetime_complete)
         started, ended = (time.timestamp() for time in times if time)
         yield Run(
@@ -74,8 +72,9 @@ def runs(study: StoredGrid | StoredSearch) -> Iterator[Run]:
             ended=ended,
             params={key: value for key, value in config.as_dict().items() if value != ""},
             curves={metric: known.get("curve", {}).get(metric, []) for metric in METRICS},
-            figures={key: known[key] for key in FINAL if known.get(key) is not None},
-            facts={"state": trial.state.name, "study": study.name, **facts},
+            results={key: known[key] for key in FINAL if known.get(key) is not None},
+            facts={"state": trial.state.name, "study": study.name}
+            | {key: str(known[key]) for key in facts},
         )
 
 
@@ -110,21 +109,21 @@ def to_tensorboard(study: StoredGrid | StoredSearch, folder: Path) -> Sequence[P
         if another:
             shutil.rmtree(old)
     for run in runs(study):
-        target, beside = folder / run.name, folder / f".{run.name}"
+        target, scratch = folder / run.name, folder / f".{run.name}"
         if target.exists() or not any(run.curves.values()):
             continue
-        shutil.rmtree(beside, ignore_errors=True)  # a killed export left it
+        shutil.rmtree(scratch, ignore_errors=True)  # a killed export left it
         # TensorBoard's thread prints a trace of an error that is raised here as well.
-        with redirect_stderr(StringIO()), SummaryWriter(str(beside)) as writer:
+        with redirect_stderr(StringIO()), SummaryWriter(str(scratch)) as writer:
             for metric, values in run.curves.items():
                 for epoch, value in enumerate(values, 1):
                     at = run.started + (run.ended - run.started) * epoch / len(values)
                     if value is not None:
                         writer.add_scalar(metric.replace("_", "/", 1), value, epoch, at)
-            final = {f"final/{name}": value for name, value in run.figures.items()}
+            final = {f"final/{name}": value for name, value in run.results.items()}
             writer.add_hparams(dict(run.params), final, run_name=".")
-        (beside / TOKEN).write_text(token_of(study), encoding="utf-8")
-        beside.rename(target)
+        (scratch / TOKEN).write_text(token_of(study), encoding="utf-8")
+        scratch.rename(target)
     return [folder]
 
 
@@ -164,8 +163,8 @@ def _database(file: Path) -> str:
 
     file.parent.mkdir(parents=True, exist_ok=True)
     if not file.is_file():
-        with replacing(file) as beside:
-            mlflow.MlflowClient(tracking_uri=f"sqlite:///{beside.absolute()}").search_experiments()
+        with replacing(file) as empty:
+            mlflow.MlflowClient(tracking_uri=f"sqlite:///{empty.absolute()}").search_experiments()
     with closing(sqlite3.connect(file)) as connection:  # MLflow itself would try for an hour
         connection.execute("SELECT version_num FROM alembic_version").fetchone()
     return f"sqlite:///{file.absolute()}"
@@ -180,25 +179,25 @@ def _log(client: Any, study: StoredGrid | StoredSearch, folder: Path) -> None:
         key = client.create_experiment(study.name, artifact_location=artifacts)
     else:
         key = experiment.experiment_id
-    there = _complete_runs(client, key, token)
+    logged = _complete_runs(client, key, token)
     for run in runs(study):
-        if str(run.number) in there:
+        if str(run.number) in logged:
             continue
         start, end = int(1000 * run.started), int(1000 * run.ended)
         tags = {TOKEN: token, **{f"hpo.{name}": value for name, value in run.facts.items()}}
-        own = client.create_run(key, start, tags, run.name).info.run_id
+        run_id = client.create_run(key, start, tags, run.name).info.run_id
         metrics = [
             Metric(metric, value, end, epoch)
             for metric, values in run.curves.items()
             for epoch, value in enumerate(values, 1)
             if value is not None and math.isfinite(value)
         ]
-        metrics += [Metric(name, float(value), end, 0) for name, value in run.figures.items()]
-        client.log_batch(own, params=[Param(name, str(v)) for name, v in run.params.items()])
+        metrics += [Metric(name, float(value), end, 0) for name, value in run.results.items()]
+        client.log_batch(run_id, params=[Param(name, str(v)) for name, v in run.params.items()])
         for first in range(0, len(metrics), BATCH):
-            client.log_batch(own, metrics[first : first + BATCH])
-        client.set_terminated(own, STATUS[run.facts["state"]], end)
-        client.set_tag(own, NUMBER, str(run.number))  # last: a killed export leaves none
+            client.log_batch(run_id, metrics[first : first + BATCH])
+        client.set_terminated(run_id, STATUS[run.facts["state"]], end)
+        client.set_tag(run_id, NUMBER, str(run.number))  # last: a killed export leaves none
 
 
 def _complete_runs(client: Any, experiment: str, token: str) -> set[str]:

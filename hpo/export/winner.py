@@ -1,4 +1,4 @@
-"""A search's saved winner as ONNX and as a torch.export program, checked on real images."""
+"""A search's saved winner as ONNX and as a torch.export program, checked on real examples."""
 
 import json
 import warnings
@@ -8,9 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from hpo.data.schema import Schema
+from hpo.data.schema import Array, Schema
 from hpo.errors import InputError
 from hpo.model import weights
 from hpo.model.weights import Normalized
@@ -18,15 +17,14 @@ from hpo.process import replacing
 
 INPUT = "hpo.input"  # key of the input schema, as JSON
 TOLERANCE = 1e-4  # of probabilities
-Floats = NDArray[np.float32]
 
 
-def to_onnx(best: Path, folder: Path, images: Floats) -> Path:
+def to_onnx(best: Path, folder: Path, examples: Array) -> Path:
     """Writes winner.onnx: features (n, features), pixels of 0 … 1 as float32 or numbers of a table
     as double, to logits (n, classes). The input schema lies in its metadata.
 
-    images: real ones, on which the file must give the winner's probabilities. Raises InputError if
-    onnx, onnxscript or onnxruntime are not installed, and RuntimeError if it gives others.
+    examples: real ones, on which the file must give the winner's probabilities. Raises InputError
+    if onnx, onnxscript or onnxruntime are not installed, and RuntimeError if it gives others.
     """
     try:
         import onnxruntime
@@ -35,14 +33,14 @@ def to_onnx(best: Path, folder: Path, images: Floats) -> Path:
         raise InputError("--to onnx: needs onnx: pip install 'hpo-studies[onnx]'") from error
     saved = weights.load(best)
     network, path = saved.module(), folder / "winner.onnx"
-    with replacing(path) as beside:
-        write_onnx(network, images, saved.description.schema, beside)
-        session = onnxruntime.InferenceSession(str(beside), providers=["CPUExecutionProvider"])
-        _check(network, images, lambda rows: session.run(["logits"], {"features": rows})[0], path)
+    with replacing(path) as scratch:
+        write_onnx(network, examples, saved.description.schema, scratch)
+        session = onnxruntime.InferenceSession(str(scratch), providers=["CPUExecutionProvider"])
+        _check(network, examples, lambda rows: session.run(["logits"], {"features": rows})[0], path)
     return path
 
 
-def to_program(best: Path, folder: Path, images: Floats) -> Path:
+def to_program(best: Path, folder: Path, examples: Array) -> Path:
     """Writes winner.pt2, which torch.export.load reads; as to_onnx."""
     saved = weights.load(best)
     network, path = saved.module(), folder / "winner.pt2"
@@ -50,24 +48,25 @@ def to_program(best: Path, folder: Path, images: Floats) -> Path:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         program = torch.export.export(
-            network, (torch.from_numpy(images[:2]),), dynamic_shapes=({0: batch},)
+            network, (torch.from_numpy(examples[:2]),), dynamic_shapes=({0: batch},)
         )
         about = json.dumps(saved.description.schema.as_dict(), ensure_ascii=False)
         content = BytesIO()  # torch would not say that a disk is full
         torch.export.save(program, content, extra_files={INPUT: about})
         loaded = torch.export.load(BytesIO(content.getvalue())).module()
-    _check(network, images, lambda rows: loaded(torch.from_numpy(rows)).detach().numpy(), path)
-    with replacing(path) as beside:
-        beside.write_bytes(content.getvalue())
+    _check(network, examples, lambda rows: loaded(torch.from_numpy(rows)).detach().numpy(), path)
+    with replacing(path) as scratch:
+        scratch.write_bytes(content.getvalue())
     return path
 
 
-def write_onnx(network: Normalized, images: Floats, schema: Schema, path: Path) -> None:
-    """Writes a network as an ONNX file with its input schema. images: two or more, for its form."""
+def write_onnx(network: Normalized, examples: Array, schema: Schema, path: Path) -> None:
+    """Writes a network as an ONNX file with its input schema. examples: two or more, for their
+    form."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
-            network, (torch.from_numpy(images[:2]),), dynamo=True, verbose=False,
+            network, (torch.from_numpy(examples[:2]),), dynamo=True, verbose=False,
             input_names=["features"], output_names=["logits"],
             dynamic_shapes=({0: torch.export.Dim("n")},),
         )  # fmt: skip
@@ -77,12 +76,12 @@ def write_onnx(network: Normalized, images: Floats, schema: Schema, path: Path) 
 
 
 def _check(
-    network: Normalized, images: Floats, exported: Callable[[Floats], Floats], path: Path
+    network: Normalized, examples: Array, exported: Callable[[Array], Array], path: Path
 ) -> None:
     """Raises RuntimeError unless the export gives the network's probabilities."""
     with torch.inference_mode():
-        expected = network(torch.from_numpy(images)).softmax(1)
-    found = torch.from_numpy(np.asarray(exported(images))).softmax(1)
+        expected = network(torch.from_numpy(examples)).softmax(1)
+    found = torch.from_numpy(np.asarray(exported(examples))).softmax(1)
     worst = float((found - expected).abs().max())
     if not worst < TOLERANCE:
         raise RuntimeError(f"{path}: gives other probabilities than the winner, by {worst:.2g}")

@@ -34,7 +34,6 @@ class Description:
 
     config: Config
     schema: Schema
-    dataset: str
     weights: str = ""
 
 
@@ -57,7 +56,7 @@ def read(folder: Path) -> Description:
     except ValueError as error:
         raise InputError(f"{path}: config: was not written by hpo ({error}); {REMEDY}") from error
     schema = Schema.of({**content, "std": content["deviation"]})
-    return Description(config=config, schema=schema, dataset=saved.dataset, weights=saved.weights)
+    return Description(config=config, schema=schema, weights=saved.weights)
 
 
 class SavedNetwork(Schema):
@@ -140,16 +139,16 @@ def holds_winner(folder: Path, content: Mapping[str, Any] | None) -> bool:
 def require_winner(folder: Path, study: "StoredSearch") -> None:
     """Raises InputError unless the folder holds the winner of the stored search."""
     content = winner_of(study)
-    again = f"`hpo run` of study {study.name!r} trains and saves it"
     if content is None:
-        raise InputError(f"study {study.name!r}: has no winner yet; {again}")
-    if not (folder / CONFIG).exists():
-        raise InputError(f"{folder}: the winner is not saved there; {again}")
-    if not holds_winner(folder, content):
-        raise InputError(
-            f"{folder}: holds another network than the winner of study {study.name!r}, trial "
-            f"{content['trial']}; {again}"
-        )
+        fault = f"study {study.name!r}: has no winner yet"
+    elif not (folder / CONFIG).exists():
+        fault = f"{folder}: the winner is not saved there"
+    elif not holds_winner(folder, content):
+        winner = f"the winner of study {study.name!r}, trial {content['trial']}"
+        fault = f"{folder}: holds another network than {winner}"
+    else:
+        return
+    raise InputError(f"{fault}; `hpo run` of study {study.name!r} trains and saves it")
 
 
 def winner_lines(folder: Path, study: "StoredGrid | StoredSearch") -> list[str]:
@@ -181,9 +180,8 @@ def write(
         folder.mkdir(parents=True, exist_ok=True)
         remove(folder)
         for name, text in (code or {}).items():
-            path = folder / CODE / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            _write(path, text.encode())
+            (folder / CODE / name).parent.mkdir(parents=True, exist_ok=True)
+            _write(folder / CODE / name, text.encode())
         _write(folder / MODEL, model)
         _write(folder / CONFIG, tomli_w.dumps(content).encode())
     except OSError as error:
@@ -199,5 +197,5 @@ def remove(folder: Path) -> None:
 
 
 def _write(path: Path, content: bytes) -> None:
-    with replacing(path) as beside:
-        beside.write_bytes(content)
+    with replacing(path) as scratch:
+        scratch.write_bytes(content)

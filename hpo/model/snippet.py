@@ -70,16 +70,15 @@ def own_snippet(folder: str, about: Description) -> str:
     schema = about.schema
     shape = input_shape(schema.shape, schema.features)
     given = {"shape": shape, "classes": len(schema.classes), **about.config.own}
-    scales = (schema.mean, schema.std)
-    mean, std = (repr(value) if isinstance(value, float) else "" for value in scales)
+    single = isinstance(schema.mean, float)
     return OWN.format(
         code=repr(f"{folder}/code"),
         module=module,
         factory=factory,
         arguments=", ".join(f"{name}={value!r}" for name, value in given.items()),
         model=repr(f"{folder}/model.safetensors"),
-        mean=mean or "each column's mean",
-        std=std or "its standard deviation",
+        mean=repr(schema.mean) if single else "each column's mean",
+        std=repr(schema.std) if single else "its standard deviation",
     )
 
 

@@ -11,11 +11,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from hpo.errors import InputError
-from hpo.model import folder as description
-from hpo.model.folder import CONFIG, MODEL, REMEDY, Description
+from hpo.model.folder import CONFIG, MODEL, REMEDY, Description, read
 from hpo.training.modules import mlp
 
-# Images answered at a time: a wide network's hidden units for all of MNIST would fill a machine.
+# Examples answered at a time: a wide network's hidden units for all of MNIST would fill a machine.
 CHUNK = 1024
 
 
@@ -71,7 +70,7 @@ def load(folder: Path) -> Saved:
 
     Names, shapes and types of the weights are compared before any of them is read.
     """
-    about = description.read(folder)
+    about = read(folder)
     with torch.device("meta"):  # without weights
         network = mlp(about.config, about.schema.features, len(about.schema.classes))
     path = folder / MODEL
@@ -97,18 +96,15 @@ def _check_header(path: Path, expected: dict[str, Tensor]) -> None:
     batch norm's steps, 64-bit integers."""
     with safetensors.safe_open(path, "pt") as file:
         parts = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
-        declared = {name: (tuple(p.get_shape()), p.get_dtype()) for name, p in parts.items()}
+        declared = {name: f"{tuple(p.get_shape())} {p.get_dtype()}" for name, p in parts.items()}
     wanted = {
-        name: (tuple(weight.shape), "F32" if weight.is_floating_point() else "I64")
+        name: f"{tuple(weight.shape)} {'F32' if weight.is_floating_point() else 'I64'}"
         for name, weight in expected.items()
     }
     for name in sorted({*wanted, *declared}, key=repr):
-        if wanted.get(name) != declared.get(name):
+        has, needs = declared.get(name, "nothing"), wanted.get(name, "nothing")
+        if has != needs:
             raise InputError(
-                f"{path}: is not the network that {CONFIG} describes ({name!r}: "
-                f"{_shown(declared.get(name))}, not {_shown(wanted.get(name))}); {REMEDY}"
+                f"{path}: is not the network that {CONFIG} describes ({name!r}: {has}, not "
+                f"{needs}); {REMEDY}"
             )
-
-
-def _shown(kind: tuple[tuple[int, ...], str] | None) -> str:
-    return f"{kind[0]} {kind[1]}" if kind else "nothing"

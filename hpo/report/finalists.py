@@ -62,8 +62,7 @@ def _no_finalist(study: StoredSearch) -> str:
 
 
 def _saved_blocks(study: StoredSearch, winner: Finalist) -> list[Block]:
-    name = study.data["name"]
-    about = Description(config=winner.config, schema=study.schema, dataset=name)
+    about = Description(config=winner.config, schema=study.schema)
     trained = marked(
         "The winner was trained once more, on all training {things}, and lies in best/, beside "
         "this report."
