@@ -33,7 +33,7 @@ from hpo.study.finalists import name_of
 from hpo.study.source import Source
 from hpo.text import printable
 from hpo.watch import artifacts as pictures
-from hpo.watch import display, note, progress
+from hpo.watch import note, progress
 from hpo.workers import pool, ray_cluster
 
 # The dashboard, matplotlib and the report's modules are imported once they are needed.
@@ -130,7 +130,7 @@ def _watched(run: Run, holder: Holder, stack: ExitStack) -> Run:
         remove_winner(run.winner_folder)
     watchers = (
         progress.Heartbeat(holder),
-        display.Display(quiet=options.quiet),
+        progress.Display(quiet=options.quiet),
         note.Notes(run.storage, run.provenance["command"]),
         pictures.CurveArtifacts(run.storage, artifacts, say),
     )

@@ -30,7 +30,7 @@ from hpo.study.config import Config
 from hpo.watch import artifacts
 from hpo.watch import progress as watching
 from hpo.watch.artifacts import CurveArtifacts, remove
-from hpo.watch.display import Display, render
+from hpo.watch.progress import Display, render
 from hpo.workers.messages import Task
 
 CONFIG = Config(depth=1, width=8, activation="relu", optimizer="sgd", lr=0.1)
