@@ -1,0 +1,89 @@
+"""Tables in terminals of any width: no key and no value is cut, and what is left out is named."""
+
+import io
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from test_compare import stored_search, two
+from test_report import store
+
+from hpo.report.blocks.table import Column, Table
+from hpo.watch.fitted import Fitted
+from hpo.watch.terminal import comparison, terminal
+
+LEFT_OUT = "not shown for want of width: "
+WIDTHS = (200, 80, 60, 40)
+
+
+def printed(table: Table, width: int) -> list[str]:
+    console = Console(width=width, file=io.StringIO())
+    console.print(Fitted(table))
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue().splitlines()
+
+
+def check_whole(table: Table, width: int) -> None:
+    """Every line fits; every text stands there whole, but for columns that are named, and in the
+    columns that may break their lines each word does."""
+    lines = printed(table, width)
+    assert max(map(len, lines)) <= width
+    start = next((n for n, line in enumerate(lines) if line.startswith(LEFT_OUT)), len(lines))
+    named = " ".join(line.strip() for line in lines[start:])
+    shown = lines[:start]
+    for place, column in enumerate(table.columns):
+        header = column.short or column.header
+        if header and header in named:
+            assert column.priority > 0
+            continue
+        assert all(any(word in line for line in shown) for word in header.split())
+        for texts in table.texts:
+            parts = texts[place].split() if column.wraps else [texts[place]]
+            for part in parts:
+                assert any(part in line for line in shown), (part, lines)
+
+
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory: pytest.TempPathFactory, ended_search) -> list[Table]:
+    """The tables of `hpo show` and of `hpo compare`."""
+    folders: list[Path] = [tmp_path_factory.mktemp(name) for name in ("grid", "two")]
+    search = stored_search(ended_search)
+    parts = [*terminal(store(folders[0])), *terminal(search), *comparison(*two(folders[1]))]
+    return [part.table for part in parts if isinstance(part, Fitted)]
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_what_show_and_compare_print_is_whole_at_any_width(tables: list[Table], width: int):
+    assert len(tables) == 4
+    for table in tables:
+        check_whole(table, width)
+
+
+def test_columns_leave_by_their_priority_and_return_as_lines_of_cards():
+    columns = [
+        Column("name", "name", lambda row: row),
+        Column("value", "value (%)", lambda _: "98.54 (98.49 to 98.58)"),
+        Column("loss", "loss", lambda _: 0.25, "{:.4f}", priority=1),
+        Column("seconds", "seconds", lambda _: 12.0, "{:.1f}", priority=2),
+    ]
+    table = Table(columns=columns, rows=["a network", "another"])
+    assert printed(table, 60)[0].split() == ["name", "value", "(%)", "loss", "seconds"]
+    assert printed(table, 45)[-1] == f"{LEFT_OUT}seconds"
+    assert printed(table, 30)[:5] == [
+        "name a network",
+        "  value (%):",
+        "    98.54 (98.49 to 98.58)    ",
+        "  loss: 0.2500",
+        "  seconds: 12.0",
+    ]
+
+
+def test_long_texts_break_their_lines_before_a_column_leaves():
+    network = Column("network", "network", lambda _: "3 × 512 relu, adam at 0.0012", wraps=True)
+    last = Column("loss", "loss", lambda _: 0.25, priority=1)
+    table = Table(columns=[network, last], rows=[0])
+    assert printed(table, 25) == [
+        "network              loss",
+        "3 × 512 relu, adam   0.25",
+        "at 0.0012                ",
+    ]
