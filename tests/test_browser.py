@@ -15,7 +15,10 @@ from test_report import store
 from test_search_cli import ended_in
 from tiny import SEARCH
 
+from hpo.language import use
 from hpo.report import write as report
+from hpo.report.blocks.page import Section, render
+from hpo.report.blocks.table import Column, Entry, Table
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
 REQUIRED = os.environ.get("HPO_REQUIRE_BROWSER") == "1"
@@ -139,6 +142,29 @@ def test_tables_sort_by_a_click_and_by_the_keyboard(watched, page_file):
     assert header.get_attribute("aria-sort") == "ascending"
     header.get_by_role("button").press("Enter")
     assert column(page, 5) == before
+
+
+def test_numbers_sort_as_numbers_in_any_language(watched, tmp_path):
+    entries = {
+        "a": Entry("median 9.5 (1–20)", 9.5),
+        "b": Entry("3 diverged"),
+        "c": Entry("1,000", 1000),
+        "d": Entry("−2.0", -2),
+    }
+    columns = [
+        Column("name", "Name", lambda row: row), Column("value", "Value", entries.__getitem__),
+        Column("seeds", "Seeds", lambda _: 1),
+    ]  # fmt: skip
+    table = Table(columns=columns, rows=list(entries))
+    with use("ko"):
+        html = render("index.html.j2", "Title", [], [Section(title="One", blocks=[table])])
+    (tmp_path / "index.html").write_text(html)
+    page = watched.page
+    page.goto((tmp_path / "index.html").as_uri())
+    button = page.locator("th[data-column='1'] button")
+    for order in ("cadb", "dacb", "abcd"):
+        button.click()
+        assert "".join(column(page, 0)) == order
 
 
 def test_conclusions_unfold_at_their_row_and_are_all_open_on_paper(watched, page_file):

@@ -76,12 +76,16 @@ def _table(study: StoredGrid, found: Sequence[Component], seeds: int) -> Table:
     caption = t(caption, data=data_text(study), networks=len(study.file.cells), seeds=seeds)
     columns = [
         Column("of", t("Hyperparameters"), lambda row: " × ".join(row.of)),
-        Column("kind", t("Kind"), lambda row: t("effect" if len(row.of) == 1 else "interaction")),
+        Column("kind", t("Kind"), _kind),
         Column("share", t("Share of the variance"), lambda row: 100 * row.share, "{:.1f}%"),
         Column("interval", t("95% interval"), _interval),
     ]
     rows = sorted(found, key=lambda component: -component.share)
     return Table(columns=columns, rows=rows, caption=caption)
+
+
+def _kind(component: Component) -> str:
+    return t("effect") if len(component.of) == 1 else t("interaction")
 
 
 def _interval(component: Component) -> Entry:
