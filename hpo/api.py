@@ -120,7 +120,7 @@ class Result:
     def finalists(self) -> "pd.DataFrame":
         """Returns a row per finalist and fresh seed, as in finalists.csv. Raises InputError for a
         grid."""
-        from hpo.report.search_tables import finalists_frame
+        from hpo.report.blocks.search_tables import finalists_frame
 
         return finalists_frame(self._search())
 

@@ -78,11 +78,6 @@ def limit_text(seconds: float) -> str:
     return t("{s} s", s=f"{seconds:g}") if seconds < 60 else seconds_text(seconds)
 
 
-def bounded(percent: float) -> float:
-    """Returns an end of an accuracy's interval as it is shown: not below 0%, not above 100%."""
-    return min(max(percent, 0.0), 100.0)
-
-
 def minus(number: str) -> str:
     """Returns the text of a number with the signs of print: − for a hyphen, ∞ for inf."""
     return number.replace("-", "−").replace("inf", "∞")

@@ -10,7 +10,7 @@ from test_claims import GRID
 from test_report import store
 
 from hpo.errors import InputError
-from hpo.report import grid as grid_report
+from hpo.report import contents
 from hpo.report.blocks.page import Picture
 from hpo.report.sections import causes
 from hpo.results.study import StoredGrid
@@ -99,7 +99,7 @@ def test_pictures_stand_beside_the_sentences(study):
     pictures = [b for s in causes.sections(seen) for b in s.blocks if isinstance(b, Picture)]
     assert [p.file for p in pictures] == [f"causes-{c}.svg" for c in ("deeper", "adam", "lr-1.0")]
     assert "layer 7 of 7: 1 in epoch 1, 1 in epoch 10" in pictures[0].svg
-    assert "Why networks fail" in [section.title for section in grid_report.sections(seen)]
+    assert "Why networks fail" in [section.title for section in contents.sections(seen)]
 
 
 def test_a_study_without_diagnostics_says_so(study):

@@ -13,7 +13,7 @@ from test_report import store
 from hpo.analysis import claims as judged
 from hpo.analysis.hypothesis_tests import Verdict
 from hpo.errors import InputError
-from hpo.report import grid as grid_report
+from hpo.report import contents
 from hpo.report import write as report
 from hpo.report.blocks.table import Table
 from hpo.report.sections import basis, noise
@@ -313,6 +313,6 @@ def test_a_published_value_is_set_beside_where_one_more_run_would_fall(tmp_path)
 def test_a_grid_without_claims_has_no_such_section(tmp_path):
     study = store(tmp_path, seeds=2)
     bare = dataclasses.replace(study, file=study.file.model_copy(update={"claims": ()}))
-    titles = [section.title for section in grid_report.sections(bare)]
+    titles = [section.title for section in contents.sections(bare)]
     assert "Which conclusions hold" not in titles
-    assert "Which conclusions hold" in [s.title for s in grid_report.sections(study)]
+    assert "Which conclusions hold" in [s.title for s in contents.sections(study)]

@@ -13,7 +13,7 @@ from test_training import _one_thread, config, examples, split  # noqa: F401
 from hpo.analysis import statistics
 from hpo.data.datasets import load
 from hpo.errors import InputError
-from hpo.report import grid as grid_report
+from hpo.report import contents
 from hpo.report import write as report
 from hpo.report.sections import noise
 from hpo.runs.grid import GridPlan
@@ -189,5 +189,5 @@ def test_runs_that_are_missing_or_fail_have_no_spread(spread):
 
 
 def test_a_grid_whose_cells_draw_all_alike_has_no_such_section(tmp_path):
-    titles = [section.title for section in grid_report.sections(store(tmp_path))]
+    titles = [section.title for section in contents.sections(store(tmp_path))]
     assert "Where the spread comes from" not in titles

@@ -81,8 +81,8 @@ RULES = {
     "export": "report report.blocks model results storage data study",
     "watch": "report report.figures report.sections report.blocks runs workers.server analysis "
     "results storage study",  # the dashboard's process starts as a worker's
-    "report": "report.sections report.blocks report.figures analysis model results data study",
-    "report.sections": "report.blocks report.figures analysis results study",
+    "report": "report.sections report.blocks report.figures analysis model results study",
+    "report.sections": "report.blocks report.figures analysis model results data study",
     "report.blocks": "analysis results data study",
     "report.figures": "",
     "objective": "runs.samplers training results.trial data study",

@@ -23,12 +23,13 @@ from optuna.storages import BaseStorage
 from optuna.trial import TrialState, create_trial
 
 from hpo.errors import InputError
-from hpo.report import grid as grid_report
+from hpo.report import contents
 from hpo.report import write as report
-from hpo.report.blocks import page, run_facts
+from hpo.report.blocks import page
 from hpo.report.blocks.table import Column, Entry, Table
 from hpo.report.draw import draw
 from hpo.report.figures import grid as figures
+from hpo.report.sections import protocol
 from hpo.results import trial as record
 from hpo.results.load import load_study
 from hpo.results.study import StoredGrid
@@ -207,7 +208,7 @@ def glance(sections: list[page.Section]) -> Table:
 
 
 def test_the_configuration_trained_twice_stands_beside_both_figures(stored):
-    sections = grid_report.sections(stored)
+    sections = contents.sections(stored)
     overview = glance(sections)
     assert len(overview.rows) == 9
     labels = [row[0] for row in overview.texts]
@@ -222,7 +223,7 @@ def test_the_configuration_trained_twice_stands_beside_both_figures(stored):
 
 def test_every_published_figure_has_its_row_even_where_no_section_comes_back_to_it(tmp_path):
     stored = store(tmp_path, seeds=1, raw={"experiments": []})
-    overview = glance(grid_report.sections(stored))
+    overview = glance(contents.sections(stored))
     labels = [row[0] for row in overview.texts]
     assert len(labels) == 9
     assert {"ReLU MLP", "ReLU MLP (LR=0.1)"} <= set(labels)
@@ -248,7 +249,7 @@ def test_a_title_with_control_characters_makes_a_page(tmp_path):
 def test_findings_say_who_is_better_and_who_fails(stored):
     text = " ".join(
         sentence
-        for section in grid_report.sections(stored)
+        for section in contents.sections(stored)
         for block in section.blocks
         if isinstance(block, list)
         for sentence in block
@@ -275,7 +276,7 @@ def test_a_study_without_a_finished_trial_can_be_reported(tmp_path):
 
 def test_another_dataset_than_the_files_is_said_everywhere(stored):
     other = dataclasses.replace(stored, data={**stored.data, "name": "mnist-5k"})
-    for section in grid_report.sections(other):
+    for section in contents.sections(other):
         for block in section.blocks:
             if isinstance(block, Table) and block.caption:
                 assert "mnist-5k, not mnist" in block.caption
@@ -376,7 +377,7 @@ def test_a_label_of_any_form_can_be_drawn(label):
 
 def test_a_stopped_study_says_how_much_of_it_is_done(tmp_path):
     stored = dataclasses.replace(store(tmp_path, seeds=1), seeds=10)
-    text = " ".join(grid_report.lead(stored))
+    text = " ".join(contents.lead(stored))
     assert "not finished: 8 of 80 trainings are done" in text
 
 
@@ -402,11 +403,11 @@ def test_a_cluster_of_several_processors_is_listed_with_a_warning(stored):
         "machines": [node("a", "Zen"), node("b", "Zen")],
     }  # fmt: skip
     alike = dataclasses.replace(stored, sessions=[session])
-    assert ["Nodes", "2 × Zen"] in run_facts.run_table(alike).texts
+    assert ["Nodes", "2 × Zen"] in protocol.run_table(alike).texts
     session = {**session, "machines": [*session["machines"], node("c", "Old")]}
     mixed = dataclasses.replace(stored, sessions=[session])
     text = "2 × Zen, 1 × Old; the last bits of a curve depend on the processor"
-    assert ["Nodes", text] in run_facts.run_table(mixed).texts
+    assert ["Nodes", text] in protocol.run_table(mixed).texts
 
 
 @pytest.fixture
@@ -419,7 +420,7 @@ def _forks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("_forks")
 def test_pictures_are_drawn_in_other_processes_as_in_this_one(tmp_path: Path):
-    sections = grid_report.sections(store(tmp_path))
+    sections = contents.sections(store(tmp_path))
     blocks = [block for section in sections for block in section.blocks]
     pictures = [block for block in blocks if isinstance(block, page.Picture)]
     assert len(pictures) > 5

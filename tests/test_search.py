@@ -23,9 +23,11 @@ from hpo import output
 from hpo.errors import InputError
 from hpo.model import folder as best
 from hpo.model import weights as saved
-from hpo.report import search as search_report
-from hpo.report import search_tables
+from hpo.report import contents
 from hpo.report import write as report
+from hpo.report.blocks.search_tables import finalists_frame
+from hpo.report.sections.course import run_seconds
+from hpo.report.sections.trials import at_bounds
 from hpo.results import trial as record
 from hpo.results.load import load_study
 from hpo.results.study import StoredSearch, StoredStudy
@@ -511,7 +513,7 @@ def test_seconds_in_the_file_are_a_budget_of_all_runs(tmp_path):
     before = stored(tmp_path)
     assert 1 <= sum(session["seconds"] for session in before.sessions) < 10
     assert before.winner is not None
-    [*_, sentence] = search_report.lead(before)
+    [*_, sentence] = contents.lead(before)
     counted = f"after {len(before.ended)} of 100000 trials."
     assert sentence == f"Its time limit of 1 s ended the search, {counted}"
     assert run(file, tmp_path) is End.COMPLETE
@@ -522,18 +524,18 @@ def test_a_best_value_on_a_bound_is_warned_of(whole):
     study = stored(whole)
     config = study.config(0)
     at = functools.partial(dataclasses.replace, config)
-    said = search_tables.at_bounds(study, at(depth=2, width=16, lr=0.5))
+    said = at_bounds(study, at(depth=2, width=16, lr=0.5))
     assert [line.split(" lies on the space's ")[0] for line in said] == [
         "Its depth of 2", "Its width of 16"
     ]  # fmt: skip
     assert "upper bound, 2: better values may lie beyond" in said[0]
-    assert "lower, 4" in search_tables.at_bounds(study, at(depth=1, width=4, lr=0.5))[0]
-    assert search_tables.at_bounds(study, at(depth=1, width=8, lr=0.1)) == []
+    assert "lower, 4" in at_bounds(study, at(depth=1, width=4, lr=0.5))[0]
+    assert at_bounds(study, at(depth=1, width=8, lr=0.1)) == []
 
 
 def test_a_search_that_gave_up_says_so(whole):
     study = dataclasses.replace(stored(whole), n_trials=20, gave_up=True)
-    [*_, sentence] = search_report.lead(study)
+    [*_, sentence] = contents.lead(study)
     assert sentence == (
         "The search is not finished: 12 of 20 trials are done; it gave up because too many trials "
         "failed in a row."
@@ -630,7 +632,7 @@ def test_the_order_of_trials_does_not_follow_a_clock_that_is_set_back(tmp_path: 
         connection.exec_driver_sql(text)
     study = stored(tmp_path)
     assert list(study.ended["number"]) == [0, 1, 2, 3]
-    seconds = search_tables.run_seconds(study, study.ended)
+    seconds = run_seconds(study, study.ended)
     assert seconds == sorted(seconds)
     assert 0 < seconds[0] < seconds[-1] < 60
 
@@ -670,7 +672,7 @@ def test_rank_one_is_the_winner_in_every_table_and_file(tmp_path: Path):
     by_hand = study.tested.finished.groupby("cell")["valid_accuracy"].mean()
     expected = list(by_hand.sort_values(ascending=False, kind="stable").index)
     assert len(set(by_hand)) == 4, "no two are equal"
-    frame = search_tables.finalists_frame(study)
+    frame = finalists_frame(study)
     numbers = frame.drop_duplicates("rank").set_index("rank")["number"]
     assert [finalists.cell_name(n) for n in numbers.sort_index()] == expected
     assert expected[0] == study.winner.cell.name

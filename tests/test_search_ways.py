@@ -18,7 +18,7 @@ from tiny import tiny_dataset
 
 from hpo.data.datasets import load
 from hpo.errors import InputError
-from hpo.report.search_tables import network_columns
+from hpo.report.blocks.search_tables import network_columns
 from hpo.report.write import figures
 from hpo.results import trial as record
 from hpo.results.load import load_study

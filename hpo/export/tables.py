@@ -7,7 +7,7 @@ import pandas as pd
 
 from hpo.errors import InputError
 from hpo.process import replacing
-from hpo.report.search_tables import finalists_frame
+from hpo.report.blocks.search_tables import finalists_frame
 from hpo.results.study import StoredGrid, StoredSearch
 
 

@@ -12,12 +12,11 @@ from typing import Any, TypeVar
 
 from hpo.language import ENGLISH, t, use
 from hpo.model import folder as best
-from hpo.report import grid as grid_report
-from hpo.report import search as search_report
+from hpo.report import contents
 from hpo.report.blocks import page
+from hpo.report.blocks.search_tables import finalists_frame
 from hpo.report.blocks.table import Table
 from hpo.report.draw import draw
-from hpo.report.search_tables import finalists_frame
 from hpo.report.sections import verdicts
 from hpo.results.study import StoredGrid, StoredSearch, StoredStudy, seconds_of
 
@@ -85,8 +84,8 @@ def _write_files(study: Stored, folder: Path, target: Path) -> None:
 def _content(study: Stored, target: Path) -> tuple[list[str], list[page.Section]]:
     if isinstance(study, StoredSearch):
         saved = best.holds_winner(target / "best", best.winner_of(study))
-        return search_report.lead(study), search_report.sections(study, saved=saved)
-    return grid_report.lead(study), grid_report.sections(study)
+        return contents.lead(study), contents.sections(study, saved=saved)
+    return contents.lead(study), contents.sections(study)
 
 
 def _move_in(source: Path, target: Path) -> None:

@@ -75,8 +75,8 @@ def markdown(
     """Returns the note. ended: whether the run is over; then the note has the main table. report:
     the report's path, None if it could not be written."""
     from hpo.report.blocks import page
-    from hpo.report.blocks.run_facts import one_line_each, repeatable
-    from hpo.report.search_tables import winner_sentence
+    from hpo.report.blocks.search_tables import winner_sentence
+    from hpo.report.sections.protocol import one_line_each, repeatable
 
     train, valid, test = (f"{study.data[part]:,}" for part in ("train", "valid", "test"))
     sizes = f"{train} {study.things} to train on, {valid} to validate on, {test} to test on"
@@ -86,10 +86,10 @@ def markdown(
     lead = [study.file.text] if study.file.text else []
     table = None
     if ended:  # these import matplotlib
-        from hpo.report import finalists, grid
+        from hpo.report.sections import finalists, glance
 
         if isinstance(study, StoredGrid):
-            table = grid.main_table(study)
+            table = glance.main_table(study)
         else:
             lead.append(winner_sentence(study))
             table = finalists.main_table(study) if study.tested else None

@@ -9,14 +9,14 @@ from hpo.analysis.compare import Row, Side, Stored, compare
 from hpo.analysis.hypothesis_tests import Verdict
 from hpo.analysis.statistics import summarize
 from hpo.report.blocks.grid_tables import cells_table, most_accurate
-from hpo.report.blocks.table import Column, Table
-from hpo.report.search_tables import (
+from hpo.report.blocks.search_tables import (
     best_table,
     finalists_table,
     states_text,
     unfinished,
     winner_sentence,
 )
+from hpo.report.blocks.table import Column, Table
 from hpo.results.study import StoredGrid, StoredSearch
 from hpo.results.trial import run_name
 from hpo.study.file import FIGURES

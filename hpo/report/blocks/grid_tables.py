@@ -1,19 +1,18 @@
 """A grid's results as tables and sentences, reported values beside reproduced ones."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from functools import partial
-from itertools import pairwise, product
 from typing import Any
 
 import numpy as np
 
-from hpo.analysis.statistics import Summary, paired_difference, summarize
+from hpo.analysis.statistics import summarize
 from hpo.language import marked, t
 from hpo.report.blocks.table import NOTHING, Column, Entry, Table
+from hpo.report.blocks.words import summary_text
 from hpo.results.study import StoredGrid
 from hpo.study.config import Config
-from hpo.study.file import COLUMNS, FIGURES, Cell, Experiment, GridStudy
+from hpo.study.file import COLUMNS, FIGURES, Cell, GridStudy
 from hpo.study.names import ACTIVATIONS, OPTIMIZERS, label
 
 MOST_SHOWN, MOST_CLASSES = 40, 10  # cells, classes
@@ -36,6 +35,31 @@ def data_text(study: StoredGrid) -> str:
     return t("Data: {data}, not {asked}", data=study.data_name, asked=asked)
 
 
+def basis(study: StoredGrid) -> str:
+    """Describes the data that a table is based on."""
+    text = marked("{data}; accuracy and loss on its {n:,} test {things}")
+    return t(text, data=data_text(study), n=study.data["test"], things=t(study.things))
+
+
+def key(study: StoredGrid, cells: Sequence[Cell]) -> str:
+    if all(len(study.of(cell)) < 2 for cell in cells):
+        return t("Reproduced: a single run")
+    if any(study.fails(cell) for cell in cells):
+        return t(
+            "Reproduced: mean ± standard deviation over the seeds; median (range) where runs fail "
+            "to learn"
+        )
+    return t("Reproduced: mean ± standard deviation over the seeds")
+
+
+def of_many(shown: Sequence[Cell], cells: Sequence[Cell]) -> str:
+    """Returns a sentence for a caption if not all networks are shown."""
+    if len(shown) == len(cells):
+        return ""
+    text = marked("The {shown} most accurate of {n:,} networks; the tables have all.")
+    return f" {t(text, shown=len(shown), n=len(cells))}"
+
+
 def reproduced(study: StoredGrid, cell: Cell, figure: str) -> Entry:
     """mean ± std, or median (range) where runs fail; an en dash without a finished trial."""
     values = study.of(cell)[figure] * SCALE[figure]
@@ -47,16 +71,6 @@ def reproduced(study: StoredGrid, cell: Cell, figure: str) -> Entry:
     if lost := len(values) - summary.n:
         text = f"{text}, {t('{n} diverged', n=lost)}"
     return Entry(text, summary.median if collapsed else summary.mean)
-
-
-def summary_text(summary: Summary, digits: int, *, collapsed: bool = False) -> str:
-    """mean ± standard deviation, or median (range) where runs fail; one value as it is."""
-    if summary.n == 1:
-        return f"{summary.mean:.{digits}f}"
-    if collapsed:
-        texts = {key: f"{getattr(summary, key):.{digits}f}" for key in ("median", "low", "high")}
-        return t("median {median} ({low}–{high})", **texts)
-    return f"{summary.mean:.{digits}f} ± {summary.sd:.{digits}f}"
 
 
 def _reported(cell: Cell, which: int | None, figure: str) -> Entry:
@@ -199,129 +213,3 @@ def most_accurate(study: StoredGrid, cells: Sequence[Cell]) -> Sequence[Cell]:
     ranked = sorted(cells, key=lambda cell: -means.get(cell.name, -1.0))[:MOST_SHOWN]
     kept = {cell.name for cell in ranked}
     return [cell for cell in cells if cell.name in kept]
-
-
-def overview_rows(file: GridStudy) -> list[tuple[Cell, int | None]]:
-    """Returns a row per published network, in the order of the experiments."""
-    by_name = {cell.name: cell for cell in file.cells}
-    visits = [name for e in file.experiments for name in curve_cells(file, e)]
-    rest = [cell.name for cell in file.cells for _ in range(max(len(cell.reported), 1))]
-    rows: list[tuple[Cell, int | None]] = []
-    for name in [*visits, *rest]:  # the rest: what no experiment came to, or not often enough
-        cell = by_name[name]
-        before = sum(shown is cell for shown, _ in rows)
-        if before < max(len(cell.reported), 1):
-            rows.append((cell, before if cell.reported else None))
-    return rows
-
-
-def curve_cells(file: GridStudy, experiment: Experiment) -> Sequence[str]:
-    """Returns the cells whose curves a section shows: those it names, or those not shown before."""
-    if experiment.curves:
-        return experiment.curves
-    before = file.experiments[: file.experiments.index(experiment)]
-    seen = {name for earlier in before for name in earlier.cells}
-    return [name for name in experiment.cells if name not in seen] or experiment.cells
-
-
-# --- sentences ---------------------------------------------------------------------------------
-
-
-def finding(study: StoredGrid, cell: Cell) -> str:
-    """Describes the results of a cell in a sentence or two."""
-    rows = study.of(cell)
-    summary = summarize((100 * rows["test_accuracy"]).to_list())
-    if summary is None:
-        return t("{cell} has no finished run yet.", cell=cell.label)
-    published = [100 * r.test_accuracy for r in cell.reported if r.test_accuracy is not None]
-    if study.fails(cell):
-        failing, diverged = int(study.failing(cell).sum()), int(rows["diverged"].sum())
-        text = _failure(cell, _share(failing, summary.n), summary)
-        if diverged:
-            share = _share(diverged, summary.n)
-            text = t("{text}; in {share} its loss was not finite", text=text, share=share)
-        return f"{text}. {_published_text(published)}".strip()
-    if summary.n == 1:
-        text = t("{cell} reaches {mean:.2f}% with one seed.", cell=cell.label, mean=summary.mean)
-        return f"{text} {_published_text(published)}"
-    text = t(
-        "{cell} reaches {mean:.2f} ± {sd:.2f}% over {n} seeds, between {low:.2f}% and {high:.2f}%.",
-        cell=cell.label,
-        **asdict(summary),
-    )
-    return f"{text} {_placed(published, summary)}".strip()
-
-
-def _failure(cell: Cell, share: str, summary: Summary) -> str:
-    """Says in how many seeds a cell fails to learn, and its accuracy, without a full stop."""
-    text = marked(
-        "{cell} fails to learn in {share}: median test accuracy {median:.2f}%, range "
-        "{low:.2f}–{high:.2f}%"
-    )
-    if summary.n == 1:
-        text = marked("{cell} fails to learn in {share}: test accuracy {mean:.2f}%")
-    return t(text, cell=cell.label, share=share, **asdict(summary))
-
-
-def _share(count: int, n: int) -> str:
-    if count == n:
-        return t("all {n} seeds", n=n) if n > 1 else t("its one seed")
-    return t("{count} of {n} seeds", count=count, n=n)
-
-
-def _published_text(values: Sequence[float]) -> str:
-    if not values:
-        return ""
-    return t("The report has {values}.", values=t(" and ").join(f"{v:.2f}%" for v in values))
-
-
-def _placed(values: Sequence[float], summary: Summary) -> str:
-    """Says where the reported values lie among the seeds."""
-    if not values:
-        return ""
-    inside = marked("{value:.2f}%, inside that range")
-    below = marked("{value:.2f}%, below all seeds")
-    above = marked("{value:.2f}%, above all seeds")
-    texts = [below if v < summary.low else above if v > summary.high else inside for v in values]
-    parts = [t(text, value=value) for text, value in zip(texts, values, strict=True)]
-    return t("The report has {values}.", values=t("; and ").join(parts))
-
-
-def comparisons(study: StoredGrid, cells: Sequence[Cell]) -> list[str]:
-    """Ranks the cells that learn by mean test accuracy and compares each with the next, seed by
-    seed."""
-    learned = [cell for cell in cells if len(study.of(cell)) and not study.fails(cell)]
-    learned.sort(key=lambda cell: -study.of(cell)["test_accuracy"].mean())
-    return [_comparison(study, a, b) for a, b in pairwise(learned)]
-
-
-def _comparison(study: StoredGrid, better: Cell, worse: Cell) -> str:
-    a, b = (100 * values for values in study.paired(better, worse))
-    if a.empty:
-        text = marked("{better} and {worse} have no seed in common yet.")
-        return t(text, better=better.label, worse=worse.label)
-    difference = paired_difference(a.to_list(), b.to_list())
-    if difference.mean < 0:  # ranked by all seeds, compared on those in common
-        return _comparison(study, worse, better)
-    published, numbers = _published_differences(better, worse), asdict(difference)
-    basis = marked("95% interval {low:.2f} to {high:.2f}, {n} pairs of seeds{published}")
-    basis = t(basis, published=published, **numbers)
-    text = marked(
-        "These seeds do not decide between {better} and {worse}: {mean:+.2f} points ({basis})."
-    )
-    if difference.n == 1:
-        text = marked(
-            "{better} is {mean:+.2f} points from {worse} in a single pair of runs, which does not "
-            "tell what other seeds would give{published}."
-        )
-    elif difference.resolved:
-        text = marked("{better} is {mean:.2f} points more accurate than {worse} ({basis}).")
-    names = {"better": better.label, "worse": worse.label}
-    return t(text, basis=basis, published=published, **names, **numbers)
-
-
-def _published_differences(better: Cell, worse: Cell) -> str:
-    known = product(*([e.test_accuracy for e in cell.reported] for cell in (better, worse)))
-    pairs = [100 * (a - b) for a, b in known if a is not None and b is not None]
-    texts = t(" and ").join(f"{difference:+.2f}" for difference in pairs)
-    return t("; reported: {differences}", differences=texts) if pairs else ""

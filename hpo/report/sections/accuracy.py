@@ -14,11 +14,11 @@ from hpo.language import marked, t
 from hpo.report.blocks.grid_tables import data_text, most_accurate
 from hpo.report.blocks.page import Block, Picture, Section
 from hpo.report.blocks.table import NOTHING, Column, Entry, Table
+from hpo.report.blocks.words import bounded
 from hpo.report.figures import confusion as figures
 from hpo.report.sections.basis import learning_images
 from hpo.results.study import StoredGrid
 from hpo.study.file import Cell
-from hpo.text import bounded
 
 
 def sections(study: StoredGrid) -> list[Section]:

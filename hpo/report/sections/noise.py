@@ -15,10 +15,11 @@ from hpo.language import marked, t
 from hpo.report.blocks.grid_tables import DIGITS, SCALE, data_text
 from hpo.report.blocks.page import Block, Section
 from hpo.report.blocks.table import NOTHING, Column, Entry, Table
+from hpo.report.blocks.words import bounded
 from hpo.results.study import StoredGrid
 from hpo.study.config import SOURCES
 from hpo.study.file import BLOCK, COLUMNS, Cell, Reported
-from hpo.text import bounded, minus
+from hpo.text import minus
 
 DIFFERENCES = (0.1, 0.2, 0.5, 1.0)  # points of test accuracy
 RESULTS = ("test_accuracy", "test_loss")

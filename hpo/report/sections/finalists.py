@@ -1,4 +1,4 @@
-"""The report's sections on the finalists, the winner, and the winner's mistakes."""
+"""The finalists of a search, the winner, its mistakes, and the same search again."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -14,32 +14,41 @@ from hpo.data.schema import DIGITS
 from hpo.language import marked, t
 from hpo.model import snippet
 from hpo.model.folder import Description
-from hpo.report import search_tables as tables
+from hpo.report.blocks import search_tables as tables
 from hpo.report.blocks.grid_tables import recall_table
 from hpo.report.blocks.page import Block, Code, Picture, Section
-from hpo.report.blocks.table import Table
+from hpo.report.blocks.table import Column, Table
+from hpo.report.blocks.words import interval_entry, spelled_estimate
 from hpo.report.figures import confusion as figures
+from hpo.report.sections.trials import at_bounds
 from hpo.results.study import Finalist, StoredGrid, StoredSearch
 from hpo.results.trial import NO_EPOCH
 from hpo.text import limit_text, listed, minus
 
 
-def finalists_section(study: StoredSearch, saved: bool) -> Section:
-    """Returns the finalists' table, its conclusions, and how to use the saved winner."""
+def sections(study: StoredSearch, saved: bool) -> list[Section]:
+    """Returns the section on the finalists. saved: whether the winner lies beside the report."""
     title = t("The finalists, and the winner among them")
-    if study.tested is None or study.tested.finished.empty:
-        return Section(title=title, blocks=[_no_finalist(study)])
-    blocks: list[Block] = [main_table(study)]
-    if study.winner is None:
+    return [Section(title=title, blocks=_blocks(study, saved))]
+
+
+def _blocks(study: StoredSearch, saved: bool) -> list[Block]:
+    """Returns the finalists' table, its conclusions, and how to use the saved winner."""
+    tested, winner = study.tested, study.winner
+    if tested is None or tested.finished.empty:
+        return [_no_finalist(study)]
+    table = main_table(study)
+    if winner is None:
         goes_on = t("The same command goes on from here.")
-        return Section(title=title, blocks=[*blocks, f"{tables.winner_sentence(study)} {goes_on}"])
-    verdicts = _verdicts(study, study.tested, study.winner)
-    blocks.append([*verdicts, *tables.at_bounds(study, study.winner.config)])
-    blocks += [table] if (table := recall_table(study.tested)) else []
+        return [table, f"{tables.winner_sentence(study)} {goes_on}"]
+    recall = recall_table(tested)
+    last: list[Block] = [
+        t("The winner is not saved beside this report; the same command trains and saves it.")
+    ]
     if saved:
-        return Section(title=title, blocks=[*blocks, *_saved_blocks(study, study.winner)])
-    text = t("The winner is not saved beside this report; the same command trains and saves it.")
-    return Section(title=title, blocks=[*blocks, text])
+        last = _saved_blocks(study, winner)
+    conclusions = [*_verdicts(study, tested, winner), *at_bounds(study, winner.config)]
+    return [table, conclusions, *([recall] if recall else []), *last]
 
 
 def _no_finalist(study: StoredSearch) -> str:
@@ -112,7 +121,7 @@ def _verdicts(study: StoredSearch, tested: StoredGrid, winner: Finalist) -> list
         "Trial {number} wins: its mean validation accuracy over fresh seeds is the best, "
         "{accuracy}. The test had no part in the choice."
     )
-    first = t(first, number=winner.number, accuracy=tables.spelled_estimate(fresh))
+    first = t(first, number=winner.number, accuracy=spelled_estimate(fresh))
     leads = _against_best(study, winner)
     return [first, *leads, *_bias_sentences(study), *_ensemble(tested)]
 
@@ -210,7 +219,7 @@ def _found_bias(bias: Estimate, finalists: int) -> str:
     return t(text, n=finalists, mean=mean, interval=interval)
 
 
-def mistakes_sections(study: StoredSearch) -> list[Section]:
+def mistakes(study: StoredSearch) -> list[Section]:
     """Returns the winner's confusion matrix and worst images; empty before there is a winner."""
     if study.tested is None or study.winner is None:
         return []
@@ -269,3 +278,34 @@ def _worst_image(study: StoredSearch, images: Sequence[dict[str, Any]]) -> figur
         probability=float(np.mean([image["probability"] for image in images])),
         pixels=study.picture(images[0]["pixels"]),
     )
+
+
+def repeats(study: StoredSearch) -> list[Section]:
+    """Returns the section on searches that differ only in the sampler's seed, if there are some."""
+    if not study.repeats or not study.winner:
+        return []
+    return [Section(title=t("The same search again"), blocks=[_repeats_table(study)])]
+
+
+def _repeats_table(study: StoredSearch) -> Table:
+    """Returns a row per repeated search, this one first."""
+    rows = [search.winner for search in (study, *study.repeats) if search.winner]
+    columns = [
+        Column("search", t("Search"), lambda row: row.search.name),
+        Column("trial", t("Winning trial"), lambda row: row.number),
+        *tables.network_columns(study, rows, lambda row: row.config),
+        Column(
+            "fresh", t("Validation (%), fresh seeds"),
+            lambda row: interval_entry(tables.fresh_estimate(row)),
+        ),
+        Column(
+            "test", t("Test (%)"),
+            lambda row: interval_entry(tables.fresh_estimate(row, "test_accuracy")),
+        ),
+        Column("trials", t("Trials"), lambda row: len(row.search.ended)),
+    ]  # fmt: skip
+    caption = marked(
+        "Data: {data}. The same search with other sampler seeds; each winner trained on the same "
+        "fresh seeds: mean (95% interval over seeds)."
+    )
+    return Table(columns=columns, rows=rows, caption=t(caption, data=study.data_name))

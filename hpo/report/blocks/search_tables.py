@@ -1,9 +1,7 @@
 """A search's results as text and tables: trials, finalists, states."""
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -13,24 +11,16 @@ from hpo.analysis.hypothesis_tests import prediction_interval
 from hpo.analysis.statistics import Estimate, estimate
 from hpo.language import marked, t
 from hpo.report.blocks.grid_tables import setting_columns
-from hpo.report.blocks.table import NOTHING, Column, Entry, Table
+from hpo.report.blocks.table import Column, Entry, Table
+from hpo.report.blocks.words import bounded, interval_entry, spelled_estimate
 from hpo.results.study import Finalist, StoredSearch, seconds_of
 from hpo.results.trial import KILLED
-from hpo.study.config import BOUNDS, Config
+from hpo.study.config import Config
 from hpo.study.file import OBJECTIVES
-from hpo.study.space import Fixed, Range
-from hpo.text import bounded, limit_text
+from hpo.study.space import Fixed
+from hpo.text import limit_text
 
 BEST = 10  # trials shown one by one
-AT_A_BOUND = 0.02  # of a range's width, on its scale
-UPPER = marked(
-    "Its {name} of {value:g} lies on the space's upper bound, {bound:g}: better values may lie "
-    "beyond, so widen the range and search again."
-)
-LOWER = marked(
-    "Its {name} of {value:g} lies on the space's lower, {bound:g}: better values may lie beyond, "
-    "so widen the range and search again."
-)
 
 
 def network_columns(
@@ -72,20 +62,6 @@ def best_table(study: StoredSearch, most: int = BEST, caption: str = "") -> Tabl
             short="seconds", priority=1,
         ),
     ]  # fmt: skip
-    return Table(columns=columns, rows=rows, caption=caption)
-
-
-def states_table(study: StoredSearch, caption: str) -> Table:
-    """Returns the number and the seconds of the trials in each state."""
-    rows = [(state, of["spent"]) for state, of in trials_by_state(study).items() if len(of)]
-    everything = max(sum(spent.sum() for _, spent in rows), 1e-9)
-    columns = [
-        Column("state", t("State"), lambda row: t(row[0])),
-        Column("trials", t("Trials"), lambda row: len(row[1])),
-        Column("seconds", t("Seconds of a core"), lambda row: row[1].sum(), "{:.0f}"),
-        Column("share", t("Share"), lambda row: 100 * row[1].sum() / everything, "{:.0f}%"),
-        Column("median", t("Median seconds"), lambda row: row[1].median(), "{:.1f}"),
-    ]
     return Table(columns=columns, rows=rows, caption=caption)
 
 
@@ -132,9 +108,6 @@ def _seconds(trials: pd.DataFrame, longest: float) -> pd.Series:
     by_clock = (ended - started).dt.total_seconds()
     by_clock = by_clock.clip(0.0, longest).where(trials["fail_reason"] != KILLED)
     return trials["train_seconds"].astype(float).fillna(by_clock).fillna(0.0)
-
-
-# --- finalists ---------------------------------------------------------------------------------
 
 
 def finalists_table(study: StoredSearch, caption: str = "") -> Table:
@@ -190,17 +163,6 @@ def fresh_estimate(finalist: Finalist, metric: str = "valid_accuracy") -> Estima
     return estimate(values) if len(values) else None
 
 
-def interval_entry(estimate: Estimate | None) -> Entry:
-    """98.54 (98.49 to 98.58): a mean in percent with its interval."""
-    if estimate is None:
-        return Entry(NOTHING)
-    if estimate.n == 1:
-        return Entry(f"{estimate.mean:.2f}", estimate.mean)
-    text = marked("{mean:.2f} ({low:.2f} to {high:.2f})")
-    low, high = bounded(estimate.low), bounded(estimate.high)
-    return Entry(t(text, mean=estimate.mean, low=low, high=high), estimate.mean)
-
-
 def finalists_frame(study: StoredSearch) -> pd.DataFrame:
     """Returns finalists.csv: a row per finalist and fresh seed."""
     columns = ["rank", "number", "seed", "valid_accuracy", "test_loss", "test_accuracy"]
@@ -209,54 +171,6 @@ def finalists_frame(study: StoredSearch) -> pd.DataFrame:
         runs = finalist.runs.assign(rank=finalist.rank, number=finalist.number)
         parts.append(runs[columns].astype({"seed": int}))
     return pd.concat([part for part in parts if len(part)] or parts, ignore_index=True)
-
-
-# --- the space ---------------------------------------------------------------------------------
-
-
-def at_bounds(study: StoredSearch, config: Config) -> list[str]:
-    """Returns a sentence per hyperparameter that lies on a bound of its range and could go
-    beyond."""
-    sentences = []
-    for name, domain in study.file.space.items():
-        if isinstance(domain, Range) and domain.low < domain.high:
-            value = config.as_dict()[name]
-            if not domain.low <= value <= domain.high:
-                continue  # its condition does not hold
-            scale = math.log if domain.log else float
-            at, low, high = scale(value), scale(domain.low), scale(domain.high)
-            place = (at - low) / (high - low)
-            least = name in BOUNDS and domain.low <= BOUNDS[name][1]  # nothing is below it
-            if place >= 1 - AT_A_BOUND:
-                sentences.append(t(UPPER, name=name, value=value, bound=domain.high))
-            elif place <= AT_A_BOUND and not least:
-                sentences.append(t(LOWER, name=name, value=value, bound=domain.low))
-    return sentences
-
-
-# --- over time ---------------------------------------------------------------------------------
-
-
-def run_seconds(study: StoredSearch, rows: pd.DataFrame) -> list[float]:
-    """Returns the seconds of running at which these trials ended, without pauses between
-    sessions; of earlier versions' trials by a clock that may have been set."""
-    if "run_seconds" in rows and rows["run_seconds"].notna().all():
-        return [float(seconds) for seconds in rows["run_seconds"]]
-    starts = [session["started"] for session in study.sessions]
-    spans = [  # a session that was killed counts until the next one starts
-        (start, min(session.get("seconds", session.get("counted", math.inf)), longest))
-        for start, session, longest in zip(
-            starts, study.sessions, np.diff([*starts, math.inf]), strict=True
-        )
-    ]
-    moments = [datetime.fromisoformat(text).timestamp() for text in rows["ended"]]
-    return [sum(min(max(at - start, 0.0), length) for start, length in spans) for at in moments]
-
-
-def selected_values(rows: pd.DataFrame) -> list[float]:
-    """Returns the accuracy of each ended trial in percent: NaN if pruned, 0 if diverged."""
-    values = (100 * rows["valid_accuracy"]).mask(rows["state"] == "PRUNED")
-    return [float(v) for v in values.mask(rows["diverged"], 0.0)]
 
 
 def winner_sentence(study: StoredSearch) -> str:
@@ -310,39 +224,6 @@ def winners_accuracies(study: StoredSearch) -> list[float]:
         if search.winner
     ]
     return [test.mean / 100 for test in found if test is not None]
-
-
-def repeats_table(study: StoredSearch) -> Table:
-    """Returns a row per repeated search, this one first."""
-    rows = [search.winner for search in (study, *study.repeats) if search.winner]
-    columns = [
-        Column("search", t("Search"), lambda row: row.search.name),
-        Column("trial", t("Winning trial"), lambda row: row.number),
-        *network_columns(study, rows, lambda row: row.config),
-        Column(
-            "fresh", t("Validation (%), fresh seeds"),
-            lambda row: interval_entry(fresh_estimate(row)),
-        ),
-        Column(
-            "test", t("Test (%)"),
-            lambda row: interval_entry(fresh_estimate(row, "test_accuracy")),
-        ),
-        Column("trials", t("Trials"), lambda row: len(row.search.ended)),
-    ]  # fmt: skip
-    caption = marked(
-        "Data: {data}. The same search with other sampler seeds; each winner trained on the same "
-        "fresh seeds: mean (95% interval over seeds)."
-    )
-    return Table(columns=columns, rows=rows, caption=t(caption, data=study.data_name))
-
-
-def spelled_estimate(estimate: Estimate) -> str:
-    """98.54% (95% interval 98.49 to 98.58, 5 fresh seeds)."""
-    if estimate.n == 1:
-        return t("{mean:.2f}% with a single seed", mean=estimate.mean)
-    text = marked("{mean:.2f}% (95% interval {low:.2f} to {high:.2f}, {n} fresh seeds)")
-    ends = {"low": bounded(estimate.low), "high": bounded(estimate.high)}
-    return t(text, mean=estimate.mean, n=estimate.n, **ends)
 
 
 def unfinished(study: StoredSearch) -> str:

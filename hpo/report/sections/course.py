@@ -1,0 +1,315 @@
+"""How networks learned: a grid's experiments with their curves, and the course of a search."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import datetime
+from functools import partial
+from itertools import pairwise, product
+
+import numpy as np
+import pandas as pd
+
+from hpo.analysis.statistics import Summary, paired_difference, summarize
+from hpo.language import marked, t
+from hpo.report.blocks import grid_tables as tables
+from hpo.report.blocks.page import Block, Picture, Section
+from hpo.report.blocks.search_tables import BEST, over_limit, trials_by_state
+from hpo.report.blocks.table import Column, Table
+from hpo.report.figures import grid as figures
+from hpo.report.figures.search import Run, progress
+from hpo.report.figures.trial import TrialCurve, trial_curves
+from hpo.results.study import StoredGrid, StoredSearch
+from hpo.study.columns import METRICS
+from hpo.study.file import FIGURES, Cell, Experiment, GridStudy
+from hpo.study.names import SAMPLERS, label
+from hpo.text import count
+
+
+def experiments(study: StoredGrid) -> list[Section]:
+    """Returns a section for each experiment of a grid."""
+    return [_experiment(study, n, e) for n, e in enumerate(study.file.experiments)]
+
+
+def _experiment(study: StoredGrid, number: int, experiment: Experiment) -> Section:
+    by_name = {cell.name: cell for cell in study.file.cells}
+    cells = [by_name[name] for name in experiment.cells]
+    named = [by_name[name] for name in curve_cells(study.file, experiment)]
+    shown = tables.most_accurate(study, named)
+    caption = f"{tables.basis(study)}. {tables.key(study, cells)}."
+    table = tables.cells_table(study, [(cell, None) for cell in cells], caption)
+    results = [key for key in experiment.columns if key in FIGURES]
+    settings = [key for key in experiment.columns if key not in FIGURES]
+    both = [key for figure in results for key in (f"{figure}.reported", figure)]
+    table = table.only(["model", *settings, "further", *both, "seeds"])
+    findings = [finding(study, cell) for cell in shown]
+    findings += comparisons(study, tables.most_accurate(study, cells))
+    blocks: list[Block] = [t(" ".join(experiment.text.split()))] if experiment.text else []
+    blocks += [table, findings]
+    drawn = [c for cell in shown if (c := _cell_curves(study, cell)) is not None]
+    if drawn:
+        chance = 100 * study.data.get("chance", 1 / len(study.classes))
+        labels = ", ".join(curve.label for curve in drawn)
+        alt = marked("Learning curves of {labels}: loss on the left, accuracy on the right.")
+        blocks.append(
+            Picture(
+                file=f"curves-{number}.svg",
+                draw=partial(figures.curves, drawn, len(study.classes), chance),
+                alt=t(alt, labels=labels),
+                caption=_curves_caption(study, drawn) + tables.of_many(shown, named),
+            )
+        )
+    return Section(title=t(experiment.title), blocks=blocks)
+
+
+def curve_cells(file: GridStudy, experiment: Experiment) -> Sequence[str]:
+    """Returns the cells whose curves a section shows: those it names, or those not shown before."""
+    if experiment.curves:
+        return experiment.curves
+    before = file.experiments[: file.experiments.index(experiment)]
+    seen = {name for earlier in before for name in earlier.cells}
+    return [name for name in experiment.cells if name not in seen] or experiment.cells
+
+
+def _curves_caption(study: StoredGrid, drawn: Sequence[figures.CellCurves]) -> str:
+    collapsed = [curve.collapsed for curve in drawn]
+    text = t("Line: mean (median at chance) of the seeds; band: their range.")
+    if all(len(curve.values["valid_loss"]) <= 1 for curve in drawn):
+        text = t("A single seed.")
+    elif not any(collapsed):
+        text = t("Line: mean of the seeds; band: their range.")
+    elif all(collapsed):
+        text = t("Line: median of the seeds; band: their range.")
+    text += f" {study.data_name}."
+    if len(set(collapsed)) == 2:
+        text += " " + t("Networks that fail to learn have axes of their own.")
+    return text
+
+
+def _cell_curves(study: StoredGrid, cell: Cell) -> figures.CellCurves | None:
+    numbers = study.of(cell)["number"]
+    rows = study.curves[study.curves["number"].isin(numbers)]
+    if rows.empty:
+        return None
+    values = {
+        metric: (100 if metric.endswith("accuracy") else 1)
+        * rows.pivot(index="number", columns="epoch", values=metric).to_numpy()
+        for metric in METRICS
+    }
+    label = f"{cell.label} ({count(len(numbers), 'seed')})"
+    return figures.CellCurves(label=label, collapsed=study.fails(cell), values=values)
+
+
+# --- what a grid's networks reach ---------------------------------------------------------------
+
+
+def finding(study: StoredGrid, cell: Cell) -> str:
+    """Describes the results of a cell in a sentence or two."""
+    rows = study.of(cell)
+    summary = summarize((100 * rows["test_accuracy"]).to_list())
+    if summary is None:
+        return t("{cell} has no finished run yet.", cell=cell.label)
+    published = [100 * r.test_accuracy for r in cell.reported if r.test_accuracy is not None]
+    if study.fails(cell):
+        failing, diverged = int(study.failing(cell).sum()), int(rows["diverged"].sum())
+        text = _failure(cell, _share(failing, summary.n), summary)
+        if diverged:
+            share = _share(diverged, summary.n)
+            text = t("{text}; in {share} its loss was not finite", text=text, share=share)
+        return f"{text}. {_published_text(published)}".strip()
+    if summary.n == 1:
+        text = t("{cell} reaches {mean:.2f}% with one seed.", cell=cell.label, mean=summary.mean)
+        return f"{text} {_published_text(published)}"
+    text = t(
+        "{cell} reaches {mean:.2f} ± {sd:.2f}% over {n} seeds, between {low:.2f}% and {high:.2f}%.",
+        cell=cell.label,
+        **asdict(summary),
+    )
+    return f"{text} {_placed(published, summary)}".strip()
+
+
+def _failure(cell: Cell, share: str, summary: Summary) -> str:
+    """Says in how many seeds a cell fails to learn, and its accuracy, without a full stop."""
+    text = marked(
+        "{cell} fails to learn in {share}: median test accuracy {median:.2f}%, range "
+        "{low:.2f}–{high:.2f}%"
+    )
+    if summary.n == 1:
+        text = marked("{cell} fails to learn in {share}: test accuracy {mean:.2f}%")
+    return t(text, cell=cell.label, share=share, **asdict(summary))
+
+
+def _share(count: int, n: int) -> str:
+    if count == n:
+        return t("all {n} seeds", n=n) if n > 1 else t("its one seed")
+    return t("{count} of {n} seeds", count=count, n=n)
+
+
+def _published_text(values: Sequence[float]) -> str:
+    if not values:
+        return ""
+    return t("The report has {values}.", values=t(" and ").join(f"{v:.2f}%" for v in values))
+
+
+def _placed(values: Sequence[float], summary: Summary) -> str:
+    """Says where the reported values lie among the seeds."""
+    if not values:
+        return ""
+    inside = marked("{value:.2f}%, inside that range")
+    below = marked("{value:.2f}%, below all seeds")
+    above = marked("{value:.2f}%, above all seeds")
+    texts = [below if v < summary.low else above if v > summary.high else inside for v in values]
+    parts = [t(text, value=value) for text, value in zip(texts, values, strict=True)]
+    return t("The report has {values}.", values=t("; and ").join(parts))
+
+
+def comparisons(study: StoredGrid, cells: Sequence[Cell]) -> list[str]:
+    """Ranks the cells that learn by mean test accuracy and compares each with the next, seed by
+    seed."""
+    learned = [cell for cell in cells if len(study.of(cell)) and not study.fails(cell)]
+    learned.sort(key=lambda cell: -study.of(cell)["test_accuracy"].mean())
+    return [_comparison(study, a, b) for a, b in pairwise(learned)]
+
+
+def _comparison(study: StoredGrid, better: Cell, worse: Cell) -> str:
+    a, b = (100 * values for values in study.paired(better, worse))
+    if a.empty:
+        text = marked("{better} and {worse} have no seed in common yet.")
+        return t(text, better=better.label, worse=worse.label)
+    difference = paired_difference(a.to_list(), b.to_list())
+    if difference.mean < 0:  # ranked by all seeds, compared on those in common
+        return _comparison(study, worse, better)
+    published, numbers = _published_differences(better, worse), asdict(difference)
+    basis = marked("95% interval {low:.2f} to {high:.2f}, {n} pairs of seeds{published}")
+    basis = t(basis, published=published, **numbers)
+    text = marked(
+        "These seeds do not decide between {better} and {worse}: {mean:+.2f} points ({basis})."
+    )
+    if difference.n == 1:
+        text = marked(
+            "{better} is {mean:+.2f} points from {worse} in a single pair of runs, which does not "
+            "tell what other seeds would give{published}."
+        )
+    elif difference.resolved:
+        text = marked("{better} is {mean:.2f} points more accurate than {worse} ({basis}).")
+    names = {"better": better.label, "worse": worse.label}
+    return t(text, basis=basis, published=published, **names, **numbers)
+
+
+def _published_differences(better: Cell, worse: Cell) -> str:
+    known = product(*([e.test_accuracy for e in cell.reported] for cell in (better, worse)))
+    pairs = [100 * (a - b) for a, b in known if a is not None and b is not None]
+    texts = t(" and ").join(f"{difference:+.2f}" for difference in pairs)
+    return t("; reported: {differences}", differences=texts) if pairs else ""
+
+
+# --- a search -----------------------------------------------------------------------------------
+
+
+def sections(study: StoredSearch) -> list[Section]:
+    blocks: list[Block] = []
+    if np.isfinite(selected_values(study.ended)).any():
+        sampler = t(label(SAMPLERS, study.file.sampler))
+        runs = [_progress(study, t("this search ({sampler})", sampler=sampler))]
+        if study.random is not None and len(study.random.ended):
+            name = t("random search ({name})", name=study.random.name)
+            runs.append(_progress(study.random, name))
+        blocks.append(
+            Picture(
+                file="progress.svg",
+                draw=partial(progress, runs),
+                alt=t("Best validation accuracy so far, over trials and over time."),
+                caption=t(
+                    "The best validation accuracy so far, over trials that ended and over the time "
+                    "of running. {data}.",
+                    data=study.data_name,
+                ),
+            )
+        )
+    caption = marked("Seconds of a core: training and validation, one core a trial. {data}.")
+    caption = t(caption, data=study.data_name)
+    blocks.append(states_table(study, caption))
+    if len(study.ranked):
+        blocks.append(_curves(study))
+    return [Section(title=t("How the search went"), blocks=blocks)]
+
+
+def _progress(study: StoredSearch, label: str) -> Run:
+    rows = study.ended
+    return Run(
+        label=label,
+        values=selected_values(rows),
+        seconds=run_seconds(study, rows),
+        numbers=rows["number"].to_list(),
+        limited=bool(over_limit(rows).any()),
+    )
+
+
+def run_seconds(study: StoredSearch, rows: pd.DataFrame) -> list[float]:
+    """Returns the seconds of running at which these trials ended, without pauses between
+    sessions; of earlier versions' trials by a clock that may have been set."""
+    if "run_seconds" in rows and rows["run_seconds"].notna().all():
+        return [float(seconds) for seconds in rows["run_seconds"]]
+    starts = [session["started"] for session in study.sessions]
+    spans = [  # a session that was killed counts until the next one starts
+        (start, min(session.get("seconds", session.get("counted", math.inf)), longest))
+        for start, session, longest in zip(
+            starts, study.sessions, np.diff([*starts, math.inf]), strict=True
+        )
+    ]
+    moments = [datetime.fromisoformat(text).timestamp() for text in rows["ended"]]
+    return [sum(min(max(at - start, 0.0), length) for start, length in spans) for at in moments]
+
+
+def selected_values(rows: pd.DataFrame) -> list[float]:
+    """Returns the accuracy of each ended trial in percent: NaN if pruned, 0 if diverged."""
+    values = (100 * rows["valid_accuracy"]).mask(rows["state"] == "PRUNED")
+    return [float(v) for v in values.mask(rows["diverged"], 0.0)]
+
+
+def states_table(study: StoredSearch, caption: str) -> Table:
+    """Returns the number and the seconds of the trials in each state."""
+    rows = [(state, of["spent"]) for state, of in trials_by_state(study).items() if len(of)]
+    everything = max(sum(spent.sum() for _, spent in rows), 1e-9)
+    columns = [
+        Column("state", t("State"), lambda row: t(row[0])),
+        Column("trials", t("Trials"), lambda row: len(row[1])),
+        Column("seconds", t("Seconds of a core"), lambda row: row[1].sum(), "{:.0f}"),
+        Column("share", t("Share"), lambda row: 100 * row[1].sum() / everything, "{:.0f}%"),
+        Column("median", t("Median seconds"), lambda row: row[1].median(), "{:.1f}"),
+    ]
+    return Table(columns=columns, rows=rows, caption=caption)
+
+
+def _curves(study: StoredSearch) -> Picture:
+    best = study.ranked.head(BEST)
+    pruned = study.trials[(study.trials["state"] == "PRUNED") & ~study.trials["diverged"]]
+    limited = bool(over_limit(pruned).any())
+    alt = marked("Validation accuracy by epoch of the best trials.")
+    caption = marked("Validation accuracy of the {best} best trials. {data}.")
+    if limited:
+        alt = marked("Validation accuracy by epoch of the best trials, and of those stopped early.")
+        caption = marked(
+            "Validation accuracy of the {best} best trials, and of the {stopped} stopped early up "
+            "to where they ended. {data}."
+        )
+    elif len(pruned):
+        alt = marked("Validation accuracy by epoch of the best trials, and of the pruned ones.")
+        caption = marked(
+            "Validation accuracy of the {best} best trials, and of the {pruned} pruned ones up to "
+            "where they ended. {data}."
+        )
+    counts = {"best": len(best), "pruned": len(pruned), "stopped": len(pruned)}
+    curves = ([_curve(study, int(number)) for number in part["number"]] for part in (best, pruned))
+    return Picture(
+        file="curves.svg",
+        draw=partial(trial_curves, *curves, limited=limited),
+        alt=t(alt),
+        caption=t(caption, **counts, data=study.data_name),
+    )
+
+
+def _curve(study: StoredSearch, number: int) -> TrialCurve:
+    rows = study.curves[study.curves["number"] == number]
+    label = f"#{number}: {study.config(number).brief}"
+    return TrialCurve(label=label, values=(100 * rows["valid_accuracy"]).to_list())

@@ -1,0 +1,78 @@
+"""A grid's report: all networks at a glance."""
+
+from functools import partial
+
+from hpo.language import t
+from hpo.report.blocks import grid_tables as tables
+from hpo.report.blocks.page import Block, Picture, Section
+from hpo.report.blocks.table import Table
+from hpo.report.figures import grid as figures
+from hpo.report.sections.course import curve_cells
+from hpo.results.study import StoredGrid
+from hpo.study.file import Cell, GridStudy
+
+
+def sections(study: StoredGrid) -> list[Section]:
+    shown = tables.most_accurate(study, study.file.cells)
+    rows = [row for row in overview_rows(study.file) if row[0] in shown]
+    dots = [_dots(study, cell, which) for cell, which in rows]
+    blocks: list[Block] = []
+    if any(row.values for row in dots):
+        alt = t("Test accuracy of every network: a dot for each seed, a bar at their mean.")
+        if tables.published(study.file):
+            alt = t(
+                "Test accuracy of every network: a dot for each seed, a bar at their mean, the "
+                "reported figure as a diamond."
+            )
+        blocks.append(
+            Picture(
+                file="overview.svg",
+                draw=partial(figures.overview, dots, 100 * study.fails_below),
+                alt=alt,
+                caption=t("Test accuracy, a dot a seed. {basis}.", basis=tables.basis(study))
+                + tables.of_many(shown, study.file.cells),
+            )
+        )
+    blocks.append(main_table(study))
+    blocks += [table] if (table := tables.recall_table(study)) else []
+    blocks += [
+        t(
+            "{labels} are one configuration, published more than once: its seeds were trained once "
+            "and stand in each of its rows.",
+            labels=t(" and ").join(entry.label for entry in cell.reported),
+        )
+        for cell in study.file.cells
+        if len(cell.reported) > 1
+    ]
+    return [Section(title=t("All networks at a glance"), blocks=blocks)]
+
+
+def _dots(study: StoredGrid, cell: Cell, which: int | None) -> figures.Dots:
+    entry = None if which is None else cell.reported[which]
+    accuracy = entry.test_accuracy if entry else None
+    return figures.Dots(
+        label=entry.label if entry else cell.label,
+        fails=study.fails(cell),
+        values=(100 * study.of(cell)["test_accuracy"]).dropna().to_list(),
+        reported=None if accuracy is None else 100 * accuracy,
+    )
+
+
+def main_table(study: StoredGrid) -> Table:
+    """Returns a row per network: its settings, reported and reproduced results."""
+    caption = f"{tables.basis(study)}. {tables.key(study, study.file.cells)}."
+    return tables.cells_table(study, overview_rows(study.file), caption).but("name")
+
+
+def overview_rows(file: GridStudy) -> list[tuple[Cell, int | None]]:
+    """Returns a row per published network, in the order of the experiments."""
+    by_name = {cell.name: cell for cell in file.cells}
+    visits = [name for e in file.experiments for name in curve_cells(file, e)]
+    rest = [cell.name for cell in file.cells for _ in range(max(len(cell.reported), 1))]
+    rows: list[tuple[Cell, int | None]] = []
+    for name in [*visits, *rest]:  # the rest: what no experiment came to, or not often enough
+        cell = by_name[name]
+        before = sum(shown is cell for shown, _ in rows)
+        if before < max(len(cell.reported), 1):
+            rows.append((cell, before if cell.reported else None))
+    return rows

@@ -1,0 +1,118 @@
+"""What mattered: a grid's differences from its baseline, a search's hyperparameters."""
+
+from collections.abc import Iterator
+from functools import partial
+
+from hpo.analysis import importance
+from hpo.analysis.statistics import paired_difference
+from hpo.language import marked, t
+from hpo.report.blocks import grid_tables as tables
+from hpo.report.blocks.page import Block, Picture, Section
+from hpo.report.blocks.search_tables import over_limit
+from hpo.report.figures import grid, search
+from hpo.report.figures.axis import Parameter
+from hpo.report.figures.contour import contour
+from hpo.report.figures.slices import Slice, slices
+from hpo.results.study import StoredGrid, StoredSearch
+from hpo.study.space import Range
+from hpo.text import listed
+
+
+def differences(study: StoredGrid) -> list[Section]:
+    """Compares each cell with the first one, the baseline: the grid's counterpart of
+    importances."""
+    baseline, *others = study.file.cells
+    shown = tables.most_accurate(study, others)
+    rows = []
+    for cell in shown:
+        a, b = (100 * values for values in study.paired(cell, baseline))
+        if len(a):  # seeds that both have
+            d = paired_difference(a.to_list(), b.to_list())
+            row = grid.DifferenceRow(label=cell.label, mean=d.mean, low=d.low, high=d.high)
+            rows.append(row)
+    if not rows:
+        return []
+    named = {"baseline": baseline.label}
+    caption = marked(
+        "Test accuracy minus that of {baseline}, seed by seed: mean and 95% interval (Student's "
+        "t). {basis}."
+    )
+    picture = Picture(
+        file="importance.svg",
+        draw=partial(grid.differences, rows, baseline.label),
+        alt=t("Difference of each network's test accuracy from that of {baseline}.", **named),
+        caption=t(caption, basis=tables.basis(study), **named) + tables.of_many(shown, others),
+    )
+    return [Section(title=t("How far each network is from {baseline}", **named), blocks=[picture])]
+
+
+def sections(study: StoredSearch) -> list[Section]:
+    title = t("Which hyperparameters mattered")
+    importances = importance.evaluate(study.frozen, log_scale=True)
+    if importances is None:
+        text = t("Too few trials have been trained to their end to tell.")
+        return [Section(title=title, blocks=[text])]
+    evaluators = listed([each.evaluator for each in importances.evaluations])
+    bars = {
+        name: {
+            each.evaluator: (100 * share.share, 100 * share.low, 100 * share.high)
+            for each in importances.evaluations
+            if (share := each.shares.get(name))
+        }
+        for name in importance.ranked(importances)
+    }
+    alt = marked("Importance of each hyperparameter by {evaluators}, with 95% intervals.")
+    caption = marked("Share of importance by {evaluators}; too few trials for an interval. {data}.")
+    if all(each.resamples for each in importances.evaluations):
+        caption = marked(
+            "Share of importance by {evaluators}; whiskers: 95% of bootstrap resamples of the "
+            "trials. {data}."
+        )
+    blocks: list[Block] = [
+        Picture(
+            file="importance.svg",
+            draw=partial(search.importance, bars),
+            alt=t(alt, evaluators=evaluators),
+            caption=t(caption, evaluators=evaluators, data=study.data_name),
+        ),
+        list(importances.notes),
+    ]
+    return [Section(title=title, blocks=[*blocks, *_effects(study, importances)])]
+
+
+def _effects(study: StoredSearch, importances: importance.Importances) -> Iterator[Block]:
+    rows = study.ended
+    numbers, accuracies = rows["number"].to_list(), 100 * rows["valid_accuracy"]
+    states = rows["state"].mask(over_limit(rows), "LIMITED").mask(rows["diverged"], "DIVERGED")
+    known = {"accuracies": accuracies.to_list(), "states": list(states), "numbers": numbers}
+    names = importance.ranked(importances)
+    panels = [Slice(parameter=_parameter(study, name), **known) for name in names]
+    yield Picture(
+        file="slices.svg",
+        draw=partial(slices, panels),
+        alt=t("Validation accuracy of every trial against each of its hyperparameters."),
+        caption=t(
+            "Every trial against each hyperparameter. Points are dense where the sampler preferred "
+            "a region. {data}.",
+            data=study.data_name,
+        ),
+    )
+    pair = importance.most_important_pair(importances)
+    if pair:
+        x, y = (_parameter(study, name) for name in pair)
+        caption = marked(
+            "Validation accuracy of the trials that ran to their end, over {a} and {b}. {data}."
+        )
+        complete = accuracies.where(states == "COMPLETE").to_list()  # NaN for all others
+        yield Picture(
+            file="contour.svg",
+            draw=partial(contour, x, y, complete, numbers),
+            alt=t("Validation accuracy over {a} and {b}.", a=pair[0], b=pair[1]),
+            caption=t(caption, a=pair[0], b=pair[1], data=study.data_name),
+        )
+
+
+def _parameter(study: StoredSearch, name: str) -> Parameter:
+    domain = study.file.space[name]
+    log = isinstance(domain, Range) and domain.log
+    return Parameter(name=name, values=study.ended[name].to_list(), log=log)

@@ -1,0 +1,281 @@
+"""How networks were trained or searched, and how the study was run: time, machine, versions."""
+
+import shlex
+from collections import Counter
+from collections.abc import Sequence
+
+from hpo.data import card
+from hpo.language import marked, nt, t
+from hpo.report.blocks.grid_tables import published
+from hpo.report.blocks.page import Block, Code, Section
+from hpo.report.blocks.table import Table, facts
+from hpo.results.study import StoredGrid, StoredSearch, StoredStudy, seconds_of
+from hpo.study.config import SOURCES
+from hpo.study.file import Cell
+from hpo.study.names import SCHEDULES, label
+from hpo.study.space import Fixed, spelled
+from hpo.text import limit_text, seconds_text
+
+# --- a grid -------------------------------------------------------------------------------------
+
+
+def of_grid(study: StoredGrid) -> list[Section]:
+    data, cells = study.data, study.file.cells
+    text = marked(
+        "Every training splits the {all:,} training {things} of {data} into {train:,} to train on "
+        "and {valid:,} to validate on, starts from {weights}, and minimizes cross entropy "
+        "{batches}, shuffled every epoch, {epochs}{schedule}. The network of the last epoch is "
+        "tested on the {test:,} test {things}."
+    )
+    sizes = {part: data[part] for part in ("train", "valid", "test")}
+    sizes["all"] = data["train"] + data["valid"]
+    batches, epochs = t("in its cell's batches"), t("for as long as its cell says")
+    if len({cell.config.batch_size for cell in cells}) == 1:
+        batches = t("in batches of {n}", n=cells[0].config.batch_size)
+    if len({cell.config.epochs for cell in cells}) == 1:
+        epochs = t("for {n} epochs", n=cells[0].config.epochs)
+    ways = {"weights": _initial(cells), "batches": batches, "epochs": epochs}
+    ways |= {"schedule": _schedule(cells), "things": t(study.things), "data": study.data_name}
+    meaning = marked(
+        "Training loss and accuracy are running means over an epoch while the weights change, so "
+        "early in training they lag behind validation. Training time covers training and "
+        "validation, not the test. A run fails to learn if it ends below {share:g}% test "
+        "accuracy{guess}."
+    )
+    blocks: list[Block] = [f"{t(text, **sizes, **ways)} {_seeding(cells)}"]
+    blocks.append(t(meaning, share=100 * study.fails_below, guess=_of_a_guess(study)))
+    return [Section(title=t("How the networks were trained"), blocks=blocks)]
+
+
+def _initial(cells: Sequence[Cell]) -> str:
+    """Says where the initial weights come from."""
+    if cells[0].config.model:
+        return t("the weights that {model} gives", model=cells[0].config.model)
+    if any(cell.config.init != "default" for cell in cells):
+        return t("the initial weights of its cell")
+    return t("the weights that PyTorch's Linear layers start from")
+
+
+def _schedule(cells: Sequence[Cell]) -> str:
+    """Says how the learning rate changes, as the end of a sentence; empty if it does not."""
+    if len({cell.config.schedule for cell in cells}) > 1:
+        return t(", by its cell's schedule")
+    schedule = cells[0].config.schedule
+    if schedule == "constant":
+        return ""
+    return t(", its learning rate {falling}", falling=t(label(SCHEDULES, schedule)))
+
+
+def _seeding(cells: Sequence[Cell]) -> str:
+    if all(cell.crossed for cell in cells):
+        return t(
+            "Eight runs make a block: two splits, two initial weights and two batch orders, in all "
+            "combinations. Each block draws them anew, alike for every network."
+        )
+    if all(cell.varies == SOURCES for cell in cells):
+        return t(
+            "Seed k fixes split, initial weights and batch order alike for every network, so "
+            "networks are compared in pairs of seeds."
+        )
+    return t(
+        "Seed k fixes what a cell draws anew (of split, initial weights and batch order) alike for "
+        "every network; the rest is drawn from seed 0."
+    )
+
+
+def _of_a_guess(study: StoredGrid) -> str:
+    """Says how the bound of learning is related to a guess."""
+    if len(study.classes) == 10 and not study.data.get("unbalanced"):
+        return t(", three times chance")
+    text = marked(", two ninths of the way from a guess ({guess:.0f}%) to 100%")
+    return t(text, guess=100 * study.data["chance"])
+
+
+def unsaid(study: StoredGrid) -> list[Section]:
+    """Returns the section on what a publication leaves open, if the study file lists it."""
+    unsaid = [(entry.what, entry.chosen) for entry in study.file.unsaid]
+    rows = [[t(" ".join(text.split())) for text in entry] for entry in unsaid]
+    if not rows:
+        return []
+    table = facts((t("Not said"), t("Chosen here")), rows)
+    return [Section(title=t("What the report leaves unsaid"), blocks=[table])]
+
+
+def run_of_grid(study: StoredGrid) -> list[Section]:
+    times = t(
+        "Small networks are trained several seeds at a time, beside other trainings; a seed's "
+        "training time in the tables is its share."
+    )
+    if study.timings:
+        times += " " + t(
+            "Conclusions on times come from {n} rounds of their own: each network alone on the "
+            "machine, one seed, one epoch or the beginning of one, scaled to all epochs, in random "
+            "order.",
+            n=len(study.timings),
+        )
+    if published(study.file):
+        times += " " + t(
+            "Reported times are of another machine and another program, in which loading and "
+            "transforming the images takes most of an epoch whatever the network is; here only "
+            "arithmetic is left, so a wide network costs many times as much. Neither seconds nor "
+            "ratios of times can be compared with the report's."
+        )
+    source = t(" ".join(study.file.source.split()))
+    more = [[t("Source"), source]] if source else []
+    return [Section(title=t("How it was run"), blocks=[run_table(study, more), times])]
+
+
+# --- a search -----------------------------------------------------------------------------------
+
+
+def of_search(study: StoredSearch) -> list[Section]:
+    data, file = study.data, study.file
+    space = [f"{name}: {spelled(domain)}" for name, domain in file.space.items()]
+    shared = t("all trials share split, seed and batch order")
+    if file.seeds_per_trial > 1:
+        shared = t("all trials share splits, seeds and batch orders")
+    text = marked(
+        "Each trial trains one network on {train:,} {things} of {data} and is judged by its "
+        "accuracy on {valid:,} others after its last epoch; {shared}. The search chooses {free} "
+        "hyperparameters. A trial that diverges (a loss that is not finite, or a hundred times "
+        "that of a guess) ends at once, as the worst. No configuration is trained twice."
+    )
+    free = sum(not isinstance(domain, Fixed) for domain in file.space.values())
+    known = {part: data[part] for part in ("train", "valid", "test")}
+    known |= {"data": study.data_name, "things": t(study.things)}
+    text = t(text, shared=shared, free=free, **known)
+    fresh = marked(
+        "Their validation names the winner; the {test:,} test {things} are used once for each "
+        "finalist and seed, for the figures above and for no choice."
+    )
+    again = marked(
+        "The {n} best are trained again on {seeds} fresh seeds, each with its own split, initial "
+        "weights and batch order."
+    )
+    if study.second:
+        again = marked(
+            "The {n} along the front are trained again on {seeds} fresh seeds, each with its own "
+            "split, initial weights and batch order."
+        )
+    finalists = t(again, n=file.finalists, seeds=file.finalist_seeds)
+    blocks: list[Block] = [text, *_also(study), space, f"{finalists} {t(fresh, **known)}"]
+    return [Section(title=t("How it was searched"), blocks=blocks)]
+
+
+def _also(study: StoredSearch) -> list[str]:
+    """Returns sentences on seeds per trial, limits, and where the search began."""
+    file, sentences = study.file, []
+    if file.seeds_per_trial > 1:
+        text = marked(
+            "A trial's value is the mean over {n} seeds, each with its own split, initial weights "
+            "and batch order; finalists get others."
+        )
+        sentences.append(t(text, n=file.seeds_per_trial))
+    if file.trial_limit:
+        sentences.append(t("A trial may take {time}.", time=limit_text(file.trial_limit)))
+    if file.first:
+        sentences.append(
+            nt(
+                "{n} configuration of the study file came first.",
+                "{n} configurations of the study file came first.",
+                len(file.first),
+            )
+        )
+    if study.like:
+        text = marked(
+            "The sampler knew {known} of {of} finished trials of study {study} from the start: "
+            "those that lie in this space. The best of them was trained here as well."
+        )
+        sentences.append(t(text, known=study.like["trials"], **study.like))
+    return [" ".join(sentences)] if sentences else []
+
+
+def run_of_search(study: StoredSearch) -> list[Section]:
+    blocks: list[Block] = [run_table(study)]
+    if study.tested is not None:
+        seconds = seconds_of(study.tested.sessions)
+        blocks.append(t("The finalists took {time} more.", time=seconds_text(seconds)))
+    if study.sessions:
+        blocks += [t("To go on from here, or to run it elsewhere:")]
+        blocks += [Code(text=repeatable(study.sessions[-1]["command"]))]
+    return [Section(title=t("How it was run"), blocks=blocks)]
+
+
+# --- both ---------------------------------------------------------------------------------------
+
+
+def run_table(study: StoredStudy, more: Sequence[list[str]] = ()) -> Table:
+    """Returns a row per fact, and then the rows `more`."""
+    counts = study.trials["state"].value_counts()
+    states = ", ".join(f"{n} {state}" for state, n in counts.items()) or t("none yet")
+    rows = [[t("Trials"), states], [t("Trained in"), trained_in(study)]]
+    rows += _session_facts(study)
+    rows += [[t("Data checksum"), f"SHA-256 {study.data['checksum']}"]]
+    if "about" in study.data:  # the user's own files have a data card
+        rows += [[what, value] for what, value in card.rows(study.data)[:-1]]
+        rows += [[t("Note"), text] for text in card.warnings(study.data)]
+    return facts((t("What"), t("Value")), [*rows, *more])
+
+
+def other_data(study: StoredGrid | StoredSearch) -> list[str]:
+    """Returns a sentence if the study was run on another dataset than its file names."""
+    if study.data["name"] == study.file.dataset.short:
+        return []
+    text = marked(
+        "These figures are of {data}, not of {asked}; they cannot be compared with its figures."
+    )
+    return [t(text, data=study.data_name, asked=study.file.dataset.short)]
+
+
+def one_line_each(paragraphs: Sequence[str]) -> list[str]:
+    return [" ".join(paragraph.split()) for paragraph in paragraphs]
+
+
+def _session_facts(study: StoredStudy) -> list[list[str]]:
+    if not study.sessions:
+        return []
+    last = study.sessions[-1]
+    hardware, versions = last["hardware"], last["versions"]
+    machine = t("{processor}, {n} cores", processor=hardware["processor"], n=hardware["cores"])
+    memory = f", {hardware['memory_gib']} GiB" if hardware["memory_gib"] else ""
+    packages = ", ".join(f"{name} {version}" for name, version in versions.items())
+    workers = t("{n} on {device}, one thread each", n=last["workers"], device=last["device"])
+    if last.get("machines"):
+        workers = t("{n} on {device}", n=last["workers"], device=last["device"])
+    facts = [[t("Command"), last["command"]], [t("Workers"), workers]]
+    facts += [[t("Machine"), machine + memory], *_cluster_facts(study), [t("Versions"), packages]]
+    return facts + ([[t("Commit"), last["git_commit"]]] if last["git_commit"] else [])
+
+
+def _cluster_facts(study: StoredStudy) -> list[list[str]]:
+    """Returns the processors of the nodes that trained; a warning if there are several kinds."""
+    nodes = {
+        node["host"]: node["hardware"]["processor"]
+        for session in study.sessions
+        for node in session.get("machines", ())
+    }
+    if not nodes:
+        return []
+    counts = Counter(nodes.values())
+    text = ", ".join(f"{n} × {processor}" for processor, n in counts.items())
+    if len(counts) > 1:
+        text = t("{nodes}; the last bits of a curve depend on the processor", nodes=text)
+    return [[t("Nodes"), text]]
+
+
+def trained_in(study: StoredStudy) -> str:
+    """Returns the time by the clock and the training time, as text."""
+    core_seconds = study.trials["train_seconds"].sum()
+    runs = len(study.sessions)
+    parts = [t("{time} by the clock", time=seconds_text(seconds_of(study.sessions)))]
+    parts += [t("over {n} runs", n=runs)] if runs > 1 else []
+    cut = sum(not {"seconds", "counted"} & set(session) for session in study.sessions)
+    parts += [t("({n} of them killed, its time unknown)", n=cut)] if cut else []
+    return t(
+        "{clock}, {time} of training time", clock=" ".join(parts), time=seconds_text(core_seconds)
+    )
+
+
+def repeatable(typed: str) -> str:
+    """Returns the command without the options that delete the study."""
+    return shlex.join(word for word in shlex.split(typed) if word not in ("--fresh", "--yes"))

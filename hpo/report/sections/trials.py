@@ -1,0 +1,97 @@
+"""A search's best trials, their trade-off, and whether they lie on a bound of the space."""
+
+import math
+from functools import partial
+
+from hpo.language import marked, t
+from hpo.report.blocks.page import Block, Picture, Section
+from hpo.report.blocks.search_tables import best_table
+from hpo.report.figures import search as figures
+from hpo.results import trial as record
+from hpo.results.study import StoredSearch
+from hpo.study.config import BOUNDS, Config
+from hpo.study.file import OBJECTIVES
+from hpo.study.space import Range
+
+AT_A_BOUND = 0.02  # of a range's width, on its scale
+UPPER = marked(
+    "Its {name} of {value:g} lies on the space's upper bound, {bound:g}: better values may lie "
+    "beyond, so widen the range and search again."
+)
+LOWER = marked(
+    "Its {name} of {value:g} lies on the space's lower, {bound:g}: better values may lie beyond, "
+    "so widen the range and search again."
+)
+
+
+def trade_off(study: StoredSearch) -> list[Section]:
+    """Returns the section on the Pareto front of a search with two objectives."""
+    rows = study.ranked
+    if not study.second or rows.empty:
+        return []
+    second = t(OBJECTIVES[study.second])
+    accuracies = (100 * rows["valid_accuracy"]).to_list()
+    costs = [study.frozen[int(n)].values[1] for n in rows["number"]]
+    draw = partial(
+        figures.pareto,
+        numbers=rows["number"].to_list(),
+        accuracies=accuracies,
+        costs=costs,
+        front=record.front(list(zip(accuracies, costs, strict=True))),
+        finalists=[finalist.number for finalist in study.finalists],
+        name=second,
+    )
+    caption = marked(
+        "Each trial that ran to its end. Line: the Pareto front, the trials that no other one "
+        "beats in both. Rings: finalists, spread over the front. {data}."
+    )
+    picture = Picture(
+        file="pareto.svg",
+        draw=draw,
+        alt=t("Validation accuracy of each trial over its {second}.", second=second),
+        caption=t(caption, data=study.data_name),
+    )
+    choice = t(
+        "The winner is the finalist with the best mean validation accuracy over fresh seeds. A "
+        "smaller one may be the better choice: the finalists' table has both figures."
+    )
+    blocks: list[Block] = [picture, choice]
+    if (rows["valid_accuracy"] < study.fails_below).any():
+        text = marked("Trials below {share:.1f}% have learned nothing and do not become finalists.")
+        blocks.append(t(text, share=100 * study.fails_below))
+    title = t("Accuracy against {second}", second=second.partition(" (")[0])
+    return [Section(title=title, blocks=blocks)]
+
+
+def sections(study: StoredSearch) -> list[Section]:
+    blocks: list[Block] = []
+    if study.ranked.empty:
+        blocks.append(t("No trial has been trained to its end yet."))
+    else:
+        caption = marked("One training each, on {data}, all with the same split and seed.")
+        table = best_table(study, caption=t(caption, data=study.data_name))
+        blocks.append(table.but("network"))
+        if study.tested is None:
+            best = study.config(int(study.ranked.iloc[0]["number"]))
+            blocks.append(at_bounds(study, best))
+    return [Section(title=t("The best trials"), blocks=blocks)]
+
+
+def at_bounds(study: StoredSearch, config: Config) -> list[str]:
+    """Returns a sentence per hyperparameter that lies on a bound of its range and could go
+    beyond."""
+    sentences = []
+    for name, domain in study.file.space.items():
+        if isinstance(domain, Range) and domain.low < domain.high:
+            value = config.as_dict()[name]
+            if not domain.low <= value <= domain.high:
+                continue  # its condition does not hold
+            scale = math.log if domain.log else float
+            at, low, high = scale(value), scale(domain.low), scale(domain.high)
+            place = (at - low) / (high - low)
+            least = name in BOUNDS and domain.low <= BOUNDS[name][1]  # nothing is below it
+            if place >= 1 - AT_A_BOUND:
+                sentences.append(t(UPPER, name=name, value=value, bound=domain.high))
+            elif place <= AT_A_BOUND and not least:
+                sentences.append(t(LOWER, name=name, value=value, bound=domain.low))
+    return sentences
