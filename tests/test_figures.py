@@ -23,7 +23,6 @@ from hpo.report.figures.axis import Parameter
 from hpo.report.figures.confusion import WorstImage
 from hpo.report.figures.grid import DifferenceRow
 from hpo.report.figures.search import Run
-from hpo.report.figures.slices import Slice
 from hpo.report.figures.style import drawing
 from hpo.report.figures.svg import SVG
 from hpo.report.figures.trial import TrialCurve
@@ -134,8 +133,8 @@ def test_pictures_take_columns_of_a_filtered_frame():
     assert "TPE: best 97.50%" in texts(search.progress([run]))
     x, y = (Parameter(name=name, values=frame[name]) for name in ("lr", "act"))
     assert "2 trials" in said(contour.contour(x, y, frame["v"]))
-    panel = Slice(parameter=y, accuracies=frame["v"], states=["COMPLETE"] * 2)
-    assert "best trial: 97.50%" in texts(slices.slices([panel]))
+    svg = slices.slices([y], frame["v"], ["COMPLETE"] * 2)
+    assert "best trial: 97.50%" in texts(svg)
     curves = [TrialCurve(label="#1", values=frame["v"])]
     assert "#1" in texts(trial.trial_curves(curves, curves))
 
@@ -190,14 +189,14 @@ def test_importance_of_one_or_many_hyperparameters(n: int):
 # --- slices ------------------------------------------------------------------------------------
 
 
-def slices_of(values: dict[str, Parameter], results: list[float], states: list[Any]) -> list[Slice]:
-    return [Slice(parameter=p, accuracies=results, states=states) for p in values.values()]
+def slices_of(values: dict[str, Parameter], results: list[float], states: list[Any]) -> str:
+    return slices.slices([*values.values()], results, states)
 
 
 def test_slices_name_hyperparameters_categories_and_states():
     states = ["COMPLETE"] * 30 + ["PRUNED"] * 8 + ["DIVERGED"] * 2
     results = [*accuracies(36), 20.0, 30.0, NAN, 0.0]
-    found = texts(slices.slices(slices_of(parameters(), results, states)))
+    found = texts(slices_of(parameters(), results, states))
     assert {"lr (log scale)", "depth", "leaky_relu", "sgd_momentum"} <= set(found)
     assert {"complete", "pruned, at its last value", "diverged, at the bottom edge"} <= set(found)
     assert f"best trial: {max(results[:30]):.2f}%" in found
@@ -209,7 +208,7 @@ def test_slices_axis_stays_near_the_top_and_keeps_every_trial_in_sight(
 ):
     drawn = axes_of(monkeypatch)
     values, results = {"lr": parameters()["lr"]}, [*accuracies(36), 10.0, 50.0, 90.0, 0.0]
-    slices.slices(slices_of(values, results, ["COMPLETE"] * 39 + ["DIVERGED"]))
+    slices_of(values, results, ["COMPLETE"] * 39 + ["DIVERGED"])
     [axes] = drawn
     low, high = axes.get_ylim()
     assert 96 < low < 97
@@ -226,7 +225,7 @@ def test_slices_ring_the_best_complete_trial_in_each_panel(monkeypatch: pytest.M
         "lr": Parameter(name="lr", values=[0.1, 0.2, 0.3, 0.4], log=True),
         "momentum": Parameter(name="momentum", values=[0.5, None, 0.7, 0.9]),
     }
-    slices.slices(slices_of(values, results, ["COMPLETE", "COMPLETE", "PRUNED", "COMPLETE"]))
+    slices_of(values, results, ["COMPLETE", "COMPLETE", "PRUNED", "COMPLETE"])
     rings = [
         [line.get_xdata().tolist() for line in axes.get_lines() if line.get_markersize() > 9]
         for axes in drawn
@@ -241,7 +240,7 @@ def test_slices_put_a_bar_at_the_median_of_a_categorys_complete_trials(
     drawn = axes_of(monkeypatch)
     values = {"bias": Parameter(name="bias", values=[True, True, True, False, True])}
     states = ["COMPLETE", "COMPLETE", "COMPLETE", "COMPLETE", "PRUNED"]
-    slices.slices(slices_of(values, [97.0, 98.0, 97.2, 96.5, 20.0], states))
+    slices_of(values, [97.0, 98.0, 97.2, 96.5, 20.0], states)
     bars = [c.get_segments()[0][:, 1].tolist() for c in drawn[0].collections]
     assert bars == [[96.5, 96.5], [97.2, 97.2]]
 
@@ -250,7 +249,7 @@ def test_slices_put_a_bar_at_the_median_of_a_categorys_complete_trials(
 def test_slices_of_one_to_ten_hyperparameters_with_odd_names(n: int):
     names = [f"{i} {ODD}" for i in range(n)]
     columns = {name: Parameter(name=name, values=["a", ODD] * 6) for name in names}
-    found = texts(slices.slices(slices_of(columns, accuracies(12), ["COMPLETE"] * 12)))
+    found = texts(slices_of(columns, accuracies(12), ["COMPLETE"] * 12))
     assert sum(text.startswith(f"{n - 1} $a$ <b>") for text in found) == 1
 
 
@@ -266,17 +265,14 @@ def test_slices_of_one_to_ten_hyperparameters_with_odd_names(n: int):
 def test_slices_of_few_equal_or_failed_trials(results: list[float], states: list[str]):
     every = parameters(len(results))
     values = {name: every[name] for name in ("lr", "width")}
-    svg = slices.slices(slices_of(values, results, states))
+    svg = slices_of(values, results, states)
     assert {"lr", "width"} & {text.split(" (")[0] for text in texts(svg)}
 
 
 def test_slices_tell_of_every_trial_wherever_it_is_drawn():
     states = ["COMPLETE"] * 36 + ["PRUNED"] * 2 + ["DIVERGED"] * 2
     results = [*accuracies(35), 10.0, 20.0, 97.0, NAN, 0.0]
-    panel = Slice(
-        parameter=parameters()["lr"], accuracies=results, states=states, numbers=range(100, 140)
-    )
-    found = lines(slices.slices([panel]))
+    found = lines(slices.slices([parameters()["lr"]], results, states, range(100, 140)))
     assert {int(text[1:4]) for text in found} == set(range(100, 140))
     assert len({text for text in found if text.endswith(": diverged")}) == 2
     assert any(text.startswith("#135, lr ") and "10.00%, complete" in text for text in found)
@@ -285,8 +281,8 @@ def test_slices_tell_of_every_trial_wherever_it_is_drawn():
 def test_marks_at_one_place_tell_of_all_of_them():
     same = Parameter(name="lr", values=[0.1, 0.1, 0.1, 0.5, *np.linspace(0.11, 0.9, 20)])
     results = [97.0, 97.0, 97.0, 97.5, *np.linspace(97.2, 98, 20)]
-    panel = Slice(parameter=same, accuracies=results, states=["PRUNED"] + ["COMPLETE"] * 23)
-    together = [set(text.split("\n")) for text in titles(slices.slices([panel]))]
+    svg = slices.slices([same], results, ["PRUNED"] + ["COMPLETE"] * 23)
+    together = [set(text.split("\n")) for text in titles(svg)]
     assert {
         "#0, lr 0.1: 97.00%, pruned",
         "#1, lr 0.1: 97.00%, complete",
@@ -295,12 +291,10 @@ def test_marks_at_one_place_tell_of_all_of_them():
 
 
 def test_a_crowd_at_one_place_is_counted():
-    panel = Slice(
-        parameter=Parameter(name="lr", values=[0.1] * 30 + np.linspace(0.2, 1, 70).tolist()),
-        accuracies=[97.0] * 30 + np.linspace(97.5, 98, 70).tolist(),
-        states=["COMPLETE"] * 100,
-    )
-    assert any(text.endswith("\n… and 25 more") for text in titles(slices.slices([panel])))
+    values = Parameter(name="lr", values=[0.1] * 30 + np.linspace(0.2, 1, 70).tolist())
+    results = [97.0] * 30 + np.linspace(97.5, 98, 70).tolist()
+    svg = slices.slices([values], results, ["COMPLETE"] * 100)
+    assert any(text.endswith("\n… and 25 more") for text in titles(svg))
 
 
 @pytest.mark.parametrize(
@@ -313,7 +307,7 @@ def test_labels_of_a_narrow_axis_do_not_touch(
     drawn = axes_of(monkeypatch)
     numbers = np.geomspace(low, high, 40).tolist()
     same = {name: Parameter(name=name, values=numbers, log=log) for name in "abc"}
-    slices.slices(slices_of(same, accuracies(40), ["COMPLETE"] * 40))
+    slices_of(same, accuracies(40), ["COMPLETE"] * 40)
     ends = drawn[0].get_xlim()
     ticks = drawn[0].get_xticklabels()
     shown = [of for of in ticks if ends[0] <= of.get_position()[0] <= ends[1]]
@@ -326,7 +320,7 @@ def test_axes_and_colours_end_at_100_percent(monkeypatch: pytest.MonkeyPatch):
     results = [*accuracies(36), 100.0, 100.0, 100.0, 100.0]
     svg = contour.contour(parameters()["lr"], parameters()["width"], results)
     drawn = axes_of(monkeypatch)
-    slices.slices(slices_of(parameters(), results, ["COMPLETE"] * 40))
+    slices_of(parameters(), results, ["COMPLETE"] * 40)
     low, high = drawn[0].get_ylim()
     assert high <= 100 + 0.03 * (100 - low)
     assert max(tick for tick in drawn[0].get_yticks() if low <= tick <= high) <= 100
@@ -578,11 +572,7 @@ def made_up(n: int, hyperparameters: int) -> list[Picture]:
     svgs = {
         "progress": search.progress([run]),
         "curves": trial.trial_curves(trials[:10], pruned),
-        "slices": slices.slices(
-            [Slice(parameter=p, accuracies=results, states=states) for p in values][
-                :hyperparameters
-            ]
-        ),
+        "slices": slices.slices(values[:hyperparameters], results, states),
         "contour": contour.contour(values[0], values[1], results),
     }
     return [
@@ -600,8 +590,7 @@ def test_a_search_of_thousands_of_trials_stays_under_three_megabytes():
 
 def test_marks_beyond_what_a_page_can_hold_become_pixels():
     values = parameters(4000)["lr"]
-    panel = Slice(parameter=values, accuracies=accuracies(4000), states=["COMPLETE"] * 4000)
-    svg = slices.slices([panel])
+    svg = slices.slices([values], accuracies(4000), ["COMPLETE"] * 4000)
     assert "<image" in svg
     assert len(svg) < 300_000
 

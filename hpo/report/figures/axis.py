@@ -3,6 +3,8 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,10 @@ TICK_GAP = 0.06  # inches between two labels of an axis, at least
 GOLDEN = 0.618034  # its multiples fill the unit interval evenly: jitter without randomness
 
 
+def is_missing(value: object) -> bool:
+    return value is None or value != value
+
+
 @dataclass(frozen=True, kw_only=True)
 class Parameter:
     """A hyperparameter and its value in each trial: numbers, or text and bools as categories; None
@@ -24,6 +30,40 @@ class Parameter:
     name: str
     values: Sequence[float | str | None]
     log: bool = False
+
+    @cached_property
+    def levels(self) -> list[Any] | None:
+        """The values in order if they are categories or few numbers; None for a continuous
+        axis."""
+        present = [value for value in self.values if not is_missing(value)]
+        if any(isinstance(value, str | bool | np.bool_) for value in present):
+            return sorted(set(present), key=str)
+        levels = sorted(set(present))  # type: ignore[type-var]
+        return levels if len(levels) < 2 or len(levels) <= min(8, len(present) / 3) else None
+
+    @cached_property
+    def places(self) -> np.ndarray:
+        """Each trial's place on the axis, spread over its strip; NaN without a value."""
+        if self.levels is None:
+            return np.array([*self.values], float)
+        index = {level: place for place, level in enumerate(self.levels)}
+        at = np.array([math.nan if is_missing(v) else index[v] for v in self.values])
+        return np.asarray(at + 0.6 * ((np.arange(len(at)) * GOLDEN + 0.5) % 1 - 0.5))
+
+    @property
+    def known(self) -> np.ndarray:
+        """The numbers of those trials that have one."""
+        numbers = np.array([*self.values], float)
+        return np.asarray(numbers[~np.isnan(numbers)])
+
+    def title(self, name: str) -> str:
+        """Returns the name, with a word on the axis's scale."""
+        log = self.log and self.levels is None
+        return t("{name} (log scale)", name=name) if log else name
+
+    def text(self, value: object) -> str:
+        """lr 0.0123"""
+        return f"{self.name} {f'{value:.4g}' if isinstance(value, float) else value}"
 
 
 def focus(values: np.ndarray) -> tuple[float, float]:
@@ -49,57 +89,16 @@ def within_100(low: float, high: float) -> tuple[float, float]:
     return low, min(high, 100 + 0.03 * max(100 - low, 0))
 
 
-def levels_of(parameter: Parameter) -> list[Any] | None:
-    """Returns the values in order if they are categories or few numbers; None for a continuous
-    axis."""
-    present = [value for value in parameter.values if not is_missing(value)]
-    if any(isinstance(value, str | bool | np.bool_) for value in present):
-        return sorted(set(present), key=str)
-    levels = sorted(set(present))  # type: ignore[type-var]
-    return levels if len(levels) < 2 or len(levels) <= min(8, len(present) / 3) else None
-
-
-def is_missing(value: object) -> bool:
-    return value is None or value != value
-
-
-def _numbers(parameter: Parameter) -> list[float]:
-    return [math.nan if value is None else float(value) for value in parameter.values]
-
-
-def is_log(parameter: Parameter) -> bool:
-    return parameter.log and levels_of(parameter) is None
-
-
-def axis_name(parameter: Parameter, name: str) -> str:
-    """Returns the name, with a word on the axis's scale."""
-    return t("{name} (log scale)", name=name) if is_log(parameter) else name
-
-
-def places_of(parameter: Parameter) -> np.ndarray:
-    """Returns each trial's place on the axis, spread over its strip; NaN without a value."""
-    levels = levels_of(parameter)
-    if levels is None:
-        return np.array(_numbers(parameter))
-    at = np.array([math.nan if is_missing(v) else levels.index(v) for v in parameter.values], float)
-    jitter = (np.arange(len(at)) * GOLDEN + 0.5) % 1 - 0.5
-    return np.asarray(at + 0.6 * jitter)
-
-
-def value_text(value: object) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
 def set_scale(axis: XAxis | YAxis, parameter: Parameter, inches: float) -> None:
     """Sets ticks and scale of an axis of this length; numbers as plain text."""
-    levels, which = levels_of(parameter), axis.axis_name
-    if levels is not None:
-        axis.set_ticks(range(len(levels)), [level_text(level) for level in levels])
-        axis.axes.set(**{f"{which}lim": (-0.5, max(len(levels), 1) - 0.5)})
-        for label in axis.get_ticklabels() if which == "x" and _turned(levels, inches) else ():
-            label.set(rotation=_angle(levels), ha="right", va="center", rotation_mode="anchor")
-    else:
+    levels, which = parameter.levels, axis.axis_name
+    if levels is None:
         set_number_scale(axis, parameter, inches)
+        return
+    axis.set_ticks(range(len(levels)), [level_text(level) for level in levels])
+    axis.axes.set(**{f"{which}lim": (-0.5, max(len(levels), 1) - 0.5)})
+    for label in axis.get_ticklabels() if which == "x" and _turned(levels, inches) else ():
+        label.set(rotation=_angle(levels), ha="right", va="center", rotation_mode="anchor")
 
 
 def set_number_scale(axis: XAxis | YAxis, parameter: Parameter, inches: float) -> None:
@@ -118,11 +117,11 @@ def set_number_scale(axis: XAxis | YAxis, parameter: Parameter, inches: float) -
 
 def _locators(parameter: Parameter) -> list[Locator]:
     """Returns locators of the ticks, that of the most first."""
-    numbers = _known(parameter)
+    numbers = parameter.known
     if not parameter.log:
         whole = all(number.is_integer() for number in numbers)
         return [MaxNLocator(n, integer=whole) for n in (5, 4, 3, 2)]
-    ratio = max(numbers) / min(numbers)
+    ratio = numbers.max() / numbers.min()
     if ratio < 5:
         return [MaxNLocator(n) for n in (4, 3, 2)]
     subs = [] if ratio > 300 else [(1, 2, 5), (1, 3)]
@@ -130,22 +129,18 @@ def _locators(parameter: Parameter) -> list[Locator]:
     return [*fine, *(LogLocator(subs=(1,), numticks=n) for n in (7, 5, 4, 3, 2))]
 
 
-def _known(parameter: Parameter) -> list[float]:
-    return [number for number in _numbers(parameter) if number == number]
-
-
 def _has_room(locator: Locator, parameter: Parameter, inches: float) -> bool:
     """Whether the labels of two ticks or more have room side by side on an axis of this length."""
     scale = math.log if parameter.log else float
-    low, high = (scale(end(_known(parameter))) for end in (min, max))
+    low, high = scale(parameter.known.min()), scale(parameter.known.max())
     if low == high:
         return True
     low, high = low - 0.05 * (high - low), high + 0.05 * (high - low)  # matplotlib's margins
     ends = (math.exp(low), math.exp(high)) if parameter.log else (low, high)
     ticks = [tick for tick in locator.tick_values(*ends) if ends[0] <= tick <= ends[1]]
     places = [inches * (scale(tick) - low) / (high - low) for tick in ticks]
-    halves = [width([f"{tick:g}"]) / 2 for tick in ticks]
-    gaps = [places[i] - halves[i] - places[i - 1] - halves[i - 1] for i in range(1, len(places))]
+    labels = [(place, width([f"{tick:g}"]) / 2) for place, tick in zip(places, ticks, strict=True)]
+    gaps = [right - left - half - other for (left, half), (right, other) in pairwise(labels)]
     return bool(gaps) and min(gaps) >= TICK_GAP
 
 
@@ -164,7 +159,7 @@ def _angle(levels: list[Any]) -> int:
 
 def label_height(parameter: Parameter, inches: float) -> float:
     """Returns the inches that turned labels need beyond level ones."""
-    levels = levels_of(parameter)
+    levels = parameter.levels
     if levels is None or not _turned(levels, inches):
         return 0.0
     return width([level_text(level) for level in levels]) * math.sin(math.radians(_angle(levels)))

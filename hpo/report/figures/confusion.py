@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from hpo.language import t
 from hpo.report.figures import style
@@ -27,41 +28,39 @@ class WorstImage:
     probability: float
 
 
+@style.as_svg
 def confusion(
     matrix: Sequence[Sequence[float]], names: Sequence[str], things: str = "images"
-) -> str:
+) -> Figure:
     """Draws the examples of each label (row) by predicted class (column). Colour marks only
     mistakes. Beside each row: the percentage that is right. names: of the classes. things: what the
     examples are called."""
-    with style.drawing(**{"axes.grid": False, "axes.spines.left": False}):
-        counts = np.asarray(matrix, float)
-        classes, mistakes = len(counts), np.where(np.eye(len(counts)), np.nan, counts)
-        labels = [style.fit(name, NAME) for name in names]
-        widest, across = style.width(labels), (8 - 1.3) / classes
-        upright = widest > 0.9 * across
-        below = widest + 0.45 if upright else 0.5
-        row = 0.33 if classes <= NUMBERED else 0.16
-        figure = style.blank(
-            0.5 + below + row * classes, left=0.45 + widest, right=0.75, top=0.35, bottom=below
-        )
-        axes = figure.subplots()
-        axes.spines["bottom"].set_visible(False)
-        shades = mpl.colormaps["Blues"].with_extremes(bad="#EDEDED")
-        top = max(1.0, float(np.nanmax(mistakes, initial=0)))
-        mesh = axes.pcolormesh(
-            np.ma.masked_invalid(mistakes), cmap=shades, vmin=0, vmax=top, edgecolor="white",
+    counts = np.asarray(matrix, float)
+    classes, mistakes = len(counts), np.where(np.eye(len(counts)), np.nan, counts)
+    labels = [style.fit(name, NAME) for name in names]
+    widest, across = style.width(labels), (8 - 1.3) / classes
+    upright = widest > 0.9 * across
+    below = widest + 0.45 if upright else 0.5
+    height = 0.5 + below + (0.33 if classes <= NUMBERED else 0.16) * classes
+    figure = style.blank(height, left=0.45 + widest, right=0.75, bottom=below)
+    axes = figure.subplots()
+    axes.grid(visible=False)
+    axes.spines[["left", "bottom"]].set_visible(False)
+    shades = mpl.colormaps["Blues"].with_extremes(bad="#EDEDED")
+    top = max(1.0, float(np.nanmax(mistakes, initial=0)))
+    shown = np.ma.masked_invalid(mistakes)
+    mesh = axes.pcolormesh(shown, cmap=shades, vmin=0, vmax=top, edgecolor="white")
+    for (line, column), number in np.ndenumerate(counts if classes <= NUMBERED else []):
+        dark = line != column and number > 0.55 * top
+        axes.text(
+            column + 0.5, line + 0.5, _number(number), ha="center", va="center",
+            fontsize=8.5 if classes <= 12 else 6.5,
+            color="white" if dark else style.BLACK if number else style.GREY,
         )  # fmt: skip
-        for (line, column), number in np.ndenumerate(counts if classes <= NUMBERED else []):
-            dark = line != column and number > 0.55 * top
-            axes.text(
-                column + 0.5, line + 0.5, _number(number), ha="center", va="center",
-                fontsize=8.5 if classes <= 12 else 6.5,
-                color="white" if dark else style.BLACK if number else style.GREY,
-            )  # fmt: skip
-        _confusion_axes(axes, counts, labels, upright=upright)
-        label = t("Mistakes ({things})", things=things)
-        figure.colorbar(mesh, ax=axes, label=label, fraction=0.03, pad=0.09)
-        return style.svg_text(figure)
+    _confusion_axes(axes, counts, labels, upright=upright)
+    label = t("Mistakes ({things})", things=things)
+    figure.colorbar(mesh, ax=axes, label=label, fraction=0.03, pad=0.09)
+    return figure
 
 
 def _number(value: float) -> str:
@@ -84,34 +83,33 @@ def _confusion_axes(
     for place, row in enumerate(counts):
         right = f"{100 * row[place] / row.sum():.1f}%" if row.sum() > 0 else "–"
         axes.text(1.012 * classes, place + 0.5, right, va="center", fontsize=8.5 * size / 9)
-    axes.text(
-        1.012 * classes, -0.06, t("correct"), va="bottom", fontsize=8.5, color=style.DARK_GREY
-    )
+    look = {"va": "bottom", "color": style.DARK_GREY}
+    axes.text(1.012 * classes, -0.06, t("correct"), look, fontsize=8.5)
 
 
-def worst_images(images: Sequence[WorstImage]) -> str:
+@style.as_svg
+def worst_images(images: Sequence[WorstImage]) -> Figure:
     """Draws the images, eight per row, as ink on paper with label, predicted class and the label's
     probability. At least one image."""
-    with style.drawing(**{"axes.grid": False}):
-        rows = math.ceil(len(images) / ACROSS)
-        figure = style.blank(1.42 * rows, left=0.06, right=0.06, top=0.06, bottom=0.46)
-        every = figure.subplots(
-            rows, ACROSS, squeeze=False, gridspec_kw={"wspace": 0.1, "hspace": 0.5}
-        ).ravel()
-        for axes in every[len(images) :]:
-            axes.set_visible(False)
-        for axes, image in zip(every, images, strict=False):
-            _image(axes, image.pixels, _taken_for(image))
-        return style.svg_text(figure)
+    rows = math.ceil(len(images) / ACROSS)
+    figure = style.blank(1.42 * rows, left=0.06, right=0.06, top=0.06, bottom=0.46)
+    gaps = {"wspace": 0.1, "hspace": 0.5}
+    grid = figure.subplots(rows, ACROSS, squeeze=False, gridspec_kw=gaps)
+    _images(grid.ravel().tolist(), [(image.pixels, _taken_for(image)) for image in images])
+    return figure
 
 
-def _image(axes: Axes, pixels: np.ndarray, text: str) -> None:
-    """Draws pixels as ink on paper, framed, with the text below."""
-    axes.imshow(pixels, cmap="Greys", vmin=0, vmax=255, interpolation="none")
-    axes.set_xlabel(text, fontsize=8)
-    axes.set(xticks=[], yticks=[])
-    for spine in axes.spines.values():
-        spine.set(visible=True, color="#BBBBBB")
+def _images(places: Sequence[Axes], images: Sequence[tuple[np.ndarray, str]]) -> None:
+    """Draws each image as ink on paper, framed, with its text below; the other places are empty."""
+    for axes in places[len(images) :]:
+        axes.set_visible(False)
+    for axes, (pixels, text) in zip(places, images, strict=False):
+        axes.grid(visible=False)
+        axes.imshow(pixels, cmap="Greys", vmin=0, vmax=255, interpolation="none")
+        axes.set_xlabel(text, fontsize=8)
+        axes.set(xticks=[], yticks=[])
+        for spine in axes.spines.values():
+            spine.set(visible=True, color="#BBBBBB")
 
 
 def _taken_for(image: WorstImage) -> str:
@@ -125,19 +123,18 @@ def _taken_for(image: WorstImage) -> str:
     return f"{text}\n({'<0.01%' if percent < 0.01 else chance})"
 
 
-def disputed(groups: Sequence[tuple[str, Sequence[tuple[np.ndarray, str, str]]]]) -> str:
+@style.as_svg
+def disputed(groups: Sequence[tuple[str, Sequence[tuple[np.ndarray, str, str]]]]) -> Figure:
     """Draws a row of images per group under the group's title: of each its pixels, its label with
     how many seeds of one network get it right, and how many of the other."""
-    with style.drawing(**{"axes.grid": False}):
-        figure = style.blank(1.62 * len(groups), left=0.06, right=0.06, top=0.28, bottom=0.4)
-        grid = figure.subplots(
-            len(groups), ACROSS, squeeze=False, gridspec_kw={"wspace": 0.1, "hspace": 0.75}
-        )
-        for (title, images), row in zip(groups, grid, strict=True):
-            row[0].set_title(title, loc="left", fontweight="bold", fontsize=9)
-            for axes in row[len(images) :]:
-                axes.set_visible(False)
-            for axes, (pixels, ours, theirs) in zip(row, images, strict=False):
-                text = t("{ours}\nand {theirs}", ours=style.fit(ours, 0.95, 8), theirs=theirs)
-                _image(axes, pixels, text)
-        return style.svg_text(figure)
+    figure = style.blank(1.62 * len(groups), left=0.06, right=0.06, top=0.28, bottom=0.4)
+    gaps = {"wspace": 0.1, "hspace": 0.75}
+    grid = figure.subplots(len(groups), ACROSS, squeeze=False, gridspec_kw=gaps)
+    for (title, images), row in zip(groups, grid, strict=True):
+        row[0].set_title(title, loc="left", fontweight="bold", fontsize=9)
+        told = [
+            (pixels, t("{ours}\nand {theirs}", ours=style.fit(ours, 0.95, 8), theirs=theirs))
+            for pixels, ours, theirs in images
+        ]
+        _images(row, told)
+    return figure

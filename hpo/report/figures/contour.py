@@ -15,80 +15,60 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.collections import LineCollection, PathCollection, QuadMesh
 from matplotlib.colors import BoundaryNorm
 from matplotlib.contour import ContourSet
+from matplotlib.figure import Figure
 from matplotlib.patches import Polygon, Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from hpo.language import marked, t
 from hpo.report.figures import axis, style
 from hpo.report.figures.axis import Parameter
-from hpo.report.figures.tooltips import tip
+from hpo.report.figures.svg import plot, tip
 from hpo.text import count
 
 FIELD = marked("{where}: median {median:.2f}%, best {best:.2f}%, of {n}")
 
 
+@style.as_svg
 def contour(
     x: Parameter, y: Parameter, accuracies: Sequence[float], numbers: Sequence[int] = ()
-) -> str:
+) -> Figure:
     """Draws the accuracy of trials over two hyperparameters.
 
     Two numbers: a smoothed surface; a number and a category: strips; two categories: a matrix of
     medians. Fewer than four trials, or trials on a line: the trials alone. accuracies: percent, NaN
     is left out. numbers: of the trials, from 0 by default.
     """
-    with style.drawing():
-        numbers = list(numbers) or range(len(accuracies))
-        x, y, values, numbers = _complete(x, y, np.asarray(accuracies, float), numbers)
-        if axis.levels_of(x) is not None and axis.levels_of(y) is None:
-            x, y = y, x
-        texts = _trial_texts(x, y, values, numbers)
-        ticks = [axis.level_text(level) for level in axis.levels_of(y) or ("0.0001",)]
-        left, turned = 0.45 + style.width(ticks), axis.label_height(x, 5.5)
-        figure = style.blank(4.3 + turned, left=left, right=0.75, top=0.35, bottom=0.55 + turned)
-        axes, norm = figure.subplots(), _bands(values)
-        axis.set_scale(axes.xaxis, x, 5.5)
-        axis.set_scale(axes.yaxis, y, 3.0)
-        if axis.levels_of(x) is None:
-            style.head(axes, "", _plane(axes, x, y, values, norm, texts))
-        else:
-            style.head(axes, "", _matrix(axes, x, y, values, norm))
-        axes.set(
-            xlabel=axis.axis_name(x, style.short(x.name)),
-            ylabel=axis.axis_name(y, style.short(y.name)),
-        )
-        label = (
-            t(style.ACCURACY) if axis.levels_of(y) is None else t("Median validation accuracy (%)")
-        )
-        bar = figure.colorbar(
-            ScalarMappable(norm, style.COLOURS), ax=axes, label=label, fraction=0.035, pad=0.02
-        )
-        artists = [*axes.collections, *bar.ax.collections, *bar.ax.patches]
-        if isinstance(artists[0], ContourSet | QuadMesh):  # dark mode must not invert its colours
-            for place, artist in enumerate(artists):
-                if not isinstance(artist, LineCollection | PathCollection):
-                    artist.set_gid(f"hues-{place}")
-        return style.svg_text(figure)
-
-
-def _complete(
-    x: Parameter, y: Parameter, values: np.ndarray, numbers: Sequence[int]
-) -> tuple[Parameter, Parameter, np.ndarray, list[int]]:
-    """Returns the trials that have a finite accuracy and both hyperparameters."""
-    every = zip(x.values, y.values, values, numbers, strict=True)
-    kept = [of for of in every if not any(axis.is_missing(part) for part in of[:3])]
-    fewer = [replace(p, values=[trial[i] for trial in kept]) for i, p in enumerate((x, y))]
-    accuracies_kept = np.array([trial[2] for trial in kept], float)
-    return fewer[0], fewer[1], accuracies_kept, [trial[3] for trial in kept]
-
-
-def _trial_texts(
-    x: Parameter, y: Parameter, values: np.ndarray, numbers: Sequence[int]
-) -> list[str]:
-    """#34, lr 0.0123, width 256: 97.52%"""
-    return [
-        f"#{number}, {x.name} {axis.value_text(a)}, {y.name} {axis.value_text(b)}: {value:.2f}%"
-        for a, b, value, number in zip(x.values, y.values, values, numbers, strict=True)
+    numbers = list(numbers) or range(len(accuracies))
+    trials = zip(x.values, y.values, np.asarray(accuracies, float), numbers, strict=True)
+    kept = [trial for trial in trials if not any(map(axis.is_missing, trial[:3]))]
+    x, y = (replace(p, values=[trial[i] for trial in kept]) for i, p in enumerate((x, y)))
+    values = np.array([trial[2] for trial in kept], float)
+    if x.levels is not None and y.levels is None:
+        x, y = y, x
+    texts = [  # #34, lr 0.0123, width 256: 97.52%
+        f"#{number}, {x.text(a)}, {y.text(b)}: {value:.2f}%"
+        for a, b, (*_, value, number) in zip(x.values, y.values, kept, strict=True)
     ]
+    ticks = [axis.level_text(level) for level in y.levels or ("0.0001",)]
+    left, turned = 0.45 + style.width(ticks), axis.label_height(x, 5.5)
+    figure = style.blank(4.3 + turned, left=left, right=0.75, bottom=0.55 + turned)
+    axes, norm = figure.subplots(), _bands(values)
+    axis.set_scale(axes.xaxis, x, 5.5)
+    axis.set_scale(axes.yaxis, y, 3.0)
+    if x.levels is None:
+        style.head(axes, "", _plane(axes, x, y, values, norm, texts))
+    else:
+        style.head(axes, "", _matrix(axes, x, y, values, norm))
+    axes.set(xlabel=x.title(style.short(x.name)), ylabel=y.title(style.short(y.name)))
+    label = t(style.ACCURACY) if y.levels is None else t("Median validation accuracy (%)")
+    shades = ScalarMappable(norm, style.COLOURS)
+    bar = figure.colorbar(shades, ax=axes, label=label, fraction=0.035, pad=0.02)
+    artists = [*axes.collections, *bar.ax.collections, *bar.ax.patches]
+    if isinstance(artists[0], ContourSet | QuadMesh):  # dark mode must not invert its colours
+        for place, artist in enumerate(artists):
+            if not isinstance(artist, LineCollection | PathCollection):
+                artist.set_gid(f"hues-{place}")
+    return figure
 
 
 def _bands(values: np.ndarray) -> BoundaryNorm:
@@ -106,22 +86,16 @@ def _plane(
 ) -> str:  # fmt: skip
     """Draws the trials over a number and another hyperparameter on coloured ground; returns how to
     read it."""
-    across, up = axis.places_of(x), axis.places_of(y)
-    note = (_surface if axis.levels_of(y) is None else _strips)(axes, x, y, values, norm)
-    looks: dict[str, Any] = {"s": 13, "c": style.BLACK, "edgecolors": "white", "clip_on": False}
+    note = (_surface if y.levels is None else _strips)(axes, x, y, values, norm)
+    look: dict[str, Any] = {"s": 13, "c": style.BLACK, "edgecolors": "white", "clip_on": False}
     if not note:
-        looks = {
-            "s": 45,
-            "c": mpl.colormaps[style.COLOURS](norm(values)),
-            "edgecolors": style.BLACK,
-        }
-    tip(axes.scatter(across, up, linewidths=0.6, zorder=3, **looks), texts)
+        colours = mpl.colormaps[style.COLOURS](norm(values))
+        look = {"s": 45, "c": colours, "edgecolors": style.BLACK}
+    tip(axes.scatter(x.places, y.places, linewidths=0.6, zorder=3, **look), texts)
     best = int(values.argmax())
-    (star,) = axes.plot(
-        across[best], up[best], "*", markersize=16, color=style.VERMILLION, markeredgecolor="white",
-        clip_on=False, zorder=4,
-    )  # fmt: skip
-    tip(star, [texts[best]])
+    star = {"marker": "*", "markersize": 16, "color": style.VERMILLION, "markeredgecolor": "white"}
+    at = x.places[best : best + 1], y.places[best : best + 1]
+    plot(axes, *at, texts[best : best + 1], linestyle="", clip_on=False, zorder=4, **star)
     return t(
         "{colour}; dots: {trials}; star: the best, {best:.2f}%",
         colour=note or t("Colour: the trial's accuracy"),
@@ -133,7 +107,7 @@ def _plane(
 def _unit_places(parameter: Parameter) -> tuple[np.ndarray, np.ndarray]:
     """Returns the places of numbers from 0 to 1, and 81 evenly spaced values; in logarithms on a
     log scale."""
-    places = np.log(axis.places_of(parameter)) if parameter.log else axis.places_of(parameter)
+    places = np.log(parameter.places) if parameter.log else parameter.places
     low, high = places.min(), places.max()
     grid = np.linspace(low, high, 81)
     return (places - low) / (high - low), np.exp(grid) if parameter.log else grid
@@ -151,20 +125,14 @@ def _surface(axes: Axes, x: Parameter, y: Parameter, values: np.ndarray, norm: B
     spread = np.linalg.svd(places - places.mean(axis=0), compute_uv=False)
     if len(places) < 4 or spread[1] < 1e-3:
         return ""
-    low = norm.boundaries[0]
-    shown = np.maximum(values, low - 1e-6)  # one failure does not lower its neighbours
+    # One failure does not lower its neighbours.
+    shown = np.maximum(values, norm.boundaries[0] - 1e-6)
     heights = _heights(places, np.bincount(which, shown) / np.bincount(which))
     filled = axes.contourf(
-        across,
-        up,
-        heights,
-        levels=norm.boundaries,
-        cmap=style.COLOURS,
-        norm=norm,
-        extend=norm.extend,
+        across, up, heights, norm.boundaries, cmap=style.COLOURS, norm=norm, extend=norm.extend
     )
     corners = first[ConvexHull(places).vertices]
-    hull = np.column_stack([axis.places_of(x)[corners], axis.places_of(y)[corners]])
+    hull = np.column_stack([x.places[corners], y.places[corners]])
     filled.set_clip_path(Polygon(hull, transform=axes.transData))
     return t("Colour: interpolated between the trials and smoothed")
 
@@ -185,7 +153,7 @@ def _heights(places: np.ndarray, values: np.ndarray) -> np.ndarray:
 def _strips(axes: Axes, x: Parameter, y: Parameter, values: np.ndarray, norm: BoundaryNorm) -> str:
     """Draws a strip per category, in fields of equal width with the colour of their trials'
     median."""
-    levels = axis.levels_of(y) or []
+    levels = y.levels or []
     fields = min(max(values.size // (2 * len(levels)), 2), 12)
     unit, across = _unit_places(x)
     field = np.minimum((unit * fields).astype(int), fields - 1)
@@ -193,8 +161,7 @@ def _strips(axes: Axes, x: Parameter, y: Parameter, values: np.ndarray, norm: Bo
     medians = np.full((len(levels), fields), np.nan)
     for i, j in {*zip(field.tolist(), row.tolist(), strict=True)}:
         medians[j, i] = np.median(values[(field == i) & (row == j)])
-    space = np.geomspace if x.log else np.linspace
-    edges = space(across[0], across[-1], fields + 1)
+    edges = (np.geomspace if x.log else np.linspace)(across[0], across[-1], fields + 1)
     sides, shown = np.arange(len(levels) + 1) - 0.5, np.ma.masked_invalid(medians)
     axes.pcolormesh(edges, sides, shown, cmap=style.COLOURS, norm=norm, edgecolors="white")
     axes.grid(visible=False)
@@ -203,32 +170,27 @@ def _strips(axes: Axes, x: Parameter, y: Parameter, values: np.ndarray, norm: Bo
 
 def _matrix(axes: Axes, x: Parameter, y: Parameter, values: np.ndarray, norm: BoundaryNorm) -> str:
     """Draws median and number of the trials of each pair; returns how to read it."""
-    columns, rows = axis.levels_of(x) or [], axis.levels_of(y) or []
+    columns, rows = x.levels or [], y.levels or []
     axes.grid(visible=False)
     groups: dict[tuple[int, int], list[float]] = {}
     for a, b, value in zip(x.values, y.values, values, strict=True):
         groups.setdefault((columns.index(a), rows.index(b)), []).append(float(value))
     for (i, j), group in groups.items():
-        colour = mpl.colormaps[style.COLOURS](norm(np.median(group)))
+        median = np.median(group)
+        colour = mpl.colormaps[style.COLOURS](norm(median))
         field = Rectangle((i - 0.5, j - 0.5), 1, 1, facecolor=colour, edgecolor="white")
-        where = f"{x.name} {axis.value_text(columns[i])}, {y.name} {axis.value_text(rows[j])}"
-        tip(
-            axes.add_patch(field),
-            [t(FIELD, where=where, median=np.median(group), best=max(group), n=len(group))],
-        )
-        text = f"{np.median(group):.1f}\n({len(group)})"
+        where = f"{x.text(columns[i])}, {y.text(rows[j])}"
+        text = t(FIELD, where=where, median=median, best=max(group), n=len(group))
+        tip(axes.add_patch(field), [text])
         light = float(np.dot(colour[:3], (0.299, 0.587, 0.114))) > 0.5
-        ink = style.BLACK if light else "white"
+        ink, text = style.BLACK if light else "white", f"{median:.1f}\n({len(group)})"
         axes.text(i, j, text, ha="center", va="center", fontsize=8, color=ink)
     if not groups:
         return t("No trial to show")
     best = max(groups, key=lambda place: max(groups[place]))
-    axes.add_patch(
-        Rectangle(
-            (best[0] - 0.47, best[1] - 0.47), 0.94, 0.94, fill=False, edgecolor=style.VERMILLION,
-            linewidth=2.5,
-        )
-    )  # fmt: skip
+    frame = Rectangle((best[0] - 0.47, best[1] - 0.47), 0.94, 0.94, fill=False)
+    frame.set(edgecolor=style.VERMILLION, linewidth=2.5)
+    axes.add_patch(frame)
     return t(
         "In each field: the median of its trials, their number in brackets; framed: the best "
         "trial, {best:.2f}%",

@@ -1,4 +1,4 @@
-"""Figures of a search (progress, importances), and helpers of the other figures' axes."""
+"""Figures of a search: progress, importances, two objectives."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from hpo.language import marked, t
 from hpo.report.figures import style
 from hpo.report.figures.axis import Parameter, around, set_number_scale, within_100
-from hpo.report.figures.tooltips import tip
+from hpo.report.figures.svg import plot, plot_above_edge, tip
 from hpo.text import count
 
 BEST_SO_FAR = marked("{label}: best {best:.2f}%")
@@ -25,6 +26,8 @@ RUNS: list[dict[str, Any]] = [
     {"color": style.GREEN, "linestyle": "-.", "linewidth": 1.5},
     {"color": style.PURPLE, "linestyle": ":", "linewidth": 1.8},
 ]
+
+# --- progress ----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,45 +44,44 @@ class Run:
     numbers: Sequence[int] = ()
     limited: bool = False
 
+    @property
+    def so_far(self) -> np.ndarray:
+        """The best value after each trial."""
+        return np.fmax.accumulate(np.asarray(self.values, float))
 
-# --- progress ----------------------------------------------------------------------------------
 
-
-def progress(runs: Sequence[Run]) -> str:
+@style.as_svg
+def progress(runs: Sequence[Run]) -> Figure:
     """Draws the best accuracy so far, over finished trials (left) and over time (right).
 
     The first run is the study's own, with its trials as dots; further runs of one label share a
     style. At least one run, at most four labels.
     """
-    with style.drawing():
-        styles = dict(zip(dict.fromkeys(run.label for run in runs), RUNS, strict=False))
-        top = 0.3 + 0.19 * math.ceil(len(styles) / 2)
-        figure = style.blank(2.9 + top, left=0.75, right=0.15, top=top, bottom=0.5)
-        left, right = figure.subplots(1, 2, sharey=True, gridspec_kw={"wspace": 0.06})
-        limits = _progress_limits(runs)
-        seconds, unit = _unit(max((end for run in runs for end in run.seconds), default=0))
-        for run in reversed(runs):
-            trials, ends = np.arange(1, len(run.values) + 1), np.asarray(run.seconds) / seconds
-            so_far, look = _so_far(run), styles[run.label]
-            for axes, x in ((left, trials), (right, ends)):
-                axes.step(x, so_far, where="post", zorder=3, **look)
-                (end,) = axes.plot(
-                    x[-1:], so_far[-1:], ".", color=look["color"], zorder=3, markersize=8
-                )
-                tip(end, [t(BEST_SO_FAR, label=run.label, best=best) for best in so_far[-1:]])
-        for axes, x in ((left, trials), (right, ends)):
-            _trial_dots(axes, x, runs[0], limits[0])
-            axes.set_xlim(left=0)
-        left.set(ylim=limits, ylabel=t(style.ACCURACY), xlabel=t("Finished trials"))
-        left.xaxis.set_major_locator(MaxNLocator(integer=True))
-        right.set_xlabel(t("Time since the start ({unit})", unit=t(unit)))
-        style.head(left, "", _progress_note(runs[0], limits[0]))
-        handles = [Line2D([], [], **look) for look in styles.values()]
-        labels = [_best_label(label, runs) for label in styles]
-        figure.legend(
-            handles, labels, loc="upper right", ncols=2, handlelength=3, borderaxespad=0.2
-        )
-        return style.svg_text(figure)
+    styles = dict(zip(dict.fromkeys(run.label for run in runs), RUNS, strict=False))
+    top = 0.3 + 0.19 * math.ceil(len(styles) / 2)
+    figure = style.blank(2.9 + top, left=0.75, top=top)
+    left, right = figure.subplots(1, 2, sharey=True, gridspec_kw={"wspace": 0.06})
+    limits = _progress_limits(runs)
+    seconds, unit = _unit(max((end for run in runs for end in run.seconds), default=0))
+    left.set(ylim=limits, ylabel=t(style.ACCURACY), xlabel=t("Finished trials"))
+    right.set_xlabel(t("Time since the start ({unit})", unit=t(unit)))
+    counted = [np.arange(1, len(run.values) + 1) for run in runs]
+    timed = [np.asarray(run.seconds) / seconds for run in runs]
+    for axes, places in ((left, counted), (right, timed)):
+        for run, x in reversed([*zip(runs, places, strict=True)]):
+            so_far, look = run.so_far, styles[run.label]
+            axes.step(x, so_far, where="post", zorder=3, **look)
+            texts = [t(BEST_SO_FAR, label=run.label, best=best) for best in so_far[-1:]]
+            end = {"color": look["color"], "marker": ".", "markersize": 8, "zorder": 3}
+            plot(axes, x[-1:], so_far[-1:], texts, linestyle="", **end)
+        _trial_dots(axes, places[0], runs[0])
+        axes.set_xlim(left=0)
+    left.xaxis.set_major_locator(MaxNLocator(integer=True))
+    style.head(left, "", _progress_note(runs[0], limits[0]))
+    handles = [Line2D([], [], **look) for look in styles.values()]
+    labels = [_best_label(label, runs) for label in styles]
+    figure.legend(handles, labels, loc="upper right", ncols=2, handlelength=3, borderaxespad=0.2)
+    return figure
 
 
 def _unit(seconds: float) -> tuple[float, str]:
@@ -89,14 +91,10 @@ def _unit(seconds: float) -> tuple[float, str]:
     return (60, marked("minutes")) if seconds > 180 else (1, marked("seconds"))
 
 
-def _so_far(run: Run) -> np.ndarray:
-    return np.fmax.accumulate(np.asarray(run.values, float))
-
-
 def _progress_limits(runs: Sequence[Run]) -> tuple[float, float]:
     """Returns limits around the best values from a tenth of the trials on, at most ten points deep
     unless a run ends lower."""
-    curves = [curve for run in runs if np.isfinite(curve := _so_far(run)).any()]
+    curves = [run.so_far for run in runs if np.isfinite(run.so_far).any()]
     if not curves:
         return 0.0, 100.0
     late = [float(np.nanmin(c[min(math.ceil(len(c) / 10), len(c) - 1) :])) for c in curves]
@@ -107,28 +105,14 @@ def _progress_limits(runs: Sequence[Run]) -> tuple[float, float]:
     return within_100(low - 0.5 * span, top + 0.08 * span)
 
 
-def _trial_dots(axes: Axes, x: np.ndarray, run: Run, low: float) -> None:
+def _trial_dots(axes: Axes, x: np.ndarray, run: Run) -> None:
     """Draws the trials; those below the axis as triangles at its edge."""
     values = np.asarray(run.values, float)
-    below, numbers = values < low, list(run.numbers) or range(len(values))
     text = marked("#{number}: {value:.2f}%, finished as number {place}")
-    texts = [
-        t(text, number=number, value=value, place=place)
-        for place, (number, value) in enumerate(zip(numbers, values, strict=True), 1)
-    ]
-    look: dict[str, Any] = {
-        "color": style.BLUE,
-        "alpha": 0.3,
-        "markeredgewidth": 0,
-        "linestyle": "",
-    }
-    (dots,) = axes.plot(x[~below], values[~below], marker="o", markersize=4, **look)
-    tip(dots, [texts[i] for i in np.flatnonzero(~below)])
-    (triangles,) = axes.plot(
-        x[below], [0.022] * int(below.sum()), transform=axes.get_xaxis_transform(), marker="v",
-        markersize=5, **look,
-    )  # fmt: skip
-    tip(triangles, [texts[i] for i in np.flatnonzero(below)])
+    trials = zip(list(run.numbers) or range(len(values)), values, strict=True)
+    texts = [t(text, number=n, value=v, place=place) for place, (n, v) in enumerate(trials, 1)]
+    look = {"color": style.BLUE, "alpha": 0.3, "markeredgewidth": 0}
+    plot_above_edge(axes, x, values, texts, 0.022, 5, marker="o", markersize=4, **look)
 
 
 def _progress_note(run: Run, low: float) -> str:
@@ -146,45 +130,42 @@ def _progress_note(run: Run, low: float) -> str:
 
 def _best_label(label: str, runs: Sequence[Run]) -> str:
     """Returns a run's label with the best that all runs of that label reached."""
-    ends = [_so_far(run)[-1] for run in runs if run.label == label and len(run.values)]
-    finite = [end for end in ends if np.isfinite(end)]
-    return (
-        t(BEST_SO_FAR, label=style.short(label), best=max(finite)) if finite else style.short(label)
-    )
+    ends = [end for run in runs if run.label == label for end in run.so_far[-1:]]
+    best = max((end for end in ends if np.isfinite(end)), default=None)
+    shown = style.short(label)
+    return shown if best is None else t(BEST_SO_FAR, label=shown, best=best)
 
 
 # --- importance --------------------------------------------------------------------------------
 
 
-def importance(shares: Mapping[str, Shares]) -> str:
+@style.as_svg
+def importance(shares: Mapping[str, Shares]) -> Figure:
     """Draws a group per hyperparameter and a bar per evaluator, the largest by the first evaluator
     on top.
 
     shares: by hyperparameter, at least one; of four evaluators at most.
     """
-    with style.drawing():
-        evaluators = list(dict.fromkeys(name for known in shares.values() for name in known))
-        table = {
-            name: [known.get(evaluator, (math.nan,) * 3) for evaluator in evaluators]
-            for name, known in shares.items()
-        }
-        order = sorted(table, key=lambda name: -np.nan_to_num(table[name][0][0], nan=-1))
-        height = 0.9 + len(order) * (0.14 + 0.2 * len(evaluators))
-        names = [style.short(name) for name in order]
-        figure = style.blank(
-            height, left=0.25 + style.width(names), right=0.15, top=0.35, bottom=0.5
-        )
-        axes = figure.subplots()
-        for index, evaluator in enumerate(evaluators):
-            bars = {name: table[name][index] for name in order}
-            _importance_bars(axes, bars, evaluator, index, 0.8 / len(evaluators))
-        axes.set_yticks(range(len(order)), names)
-        axes.set(ylim=(len(order) - 0.5, -0.5), xlabel=t("Share of the importance (%)"))
-        ends = [end for bars in table.values() for bar in bars for end in bar]
-        axes.set_xlim(0, 1.1 * float(np.nanmax([0.0, *ends])) or 100)
-        axes.grid(visible=False, axis="y")
-        figure.legend(loc="upper right", ncols=len(evaluators))
-        return style.svg_text(figure)
+    evaluators = list(dict.fromkeys(name for known in shares.values() for name in known))
+    table = {
+        name: [known.get(evaluator, (math.nan,) * 3) for evaluator in evaluators]
+        for name, known in shares.items()
+    }
+    order = sorted(table, key=lambda name: -np.nan_to_num(table[name][0][0], nan=-1))
+    names = [style.short(name) for name in order]
+    height = 0.9 + len(order) * (0.14 + 0.2 * len(evaluators))
+    figure = style.blank(height, left=0.25 + style.width(names))
+    axes = figure.subplots()
+    for index, evaluator in enumerate(evaluators):
+        bars = {name: table[name][index] for name in order}
+        _importance_bars(axes, bars, evaluator, index, 0.8 / len(evaluators))
+    axes.set_yticks(range(len(order)), names)
+    axes.set(ylim=(len(order) - 0.5, -0.5), xlabel=t("Share of the importance (%)"))
+    ends = [end for bars in table.values() for bar in bars for end in bar]
+    axes.set_xlim(0, 1.1 * float(np.nanmax([0.0, *ends])) or 100)
+    axes.grid(visible=False, axis="y")
+    figure.legend(loc="upper right", ncols=len(evaluators))
+    return figure
 
 
 def _importance_bars(axes: Axes, bars: Shares, evaluator: str, index: int, height: float) -> None:
@@ -199,9 +180,7 @@ def _importance_bars(axes: Axes, bars: Shares, evaluator: str, index: int, heigh
     for patch, name, at, (share, low, high) in zip(drawn.patches, bars, y, shares, strict=True):
         text = f"{name}, {evaluator}: {share:.1f}%"
         if low <= high:
-            axes.plot(
-                [low, high], [at, at], color=style.BLACK, linewidth=1.2, marker="|", markersize=6
-            )
+            axes.plot([low, high], [at, at], "|-", color=style.BLACK, linewidth=1.2, markersize=6)
             text += f" ({t('{low:.1f} to {high:.1f}', low=low, high=high)})"
         tip(patch, [text])
         text = "–" if math.isnan(share) else f"{share:.0f}%" if share >= 1 or not share else "<1%"
@@ -214,6 +193,7 @@ def _importance_bars(axes: Axes, bars: Shares, evaluator: str, index: int, heigh
 # --- two objectives ----------------------------------------------------------------------------
 
 
+@style.as_svg
 def pareto(
     numbers: Sequence[int],
     accuracies: Sequence[float],
@@ -221,7 +201,7 @@ def pareto(
     front: Sequence[int],
     finalists: Sequence[int],
     name: str,
-) -> str:
+) -> Figure:
     """Draws accuracy over the second objective, with the front as a line and finalists ringed.
 
     numbers: of the trials, at least one.
@@ -231,35 +211,30 @@ def pareto(
     finalists: the numbers of some of the trials.
     name: of the second objective.
     """
-    with style.drawing():
-        figure = style.blank(3.6, left=0.75, right=0.2, top=0.35, bottom=0.5)
-        axes = figure.subplots()
-        x, y = np.asarray(costs, float), np.asarray(accuracies, float)
-        places = [*reversed(front)]
-        ends = x[places], y[places]
-        low, high = around(ends[1].min(), y.max(), 0.06)
-        wide = x.min() > 0 and x.max() > 10 * x.min()
-        set_number_scale(axes.xaxis, Parameter(name=name, values=x.tolist(), log=wide), 7.0)
-        inside = y >= low
-        (dots,) = axes.plot(x[inside], y[inside], "o", color=style.BLUE, markersize=4, alpha=0.55)
-        text = marked("#{n}: {accuracy:.2f}%, {cost} {name}")  # #34: 97.52%, 12,304 parameters
-        spelled = [f"{cost:,.0f}" if cost >= 100 else f"{cost:.3g}" for cost in costs]
-        trials = zip(numbers, accuracies, spelled, inside, strict=True)
-        tip(
-            dots,
-            [t(text, n=n, accuracy=a, cost=c, name=name) for n, a, c, shown in trials if shown],
-        )
-        (line,) = axes.step(*ends, where="post", color=style.BLACK, linewidth=1.2)
-        ringed = np.isin(numbers, finalists)
-        (rings,) = axes.plot(
-            x[ringed], y[ringed], "o", color=style.VERMILLION, markersize=10, markeredgewidth=1.5,
-            markerfacecolor="none",
-        )  # fmt: skip
-        axes.set(ylim=(low, high), xlabel=name.capitalize(), ylabel=t(style.ACCURACY))
-        handles, labels = [dots, line], [t("trials ({n})", n=len(x)), t("Pareto front")]
-        if ringed.any():
-            handles, labels = [*handles, rings], [*labels, t("finalists")]
-        figure.legend(handles, labels, loc="upper right", ncols=3, borderaxespad=0.2)
-        below = int((~inside).sum())
-        style.head(axes, "", t("{n} below {low:.1f}% not shown", n=below, low=low) if below else "")
-        return style.svg_text(figure)
+    figure = style.blank(3.6, left=0.75, right=0.2)
+    axes = figure.subplots()
+    x, y = np.asarray(costs, float), np.asarray(accuracies, float)
+    places = [*reversed(front)]
+    ends = x[places], y[places]
+    low, high = around(ends[1].min(), y.max(), 0.06)
+    wide = x.min() > 0 and x.max() > 10 * x.min()
+    set_number_scale(axes.xaxis, Parameter(name=name, values=x.tolist(), log=wide), 7.0)
+    text = marked("#{n}: {accuracy:.2f}%, {cost} {name}")  # #34: 97.52%, 12,304 parameters
+    spelled = [f"{cost:,.0f}" if cost >= 100 else f"{cost:.3g}" for cost in costs]
+    trials = zip(numbers, accuracies, spelled, strict=True)
+    texts = [t(text, n=n, accuracy=a, cost=cost, name=name) for n, a, cost in trials]
+    dot = {"color": style.BLUE, "marker": "o", "linestyle": "", "markersize": 4, "alpha": 0.55}
+    dots = plot(axes, x, y, texts, shown=y >= low, **dot)
+    (line,) = axes.step(*ends, where="post", color=style.BLACK, linewidth=1.2)
+    ringed = np.isin(numbers, finalists)
+    (rings,) = axes.plot(
+        x[ringed], y[ringed], "o", color=style.VERMILLION, markersize=10, markeredgewidth=1.5,
+        markerfacecolor="none",
+    )  # fmt: skip
+    axes.set(ylim=(low, high), xlabel=name.capitalize(), ylabel=t(style.ACCURACY))
+    shown = {t("trials ({n})", n=len(x)): dots, t("Pareto front"): line}
+    shown |= {t("finalists"): rings} if ringed.any() else {}
+    figure.legend(shown.values(), shown, loc="upper right", ncols=3, borderaxespad=0.2)
+    below = int((y < low).sum())
+    style.head(axes, "", t("{n} below {low:.1f}% not shown", n=below, low=low) if below else "")
+    return figure

@@ -3,10 +3,10 @@
 import io
 import logging
 from bisect import bisect
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from functools import cache
-from typing import Any
+from functools import cache, wraps
+from typing import Any, ParamSpec
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
@@ -15,8 +15,10 @@ from matplotlib.font_manager import findfont, findSystemFonts, fontManager, get_
 
 from hpo.errors import InputError
 from hpo.language import current, marked
-from hpo.report.figures import tooltips
+from hpo.report.figures.svg import rasterize_crowds, with_titles
 from hpo.text import printable
+
+P = ParamSpec("P")
 
 # Okabe and Ito (2008), "Color Universal Design", https://jfly.uni-koeln.de/color/
 BLUE, VERMILLION, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
@@ -51,7 +53,9 @@ DEFAULTS = {key: value for key, value in mpl.rcParamsDefault.items() if key not 
 PIXELS = 130  # per inch, where marks are too many for vectors
 
 
-def blank(height: float, *, left: float, right: float, top: float, bottom: float) -> Figure:
+def blank(
+    height: float, *, left: float, right: float = 0.15, top: float = 0.35, bottom: float = 0.5
+) -> Figure:
     """Returns a figure of 8 inches with margins in inches; a solved layout would take twice the
     time."""
     figure = Figure(figsize=(8, height))
@@ -62,9 +66,9 @@ def blank(height: float, *, left: float, right: float, top: float, bottom: float
 
 
 @contextmanager
-def drawing(**more: Any) -> Iterator[None]:
-    """Draws everything within the block in STYLE (and `more`), not in the user's matplotlibrc."""
-    with mpl.rc_context(DEFAULTS | STYLE | {"font.family": fonts(current())} | more):
+def drawing() -> Iterator[None]:
+    """Draws everything within the block in STYLE, not in the user's matplotlibrc."""
+    with mpl.rc_context(DEFAULTS | STYLE | {"font.family": fonts(current())}):
         yield
 
 
@@ -97,12 +101,23 @@ def short(label: str) -> str:
     return label if len(label) <= 40 else f"{label[:39]}…"
 
 
+def as_svg(draw: Callable[P, Figure]) -> Callable[P, str]:
+    """Makes a function that draws a figure one that returns its SVG file, in STYLE."""
+
+    @wraps(draw)
+    def drawn(*args: P.args, **kwargs: P.kwargs) -> str:
+        with drawing():
+            return svg_text(draw(*args, **kwargs))
+
+    return drawn
+
+
 def svg_text(figure: Figure) -> str:
     buffer = io.StringIO()
     nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-    tooltips.rasterize_crowds(figure)
+    rasterize_crowds(figure)
     figure.savefig(buffer, format="svg", metadata=nothing, dpi=PIXELS)
-    return tooltips.with_titles(buffer.getvalue(), figure)
+    return with_titles(buffer.getvalue(), figure)
 
 
 def width(labels: Sequence[str], size: float = 9) -> float:

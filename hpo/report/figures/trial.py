@@ -4,7 +4,6 @@ import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -17,10 +16,11 @@ from matplotlib.ticker import MaxNLocator
 from hpo.language import marked, nt, t
 from hpo.report.figures import style
 from hpo.report.figures.axis import around, focus, within_100
-from hpo.report.figures.tooltips import tip
+from hpo.report.figures.svg import plot, plot_above_edge, tip
 from hpo.text import count
 
 MARKERS = "osD^vPXp<>"
+PARTS = (("train", "training", style.VERMILLION, "--"), ("valid", "validation", style.BLUE, "-"))
 Curve = Mapping[str, Sequence[float | None]]
 
 
@@ -35,14 +35,9 @@ class CurvePicture:
             self.axes = self.figure.subplots(1, 2)
             self.figure.subplots_adjust(0.085, 0.17, 0.985, 0.88, wspace=0.24)
             self.lines = {}
-            for axes, metric, title in zip(
-                self.axes, ("loss", "accuracy"), ("Loss", "Accuracy (%)"), strict=True
-            ):
-                for part, colour, look in (
-                    ("train", style.VERMILLION, "--"),
-                    ("valid", style.BLUE, "-"),
-                ):
-                    label = "training" if part == "train" else "validation"
+            titles = {"loss": "Loss", "accuracy": "Accuracy (%)"}
+            for axes, (metric, title) in zip(self.axes, titles.items(), strict=True):
+                for part, label, colour, look in PARTS:
                     (line,) = axes.plot([], [], look, color=colour, marker="o", ms=3, label=label)
                     self.lines[f"{part}_{metric}"] = line
                 axes.set_title(title, loc="left")
@@ -55,7 +50,7 @@ class CurvePicture:
         number. epochs: of a complete training."""
         for metric, line in self.lines.items():
             scale = 100 if metric.endswith("accuracy") else 1
-            values = [float("nan") if v is None else scale * v for v in curve[metric]]
+            values = scale * np.array([*curve[metric]], float)
             line.set_data(range(1, len(values) + 1), values)
         with style.drawing():
             for axes in self.axes:
@@ -77,10 +72,22 @@ class TrialCurve:
     label: str
     values: Sequence[float]
 
+    @property
+    def epochs(self) -> range:
+        return range(1, len(self.values) + 1)
 
+    @property
+    def texts(self) -> list[str]:
+        """For each epoch's tooltip."""
+        text = marked("{label}, epoch {epoch}: {value:.2f}%")
+        values = enumerate(self.values, 1)
+        return [t(text, label=self.label, epoch=epoch, value=value) for epoch, value in values]
+
+
+@style.as_svg
 def trial_curves(
     best: Sequence[TrialCurve], pruned: Sequence[TrialCurve], *, limited: bool = False
-) -> str:
+) -> Figure:
     """Draws the curves of up to ten best trials, and beside them the pruned ones with a cross at
     their end.
 
@@ -88,23 +95,20 @@ def trial_curves(
     their time limit. The axes leave out the lowest values.
     """
     best = best[: len(MARKERS)]
-    with style.drawing():
-        lines = math.ceil(len(best) / 2)
-        figure = style.blank(
-            3.65 + 0.17 * lines, left=0.75, right=0.15, top=0.45, bottom=0.55 + 0.17 * lines
-        )
-        axes = figure.subplots(1, 2 if pruned else 1, squeeze=False)[0]
-        _best_curves(axes[0], best)
-        if pruned:
-            _pruned_curves(axes[1], best[0], pruned, limited)
-        for axis in axes:
-            axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-            axis.set_xlim(0.5, max(1, *(len(curve.values) for curve in (*best, *pruned))) + 0.5)
-            axis.set_xlabel(t("Epoch"))
-        axes[0].set_ylabel(t(style.ACCURACY))
-        handles, labels = axes[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="lower left", ncols=2, fontsize=8, labelspacing=0.3)
-        return style.svg_text(figure)
+    lines = 0.17 * math.ceil(len(best) / 2)
+    figure = style.blank(3.65 + lines, left=0.75, top=0.45, bottom=0.55 + lines)
+    axes = figure.subplots(1, 2 if pruned else 1, squeeze=False)[0]
+    _best_curves(axes[0], best)
+    if pruned:
+        _pruned_curves(axes[1], best[0], pruned, limited)
+    for axis in axes:
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        axis.set_xlim(0.5, max(1, *(len(curve.values) for curve in (*best, *pruned))) + 0.5)
+        axis.set_xlabel(t("Epoch"))
+    axes[0].set_ylabel(t(style.ACCURACY))
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="lower left", ncols=2, fontsize=8, labelspacing=0.3)
+    return figure
 
 
 def _best_curves(axes: Axes, best: Sequence[TrialCurve]) -> None:
@@ -112,12 +116,12 @@ def _best_curves(axes: Axes, best: Sequence[TrialCurve]) -> None:
     twentieth of the values."""
     shades = mpl.colormaps[style.COLOURS](np.linspace(0, 0.88, len(best)))
     for place, curve in enumerate(best):
-        (drawn,) = axes.plot(
-            np.arange(1, len(curve.values) + 1), curve.values, color=shades[place],
-            marker=MARKERS[place], markersize=4.5 if place else 5.5, zorder=3 - place / 20,
-            linewidth=1.2 if place else 2.2, label=style.fit(curve.label, 3.4, 8),
+        size, wide = (4.5, 1.2) if place else (5.5, 2.2)
+        plot(
+            axes, curve.epochs, curve.values, curve.texts, color=shades[place],
+            marker=MARKERS[place], zorder=3 - place / 20, label=style.fit(curve.label, 3.4, 8),
+            markersize=size, linewidth=wide,
         )  # fmt: skip
-        tip(drawn, _epoch_texts(curve))
     every = np.concatenate([np.asarray(curve.values, float) for curve in best])
     finite = every[np.isfinite(every)]
     least = float(np.percentile(finite, 5, method="lower")) if finite.size else 0.0
@@ -128,13 +132,6 @@ def _best_curves(axes: Axes, best: Sequence[TrialCurve]) -> None:
         note += "; " + t("{values} below {low:.1f}%", values=count(below, "value"), low=low)
     title = t("The best trial") if len(best) == 1 else t("The {n} best trials", n=len(best))
     style.head(axes, title, note)
-
-
-def _epoch_texts(curve: TrialCurve) -> list[str]:
-    return [
-        t("{label}, epoch {epoch}: {value:.2f}%", label=curve.label, epoch=epoch, value=value)
-        for epoch, value in enumerate(curve.values, 1)
-    ]
 
 
 def _pruned_curves(
@@ -151,31 +148,15 @@ def _pruned_curves(
         title = nt("{n} trial stopped early", "{n} trials stopped early", len(pruned))
     texts = [t(text, label=curve.label, end=end) for curve, end in zip(pruned, ends, strict=True)]
     long = [place for place, curve in enumerate(pruned) if len(curve.values) > 1]
+    # One collection: lines by themselves take a millisecond each.
     lines = [list(enumerate(pruned[place].values, 1)) for place in long]
-    drawn = LineCollection(
-        lines, colors=style.GREY, linewidths=0.8
-    )  # single lines: a millisecond each
+    drawn = LineCollection(lines, colors=style.GREY, linewidths=0.8)
     tip(axes.add_collection(drawn, autolim=False), [texts[place] for place in long])
+    look = {"color": style.BLACK, "alpha": 0.7, "marker": "x", "markersize": 4.5, "zorder": 3}
+    plot_above_edge(axes, [len(curve.values) for curve in pruned], ends, texts, 0.02, 4.5, **look)
+    look = {"color": style.BLUE, "marker": "o", "zorder": 4}
+    plot(axes, best.epochs, best.values, best.texts, markersize=4.5, linewidth=2.2, **look)
     low = axes.get_ylim()[0]
-    _pruned_ends(axes, [len(curve.values) for curve in pruned], ends, texts)
-    epochs = np.arange(1, len(best.values) + 1)
-    (blue,) = axes.plot(
-        epochs, best.values, "o-", color=style.BLUE, markersize=4.5, linewidth=2.2, zorder=4
-    )
-    tip(blue, _epoch_texts(best))
     if below := int((ends < low).sum()):
         note += "; " + t("▾: {n} below {low:.1f}%", n=below, low=low)
     style.head(axes, t("{trials} beside the best", trials=title), note)
-
-
-def _pruned_ends(axes: Axes, epochs: Sequence[int], ends: np.ndarray, texts: Sequence[str]) -> None:
-    """Draws a cross at each end, a triangle for each one below the axis."""
-    below, at = ends < axes.get_ylim()[0], np.array(epochs)
-    look: dict[str, Any] = {
-        "color": style.BLACK, "markersize": 4.5, "zorder": 3, "alpha": 0.7, "linestyle": "",
-    }  # fmt: skip
-    (crosses,) = axes.plot(at[~below], ends[~below], marker="x", **look)
-    tip(crosses, [text for text, low in zip(texts, below, strict=True) if not low])
-    places, edge = np.full(below.sum(), 0.02), axes.get_xaxis_transform()
-    (triangles,) = axes.plot(at[below], places, marker="v", transform=edge, **look)
-    tip(triangles, [text for text, low in zip(texts, below, strict=True) if low])

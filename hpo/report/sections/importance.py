@@ -12,7 +12,7 @@ from hpo.report.blocks.search_tables import over_limit
 from hpo.report.figures import grid, search
 from hpo.report.figures.axis import Parameter
 from hpo.report.figures.contour import contour
-from hpo.report.figures.slices import Slice, slices
+from hpo.report.figures.slices import slices
 from hpo.results.study import StoredGrid, StoredSearch
 from hpo.study.space import Range
 from hpo.text import listed
@@ -84,12 +84,10 @@ def _effects(study: StoredSearch, importances: importance.Importances) -> Iterat
     rows = study.ended
     numbers, accuracies = rows["number"].to_list(), 100 * rows["valid_accuracy"]
     states = rows["state"].mask(over_limit(rows), "LIMITED").mask(rows["diverged"], "DIVERGED")
-    known = {"accuracies": accuracies.to_list(), "states": list(states), "numbers": numbers}
-    names = importance.ranked(importances)
-    panels = [Slice(parameter=_parameter(study, name), **known) for name in names]
+    parameters = [_parameter(study, name) for name in importance.ranked(importances)]
     yield Picture(
         file="slices.svg",
-        draw=partial(slices, panels),
+        draw=partial(slices, parameters, accuracies.to_list(), list(states), numbers),
         alt=t("Validation accuracy of every trial against each of its hyperparameters."),
         caption=t(
             "Every trial against each hyperparameter. Points are dense where the sampler preferred "
