@@ -130,12 +130,13 @@ class Result:
         InputError for a search."""
         import pandas as pd
 
-        from hpo.report.sections.verdicts import verdicts
+        from hpo.analysis.verdicts import verdicts
+        from hpo.report.sections.basis import sentence
         from hpo.results.study import StoredGrid
 
         if not isinstance(self.stored, StoredGrid):
             raise InputError(f"study {self.stored.name!r}: is a search, which has no conclusions")
-        found = verdicts(self.stored).conclusions
+        found = verdicts(self.stored, sentence).conclusions
         columns = ["says", "verdict", "p", "basis"]
         rows = [[getattr(each, column) for column in columns] for each in found]
         return pd.DataFrame(rows, columns=columns)

@@ -110,7 +110,7 @@ def test_one_more_run_falls_into_its_interval_19_times_of_20():
         low, high = prediction_interval(values[:5])
         hits.append(low <= values[5] <= high)
     assert np.mean(hits) == pytest.approx(0.95, abs=0.01)
-    assert prediction_interval([1.0]) is None
+    assert np.isnan(prediction_interval([1.0])).all()
 
 
 # --- many statements ---------------------------------------------------------------------------

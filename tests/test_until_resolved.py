@@ -12,7 +12,7 @@ from test_claims import loaded
 from test_report import store
 from tiny import tiny_dataset
 
-from hpo.analysis.claims import claim_verdicts, open_cells, resolved_at
+from hpo.analysis.claims import claim_verdicts, open_cells
 from hpo.errors import InputError
 from hpo.report.sections import basis
 from hpo.report.sections import claims as verdict_report
@@ -156,21 +156,21 @@ def test_a_part_that_holds_needs_no_more_seeds(tmp_path):
     ].to_numpy() - [0.001, -0.001, 0.002, -0.002, 0.0005]  # fmt: skip
     [of] = claim_verdicts(study)
     assert of.open
-    assert resolved_at(of) is None
+    assert of.decided_at is None
     assert open_cells(study) == {"relu", "tanh", "deeper"}, "deeper never learns beside it"
 
 
 def test_a_conclusion_is_decided_at_the_first_seed_with_enough_evidence(tmp_path):
     study, decided = store(tmp_path, seeds=15), 0
     for of in claim_verdicts(study):
-        at = resolved_at(of)
+        at = of.decided_at
         if at is None or len(of.parts) > 1:
             continue
         decided += 1
-        evidence = of.decisive.evidence
+        evidence = of.decisive
         path = evidence.path_for if of.verdict.value == "holds" else evidence.path_against
         assert path[at - 1] > 2 * of.factor / 0.05 >= path[: at - 1].max(initial=0)
-        assert f"Decided with {at} " in basis.sentence(study, of)
+        assert f"Decided with {at} " in basis.sentence(of)
     assert decided > 2
 
 

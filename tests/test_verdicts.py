@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from hpo.report.sections import verdicts
+from hpo.analysis import verdicts
 from hpo.study.file import studies_dir
 
 STUDY = """
@@ -143,7 +143,7 @@ def test_it_is_what_its_published_schema_says(written):
 
 def test_the_published_schema_is_that_of_the_code():
     assert (studies_dir() / verdicts.FILE).read_text("utf-8") == verdicts.schema(), (
-        "python -m hpo.report.sections.verdicts writes it"
+        "python -m hpo.analysis.verdicts writes it"
     )
 
 

@@ -1,15 +1,17 @@
 """Tests the claims of a grid over its seeds, validly at any number of them."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, reduce
-from itertools import combinations, pairwise
+from functools import cached_property, lru_cache, partial, reduce
+from itertools import combinations, pairwise, product
 
 import numpy as np
 import pandas as pd
 
 from hpo.analysis.evidence import (
+    NOTHING,
     Evidence,
     combine,
     mean_above,
@@ -18,137 +20,138 @@ from hpo.analysis.evidence import (
     mostly_above,
 )
 from hpo.analysis.hypothesis_tests import Judged, Verdict, judge
-from hpo.analysis.statistics import LEVEL
-from hpo.language import nt
+from hpo.analysis.precision import beats, learning_images, precision
+from hpo.analysis.statistics import LEVEL, boundary
+from hpo.language import nt, t
 from hpo.results.study import StoredGrid
 from hpo.study.claims import RATIOS, SECONDS, By, Claim, Form, Term
 
 GREATER_IS_BETTER = ("test_accuracy", "valid_accuracy", "train_accuracy")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Part:
-    """One comparison of a claim.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Part(Evidence):
+    """One comparison of a claim, with its evidence: n = 0 if there is nothing to compare.
 
-    evidence: None if there is nothing to compare.
     left_out: seeds with which a side fails to learn.
     logs: whether the effect is a difference of logarithms, a ratio.
     at: the evidence at another margin, where the claim has one.
     margin: the claim's.
     """
 
+    study: StoredGrid
+    claim: Claim
     sides: tuple[Term, ...]
-    evidence: Evidence | None
     left_out: int = 0
     logs: bool = False
     at: Callable[[float], Evidence] | None = None
     margin: float = math.nan
 
+    @property
+    def rising(self) -> bool:
+        """Whether the claim is easier to hold with a larger margin."""
+        return self.claim.form is not Form.GREATER or self.sides[0].number is not None
+
+    @cached_property
+    def interval_seeds_and_images(self) -> tuple[float, float] | None:
+        """The 95% interval over seeds and test images of a difference of two test accuracies, a
+        fraction; None for other comparisons, or if the right images are not stored."""
+        claim, cells = self.claim, [self.study.cell(side.cell) for side in self.sides if side.cell]
+        if claim.metric != "test_accuracy" or claim.by is By.WINS or claim.form is Form.FAILS:
+            return None
+        if not self.n or len(cells) != 2 or any(side.minus or side.epoch for side in self.sides):
+            return None
+        ours, theirs = (learning_images(self.study, cell) for cell in cells)
+        common = ours.index.intersection(theirs.index)
+        if len(common) < 2:
+            return None
+        a, b = (right.loc[common].to_numpy(float) for right in (ours, theirs))
+        return precision(a - b).both
+
+    @cached_property
+    def single_runs(self) -> tuple[float, float, float] | None:
+        """The probability that one run of the first side is above one of the second, with its 95%
+        interval; None where a side is no run's metric."""
+        if self.claim.metric == SECONDS or self.claim.form not in (Form.GREATER, Form.BEST):
+            return None
+        if not self.n or any(side.cell is None or side.minus for side in self.sides):
+            return None
+        sides = (side_values(self.study, self.claim.metric, side) for side in self.sides)
+        ours, theirs = (np.asarray(values, float) for values in sides)
+        chance = beats(ours[~np.isnan(ours)], theirs[~np.isnan(theirs)])
+        return None if math.isnan(chance[0]) else chance
+
 
 @dataclass(frozen=True, kw_only=True)
-class ClaimVerdict:
-    """A claim with its parts and verdict.
-
-    p: two-sided, after Holm's correction over all claims that can be tested (1 if nothing can).
-    factor: what the correction multiplies this claim's p-values by.
-    """
+class ClaimVerdict(Judged):
+    """A claim with its parts and verdict. Holm's correction is over all claims that can be tested;
+    p is 1 if nothing can."""
 
     claim: Claim
     parts: tuple[Part, ...]
-    verdict: Verdict
-    p: float
-    factor: int
 
     @property
     def decisive(self) -> Part:
-        """Returns the part that decides: the one with the strongest evidence against, or of a
-        difference too small to matter, if that is the verdict; else the one with the weakest
-        evidence for the claim."""
-        for part in self.parts:
-            if part.evidence is None:
-                return part
-        keys: dict[Verdict, Callable[[Evidence], float]] = {
-            Verdict.REFUTED: lambda evidence: evidence.p_against,
-            Verdict.TOO_SMALL: lambda evidence: evidence.p_small,
+        """The part that decides: the one with the strongest evidence against, or of a difference
+        too small to matter, if that is the verdict; else the one with the weakest evidence for the
+        claim."""
+        keys: dict[Verdict, Callable[[Part], float]] = {
+            Verdict.REFUTED: lambda part: part.p_against,
+            Verdict.TOO_SMALL: lambda part: part.p_small,
         }
-        key = keys.get(self.verdict, lambda evidence: -evidence.p_for)
-        return min(self.parts, key=lambda part: key(part.evidence) if part.evidence else math.inf)
+        key = keys.get(self.verdict, lambda part: -part.p_for)
+        return min(self.parts, key=lambda part: key(part) if part.n else -math.inf)
 
     @property
     def open(self) -> bool:
         """Whether more seeds could decide."""
         return self.verdict is Verdict.UNRESOLVED and self.claim.metric != SECONDS
 
+    @property
+    def decided_at(self) -> int | None:
+        """The number of seeds with which the claim was decided; None if it is open.
 
-@lru_cache(maxsize=1)  # report, lead and terminal ask for the same study
-def claim_verdicts(study: StoredGrid) -> list[ClaimVerdict]:
-    """Tests the claims of the study's file, in their order. A claim with a part without trials is
-    unresolved."""
-    claims = study.file.claims
-    parts = [tuple(_parts(study, claim)) for claim in claims]  # none where it is untestable
-    dropped = sum(len(change["dropped"]) for change in study.claim_changes)
-    p_values = [combine([part.evidence for part in each]) for each in parts if each]
-    judged = iter(judge(p_values, more=dropped))
-    untestable = Judged(verdict=Verdict.UNTESTABLE, p=1.0, factor=1)
-    return [
-        ClaimVerdict(claim=claim, parts=each, **vars(next(judged) if each else untestable))
-        for claim, each in zip(claims, parts, strict=True)
-    ]
-
-
-def tally(judged: Sequence[ClaimVerdict]) -> str:
-    """Of 20 conclusions 15 hold, 3 are unresolved, 2 are refuted."""
-    counts = {verdict: sum(each.verdict is verdict for each in judged) for verdict in Verdict}
-    parts = [_counted(verdict, n) for verdict, n in counts.items() if n or verdict is Verdict.HOLDS]
-    return nt(
-        "Of {n} conclusion {verdicts}",
-        "Of {n} conclusions {verdicts}",
-        len(judged),
-        verdicts=", ".join(parts),
-    )
-
-
-def _counted(verdict: Verdict, n: int) -> str:
-    """15 hold; 1 is refuted."""
-    if verdict is Verdict.HOLDS:
-        return nt("{n} holds", "{n} hold", n)
-    if verdict is Verdict.UNRESOLVED:
-        return nt("{n} is unresolved", "{n} are unresolved", n)
-    if verdict is Verdict.REFUTED:
-        return nt("{n} is refuted", "{n} are refuted", n)
-    if verdict is Verdict.TOO_SMALL:
-        return nt("{n} is too small to matter", "{n} are too small to matter", n)
-    return nt("{n} is not testable", "{n} are not testable", n)
-
-
-def open_cells(study: StoredGrid) -> set[str]:
-    """Returns the names of the cells of open claims, of those of their parts that do not hold yet:
-    more seeds of these could decide."""
-    return {
-        cell
-        for of in claim_verdicts(study)
-        if of.open
-        for part in of.parts
-        if part.evidence is None or 2 * of.factor * part.evidence.p_for >= LEVEL
-        for side in part.sides
-        for cell in side.cells
-    }
-
-
-def resolved_at(judged: ClaimVerdict) -> int | None:
-    """Returns the number of seeds with which the claim was decided; None if it is open.
-
-    By the final correction: with fewer claims open then, it may have been counted later.
-    """
-    if judged.verdict not in (Verdict.HOLDS, Verdict.REFUTED, Verdict.TOO_SMALL):
+        By the final correction: with fewer claims open then, it may have been counted later.
+        """
+        needed, several = 2 * self.factor / LEVEL, 2 * self.factor / LEVEL * len(self.parts)
+        if self.verdict is Verdict.HOLDS:
+            return max(_first(part.path_for, needed) for part in self.parts)
+        if self.verdict is Verdict.REFUTED:
+            return min(_first(part.path_against, several) for part in self.parts)
+        if self.verdict is Verdict.TOO_SMALL:
+            paths = [part.path_too_small for part in self.parts]
+            return min(_first(path, several) for path in paths if path is not None)
         return None
-    needed = 2 * judged.factor / LEVEL
-    found = [evidence for part in judged.parts if (evidence := part.evidence)]
-    if judged.verdict is Verdict.HOLDS:
-        return max(_first(evidence.path_for, needed) for evidence in found)
-    small = judged.verdict is Verdict.TOO_SMALL
-    paths = [e.path_small if small else e.path_against for e in found]
-    return min(_first(path, needed * len(found)) for path in paths if path is not None)
+
+    @property
+    def stopped(self) -> str:
+        """Says why no more seeds were trained."""
+        if self.verdict is Verdict.UNTESTABLE:
+            return self.claim.reason
+        if self.verdict is not Verdict.UNRESOLVED:
+            return "decided"
+        return why_open(self.decisive) if self.decisive.n else "nothing to compare"
+
+    def turns_at(self) -> tuple[float | None, float | None]:
+        """Returns the margins at which the claim begins to hold, and to be refuted; None if it
+        never does."""
+        part, at = self.decisive, self.decisive.at
+        assert at is not None
+        reach = 10 * (abs(part.margin) + abs(part.effect)) + 1.0
+        # A small and a large margin between which all others lie.
+        ends = {Form.FAILS: (0.0, 1.0), Form.SIMILAR: (1e-9, 10.0)}
+        small, large = ends.get(self.claim.form, (part.margin - reach, part.margin + reach))
+        hard, easy = (small, large) if part.rising else (large, small)
+
+        def holds(margin: float) -> bool:
+            return 2 * self.factor * at(margin).p_for < LEVEL
+
+        def is_refuted(margin: float) -> bool:
+            return 2 * self.factor * len(self.parts) * at(margin).p_against < LEVEL
+
+        hold = boundary(holds, hard, easy) if holds(easy) else None
+        refute = boundary(is_refuted, easy, hard) if is_refuted(hard) else None
+        return hold, refute
 
 
 def _first(path: np.ndarray, needed: float) -> int:
@@ -157,18 +160,87 @@ def _first(path: np.ndarray, needed: float) -> int:
     return int(above[0]) + 1 if above.size else len(path)
 
 
-def _parts(study: StoredGrid, claim: Claim) -> Iterator[Part]:
+@lru_cache(maxsize=1)  # report, lead and terminal ask for the same study
+def claim_verdicts(study: StoredGrid) -> list[ClaimVerdict]:
+    """Tests the claims of the study's file, in their order. A claim with a part without trials is
+    unresolved."""
+    claims = study.file.claims
+    parts = [_parts(study, claim) for claim in claims]  # none where it is untestable
+    dropped = sum(len(change["dropped"]) for change in study.claim_changes)
+    judged = iter(judge([combine(each) for each in parts if each], more=dropped))
+    untestable = Judged(verdict=Verdict.UNTESTABLE, p=1.0, factor=1)
+    return [
+        ClaimVerdict(claim=claim, parts=each, **vars(next(judged) if each else untestable))
+        for claim, each in zip(claims, parts, strict=True)
+    ]
+
+
+def open_cells(study: StoredGrid) -> set[str]:
+    """Returns the names of the cells of open claims, of those of their parts that do not hold yet:
+    more seeds of these could decide."""
+    return {
+        cell
+        for judged in claim_verdicts(study)
+        if judged.open
+        for part in judged.parts
+        if 2 * judged.factor * part.p_for >= LEVEL
+        for side in part.sides
+        for cell in side.cells
+    }
+
+
+# --- words -------------------------------------------------------------------------------------
+
+
+def tally(judged: Sequence[ClaimVerdict]) -> str:
+    """Of 20 conclusions 15 hold, 3 are unresolved, 2 are refuted."""
+    n = Counter(each.verdict for each in judged)
+    small, untestable = n[Verdict.TOO_SMALL], n[Verdict.UNTESTABLE]
+    counted = {
+        Verdict.HOLDS: nt("{n} holds", "{n} hold", n[Verdict.HOLDS]),
+        Verdict.UNRESOLVED: nt("{n} is unresolved", "{n} are unresolved", n[Verdict.UNRESOLVED]),
+        Verdict.REFUTED: nt("{n} is refuted", "{n} are refuted", n[Verdict.REFUTED]),
+        Verdict.TOO_SMALL: nt("{n} is too small to matter", "{n} are too small to matter", small),
+        Verdict.UNTESTABLE: nt("{n} is not testable", "{n} are not testable", untestable),
+    }
+    shown = [text for verdict, text in counted.items() if n[verdict] or verdict is Verdict.HOLDS]
+    of_all = {"verdicts": ", ".join(shown)}
+    return nt(
+        "Of {n} conclusion {verdicts}", "Of {n} conclusions {verdicts}", len(judged), **of_all
+    )
+
+
+def why_open(part: Part) -> str:
+    """Says why an unresolved claim is open, and why no more seeds were trained. part: decisive."""
+    if not part.test:
+        if part.n == 1:
+            return t("One seed does not tell what others would give.")
+        return t("The seeds do not differ, so chance cannot be estimated.")
+    if part.claim.metric == SECONDS:
+        return t("These {n} rounds do not decide it.", n=part.n)
+    rounds = part.study.until_resolved
+    if rounds is None:
+        return t("These {n} seeds do not decide it.", n=part.n)
+    if rounds["end"] == "complete":
+        return t("Open after {n} seeds, the most that the study file allows.", n=rounds["most"])
+    if rounds["end"] == "stopped":
+        return t("Open: the run was stopped after {n} seeds.", n=part.n)
+    return t("Open: the run was out of time after {n} seeds.", n=part.n)
+
+
+# --- comparisons -------------------------------------------------------------------------------
+
+
+def _parts(study: StoredGrid, claim: Claim) -> tuple[Part, ...]:
+    """Returns the comparisons of a claim; none if it is untestable."""
     if claim.form is Form.FAILS:
-        yield _failing(study, claim)
-    elif claim.form is Form.SIMILAR:
-        for pair in combinations(claim.terms, 2):
-            yield _similar(study, claim, *pair)
+        return (_failing(study, claim),)
+    pairs: Iterable[tuple[Term, Term]] = pairwise(claim.terms)
+    if claim.form is Form.SIMILAR:
+        pairs = combinations(claim.terms, 2)
     elif claim.form is Form.BEST:
-        for other in claim.terms[1:]:
-            yield _greater(study, claim, claim.terms[0], other)
-    elif claim.form is Form.GREATER:
-        for pair in pairwise(claim.terms):
-            yield _greater(study, claim, *pair)
+        pairs = product(claim.terms[:1], claim.terms[1:])
+    return tuple(_compared(study, claim, *pair) for pair in pairs)
 
 
 def _failing(study: StoredGrid, claim: Claim) -> Part:
@@ -177,52 +249,47 @@ def _failing(study: StoredGrid, claim: Claim) -> Part:
     def at(below: float) -> Evidence:
         return mostly(study.failing(cell, below).to_list())
 
+    part = partial(Part, study=study, claim=claim, sides=claim.terms, margin=claim.below)
     if study.of(cell).empty:
-        return Part(sides=claim.terms, evidence=None, margin=claim.below)
-    return Part(sides=claim.terms, evidence=at(claim.below), at=at, margin=claim.below)
+        return part(**vars(NOTHING))
+    return part(**vars(at(claim.below)), at=at)
 
 
-def _greater(study: StoredGrid, claim: Claim, a: Term, b: Term) -> Part:
-    logs = claim.metric == SECONDS
-    differences = _differences(study, claim, a, b, logs=logs)
+def _compared(study: StoredGrid, claim: Claim, a: Term, b: Term) -> Part:
+    """Compares two sides: whether a is greater, or whether the two are similar."""
+    similar = claim.form is Form.SIMILAR
+    logs = claim.metric in RATIOS if similar else claim.metric == SECONDS
+    differences = _differences(study, claim.metric, a, b, logs=logs)
+    part = partial(Part, study=study, claim=claim, sides=(a, b), logs=logs)
     if differences.empty:
-        return Part(sides=(a, b), evidence=None, logs=logs)
+        return part(**vars(NOTHING))
     if claim.by is By.WINS:
-        return Part(sides=(a, b), evidence=mostly_above(differences.to_numpy()))
+        return part(**vars(mostly_above(differences.to_numpy())))
     kept, left_out = _learning(study, claim, differences, a, b)
-    number = a.number if a.number is not None else b.number
-    at = None
-    if number is not None and kept.size and not logs:
-        sign = 1.0 if a.number is not None else -1.0
+    part = partial(part, left_out=left_out)
+    if similar:
 
-        def at(margin: float) -> Evidence:
-            return mean_above(kept + sign * (margin - number))
+        def within(margin: float) -> Evidence:
+            return mean_within(kept, math.log1p(margin) if logs else margin)
 
-    evidence = mean_above(kept, matters=claim.matters) if kept.size else None
-    margin = math.nan if number is None else number
-    return Part(sides=(a, b), evidence=evidence, left_out=left_out, logs=logs, at=at, margin=margin)
+        if not kept.size:
+            return part(**vars(NOTHING))
+        return part(**vars(within(claim.within)), at=within, margin=claim.within)
+    evidence = mean_above(kept, matters=claim.matters) if kept.size else NOTHING
+    number, sign = (b.number, -1.0) if a.number is None else (a.number, 1.0)
+    if number is None:
+        return part(**vars(evidence))
 
+    def above(margin: float) -> Evidence:
+        return mean_above(kept + sign * (margin - number))
 
-def _similar(study: StoredGrid, claim: Claim, a: Term, b: Term) -> Part:
-    logs = claim.metric in RATIOS
-    differences = _differences(study, claim, a, b, logs=logs)
-    kept, left_out = _learning(study, claim, differences, a, b)
-    if not kept.size:
-        return Part(sides=(a, b), evidence=None, left_out=left_out, logs=logs)
-
-    def at(margin: float) -> Evidence:
-        return mean_within(kept, math.log1p(margin) if logs else margin)
-
-    within = claim.within
-    return Part(
-        sides=(a, b), evidence=at(within), left_out=left_out, logs=logs, at=at, margin=within
-    )
+    return part(**vars(evidence), at=above if kept.size and not logs else None, margin=number)
 
 
-def _differences(study: StoredGrid, claim: Claim, a: Term, b: Term, *, logs: bool) -> pd.Series:
+def _differences(study: StoredGrid, metric: str, a: Term, b: Term, *, logs: bool) -> pd.Series:
     """Returns a - b by seed, or by round for training times; of logarithms if asked. What a run
     that diverged lacks is the worst value."""
-    sides = [side_values(study, claim.metric, term) for term in (a, b)]
+    sides = [side_values(study, metric, term) for term in (a, b)]
     there = [side.index for side in sides if isinstance(side, pd.Series)]
     common = reduce(lambda one, other: one.intersection(other), there).sort_values()
     aligned = [side[common] if isinstance(side, pd.Series) else side for side in sides]
@@ -240,9 +307,9 @@ def _learning(
     if claim.metric == SECONDS:
         return differences.to_numpy(), 0
     names = dict.fromkeys((*a.cells, *b.cells))
-    failing = [study.failing(study.cell(name)) for name in names]
     learns = pd.Series(True, index=differences.index)
-    for failed in failing:
+    for name in names:
+        failed = study.failing(study.cell(name))
         learns &= ~failed.reindex(differences.index, fill_value=True)
     kept = differences[learns]
     kept = kept[np.isfinite(kept)]
@@ -258,7 +325,8 @@ def side_values(study: StoredGrid, metric: str, term: Term) -> pd.Series | float
         times = [times[term.cell] for times in study.timings if term.cell in times]
         values = pd.Series(times, index=range(len(times)), dtype=float)
     else:
-        values = _values(study, metric, term)
+        key = ("claim", metric, term.cell, term.epoch)
+        values = study.once(key, lambda: _values(study, metric, term))
     if term.minus is None:
         return values
     other = side_values(study, metric, term.minus)
@@ -269,11 +337,6 @@ def side_values(study: StoredGrid, metric: str, term: Term) -> pd.Series | float
 
 
 def _values(study: StoredGrid, metric: str, term: Term) -> pd.Series:
-    key = ("claim", metric, term.cell, term.epoch)
-    return study.once(key, lambda: _computed_values(study, metric, term))
-
-
-def _computed_values(study: StoredGrid, metric: str, term: Term) -> pd.Series:
     cell = study.cell(term.cell)
     rows = study.by_seed(cell)
     if metric in ("valid_spread", "valid_falls"):

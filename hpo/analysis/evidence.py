@@ -35,9 +35,9 @@ class Evidence:
     test: its name; "" if nothing can be tested.
     p_for, p_against, p_small: one-sided p-values, small where the values support the statement,
         contradict it, or show a difference too small to matter.
-    path_for, path_against, path_small: the e-processes by n behind the p-values, large where these
-        are small. Empty for a test that is valid at one n only; path_small is None if no limit is
-        given to what matters.
+    path_for, path_against, path_too_small: the e-processes by n behind the p-values, large where
+        these are small. Empty for a test that is valid at one n only; the last one is None if no
+        limit is given to what matters.
     """
 
     n: int
@@ -50,7 +50,16 @@ class Evidence:
     p_small: float = 1.0
     path_for: Floats = field(default_factory=lambda: np.empty(0))
     path_against: Floats = field(default_factory=lambda: np.empty(0))
-    path_small: Floats | None = None
+    path_too_small: Floats | None = None
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        return self.low, self.high
+
+
+NOTHING = Evidence(
+    n=0, effect=math.nan, low=math.nan, high=math.nan, test="", p_for=1.0, p_against=1.0
+)
 
 
 def _evidence(
@@ -58,18 +67,18 @@ def _evidence(
     effect: float,
     interval: tuple[float, float],
     test: str,
-    path_for: Floats,
-    path_against: Floats,
-    path_small: Floats | None = None,
+    above: Floats,
+    below: Floats,
+    small: Floats | None = None,
 ) -> Evidence:
     """Returns the evidence of e-processes, each with its p-value: 1 / (its maximum), at most 1."""
-    (low, high), paths = interval, (path_for, path_against, path_small)
+    (low, high), paths = interval, (above, below, small)
     p_for, p_against, p_small = (
         1.0 if path is None else float(1 / max(path.max(initial=1.0), 1.0)) for path in paths
     )
     return Evidence(
         n=n, effect=effect, low=low, high=high, test=test, p_for=p_for, p_against=p_against,
-        p_small=p_small, path_for=path_for, path_against=path_against, path_small=path_small,
+        p_small=p_small, path_for=above, path_against=below, path_too_small=small,
     )  # fmt: skip
 
 
@@ -221,17 +230,16 @@ def most_failures(failures: int, n: int, level: float = LEVEL) -> float:
 # --- verdicts ----------------------------------------------------------------------------------
 
 
-def combine(parts: Sequence[Evidence | None]) -> tuple[float, float, float]:
+def combine(parts: Sequence[Evidence]) -> tuple[float, float, float]:
     """Returns the p-values (for, against, too small) of the statement that all parts are true; 1 if
-    one of them has no evidence.
+    one of them has no values.
 
     It holds if each part does: the weakest decides (intersection-union test, Berger 1982). It is
     refuted, or too small to matter, if any part is: the smallest p-value times the number of parts
     (Bonferroni).
     """
-    known = [part for part in parts if part is not None]
-    if len(known) < len(parts):
+    if not all(part.n for part in parts):
         return 1.0, 1.0, 1.0
-    smallest = (min(part.p_against for part in known), min(part.p_small for part in known))
-    against, small = (min(1.0, len(known) * p) for p in smallest)
-    return max(part.p_for for part in known), against, small
+    smallest = (min(part.p_against for part in parts), min(part.p_small for part in parts))
+    against, small = (min(1.0, len(parts) * p) for p in smallest)
+    return max(part.p_for for part in parts), against, small

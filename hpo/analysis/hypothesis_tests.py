@@ -15,6 +15,7 @@ import numpy as np
 
 from hpo.analysis.evidence import Evidence, Floats, Values, finite
 from hpo.analysis.statistics import LEVEL
+from hpo.language import marked
 
 EXACT = 16  # values up to which all sign flips are tried; beyond, a sample of FLIPS
 FLIPS = 9_999
@@ -24,11 +25,11 @@ ROUNDING = 1e-12  # of a sum: a smaller difference is none
 class Verdict(Enum):
     """The conclusion on a statement."""
 
-    HOLDS = "holds"
-    UNRESOLVED = "unresolved"
-    REFUTED = "refuted"
-    TOO_SMALL = "too small to matter"
-    UNTESTABLE = "not testable"
+    HOLDS = marked("holds")
+    UNRESOLVED = marked("unresolved")
+    REFUTED = marked("refuted")
+    TOO_SMALL = marked("too small to matter")
+    UNTESTABLE = marked("not testable")
 
 
 # --- tests -------------------------------------------------------------------------------------
@@ -174,11 +175,20 @@ def judge(p_values: Sequence[Sequence[float]], *, more: int = 0) -> list[Judged]
     return judged
 
 
-def prediction_interval(values: Values) -> tuple[float, float] | None:
-    """Returns where one more value is expected with 95%: mean ± t·sd·√(1 + 1/n); None for n < 2."""
+def one_more(values: Sequence[float], *, collapsed: bool) -> tuple[float, float]:
+    """Returns where one more run is expected: the 95% prediction interval of the finite values, or
+    their range where runs fail to learn; NaN for fewer than two."""
+    known = [value for value in values if math.isfinite(value)]
+    if len(known) < 2:
+        return math.nan, math.nan
+    return (min(known), max(known)) if collapsed else prediction_interval(known)
+
+
+def prediction_interval(values: Values) -> tuple[float, float]:
+    """Returns where one more value is expected with 95%: mean ± t·sd·√(1 + 1/n); NaN for n < 2."""
     array = finite(values)
     if array.size < 2:
-        return None
+        return math.nan, math.nan
     from scipy.stats import t
 
     scale = array.std(ddof=1) * (1 + 1 / array.size) ** 0.5

@@ -13,22 +13,43 @@ from hpo.results.study import StoredGrid
 from hpo.study.file import Cell
 
 Z = 1.959963984540054  # 95% of a normal distribution
+NOTHING = (math.nan, math.nan)
 MOST = 8  # disputed images of each side
 
 
 @dataclass(frozen=True, kw_only=True)
 class Precision:
-    """A mean accuracy, or a mean difference, with two 95% intervals.
+    """A mean accuracy, or a mean difference, with two 95% intervals; NaN where nothing is known.
 
     seeds: for other seeds on the same test images. both: for other seeds and other test images.
     images_share: the share of the variance between runs that comes from the test images being few;
     NaN for runs that do not differ.
     """
 
-    mean: float
-    seeds: tuple[float, float]
-    both: tuple[float, float]
-    images_share: float
+    mean: float = math.nan
+    seeds: tuple[float, float] = NOTHING
+    both: tuple[float, float] = NOTHING
+    images_share: float = math.nan
+
+
+def cell_precision(study: StoredGrid, cell: Cell) -> Precision:
+    """Returns the precision of a cell's test accuracy over the seeds with which it learns; without
+    stored images, not over images."""
+    if not study.right(cell).empty:
+        kept = learning_images(study, cell)
+        return precision(kept.to_numpy()) if len(kept) else Precision()
+    values = study.values(cell)[~study.failing(cell)].dropna()
+    if not len(values):
+        return Precision()
+    found = estimate(values.to_numpy())
+    return Precision(mean=found.mean, seeds=(found.low, found.high))
+
+
+def learning_images(study: StoredGrid, cell: Cell) -> pd.DataFrame:
+    """Returns the test images that a cell's networks get right, of the seeds with which it learns;
+    empty if they are not stored."""
+    right, failing = study.right(cell), study.failing(cell)
+    return right if right.empty else right[~failing.loc[right.index].to_numpy()]
 
 
 def precision(values: ArrayLike) -> Precision:
@@ -42,17 +63,19 @@ def precision(values: ArrayLike) -> Precision:
     y = np.asarray(values, float)
     if y.ndim != 2 or not y.size:
         raise ValueError(f"needs values of (seeds, images), got shape {y.shape}")
-    (seeds, images), mean, own = y.shape, float(y.mean()), estimate(y.mean(axis=1))
-    both, share, by_seed = (math.nan, math.nan), math.nan, (own.low, own.high)
-    if seeds == 1 or images == 1:
-        return Precision(mean=mean, seeds=by_seed, both=both, images_share=share)
+    mean, found = float(y.mean()), estimate(y.mean(axis=1))
+    seeds = (found.low, found.high)
+    if 1 in y.shape:
+        return Precision(mean=mean, seeds=seeds)
     of_seeds, of_images, of_both = mean_squares(y)
     between = max(of_images - of_both, 0.0)
-    variance = (of_seeds + between) / y.size
-    freedom = (of_seeds + between) ** 2 / of_seeds**2 * (seeds - 1) if of_seeds else math.inf
+    variance, freedom, share = (of_seeds + between) / y.size, math.inf, math.nan
+    if of_seeds:
+        freedom = (of_seeds + between) ** 2 / of_seeds**2 * (len(y) - 1)
+        share = min(of_both / of_seeds, 1.0)
     half = float(stdtrit(min(freedom, 1e9), 0.975)) * math.sqrt(variance)
-    share, both = min(of_both / of_seeds, 1.0) if of_seeds else share, (mean - half, mean + half)
-    return Precision(mean=mean, seeds=by_seed, both=both, images_share=share)
+    both = (mean - half, mean + half)
+    return Precision(mean=mean, seeds=seeds, both=both, images_share=share)
 
 
 def mean_squares(y: NDArray[np.float64]) -> tuple[float, float, float]:

@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
+from hpo.analysis import verdicts
 from hpo.language import ENGLISH, t, use
 from hpo.model import folder as best
 from hpo.report import contents
@@ -17,7 +18,7 @@ from hpo.report.blocks import page
 from hpo.report.blocks.search_tables import finalists_frame
 from hpo.report.blocks.table import Table
 from hpo.report.draw import draw
-from hpo.report.sections import verdicts
+from hpo.report.sections.basis import sentence
 from hpo.results.study import StoredGrid, StoredSearch, StoredStudy, seconds_of
 
 Stored = StoredGrid | StoredSearch
@@ -76,7 +77,7 @@ def _write_files(study: Stored, folder: Path, target: Path) -> None:
         finalists_frame(study).to_csv(folder / "finalists.csv", index=False)
     else:
         with use(ENGLISH):  # for programs
-            (folder / "verdicts.json").write_text(verdicts.text(study), encoding="utf-8")
+            (folder / "verdicts.json").write_text(verdicts.text(study, sentence), encoding="utf-8")
     provenance = json.dumps(_provenance(study), indent=2, ensure_ascii=False)
     (folder / "provenance.json").write_text(provenance + "\n", encoding="utf-8")
 

@@ -1,22 +1,20 @@
 """The report's section on how exact the accuracies are: over seeds, and over test images."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping
 from functools import partial
 
 import numpy as np
 import pandas as pd
 
 from hpo.analysis.evidence import most_failures
-from hpo.analysis.precision import Precision, disputed, disputing_pair, precision
-from hpo.analysis.statistics import estimate
+from hpo.analysis.precision import Precision, cell_precision, disputed, disputing_pair
 from hpo.language import marked, t
 from hpo.report.blocks.grid_tables import data_text, most_accurate
 from hpo.report.blocks.page import Block, Picture, Section
 from hpo.report.blocks.table import NOTHING, Column, Entry, Table
 from hpo.report.blocks.words import bounded
 from hpo.report.figures import confusion as figures
-from hpo.report.sections.basis import learning_images
 from hpo.results.study import StoredGrid
 from hpo.study.file import Cell
 
@@ -26,30 +24,21 @@ def sections(study: StoredGrid) -> list[Section]:
     cells = [cell for cell in most_accurate(study, study.file.cells) if len(study.of(cell))]
     if not cells:
         return []
-    found = {cell.name: of_cell(study, cell) for cell in cells}
-    blocks: list[Block] = [_table(study, cells, found)]
-    blocks += _share_sentence(study, [p for p in found.values() if p is not None])
-    blocks += _picture(study)
+    found = {cell: cell_precision(study, cell) for cell in cells}
+    blocks = [_table(study, found), *_share_sentence(study, found.values()), *_picture(study)]
     return [Section(title=t("How exact the accuracies are"), blocks=blocks)]
 
 
-def of_cell(study: StoredGrid, cell: Cell) -> Precision | None:
-    """Returns the precision of a cell's test accuracy over the seeds with which it learns; None if
-    there are none. Without stored images, the interval over images is NaN."""
-    if not study.right(cell).empty:
-        kept = learning_images(study, cell)
-        return precision(kept.to_numpy()) if len(kept) else None
-    values = study.values(cell)[~study.failing(cell)].dropna()
-    if not len(values):
-        return None
-    own, nothing = estimate(values.to_numpy()), (math.nan, math.nan)
-    bounds = (own.low, own.high)
-    return Precision(mean=own.mean, seeds=bounds, both=nothing, images_share=math.nan)
-
-
-def _table(study: StoredGrid, cells: Sequence[Cell], found: dict[str, Precision | None]) -> Table:
+def _table(study: StoredGrid, found: Mapping[Cell, Precision]) -> Table:
     things = t(study.things)
-    rows = [(c, len(study.of(c)), int(study.failing(c).sum()), found[c.name]) for c in cells]
+
+    def failing(row: tuple[Cell, Precision]) -> tuple[int, int]:
+        return int(study.failing(row[0]).sum()), len(study.of(row[0]))
+
+    def seen(row: tuple[Cell, Precision]) -> Entry:
+        k, n = failing(row)
+        return Entry(t("{k} of {n}", k=k, n=n), k)
+
     caption = marked(
         "{data}. At most: with 95% (Clopper and Pearson). Intervals: 95%, for other seeds on these "
         "{n:,} test {things}, and for other test {things} as well. {name}' share: how much of the "
@@ -60,25 +49,21 @@ def _table(study: StoredGrid, cells: Sequence[Cell], found: dict[str, Precision 
     share = t("{things}' share of the spread", things=things.capitalize())
     columns = [
         Column("model", t("Model"), lambda row: row[0].label),
-        Column(
-            "failing", t("seen"),
-            lambda row: Entry(t("{k} of {n}", k=row[2], n=row[1]), row[2]), group=fails,
-        ),
+        Column("failing", t("seen"), seen, group=fails),
         Column(
             "most_failing", t("at most"),
-            lambda row: 100 * most_failures(row[2], row[1]), "{:.0f}%", group=fails,
+            lambda row: 100 * most_failures(*failing(row)), "{:.0f}%", group=fails,
         ),
-        Column("mean", t("mean"), lambda row: row[3] and 100 * row[3].mean, "{:.2f}", group=exact),
+        Column("mean", t("mean"), lambda row: 100 * row[1].mean, "{:.2f}", group=exact),
+        Column("seeds", t("other seeds"), lambda row: _interval(row[1].seeds), group=exact),
         Column(
-            "seeds", t("other seeds"), lambda row: row[3] and _interval(row[3].seeds), group=exact
+            "both", t("seeds and {things}", things=things), lambda row: _interval(row[1].both),
+            group=exact,
         ),
-        Column(
-            "both", t("seeds and {things}", things=things),
-            lambda row: row[3] and _interval(row[3].both), group=exact,
-        ),
-        Column("share", share, lambda row: row[3] and 100 * row[3].images_share, "{:.0f}%"),
+        Column("share", share, lambda row: 100 * row[1].images_share, "{:.0f}%"),
     ]  # fmt: skip
-    return Table(columns=columns, rows=rows, caption=t(caption, n=study.data["test"], **named))
+    caption = t(caption, n=study.data["test"], **named)
+    return Table(columns=columns, rows=list(found.items()), caption=caption)
 
 
 def _interval(bounds: tuple[float, float]) -> Entry:
@@ -88,7 +73,7 @@ def _interval(bounds: tuple[float, float]) -> Entry:
     return Entry(t("{low:.2f} to {high:.2f}", low=low, high=high), low)
 
 
-def _share_sentence(study: StoredGrid, found: Sequence[Precision]) -> list[str]:
+def _share_sentence(study: StoredGrid, found: Collection[Precision]) -> list[str]:
     shares = [100 * p.images_share for p in found if not math.isnan(p.images_share)]
     wider = [
         (p.both[1] - p.both[0]) / (p.seeds[1] - p.seeds[0])

@@ -68,7 +68,7 @@ def sections(study: StoredGrid) -> list[Section]:
     """Returns the section on the study's claims, if it has any."""
     if not study.file.claims:
         return []
-    rows = [_row(study, judged) for judged in claim_verdicts(study)]
+    rows = [_row(judged) for judged in claim_verdicts(study)]
     table = Verdicts(rows=rows, caption=f"{data_text(study)}. {t(KEY)}")
     return [Section(title=t("Which conclusions hold"), blocks=[table, *changes(study)])]
 
@@ -97,55 +97,49 @@ def method_sections(study: StoredGrid) -> list[Section]:
     return [Section(title=t("How the conclusions were tested"), blocks=blocks)]
 
 
-def _path(judged: ClaimVerdict) -> str:
-    """Draws the evidence on the part that decides, seed by seed; empty if nothing can be tested."""
-    evidence = judged.decisive.evidence if judged.parts else None
-    if evidence is None or not evidence.test:
-        return ""
-    parts = len(judged.parts)
-    lines = [("for", evidence.path_for), ("against", evidence.path_against / parts)]
-    if evidence.path_small is not None:
-        lines.append(("small", evidence.path_small / parts))
-    shown = [(name, path.tolist()) for name, path in lines]
-    return path_svg(shown, 2 * judged.factor / LEVEL)
-
-
-def _row(study: StoredGrid, judged: ClaimVerdict) -> dict[str, Any]:
+def _row(judged: ClaimVerdict) -> dict[str, Any]:
     row: dict[str, Any] = {"claim": t(judged.claim.says), "where": judged.claim.where or NOTHING}
     row |= {"verdict": judged.verdict.value, "drawing": "", "test": NOTHING}
     row |= {"effect": Entry(NOTHING), "p": Entry(NOTHING)}
-    if judged.parts:
-        part, row["test"] = judged.decisive, t("no runs")
-        if part.evidence is not None:
-            row["effect"] = Entry(effect(judged, part), _effect_value(judged, part))
-            row["drawing"] = _forest(judged, part)
-            row["test"] = t(TESTS[part.evidence.test], n=part.evidence.n)
-            if part.evidence.test:
-                p = "< 0.001" if judged.p < 0.001 else "1" if judged.p == 1 else f"{judged.p:.3f}"
-                row["p"] = Entry(p, judged.p)
-    return {**row, "basis": sentence(study, judged), "path": _path(judged)}
+    row |= {"basis": sentence(judged), "path": ""}
+    if not judged.parts:
+        return row
+    part = judged.decisive
+    if not part.n:
+        return row | {"test": t("no runs")}
+    row |= {"effect": Entry(effect(part), _effect_value(part)), "drawing": _forest(part)}
+    row["test"] = t(TESTS[part.test], n=part.n)
+    if part.test:
+        p = "< 0.001" if judged.p < 0.001 else "1" if judged.p == 1 else f"{judged.p:.3f}"
+        row |= {"p": Entry(p, judged.p), "path": _path(judged)}
+    return row
 
 
-def _effect_value(judged: ClaimVerdict, part: Part) -> float:
+def _path(judged: ClaimVerdict) -> str:
+    """Draws the evidence on the part that decides, seed by seed."""
+    part, parts = judged.decisive, len(judged.parts)
+    lines = [("for", part.path_for.tolist()), ("against", (part.path_against / parts).tolist())]
+    if part.path_too_small is not None:
+        lines.append(("small", (part.path_too_small / parts).tolist()))
+    return path_svg(lines, 2 * judged.factor / LEVEL)
+
+
+def _effect_value(part: Part) -> float:
     """Returns the effect as it is printed: in percent, as a ratio, or in the metric's unit."""
-    assert part.evidence is not None
-    value = part.evidence.effect
-    if part.evidence.test in SHARES:
-        return 100 * value
-    return ratio(value) if part.logs else WORDS[judged.claim.metric][1] * value
+    if part.test in SHARES:
+        return 100 * part.effect
+    return ratio(part.effect) if part.logs else WORDS[part.claim.metric][1] * part.effect
 
 
-def _forest(judged: ClaimVerdict, part: Part) -> str:
+def _forest(part: Part) -> str:
     """Returns the interval as a small SVG, on a scale of its own whose end is printed."""
-    evidence = part.evidence
-    assert evidence is not None
-    values = [evidence.low, evidence.effect, evidence.high]
-    if evidence.test in SHARES:  # half of the seeds is the middle
+    values = [part.low, part.effect, part.high]
+    if part.test in SHARES:  # half of the seeds is the middle
         low, middle, high = (2 * value - 1 for value in values)
         return interval_svg(low, middle, high, "100%")
-    scale = 1.0 if part.logs else WORDS[judged.claim.metric][1]
+    scale = 1.0 if part.logs else WORDS[part.claim.metric][1]
     margin = 0.0
-    if judged.claim.form is Form.SIMILAR:
+    if part.claim.form is Form.SIMILAR:
         margin = math.log1p(part.margin) if part.logs else scale * part.margin
     values = [*(scale * value for value in values), margin]
     finite = [abs(value) for value in values if math.isfinite(value)]

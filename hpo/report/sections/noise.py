@@ -9,7 +9,7 @@ from itertools import combinations
 import numpy as np
 
 from hpo.analysis.components import IMAGES, Component, Spread, crossed
-from hpo.analysis.hypothesis_tests import prediction_interval
+from hpo.analysis.hypothesis_tests import one_more
 from hpo.analysis.statistics import ranked_right, seeds_needed
 from hpo.language import marked, t
 from hpo.report.blocks.grid_tables import DIGITS, SCALE, data_text
@@ -23,7 +23,6 @@ from hpo.text import minus
 
 DIFFERENCES = (0.1, 0.2, 0.5, 1.0)  # points of test accuracy
 RESULTS = ("test_accuracy", "test_loss")
-PREDICTED = (marked("reported"), marked("one more run"), marked("reported is"))
 NAMES = {
     "split": marked("split"),
     "weights": marked("initial weights"),
@@ -257,45 +256,35 @@ def predictions(study: StoredGrid) -> list[Section]:
 def _predicted(study: StoredGrid, figure: str) -> list[Column]:
     """Returns the columns of a reported figure, of where one more run would fall, and of whether
     the reported one lies there. Rows: a cell and what was reported of it."""
-    digits, group = DIGITS[figure], t(COLUMNS[figure])
+    scale, digits, group = SCALE[figure], DIGITS[figure], t(COLUMNS[figure])
 
-    def reported(row: tuple[Cell, Reported]) -> float | None:
+    def reported(row: tuple[Cell, Reported]) -> float:
         value = getattr(row[1], figure)
-        return None if value is None else SCALE[figure] * value
+        return math.nan if value is None else scale * value
 
-    def bounds(row: tuple[Cell, Reported]) -> tuple[float, float] | None:
-        """Returns the bounds, as exact as is printed."""
-        values = (SCALE[figure] * study.of(row[0])[figure]).to_list()
-        found = expected(values, collapsed=study.fails(row[0]))
-        if reported(row) is None or found is None:
-            return None
-        return round(found[0], digits), round(found[1], digits)
+    def bounds(row: tuple[Cell, Reported]) -> tuple[float, float]:
+        """Returns the bounds, as exact as is printed; NaN without them or a reported number."""
+        values = (scale * study.of(row[0])[figure]).to_list()
+        low, high = one_more(values, collapsed=study.fails(row[0]))
+        unknown = math.isnan(reported(row))
+        return (math.nan, math.nan) if unknown else (round(low, digits), round(high, digits))
 
     def interval(row: tuple[Cell, Reported]) -> Entry:
-        found = bounds(row)
-        if found is None:
+        low, high = bounds(row)
+        if math.isnan(low):
             return Entry(NOTHING)
-        low, high = map(bounded, found) if figure == "test_accuracy" else found
+        if figure == "test_accuracy":
+            low, high = bounded(low), bounded(high)
         return Entry(f"{low:.{digits}f}–{high:.{digits}f}", low)
 
     def place(row: tuple[Cell, Reported]) -> str | None:
-        value, found = reported(row), bounds(row)
-        if value is None or found is None:
+        (low, high), value = bounds(row), round(reported(row), digits)
+        if math.isnan(low):
             return None
-        value, (low, high) = round(value, digits), found
         return t("below") if value < low else t("above") if value > high else t("inside")
 
     return [
-        Column(f"{figure}.reported", t(PREDICTED[0]), reported, f"{{:.{digits}f}}", group=group),
-        Column(f"{figure}.expected", t(PREDICTED[1]), interval, group=group),
-        Column(f"{figure}.place", t(PREDICTED[2]), place, group=group),
+        Column(f"{figure}.reported", t("reported"), reported, f"{{:.{digits}f}}", group=group),
+        Column(f"{figure}.expected", t("one more run"), interval, group=group),
+        Column(f"{figure}.place", t("reported is"), place, group=group),
     ]
-
-
-def expected(values: Sequence[float], *, collapsed: bool) -> tuple[float, float] | None:
-    """Returns where one more run is expected: the 95% prediction interval, or the range where runs
-    fail to learn; None for fewer than two finite values."""
-    finite = [value for value in values if math.isfinite(value)]
-    if len(finite) < 2:
-        return None
-    return (min(finite), max(finite)) if collapsed else prediction_interval(finite)
