@@ -20,11 +20,6 @@ Rows = NDArray[np.int64]  # indices of trials, some more than once
 Estimate = Callable[[Rows, int, int], Floats]  # (rows, trees, seed) -> shares
 
 
-def value_of(trial: FrozenTrial) -> float:
-    """Returns the trial's accuracy, its first value."""
-    return float(trial.values[0])
-
-
 def normalized(importances: Floats) -> Floats:
     """Scales importances to a sum of 1; equal shares if all are 0."""
     total = importances.sum()
@@ -43,68 +38,58 @@ class Pair:
     alone: tuple[float, float]
 
 
-def strongest_pair(
-    trials: list[FrozenTrial], space: Mapping[str, BaseDistribution], log_scale: bool, seed: int
-) -> Pair | None:
-    """Returns the pair with the largest interaction, the mean over PAIR_TREES trees grown on
-    PAIR_TRIALS trials at most; None if fewer than two hyperparameters vary."""
-    if len(space) < 2:
-        return None
-    inputs, bounds, values, groups = _encoded(trials, space, log_scale)
-    rows = np.random.default_rng(seed).permutation(len(trials))[:PAIR_TRIALS]
-    pairs = list(combinations(range(len(groups)), 2))
-    both = [*groups, *(np.concatenate((groups[a], groups[b])) for a, b in pairs)]
-    effects = [
-        _main_effects(*_leaves(tree, *bounds), both)
-        for tree in _grown(inputs[rows], values[rows], PAIR_TREES, seed)
-    ]
-    if not effects:
-        return None
-    shares = np.mean(effects, axis=0)
-    beyond = [shares[len(groups) + i] - shares[a] - shares[b] for i, (a, b) in enumerate(pairs)]
-    best = int(np.argmax(beyond))
-    names, (a, b) = list(space), pairs[best]
-    return Pair(
-        names=(names[a], names[b]),
-        share=max(float(beyond[best]), 0.0),
-        alone=(float(shares[a]), float(shares[b])),
-    )
+class Forests:
+    """Forests that explain a value of each trial by the hyperparameters of the space."""
 
+    def __init__(
+        self,
+        trials: Sequence[FrozenTrial],
+        values: Floats,
+        space: Mapping[str, BaseDistribution],
+        *,
+        log_scale: bool,
+    ) -> None:
+        columns = [_columns(d, [t.params[n] for t in trials], log_scale) for n, d in space.items()]
+        inputs, bounds = (np.vstack(part).T for part in zip(*columns, strict=True))
+        ends = np.cumsum([len(part) for part, _ in columns])
+        self.names, self.values = list(space), values
+        self.inputs, self.bounds = inputs, bounds  # a row per trial; lower and upper bounds
+        self.groups = np.split(np.arange(ends[-1]), ends[:-1])  # each hyperparameter's columns
 
-def _encoded(
-    trials: list[FrozenTrial], space: Mapping[str, BaseDistribution], log_scale: bool
-) -> tuple[Floats, Floats, Floats, Sequence[Rows]]:
-    """Returns (inputs, bounds, values, groups): a row per trial, lower and upper bounds, and the
-    columns of each hyperparameter."""
-    blocks = [_columns(d, [t.params[name] for t in trials], log_scale) for name, d in space.items()]
-    inputs, bounds = (np.vstack(part).T for part in zip(*blocks, strict=True))
-    values = np.array([value_of(trial) for trial in trials])
-    ends = np.cumsum([len(columns) for columns, _ in blocks])
-    return inputs, bounds, values, np.split(np.arange(ends[-1]), ends[:-1])
+    def shares(self, rows: Rows, trees: int, seed: int) -> Floats:
+        """Returns what Optuna's FanovaImportanceEvaluator(n_trees=trees, seed=seed) does: each
+        hyperparameter's main effect as a share of a tree's variance, the mean over trees."""
+        effects = self._effects(rows, trees, seed, self.groups)
+        return normalized(np.array(effects or [np.zeros(len(self.groups))]).mean(axis=0))
 
+    def strongest_pair(self, seed: int) -> Pair | None:
+        """Returns the pair with the largest interaction, the mean over PAIR_TREES trees grown on
+        PAIR_TRIALS trials at most; None if fewer than two hyperparameters vary."""
+        n = len(self.groups)
+        pairs = list(combinations(range(n), 2))
+        both = [np.concatenate((self.groups[a], self.groups[b])) for a, b in pairs]
+        rows = np.random.default_rng(seed).permutation(len(self.values))[:PAIR_TRIALS]
+        effects = self._effects(rows, PAIR_TREES, seed, [*self.groups, *both]) if pairs else []
+        if not effects:
+            return None
+        shares = np.mean(effects, axis=0)
+        beyond = [shares[n + i] - shares[a] - shares[b] for i, (a, b) in enumerate(pairs)]
+        best = int(np.argmax(beyond))
+        a, b = pairs[best]
+        return Pair(
+            names=(self.names[a], self.names[b]),
+            share=max(float(beyond[best]), 0.0),
+            alone=(float(shares[a]), float(shares[b])),
+        )
 
-def _grown(inputs: Floats, values: Floats, trees: int, seed: int) -> list[Any]:
-    """Returns the trees of a forest that have a split."""
-    from sklearn.ensemble import RandomForestRegressor
+    def _effects(self, rows: Rows, trees: int, seed: int, groups: Sequence[Rows]) -> list[Floats]:
+        """Returns the main effects of groups of columns, of each tree that has a split."""
+        from sklearn.ensemble import RandomForestRegressor
 
-    forest = RandomForestRegressor(n_estimators=trees, max_depth=64, random_state=seed)
-    forest.fit(inputs, values)
-    return [tree.tree_ for tree in forest.estimators_ if tree.tree_.node_count > 1]
-
-
-def fanova(
-    trials: list[FrozenTrial], space: Mapping[str, BaseDistribution], log_scale: bool
-) -> Estimate:
-    """Returns an estimate as Optuna's FanovaImportanceEvaluator(n_trees=trees, seed=seed): each
-    hyperparameter's main effect as a share of a tree's variance, the mean over trees."""
-    inputs, bounds, values, groups = _encoded(trials, space, log_scale)
-
-    def estimate(rows: Rows, trees: int, seed: int) -> Floats:
-        grown = _grown(inputs[rows], values[rows], trees, seed)
-        effects = [_main_effects(*_leaves(tree, *bounds), groups) for tree in grown]
-        return normalized(np.array(effects or [np.zeros(len(groups))]).mean(axis=0))
-
-    return estimate
+        forest = RandomForestRegressor(n_estimators=trees, max_depth=64, random_state=seed)
+        forest.fit(self.inputs[rows], self.values[rows])
+        grown = [tree.tree_ for tree in forest.estimators_ if tree.tree_.node_count > 1]
+        return [_main_effects(*_leaves(tree, *self.bounds), groups) for tree in grown]
 
 
 def _columns(distribution: Any, values: Sequence[Any], log_scale: bool) -> tuple[Floats, Floats]:

@@ -5,30 +5,18 @@ Brown, ICML 2014) gives Optuna's numbers to rounding, fast enough to be resample
 takes 1 to 3 s to import (scikit-learn), so it is imported when used.
 """
 
-import copy
 import math
 import warnings
 from collections.abc import Container, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
-import optuna
 from optuna.distributions import BaseDistribution
 from optuna.search_space import intersection_search_space
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from hpo.analysis.fanova import (
-    Estimate,
-    Floats,
-    Pair,
-    Rows,
-    fanova,
-    normalized,
-    strongest_pair,
-    value_of,
-)
+from hpo.analysis.fanova import Estimate, Floats, Forests, Pair, Rows, normalized
 from hpo.language import marked, nt, t
 from hpo.text import listed, minus
 
@@ -97,35 +85,31 @@ def evaluate(
     interval is widened to hold its share. log_scale: whether fANOVA sees log ranges in logarithms;
     Optuna's does not, and gives 0.1 to 1 nine times the weight of 0.01 to 0.1.
     """
-    complete = _bare(trials)
-    pruned = [trial for trial in trials if trial.state is TrialState.PRUNED]
-    below = [_copy(p, i, BELOW_ALL, p.distributions) for i, p in enumerate(pruned, len(complete))]
-    ended = [*complete, *below]
+    ended, n = _ended(trials)
+    complete, values = ended[:n], np.array([trial.value for trial in ended], float)
     domains = [item for trial in complete for item in trial.distributions.items()]
     names = sorted({name for name, domain in domains if not domain.single()})
-    if len(complete) < 2 or not names:
+    if n < 2 or not names:
         return None
-    count, rng = resamples if len(complete) >= FEWEST else 0, np.random.default_rng(seed)
+    count, rng = resamples if n >= FEWEST else 0, np.random.default_rng(seed)
     rows = rng.integers(len(ended), size=(count, len(ended)))
-    quantile = target_quantile(len(ended))
-    with _without_warnings():
-        ped_anova = _ped_anova(ended, names, quantile)
-        evaluations = [_evaluation("PED-ANOVA", names, ped_anova, rows, seed)]
+    ped_anova = _ped_anova(ended, names, target_quantile(len(ended)))
+    evaluations = [_evaluation("PED-ANOVA", names, ped_anova, rows, seed)]
     space = {n: d for n, d in intersection_search_space(complete).items() if n in names}
     pair = None
     if space:
-        ranked_trials = _ranked(complete)
-        forests = fanova(ranked_trials, space, log_scale)
-        rows = rng.integers(len(complete), size=(math.ceil(count * 0.4), len(complete)))
-        evaluations.append(_evaluation("fANOVA", list(space), forests, rows, seed))
-        pair = strongest_pair(ranked_trials, space, log_scale, seed)
+        from scipy.stats import rankdata
+
+        forests = Forests(complete, rankdata(values[:n]), space, log_scale=log_scale)
+        rows = rng.integers(n, size=(math.ceil(count * 0.4), n))
+        evaluations.append(_evaluation("fANOVA", list(space), forests.shares, rows, seed))
+        pair = forests.strongest_pair(seed)
     logs = [] if log_scale else [n for n, d in space.items() if getattr(d, "log", False)]
     notes = (
-        *_basis(ended, complete, evaluations, quantile, limited=_limited(trials)),
-        *_unseen(trials),
-        *_undecided(complete, evaluations),
+        *_basis(trials, values, evaluations, n),
+        *_undecided(values[:n], evaluations),
         *_together(pair),
-        *_fanova_alone(names, list(space), logs),
+        *_fanova_alone([name for name in names if name not in space], logs),
     )
     return Importances(evaluations=tuple(evaluations), pair=pair, notes=notes)
 
@@ -149,35 +133,23 @@ def most_important_pair(importances: Importances) -> tuple[str, str] | None:
     return (first, others[0]) if others else None
 
 
-def _bare(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
-    """Copies COMPLETE trials with what evaluators need: own ids, by which PED-ANOVA finds the best,
-    and one object per equal distribution, which is faster to compare."""
+def _ended(trials: Sequence[FrozenTrial]) -> tuple[list[FrozenTrial], int]:
+    """Returns copies of the COMPLETE trials and of the pruned ones, and how many are COMPLETE.
+
+    Each copy is a COMPLETE trial with what evaluators need: an id of its own, by which PED-ANOVA
+    finds the best, and one object per equal distribution, which is faster to compare.
+    """
+    known = [(t, t.values[0]) for t in trials if t.state is TrialState.COMPLETE]
+    known = [(trial, float(value)) for trial, value in known if math.isfinite(value)]
+    pruned = [(trial, BELOW_ALL) for trial in trials if trial.state is TrialState.PRUNED]
     one: dict[BaseDistribution, BaseDistribution] = {}
-    bare: list[FrozenTrial] = []
-    for trial in trials:
-        if trial.state is TrialState.COMPLETE and math.isfinite(value_of(trial)):
-            own = {name: one.setdefault(d, d) for name, d in trial.distributions.items()}
-            bare.append(_copy(trial, len(bare), value_of(trial), own))
-    return bare
-
-
-def _copy(
-    trial: FrozenTrial, number: int, value: float, distributions: dict[str, BaseDistribution]
-) -> FrozenTrial:
-    """Returns the trial as a COMPLETE one of that number and id, without attributes."""
-    times = (trial.datetime_start, trial.datetime_complete)
-    known = (TrialState.COMPLETE, value, *times, trial.params, distributions)
-    return FrozenTrial(number, *known, {}, {}, {}, trial_id=number)
-
-
-def _ranked(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
-    """Copies trials with ranks in place of values; equal values share their mean rank."""
-    from scipy.stats import rankdata
-
-    copies = [copy.copy(trial) for trial in trials]
-    for trial, rank in zip(copies, rankdata([value_of(of) for of in trials]), strict=True):
-        trial.value = float(rank)
-    return copies
+    copies = []
+    for i, (trial, value) in enumerate([*known, *pruned]):
+        times = (trial.datetime_start, trial.datetime_complete)
+        domains = {name: one.setdefault(d, d) for name, d in trial.distributions.items()}
+        given = (TrialState.COMPLETE, value, *times, trial.params, domains)
+        copies.append(FrozenTrial(i, *given, {}, {}, {}, trial_id=i))
+    return copies, len(known)
 
 
 def _evaluation(
@@ -200,13 +172,12 @@ def _evaluation(
 
 
 class _Resampled(Study):
-    """A study to be maximized whose trials are `drawn`, without a storage."""
+    """A study to be maximized, without a storage: what PED-ANOVA asks a study for."""
 
-    def __init__(self) -> None:
-        storage = optuna.storages.InMemoryStorage()
-        storage.create_new_study([StudyDirection.MAXIMIZE], "resampled")
-        super().__init__("resampled", storage)
-        self.drawn: list[FrozenTrial] = []
+    directions = (StudyDirection.MAXIMIZE,)  # type: ignore[assignment]
+
+    def __init__(self, drawn: list[FrozenTrial]) -> None:
+        self.drawn = drawn
 
     def get_trials(
         self, deepcopy: bool = True, states: Container[TrialState] | None = None
@@ -214,98 +185,50 @@ class _Resampled(Study):
         return self.drawn
 
 
-@contextmanager
-def _without_warnings() -> Iterator[None]:
-    """Silences Optuna's line about a new study, and warnings that the notes give."""
-    verbosity = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Target and region quantiles select the same set")
-            warnings.filterwarnings("ignore", "Some regimes for parameter")
-            yield
-    finally:
-        optuna.logging.set_verbosity(verbosity)
-
-
 def _ped_anova(trials: list[FrozenTrial], names: Sequence[str], quantile: float) -> Estimate:
     from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 
-    study, evaluator = _Resampled(), PedAnovaImportanceEvaluator(target_quantile=quantile)
+    evaluator = PedAnovaImportanceEvaluator(target_quantile=quantile)
 
     def estimate(rows: Rows, _trees: int, _seed: int) -> Floats:
-        study.drawn = [trials[row] for row in rows]
-        importances = get_param_importances(study, evaluator=evaluator)
+        with warnings.catch_warnings():  # the notes say as much
+            warnings.filterwarnings("ignore", "Target and region quantiles select the same set")
+            warnings.filterwarnings("ignore", "Some regimes for parameter")
+            study = _Resampled([trials[row] for row in rows])
+            importances = get_param_importances(study, evaluator=evaluator)
         return normalized(np.array([importances.get(name, 0.0) for name in names]))
 
     return estimate
 
 
+# --- notes -------------------------------------------------------------------------------------
+
+
 def _basis(
-    ended: list[FrozenTrial],
-    complete: list[FrozenTrial],
-    evaluations: Sequence[Evaluation],
-    quantile: float,
-    *,
-    limited: bool,
+    trials: Sequence[FrozenTrial], values: Floats, evaluations: Sequence[Evaluation], n: int
 ) -> Iterator[str]:
-    """Describes the trials that the shares and intervals are based on. limited: whether trials were
-    stopped at their time limit."""
-    n, values = len(complete), sorted(map(value_of, ended), reverse=True)
-    best = sum(value >= values[math.ceil(quantile * len(ended)) - 1] for value in values)
-    asked = marked(
-        "PED-ANOVA asks what sets the best {best} of {of} trials apart from all; fANOVA asks "
-        "what explains the ranks of the {n} complete ones."
-    )
-    if len(ended) > n and limited:
-        asked = marked(
-            "PED-ANOVA asks what sets the best {best} of {of} trials apart from all, those stopped "
-            "early included; fANOVA asks what explains the ranks of the {n} complete ones."
-        )
-    elif len(ended) > n:
-        asked = marked(
-            "PED-ANOVA asks what sets the best {best} of {of} trials apart from all, pruned ones "
-            "included; fANOVA asks what explains the ranks of the {n} complete ones."
-        )
-    yield t(asked, best=best, of=len(ended), n=n)
+    """Describes the trials that the shares and intervals are based on. values: of those that ended,
+    the n COMPLETE ones first."""
+    states = [trial.state for trial in trials]
+    pruned, failed = states.count(TrialState.PRUNED), states.count(TrialState.FAIL)
+    # Whether trials were stopped for another reason than a pruner.
+    reasons = ("diverged", "over_limit")
+    limited = any(trial.user_attrs.get(reason) for trial in trials for reason in reasons)
+    yield _asked(values, n, limited=limited)
     yield t(
         "Both judge each hyperparameter by itself, so what matters only together with another is "
         "partly missed; the shares add up to 1, whatever stays unexplained."
     )
-    if n < FEWEST:
-        yield t(
-            "With fewer than {n} complete trials the shares mean nothing yet; their intervals are "
-            "set to 0 to 1.",
-            n=FEWEST,
-        )
-        return
-    if n < FEW:
-        yield t(
-            "With fewer than {n} complete trials the ranking is weak: more may well change it.",
-            n=FEW,
-        )
-    counts = [t("{n} for {evaluator}", n=e.resamples, evaluator=e.evaluator) for e in evaluations]
-    yield t(
-        "The intervals hold 95% of the shares from resamples of these trials ({counts}); another "
-        "search, whose sampler would take another way, may differ by more.",
-        counts=listed(counts),
-    )
-
-
-def _unseen(trials: Sequence[FrozenTrial]) -> Iterator[str]:
-    """Describes the effect of pruned and failed trials."""
-    states = [trial.state for trial in trials]
-    pruned, failed = states.count(TrialState.PRUNED), states.count(TrialState.FAIL)
-    if pruned and _limited(trials):
+    yield from _certainty(n, evaluations)
+    if pruned and limited:
         yield nt(
             "fANOVA does not see the {n} trial that was stopped early.",
             "fANOVA does not see the {n} trials that were stopped early.",
             pruned,
         )
     elif pruned:
-        yield t(
-            "fANOVA does not see the {n} pruned trials, and so not what made them bad.", n=pruned
-        )
+        text = marked("fANOVA does not see the {n} pruned trials, and so not what made them bad.")
+        yield t(text, n=pruned)
     if failed:
         yield nt(
             "{n} failed trial is invisible to both.",
@@ -314,33 +237,68 @@ def _unseen(trials: Sequence[FrozenTrial]) -> Iterator[str]:
         )
 
 
-def _limited(trials: Sequence[FrozenTrial]) -> bool:
-    """Whether any trial was stopped for another reason than a pruner: it diverged, or reached its
-    time limit."""
-    reasons = ("diverged", "over_limit")
-    return any(trial.user_attrs.get(reason) for trial in trials for reason in reasons)
+def _asked(values: Floats, n: int, *, limited: bool) -> str:
+    """Says what the evaluators ask, and of how many trials."""
+    worst_of_best = np.sort(values)[-math.ceil(target_quantile(len(values)) * len(values))]
+    text = marked(
+        "PED-ANOVA asks what sets the best {best} of {of} trials apart from all; fANOVA asks "
+        "what explains the ranks of the {n} complete ones."
+    )
+    if len(values) > n and limited:
+        text = marked(
+            "PED-ANOVA asks what sets the best {best} of {of} trials apart from all, those stopped "
+            "early included; fANOVA asks what explains the ranks of the {n} complete ones."
+        )
+    elif len(values) > n:
+        text = marked(
+            "PED-ANOVA asks what sets the best {best} of {of} trials apart from all, pruned ones "
+            "included; fANOVA asks what explains the ranks of the {n} complete ones."
+        )
+    return t(text, best=int((values >= worst_of_best).sum()), of=len(values), n=n)
 
 
-def _undecided(complete: list[FrozenTrial], evaluations: Sequence[Evaluation]) -> Iterator[str]:
-    """Says where an order is not settled."""
-    if len({value_of(trial) for trial in complete}) == 1:
+def _certainty(n: int, evaluations: Sequence[Evaluation]) -> Iterator[str]:
+    """Says how far the shares of n COMPLETE trials can be trusted."""
+    if n < FEWEST:
+        text = marked(
+            "With fewer than {n} complete trials the shares mean nothing yet; their intervals are "
+            "set to 0 to 1."
+        )
+        yield t(text, n=FEWEST)
+        return
+    if n < FEW:
+        text = marked(
+            "With fewer than {n} complete trials the ranking is weak: more may well change it."
+        )
+        yield t(text, n=FEW)
+    counts = [t("{n} for {evaluator}", n=e.resamples, evaluator=e.evaluator) for e in evaluations]
+    text = marked(
+        "The intervals hold 95% of the shares from resamples of these trials ({counts}); another "
+        "search, whose sampler would take another way, may differ by more."
+    )
+    yield t(text, counts=listed(counts))
+
+
+def _undecided(values: Floats, evaluations: Sequence[Evaluation]) -> Iterator[str]:
+    """Says where an order is not settled. values: of the COMPLETE trials."""
+    if len(set(values)) == 1:
         yield t("All complete trials have the same value, so no hyperparameter can be ranked.")
     for evaluation in evaluations:
         (first, a), *others = evaluation.shares.items()
-        evaluator = evaluation.evaluator
+        known = {"evaluator": evaluation.evaluator, "first": first}
         if not others:
             text = marked("For {evaluator} only {first} varies, so its share is 1 in any case.")
-            yield t(text, evaluator=evaluator, first=first)
+            yield t(text, **known)
         elif a.share == others[-1][1].share:
             text = marked("{evaluator} finds no difference: equal shares stand in for its own.")
-            yield t(text, evaluator=evaluator)
+            yield t(text, **known)
         elif evaluation.lead and evaluation.lead[0] <= 0:
             low, high = (minus(f"{100 * value:.0f}") for value in evaluation.lead)
             text = marked(
                 "By {evaluator} it is not settled whether {first} or {second} matters more: their "
                 "difference is {low} to {high} points of share in the resamples."
             )
-            yield t(text, evaluator=evaluator, first=first, second=others[0][0], low=low, high=high)
+            yield t(text, **known, second=others[0][0], low=low, high=high)
 
 
 def _together(pair: Pair | None) -> Iterator[str]:
@@ -355,16 +313,16 @@ def _together(pair: Pair | None) -> Iterator[str]:
         yield t(text, a=a, b=b, both=100 * pair.share, alone_a=alone_a, alone_b=alone_b)
 
 
-def _fanova_alone(names: Sequence[str], taken: Sequence[str], logs: Sequence[str]) -> Iterator[str]:
+def _fanova_alone(left: Sequence[str], logs: Sequence[str]) -> Iterator[str]:
     """Says where fANOVA sees another space than the search."""
-    if left := [name for name in names if name not in taken]:
-        yield t(
-            "fANOVA leaves out {names}, which not every trial has, or not with one range.",
-            names=listed(left),
+    if left:
+        text = marked(
+            "fANOVA leaves out {names}, which not every trial has, or not with one range."
         )
+        yield t(text, names=listed(left))
     if logs:
-        yield t(
+        text = marked(
             "fANOVA weighs {names} evenly on the plain scale, though searched on a logarithmic "
-            "one, so it hardly sees anything but the upper end.",
-            names=listed(logs),
+            "one, so it hardly sees anything but the upper end."
         )
+        yield t(text, names=listed(logs))
