@@ -74,7 +74,8 @@ def test_wheel_holds_every_module_template_and_study_file(installed: Path):
 # tools are open to all.
 RULES = {
     "cli": "start output options export watch model results storage data study",
-    "api": "start options report report.sections report.blocks analysis model results storage study",
+    "api": "start options report report.sections report.blocks analysis model results storage "
+    "study",
     "start": "session output options workers.server study",
     "session": "output watch runs options workers model results storage data study",
     "output": "watch report report.figures results",
