@@ -15,8 +15,9 @@ from conftest import Ended
 
 from hpo.errors import InputError
 from hpo.language import LANGUAGES, LOCALE, current, marked, nt, t, use
+from hpo.report.blocks.words import bounded
 from hpo.report.figures import style
-from hpo.text import bounded, count, limit_text, listed, seconds_text
+from hpo.text import count, limit_text, listed, seconds_text
 
 HANGUL = re.compile("[가-힣]")
 TRANSLATED = [code for code in LANGUAGES if code != "en"]

@@ -164,9 +164,27 @@ def recall_table(study: StoredGrid) -> Table | None:
     every = np.mean([np.mean(recalls, axis=0) for recalls in by_cell.values()], axis=0)
     tested = np.flatnonzero(~np.isnan(every))
     shown = sorted(tested[np.argsort(every[tested], kind="stable")[:MOST_CLASSES]])
+    columns = [
+        Column("model", t("Model"), lambda row: row[0].label),
+        Column("balanced", t("Balanced accuracy (%)"), lambda row: _balanced(row[1])),
+        *(
+            Column(
+                f"class.{place}", study.classes[place],
+                partial(_recall, place), "{:.1f}", group=t("Recall (%)"),
+            )
+            for place in shown
+        ),
+        Column("seeds", t("Seeds"), lambda row: len(row[1])),
+    ]  # fmt: skip
+    rows = [(c, 100 * np.array(by_cell[c.name])) for c in study.file.cells if c.name in by_cell]
+    caption = _recall_caption(study, len(every), len(tested), len(shown))
+    return Table(columns=columns, rows=rows, caption=caption)
+
+
+def _recall_caption(study: StoredGrid, classes: int, tested: int, shown: int) -> str:
     which = t("each class")
-    if len(shown) < len(tested):
-        which = t("the {most} hardest of {n} classes", most=MOST_CLASSES, n=len(tested))
+    if shown < tested:
+        which = t("the {most} hardest of {n} classes", most=MOST_CLASSES, n=tested)
     text = marked(
         "The classes of {data} are unbalanced. Recall of {which}: the share of its test {things} "
         "that is right, mean over seeds. Balanced accuracy: the mean of all classes' recalls, "
@@ -174,24 +192,10 @@ def recall_table(study: StoredGrid) -> Table | None:
     )
     things = t(study.things)
     caption = t(text, data=study.data_name, which=which, things=things)
-    if absent := len(every) - len(tested):
+    if absent := classes - tested:
         text = marked("Not shown: {absent} of {n} classes have no test {things}.")
-        caption += " " + t(text, absent=absent, n=len(every), things=things)
-    columns = [
-        Column("model", t("Model"), lambda row: row[0].label),
-        Column("balanced", t("Balanced accuracy (%)"), lambda row: _balanced(row[1])),
-        *(
-            Column(
-                f"class.{place}", study.classes[place],
-                partial(_recall, place), "{:.1f}",
-                group=t("Recall (%)"),
-            )
-            for place in shown
-        ),
-        Column("seeds", t("Seeds"), lambda row: len(row[1])),
-    ]  # fmt: skip
-    rows = [(c, 100 * np.array(by_cell[c.name])) for c in study.file.cells if c.name in by_cell]
-    return Table(columns=columns, rows=rows, caption=caption)
+        caption += " " + t(text, absent=absent, n=classes, things=things)
+    return caption
 
 
 def _recall(place: int, row: tuple[Cell, np.ndarray]) -> float:

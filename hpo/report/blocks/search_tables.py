@@ -113,48 +113,54 @@ def _seconds(trials: pd.DataFrame, longest: float) -> pd.Series:
 def finalists_table(study: StoredSearch, caption: str = "") -> Table:
     """Returns a row per finalist, the winner first, with all columns of pages and the terminal."""
     rows, winner = study.finalists, study.winner
-    validation = t("Validation accuracy (%)")
 
     def rank(row: Finalist) -> Entry:
         text = t("{rank}, the winner", rank=row.rank) if row == winner else str(row.rank)
         return Entry(text, row.rank)
 
-    def bias(row: Finalist) -> float | None:
-        fresh = fresh_estimate(row)
-        return 100 * row.selected - fresh.mean if fresh else None
+    def name(row: Finalist) -> str:
+        return f"{row.number} (the winner)" if row == winner else str(row.number)
 
     columns = [
         Column("rank", t("Rank"), rank),
         Column("trial", t("Trial"), lambda row: row.number),
-        Column(
-            "finalist", "trial",
-            lambda row: f"{row.number}{' (the winner)' if row == winner else ''}",
-        ),
+        Column("finalist", "trial", name),
         brief_column(lambda row: row.config),
         *network_columns(study, rows, lambda row: row.config),
-        Column(
-            "selected", t("as selected"), lambda row: 100 * row.selected, "{:.2f}",
-            group=validation, short="as selected (%)", priority=2,
-        ),
-        Column(
-            "fresh", t("fresh seeds"), lambda row: interval_entry(fresh_estimate(row)),
-            group=validation, short="fresh seeds (%)", priority=1,
-        ),
-        Column(
-            "bias", t("selection bias"), bias, "{:+.2f}",
-            group=validation, short="bias", priority=3,
-        ),
-        Column(
-            "test", t("Test accuracy (%)"),
-            lambda row: interval_entry(fresh_estimate(row, "test_accuracy")), short="test (%)",
-        ),
-    ]  # fmt: skip
+        *_validation_columns(t("Validation accuracy (%)")),
+        accuracy_column("test", t("Test accuracy (%)"), "test_accuracy", short="test (%)"),
+    ]
     if study.second:
         text = "{:,.0f}" if study.second == "parameters" else "{:.1f}"
         header = t(OBJECTIVES[study.second]).capitalize()
         columns.append(Column("cost", header, lambda row: row.cost, text))
     columns.append(Column("seeds", t("Seeds"), lambda row: len(row.runs)))
     return Table(columns=columns, rows=rows, caption=caption)
+
+
+def _validation_columns(group: str) -> Sequence[Column]:
+    def bias(row: Finalist) -> float | None:
+        fresh = fresh_estimate(row)
+        return 100 * row.selected - fresh.mean if fresh else None
+
+    return [
+        Column(
+            "selected", t("as selected"), lambda row: 100 * row.selected, "{:.2f}",
+            group=group, short="as selected (%)", priority=2,
+        ),
+        accuracy_column(
+            "fresh", t("fresh seeds"), "valid_accuracy",
+            group=group, short="fresh seeds (%)", priority=1,
+        ),
+        Column(
+            "bias", t("selection bias"), bias, "{:+.2f}", group=group, short="bias", priority=3
+        ),
+    ]  # fmt: skip
+
+
+def accuracy_column(key: str, header: str, metric: str, **more: Any) -> Column:
+    """Returns the column of finalists' means over the fresh seeds. more: see Column."""
+    return Column(key, header, lambda row: interval_entry(fresh_estimate(row, metric)), **more)
 
 
 def fresh_estimate(finalist: Finalist, metric: str = "valid_accuracy") -> Estimate | None:

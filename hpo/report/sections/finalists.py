@@ -18,7 +18,7 @@ from hpo.report.blocks import search_tables as tables
 from hpo.report.blocks.grid_tables import recall_table
 from hpo.report.blocks.page import Block, Code, Picture, Section
 from hpo.report.blocks.table import Column, Table
-from hpo.report.blocks.words import interval_entry, spelled_estimate
+from hpo.report.blocks.words import spelled_estimate
 from hpo.report.figures import confusion as figures
 from hpo.report.sections.trials import at_bounds
 from hpo.results.study import Finalist, StoredGrid, StoredSearch
@@ -230,31 +230,36 @@ def mistakes(study: StoredSearch) -> list[Section]:
     ]
     if not mistakes:
         return []
-    mean = np.mean([each["confusion"] for each in mistakes], axis=0)
     worst = _worst(study, [image for each in mistakes for image in each["worst"]])
-    over = t("mean over {n} seeds", n=len(mistakes)) if len(mistakes) > 1 else t("one seed")
-    named = {"things": t(study.things), "data": study.data_name}
+    blocks: list[Block] = [_confusion(study, [each["confusion"] for each in mistakes])]
+    if worst:
+        caption = marked(
+            "The test images that the winner's seeds are most wrong about: label, what it is taken "
+            "for, and the probability left for the label. {data}."
+        )
+        picture = Picture(
+            file="worst.svg",
+            draw=partial(figures.worst_images, worst),
+            alt=t("The test images that the winner is most wrong about."),
+            caption=t(caption, data=study.data_name),
+        )
+        blocks.append(picture)
+    return [Section(title=t("What the winner mistakes"), blocks=blocks)]
+
+
+def _confusion(study: StoredSearch, matrices: Sequence[Sequence[Sequence[float]]]) -> Picture:
+    n, named = len(matrices), {"things": t(study.things), "data": study.data_name}
     caption = marked(
         "Test {things} of each class and what the winner takes them for, {over}. {data}."
     )
-    confused = Picture(
+    over = t("mean over {n} seeds", n=n) if n > 1 else t("one seed")
+    mean = np.mean(matrices, axis=0).tolist()
+    return Picture(
         file="confusion.svg",
-        draw=partial(figures.confusion, mean.tolist(), study.classes, named["things"]),
+        draw=partial(figures.confusion, mean, study.classes, named["things"]),
         alt=t("Confusion matrix of the winner on the test {things}.", **named),
         caption=t(caption, over=over, **named),
     )
-    caption = marked(
-        "The test images that the winner's seeds are most wrong about: label, what it is taken "
-        "for, and the probability left for the label. {data}."
-    )
-    wrong = Picture(
-        file="worst.svg",
-        draw=partial(figures.worst_images, worst),
-        alt=t("The test images that the winner is most wrong about."),
-        caption=t(caption, **named),
-    )
-    blocks: list[Block] = [confused, wrong] if worst else [confused]
-    return [Section(title=t("What the winner mistakes"), blocks=blocks)]
 
 
 def _worst(
@@ -294,16 +299,10 @@ def _repeats_table(study: StoredSearch) -> Table:
         Column("search", t("Search"), lambda row: row.search.name),
         Column("trial", t("Winning trial"), lambda row: row.number),
         *tables.network_columns(study, rows, lambda row: row.config),
-        Column(
-            "fresh", t("Validation (%), fresh seeds"),
-            lambda row: interval_entry(tables.fresh_estimate(row)),
-        ),
-        Column(
-            "test", t("Test (%)"),
-            lambda row: interval_entry(tables.fresh_estimate(row, "test_accuracy")),
-        ),
+        tables.accuracy_column("fresh", t("Validation (%), fresh seeds"), "valid_accuracy"),
+        tables.accuracy_column("test", t("Test (%)"), "test_accuracy"),
         Column("trials", t("Trials"), lambda row: len(row.search.ended)),
-    ]  # fmt: skip
+    ]
     caption = marked(
         "Data: {data}. The same search with other sampler seeds; each winner trained on the same "
         "fresh seeds: mean (95% interval over seeds)."

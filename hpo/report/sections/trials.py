@@ -32,22 +32,21 @@ def trade_off(study: StoredSearch) -> list[Section]:
     second = t(OBJECTIVES[study.second])
     accuracies = (100 * rows["valid_accuracy"]).to_list()
     costs = [study.frozen[int(n)].values[1] for n in rows["number"]]
-    draw = partial(
-        figures.pareto,
-        numbers=rows["number"].to_list(),
-        accuracies=accuracies,
-        costs=costs,
-        front=record.front(list(zip(accuracies, costs, strict=True))),
-        finalists=[finalist.number for finalist in study.finalists],
-        name=second,
-    )
     caption = marked(
         "Each trial that ran to its end. Line: the Pareto front, the trials that no other one "
         "beats in both. Rings: finalists, spread over the front. {data}."
     )
     picture = Picture(
         file="pareto.svg",
-        draw=draw,
+        draw=partial(
+            figures.pareto,
+            numbers=rows["number"].to_list(),
+            accuracies=accuracies,
+            costs=costs,
+            front=record.front(list(zip(accuracies, costs, strict=True))),
+            finalists=[finalist.number for finalist in study.finalists],
+            name=second,
+        ),
         alt=t("Validation accuracy of each trial over its {second}.", second=second),
         caption=t(caption, data=study.data_name),
     )
