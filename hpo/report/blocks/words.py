@@ -1,5 +1,7 @@
 """Numbers in words and in tables: means, spreads, intervals, ends of intervals."""
 
+import math
+
 from hpo.analysis.statistics import Estimate, Summary
 from hpo.language import marked, t
 from hpo.report.blocks.table import NOTHING, Entry
@@ -29,6 +31,11 @@ def interval_entry(estimate: Estimate | None) -> Entry:
     text = marked("{mean:.2f} ({low:.2f} to {high:.2f})")
     low, high = bounded(estimate.low), bounded(estimate.high)
     return Entry(t(text, mean=estimate.mean, low=low, high=high), estimate.mean)
+
+
+def ends_entry(text: str, low: float, high: float) -> Entry:
+    """98.49 to 98.58: an interval alone, nothing if it is NaN. text: its message."""
+    return Entry(NOTHING) if math.isnan(low) else Entry(t(text, low=low, high=high), low)
 
 
 def spelled_estimate(estimate: Estimate) -> str:

@@ -12,8 +12,8 @@ from hpo.analysis.precision import Precision, cell_precision, disputed, disputin
 from hpo.language import marked, t
 from hpo.report.blocks.grid_tables import data_text, most_accurate
 from hpo.report.blocks.page import Block, Picture, Section
-from hpo.report.blocks.table import NOTHING, Column, Entry, Table
-from hpo.report.blocks.words import bounded
+from hpo.report.blocks.table import Column, Entry, Table
+from hpo.report.blocks.words import bounded, ends_entry
 from hpo.report.figures import confusion as figures
 from hpo.results.study import StoredGrid
 from hpo.study.file import Cell
@@ -68,9 +68,7 @@ def _table(study: StoredGrid, found: Mapping[Cell, Precision]) -> Table:
 
 def _interval(bounds: tuple[float, float]) -> Entry:
     low, high = (bounded(100 * bound) for bound in bounds)
-    if math.isnan(low):
-        return Entry(NOTHING)
-    return Entry(t("{low:.2f} to {high:.2f}", low=low, high=high), low)
+    return ends_entry(marked("{low:.2f} to {high:.2f}"), low, high)
 
 
 def _share_sentence(study: StoredGrid, found: Collection[Precision]) -> list[str]:

@@ -12,6 +12,7 @@ from hpo.language import marked, t
 from hpo.report.blocks.grid_tables import data_text
 from hpo.report.blocks.page import Block, Picture, Section
 from hpo.report.blocks.table import Column, Entry, Table
+from hpo.report.blocks.words import ends_entry
 from hpo.report.figures import grid as figures
 from hpo.results.study import StoredGrid
 from hpo.study.file import Cell, GridStudy
@@ -67,6 +68,12 @@ def _values(study: StoredGrid, levels: Levels) -> np.ndarray:
 
 
 def _table(study: StoredGrid, found: Sequence[Component], seeds: int) -> Table:
+    def kind(row: Component) -> str:
+        return t("effect") if len(row.of) == 1 else t("interaction")
+
+    def interval(row: Component) -> Entry:
+        return ends_entry(marked("{low:.1f} to {high:.1f}%"), 100 * row.low, 100 * row.high)
+
     caption = marked(
         "{data}. Variance between the mean test accuracies of the {networks} networks over {seeds} "
         "seeds, runs that fail to learn included, split as in an analysis of variance; an "
@@ -76,21 +83,12 @@ def _table(study: StoredGrid, found: Sequence[Component], seeds: int) -> Table:
     caption = t(caption, data=data_text(study), networks=len(study.file.cells), seeds=seeds)
     columns = [
         Column("of", t("Hyperparameters"), lambda row: " × ".join(row.of)),
-        Column("kind", t("Kind"), _kind),
+        Column("kind", t("Kind"), kind),
         Column("share", t("Share of the variance"), lambda row: 100 * row.share, "{:.1f}%"),
-        Column("interval", t("95% interval"), _interval),
+        Column("interval", t("95% interval"), interval),
     ]
     rows = sorted(found, key=lambda component: -component.share)
     return Table(columns=columns, rows=rows, caption=caption)
-
-
-def _kind(component: Component) -> str:
-    return t("effect") if len(component.of) == 1 else t("interaction")
-
-
-def _interval(component: Component) -> Entry:
-    low, high = 100 * component.low, 100 * component.high
-    return Entry(t("{low:.1f} to {high:.1f}%", low=low, high=high), low)
 
 
 def _picture(study: StoredGrid, levels: Levels, values: np.ndarray) -> Picture:

@@ -3,8 +3,9 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
 from itertools import combinations
+from operator import itemgetter
 
 import numpy as np
 
@@ -15,7 +16,7 @@ from hpo.language import marked, t
 from hpo.report.blocks.grid_tables import DIGITS, SCALE, data_text
 from hpo.report.blocks.page import Block, Section
 from hpo.report.blocks.table import NOTHING, Column, Entry, Table
-from hpo.report.blocks.words import bounded
+from hpo.report.blocks.words import bounded, ends_entry
 from hpo.results.study import StoredGrid
 from hpo.study.config import SOURCES
 from hpo.study.file import BLOCK, COLUMNS, Cell, Reported
@@ -35,7 +36,7 @@ RESAMPLES = 2_000
 class Crossed:
     """A cell with two complete blocks or more. accuracies: in percent, (blocks, 8)."""
 
-    cell: Cell
+    name: str
     accuracies: np.ndarray
     spread: Spread
 
@@ -62,7 +63,7 @@ def lead(study: StoredGrid) -> list[str]:
     for network in _networks(study):
         largest = max(network.spread.components, key=lambda component: component.share)
         share = f"{100 * largest.share:.0f}%"
-        parts.append(f"{_name(study, largest).lower()}, {share} ({network.cell.config.brief})")
+        parts.append(f"{_name(study, largest).lower()}, {share} ({network.name})")
     if not parts:
         return []
     return [t("The largest part of the spread between runs: {parts}.", parts="; ".join(parts))]
@@ -90,7 +91,7 @@ def _crossed(study: StoredGrid, cell: Cell) -> Crossed | None:
     # fastest, so the axes are order, weights, split before they are turned round.
     blocks = runs.reshape(len(whole), 2, 2, 2, -1).transpose(0, 3, 2, 1, 4)
     accuracies = 100 * runs.mean(axis=1).reshape(len(whole), BLOCK)
-    return Crossed(cell=cell, accuracies=accuracies, spread=crossed(blocks))
+    return Crossed(name=cell.config.brief, accuracies=accuracies, spread=crossed(blocks))
 
 
 def _spread_table(study: StoredGrid, networks: Sequence[Crossed]) -> Table:
@@ -103,33 +104,27 @@ def _spread_table(study: StoredGrid, networks: Sequence[Crossed]) -> Table:
         "by expected mean squares; intervals by generalized pivotal quantities."
     )
     caption = t(caption, data=data_text(study), runs=counts, things=t(study.things))
-    rows = [*zip(*(network.spread.components for network in networks), strict=True), None]
-    columns = [
-        Column(
-            "of", t("Drawn anew"),
-            lambda row: t("All, sd in points") if row is None else _name(study, row[0]),
-        )
-    ]  # fmt: skip
-    for place, network in enumerate(networks):
-        share, interval = (partial(_part, network.spread, place, which) for which in (0, 1))
-        group = network.cell.config.brief
-        columns.append(Column(f"share.{place}", t("share"), share, group=group))
-        columns.append(Column(f"interval.{place}", t("95% interval"), interval, group=group))
+    of_part, of_all = marked("{low:.0f} to {high:.0f}%"), marked("{low:.2f} to {high:.2f}")
+    rows = [
+        [Entry(_name(study, row[0])), *(e for c in row for e in _entries(c, c.share, "%", of_part))]
+        for row in zip(*(network.spread.components for network in networks), strict=True)
+    ]
+    spreads = [network.spread for network in networks]
+    total = [e for spread in spreads for e in _entries(spread, spread.std, "", of_all)]
+    columns = [Column("of", t("Drawn anew"), itemgetter(0))]
+    for i, network in enumerate(networks):
+        share, interval = itemgetter(2 * i + 1), itemgetter(2 * i + 2)
+        columns.append(Column(f"share.{i}", t("share"), share, group=network.name))
+        columns.append(Column(f"interval.{i}", t("95% interval"), interval, group=network.name))
+    rows.append([Entry(t("All, sd in points")), *total])
     return Table(columns=columns, rows=rows, caption=caption)
 
 
-def _part(spread: Spread, place: int, which: int, row: Sequence[Component] | None) -> Entry:
-    """Returns a source's share of a network's spread, or its interval; without a row of all of the
-    spread."""
-    part, digits, unit = (spread, 2, "") if row is None else (row[place], 0, "%")
-    low, high = 100 * part.low, 100 * part.high
-    if which == 1:
-        text = (
-            marked("{low:.2f} to {high:.2f}") if row is None else marked("{low:.0f} to {high:.0f}%")
-        )
-        return Entry(t(text, low=low, high=high), low)
-    value = 100 * (spread.std if row is None else row[place].share)
-    return Entry(f"{value:.{digits}f}{unit}", value)
+def _entries(part: Component | Spread, value: float, unit: str, interval: str) -> list[Entry]:
+    """Returns a value of a part, in percent or in points, and its interval."""
+    value, low, high = 100 * value, 100 * part.low, 100 * part.high
+    text = f"{value:.0f}%" if unit else f"{value:.2f}"
+    return [Entry(text, value), ends_entry(interval, low, high)]
 
 
 def _name(study: StoredGrid, component: Component) -> str:
@@ -174,7 +169,7 @@ def _chance(network: Crossed) -> str:
         "Two runs of {network} differ by more than {apart:.2f} points one time in twenty, by "
         "chance alone: a smaller difference between single runs of two networks tells nothing."
     )
-    return t(text, network=network.cell.config.brief, apart=1.96 * math.sqrt(2) * std)
+    return t(text, network=network.name, apart=1.96 * math.sqrt(2) * std)
 
 
 def _apart(a: Crossed, b: Crossed) -> str:
@@ -188,7 +183,7 @@ def _apart(a: Crossed, b: Crossed) -> str:
         "{better} is {gap:.2f} points more accurate than {worse}; one run of each would have "
         "ranked them so with {right:.0f}%."
     )
-    names = {"better": better.cell.config.brief, "worse": worse.cell.config.brief}
+    names = {"better": better.name, "worse": worse.name}
     return t(text, gap=abs(gap), right=100 * ranked_right(abs(gap), spread), **names)
 
 
@@ -198,16 +193,14 @@ def _correlation(a: Crossed, b: Crossed) -> str:
     ours, theirs = a.accuracies[:blocks], b.accuracies[:blocks]
     if not ours.std() or not theirs.std():
         return ""
-    rng = np.random.default_rng(0)
-    rows = rng.integers(blocks, size=(RESAMPLES, blocks))
-    drawn = [_r(ours[row], theirs[row]) for row in rows]
-    low, high = np.nanpercentile(drawn, (2.5, 97.5))
+    rows = np.random.default_rng(0).integers(blocks, size=(RESAMPLES, blocks))
+    low, high = np.nanpercentile([_r(ours[row], theirs[row]) for row in rows], (2.5, 97.5))
     r = _r(ours, theirs)
     found = marked(
         "Over the same seeds the accuracies of {a} and {b} correlate with r = {r:.2f} (95% "
         "interval {low} to {high})"
     )
-    names = {"a": a.cell.config.brief, "b": b.cell.config.brief}
+    names = {"a": a.name, "b": b.name}
     found = t(found, r=r, low=minus(f"{low:.2f}"), high=minus(f"{high:.2f}"), **names)
     text = marked(
         "{found}, so comparisons in pairs of seeds need {share:.0f}% more seeds than the table "
