@@ -124,11 +124,11 @@ def runs(rng: np.random.Generator, blocks: int, variances: dict[str, float]) -> 
 def test_shares_of_the_spread_are_found_and_add_up():
     truth = {"s": 3.0, "w": 1.0, "swo": 4.0}
     spread = crossed(runs(np.random.default_rng(4), 3_000, truth))
-    found = {component.of: component for component in spread.components}
+    found = {component.effect: component for component in spread.components}
     assert sum(component.share for component in spread.components) == pytest.approx(1)
     wanted = {("split",): 3 / 8, ("weights",): 1 / 8, ("split", "weights", "order"): 4 / 8}
-    for of, component in found.items():
-        assert component.share == pytest.approx(wanted.get(of, 0), abs=0.03)
+    for effect, component in found.items():
+        assert component.share == pytest.approx(wanted.get(effect, 0), abs=0.03)
         assert component.low <= component.share <= component.high
     assert spread.std == pytest.approx(math.sqrt(8), rel=0.03)
 
@@ -143,7 +143,7 @@ def test_a_third_is_found_within_12_points_19_times_of_20(amount):
 def test_runs_that_differ_by_their_few_images_alone_are_said_to():
     right = np.random.default_rng(6).random((60, 2, 2, 2, 200)) < 0.9
     components = crossed(right).components
-    assert components[-1].of == IMAGES
+    assert components[-1].effect == IMAGES
     assert components[-1].share > 0.5
 
 
@@ -153,12 +153,12 @@ def test_a_factorial_is_split_as_an_analysis_of_variance_splits_it():
 
     rng = np.random.default_rng(7)
     table = rng.normal(0, 1, (2, 3, 2))
-    found = {c.of: c for c in factorial(np.array([table, table]), ("a", "b", "c"))}
+    found = {c.effect: c for c in factorial(np.array([table, table]), ("a", "b", "c"))}
     a, b, c = np.meshgrid(range(2), range(3), range(2), indexing="ij")
     frame = pd.DataFrame({"y": table.ravel(), "a": a.ravel(), "b": b.ravel(), "c": c.ravel()})
     with pytest.warns(RuntimeWarning, match="divide by zero"):  # no residual is left
         squares = anova_lm(ols("y ~ C(a) * C(b) * C(c)", frame).fit())["sum_sq"]
     total = squares.drop("Residual").sum()
-    for of, component in found.items():
-        name = ":".join(f"C({factor})" for factor in of)
+    for effect, component in found.items():
+        name = ":".join(f"C({factor})" for factor in effect)
         assert component.share == pytest.approx(squares[name] / total)

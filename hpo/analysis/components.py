@@ -16,10 +16,10 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, kw_only=True)
 class Component:
-    """A share of a variance, 0 … 1, with its 95% interval. of: the sources or factors that act
-    together; IMAGES for the test images."""
+    """A share of a variance, 0 … 1, with its 95% interval. effect: the sources or factors
+    that act together; IMAGES for the test images."""
 
-    of: tuple[str, ...]
+    effect: tuple[str, ...]
     share: float
     low: float
     high: float
@@ -38,7 +38,8 @@ class Spread:
 
 def subsets(names: Sequence[str]) -> list[tuple[str, ...]]:
     """Returns all subsets of one name or more, the small ones first."""
-    return [of for size in range(1, len(names) + 1) for of in combinations(names, size)]
+    sizes = range(1, len(names) + 1)
+    return [subset for size in sizes for subset in combinations(names, size)]
 
 
 def crossed(right: NDArray[np.bool_]) -> Spread:
@@ -53,7 +54,7 @@ def crossed(right: NDArray[np.bool_]) -> Spread:
     """
     effects = subsets(SOURCES)
     blocks = right.shape[0]
-    squares, of_images = np.array([_mean_squares(right, of) for of in effects]).T
+    squares, of_images = np.array([_mean_squares(right, effect) for effect in effects]).T
     # From variance components to expected mean squares: those of an effect and of all that contain
     # it, each times the runs of a block that share its levels.
     expected = [[2.0 ** (3 - len(c)) * (set(e) <= set(c)) for c in effects] for e in effects]
@@ -79,8 +80,8 @@ def _components(
     """Returns the shares with the middle 95% of those drawn, widened to hold the share."""
     low, high = np.percentile(drawn, (2.5, 97.5), axis=0)
     return [
-        Component(of=of, share=float(s), low=float(min(a, s)), high=float(max(b, s)))
-        for of, s, a, b in zip(effects, shares, low, high, strict=True)
+        Component(effect=effect, share=float(s), low=float(min(a, s)), high=float(max(b, s)))
+        for effect, s, a, b in zip(effects, shares, low, high, strict=True)
     ]
 
 
@@ -97,9 +98,9 @@ def _mean_squares(right: NDArray[np.bool_], effect: Sequence[str]) -> tuple[floa
 
 def _parts(inverse: Floats, squares: Floats, of_images: Floats) -> Floats:
     """Returns the components without the images' part, and that part, as columns; at least 0."""
-    own = np.maximum((squares - of_images) @ inverse.T, 0.0)
-    images = np.maximum((of_images @ inverse.T).sum(axis=1, keepdims=True), 0.0)
-    return np.hstack((own, images))
+    images = (of_images @ inverse.T).sum(axis=1, keepdims=True)
+    parts = np.hstack(((squares - of_images) @ inverse.T, images))
+    return parts.clip(min=0.0)
 
 
 def factorial(values: Floats, names: Sequence[str], seed: int = 0) -> list[Component]:
@@ -116,14 +117,14 @@ def factorial(values: Floats, names: Sequence[str], seed: int = 0) -> list[Compo
     return _components(effects, shares, np.array(drawn))
 
 
-def _shares(table: Floats, names: Sequence[str], effects: Sequence[Sequence[str]]) -> Floats:
+def _shares(table: Floats, names: Sequence[str], effects: Sequence[tuple[str, ...]]) -> Floats:
     """Splits the variance of a table of means: an effect is what its margin has beyond those of
     its parts."""
     parts: dict[tuple[str, ...], Floats] = {(): np.asarray(table.mean())}
-    for of in effects:
-        others = tuple(axis for axis, name in enumerate(names) if name not in of)
-        margin = table.mean(axis=others, keepdims=True)
-        parts[tuple(of)] = margin - sum(part for key, part in parts.items() if set(key) < set(of))
-    squares = np.array([float((parts[tuple(of)] ** 2).mean()) for of in effects])
+    for effect in effects:
+        others = tuple(axis for axis, name in enumerate(names) if name not in effect)
+        smaller = sum(part for key, part in parts.items() if set(key) < set(effect))
+        parts[effect] = table.mean(axis=others, keepdims=True) - smaller
+    squares = np.array([float((parts[effect] ** 2).mean()) for effect in effects])
     total = squares.sum()
     return squares / total if total else squares

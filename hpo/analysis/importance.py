@@ -108,8 +108,7 @@ def evaluate(
     notes = (
         *_basis(trials, values, evaluations, n),
         *_undecided(values[:n], evaluations),
-        *_together(pair),
-        *_fanova_alone([name for name in names if name not in space], logs),
+        *_forests(pair, [name for name in names if name not in space], logs),
     )
     return Importances(evaluations=tuple(evaluations), pair=pair, notes=notes)
 
@@ -301,8 +300,9 @@ def _undecided(values: Floats, evaluations: Sequence[Evaluation]) -> Iterator[st
             yield t(text, **known, second=others[0][0], low=low, high=high)
 
 
-def _together(pair: Pair | None) -> Iterator[str]:
-    """Says which two hyperparameters act together most."""
+def _forests(pair: Pair | None, left: Sequence[str], logs: Sequence[str]) -> Iterator[str]:
+    """Says which two hyperparameters act together most by fANOVA, and where it sees another space
+    than the search."""
     if pair and pair.share > 0:
         text = marked(
             "The strongest pair is {a} × {b}: by fANOVA, what the two do only together explains "
@@ -311,10 +311,6 @@ def _together(pair: Pair | None) -> Iterator[str]:
         )
         (a, b), (alone_a, alone_b) = pair.names, (100 * share for share in pair.alone)
         yield t(text, a=a, b=b, both=100 * pair.share, alone_a=alone_a, alone_b=alone_b)
-
-
-def _fanova_alone(left: Sequence[str], logs: Sequence[str]) -> Iterator[str]:
-    """Says where fANOVA sees another space than the search."""
     if left:
         text = marked(
             "fANOVA leaves out {names}, which not every trial has, or not with one range."

@@ -5,7 +5,6 @@ from collections.abc import Collection, Mapping
 from functools import partial
 
 import numpy as np
-import pandas as pd
 
 from hpo.analysis.evidence import most_failures
 from hpo.analysis.precision import Precision, cell_precision, disputed, disputing_pair
@@ -98,16 +97,19 @@ def _picture(study: StoredGrid) -> list[Block]:
     ours, theirs = (study.right(cell) for cell in cells)
     a, b = (cell.label for cell in cells)
     sides = disputed(ours, theirs)
-    if not any(sides) or not all(str(i) in study.images for side in sides for i in side):
+    stored = {index: study.images.get(str(index), {}) for side in sides for index in side}
+    if not stored or not all(image.get("pixels") for image in stored.values()):
         return []
-    if not all(study.images[str(i)]["pixels"] for side in sides for i in side):
-        return []
+
+    def drawn(index: int) -> tuple[np.ndarray, str, str]:
+        """Returns pixels, the label with how many of our seeds are right, how many of theirs."""
+        label, pixels = study.classes[stored[index]["label"]], stored[index]["pixels"]
+        right = [t("{k} of {n}", k=int(bits[index].sum()), n=len(bits)) for bits in (ours, theirs)]
+        return study.picture(pixels), f"{label}: {right[0]}", right[1]
+
     titles = [t("{a} is right more often than {b}", a=x, b=y) for x, y in ((a, b), (b, a))]
-    groups = [
-        (title, [_disputed(study, ours, theirs, image) for image in side])
-        for title, side in zip(titles, sides, strict=True)
-        if side
-    ]
+    sided = zip(titles, sides, strict=True)
+    groups = [(title, [drawn(index) for index in side]) for title, side in sided if side]
     lead = (ours.mean(axis=0) - theirs.mean(axis=0)).to_numpy()
     caption = marked(
         "The test images that {a} and {b} disagree on most: label, and with how many seeds {a} and "
@@ -123,13 +125,3 @@ def _picture(study: StoredGrid) -> list[Block]:
             caption=t(caption, a=a, b=b, data=data_text(study), **won),
         )
     ]
-
-
-def _disputed(
-    study: StoredGrid, ours: pd.DataFrame, theirs: pd.DataFrame, image: int
-) -> tuple[np.ndarray, str, str]:
-    """Returns pixels, the label with how many of our seeds are right, and how many of theirs."""
-    stored = study.images[str(image)]
-    right = [t("{k} of {n}", k=int(of[image].sum()), n=len(of)) for of in (ours, theirs)]
-    label = study.classes[stored["label"]]
-    return study.picture(stored["pixels"]), f"{label}: {right[0]}", right[1]

@@ -80,8 +80,8 @@ def changes(study: StoredGrid) -> list[str]:
         "changed: {dropped}. New or changed: {added}. Dropped ones still count in the correction."
     )
     return [
-        t(text, n=of["trials"], dropped=_quoted(of["dropped"]), added=_quoted(of["added"]))
-        for of in study.claim_changes
+        t(text, n=each["trials"], dropped=_quoted(each["dropped"]), added=_quoted(each["added"]))
+        for each in study.claim_changes
     ]
 
 

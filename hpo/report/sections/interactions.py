@@ -44,7 +44,7 @@ def sections(study: StoredGrid) -> list[Section]:
     if len(values) < 2:
         return []
     found = factorial(values, list(levels))
-    together = sum(c.share for c in found if len(c.of) > 1)
+    together = sum(c.share for c in found if len(c.effect) > 1)
     text = marked(
         "Every combination of {names} was trained, so it can be seen whether the effect of one "
         "depends on another. Interactions, which a study that changes one thing at a time cannot "
@@ -69,7 +69,7 @@ def _values(study: StoredGrid, levels: Levels) -> np.ndarray:
 
 def _table(study: StoredGrid, found: Sequence[Component], seeds: int) -> Table:
     def kind(row: Component) -> str:
-        return t("effect") if len(row.of) == 1 else t("interaction")
+        return t("effect") if len(row.effect) == 1 else t("interaction")
 
     def interval(row: Component) -> Entry:
         return ends_entry(marked("{low:.1f} to {high:.1f}%"), 100 * row.low, 100 * row.high)
@@ -82,7 +82,7 @@ def _table(study: StoredGrid, found: Sequence[Component], seeds: int) -> Table:
     )
     caption = t(caption, data=data_text(study), networks=len(study.file.cells), seeds=seeds)
     columns = [
-        Column("of", t("Hyperparameters"), lambda row: " × ".join(row.of)),
+        Column("of", t("Hyperparameters"), lambda row: " × ".join(row.effect)),
         Column("kind", t("Kind"), kind),
         Column("share", t("Share of the variance"), lambda row: 100 * row.share, "{:.1f}%"),
         Column("interval", t("95% interval"), interval),

@@ -62,17 +62,16 @@ def lead(study: StoredGrid) -> list[str]:
     parts = []
     for network in _networks(study):
         largest = max(network.spread.components, key=lambda component: component.share)
-        share = f"{100 * largest.share:.0f}%"
-        parts.append(f"{_name(study, largest).lower()}, {share} ({network.name})")
-    if not parts:
-        return []
-    return [t("The largest part of the spread between runs: {parts}.", parts="; ".join(parts))]
+        name = _name(study, largest).lower()
+        parts.append(f"{name}, {100 * largest.share:.0f}% ({network.name})")
+    text = marked("The largest part of the spread between runs: {parts}.")
+    return [t(text, parts="; ".join(parts))] if parts else []
 
 
 @lru_cache(maxsize=1)  # the first sentence and the section need the same
 def _networks(study: StoredGrid) -> list[Crossed]:
-    asked = [cell for cell in study.file.cells if cell.crossed]
-    return [network for cell in asked if (network := _crossed(study, cell)) is not None]
+    found = [_crossed(study, cell) for cell in study.file.cells if cell.crossed]
+    return [network for network in found if network]
 
 
 def _crossed(study: StoredGrid, cell: Cell) -> Crossed | None:
@@ -128,11 +127,11 @@ def _entries(part: Component | Spread, value: float, unit: str, interval: str) -
 
 
 def _name(study: StoredGrid, component: Component) -> str:
-    if component.of == IMAGES:
+    if component.effect == IMAGES:
         return t("Test {things} (few)", things=t(study.things))
-    if component.of == SOURCES:
+    if component.effect == SOURCES:
         return t("All three together")
-    text = " × ".join(t(NAMES[name]) for name in component.of)
+    text = " × ".join(t(NAMES[name]) for name in component.effect)
     return text[0].upper() + text[1:]
 
 
@@ -239,25 +238,25 @@ def predictions(study: StoredGrid) -> list[Section]:
     shown = [c for c in RESULTS if any(getattr(entry, c) is not None for entry in reported)]
     columns = [
         Column("model", t("Model"), lambda row: row[1].label),
-        *(column for figure in shown for column in _predicted(study, figure)),
+        *(column for metric in shown for column in _predicted(study, metric)),
         Column("seeds", t("Seeds"), lambda row: len(study.of(row[0]))),
     ]
     table = Table(columns=columns, rows=entries, caption=t(caption, data=data_text(study)))
     return [Section(title=t("Would one more run give what was reported?"), blocks=[table])]
 
 
-def _predicted(study: StoredGrid, figure: str) -> list[Column]:
-    """Returns the columns of a reported figure, of where one more run would fall, and of whether
+def _predicted(study: StoredGrid, metric: str) -> list[Column]:
+    """Returns the columns of a reported number, of where one more run would fall, and of whether
     the reported one lies there. Rows: a cell and what was reported of it."""
-    scale, digits, group = SCALE[figure], DIGITS[figure], t(COLUMNS[figure])
+    scale, digits, group = SCALE[metric], DIGITS[metric], t(COLUMNS[metric])
 
     def reported(row: tuple[Cell, Reported]) -> float:
-        value = getattr(row[1], figure)
+        value = getattr(row[1], metric)
         return math.nan if value is None else scale * value
 
     def bounds(row: tuple[Cell, Reported]) -> tuple[float, float]:
         """Returns the bounds, as exact as is printed; NaN without them or a reported number."""
-        values = (scale * study.of(row[0])[figure]).to_list()
+        values = (scale * study.of(row[0])[metric]).to_list()
         low, high = one_more(values, collapsed=study.fails(row[0]))
         unknown = math.isnan(reported(row))
         return (math.nan, math.nan) if unknown else (round(low, digits), round(high, digits))
@@ -266,7 +265,7 @@ def _predicted(study: StoredGrid, figure: str) -> list[Column]:
         low, high = bounds(row)
         if math.isnan(low):
             return Entry(NOTHING)
-        if figure == "test_accuracy":
+        if metric == "test_accuracy":
             low, high = bounded(low), bounded(high)
         return Entry(f"{low:.{digits}f}–{high:.{digits}f}", low)
 
@@ -277,7 +276,7 @@ def _predicted(study: StoredGrid, figure: str) -> list[Column]:
         return t("below") if value < low else t("above") if value > high else t("inside")
 
     return [
-        Column(f"{figure}.reported", t("reported"), reported, f"{{:.{digits}f}}", group=group),
-        Column(f"{figure}.expected", t("one more run"), interval, group=group),
-        Column(f"{figure}.place", t("reported is"), place, group=group),
+        Column(f"{metric}.reported", t("reported"), reported, f"{{:.{digits}f}}", group=group),
+        Column(f"{metric}.expected", t("one more run"), interval, group=group),
+        Column(f"{metric}.place", t("reported is"), place, group=group),
     ]
