@@ -26,7 +26,7 @@ from hpo.results.study import StoredSearch
 from hpo.runs import runner
 from hpo.runs.forecast import Candidate
 from hpo.runs.loop import Loop
-from hpo.runs.plan import EarlyStop, Job, Watcher
+from hpo.runs.plan import Job, Plan, Watcher
 from hpo.runs.progress import Progress
 from hpo.runs.samplers import check_together
 from hpo.runs.search import SearchPlan, spread
@@ -323,7 +323,7 @@ def test_trials_at_their_limit_are_not_called_pruned_and_counts_add_up(
         assert said in drawn
 
 
-class OneJob:
+class OneJob(Plan):
     """A plan of one job of three epochs that takes longer than its limit at once."""
 
     def __init__(self) -> None:
@@ -332,20 +332,11 @@ class OneJob:
         )
         task = Task(id=1, config=config, seeds=(Seeds.of(SEED),))
         self.job = Job(task=task, label="x", trials=[], names=["x"], cost=1.0, limit=0.0)
-        self.waiting = [self.job]
+        super().__init__("x", jobs=[self.job])
         self.state: TrialState | None = None
-
-    def next(self) -> Job | None:
-        return self.waiting.pop() if self.waiting else None
-
-    def judge(self, job: Job) -> EarlyStop | None:
-        return None
 
     def ended(self, job: Job, state: TrialState) -> None:
         self.state = state
-
-    def seconds_left(self, running: object, workers: int, limit: float) -> float | None:
-        return None
 
 
 class Sent:

@@ -20,7 +20,7 @@ def test_a_long_epoch_is_timed_by_its_beginning():
         Cell(name=name, config=Config(**SETTINGS, width=width))
         for name, width in (("narrow", 8), ("wide", 1024))
     ]
-    plan = TimingPlan(cells, Shape(features=784, classes=10, train_rows=48_000))
+    plan = TimingPlan("times", cells, Shape(features=784, classes=10, train_rows=48_000))
     while (job := plan.next()) is not None:
         share = job.task.share
         assert share == 1 if "narrow" in job.label else 0 < share < 0.1

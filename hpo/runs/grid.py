@@ -38,14 +38,17 @@ class GridPlan(Plan):
         *,
         cells: Sequence[Cell] | None = None,
         ranges: Mapping[str, BaseDistribution] | None = None,
+        title: str = "",
     ) -> None:
         """cells: those to train; None: all. ranges: of a search's finalists, the distributions that
-        replace those made from the cells; finalists are tested with a confusion matrix."""
+        replace those made from the cells; finalists are tested with a confusion matrix. title: the
+        study's name if it is empty."""
         assert isinstance(run.file, GridStudy)
         cells = run.file.cells if cells is None else cells
         costs = [cost(cell.config, run.shape) for cell in cells]
-        super().__init__(cost_after=0.0 if ranges is None else ALL_IMAGES * max(costs))
+        super().__init__(title or run.name, optuna_study)
         self.run, self.study_id = run, optuna_study._study_id
+        self.cost_after = 0.0 if ranges is None else ALL_IMAGES * max(costs)
         made = cell_distributions([cell.config for cell in run.file.cells])
         self.distributions = {**made, **(ranges or {})}
         self.stored = optuna_study.get_trials(deepcopy=False)
@@ -73,9 +76,9 @@ class GridPlan(Plan):
         self.waiting.sort(key=lambda job: -job.cost)
         self.total = len(cells) * len(seeds)
 
-    def progress(self, title: str, started: float) -> Progress:
+    def progress(self, started: float) -> Progress:
         done = self.total - sum(len(job.names) for job in self.waiting)
-        progress = Progress(title=title, total=self.total, done=done, started=started)
+        progress = Progress(title=self.title, total=self.total, done=done, started=started)
         for trial in record.ranked(self.stored)[:1]:
             name = record.run_name(trial.user_attrs["cell"], trial.user_attrs["seed"])
             progress.take_best(name, record.accuracy_of(trial))
@@ -129,8 +132,8 @@ class TimingPlan(Plan):
     round. places: round and cell of each task.
     """
 
-    def __init__(self, cells: Sequence[Cell], shape: Shape, folder: str = "") -> None:
-        super().__init__()
+    def __init__(self, title: str, cells: Sequence[Cell], shape: Shape, folder: str = "") -> None:
+        super().__init__(title)
         rng, self.cells = random.Random(SEED), cells
         self.rounds: list[dict[str, float]] = [{} for _ in range(ROUNDS + 1)]
         order = [(n, cell) for n in range(ROUNDS + 1) for cell in rng.sample(cells, len(cells))]

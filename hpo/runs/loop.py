@@ -11,7 +11,6 @@ from enum import Enum
 from functools import partial
 from typing import Any
 
-import optuna
 from optuna.storages import BaseStorage
 from optuna.trial import TrialState
 
@@ -42,15 +41,14 @@ class End(Enum):
 class Loop:
     """Trains one plan's trials in the pool and stores their epochs and their ends.
 
-    optuna_study: None if the training is no trial. cores: that the pool may use in all. deadline: a
-    time of the monotonic clock. to_repeat: jobs whose worker was lost.
+    cores: that the pool may use in all. deadline: a time of the monotonic clock. to_repeat: jobs
+    whose worker was lost.
     """
 
     plan: Plan
     storage: BaseStorage
     pool: Pool
     progress: Progress
-    optuna_study: optuna.Study | None = None
     cores: int = 1
     watchers: Sequence[Watcher] = ()
     deadline: float = math.inf
@@ -72,7 +70,7 @@ class Loop:
     def _train(self) -> End:
         self._hand_out()  # workers train while the watchers start: these import much
         for watcher in self.watchers:
-            watcher.on_start(self.optuna_study, self.progress)
+            watcher.on_start(self.plan.optuna_study, self.progress)
         while not self.stopping and time.monotonic() < self.deadline:
             nothing_left = self._hand_out()
             if nothing_left and not self.running:

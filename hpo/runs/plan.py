@@ -173,12 +173,15 @@ class Plan:
     """What is trained, in which order, and which trainings end early: here a list of jobs that all
     run to their last epoch.
 
-    waiting: jobs that are not started yet. cost_after: of the training that follows this plan.
+    optuna_study: None if the trainings are no trials. waiting: jobs that are not started yet.
+    cost_after: of the training that follows this plan.
     """
 
-    def __init__(self, jobs: Sequence[Job] = (), cost_after: float = 0.0) -> None:
-        self.waiting = list(jobs)
-        self.cost_after = cost_after
+    def __init__(
+        self, title: str, optuna_study: optuna.Study | None = None, jobs: Sequence[Job] = ()
+    ) -> None:
+        self.title, self.optuna_study = title, optuna_study
+        self.waiting, self.cost_after = list(jobs), 0.0
         self.taken: list[TimeTaken] = []  # by the jobs that have ended
 
     @property
@@ -186,9 +189,9 @@ class Plan:
         """How many jobs are not started yet, at most."""
         return len(self.waiting)
 
-    def progress(self, title: str, started: float) -> Progress:
+    def progress(self, started: float) -> Progress:
         """Returns the progress at the start. started: of the run, by the monotonic clock."""
-        return Progress(title=title, total=self.jobs, started=started)
+        return Progress(title=self.title, total=self.jobs, started=started)
 
     def next(self) -> Job | None:
         """Returns the next job to start; None if there is none, now or for good."""

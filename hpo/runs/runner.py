@@ -56,7 +56,7 @@ def run_grid(run: Run) -> End:
         optuna_study.set_user_attr(
             "until_resolved", None
         )  # what was said of earlier rounds is over
-    end = train(run, plan, run.name, optuna_study, run.timeout)
+    end = train(run, plan, run.timeout)
     if end is End.COMPLETE:
         end = _measure_times(run, optuna_study, deadline)
     if end is End.COMPLETE and run.options.until_resolved:
@@ -85,9 +85,9 @@ def _measure_times(run: Run, optuna_study: optuna.Study, deadline: float) -> End
     if not cells or compared <= set(optuna_study.user_attrs.get("timings", [{}])[0]):
         return End.COMPLETE
     _require_code(run)
-    plan = TimingPlan(cells, run.shape, run.file.folder)
-    alone, left = replace(run, workers=1), deadline - time.monotonic()
-    end = train(alone, plan, f"{run.name}: training times", timeout=left)
+    title, folder = f"{run.name}: training times", run.file.folder
+    plan = TimingPlan(title, cells, run.shape, folder)
+    end = train(replace(run, workers=1), plan, deadline - time.monotonic())
     if measured := plan.measured():
         optuna_study.set_user_attr("timings", measured)
     return end
@@ -104,9 +104,9 @@ def _resolve(run: Run, optuna_study: optuna.Study, deadline: float) -> End:
         assert isinstance(stored, StoredGrid)
         wanted = open_cells(stored)
         cells = [cell for cell in run.file.cells if cell.name in wanted]
-        plan = GridPlan(run, optuna_study, range(count), cells=cells)
-        left = deadline - time.monotonic()
-        end = train(run, plan, f"{run.name}: up to {count} seeds", optuna_study, left)
+        title, left = f"{run.name}: up to {count} seeds", deadline - time.monotonic()
+        plan = GridPlan(run, optuna_study, range(count), cells=cells, title=title)
+        end = train(run, plan, left)
         if left <= 0 and plan.jobs:
             end = End.OUT_OF_TIME
         if end is not End.COMPLETE:
@@ -137,7 +137,7 @@ def run_search(run: Run) -> End:
         text = f"the study holds {plan.finished} finished trials, which --trials counts, too"
         for watcher in run.watchers:
             watcher.on_notice(f"{text}: to go on, give a larger number")
-    end = train(run, plan, run.name, optuna_study, timeout)
+    end = train(run, plan, timeout)
     optuna_study.set_user_attr("gave_up", plan.gave_up)
     optuna_study.set_user_attr("settled", plan.settled)
     if end is End.STOPPED or not (best_trials := plan.best()):
@@ -239,7 +239,7 @@ def _run_finalists(run: Run, search: optuna.Study, best_trials: Sequence[FrozenT
     clean_up(optuna_study)
     optuna_study.set_user_attr("seeds", len(seeds))
     plan = GridPlan(run, optuna_study, seeds, ranges=distributions(file.space))
-    end = train(run, plan, run.name, optuna_study)
+    end = train(run, plan)
     complete = optuna_study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])
     texts = [t.system_attrs[PROBABILITIES] for t in complete if PROBABILITIES in t.system_attrs]
     if end is End.COMPLETE and len(texts) > 1:
@@ -267,28 +267,21 @@ def _run_winner(run: Run) -> End:
         folder=run.file.folder,
     )
     job = Job(task=task, label=label, trials=[], names=[label], cost=1.0)
-    end = train(run, Plan([job]), f"{run.name}: the winner")
+    end = train(run, Plan(f"{run.name}: the winner", jobs=[job]))
     if job.model:
         best.write(run.winner_folder, job.model, content, search.code)
     return end
 
 
-def train(
-    run: Run,
-    plan: Plan,
-    title: str,
-    optuna_study: optuna.Study | None = None,
-    timeout: float = math.inf,
-) -> End:
-    """Trains what the plan says, for `timeout` seconds at most. optuna_study: None if the trainings
-    are no trials."""
+def train(run: Run, plan: Plan, timeout: float = math.inf) -> End:
+    """Trains what the plan says, for `timeout` seconds at most."""
     if not plan.jobs:
         return End.COMPLETE
-    run.unfinished.append(title)
+    run.unfinished.append(plan.title)
     if timeout <= 0:
         return End.COMPLETE
     started = time.monotonic()
-    progress = plan.progress(title, run.started)
+    progress = plan.progress(run.started)
     size = min(run.workers, plan.jobs)
     with run.make_pool(size, run.dataset, run.options.device, run.options.epoch_limit) as pool:
         progress.workers = [""] * pool.size
@@ -298,12 +291,11 @@ def train(
             storage=run.storage,
             pool=pool,
             progress=progress,
-            optuna_study=optuna_study,
             cores=run.workers,
             watchers=watchers,
             deadline=started + timeout,
         )
-        with during_run(run.storage, optuna_study, loop.notice, lambda: loop.stopping):
+        with during_run(run.storage, plan.optuna_study, loop.notice, lambda: loop.stopping):
             try:
                 return loop.run()
             finally:

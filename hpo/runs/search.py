@@ -55,7 +55,7 @@ class SearchPlan(Plan):
         """trained: {trial number: on how many of the finalists' seeds it was trained}. like: trials
         of another search that the sampler knows from the start."""
         assert isinstance(run.file, SearchStudy)
-        super().__init__()
+        super().__init__(run.name, optuna_study)
         self.run, self.file, self.space = run, run.file, run.file.space
         self.study_id, self.size = optuna_study._study_id, size(self.space)
         self.stored = stored = optuna_study.get_trials(deepcopy=False)
@@ -139,12 +139,12 @@ class SearchPlan(Plan):
             ids = spread([learned[place] for place in record.front(points)], count)
         return [self.run.storage.get_trial(i) for i in ids[:count]]
 
-    def progress(self, title: str, started: float) -> Progress:
+    def progress(self, started: float) -> Progress:
         finished = [trial for trial in self.stored if trial.state in FINISHED]
         diverged = sum(bool(trial.user_attrs.get("diverged")) for trial in finished)
         pruned = sum(t.state is TrialState.PRUNED for t in map(record.by_rule, finished))
         progress = Progress(
-            title=title,
+            title=self.title,
             total=self.finished + self.jobs,
             done=self.finished,
             pruned=pruned - diverged,

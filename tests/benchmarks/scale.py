@@ -214,7 +214,7 @@ def measure(cluster: Cluster, workers: int, sampler: str, stored: int) -> str:
         )  # fmt: skip
         study = open_study(run)
         fill(study, file.space, stored)
-        train(run, SearchPlan(run, study), "scale", study, WARM_UP + WINDOW + 10)
+        train(run, SearchPlan(run, study), WARM_UP + WINDOW + 10)
         [pool] = pools
         (t0, cpu0, busy0, events0), (t1, cpu1, busy1, events1) = pool.marks
         seconds, cpu, events = t1 - t0, cpu1 - cpu0, events1 - events0

@@ -186,7 +186,7 @@ def searched(
     run, study = opened(folder, search.model_copy(update={"n_trials": n_trials}), dataset)
     plan = SearchPlan(run, study)
     start, cpu = time.perf_counter(), time.process_time()
-    runner.train(run, plan, "benchmark", study)
+    runner.train(run, plan)
     wall, cpu = time.perf_counter() - start, time.process_time() - cpu
     return study.get_trials(deepcopy=False, states=[TrialState.COMPLETE]), cpu, wall
 
