@@ -20,7 +20,7 @@ from hpo.options import Options
 from hpo.output import check_writable, say, write_report
 from hpo.passwords import without_password
 from hpo.results.load import load_study
-from hpo.runs import provenance, runner
+from hpo.runs import runner
 from hpo.runs.loop import End
 from hpo.runs.samplers import check_together
 from hpo.runs.study import Run, binding, successor
@@ -34,7 +34,7 @@ from hpo.study.source import Source
 from hpo.text import printable
 from hpo.watch import artifacts as pictures
 from hpo.watch import note, progress
-from hpo.workers import pool, ray_cluster
+from hpo.workers import pool, provenance, ray_cluster
 
 # The dashboard, matplotlib and the report's modules are imported once they are needed.
 

@@ -15,12 +15,12 @@ from hpo.options import Options
 from hpo.report import write
 from hpo.report.blocks import page
 from hpo.results.study import StoredGrid, StoredSearch
-from hpo.runs import provenance
 from hpo.runs.plan import Watcher
 from hpo.runs.study import Run, binding
 from hpo.storage.open import open_storage
 from hpo.study.file import StudyFile
 from hpo.training.tensors import denormals_as_zero
+from hpo.workers import provenance
 from hpo.workers.messages import Done, Event, Failed, Stop, Task
 from hpo.workers.pool import MakePool, Place, Pool
 from hpo.workers.worker import answers

@@ -291,7 +291,7 @@ def test_stored_database_is_one_that_can_be_read_while_it_is_written(tmp_path: P
 
 
 def test_command_line_in_the_provenance_shows_no_password():
-    from hpo.runs.provenance import command_line
+    from hpo.workers.provenance import command_line
 
     line = command_line(["run", "x", "--storage=postgresql://me:s3cret@host/db", "--quiet"])
     assert line == "hpo run x '--storage=postgresql://me:***@host/db' --quiet"

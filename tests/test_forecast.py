@@ -2,7 +2,7 @@
 
 import pytest
 
-from hpo.runs.forecast import Candidate, TimeTaken, by_cost, by_count, finalists
+from hpo.runs.progress import Candidate, TimeTaken, by_cost, by_count, finalists
 
 
 def spent(cost: float, share: float, seconds: float) -> TimeTaken:

@@ -24,10 +24,9 @@ from hpo.results import trial as record
 from hpo.results.load import load_study
 from hpo.results.study import StoredSearch
 from hpo.runs import runner
-from hpo.runs.forecast import Candidate
 from hpo.runs.loop import Loop
 from hpo.runs.plan import Job, Plan, Watcher
-from hpo.runs.progress import Progress
+from hpo.runs.progress import Candidate, Progress
 from hpo.runs.samplers import check_together
 from hpo.runs.search import SearchPlan, spread
 from hpo.study.columns import METRICS

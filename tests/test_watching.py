@@ -20,7 +20,6 @@ from tiny import SEARCH
 from hpo.report.figures.trial import CurvePicture
 from hpo.results.load import load_study
 from hpo.results.study import StoredGrid
-from hpo.runs import provenance
 from hpo.runs.plan import Job
 from hpo.runs.progress import Progress
 from hpo.storage import lock
@@ -31,6 +30,7 @@ from hpo.watch import artifacts
 from hpo.watch import progress as watching
 from hpo.watch.artifacts import CurveArtifacts, remove
 from hpo.watch.progress import Display, render
+from hpo.workers import provenance
 from hpo.workers.messages import Task
 
 CONFIG = Config(depth=1, width=8, activation="relu", optimizer="sgd", lr=0.1)

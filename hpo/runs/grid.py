@@ -9,9 +9,8 @@ from optuna.distributions import BaseDistribution
 from optuna.trial import TrialState, create_trial
 
 from hpo.results import trial as record
-from hpo.runs.forecast import ALL_IMAGES
 from hpo.runs.plan import Job, Plan, Shape, cost, parameter_count, stack_size
-from hpo.runs.progress import Progress
+from hpo.runs.progress import ALL_IMAGES, Progress
 from hpo.runs.samplers import cell_distributions
 from hpo.runs.study import Run
 from hpo.study.columns import TrialAttributes

@@ -15,8 +15,7 @@ from optuna.trial import TrialState
 from hpo.data.datasets import Dataset, split
 from hpo.results.study import StoredGrid, StoredSearch
 from hpo.results.trial import WORST
-from hpo.runs.forecast import TimeTaken, by_cost
-from hpo.runs.progress import Progress
+from hpo.runs.progress import Progress, TimeTaken, by_cost
 from hpo.study.columns import METRICS
 from hpo.study.config import SEED, Config
 from hpo.workers.messages import EpochDone, Task

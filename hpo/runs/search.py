@@ -19,9 +19,8 @@ from hpo.data.datasets import chance
 from hpo.results import trial as record
 from hpo.results.trial import WORST
 from hpo.runs import samplers
-from hpo.runs.forecast import Candidate, by_count, finalists
 from hpo.runs.plan import EarlyStop, Job, Plan, parameter_count
-from hpo.runs.progress import Progress
+from hpo.runs.progress import Candidate, Progress, by_count, finalists
 from hpo.runs.study import Run
 from hpo.study.columns import TrialAttributes
 from hpo.study.config import SEED, Config, Seeds, with_widths

@@ -28,9 +28,9 @@ from hpo.data.datasets import Dataset
 from hpo.errors import InputError
 from hpo.options import Options
 from hpo.text import error_text, quoted
-from hpo.workers.machine import hardware, versions
 from hpo.workers.messages import Died, Done, EpochDone, Event, Failed, Ready, Stop, Task
 from hpo.workers.pool import Lost, Place, Pool, PoolLost
+from hpo.workers.provenance import hardware, versions
 
 ANSWER_SECONDS = 5.0  # for an address to accept a connection
 LEAST_STORE = 100 * 2**20  # bytes of the object store of a cluster that is started here

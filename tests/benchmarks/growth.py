@@ -26,10 +26,10 @@ from search import asking_seconds
 
 from hpo.data import datasets as data
 from hpo.report.figures.style import BLUE, VERMILLION, blank, drawing, head, svg_text
-from hpo.runs import provenance
 from hpo.storage.open import quiet
 from hpo.study.config import SEED, Config, Seeds
 from hpo.training.train import Examples, Split, train
+from hpo.workers import provenance
 from hpo.workers.messages import Done, Task
 from hpo.workers.pool import LocalPool
 

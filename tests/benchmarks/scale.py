@@ -24,7 +24,6 @@ from optuna.trial import TrialState, create_trial
 
 from hpo.data.datasets import Dataset
 from hpo.options import Options
-from hpo.runs import provenance
 from hpo.runs.runner import train
 from hpo.runs.search import SearchPlan
 from hpo.runs.study import Run, binding, open_study
@@ -33,6 +32,7 @@ from hpo.storage.retry import retrying
 from hpo.study import file as study_file
 from hpo.study.space import draw, suggest
 from hpo.watch.artifacts import CurveArtifacts
+from hpo.workers import provenance
 from hpo.workers.messages import Done, EpochDone, Ready, Task
 from hpo.workers.ray_cluster import Cluster, RayPool, _Slot, connect
 

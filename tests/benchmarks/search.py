@@ -26,7 +26,7 @@ from torchvision import datasets, transforms
 
 from hpo.data import datasets as data
 from hpo.options import Options
-from hpo.runs import provenance, runner
+from hpo.runs import runner
 from hpo.runs.search import SearchPlan
 from hpo.runs.study import Run, binding, open_study
 from hpo.storage.open import open_storage, quiet
@@ -36,7 +36,7 @@ from hpo.study.config import Config
 from hpo.study.names import ACTIVATIONS
 from hpo.study.space import Fixed, Range, suggest
 from hpo.watch.artifacts import CurveArtifacts
-from hpo.workers import server
+from hpo.workers import provenance, server
 
 ROOT = Path(__file__).parent.parent.parent
 WORKERS = 2

@@ -32,9 +32,9 @@ from torchvision import datasets, transforms
 
 from hpo.data import datasets as data
 from hpo.data.catalog import NAMES
-from hpo.runs import provenance
 from hpo.study.config import Config, Seeds
 from hpo.training.train import Examples, Split, train
+from hpo.workers import provenance
 
 try:
     import jax_mlp

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import torch
 
-from hpo.runs import provenance
+from hpo.workers import provenance
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
