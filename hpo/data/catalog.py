@@ -53,9 +53,8 @@ class IdxDataset(Loader):
             download(name, self.torchvision, self.downloads, missing, self.files, folder)
         arrays = each(partial(self._array, self._raw(folder)), range(len(self.files)))
         train, test = (self._part(*arrays[i : i + 2]) for i in (0, 2))
-        return make_dataset(
-            name, train, test, Schema.of({"classes": self.class_names}), scales=self.scales
-        )
+        schema = Schema().replace(classes=self.class_names)
+        return make_dataset(name, train, test, schema, scales=self.scales)
 
     def _part(self, images: NDArray[Any], labels: NDArray[Any]) -> tuple[Any, Any]:
         """Returns upright images and their classes. QMNIST's labels have more columns than the
@@ -162,13 +161,12 @@ class Sklearn(Loader):
 
         found = getattr(sklearn.datasets, self.code)()
         codes = None if self.names == DIGITS else tuple(map(str, range(len(self.names))))
-        schema = Schema.of({"classes": self.names, "codes": codes, "pixels": False})
+        schema = Schema().replace(classes=self.names, codes=codes, pixels=False)
         if self.pixels:
             x = found.images / self.pixels
         else:
             x, columns = found.data, tuple(map(str, found.feature_names))
-            kinds = ("float",) * len(columns)
-            schema = schema.model_copy(update={"columns": columns, "kinds": kinds})
+            schema = schema.replace(columns=columns, kinds=("float",) * len(columns))
         return make_dataset(name, (x, found.target.astype(np.int64)), None, schema)
 
 

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from hpo.data.schema import Array, Floats, Scale, Schema, is_picture, sized, square, white_of
+from hpo.data.schema import Array, Floats, Scale, Schema, is_picture, square, white_of
 from hpo.errors import InputError
 from hpo.study.names import DATASETS, FILES
 from hpo.study.source import Source
@@ -156,11 +156,11 @@ def _measured(schema: Schema, x: Array, scales: tuple[float, float] | None) -> S
         shape = square(shape[0]) or shape
     mean, std = scales or _moments(x, pixels=schema.pixels)
     flat = len(shape) > x.ndim - 1
-    schema = schema.model_copy(update={**sized(shape), "flat": flat, "mean": mean, "std": std})
+    schema = schema.replace(shape=shape, flat=flat, mean=mean, std=std)
     if schema.pixels:
         return schema
     low, high = (_plain(f(axis=None if x.ndim > 2 else 0)) for f in (x.min, x.max))
-    return schema.model_copy(update={"low": low, "high": high, "white": white_of(x, shape)})
+    return schema.replace(low=low, high=high, white=white_of(x, shape))
 
 
 def _moments(x: Array, *, pixels: bool) -> tuple[Scale, Scale]:

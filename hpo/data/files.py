@@ -12,7 +12,7 @@ from hpo.data import readers
 from hpo.data.datasets import Dataset, in_both, make_dataset
 from hpo.data.inputs import read_like
 from hpo.data.readers import PICTURES, REMEDY, named_errors, naming
-from hpo.data.schema import Array, Schema, brief_names, sized, white_of
+from hpo.data.schema import Array, Schema, brief_names, white_of
 from hpo.data.tables import Part, suspects, table_part, table_schema
 from hpo.errors import InputError
 from hpo.study.names import FORMS
@@ -32,7 +32,7 @@ def load(source: Source) -> Dataset:
     path = Path(source.name)
     parts, schema = _read(path, source)
     train = parts[0]
-    schema = schema.model_copy(update={"pixels": train.pixels, **sized(train.x.shape[1:])})
+    schema = schema.replace(pixels=train.pixels, shape=train.x.shape[1:])
     if source.test:
         with naming(path if len(parts) > 1 else source.test):
             if len(parts) > 1:
@@ -147,9 +147,8 @@ def _mapped(labels: list[Array], schema: Schema) -> tuple[list[NDArray[np.int64]
         )
     codes = tuple(str(name) for name in known.tolist())
     classes = tuple(shortened(code, 60) for code in codes)
-    named = {"classes": classes, "codes": codes if codes != classes else None}
     numbers = [np.searchsorted(known, part).astype(np.int64) for part in labels]
-    return numbers, schema.model_copy(update=named)
+    return numbers, schema.replace(classes=classes, codes=codes if codes != classes else None)
 
 
 def _check_numbered(labels: list[Array], names: Sequence[str]) -> None:
@@ -167,7 +166,7 @@ def _check_numbered(labels: list[Array], names: Sequence[str]) -> None:
 
 
 def _numbered_classes(names: Sequence[str]) -> Schema:
-    return Schema.of({"classes": tuple(names), "codes": tuple(map(str, range(len(names))))})
+    return Schema().replace(classes=tuple(names), codes=tuple(map(str, range(len(names)))))
 
 
 # --- arrays ------------------------------------------------------------------------------------

@@ -145,7 +145,6 @@ def _in_unit(x: Array, name: str, schema: Schema) -> Array:
 
 
 def _like_table(path: Path, schema: Schema) -> Part:
-    """Reads the network's columns of a table."""
     table = readers.open_table(path)
     here, notes = schema_like(table, schema)
     frame = table.read(header=here.header, label=here.label)

@@ -40,8 +40,8 @@ Scale = Number | tuple[Number, ...]
 class Schema(BaseModel):
     """What an example of a dataset is. Stored ones are checked; older versions wrote a part of it.
 
-    A new meaning of a column, such as text or categories, is a word in `kinds`; what its values
-    become is decided in `normalized`.
+    A new kind of column (text, categories, one with gaps) is a word in `kinds`, which `tables`
+    finds and `normalized` feeds. Targets that are numbers would stand where `classes` do.
     """
 
     model_config = ConfigDict(strict=True, allow_inf_nan=False, frozen=True)
@@ -62,7 +62,7 @@ class Schema(BaseModel):
     kinds: tuple[str, ...] = ()  # "int", "float" or "bool" of each
     header: bool = True  # whether the names stand in the file; else they are positions
     label: str = ""  # the column with the labels
-    left_out: tuple[str, ...] = ()  # further columns
+    left_out: tuple[str, ...] = ()  # the other columns
     flat: bool = False  # whether square pictures were given as rows
 
     def model_post_init(self, context: Any) -> None:
@@ -95,6 +95,11 @@ class Schema(BaseModel):
         known = {k: data[k] for k in cls.model_fields if data.get(k) is not None}
         plain: Any = {k: tuple(v) if isinstance(v, list) else v for k, v in known.items()}
         return cls.model_construct(**plain)
+
+    def replace(self, **values: Any) -> Self:
+        """Returns the schema with other values, unchecked; the features follow the shape."""
+        shape = values.get("shape", self.shape)
+        return self.model_copy(update={**values, "features": math.prod(shape)})
 
     def as_dict(self) -> dict[str, Any]:
         """Returns what JSON and TOML can hold; empty fields are left out."""
@@ -226,10 +231,6 @@ class Schema(BaseModel):
     def _range(self, place: int = 0) -> str:
         low, high = (np.ravel(math.nan if v is None else v) for v in (self.low, self.high))
         return f"{low[min(place, low.size - 1)]:g} to {high[min(place, high.size - 1)]:g}"
-
-
-def sized(shape: tuple[int, ...]) -> dict[str, Any]:
-    return {"shape": shape, "features": math.prod(shape)}
 
 
 def square(features: int) -> tuple[int, ...]:

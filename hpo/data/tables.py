@@ -63,8 +63,7 @@ def table_schema(table: Table, source: Source) -> Schema:
     if label in ignored:
         raise InputError(f"column {quoted(label)} has the labels; take it out of ignore")
     columns = tuple(n for n in names if n and n != label and n not in ignored)
-    found = {"columns": columns, "header": header, "label": label, "left_out": tuple(ignored)}
-    return Schema.of({"features": len(columns), **found})
+    return Schema().replace(columns=columns, header=header, label=label, left_out=tuple(ignored))
 
 
 def _label(table: Table, label: str | int, names: list[str], *, header: bool) -> str:
@@ -113,8 +112,7 @@ def _guessed_label(names: list[str], numbers: Sequence[bool], remedy: str, there
 
 
 def check_names(names: Sequence[str]) -> None:
-    twice = [name for name, count in Counter(names).items() if name and count > 1]
-    if twice:
+    if twice := [name for name, count in Counter(names).items() if name and count > 1]:
         raise InputError(f"has two columns named {quoted(twice[0])}; give each another name")
 
 
@@ -150,7 +148,7 @@ def schema_like(table: Table, schema: Schema) -> tuple[Schema, tuple[str, ...]]:
         )
     check_names(columns)
     notes = ("its columns are taken in their order: the network knows no names",) if header else ()
-    return schema.model_copy(update={"columns": columns, "label": label, "header": header}), notes
+    return schema.replace(columns=columns, label=label, header=header), notes
 
 
 def _left_out(table: Table, schema: Schema) -> tuple[str, ...]:
@@ -190,15 +188,13 @@ def table_part(table: Table, schema: Schema) -> tuple[Part, Schema]:
         "ignored": list(schema.left_out),
         "counted": counted,
     }
-    left_out = (*schema.left_out, *counted)
-    schema = schema.model_copy(update={"columns": columns, "left_out": left_out})
+    schema = schema.replace(columns=columns, left_out=(*schema.left_out, *counted))
     part = replace(part_of(table, frame, schema), about=about)
     is_mnist = len(columns) == MNIST_PIXELS and not schema.header
     shape = square(len(columns)) if named_pixels or is_mnist else ()
     if shape and (pixels := as_pixels(part.x, shape)) is not None:
         return replace(part, x=pixels, pixels=True), schema
-    kinds = tuple(KINDS[frame[n].dtype.kind] for n in columns)
-    return part, schema.model_copy(update={"kinds": kinds})
+    return part, schema.replace(kinds=tuple(KINDS[frame[n].dtype.kind] for n in columns))
 
 
 def part_of(table: Table, frame: "pd.DataFrame", schema: Schema, *, gaps: bool = False) -> Part:
@@ -206,10 +202,9 @@ def part_of(table: Table, frame: "pd.DataFrame", schema: Schema, *, gaps: bool =
     some labels may lack."""
     if not len(frame):
         raise InputError("holds 0 rows; give some")
-    x = _numbers(frame, schema.columns)
+    part = Part(x=_numbers(frame, schema.columns), where=str(table.path), what="a value")
     labelled = schema.label and schema.label in frame
-    labels: Any = {"y": _labels(frame[schema.label], gaps=gaps)} if labelled else {}
-    return Part(x=x, where=str(table.path), what="a value", **labels)
+    return replace(part, y=_labels(frame[schema.label], gaps=gaps)) if labelled else part
 
 
 def as_pixels(x: Array, shape: Sequence[int]) -> Array | None:
@@ -247,8 +242,8 @@ def _numbers(frame: "pd.DataFrame", columns: Sequence[str]) -> Array:
             f"column{'s' * (len(text) > 1)} {listed}{rest} {is_no}, such as {word}; leave out "
             f"(ignore = [{given}{rest}]), or turn text into numbers (pandas.get_dummies)"
         )
-    large = [n for n in columns if frame[n].dtype.kind in "iu" and (frame[n].abs() > EXACT).any()]
-    if large:
+    whole = [name for name in columns if frame[name].dtype.kind in "iu"]
+    if large := [name for name in whole if (frame[name].abs() > EXACT).any()]:
         raise InputError(
             f"column {quoted(large[0])} has whole numbers above 2**53, which lose their last "
             "digits; leave it out (ignore)"
@@ -259,9 +254,8 @@ def _numbers(frame: "pd.DataFrame", columns: Sequence[str]) -> Array:
 
 def _counts(column: Any) -> bool:
     """Whether a column counts: whole numbers that rise from row to row."""
-    if column.dtype.kind not in "iu" or len(column) < 3:
-        return False
-    return bool((np.diff(column.to_numpy(dtype=np.float64)) > 0).all())
+    whole = column.dtype.kind in "iu" and len(column) > 2
+    return whole and bool((np.diff(column.to_numpy(dtype=np.float64)) > 0).all())
 
 
 def suspects(x: Array, labels: NDArray[np.int64], schema: Schema) -> dict[str, Any]:

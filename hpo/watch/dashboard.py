@@ -43,7 +43,7 @@ class _Handler(WSGIRequestHandler):
 
 
 class _Stack(io.StringIO):
-    """What wsgiref writes the stack of a response to that failed; says its last line."""
+    """Takes the stack of an error that wsgiref writes, and says its last line."""
 
     def __init__(self, server: "Server") -> None:
         super().__init__()
