@@ -79,8 +79,8 @@ RULES = {
     "start": "session output options workers.server study",
     "session": "output watch runs options workers model results storage data study",
     "output": "watch report report.figures results",
-    "export": "report report.blocks model results storage data study",
-    "watch": "report report.figures report.sections report.blocks runs workers.server analysis "
+    "export": "report.blocks model results data study",
+    "watch": "report.figures report.sections report.blocks runs workers.server analysis "
     "results storage study",  # the dashboard's process starts as a worker's
     "report": "report.sections report.blocks report.figures analysis model results study",
     "report.sections": "report.blocks report.figures analysis model results data study",
