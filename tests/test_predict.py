@@ -32,7 +32,7 @@ from hpo.model import folder as best
 from hpo.model import folder as description
 from hpo.model import weights as saved
 from hpo.model.snippet import snippet
-from hpo.study.config import Config
+from hpo.study.config import Config, Seeds
 from hpo.study.names import ACTIVATIONS
 from hpo.training.network import Network
 from hpo.training.train import Examples, answers
@@ -52,8 +52,8 @@ def config(activation: str = "relu") -> Config:
 
 def network(activation: str = "relu", seeds: tuple[int, ...] = (0,)) -> Network:
     """With weights large enough that an activation's shape matters."""
-    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-    made = Network(config(activation), FEATURES, CLASSES, generators, torch.device("cpu"))
+    drawn = [Seeds.of(seed) for seed in seeds]
+    made = Network(config(activation), FEATURES, CLASSES, drawn, torch.device("cpu"))
     made.layers.flat.mul_(2)
     return made
 

@@ -455,7 +455,7 @@ def test_products_use_only_as_many_cores_as_give_the_same_bits():
 
 def test_small_products_use_one_core():
     for shape in ((1, 64, 784, 32), (1, 8, 784, 512), (1, 64, 512, 10)):
-        assert not isinstance(cores.for_product(cores.forward, shape), cores._Threads)
+        assert not isinstance(cores.for_product(cores.PRODUCTS["forward"], shape), cores._Threads)
 
 
 def test_validation_in_several_chunks_does_not_feel_the_stack_either():

@@ -10,11 +10,10 @@ from hpo.data.datasets import as_bytes
 from hpo.study.metrics import packed_shares
 from hpo.training.network import Network
 from hpo.training.own import OwnNetwork
-from hpo.training.tensors import Examples
+from hpo.training.tensors import CHUNK, Examples
 from hpo.training.train import answers
 
-WORST = 16  # images kept of each network
-CHUNK = 256
+WORST = 16  # images kept of each network: two rows of the report's figure
 
 
 def inspect(

@@ -23,26 +23,15 @@ def use(count: int) -> None:
     _count = count
 
 
-# The products of a layer, of inputs x (R, rows, inputs), weights w (R, inputs, units) and the
-# gradient d of its sums (R, rows, units).
-
-
-def forward(x: Tensor, w: Tensor, d: Tensor) -> Tensor:
-    """Returns the sums; d serves as the biases."""
-    return torch.baddbmm(d[:, :1], x, w)
-
-
-def to_inputs(x: Tensor, w: Tensor, d: Tensor) -> Tensor:
-    """Returns the gradient of the inputs."""
-    return torch.bmm(d, w.mT)
-
-
-def to_weights(x: Tensor, w: Tensor, d: Tensor) -> Tensor:
-    """Returns the weights after a step."""
-    return torch.baddbmm(w, x.mT, d, alpha=-0.1)
-
-
 Product = Callable[[Tensor, Tensor, Tensor], Tensor]
+# The products of a layer, of inputs x (R, rows, inputs), weights w (R, inputs, units) and the
+# gradient d of its sums (R, rows, units): the sums (here d serves as the biases), the gradient of
+# the inputs, and the weights after a step.
+PRODUCTS: dict[str, Product] = {
+    "forward": lambda x, w, d: torch.baddbmm(d[:, :1], x, w),
+    "to_inputs": lambda x, w, d: torch.bmm(d, w.mT),
+    "to_weights": lambda x, w, d: torch.baddbmm(w, x.mT, d, alpha=-0.1),
+}
 
 
 @cache

@@ -9,12 +9,12 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import pairwise, zip_longest
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
-from hpo.study.config import Config
+from hpo.study.config import Config, Seeds
 from hpo.study.names import ACTIVATIONS, INITS, NORMS
 from hpo.training import cores
 from hpo.training.activations import Activation
@@ -77,10 +77,10 @@ class Layers:
 
 
 class Network:
-    """R perceptrons of one configuration.
+    """R perceptrons of one configuration, one per seed.
 
-    generators: one per replicate, on the CPU. Each draws the replicate's weights and biases in the
-    order and the shapes in which torch.nn.Linear, or torch.nn.init, draws them.
+    A replicate's weights and biases are drawn on the CPU, in the order and the shapes in which
+    torch.nn.Linear, or torch.nn.init, draws them.
     """
 
     def __init__(
@@ -88,20 +88,21 @@ class Network:
         config: Config,
         features: int,
         classes: int,
-        generators: Sequence[torch.Generator],
+        seeds: Sequence[Seeds],
         device: torch.device,
     ) -> None:
         self.config = config
         self.sizes = (features, *config.hidden, classes)
         self.norm: int = NORMS[config.norm].load()
-        self.replicates = len(generators)
+        self.replicates = len(seeds)
         self.layers = self.zeros(device)
         normed = self.sizes[1:-1] if self.norm == BATCH else ()
         self.running = [Running(self.replicates, units, device) for units in normed]
         for scale in self.layers.scales:
             scale.values.fill_(1.0)
         initialize = INITS[config.init].load()
-        for replicate, generator in enumerate(generators):
+        for replicate, seed in enumerate(seeds):
+            generator = torch.Generator().manual_seed(seed.weights)
             for weight, bias in zip(self.layers.weights, self.layers.biases, strict=True):
                 fan_in, fan_out = weight.shape[1:]
                 drawn = initialize(fan_in, fan_out, generator)
@@ -180,13 +181,91 @@ kaiming = partial(_without_bias, partial(nn.init.kaiming_normal_, nonlinearity="
 xavier = partial(_without_bias, nn.init.xavier_uniform_)
 
 
+def _add(into: Tensor, sums: Tensor, step: float, keep: float) -> None:
+    """Computes into = keep · into + step · sums, of padded vectors. keep: 0 or 1."""
+    if keep:
+        into.add_(sums, alpha=step)
+    else:
+        torch.mul(sums, step, out=into)
+
+
+class Hidden:
+    """A hidden layer in a pass, from its sums to its output and back; (R, B, units) each.
+
+        sums, norm: kept, activation: active, dropout and residual connection: output
+
+    Buffers share memory where nothing that is still needed is overwritten:
+
+        sums    is kept,     without a norm
+        kept    is active,   unless the activation's derivative needs its input
+        active  is output,   without dropout and residual connection
+
+    delta: the gradient of output, which `backward` turns into that of sums, in place. skipped: the
+    gradient of output, kept for the residual connection.
+    """
+
+    def __init__(
+        self, network: Network, layer: int, batch: int, generators: Sequence[torch.Generator] | None
+    ) -> None:
+        config, device = network.config, network.layers.flat.device
+        shape = (network.replicates, batch, network.sizes[layer + 1])
+        self.layers, self.layer = network.layers, layer
+        self.activation: Activation = ACTIVATIONS[config.activation].load()
+        self.dropout = None
+        if generators and config.dropout:
+            self.dropout = Noise(config.dropout, shape, generators)
+        self.residual = config.residual and layer > 0
+        self.active = self.kept = Padded.zeros(shape, device)
+        if self.activation.keeps_input:
+            self.kept = Padded.zeros(shape, device)
+        self.output, self.sums = self.active.values, self.kept.values
+        if self.dropout or self.residual:
+            self.output = torch.zeros_like(self.output)
+        self.delta = Padded.zeros(shape, device)
+        self.skipped = torch.zeros_like(self.output) if self.residual else None
+        self.norm = None
+        if network.norm:
+            running = network.running[layer] if network.running else None
+            training = generators is not None
+            self.norm = NormPass(network.norm, self.output, running, training=training)
+            self.sums = self.norm.sums
+            self.norm_sums = Padded.zeros((shape[0], 1, shape[2]), device)
+
+    def forward(self, inputs: Tensor) -> None:
+        """Computes output from sums. inputs: of the layer."""
+        if self.norm:
+            scale, shift = self.layers.scales[self.layer], self.layers.shifts[self.layer]
+            self.norm.forward(scale.values, shift.values, self.kept.values)
+        self.activation.forward(self.kept.vector, out=self.active.vector)
+        shown = self.active.values
+        if self.dropout:
+            shown = torch.mul(shown, self.dropout.dropout(), out=self.output)
+        if self.residual:
+            torch.add(shown, inputs, out=self.output)
+
+    def backward(self, into: Layers, step: float, keep: float) -> None:
+        """Turns delta into the gradient of sums, and adds that of the norm to `into`."""
+        delta = self.delta.values
+        if self.skipped is not None:
+            self.skipped.copy_(delta)
+        if self.dropout:
+            delta.mul_(self.dropout.values)
+        self.activation.backward(self.delta.vector, self.kept.vector, self.delta.vector)
+        if self.norm:
+            scale, sums = self.layers.scales[self.layer].values.clone(), self.norm_sums
+            torch.sum(self.norm.products(delta), 1, keepdim=True, out=sums.values)
+            _add(into.scales[self.layer].vector, sums.vector, step, keep)
+            torch.sum(delta, 1, keepdim=True, out=sums.values)
+            _add(into.shifts[self.layer].vector, sums.vector, step, keep)
+            self.norm.backward(delta, scale)
+
+
 class Pass:
     """Buffers for a forward and backward pass of B rows per replicate.
 
-    inputs: (R, B, features), filled by the caller before forward. active: the hidden layers'
-    activations, (R, B, units) each. kept: what the activation's backward needs of each. Logits,
-    targets and the last delta have the classes first, (R, classes, B): a softmax over ten
-    neighbours in memory takes six times as long.
+    inputs: (R, B, features), filled by the caller before forward. Logits, targets and the last
+    delta have the classes first, (R, classes, B): a softmax over ten neighbours in memory takes six
+    times as long.
     """
 
     def __init__(
@@ -194,133 +273,69 @@ class Pass:
     ) -> None:
         """generators: one per replicate, for the noise of training; None: a pass without dropout
         and with the running statistics of a batch norm."""
-        device = network.layers.flat.device
-        rows = (network.replicates, batch)
-        config, hidden = network.config, network.sizes[1:-1]
-
-        def buffers(units: Sequence[int]) -> list[Padded]:
-            return [Padded.zeros((*rows, each), device) for each in units]
-
-        def noise(amount: float, values: Tensor) -> Noise | None:
-            return Noise(amount, values.shape, generators) if generators and amount else None
-
-        self.network = network
-        self.activation: Activation = ACTIVATIONS[config.activation].load()
-        self.residual = config.residual
-        outputs = buffers(network.sizes[:-1])
-        self.outputs = [output.values for output in outputs]
-        self.inputs = self.outputs[0]
-        self.input_noise = noise(config.input_noise, self.inputs)
-        self.input_dropout = noise(config.input_dropout, self.inputs)
-        dropouts = [noise(config.dropout, output) for output in self.outputs[1:]]
-        self.dropouts = [dropout for dropout in dropouts if dropout]
-        apart = self.residual or self.dropouts
-        self.active = buffers(hidden) if apart else outputs[1:]
-        self.kept = buffers(hidden) if self.activation.keeps_input else self.active
-        self._hidden_deltas = buffers(hidden)
-        self.last_delta = torch.zeros(rows[0], network.sizes[-1], batch, device=device)
-        hidden_deltas = [delta.values for delta in self._hidden_deltas]
-        self.deltas = [*hidden_deltas, self.last_delta.mT]
-        self._skipped = list(map(torch.zeros_like, hidden_deltas)) if self.residual else []
-        training = generators is not None
-        self.norms = [
-            NormPass(network.norm, delta, statistics, training=training)
-            for delta, statistics in zip_longest(hidden_deltas, network.running)
-            if network.norm
-        ]
-        shapes = [(*rows, *fans) for fans in pairwise(network.sizes)]
-        products = (cores.forward, cores.to_inputs, cores.to_weights)
-        self._forward, self._to_inputs, self._to_weights = (
-            [cores.for_product(product, shape) for shape in shapes] for product in products
+        config, layers = network.config, network.layers
+        rows, sizes, device = (network.replicates, batch), network.sizes, layers.flat.device
+        self.layers = layers
+        self.inputs = torch.zeros(*rows, sizes[0], device=device)
+        self.input_noise, self.input_dropout = (
+            Noise(amount, self.inputs.shape, generators) if generators and amount else None
+            for amount in (config.input_noise, config.input_dropout)
         )
-        layers = network.layers
-        self._outputs_t = [h.mT for h in self.outputs]
-        self._weights_t = [w.mT for w in layers.weights]
+        self.hidden = [Hidden(network, i, batch, generators) for i in range(len(sizes) - 2)]
+        self.last_delta = torch.zeros(rows[0], sizes[-1], batch, device=device)
+        self._deltas = [*(hidden.delta.values for hidden in self.hidden), self.last_delta.mT]
         self._bias_sums = torch.zeros_like(layers.bias_vector)
         self._sums = Padded.split(self._bias_sums, [row.values.shape for row in layers.biases])
-        self._norm_sums = [Padded.zeros(row.values.shape, device) for row in layers.scales]
+        # Views, which cost a microsecond each time they are made.
+        self._weights_t = [weight.mT for weight in layers.weights]
+        self._outputs_t = [self.inputs.mT, *(hidden.output.mT for hidden in self.hidden)]
         self._last_bias_t = layers.biases[-1].values.mT
-        self._zero = torch.zeros((), device=device)
+        shapes = [(*rows, *fans) for fans in pairwise(sizes)]
+        self._forward, self._to_inputs, self._to_weights = (
+            [cores.for_product(product, shape) for shape in shapes]
+            for product in cores.PRODUCTS.values()
+        )
 
     def forward(self, logits: Tensor) -> None:
         """Computes the logits of self.inputs and writes them to `logits`, (R, classes, B)."""
-        layers = self.network.layers
+        weights, biases, inputs = self.layers.weights, self.layers.biases, self.inputs
         if self.input_noise:
-            self.inputs.add_(self.input_noise.normal())
+            inputs.add_(self.input_noise.normal())
         if self.input_dropout:
-            self.inputs.mul_(self.input_dropout.dropout())
-        for layer, kept in enumerate(self.kept):
-            inputs, weight, bias = self.outputs[layer], layers.weights[layer], layers.biases[layer]
-            summed = self.norms[layer].sums if self.norms else kept.values
+            inputs.mul_(self.input_dropout.dropout())
+        for layer, hidden in enumerate(self.hidden):
             with self._forward[layer]:
-                torch.baddbmm(bias.values, inputs, weight, out=summed)
-            if self.norms:
-                scale, shift = layers.scales[layer].values, layers.shifts[layer].values
-                self.norms[layer].forward(scale, shift, kept.values)
-            self.activation.forward(kept.vector, out=self.active[layer].vector)
-            if self.dropouts or self.residual:
-                self._after_activation(layer)
+                torch.baddbmm(biases[layer].values, inputs, weights[layer], out=hidden.sums)
+            hidden.forward(inputs)
+            inputs = hidden.output
         torch.baddbmm(self._last_bias_t, self._weights_t[-1], self._outputs_t[-1], out=logits)
 
-    def _after_activation(self, layer: int) -> None:
-        """Computes a hidden layer's output: dropout, then the residual connection."""
-        active, output = self.active[layer].values, self.outputs[layer + 1]
-        if self.dropouts:
-            torch.mul(active, self.dropouts[layer].dropout(), out=output)
-            active = output
-        if self.residual and layer:
-            torch.add(active, self.outputs[layer], out=output)
-        elif not self.dropouts:
-            output.copy_(active)
+    def backward(self, logits: Tensor, targets: Tensor, into: Layers, step: float) -> None:
+        """Writes step · gradient of the cross entropy, summed over the batch, to `into`; adds it if
+        these are the network's own layers.
 
-    def backward(
-        self, logits: Tensor, targets: Tensor, into: Layers, *, step: float, keep: float
-    ) -> None:
-        """Computes into = keep · into + step · gradient of the cross entropy summed over the batch.
-
-        targets: (R, classes, B), probabilities. keep: 0 or 1. With the network's own layers and
-        keep = 1 this is a step of gradient descent: each parameter is used before it is changed.
+        targets: (R, classes, B), probabilities. Added to the network this is a step of gradient
+        descent: each parameter is used before it is changed.
         """
-        deltas = self.deltas
+        keep = float(into is self.layers)
         torch.softmax(logits, 1, out=self.last_delta)
         self.last_delta.sub_(targets)
-        for layer in range(len(deltas) - 1, -1, -1):
-            delta = deltas[layer]
-            hidden = layer < len(deltas) - 1
-            if hidden:
-                self._to_sums(layer, into, step, keep)
+        skipped = None
+        for layer in range(len(self.hidden), -1, -1):
+            delta = self._deltas[layer]
+            if layer < len(self.hidden):
+                self.hidden[layer].backward(into, step, keep)
+                skipped = self.hidden[layer].skipped
             if layer:
-                below, weights_t = deltas[layer - 1], self._weights_t[layer]
+                below, weights_t = self._deltas[layer - 1], self._weights_t[layer]
                 with self._to_inputs[layer]:
-                    if hidden and self.residual:
-                        torch.baddbmm(self._skipped[layer], delta, weights_t, out=below)
-                    else:
+                    if skipped is None:
                         torch.bmm(delta, weights_t, out=below)
+                    else:
+                        torch.baddbmm(skipped, delta, weights_t, out=below)
             with self._to_weights[layer]:
                 into.weights[layer].baddbmm_(self._outputs_t[layer], delta, beta=keep, alpha=step)
             # By a sum and not by a product with ones: MKL's rounding of so thin a product depends
             # on the size of the stack, and a replicate must not feel its neighbours.
             torch.sum(delta, 1, keepdim=True, out=self._sums[layer].values)
-        self._add(self._bias_sums, into.bias_vector, step, keep)
-
-    def _to_sums(self, layer: int, into: Layers, step: float, keep: float) -> None:
-        """Turns the gradient of a hidden layer's output into that of its sums, in place."""
-        delta = self.deltas[layer]
-        if self.residual and layer:
-            self._skipped[layer].copy_(delta)
-        if self.dropouts:
-            delta.mul_(self.dropouts[layer].values)
-        vector = self._hidden_deltas[layer].vector
-        self.activation.backward(vector, self.kept[layer].vector, vector)
-        if self.norms:
-            norm, sums = self.norms[layer], self._norm_sums[layer]
-            scale = self.network.layers.scales[layer].values.clone()
-            torch.sum(norm.products(delta), 1, keepdim=True, out=sums.values)
-            self._add(sums.vector, into.scales[layer].vector, step, keep)
-            torch.sum(delta, 1, keepdim=True, out=sums.values)
-            self._add(sums.vector, into.shifts[layer].vector, step, keep)
-            norm.backward(delta, scale)
-
-    def _add(self, sums: Tensor, into: Tensor, step: float, keep: float) -> None:
-        """Computes into = keep · into + step · sums, of padded vectors."""
-        torch.add(into if keep else self._zero, sums, alpha=step, out=into)
+        _add(into.bias_vector, self._bias_sums, step, keep)

@@ -75,13 +75,14 @@ def try_model(
     know, empty if there is nothing. Raises InputError if they cannot be trained well."""
     torch.set_num_threads(1)  # as in a worker
     rows, seeds = torch.from_numpy(images), [Seeds.of(seed) for seed in TRIED]
-    given, cpu = f" (tried with {config.layers})" if config.own else "", torch.device("cpu")
+    given = f" (tried with {config.layers})" if config.own else ""
+    examples = Examples(rows, torch.from_numpy(labels), classes, tuple(shape))
     try:
         with _explained(f"model {config.model}"):
-            network = OwnNetwork(config, folder, shape, images.shape[1], classes, seeds, cpu)
+            network = OwnNetwork(config, folder, examples, seeds, torch.device("cpu"))
             note = _check_weights(network)
             check_evaluation(network, rows)
-            _check_training(network, rows, torch.from_numpy(labels))
+            _check_training(network, examples)
     except InputError as error:
         raise InputError(f"{error}{given}") from error
     return note
@@ -159,13 +160,14 @@ def check_evaluation(network: "OwnNetwork", rows: Tensor) -> None:
             raise InputError(f"model {network.config.model}: {fault}")
 
 
-def _check_training(network: "OwnNetwork", rows: Tensor, labels: Tensor) -> None:
+def _check_training(network: "OwnNetwork", examples: Examples) -> None:
+    rows = examples.images
     network.modules[0].train()
     with Generators(0, rows.device).used():
         _answer(network, rows, " in training mode")
     with _explained(f"model {network.config.model}: cannot be trained"):
         trainer = OwnTrainer(network, lambda step: network.config.lr, lambda step: None)
-        trainer.epoch(Examples(rows, labels), torch.arange(len(rows)).expand(len(TRIED), -1))
+        trainer.epoch(examples, torch.arange(len(rows)).expand(len(TRIED), -1))
     first, _, again = (dict(module.named_parameters()) for module in network.modules)
     if not _same(first, again):
         raise InputError(
@@ -177,7 +179,7 @@ def _check_training(network: "OwnNetwork", rows: Tensor, labels: Tensor) -> None
 def _answer(network: "OwnNetwork", rows: Tensor, mode: str = "") -> Tensor:
     """Returns the first network's logits. Raises InputError if it gives something else. mode: in
     words."""
-    model, shape = f"model {network.config.model}", _listed(network.shape)
+    model, shape = f"model {network.config.model}", ", ".join(map(str, network.shape))
     with _explained(f"{model}: cannot take inputs of shape ({len(rows)}, {shape}){mode}"):
         answer = network(0, rows)
     kind, wanted = type(answer).__name__, (len(rows), network.classes)
@@ -187,10 +189,6 @@ def _answer(network: "OwnNetwork", rows: Tensor, mode: str = "") -> Tensor:
         kind = str(tuple(answer.shape) if answer.shape != wanted else answer.dtype)
     inputs = f"{len(rows)} inputs of shape ({shape}){mode}"
     raise InputError(f"{model}: gives {kind} for {inputs}; give logits of shape {wanted}")
-
-
-def _listed(shape: Sequence[int]) -> str:
-    return ", ".join(map(str, shape))
 
 
 class OwnNetwork:
@@ -203,22 +201,21 @@ class OwnNetwork:
         self,
         config: Config,
         folder: str,
-        shape: Sequence[int],
-        features: int,
-        classes: int,
+        examples: Examples,
         seeds: Sequence[Seeds],
         device: torch.device,
     ) -> None:
-        self.config, self.classes = config, classes
-        self.shape = input_shape(shape, features)
-        self.rows = tuple(shape) if len(self.shape) == 3 else self.shape
+        """folder: where the factory's module lies. examples: such as the network takes."""
+        self.config, self.classes = config, examples.classes
+        self.shape = input_shape(examples.shape, examples.images.shape[1])
+        self.rows = examples.shape if len(self.shape) == 3 else self.shape
         self.replicates = len(seeds)
         self.modules: list[nn.Module] = []
         self.drawn = [Generators(seed.weights, device) for seed in seeds]
         self.noise = [OFFSET + seed.order for seed in seeds]
         for drawn in self.drawn:
             with drawn.used():
-                self.modules.append(build(config, folder, self.shape, classes).to(device))
+                self.modules.append(build(config, folder, self.shape, self.classes).to(device))
         parts = [p for module in self.modules for p in module.parameters() if p.requires_grad]
         if len(set(map(id, parts))) < len(parts):
             raise InputError(
@@ -256,42 +253,33 @@ class OwnNetwork:
         return answer
 
 
-class _Flat:
-    """A module's parameters and gradients as two flat vectors."""
-
-    def __init__(self, module: nn.Module) -> None:
-        trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
-        count = sum(parameter.numel() for parameter in trained)
-        device = trained[0].device if trained else torch.device("cpu")
-        self.weights, self.gradient = (torch.zeros(count, device=device) for _ in range(2))
-        start = 0
-        for parameter in trained:
-            part = slice(start, start + parameter.numel())
-            self.weights[part] = parameter.detach().flatten()
-            parameter.data = self.weights[part].view_as(parameter)
-            parameter.grad = self.gradient[part].view_as(parameter)
-            start = part.stop
+def _flat(module: nn.Module) -> tuple[Tensor, Tensor]:
+    """Makes a module's parameters, and their gradients, views of one flat vector each; returns
+    these."""
+    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    weights = torch.cat([parameter.detach().flatten() for parameter in trained])
+    gradient = torch.zeros_like(weights)
+    sizes = [parameter.numel() for parameter in trained]
+    parts = zip(trained, weights.split(sizes), gradient.split(sizes), strict=True)
+    for parameter, values, slopes in parts:
+        parameter.data, parameter.grad = values.view_as(parameter), slopes.view_as(parameter)
+    return weights, gradient
 
 
 class OwnTrainer:
     """The steps of an optimizer over the user's own modules, one replicate after another."""
 
     def __init__(
-        self,
-        network: OwnNetwork,
-        rate: Callable[[int], float],
-        checked: Callable[[int], None],
+        self, network: OwnNetwork, rate: Callable[[int], float], check: Callable[[int], None]
     ) -> None:
-        """rate: the learning rate of a step, by its number. checked: called at every step with its
+        """rate: the learning rate of a step, by its number. check: called at every step with its
         number in the epoch; raises to end the epoch."""
-        self.network, self.config = network, network.config
-        self.rate, self.checked = rate, checked
-        self.flats = [_Flat(module) for module in network.modules]
-        make = OPTIMIZERS[self.config.optimizer].load()
-        self.optimizers: list[Step] = [
-            make(flat.weights, flat.gradient, self.config) for flat in self.flats
-        ]
-        self.drawn = [Generators(seed, self.flats[0].weights.device) for seed in network.noise]
+        self.network, self.rate, self.check = network, rate, check
+        config, vectors = network.config, [_flat(module) for module in network.modules]
+        make = OPTIMIZERS[config.optimizer].load()
+        self.gradients = [gradient for _, gradient in vectors]
+        self.optimizers: list[Step] = [make(*vector, config) for vector in vectors]
+        self.drawn = [Generators(seed, self.gradients[0].device) for seed in network.noise]
         self.done = 0
 
     def epoch(self, examples: Examples, order: Tensor) -> tuple[list[float], list[float]]:
@@ -306,12 +294,15 @@ class OwnTrainer:
             accuracies.append(right / len(rows))
         return losses, accuracies
 
+    def measures(self, examples: Examples, valid: Tensor) -> None:
+        """None: diagnosis knows hpo's own network only."""
+
     def _epoch(self, replicate: int, examples: Examples, rows: Tensor) -> tuple[float, int]:
         """Returns the summed cross entropy, without label smoothing, and how many are right."""
-        config, loss, right = self.config, 0.0, 0
+        config, loss, right = self.network.config, 0.0, 0
         self.network.modules[replicate].train()
         for step, batch in enumerate(rows.split(config.batch_size)):
-            self.checked(step)
+            self.check(step)
             inputs, truth = examples.images[batch], examples.labels[batch]
             if config.input_noise:
                 inputs = inputs + config.input_noise * torch.randn_like(inputs)
@@ -323,11 +314,11 @@ class OwnTrainer:
         return loss, right
 
     def _step(self, replicate: int, logits: Tensor, truth: Tensor) -> None:
-        config, flat = self.config, self.flats[replicate]
-        flat.gradient.zero_()
+        config, gradient = self.network.config, self.gradients[replicate]
+        gradient.zero_()
         cross_entropy(logits, truth, label_smoothing=config.label_smoothing).backward()
         if config.clip_norm:
-            norm = torch.linalg.vector_norm(flat.gradient)
-            flat.gradient.mul_(torch.clamp_max(config.clip_norm / (norm + 1e-6), 1.0))
+            norm = torch.linalg.vector_norm(gradient)
+            gradient.mul_(torch.clamp_max(config.clip_norm / (norm + 1e-6), 1.0))
         self.optimizers[replicate](self.rate(self.done))
         self.done += 1

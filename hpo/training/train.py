@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
@@ -13,20 +14,15 @@ from torch.nn.functional import cross_entropy
 from hpo.study.config import Config, Seeds
 from hpo.study.metrics import EpochMetrics
 from hpo.study.names import OPTIMIZERS, SCHEDULES
-from hpo.training.diagnostics import IMAGES, Diagnosis
+from hpo.training.diagnostics import Diagnosis, Measures
 from hpo.training.network import Layers, Network, Pass, class_major_zeros
 from hpo.training.noise import OFFSET
 from hpo.training.optimizers import Step
 from hpo.training.own import OwnNetwork, OwnTrainer, check_evaluation
-from hpo.training.tensors import Examples, Split
+from hpo.training.tensors import CHUNK, Examples, Split, batches
 
 # Steps between two checks whether training should stop: milliseconds.
 STEPS_BETWEEN_CHECKS = 8
-
-# Rows evaluated at a time: 784 floats each, so 5 replicates stay within 4 MB; full cache lines.
-CHUNK = 256
-
-
 # Logits (steps, R, classes, B) and the labels (steps, R, B) that belong to them.
 Answers = tuple[Tensor, Tensor]
 
@@ -58,59 +54,60 @@ def train(
     diagnose: bool = False,
     folder: str = "",
 ) -> Iterator[Epoch]:
-    """Trains one network per split and seed, all with one configuration; yields every epoch.
+    """Trains one network per split and seed, all with one configuration; yields every epoch. To
+    stop training, stop iterating.
 
-    splits: equally large; without rows to validate on, validation figures are NaN. should_stop:
-    asked every few steps; if it is true, training ends within its epoch. To stop training, stop
-    iterating. All epochs have the same network, which is trained at the end. folder: where the
-    module of the user's own network lies.
+    splits: equally large; without rows to validate on, validation metrics are NaN.
+    should_stop: asked every few steps; if it is true, training ends within its epoch.
+    diagnose: whether to measure gradients, updates and units, see Diagnosis; hpo's own network.
+    folder: where the module of the user's own network lies.
     """
     device = device or torch.device("cpu")
-    orders = [torch.Generator().manual_seed(seed.order) for seed in seeds]
-    valid = torch.stack([split.valid for split in splits]).to(device)
 
     def check(step: int) -> None:
         if step % STEPS_BETWEEN_CHECKS == 0 and should_stop():
             raise _Stopped
 
     rate = learning_rate(config, len(splits[0].train))
-    features, classes = examples.images.shape[1], examples.classes
-    network: Network | OwnNetwork
     trainer: _Trainer | OwnTrainer
-    diagnosis = None
     if config.model:
-        network = OwnNetwork(config, folder, examples.shape, features, classes, seeds, device)
-        check_evaluation(network, examples.images[splits[0].train[:2]])
-        trainer = OwnTrainer(network, rate, check)
+        own = OwnNetwork(config, folder, examples, seeds, device)
+        check_evaluation(own, examples.images[splits[0].train[:2]])
+        trainer = OwnTrainer(own, rate, check)
     else:
-        weights = [torch.Generator().manual_seed(seed.weights) for seed in seeds]
-        network = Network(config, features, classes, weights, device)
-        diagnosis = Diagnosis(network) if diagnose else None
-        trainer = _Trainer(network, seeds, rate, check, diagnosis)
-    for number in range(1, config.epochs + 1):
+        network = Network(config, examples.images.shape[1], examples.classes, seeds, device)
+        trainer = _Trainer(network, seeds, rate, check, diagnose)
+    with suppress(_Stopped):
+        yield from _epochs(trainer, examples, splits, seeds, device)
+
+
+def _epochs(
+    trainer: "_Trainer | OwnTrainer",
+    examples: Examples,
+    splits: Sequence[Split],
+    seeds: Sequence[Seeds],
+    device: torch.device,
+) -> Iterator[Epoch]:
+    orders = [torch.Generator().manual_seed(seed.order) for seed in seeds]
+    valid = torch.stack([split.valid for split in splits]).to(device)
+    network = trainer.network
+    for number in range(1, network.config.epochs + 1):
         start = time.perf_counter()
         drawn = [torch.randperm(len(splits[0].train), generator=order) for order in orders]
         order = torch.stack([s.train[rows] for s, rows in zip(splits, drawn, strict=True)])
-        try:
-            train_loss, train_accuracy = trainer.epoch(examples, order.to(device))
-        except _Stopped:
-            return
-        last = number == config.epochs
+        train_loss, train_accuracy = trainer.epoch(examples, order.to(device))
+        last = number == network.config.epochs
         valid_loss, valid_accuracy, right = evaluate(network, examples, valid, right=last)
-        figures = None
-        if diagnosis:
-            rows = valid[:, :IMAGES]
-            figures = diagnosis.figures(_passes(diagnosis.network, examples, rows), rows.shape[1])
         yield Epoch(
             number=number,
             train_loss=train_loss,
             train_accuracy=train_accuracy,
             valid_loss=valid_loss,
             valid_accuracy=valid_accuracy,
+            diagnostics=trainer.measures(examples, valid),
             seconds=(time.perf_counter() - start) / len(seeds),
             network=network,
             valid_right=right,
-            diagnostics=figures,
         )
 
 
@@ -141,29 +138,32 @@ class _Trainer:
         seeds: Sequence[Seeds],
         rate: Callable[[int], float],
         check: Callable[[int], None],
-        diagnosis: Diagnosis | None,
+        diagnose: bool,
     ) -> None:
         """check: called at every step with its number in the epoch; raises to end the epoch."""
         self.network, self.config = network, network.config
-        self.rate, self.check, self.diagnosis = rate, check, diagnosis
+        self.rate, self.check = rate, check
+        self.diagnosis = Diagnosis(network) if diagnose else None
         device = network.layers.flat.device
         self.noisy = [torch.Generator(device).manual_seed(OFFSET + s.order) for s in seeds]
         self.done = 0
+        self.buffers: dict[int, Pass] = {}  # by their number of rows
         self.optimizer: Step | None = None
-        self.gradient = network.layers
         config = self.config
         plain = not (config.momentum or config.weight_decay or config.clip_norm)
         if config.optimizer != "sgd" or not plain:
             self.gradient = network.zeros()
             make = OPTIMIZERS[config.optimizer].load()
             self.optimizer = make(network.layers.flat, self.gradient.flat, config)
-        self.buffers: dict[int, Pass] = {}
 
     def epoch(self, examples: Examples, order: Tensor) -> tuple[list[float], list[float]]:
         """Trains on the rows of order, (R, n), in batches. Returns each replicate's loss and
         accuracy."""
-        batches = _batches(order, self.config.batch_size)
-        return _metrics([self._steps(examples, rows) for rows in batches])
+        parts = batches(order, self.config.batch_size)
+        return _metrics([self._steps(examples, rows) for rows in parts])
+
+    def measures(self, examples: Examples, valid: Tensor) -> Measures | None:
+        return self.diagnosis.measures(examples, valid) if self.diagnosis else None
 
     def _steps(self, examples: Examples, rows: Tensor) -> Answers:
         """Makes one step for each of rows, (steps, R, B)."""
@@ -194,10 +194,9 @@ class _Trainer:
         lr = self.rate(self.done)
         self.done += 1
         if self.optimizer is None:
-            step = -lr / batch
-            buffers.backward(logits, targets, self.network.layers, step=step, keep=1)
+            buffers.backward(logits, targets, self.network.layers, -lr / batch)
         else:
-            buffers.backward(logits, targets, self.gradient, step=1 / batch, keep=0)
+            buffers.backward(logits, targets, self.gradient, 1 / batch)
             if self.config.clip_norm:
                 _clip(self.gradient, self.config.clip_norm)
             self.optimizer(lr)
@@ -230,7 +229,7 @@ def evaluate(
     without rows; and if asked, which rows are right, (R, n) of bool."""
     if not rows.numel():
         return [math.nan] * len(rows), [math.nan] * len(rows), None
-    parts = [answers(network, examples, part) for part in _batches(rows, CHUNK)]
+    parts = [answers(network, examples, part) for part in batches(rows, CHUNK)]
     if not right:
         return *_metrics(parts), None
     # Whether argmax finds the label. It costs a hundredth of an epoch.
@@ -242,21 +241,6 @@ def evaluate(
 def answers(network: Network | OwnNetwork, examples: Examples, rows: Tensor) -> Answers:
     """Returns the network's logits for rows, (steps, R, B), and the labels."""
     return network.logits(examples.images, rows, examples.classes), examples.labels[rows]
-
-
-def _passes(network: Network, examples: Examples, rows: Tensor) -> Iterator[Pass]:
-    """Yields passes after a forward pass over rows, (R, n)."""
-    for part in _batches(rows, CHUNK):
-        logits = class_major_zeros(part, examples.classes)
-        yield from network.passes(examples.images, part, logits)
-
-
-def _batches(rows: Tensor, size: int) -> list[Tensor]:
-    """Splits rows (R, n) into batches (steps, R, size), and a smaller last one (1, R, rest)."""
-    full = rows.shape[1] - rows.shape[1] % size
-    parts = [part for part in (rows[:, :full], rows[:, full:]) if part.numel()]
-    shaped = [part.unflatten(1, (-1, min(size, part.shape[1]))) for part in parts]
-    return [part.transpose(0, 1).contiguous() for part in shaped]
 
 
 def _correct(logits: Tensor, labels: Tensor) -> int:
@@ -271,7 +255,7 @@ def _correct(logits: Tensor, labels: Tensor) -> int:
 
 def _metrics(parts: Sequence[Answers]) -> tuple[list[float], list[float]]:
     """Returns the mean cross entropy and the accuracy over all parts. Each replicate is summed by
-    itself, so that its figures do not depend on the stack."""
+    itself, so that its numbers do not depend on the stack."""
     losses, accuracies = [], []
     count = sum(labels.shape[0] * labels.shape[2] for _, labels in parts)
     for replicate in range(parts[0][1].shape[1]):

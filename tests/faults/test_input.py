@@ -29,7 +29,7 @@ from hpo.data import inputs
 from hpo.data.schema import Schema
 from hpo.errors import InputError
 from hpo.study import file as study_file
-from hpo.study.config import Config
+from hpo.study.config import Config, Seeds
 
 MANY = settings(
     max_examples=1500 if FULL else 60,
@@ -378,7 +378,7 @@ def best(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     from hpo.workers.worker import _packed
 
     config = Config(depth=1, width=8, activation="relu", optimizer="sgd", lr=0.1)
-    network = Network(config, 784, 10, [torch.Generator()], torch.device("cpu"))
+    network = Network(config, 784, 10, [Seeds.of(0)], torch.device("cpu"))
     about = {"study": "study", "trial": 0, "dataset": "mnist-5k", "dataset_checksum": "x"}
     schema = {"deviation" if k == "std" else k: v for k, v in SCHEMA.as_dict().items()}
     said = tomli_w.dumps({**about, "trained_on": 4, **schema, "config": config.as_dict()})
