@@ -97,8 +97,9 @@ def set_scale(axis: XAxis | YAxis, parameter: Parameter, inches: float) -> None:
         return
     axis.set_ticks(range(len(levels)), [level_text(level) for level in levels])
     axis.axes.set(**{f"{which}lim": (-0.5, max(len(levels), 1) - 0.5)})
-    for label in axis.get_ticklabels() if which == "x" and _turned(levels, inches) else ():
-        label.set(rotation=_angle(levels), ha="right", va="center", rotation_mode="anchor")
+    angle = _angle(levels, inches)
+    for label in axis.get_ticklabels() if which == "x" and angle else ():
+        label.set(rotation=angle, ha="right", va="center", rotation_mode="anchor")
 
 
 def set_number_scale(axis: XAxis | YAxis, parameter: Parameter, inches: float) -> None:
@@ -148,18 +149,15 @@ def level_text(level: object) -> str:
     return fit(f"{level:g}" if isinstance(level, float) else str(level), 1.1)
 
 
-def _turned(levels: list[Any], inches: float) -> bool:
-    """Whether category names would collide side by side."""
-    return len(levels) * (width([level_text(level) for level in levels]) + 0.1) > inches
-
-
-def _angle(levels: list[Any]) -> int:
+def _angle(levels: list[Any], inches: float) -> int:
+    """Returns by how many degrees category names are turned; 0 if they have room side by side."""
+    if len(levels) * (width([level_text(level) for level in levels]) + 0.1) <= inches:
+        return 0
     return 50 if len(levels) <= 10 else 90
 
 
 def label_height(parameter: Parameter, inches: float) -> float:
     """Returns the inches that turned labels need beyond level ones."""
-    levels = parameter.levels
-    if levels is None or not _turned(levels, inches):
-        return 0.0
-    return width([level_text(level) for level in levels]) * math.sin(math.radians(_angle(levels)))
+    levels = parameter.levels or []
+    widest = width([level_text(level) for level in levels])
+    return widest * math.sin(math.radians(_angle(levels, inches)))

@@ -17,17 +17,11 @@ from hpo.report.figures.axis import around, within_100
 from hpo.report.figures.svg import plot
 from hpo.text import minus
 
-PARTS = {
-    "train": (marked("Train"), style.BLUE, "o", "-"),
-    "valid": (marked("Validation"), style.VERMILLION, "s", "--"),
-}
-LINES = (
-    (style.BLUE, "o", "-"),
-    (style.VERMILLION, "s", "--"),
-    (style.GREEN, "^", "-."),
-    (style.PURPLE, "D", ":"),
-)
-FAR = 20.0  # percentage points from the baseline beyond which a cell gets another axis
+PARTS = {"train": marked("Train"), "valid": marked("Validation")}
+LINES = [{**line, "marker": m} for line, m in zip(style.LINES, "os^D", strict=True)]
+# Percentage points from the baseline beyond which a cell gets another axis: a network that fails
+# lies some 80 away, and would press the others, tenths apart, into one place.
+FAR = 20.0
 
 # --- learning curves ---------------------------------------------------------------------------
 
@@ -72,20 +66,19 @@ def curves(cells: Sequence[CellCurves], classes: int = 10, chance: float = 10.0)
 
 def _panel(axes: Axes, cell: CellCurves, metric: str) -> None:
     text = marked("{label}, epoch {epoch}: {value:.4g} ({low:.4g} to {high:.4g})")
-    for part, (name, colour, marker, line) in PARTS.items():
+    for (part, name), look in zip(PARTS.items(), LINES, strict=False):
         label, values = t(name), cell.values[f"{part}_{metric}"]
         epochs = np.arange(1, values.shape[1] + 1)
         finite = np.ma.masked_invalid(values)
         middle = np.ma.median(finite, axis=0) if cell.collapsed else finite.mean(axis=0)
         bounds = (finite.min(axis=0), finite.max(axis=0), middle)
         low, high, middle = (np.ma.filled(bound, np.nan) for bound in bounds)
-        axes.fill_between(epochs, low, high, color=colour, alpha=0.18, linewidth=0)
+        axes.fill_between(epochs, low, high, color=look["color"], alpha=0.18, linewidth=0)
         texts = [
             t(text, label=label, epoch=e, value=value, low=a, high=b)
             for e, value, a, b in zip(epochs, middle, low, high, strict=True)
         ]
-        look = {"color": colour, "marker": marker, "linestyle": line, "markersize": 3.5}
-        plot(axes, epochs, middle, texts, label=label, **look)
+        plot(axes, epochs, middle, texts, label=label, markersize=3.5, **look)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
@@ -198,16 +191,12 @@ def _dots(
 
 # --- differences -------------------------------------------------------------------------------
 
-# The mark, the colour of its edge, and what fills it.
-LOOKS = {
-    marked("95% interval without zero"): ("o", style.BLUE, style.BLUE),
-    marked("95% interval with zero"): ("o", style.GREY, "white"),
-    marked("one seed, no interval"): ("D", style.VERMILLION, "white"),
-}
 MARKS: dict[str, dict[str, Any]] = {
-    name: {"marker": marker, "markerfacecolor": inside, "color": edge, "markeredgewidth": 1.4}
-    for name, (marker, edge, inside) in LOOKS.items()
+    marked("95% interval without zero"): {"marker": "o", "color": style.BLUE, "mfc": style.BLUE},
+    marked("95% interval with zero"): {"marker": "o", "color": style.GREY, "mfc": "white"},
+    marked("one seed, no interval"): {"marker": "D", "color": style.VERMILLION, "mfc": "white"},
 }
+EDGE = 1.4  # points of a mark's edge
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -271,7 +260,7 @@ def differences(rows: Sequence[DifferenceRow], baseline: str = "the baseline") -
     text = t("Difference from {baseline} (percentage points)", baseline=style.short(baseline))
     figure.supxlabel(text, fontsize=9, x=middle, y=0.07 / figure.get_figheight())
     shown = {row.mark for row in known.values()}
-    handles = {t(name): Line2D([], [], **MARKS[name]) for name in MARKS if name in shown}
+    handles = {t(name): Line2D([], [], mew=EDGE, **MARKS[name]) for name in MARKS if name in shown}
     figure.legend(handles.values(), handles, loc="upper right", ncols=3, borderaxespad=0.2)
     return figure
 
@@ -283,7 +272,7 @@ def _difference_panel(axes: Axes, panel: Mapping[int, DifferenceRow]) -> None:
     if low < 0 < high:
         axes.axvline(0, color=style.BLACK, linewidth=1)
     for place, row in panel.items():
-        look = {"markersize": 6, **MARKS[row.mark]}
+        look = MARKS[row.mark] | {"markersize": 6, "mew": EDGE}
         axes.plot([max(row.low, low), min(row.high, high)], [place] * 2, color=look["color"])
         for end, edge, out in ((row.low, "<", row.low < low), (row.high, ">", row.high > high)):
             at = min(max(end, low), high)
@@ -324,17 +313,14 @@ def interactions(
     for axes, (title, lines) in zip(grid, panels.items(), strict=True):
         axes.set_title(title, loc="left", fontweight="bold")
         for number, (label, values) in enumerate(lines.items()):
-            colour, marker, line = LINES[number % len(LINES)]
+            look = LINES[number % len(LINES)]
             shift = 0.06 * (number - (len(lines) - 1) / 2)
             means = np.nanmean(values, axis=1)
             known = zip(levels, means, strict=True)
             texts = [f"{label}, {factor} {level}: {mean:.2f}%" for level, mean in known]
-            look = {"color": colour, "marker": marker, "linestyle": line, "markersize": 5}
-            plot(axes, places + shift, means, texts, label=label, **look)
-            axes.plot(
-                np.repeat(places, values.shape[1]) + shift, values.ravel(), ".", color=colour,
-                alpha=0.35, markersize=4, markeredgewidth=0,
-            )  # fmt: skip
+            plot(axes, places + shift, means, texts, label=label, markersize=5, **look)
+            x, dot = np.repeat(places, values.shape[1]) + shift, {"alpha": 0.35, "markersize": 4}
+            axes.plot(x, values.ravel(), ".", color=look["color"], markeredgewidth=0, **dot)
         axes.set_xticks(places, levels)
         axes.set_xlabel(factor)
         axes.set_xlim(-0.3, len(levels) - 0.7)

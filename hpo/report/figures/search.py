@@ -3,7 +3,6 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -20,12 +19,7 @@ from hpo.text import count
 BEST_SO_FAR = marked("{label}: best {best:.2f}%")
 # {evaluator: (share, low, high)} in percent; NaN bounds without an interval.
 Shares = Mapping[str, tuple[float, float, float]]
-RUNS: list[dict[str, Any]] = [
-    {"color": style.BLUE, "linestyle": "-", "linewidth": 2.2},
-    {"color": style.VERMILLION, "linestyle": "--", "linewidth": 1.5},
-    {"color": style.GREEN, "linestyle": "-.", "linewidth": 1.5},
-    {"color": style.PURPLE, "linestyle": ":", "linewidth": 1.8},
-]
+WIDTHS = (2.2, 1.5, 1.5, 1.8)  # of the lines, the study's own first
 
 # --- progress ----------------------------------------------------------------------------------
 
@@ -57,7 +51,8 @@ def progress(runs: Sequence[Run]) -> Figure:
     The first run is the study's own, with its trials as dots; further runs of one label share a
     style. At least one run, at most four labels.
     """
-    styles = dict(zip(dict.fromkeys(run.label for run in runs), RUNS, strict=False))
+    looks = [{**line, "linewidth": w} for line, w in zip(style.LINES, WIDTHS, strict=True)]
+    styles = dict(zip(dict.fromkeys(run.label for run in runs), looks, strict=False))
     top = 0.3 + 0.19 * math.ceil(len(styles) / 2)
     figure = style.blank(2.9 + top, left=0.75, top=top)
     left, right = figure.subplots(1, 2, sharey=True, gridspec_kw={"wspace": 0.06})
@@ -174,8 +169,8 @@ def _importance_bars(axes: Axes, bars: Shares, evaluator: str, index: int, heigh
     y = np.arange(len(bars)) - 0.4 + height * (index + 0.5)
     shares = np.array(list(bars.values()))
     drawn = axes.barh(
-        y, np.nan_to_num(shares[:, 0]), 0.9 * height, color=RUNS[index]["color"], label=evaluator,
-        hatch=("", "////", "....", "xx")[index], edgecolor="white", linewidth=0,
+        y, np.nan_to_num(shares[:, 0]), 0.9 * height, color=style.LINES[index]["color"],
+        hatch=("", "////", "....", "xx")[index], edgecolor="white", linewidth=0, label=evaluator,
     )  # fmt: skip
     for patch, name, at, (share, low, high) in zip(drawn.patches, bars, y, shares, strict=True):
         text = f"{name}, {evaluator}: {share:.1f}%"

@@ -24,6 +24,13 @@ P = ParamSpec("P")
 BLUE, VERMILLION, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 GREY, DARK_GREY, BLACK = "#8A8A8A", "#555555", "#222222"
 COLOURS = "viridis"
+# Up to four lines of a figure, told apart also in print.
+LINES: tuple[dict[str, Any], ...] = (
+    {"color": BLUE, "linestyle": "-"},
+    {"color": VERMILLION, "linestyle": "--"},
+    {"color": GREEN, "linestyle": "-."},
+    {"color": PURPLE, "linestyle": ":"},
+)
 ACCURACY = marked("Validation accuracy (%)")
 STYLE: dict[Any, Any] = {
     "font.size": 9,

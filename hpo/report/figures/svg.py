@@ -111,7 +111,9 @@ def with_titles(text: str, figure: Figure) -> str:
 def _shrink(root: Element) -> None:
     """Removes indents, places finer than a hundredth of a point, and styles that marks repeat."""
     for element in root.iter():
-        element.text, element.tail = _unindented(element.text), _unindented(element.tail)
+        for key in ("text", "tail"):
+            if getattr(element, key) and not getattr(element, key).strip():
+                setattr(element, key, "\n")
     defined = set(root.iterfind(f".//{{{SVG}}}defs/{PATH}"))
     for path in defined:
         if MARKER.fullmatch(path.get("id", "")):
@@ -123,10 +125,6 @@ def _shrink(root: Element) -> None:
             element.set(key, DIGITS.sub(r"\1", element.attrib[key]))
     for group in root.iter(GROUP):
         _share(group)
-
-
-def _unindented(text: str | None) -> str | None:
-    return text if text is None or text.strip() else "\n"
 
 
 def _share(group: Element) -> None:
