@@ -127,7 +127,7 @@ class ClaimVerdict(Judged):
     def stopped(self) -> str:
         """Says why no more seeds were trained."""
         if self.verdict is Verdict.UNTESTABLE:
-            return self.claim.reason
+            return self.claim.untestable
         if self.verdict is not Verdict.UNRESOLVED:
             return "decided"
         return why_open(self.decisive) if self.decisive.n else "nothing to compare"

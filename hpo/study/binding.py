@@ -100,10 +100,6 @@ def _text(path: Path, model: str) -> str:
         raise InputError(f"model {model}: {path}: cannot be read ({reason})") from error
 
 
-def _names(value: object) -> bool:
-    return isinstance(value, str) and all(part.isidentifier() for part in value.split("."))
-
-
 def _imported(text: str, name: str) -> list[str]:
     """Returns the names that a module's text may import; name: its path, for relative imports."""
     try:
@@ -113,7 +109,8 @@ def _imported(text: str, name: str) -> list[str]:
     package = Path(name).parent.parts
     names = [alias.name for n in nodes if isinstance(n, ast.Import) for alias in n.names]
     # import_module("name"): each text may name a module.
-    names += [str(n.value) for n in nodes if isinstance(n, ast.Constant) and _names(n.value)]
+    texts = [n.value for n in nodes if isinstance(n, ast.Constant) and isinstance(n.value, str)]
+    names += [text for text in texts if all(part.isidentifier() for part in text.split("."))]
     for node in nodes:
         if isinstance(node, ast.ImportFrom):
             around = package[: len(package) - node.level + 1] if node.level else ()

@@ -176,11 +176,6 @@ class Claim(ClaimTable):
     terms: tuple[Term, ...]
 
     @property
-    def reason(self) -> str:
-        """Returns why this design cannot test it."""
-        return self.untestable
-
-    @property
     def cells(self) -> tuple[str, ...]:
         """Returns the names of the cells that the claim is about."""
         return tuple(dict.fromkeys(name for term in self.terms for name in term.cells))

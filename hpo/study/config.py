@@ -9,7 +9,6 @@ from typing import Annotated, Any, get_type_hints
 
 from pydantic import (
     ConfigDict,
-    Field,
     TypeAdapter,
     WithJsonSchema,
     WrapValidator,
@@ -19,10 +18,9 @@ from pydantic import (
 from hpo.language import t
 from hpo.study.columns import RESERVED
 from hpo.study.fields import (
+    Between,
     Flag,
     Table,
-    bounds,
-    explained_number,
     fault,
     faulty,
     one_of,
@@ -146,29 +144,29 @@ class Config:
     mean nothing then. own: its hyperparameters.
     """
 
-    depth: Annotated[int, Field(ge=1, le=100)]
-    width: Annotated[int, Field(ge=1, le=65_536)]
+    depth: Annotated[int, Between(1, 100)]
+    width: Annotated[int, Between(1, 65_536)]
     activation: Annotated[str, *one_of(ACTIVATIONS)]
     optimizer: Annotated[str, *one_of(OPTIMIZERS)]
-    lr: Annotated[float, Field(gt=0, le=1e6)]
-    batch_size: Annotated[int, Field(ge=1, le=65_536)] = 64
-    epochs: Annotated[int, Field(ge=1, le=100_000)] = 10
-    momentum: Annotated[float, Field(ge=0, le=1)] = 0.0
+    lr: Annotated[float, Between(0, 1e6, above=True)]
+    batch_size: Annotated[int, Between(1, 65_536)] = 64
+    epochs: Annotated[int, Between(1, 100_000)] = 10
+    momentum: Annotated[float, Between(0, 1)] = 0.0
     nesterov: Flag = False
-    weight_decay: Annotated[float, Field(ge=0, le=1e6)] = 0.0
+    weight_decay: Annotated[float, Between(0, 1e6)] = 0.0
     schedule: Annotated[str, *one_of(SCHEDULES)] = "constant"
-    warmup: Annotated[float, Field(ge=0, le=1)] = 0.0
+    warmup: Annotated[float, Between(0, 1)] = 0.0
     widths: Annotated[str, WrapValidator(_widths), WithJsonSchema(_WIDTHS_SCHEMA)] = ""
-    pyramid: Annotated[float, Field(gt=0, le=4)] = 1.0
+    pyramid: Annotated[float, Between(0, 4, above=True)] = 1.0
     norm: Annotated[str, *one_of(NORMS)] = "none"
     residual: Flag = False
     init: Annotated[str, *one_of(INITS)] = "default"
-    dropout: Annotated[float, Field(ge=0, le=0.99)] = 0.0
-    input_dropout: Annotated[float, Field(ge=0, le=0.99)] = 0.0
-    input_noise: Annotated[float, Field(ge=0, le=100)] = 0.0
-    label_smoothing: Annotated[float, Field(ge=0, le=0.99)] = 0.0
-    clip_norm: Annotated[float, Field(ge=0, le=1e6)] = 0.0
-    max_norm: Annotated[float, Field(ge=0, le=1e6)] = 0.0
+    dropout: Annotated[float, Between(0, 0.99)] = 0.0
+    input_dropout: Annotated[float, Between(0, 0.99)] = 0.0
+    input_noise: Annotated[float, Between(0, 100)] = 0.0
+    label_smoothing: Annotated[float, Between(0, 0.99)] = 0.0
+    clip_norm: Annotated[float, Between(0, 1e6)] = 0.0
+    max_norm: Annotated[float, Between(0, 1e6)] = 0.0
     model: Factory = ""
     own: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
@@ -273,11 +271,14 @@ DEFAULTS = {f.name: f.default for f in fields(Config) if f.name not in (*REQUIRE
 OPTIONAL = HYPERPARAMETERS[HYPERPARAMETERS.index("warmup") :]
 
 
-_HINTS = {n: h for n, h in get_type_hints(Config, include_extras=True).items() if n != "own"}
+# {hyperparameter: its type for pydantic}
+TYPES = {n: h for n, h in get_type_hints(Config, include_extras=True).items() if n != "own"}
 # {hyperparameter: (int or float, least, most)} of those that are numbers.
-BOUNDS = {name: bounds(h) for name, h in _HINTS.items() if h.__origin__ in (int, float)}
-# {hyperparameter: its type for pydantic, with errors in plain words}
-TYPES = {name: explained_number(h) if name in BOUNDS else h for name, h in _HINTS.items()}
+BOUNDS = {
+    name: (hint.__origin__, declared.low, declared.high)
+    for name, hint in TYPES.items()
+    if isinstance(declared := hint.__metadata__[0], Between)
+}
 
 
 def kind_of(name: str) -> Any:

@@ -3,7 +3,8 @@
 import difflib
 import re
 from collections.abc import Callable, Collection
-from typing import Annotated, Any, TypeVar, get_args
+from dataclasses import dataclass
+from typing import Annotated, Any, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -15,6 +16,7 @@ from pydantic import (
     model_validator,
 )
 from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
+from pydantic_core.core_schema import no_info_wrap_validator_function
 
 from hpo.text import printable, quoted, shortened
 
@@ -100,20 +102,14 @@ def fault(text: str) -> PydanticCustomError:
     return PydanticCustomError("fault", "{text}", {"text": text})
 
 
-def explained(words: str | Callable[[str, Any], str]) -> WrapValidator:
-    """Replaces pydantic's message by "WORDS, got VALUE".
-
-    words: or a function of the error's type and the value. The types:
-    https://docs.pydantic.dev/latest/errors/validation_errors/.
-    """
+def explained(words: str) -> WrapValidator:
+    """Replaces pydantic's message by "WORDS, got VALUE"."""
 
     def explain(value: Any, handler: Callable[[Any], Any]) -> Any:
         try:
             return handler(value)
-        except ValidationError as error:
-            kind = _errors(error)[0]["type"]
-            text = words if isinstance(words, str) else words(kind, value)
-            raise fault(f"{text}, got {quoted(value)}") from None
+        except ValidationError:
+            raise fault(f"{words}, got {quoted(value)}") from None
 
     return WrapValidator(explain)
 
@@ -129,36 +125,32 @@ def one_of(names: Collection[str]) -> tuple[WrapValidator, WithJsonSchema]:
     return WrapValidator(check), WithJsonSchema({"enum": list(names)})
 
 
-def bounds(hint: Any) -> tuple[type, float, float]:
-    """Returns int or float and the declared bounds of Annotated[int or float, Field(…)]."""
-    kind, field = get_args(hint)[:2]
-    limits = {
-        key: getattr(limit, key)
-        for limit in field.metadata
-        for key in ("gt", "ge", "le")
-        if hasattr(limit, key)
-    }
-    return kind, limits["gt"] if "gt" in limits else limits["ge"], limits["le"]
+@dataclass(frozen=True)
+class Between:
+    """Bounds of a number, in Annotated[int or float, Between(…)], with errors in plain words. The
+    number stays as it is written: 1 is not made 1.0. above: whether it must be more than `low`."""
 
+    low: float
+    high: float
+    above: bool = False
 
-def explained_number(hint: Any) -> Any:
-    """Returns the type Annotated[int or float, Field(…)] with its bounds in the message. A number
-    stays as it is written: 1 is not made 1.0."""
-    kind, low, high = bounds(hint)
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
+        low: Any = {"gt" if self.above else "ge": self.low}
+        inner = handler.generate_schema(Annotated[source, Field(**low, le=self.high)])
+        return no_info_wrap_validator_function(self._checked, inner)
 
-    def words(error: str, value: Any) -> str:
-        too_long = type(value) is int  # pydantic says float_type of 400 digits
-        if error in ("int_type", "float_type", "int_from_float") and not too_long:
-            return f"must be {'a whole number' if kind is int else 'a number'}"
-        if error == "greater_than":
-            return f"must be greater than {low:g}"
-        return f"must be between {low:g} and {high:g}"
-
-    def as_written(value: Any, handler: Callable[[Any], Any]) -> Any:
-        handler(value)
+    def _checked(self, value: Any, handler: Callable[[Any], Any]) -> Any:
+        try:
+            handler(value)
+        except ValidationError as error:
+            kind, text = _errors(error)[0]["type"], f"between {self.low:g} and {self.high:g}"
+            too_long = type(value) is int  # pydantic says float_type of 400 digits
+            if kind in ("int_type", "float_type", "int_from_float") and not too_long:
+                text = "a number" if kind == "float_type" else "a whole number"
+            elif kind == "greater_than":
+                text = f"greater than {self.low:g}"
+            raise fault(f"must be {text}, got {quoted(value)}") from None
         return value
-
-    return Annotated[hint, explained(words), WrapValidator(as_written)]
 
 
 def tables(value: Any, handler: Callable[[Any], Any]) -> Any:

@@ -69,6 +69,10 @@ class Fixed:
     value: Any
     when: tuple[Condition, ...] = ()
 
+    @property
+    def values(self) -> tuple[Any, ...]:
+        return (self.value,)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Choices:
@@ -316,29 +320,26 @@ def _faults_together(space: Mapping[str, Domain]) -> list[tuple[str, str]]:
         words = f"is not in the space; conditions may ask for {others}"
         asked = [c.name for c in domain.when if c.name not in space or c.name == name]
         faults += [(name, f"when.{other}: {words}") for other in asked]
-    return faults or _combination_faults(space)
-
-
-def _combination_faults(space: Mapping[str, Domain]) -> list[tuple[str, str]]:
-    """Returns the faults of conditions that go in a circle, and of values that are combined."""
+    if faults:
+        return faults
     try:
         ordered(space)
     except CycleError as error:
         cycle = error.args[1]
         return [(cycle[0], f"when: its conditions go in a circle: {' → '.join(cycle)}")]
-    asked = {c.name for name in COMBINED if name in space for c in space[name].when}
-    part = {name: d for name, d in space.items() if name in COMBINED or name in asked}
-    names = [name for name, domain in part.items() if not isinstance(domain, Fixed)]
-    closed = {  # without conditions on hyperparameters that play no part
-        name: replace(domain, when=tuple(c for c in domain.when if c.name in part))
-        for name, domain in part.items()
+    needed = {c.name for name in COMBINED if name in space for c in space[name].when}
+    part = {  # what is combined, without conditions on hyperparameters that play no part
+        name: replace(d, when=tuple(c for c in d.when if c.name in {*COMBINED, *needed}))
+        for name, d in space.items()
+        if name in COMBINED or name in needed
     }
-    faults: dict[str, str] = {}
+    names = [name for name, domain in part.items() if not isinstance(domain, Fixed)]
+    wrong: dict[str, str] = {}
     for ends in itertools.product(*(_ends(part[name]) for name in names)):
         chosen = dict(zip(names, ends, strict=True))
-        values = assigned(closed, lambda name, _, chosen=chosen: chosen[name])  # type: ignore[misc]
-        faults |= combination_faults(with_widths(values))
-    return list(faults.items())
+        values = assigned(part, lambda name, _, chosen=chosen: chosen[name])  # type: ignore[misc]
+        wrong |= combination_faults(with_widths(values))
+    return list(wrong.items())
 
 
 MOST_BETWEEN = 100  # whole numbers of a range
@@ -352,7 +353,7 @@ def _ends(domain: Domain) -> tuple[Any, ...]:
         if whole and domain.high - domain.low < MOST_BETWEEN:
             return tuple(range(int(domain.low), int(domain.high) + 1, int(domain.step or 1)))
         return (domain.low, domain.high)
-    return (domain.value,) if isinstance(domain, Fixed) else domain.values
+    return domain.values
 
 
 # --- values and distributions ------------------------------------------------------------------
@@ -395,7 +396,8 @@ def entry_faults(space: Mapping[str, Domain], entry: Mapping[str, Any]) -> list[
         elif fault := check(name, value):
             faults.append((name, fault))
         elif not contains(name, space[name], value):
-            faults.append((name, f"{quoted(value)} is not in its domain: {_spelled(space[name])}"))
+            domain = spelled(replace(space[name], when=()))
+            faults.append((name, f"{quoted(value)} is not in its domain: {domain}"))
     return faults
 
 
@@ -410,9 +412,8 @@ def contains(name: str, domain: Domain, value: Any) -> bool:
         options = _options(name, domain) if domain.step else None
         near = options is None or any(math.isclose(value, o, rel_tol=1e-9) for o in options)
         return domain.low <= value <= domain.high and near
-    values = (domain.value,) if isinstance(domain, Fixed) else domain.values
     # To one's own network, 1, 1.0 and true, which are equal in Python, may mean different things.
-    return any(value == v and (name in TYPES or type(value) is type(v)) for v in values)
+    return any(value == v and (name in TYPES or type(value) is type(v)) for v in domain.values)
 
 
 def fits(space: Mapping[str, Domain], values: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -470,27 +471,21 @@ def suggest_one(trial: "BaseTrial | Any", name: str, domain: Domain) -> Any:
 
 def spelled(domain: Domain) -> str:
     """Returns the domain as text: 0.0001 … 1 (log), or [relu, tanh], if optimizer is sgd."""
-    if not domain.when:
-        return _spelled(domain)
-    when = t(" and ").join(map(str, domain.when))
-    return t("{domain}, if {when}", domain=_spelled(domain), when=when)
-
-
-def _spelled(domain: Domain) -> str:
     if isinstance(domain, Fixed):
-        return printable(str(domain.value))
-    if isinstance(domain, Choices):
-        return f"[{', '.join(printable(str(value)) for value in domain.values)}]"
-    notes = [t("log")] if domain.log else []
-    notes += [t("step {step:g}", step=domain.step)] if domain.step else []
-    return f"{domain.low:g} … {domain.high:g}" + (f" ({', '.join(notes)})" if notes else "")
+        text = printable(str(domain.value))
+    elif isinstance(domain, Choices):
+        text = f"[{', '.join(printable(str(value)) for value in domain.values)}]"
+    else:
+        notes = [t("log")] if domain.log else []
+        notes += [t("step {step:g}", step=domain.step)] if domain.step else []
+        text = f"{domain.low:g} … {domain.high:g}" + (f" ({', '.join(notes)})" if notes else "")
+    when = t(" and ").join(map(str, domain.when))
+    return t("{domain}, if {when}", domain=text, when=when) if when else text
 
 
 def _options(name: str, domain: Domain) -> list[Any] | None:
     """Returns all values of a domain; None if it is continuous."""
-    if isinstance(domain, Fixed):
-        return [domain.value]
-    if isinstance(domain, Choices):
+    if not isinstance(domain, Range):
         return list(domain.values)
     if is_whole(name, domain.low, domain.high):
         return list(range(int(domain.low), int(domain.high) + 1, int(domain.step or 1)))
@@ -506,7 +501,7 @@ def first_of(name: str, domain: Domain) -> Any:
     """Returns the first choice, or the lower end of a range."""
     if isinstance(domain, Range):
         return int(domain.low) if is_whole(name, domain.low, domain.high) else domain.low
-    return domain.value if isinstance(domain, Fixed) else domain.values[0]
+    return domain.values[0]
 
 
 def size(space: Mapping[str, Domain]) -> float:
@@ -535,15 +530,15 @@ MOST_COUNTED = 10_000
 
 def draw(space: Mapping[str, Domain], rng: random.Random) -> dict[str, Any]:
     """Draws a random configuration; continuous ranges uniformly on their scale."""
-    return assigned(space, lambda name, domain: _draw(name, domain, rng))
 
+    def choose(name: str, domain: Domain) -> Any:
+        options = _options(name, domain)
+        if options is not None:
+            return rng.choice(options)
+        assert isinstance(domain, Range)
+        if not domain.log:
+            return rng.uniform(domain.low, domain.high)
+        drawn = math.exp(rng.uniform(math.log(domain.low), math.log(domain.high)))
+        return min(max(drawn, domain.low), domain.high)  # exp and log round
 
-def _draw(name: str, domain: Domain, rng: random.Random) -> Any:
-    options = _options(name, domain)
-    if options is not None:
-        return rng.choice(options)
-    assert isinstance(domain, Range)
-    if not domain.log:
-        return rng.uniform(domain.low, domain.high)
-    drawn = math.exp(rng.uniform(math.log(domain.low), math.log(domain.high)))
-    return min(max(drawn, domain.low), domain.high)  # exp and log round
+    return assigned(space, choose)

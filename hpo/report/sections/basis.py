@@ -89,7 +89,7 @@ def sentence(judged: ClaimVerdict) -> str:
 
 def _basis(judged: ClaimVerdict) -> str:
     if not judged.parts:
-        return t(judged.claim.reason)
+        return t(judged.claim.untestable)
     part = judged.decisive
     if not part.n:
         return f"{_nothing(part)} {_failures(part)}".strip()
