@@ -423,7 +423,7 @@ def test_failures_in_a_row_end_the_search_and_a_failed_one_is_replaced(tmp_path)
     play(searching, 0.5)
     play(searching, 0.6)
     assert searching.next() is None
-    searching.file = dataclasses.replace(searching.file, n_trials=1000)
+    searching.file = searching.file.model_copy(update={"n_trials": 1000})
     for _ in range(FAILURES_IN_A_ROW):
         searching.ended(searching.next(), TrialState.FAIL)
     assert searching.next() is None
