@@ -3,6 +3,7 @@
 import numpy as np
 
 from hpo.data.datasets import Dataset
+from hpo.data.schema import Schema
 
 SEARCH = """
 title = "Tiny <search> & more"
@@ -35,5 +36,6 @@ def tiny_dataset(seed: int = 0) -> Dataset:
         test_images=images[250:],
         test_labels=labels[250:],
         stratified=False,
+        schema=Schema(shape=(12,)),
         checksum=f"tiny {seed}",
     )
