@@ -82,9 +82,9 @@ RULES = {
     "export": "report.blocks model results data study",
     "watch": "report.figures report.sections report.blocks runs workers.server analysis "
     "results storage study",  # the dashboard's process starts as a worker's
-    "report": "report.sections report.blocks report.figures analysis model results study",
+    "report": "report.sections report.blocks analysis model results study",
     "report.sections": "report.blocks report.figures analysis model results data study",
-    "report.blocks": "analysis results data study",
+    "report.blocks": "analysis results study",
     "report.figures": "",
     "objective": "runs.samplers training results.trial data study",
     "runs": "options workers analysis model results storage data study",
