@@ -1,4 +1,4 @@
-"""A grid's results as tables and sentences, reported values beside reproduced ones."""
+"""A grid's results as tables, reported values beside reproduced ones, and their captions."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -41,7 +41,8 @@ def basis(study: StoredGrid) -> str:
     return t(text, data=data_text(study), n=study.data["test"], things=t(study.things))
 
 
-def key(study: StoredGrid, cells: Sequence[Cell]) -> str:
+def reproduced_key(study: StoredGrid, cells: Sequence[Cell]) -> str:
+    """Says what a reproduced result is: the end of a caption."""
     if all(len(study.of(cell)) < 2 for cell in cells):
         return t("Reproduced: a single run")
     if any(study.fails(cell) for cell in cells):

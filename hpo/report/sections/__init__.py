@@ -1,1 +1,1 @@
-"""What a grid concludes: claims, causes, noise, interactions, exact accuracies."""
+"""The sections of reports, a file for each subject: what it computes, says and draws."""

@@ -36,7 +36,7 @@ def _experiment(study: StoredGrid, number: int, experiment: Experiment) -> Secti
     cells = [by_name[name] for name in experiment.cells]
     named = [by_name[name] for name in curve_cells(study.file, experiment)]
     shown = tables.most_accurate(study, named)
-    caption = f"{tables.basis(study)}. {tables.key(study, cells)}."
+    caption = f"{tables.basis(study)}. {tables.reproduced_key(study, cells)}."
     table = tables.cells_table(study, [(cell, None) for cell in cells], caption)
     results = [key for key in experiment.columns if key in FIGURES]
     settings = [key for key in experiment.columns if key not in FIGURES]

@@ -13,6 +13,7 @@ from hpo.study.file import Cell, GridStudy
 
 
 def sections(study: StoredGrid) -> list[Section]:
+    """Returns the section with the picture and the tables of all networks."""
     shown = tables.most_accurate(study, study.file.cells)
     rows = [row for row in overview_rows(study.file) if row[0] in shown]
     dots = [_dots(study, cell, which) for cell, which in rows]
@@ -60,7 +61,7 @@ def _dots(study: StoredGrid, cell: Cell, which: int | None) -> figures.Dots:
 
 def main_table(study: StoredGrid) -> Table:
     """Returns a row per network: its settings, reported and reproduced results."""
-    caption = f"{tables.basis(study)}. {tables.key(study, study.file.cells)}."
+    caption = f"{tables.basis(study)}. {tables.reproduced_key(study, study.file.cells)}."
     return tables.cells_table(study, overview_rows(study.file), caption).but("name")
 
 
