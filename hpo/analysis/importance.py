@@ -156,18 +156,20 @@ def _evaluation(
 ) -> Evaluation:
     """Returns the estimate on all trials, and the middle 95% of the estimates on resamples."""
     estimates = estimate(np.arange(rows.shape[1]), TREES, seed)
+    order = sorted(range(len(names)), key=lambda i: (-estimates[i], names[i]))
     low, high, lead = np.zeros(len(names)), np.ones(len(names)), None
     if len(rows):
         drawn = np.array([estimate(r, RESAMPLED_TREES, seed + i) for i, r in enumerate(rows, 1)])
         low, high = np.percentile(drawn, (2.5, 97.5), axis=0)
         if len(names) > 1:
-            first, second = sorted(range(len(names)), key=lambda i: (-estimates[i], names[i]))[:2]
-            ends = np.percentile(drawn[:, first] - drawn[:, second], (2.5, 97.5))
+            ends = np.percentile(drawn[:, order[0]] - drawn[:, order[1]], (2.5, 97.5))
             lead = float(ends[0]), float(ends[1])
-    bounds = zip(estimates, np.minimum(low, estimates), np.maximum(high, estimates), strict=True)
-    shares = [Share(share=float(s), low=float(a), high=float(b)) for s, a, b in bounds]
-    pairs = sorted(zip(names, shares, strict=True), key=lambda pair: (-pair[1].share, pair[0]))
-    return Evaluation(evaluator=evaluator, shares=dict(pairs), resamples=len(rows), lead=lead)
+    low, high = np.minimum(low, estimates), np.maximum(high, estimates)
+    shares = {
+        names[i]: Share(share=float(estimates[i]), low=float(low[i]), high=float(high[i]))
+        for i in order
+    }
+    return Evaluation(evaluator=evaluator, shares=shares, resamples=len(rows), lead=lead)
 
 
 class _Resampled(Study):
