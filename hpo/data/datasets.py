@@ -41,7 +41,8 @@ class Dataset:
     test_labels: Integers
     stratified: bool  # whether each class is split by itself
     checksum: str  # SHA-256 of all four as they stand in the data
-    schema: Schema = field(default_factory=Schema)  # what the images and labels mean
+    # What the images and labels mean; without one, an image is a row of any length.
+    schema: Schema = field(default_factory=lambda: Schema().replace(shape=()))
     # Of the user's own data: where they are from and what is to be said of them, see data.card.
     about: Mapping[str, Any] = field(default_factory=dict)
 
