@@ -212,7 +212,6 @@ def other_search_sentence(study: StoredSearch) -> str:
         text = marked("{n} searches with other sampler seeds ended at {low:.2f} to {high:.2f}%.")
         return t(text, **ends)
     interval = prediction_interval(means)
-    assert interval is not None
     text = marked(
         "{n} searches with other sampler seeds ended at {low:.2f} to {high:.2f}% (mean "
         "{mean:.2f}%, sd {sd:.2f} points); one more search is expected between {least:.2f} and "

@@ -36,9 +36,13 @@ RESAMPLES = 2_000
 class Crossed:
     """A cell with two complete blocks or more. accuracies: in percent, (blocks, 8)."""
 
-    name: str
+    cell: Cell
     accuracies: np.ndarray
     spread: Spread
+
+    @property
+    def name(self) -> str:
+        return self.cell.config.brief  # in the language of this moment
 
 
 def sections(study: StoredGrid) -> list[Section]:
@@ -90,7 +94,7 @@ def _crossed(study: StoredGrid, cell: Cell) -> Crossed | None:
     # fastest, so the axes are order, weights, split before they are turned round.
     blocks = runs.reshape(len(whole), 2, 2, 2, -1).transpose(0, 3, 2, 1, 4)
     accuracies = 100 * runs.mean(axis=1).reshape(len(whole), BLOCK)
-    return Crossed(name=cell.config.brief, accuracies=accuracies, spread=crossed(blocks))
+    return Crossed(cell=cell, accuracies=accuracies, spread=crossed(blocks))
 
 
 def _spread_table(study: StoredGrid, networks: Sequence[Crossed]) -> Table:
