@@ -52,10 +52,8 @@ def run_grid(run: Run) -> End:
     optuna_study.set_user_attr("seeds", max(seeds, optuna_study.user_attrs.get("seeds", 0)))
     deadline = time.monotonic() + run.timeout
     plan = GridPlan(run, optuna_study, range(seeds))
-    if plan.jobs and not run.options.until_resolved:
-        optuna_study.set_user_attr(
-            "until_resolved", None
-        )  # what was said of earlier rounds is over
+    if plan.jobs and not run.options.until_resolved:  # what was said of earlier rounds is over
+        optuna_study.set_user_attr("until_resolved", None)
     end = train(run, plan, run.timeout)
     if end is End.COMPLETE:
         end = _measure_times(run, optuna_study, deadline)

@@ -18,7 +18,7 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.storages import BaseStorage
 from optuna.trial import Trial, TrialState
 
-from hpo.data.datasets import Dataset, describe
+from hpo.data.datasets import Dataset, check, describe
 from hpo.data.schema import input_shape
 from hpo.errors import InputError
 from hpo.language import ENGLISH, use
@@ -117,9 +117,11 @@ def binding(file: StudyFile, dataset: Dataset) -> dict[str, Any]:
 def open_study(run: Run) -> optuna.Study:
     """Returns the stored study of the run's name; creates it if needed.
 
-    Raises InputError, one line per difference, if the stored study is bound to other data, another
-    study file or, unless these may change, other claims.
+    Raises InputError for a dataset that cannot be trained on, and, one line per difference, if the
+    stored study is bound to other data, another study file or, unless these may change, other
+    claims.
     """
+    check(run.dataset)
     name, file = run.name, run.file
     search = file if isinstance(file, SearchStudy) else None
     try:
