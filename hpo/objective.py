@@ -94,7 +94,7 @@ class Objective:
             return self._trained(trial)
 
     def _trained(self, trial: optuna.trial.BaseTrial) -> float:
-        config = Config.checked(suggest(trial, self.space))
+        config = Config.of(suggest(trial, self.space))
         epochs: list[Epoch] = []
         reason = ""
         for epoch in train(config, self.examples, [self.split], [self.seeds], self.device):

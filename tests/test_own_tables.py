@@ -1,6 +1,7 @@
 """One's own tables: which columns a network is fed, what is said of the rest, and the same rows to
 predict in any order, with labels or without."""
 
+import json
 import re
 import shutil
 from collections.abc import Callable, Sequence
@@ -15,6 +16,7 @@ from own_runs import CLASSES, flowers, flowers_run, once, study
 
 from hpo.data import datasets as data
 from hpo.data import inputs
+from hpo.data.schema import Schema
 from hpo.errors import InputError
 from hpo.study import file as study_file
 from hpo.study.source import Source
@@ -526,7 +528,7 @@ def test_onnx_gives_the_same_answers_and_names_its_columns(
 # --- values that would be lost -----------------------------------------------------------------
 
 
-@pytest.mark.parametrize("scale", [1e200, 1e-200, 1e30])
+@pytest.mark.parametrize("scale", [1e200, 1e-200, 1e30, 1e-35, 1e28])
 def test_values_of_any_size_are_used_or_refused(tmp_path: Path, scale: float):
     frame = plants()
     frame["petal"] *= scale
@@ -539,6 +541,8 @@ def test_values_of_any_size_are_used_or_refused(tmp_path: Path, scale: float):
             assert "petal" in line
         else:
             np.testing.assert_allclose(loaded.train_images.std(axis=0), 1, atol=1e-3)
+            stored = json.loads(json.dumps(loaded.schema.as_dict()))
+            assert Schema.model_validate(stored) == loaded.schema, "so a study can be read again"
 
 
 # --- well-known tables -------------------------------------------------------------------------

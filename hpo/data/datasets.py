@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from hpo.data.schema import Array, Floats, Scale, Schema, is_picture, square, white_of
+from hpo.data.schema import LEAST_STD, Array, Floats, Scale, Schema, is_picture, square, white_of
 from hpo.errors import InputError
 from hpo.study.names import DATASETS, FILES
 from hpo.study.source import Source
@@ -124,7 +124,8 @@ def make_dataset(
     for array in (*pairs[0], *pairs[1]):
         digest.update(np.ascontiguousarray(array).data)
     if not schema.pixels and x.ndim == 2:
-        lost = (x.max(axis=0) > x.min(axis=0)) & (images.max(axis=0) == images.min(axis=0))
+        alike = images.max(axis=0) == images.min(axis=0)
+        lost = (x.max(axis=0) > x.min(axis=0)) & (alike | (np.asarray(schema.std) < LEAST_STD))
         if lost.any():
             place = int(np.flatnonzero(lost)[0])
             column = schema.columns[place] if schema.columns else str(place)

@@ -212,14 +212,12 @@ class Schema(BaseModel):
         return [self.columns[place] for place in np.flatnonzero(found)]
 
     def check_numbers(self, x: Array, what: str) -> None:
-        """Raises InputError for a value that is no number, or that float32 does not hold. what: a
-        value's name."""
-        with np.errstate(over="ignore"):
-            wrong = ~np.isfinite(x.astype(np.float32)) if x.dtype.kind == "f" else np.zeros(0)
+        """Raises InputError for a value that is no number, or too large. what: a value's name."""
+        wrong = ~(np.abs(x) <= LARGEST) if x.dtype.kind == "f" else np.zeros(0)
         if wrong.any():
             row, *place = (int(i) for i in np.argwhere(wrong)[0])
             value = x[row, *place]
-            kind = "" if not np.isfinite(value) else ", more than a network's float32 holds"
+            kind = "" if not np.isfinite(value) else f", too large for a network (over {LARGEST:g})"
             raise InputError(
                 f"{what} is {value:g}{kind} in {self._place(row, place[0])}; remove the row or "
                 "fill in a number"

@@ -50,7 +50,7 @@ def read(folder: Path) -> Description:
         )
     try:
         saved = SavedNetwork.model_validate(content)
-        config = Config.checked(_hyperparameters(saved.config))
+        config = Config.of(_hyperparameters(saved.config))
     except ValidationError as error:
         raise InputError(f"{path}: was not written by hpo ({faults(error)}); {REMEDY}") from error
     except ValueError as error:

@@ -125,7 +125,8 @@ _WIDTHS_SCHEMA = {
 # The upper bounds keep a typing error from taking all memory.
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """The hyperparameters of one training, as declared for study files; `checked` checks them.
+    """The hyperparameters of one training, as declared for study files. Raises
+    ValueError for a value out of its bounds, and for values that do not go together.
 
     depth: hidden layers. width: units of each. momentum and nesterov belong to the SGD family;
     `sgd_momentum` is SGD with momentum 0.9 unless momentum is given. weight_decay: decoupled in
@@ -170,6 +171,12 @@ class Config:
     model: Factory = ""
     own: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
+    def __post_init__(self) -> None:
+        values = self.as_dict()
+        faults = {name: text for name, v in values.items() if (text := check(name, v))}
+        if faults := faults or combination_faults(values):
+            raise ValueError("; ".join(f"{name}: {fault}" for name, fault in faults.items()))
+
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> "Config":
         """Returns the configuration of {hyperparameter: value}; those that hpo does not know are
@@ -179,17 +186,6 @@ class Config:
         known = {name: v for name, v in values.items() if name in HYPERPARAMETERS}
         own = {name: v for name, v in values.items() if name not in known}
         return cls(**{**PLACEHOLDERS, **known, "own": own})
-
-    @classmethod
-    def checked(cls, values: Mapping[str, Any]) -> "Config":
-        """As `of`, for values that no study file was read for. Raises ValueError for one out of its
-        bounds, and for values that do not go together."""
-        config = cls.of(values)
-        values = config.as_dict()
-        faults = {name: text for name, v in values.items() if (text := check(name, v))}
-        if faults := faults or combination_faults(values):
-            raise ValueError("; ".join(f"{name}: {fault}" for name, fault in faults.items()))
-        return config
 
     @property
     def hidden(self) -> tuple[int, ...]:

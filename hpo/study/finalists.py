@@ -42,7 +42,7 @@ def fresh_seeds(study_file: SearchStudy) -> Sequence[int]:
 def config_of(trial: "FrozenTrial", study_file: SearchStudy) -> Config:
     """Returns the configuration of a trial: suggested and fixed values."""
     values = completed(study_file.space, trial.params)
-    return Config.checked({**values, "model": study_file.model})
+    return Config.of({**values, "model": study_file.model})
 
 
 def belong(finalists: "optuna.Study", search: "optuna.Study") -> bool:
