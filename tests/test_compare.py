@@ -125,7 +125,7 @@ def test_what_cannot_be_compared_is_a_line(tmp_path, ended_search):
         compare(one, elsewhere)
     cell = dataclasses.replace(other.file.cells[0], name="c")
     cell = dataclasses.replace(cell, config=dataclasses.replace(cell.config, width=7))
-    alien = dataclasses.replace(other, file=dataclasses.replace(other.file, cells=(cell,)))
+    alien = dataclasses.replace(other, file=other.file.model_copy(update={"cells": (cell,)}))
     with pytest.raises(InputError, match="no cell of one name or one configuration"):
         compare(one, alien)
     search = stored_search(ended_search)

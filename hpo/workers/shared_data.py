@@ -2,10 +2,12 @@
 
 import mmap
 import os
-import pickle
 import tempfile
+from dataclasses import fields
 from multiprocessing import reduction
 from typing import Any
+
+import numpy as np
 
 from hpo.data.datasets import Dataset
 
@@ -19,28 +21,29 @@ class SharedDataset:
     """
 
     def __init__(self, dataset: Dataset) -> None:
-        arrays: list[pickle.PickleBuffer] = []
-        self.pickled = pickle.dumps(dataset, protocol=5, buffer_callback=arrays.append)
-        self.places: list[slice] = []  # of the arrays in the file
-        size = 0
-        for array in arrays:
-            self.places.append(slice(size, size + array.raw().nbytes))
-            size += -(-array.raw().nbytes // ALIGNMENT) * ALIGNMENT
-        if hasattr(os, "memfd_create"):
-            self.fd = os.memfd_create("hpo-dataset")
-        else:  # macOS
-            with tempfile.TemporaryFile() as file:
-                self.fd = os.dup(file.fileno())
-        os.ftruncate(self.fd, size)
-        memory = mmap.mmap(self.fd, size)
-        for place, array in zip(self.places, arrays, strict=True):
-            memory[place] = array.raw()
+        values = {f.name: getattr(dataset, f.name) for f in fields(dataset)}
+        arrays = {name: v for name, v in values.items() if isinstance(v, np.ndarray)}
+        self.plain = {name: v for name, v in values.items() if name not in arrays}
+        self.layout: dict[str, tuple[int, tuple[int, ...], str]] = {}
+        self.size = 0
+        for name, array in arrays.items():
+            self.layout[name] = (self.size, array.shape, array.dtype.str)
+            self.size += -(-array.nbytes // ALIGNMENT) * ALIGNMENT
+        self.fd = _anonymous_file(self.size)
+        for name, target in self._map().items():
+            target[...] = arrays[name]
+
+    def _map(self) -> dict[str, np.ndarray[Any, Any]]:
+        memory = mmap.mmap(self.fd, self.size)
+        return {
+            name: np.ndarray(shape, dtype, buffer=memory, offset=offset)
+            for name, (offset, shape, dtype) in self.layout.items()
+        }
 
     def open(self) -> Dataset:
         """Returns the dataset in the shared memory; do not write to it."""
-        memory = memoryview(mmap.mmap(self.fd, 0))
-        dataset: Dataset = pickle.loads(self.pickled, buffers=[memory[p] for p in self.places])
-        return dataset
+        arrays: dict[str, Any] = self._map()
+        return Dataset(**arrays, **self.plain)
 
     def close(self) -> None:
         """Closes the file in this process; the workers' mappings stay."""
@@ -52,3 +55,13 @@ class SharedDataset:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self.fd = state["fd"].detach()
+
+
+def _anonymous_file(size: int) -> int:
+    if hasattr(os, "memfd_create"):
+        fd = os.memfd_create("hpo-dataset")
+    else:  # macOS
+        with tempfile.TemporaryFile() as file:
+            fd = os.dup(file.fileno())
+    os.ftruncate(fd, size)
+    return fd
