@@ -12,6 +12,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from hpo.results.load import load_study
+from hpo.results.study import StoredGrid
+from hpo.storage.open import open_storage
+
 STORED = Path(__file__).parent / "earlier_version"
 
 
@@ -49,6 +53,9 @@ def test_a_grid_goes_on_and_trains_what_a_kill_left(hpo, folder):
         )
     answer = hpo("run", "grid.toml", "--seeds", "3", "--quiet")
     assert answer.code == 0, answer.err
+    stored = load_study(open_storage(f"sqlite:///{folder / 'hpo.db'}"), "grid")
+    assert isinstance(stored, StoredGrid)
+    assert stored.planned_seeds is None, "nobody knows what was planned before the first trial"
     trials = pd.read_csv(folder / "reports/grid/trials.csv")
     assert trials["state"].value_counts().to_dict() == {"COMPLETE": 6, "FAIL": 1}
     assert trials["fail_reason"].dropna().to_list() == ["interrupted: its run was killed"]

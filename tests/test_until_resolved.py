@@ -221,3 +221,38 @@ def test_what_is_bound_is_what_the_test_depends_on(tmp_path):
         assert claim.tested != plain.tested
     [quoted] = loaded(tmp_path, 'greater = ["a", "b"]\nquote = "So."\nwhere = "2"').claims
     assert quoted.tested == plain.tested
+
+
+# --- the planned number of seeds ---------------------------------------------------------------
+
+
+def test_the_planned_number_of_seeds_is_stored_before_the_first_trial(tmp_path):
+    storage = open_storage(f"sqlite:///{tmp_path / 'hpo.db'}")
+    study = opened(storage, GRID, tmp_path)
+    assert study.user_attrs["planned_seeds"] == 3
+    study = opened(storage, GRID.replace("start = 3", "start = 5"), tmp_path, seeds=9)
+    assert study.user_attrs["planned_seeds"] == 5, "the file's, and no trial is stored yet"
+    study.set_user_attr("seeds", 1)
+    known = {"cell": "a", "seed": 0, "curve": {key: [0.9] for key in METRICS}}
+    study.add_trial(create_trial(value=0.9, user_attrs=known))
+    more = GRID.replace("{ start = 3, most = 11, step = 4 }", "20")
+    opened(storage, more, tmp_path)
+    opened(storage, more.replace('["a", "b"]', '["b", "a"]'), tmp_path, changed_claims=True)
+    stored = load_study(storage, "tiny")
+    assert (stored.planned_seeds, stored.file.seeds) == (5, 20)
+
+
+def test_a_file_without_seeds_plans_one(tmp_path):
+    storage = open_storage(f"sqlite:///{tmp_path / 'hpo.db'}")
+    text = GRID.replace("seeds = { start = 3, most = 11, step = 4 }", "")
+    assert opened(storage, text, tmp_path).user_attrs["planned_seeds"] == 1
+
+
+@pytest.mark.parametrize("value", [0, "3", True, 1.5])
+def test_a_planned_number_that_something_else_changed_is_named(tmp_path, value):
+    store(tmp_path, seeds=1)
+    storage = open_storage(f"sqlite:///{tmp_path / 'hpo.db'}")
+    study = optuna.load_study(study_name="grid-report", storage=storage)
+    study.set_user_attr("planned_seeds", value)
+    with pytest.raises(InputError, match="study 'grid-report': attribute planned_seeds"):
+        load_study(storage, "grid-report")

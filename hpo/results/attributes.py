@@ -71,6 +71,7 @@ STUDY = keys(
         claims=dict[str, str] | None,
         token=str,
         seeds=Count,
+        planned_seeds=Annotated[int, Field(ge=1)],
         timings=Annotated[list[dict[str, float]], Field(min_length=1)],
         until_resolved=keys(most=int, end=str) | None,
         ensemble=keys(networks=int, test_accuracy=float) | None,

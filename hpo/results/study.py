@@ -108,6 +108,7 @@ class StoredGrid(StoredStudy):
     """A stored grid.
 
     seeds: how many seeds each cell has at least when the grid is complete.
+    planned_seeds: how many the study file gave before the first trial; None of earlier versions.
     timings: training times in seconds by cell, a dictionary per round, each cell alone on the
     machine.
     until_resolved: how the rounds of `--until-resolved` ended, None without.
@@ -119,6 +120,7 @@ class StoredGrid(StoredStudy):
 
     file: GridStudy
     seeds: int
+    planned_seeds: int | None = None
     timings: list[dict[str, float]] = field(default_factory=list)
     until_resolved: dict[str, Any] | None = None
     claim_changes: list[dict[str, Any]] = field(default_factory=list)

@@ -170,7 +170,8 @@ def _told(name: str, found: Mapping[str, tuple[Any, Any]], *, search: bool) -> l
 
 
 def _bind_claims(optuna_study: optuna.Study, file: GridStudy, *, changed: bool) -> None:
-    """Binds the study to its claims and margins before the first trial.
+    """Binds the study to its claims and margins before the first trial, and stores how many seeds
+    the study file plans; `--seeds` is no part of it.
 
     changed: whether other claims than the bound ones are accepted; the study then keeps which ones
     were dropped and added, and after how many trials. Raises InputError for other claims otherwise.
@@ -183,6 +184,8 @@ def _bind_claims(optuna_study: optuna.Study, file: GridStudy, *, changed: bool) 
     bound = optuna_study.user_attrs.get("claims")
     if bound is None or not trials:
         optuna_study.set_user_attr("claims", given)
+        if not trials:
+            optuna_study.set_user_attr("planned_seeds", file.seeds)
         return
     dropped = [says for digest, says in bound.items() if digest not in given]
     added = [says for digest, says in given.items() if digest not in bound]
