@@ -98,7 +98,8 @@ class Options(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     study: Text
-    seeds: Count | None = _shown("Grid: train each cell with N seeds, 0 … N-1.", FILE, metavar="N")
+    seeds: Count | None = _shown("Grid: train each cell with N seeds.", FILE, metavar="N")
+    first_seed: Seed | None = _shown("Grid: seeds K, K+1, … .", FILE, metavar="K")
     until_resolved: Flag = _shown(
         "Grid: more seeds, round by round, for the networks of claims that are still open.",
         value=False,

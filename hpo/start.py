@@ -7,7 +7,7 @@ from hpo.options import Options, flag
 from hpo.output import check_language, check_writable
 from hpo.study import file as study_file
 
-OF_GRIDS = ("seeds", "until_resolved", "changed_claims")
+OF_GRIDS = ("seeds", "first_seed", "until_resolved", "changed_claims")
 OF_SEARCHES = ("trials", "sampler", "sampler_seed", "pruner", "repeats", "like")
 
 
@@ -61,7 +61,10 @@ def _with_options(file: study_file.StudyFile, options: Options) -> study_file.St
     if not isinstance(file, study_file.SearchStudy):
         if options.until_resolved:
             _check_rounds(options, file)
-        return file
+        first = file.first if options.first_seed is None else options.first_seed
+        if wrong := study_file.first_seed_fault(first, file.cells):
+            raise InputError(f"--first-seed: {wrong}")
+        return file.model_copy(update={"first": first})
     changes: dict[str, Any] = {
         "n_trials": options.trials,
         "sampler": options.sampler,

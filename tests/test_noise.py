@@ -152,6 +152,18 @@ def test_a_crossed_cell_crosses_all_sources(tmp_path):
         loaded(tmp_path, CROSSED.replace("crossed = true", 'crossed = true\nvaries = ["order"]', 1))
 
 
+def test_the_seeds_of_crossed_cells_begin_with_a_block(forked_hpo, tmp_path):
+    text = CROSSED.replace("seeds = 16", "seeds = { first = 80, start = 16 }")
+    assert loaded(tmp_path, text).first == 80
+    with pytest.raises(InputError, match=r"seeds\.first: must be a multiple of 8 .* got 100"):
+        loaded(tmp_path, text.replace("80", "100"))
+    (tmp_path / "crossed.toml").write_text(text)
+    answer = forked_hpo("run", "crossed.toml", "--first-seed", "100")
+    assert (answer.code, answer.err) == (
+        2, "hpo: --first-seed: must be a multiple of 8 with crossed cells, got 100\n",
+    )  # fmt: skip
+
+
 @pytest.fixture
 def spread(tmp_path):
     (tmp_path / "crossed.toml").write_text(CROSSED)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import optuna
 import pytest
-from in_process import opened, prepared
+from in_process import markdown, opened, prepared
 from scenes import alive, children, wait_for
 from tiny import tiny_dataset
 
@@ -93,6 +93,46 @@ def test_a_grid_trains_every_cell_with_every_seed(quick, tmp_path):
     assert len(study.curves) == 9 * 2
     assert study.finished["test_accuracy"].between(0, 1).all()
     assert (study.finished["train_seconds"] > 0).all()
+
+
+def test_a_replay_on_fresh_seeds_begins_at_the_first_seed(quick, tmp_path):
+    replay = written(tmp_path, QUICK.replace("seeds = 3", "seeds = { first = 100, start = 2 }"))
+    study = run(replay, tmp_path, name="replay")
+    names = [cell.name for cell in quick.cells]
+    assert completed(study) == Counter({(n, seed): 1 for n in names for seed in (100, 101)})
+    assert (study.file.first, study.seeds, study.planned_seeds) == (100, 2, 2)
+    assert "The seeds count from 100 on." in markdown(study, tmp_path)
+    more = run(replay, tmp_path, name="replay", seeds=3)
+    assert sorted(set(completed(more)) - set(completed(study))) == [(n, 102) for n in sorted(names)]
+
+
+def test_the_first_seed_is_bound_and_older_studies_have_0(quick, tmp_path):
+    study = run(quick, tmp_path, seeds=1)
+    stored = optuna.load_study(study_name="quick", storage=f"sqlite:///{tmp_path / 'hpo.db'}")
+    assert "first seed" not in stored.user_attrs["binding"], "as studies of earlier versions"
+    assert study.file.first == 0
+    other = quick.model_copy(update={"first": 100})
+    with pytest.raises(InputError) as refused:
+        run(other, tmp_path, seeds=1)
+    assert "'quick': first seed: stored with 0, now 100; give --name" in str(refused.value)
+    assert "--fresh" in str(refused.value)
+    assert run(other, tmp_path, name="other", seeds=1).file.first == 100
+    with pytest.raises(InputError, match="first seed: stored with 100, now 0; give --name"):
+        run(quick, tmp_path, name="other", seeds=1)
+
+
+def test_the_first_seed_of_the_command_replaces_the_files(hpo, tmp_path):
+    one = QUICK[: QUICK.rindex("[[cells]]")].replace("seeds = 3", "seeds = { first = 7 }")
+    (tmp_path / "quick.toml").write_text(one)
+    answer = hpo("run", "quick.toml", "--first-seed", "100", "--seeds", "2", "--quiet")
+    assert answer.code == 0, answer.err
+    study = load_study(opened(tmp_path), "quick")
+    assert set(study.finished["seed"]) == {100, 101}
+    assert (study.file.first, study.planned_seeds) == (100, 1)
+    assert "first seed: stored with 100, now 7" in hpo("run", "quick.toml").err
+    assert hpo("run", "search", "--first-seed", "3").err == (
+        "hpo: --first-seed: study 'search' is a search, which has no such option\n"
+    )
 
 
 def test_every_epoch_is_an_intermediate_value_and_the_last_is_the_trials_value(quick, tmp_path):

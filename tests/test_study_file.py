@@ -194,6 +194,26 @@ def test_grid_of_the_users_own_loads(path: Path):
     assert experiment.cells == ("narrow", "wide")
 
 
+@pytest.mark.parametrize(
+    ("seeds", "first", "number"),
+    [
+        ("5", 0, 5),
+        ("100", 0, 100),
+        ("{ start = 7, most = 9 }", 0, 7),
+        ("{ first = 100, start = 10 }", 100, 10),
+        ("{ first = 100, step = 2 }", 100, 5),
+        ("{ first = 100 }", 100, 1),
+    ],
+)
+def test_seeds_are_a_number_or_say_where_they_begin(path: Path, seeds, first, number):
+    text = GRID.replace("seeds = 3", f"seeds = {seeds}")
+    path.write_text(text, encoding="utf-8")
+    study = load(str(path))
+    assert isinstance(study, GridStudy)
+    assert (study.first, study.seeds) == (first, number)
+    jsonschema.Draft202012Validator(schema.json_schema()).validate(tomllib.loads(text))
+
+
 def test_search_of_the_users_own_loads_with_defaults(path: Path):
     path.write_text(SEARCH, encoding="utf-8")
     study = load(str(path))

@@ -103,7 +103,9 @@ def test_a_time_limit_ends_the_rounds_and_the_report_says_so(hpo, tmp_path):
         ("{ start = 9, most = 5 }", "seeds.start: must be at most `most`, 5, got 9"),
         ("{ start = 0 }", "seeds.start: must be a whole number from 1"),
         ("{ step = 0 }", "seeds.step: must be a whole number from 1"),
-        ("{ first = 3 }", "seeds.first: unknown key"),
+        ("{ first = -1 }", "seeds.first: must be a whole number from 0"),
+        ("{ first = 100, most = 3 }", "seeds.start: must be at most `most`, 3, got 5"),
+        ("{ last = 3 }", "seeds.last: unknown key"),
         ("[1]", "seeds: must be a whole number"),
     ],
 )

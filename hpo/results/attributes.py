@@ -64,7 +64,7 @@ STUDY = keys(
     study_file=dict[str, Any],
     data=Data,
     **_optional(
-        binding=keys(**_optional(sampler=str, pruner=str)),
+        binding=keys(**_optional(sampler=str, pruner=str, **{"first seed": Count})),
         kind=str,
         sessions=list[SESSION],
         progress=PROGRESS | None,

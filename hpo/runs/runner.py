@@ -51,7 +51,8 @@ def run_grid(run: Run) -> End:
     optuna_study, seeds = _open(run), run.options.seeds or run.file.seeds
     optuna_study.set_user_attr("seeds", max(seeds, optuna_study.user_attrs.get("seeds", 0)))
     deadline = time.monotonic() + run.timeout
-    plan = GridPlan(run, optuna_study, range(seeds))
+    first = run.file.first
+    plan = GridPlan(run, optuna_study, range(first, first + seeds))
     if plan.jobs and not run.options.until_resolved:  # what was said of earlier rounds is over
         optuna_study.set_user_attr("until_resolved", None)
     end = train(run, plan, run.timeout)
@@ -94,7 +95,7 @@ def _measure_times(run: Run, optuna_study: optuna.Study, deadline: float) -> End
 def _resolve(run: Run, optuna_study: optuna.Study, deadline: float) -> End:
     """Trains rounds of seeds, each for the cells of the claims that are open then."""
     assert isinstance(run.file, GridStudy)
-    rounds, end = run.file.rounds, End.COMPLETE
+    rounds, first, end = run.file.rounds, run.file.first, End.COMPLETE
     assert rounds
     for count in range(rounds.start + rounds.step, rounds.most + 1, rounds.step):
         _require_code(run)
@@ -103,7 +104,7 @@ def _resolve(run: Run, optuna_study: optuna.Study, deadline: float) -> End:
         wanted = open_cells(stored)
         cells = [cell for cell in run.file.cells if cell.name in wanted]
         title, left = f"{run.name}: up to {count} seeds", deadline - time.monotonic()
-        plan = GridPlan(run, optuna_study, range(count), cells=cells, title=title)
+        plan = GridPlan(run, optuna_study, range(first, first + count), cells=cells, title=title)
         end = train(run, plan, left)
         if left <= 0 and plan.jobs:
             end = End.OUT_OF_TIME

@@ -79,6 +79,7 @@ class Run:
 
 def binding(file: StudyFile, dataset: Dataset) -> dict[str, Any]:
     """Returns what a stored study is bound to: what its results depend on, without the budget."""
+    chosen: dict[str, Any]
     if isinstance(file, SearchStudy):
         with use(ENGLISH):
             chosen = {f"space.{name}": spelled(domain) for name, domain in file.space.items()}
@@ -100,6 +101,7 @@ def binding(file: StudyFile, dataset: Dataset) -> dict[str, Any]:
             if cell.varies != SOURCES
         }
         chosen |= {f"cells.{cell.name}.crossed": "yes" for cell in file.cells if cell.crossed}
+        chosen |= {"first seed": file.first} if file.first else {}  # older studies do not name it
     if file.model:
         chosen["model"] = file.model
         chosen["model code"] = code_digest(code_of(file.model, file.folder))

@@ -12,11 +12,12 @@ from hpo.errors import InputError
 
 # Keys that earlier versions did not bind, and what they stood for there; None: for whatever is
 # given now. A module of the user's own got the colours of a picture in the wrong order then.
-ADDED: dict[str, str | None] = {
+ADDED: dict[str, str | int | None] = {
     "classes": None,
     "input": None,
     "normalization": None,
     "model code": None,
+    "first seed": 0,
     "model input": "(height, width, 3), taken as (3, height, width)",
 }
 # Without these, the results of two studies cannot be compared.
@@ -38,7 +39,8 @@ def differences(
 
 def _completed(bound: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the binding with the keys that an earlier version did not have."""
-    return {**{key: was or other[key] for key, was in ADDED.items() if key in other}, **bound}
+    there = {key: was for key, was in ADDED.items() if key in other}
+    return {**{key: other[key] if was is None else was for key, was in there.items()}, **bound}
 
 
 # --- the code of a network of one's own ----------------------------------------------------------

@@ -47,6 +47,7 @@ from hpo.study.fields import (
     Flag,
     Key,
     Names,
+    Seed,
     Table,
     Tables,
     Text,
@@ -165,9 +166,10 @@ class Unsaid(Table):
 
 
 class Rounds(Table):
-    """A number of seeds that depends on the results: from `start` on, `step` more in each round for
-    the cells of open claims, `most` at most."""
+    """A number of seeds that depends on the results: `start` of them, `step` more in each round for
+    the cells of open claims, `most` at most. They count from the seed `first` on."""
 
+    first: Seed = 0
     start: Count = 5
     most: Count = 40
     step: Count = 5
@@ -246,7 +248,18 @@ class CellTable(Settings):
 class OwnCellTable(CellTable, OwnNames): ...
 
 
+def first_seed_fault(first: int, cells: "Sequence[CellTable | Cell]") -> str | None:
+    """Returns what is wrong with the first seed of a grid of these cells; None if nothing is."""
+    if first % BLOCK and any(cell.crossed for cell in cells):
+        return f"must be a multiple of {BLOCK} with crossed cells, got {first}"
+    return None
+
+
 def _seeds(value: Any, handler: Any) -> Any:
+    """Reads a number of seeds or a table. A table of `first` alone asks for one seed, as a file
+    without `seeds` does."""
+    if isinstance(value, dict) and list(value) == ["first"]:
+        value = {**value, "start": 1}
     kind: Any = Rounds if isinstance(value, dict) else Annotated[Count, Field(strict=True)]
     return TypeAdapter(kind).validate_python(value)
 
@@ -284,9 +297,7 @@ class SearchOptions(Table):
     n_trials: Count = 100
     timeout: Count | None = None
     sampler: Annotated[str, *one_of(SAMPLERS)] = "tpe"
-    sampler_seed: Annotated[
-        int, Field(ge=0, le=10**6), explained("must be a whole number from 0 to 1000000")
-    ] = 0
+    sampler_seed: Seed = 0
     pruner: Annotated[str, *one_of(PRUNERS)] | None = None
     seeds_per_trial: Annotated[
         int, Field(ge=1, le=100), explained("must be a whole number from 1 to 100")
@@ -337,7 +348,7 @@ class OwnSearchTable(SearchTable):
 
 
 class GridStudy(GridTable):
-    """A grid as it is run: cells, each trained with seeds 0 … seeds - 1.
+    """A grid as it is run: cells, each trained with `seeds` seeds from the seed `first` on.
 
     title: or the study's name. cells: with the hyperparameters of [base]. experiments: or one of
     all cells. rounds: how to go on until the claims are resolved; None without. model: the factory
@@ -347,6 +358,7 @@ class GridStudy(GridTable):
 
     name: str
     title: str
+    first: int
     seeds: int
     cells: tuple[Cell, ...]  # type: ignore[assignment]
     claims: tuple[Claim, ...]
@@ -512,6 +524,11 @@ def _grid(
     if table.model and table.diagnostics:
         text = "looks into hpo's own perceptron; leave it out with model"
         faults.append((("diagnostics",), text))
+    seeds = table.seeds
+    if isinstance(seeds, int):
+        seeds = Rounds(start=seeds, most=max(seeds, Rounds().most))
+    if wrong := first_seed_fault(seeds.first, table.cells):
+        faults.append((("seeds", "first"), wrong))
     cells = [_cell(table, index, faults) for index in range(len(names))]
     sound = tuple(cell for cell in cells if cell)
     faults += [*_equal_values(sound), *_unknown_cells(table, names)]
@@ -524,7 +541,8 @@ def _grid(
     given = {
         "name": name,
         "title": table.title or name,
-        "seeds": table.seeds if isinstance(table.seeds, int) else table.seeds.start,
+        "first": seeds.first,
+        "seeds": seeds.start,
         "rounds": table.seeds if isinstance(table.seeds, Rounds) else None,
         "cells": sound,
         "experiments": table.experiments or (all_cells,),

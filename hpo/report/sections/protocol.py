@@ -42,7 +42,10 @@ def of_grid(study: StoredGrid) -> list[Section]:
         "validation, not the test. A run fails to learn if it ends below {share:g}% test "
         "accuracy{guess}."
     )
-    blocks: list[Block] = [f"{t(text, **sizes, **ways)} {_seeding(cells)}"]
+    seeding = _seeding(cells)
+    if first := study.file.first:
+        seeding += " " + t("The seeds count from {first} on.", first=first)
+    blocks: list[Block] = [f"{t(text, **sizes, **ways)} {seeding}"]
     blocks.append(t(meaning, share=100 * study.fails_below, guess=_of_a_guess(study)))
     return [Section(title=t("How the networks were trained"), blocks=blocks)]
 
