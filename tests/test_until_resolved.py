@@ -7,7 +7,7 @@ import optuna
 import pandas as pd
 import pytest
 from in_process import prepared
-from optuna.trial import create_trial
+from optuna.trial import TrialState, create_trial
 from test_claims import loaded
 from test_report import store
 from tiny import tiny_dataset
@@ -17,6 +17,8 @@ from hpo.errors import InputError
 from hpo.report.sections import basis
 from hpo.report.sections import claims as verdict_report
 from hpo.results.load import load_study
+from hpo.results.study import StoredGrid
+from hpo.results.trial import KILLED
 from hpo.runs.study import open_study
 from hpo.storage.open import open_storage
 from hpo.study import file as study_file
@@ -258,3 +260,35 @@ def test_a_planned_number_that_something_else_changed_is_named(tmp_path, value):
     study.set_user_attr("planned_seeds", value)
     with pytest.raises(InputError, match="study 'grid-report': attribute planned_seeds"):
         load_study(storage, "grid-report")
+
+
+# --- which seeds count -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("at_9", "counted"),
+    [
+        ((TrialState.COMPLETE, ""), [7, 8, 9, 10]),
+        ((TrialState.FAIL, "CUDA out of memory"), [7, 8, 10]),
+        ((TrialState.FAIL, KILLED), [7, 8]),
+        ((TrialState.RUNNING, ""), [7, 8]),
+        (None, [7, 8]),
+    ],
+)
+def test_only_seeds_before_the_first_that_has_not_ended_are_settled(tmp_path, at_9, counted):
+    storage = open_storage(f"sqlite:///{tmp_path / 'hpo.db'}")
+    study = opened(storage, GRID.replace("{ start", "{ first = 7, start"), tmp_path)
+    study.set_user_attr("seeds", 5)
+    ends = {10: (TrialState.COMPLETE, ""), 7: (TrialState.COMPLETE, ""), 9: at_9}
+    ends[8] = TrialState.COMPLETE, ""
+    ends[12] = TrialState.COMPLETE, ""  # 11 is missing
+    for seed, (state, reason) in ((s, end) for s, end in ends.items() if end):
+        known = {"cell": "a", "seed": seed, "curve": {key: [0.9] for key in METRICS}}
+        known |= {"fail_reason": reason} if reason else {}
+        value = 0.9 if state is TrialState.COMPLETE else None
+        made = create_trial(state=state, value=value, user_attrs=known)
+        storage.create_new_trial(study._study_id, made)
+    stored = load_study(storage, "tiny")
+    assert isinstance(stored, StoredGrid)
+    assert stored.settled(stored.cell("a"))["seed"].to_list() == counted
+    assert stored.settled(stored.cell("b")).empty

@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
-from itertools import product
+from itertools import count, product
 from typing import Any
 
 import numpy as np
@@ -145,6 +145,21 @@ class StoredGrid(StoredStudy):
         """Returns the cell's finished trials, indexed by seed."""
         return self.once(("by_seed", cell.name), lambda: self.of(cell).set_index("seed"))
 
+    def settled(self, cell: Cell) -> pd.DataFrame:
+        """Returns the cell's finished trials of the seeds before the first one whose trial has not
+        ended, sorted by seed: which seeds count does not depend on which trainings are fast."""
+        end = next(s for s in count(self.file.first) if (cell.name, s) not in self.ended_seeds)
+        rows = self.of(cell)
+        return rows[rows["seed"] < end]
+
+    @cached_property
+    def ended_seeds(self) -> set[tuple[str, int]]:
+        """Returns the (cell, seed) pairs whose trial is COMPLETE, or FAILed for good: the next run
+        would train the others."""
+        trials = self.trials
+        ended = trials["state"].isin(["COMPLETE", "FAIL"]) & ~trials["fail_reason"].isin(RETRIED)
+        return set(zip(trials["cell"][ended], trials["seed"][ended], strict=True))
+
     def values(self, cell: Cell, metric: str = "test_accuracy") -> pd.Series:
         """Returns a metric of the cell's finished trials, indexed by seed."""
         return self.by_seed(cell)[metric]
@@ -241,9 +256,7 @@ class StoredSearch(StoredStudy):
         """Returns the first finalist; None while one has a seed that the next run would train."""
         if self.tested is None or self.tested.finished.empty:
             return None
-        trials = self.tested.trials
-        ended = trials["state"].isin(["COMPLETE", "FAIL"]) & ~trials["fail_reason"].isin(RETRIED)
-        there = set(zip(trials["cell"][ended], trials["seed"][ended], strict=True))
+        there = self.tested.ended_seeds
         needed = product(self.finalists, finalists.fresh_seeds(self.file))
         trained = all((finalist.cell.name, seed) in there for finalist, seed in needed)
         return self.finalists[0] if trained else None
