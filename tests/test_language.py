@@ -2,6 +2,7 @@
 
 import gettext
 import json
+import math
 import os
 import re
 import string
@@ -9,12 +10,14 @@ from io import BytesIO
 from pathlib import Path
 
 import catalogue
+import numpy as np
 import pytest
 from babel.messages.mofile import write_mo
 from conftest import Ended
 
 from hpo.errors import InputError
 from hpo.language import LANGUAGES, LOCALE, current, marked, nt, t, use
+from hpo.report.blocks.table import Column
 from hpo.report.blocks.words import bounded
 from hpo.report.figures import style
 from hpo.text import count, limit_text, listed, seconds_text
@@ -133,6 +136,34 @@ def test_a_text_without_a_translation_stays_as_it_is():
         assert marked("Baseline") == "Baseline"
 
 
+def test_particles_follow_the_last_sound_of_the_word_before_them():
+    forms = {
+        "값": "값을 값이 값은 값과 값으로",
+        "시드": "시드를 시드가 시드는 시드와 시드로",
+        "모델": "모델을 모델이 모델은 모델과 모델로",  # ㄹ takes 로
+        "‘끝’": "‘끝’을 ‘끝’이 ‘끝’은 ‘끝’과 ‘끝’으로",
+        "ReLU MLP (LR=0.1)": "{0}을 {0}이 {0}은 {0}과 {0}로",  # 일
+        "batch_size": "{0}를 {0}가 {0}는 {0}와 {0}로",
+        "activation": "{0}을 {0}이 {0}은 {0}과 {0}으로",
+        "lr": "lr을 lr이 lr은 lr과 lr로",
+        "96.2%": "{0}를 {0}가 {0}는 {0}와 {0}로",
+        **{str(n): "{0}을 {0}이 {0}은 {0}과 {0}으로" for n in (0, 3, 6, 10)},
+        **{str(n): "{0}을 {0}이 {0}은 {0}과 {0}로" for n in (1, 7, 8)},
+        **{str(n): "{0}를 {0}가 {0}는 {0}와 {0}로" for n in (2, 4, 5, 9)},
+    }
+    both = "{x}을(를) {x}이(가) {x}은(는) {x}과(와) {x}(으)로"
+    with use("ko"):
+        for word, expected in forms.items():
+            assert t(both, x=word) == expected.format(word)
+
+
+def test_negative_numbers_have_one_sign_in_every_text():
+    assert t("{a:+.2f} to {b:.1f}, {c}", a=-1.05, b=-np.inf, c=np.int64(-3)) == "−1.05 to −∞, −3"
+    assert t("{a:g} of {name}", a=1e-05, name="half-open -1") == "1e-05 of half-open -1"
+    column = Column("gap", "Gap", lambda row: row, "{:+.2f}")
+    assert [column.entry(v).text for v in (-0.5, 0.5, math.nan)] == ["−0.50", "+0.50", "–"]
+
+
 @pytest.mark.parametrize("given", ["kr", "", "../ko", "ko.UTF-8"])
 def test_an_unknown_language_is_refused_before_anything_is_run(forked_hpo, given: str):
     answer = forked_hpo("run", "grid-report", "--lang", given)
@@ -187,7 +218,7 @@ def test_a_grid_runs_to_a_korean_report_with_english_verdicts_for_programs(hpo, 
     assert answer.code == 0, answer.err
     html, markdown, verdicts = read(tmp_path / "reports/width", "verdicts.json")
     assert_korean(html, markdown)
-    assert '<span class="mark">미결</span>' in html
+    assert '<span class="mark">판정 보류</span>' in html
     assert 'class="unresolved"' in html, "colours go by the English name"
     assert "Width pays." in html, "the user's own words stay"
     assert json.loads(verdicts)["conclusions"][0]["verdict"] == "unresolved"

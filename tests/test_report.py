@@ -282,6 +282,16 @@ def test_another_dataset_than_the_files_is_said_everywhere(stored):
                 assert "mnist-5k, not mnist" in block.caption
 
 
+def test_what_was_published_of_other_data_is_left_out(stored):
+    other = dataclasses.replace(stored, data={**stored.data, "name": "mnist-5k"})
+    overview = glance(contents.sections(other))
+    assert not [column.key for column in overview.columns if "reported" in column.key]
+    assert len(overview.rows) == len(stored.file.cells), "a row per network, not per figure"
+    said = "What was published is of mnist, so its numbers are left out."
+    assert said in " ".join(contents.lead(other))
+    assert said not in " ".join(contents.lead(stored))
+
+
 def test_a_grid_of_the_users_own_needs_no_reported_figures(tmp_path):
     text = markdown(own(tmp_path), tmp_path)
     assert "reported" not in text.lower()

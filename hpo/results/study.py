@@ -20,7 +20,7 @@ from hpo.results import trial as record
 from hpo.results.trial import RETRIED, RIGHT
 from hpo.study import finalists
 from hpo.study.config import Config
-from hpo.study.file import Cell, GridStudy, SearchStudy
+from hpo.study.file import Cell, GridStudy, Reported, SearchStudy
 from hpo.study.metrics import fails_below, unpacked
 from hpo.study.names import DATASETS, label
 from hpo.study.space import size
@@ -135,6 +135,15 @@ class StoredGrid(StoredStudy):
     def cell(self, name: str | None) -> Cell:
         """Returns the cell of that name."""
         return next(cell for cell in self.file.cells if cell.name == name)
+
+    def reported(self, cell: Cell) -> tuple[Reported, ...]:
+        """Returns what was published of the cell; nothing if the study is of other data."""
+        return cell.reported if self.data["name"] == self.file.dataset.short else ()
+
+    @cached_property
+    def published(self) -> bool:
+        """Whether anything was published of a cell."""
+        return any(self.reported(cell) for cell in self.file.cells)
 
     def of(self, cell: Cell) -> pd.DataFrame:
         """Returns the cell's finished trials, one row per seed, sorted by seed."""

@@ -8,6 +8,7 @@ from hpo.analysis.claims import claim_verdicts, tally
 from hpo.analysis.compare import Row, Side, Stored, compare
 from hpo.analysis.hypothesis_tests import Verdict
 from hpo.analysis.statistics import summarize
+from hpo.language import printed
 from hpo.report.blocks.grid_tables import cells_table, most_accurate
 from hpo.report.blocks.search_tables import (
     best_table,
@@ -17,6 +18,7 @@ from hpo.report.blocks.search_tables import (
     winner_sentence,
 )
 from hpo.report.blocks.table import Column, Table
+from hpo.report.blocks.words import p_text
 from hpo.results.study import StoredGrid, StoredSearch
 from hpo.results.trial import run_name
 from hpo.study.file import FIGURES
@@ -113,10 +115,11 @@ def _values(side: Side) -> str:
 def _difference(row: Row) -> str | None:
     if row.evidence is None:
         return None
-    text = f"{row.evidence.effect:+.2f}"
+    text = printed("{:+.2f}", row.evidence.effect)
     if row.evidence.low == row.evidence.low:
-        text += f" ({row.evidence.low:.2f} to {row.evidence.high:.2f})"
-    return text.replace("-", "−")
+        low, high = (printed("{:.2f}", end) for end in (row.evidence.low, row.evidence.high))
+        text += f" ({low} to {high})"
+    return text
 
 
 def _test(row: Row) -> str | None:
@@ -126,7 +129,7 @@ def _test(row: Row) -> str | None:
 def _p(row: Row) -> str | None:
     if row.evidence is None or not row.evidence.test:
         return None
-    return "< 0.001" if row.p < 0.001 else f"{row.p:.3f}"
+    return p_text(row.p)
 
 
 def _verdict(row: Row) -> str:

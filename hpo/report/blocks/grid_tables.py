@@ -12,7 +12,7 @@ from hpo.report.blocks.table import NOTHING, Column, Entry, Table
 from hpo.report.blocks.words import summary_text
 from hpo.results.study import StoredGrid
 from hpo.study.config import Config
-from hpo.study.file import COLUMNS, FIGURES, Cell, GridStudy
+from hpo.study.file import COLUMNS, FIGURES, Cell, Reported
 from hpo.study.names import ACTIVATIONS, OPTIMIZERS, label
 
 MOST_SHOWN, MOST_CLASSES = 40, 10  # cells, classes
@@ -36,21 +36,20 @@ def data_text(study: StoredGrid) -> str:
 
 
 def basis(study: StoredGrid) -> str:
-    """Describes the data that a table is based on."""
+    """Describes the data that the main table is based on."""
     text = marked("{data}; accuracy and loss on its {n:,} test {things}")
     return t(text, data=data_text(study), n=study.data["test"], things=t(study.things))
 
 
-def reproduced_key(study: StoredGrid, cells: Sequence[Cell]) -> str:
-    """Says what a reproduced result is: the end of a caption."""
+def results_key(study: StoredGrid, cells: Sequence[Cell]) -> str:
+    """Says what a result is: the end of a caption."""
     if all(len(study.of(cell)) < 2 for cell in cells):
-        return t("Reproduced: a single run")
+        return t("A single run each")
     if any(study.fails(cell) for cell in cells):
         return t(
-            "Reproduced: mean ± standard deviation over the seeds; median (range) where runs fail "
-            "to learn"
+            "Mean ± standard deviation over the seeds; median (range) where runs fail to learn"
         )
-    return t("Reproduced: mean ± standard deviation over the seeds")
+    return t("Mean ± standard deviation over the seeds")
 
 
 def of_many(shown: Sequence[Cell], cells: Sequence[Cell]) -> str:
@@ -74,9 +73,8 @@ def reproduced(study: StoredGrid, cell: Cell, figure: str) -> Entry:
     return Entry(text, summary.median if collapsed else summary.mean)
 
 
-def _reported(cell: Cell, which: int | None, figure: str) -> Entry:
-    """Returns the published values of the cell: all, or only the entry `which`."""
-    entries = cell.reported if which is None else cell.reported[which : which + 1]
+def _reported(entries: Sequence[Reported], figure: str) -> Entry:
+    """Returns published values of a cell."""
     values = [SCALE[figure] * v for e in entries if (v := getattr(e, figure)) is not None]
     texts = [f"{value:.{DIGITS[figure]}f}" for value in values]
     return Entry(t(" and ").join(texts) or NOTHING, next(iter(values), None))
@@ -105,45 +103,46 @@ def setting_columns(
     return columns
 
 
-def published(file: GridStudy) -> bool:
-    return any(cell.reported for cell in file.cells)
-
-
 def cells_table(
     study: StoredGrid, rows: Sequence[tuple[Cell, int | None]], caption: str = ""
 ) -> Table:
-    """Returns a row per cell and reported entry, with all columns of pages and the terminal."""
-    published = any(cell.reported for cell, _ in rows)
+    """Returns a row per cell, or per entry of what was published of it, with all columns of pages
+    and the terminal."""
     columns = [
         Column("name", "cell", lambda row: row[0].name),
         Column("model", t("Model"), lambda row: _label(*row)),
         *setting_columns(rows, lambda row: row[0].config),
-        *(column for figure in FIGURES for column in _results(study, figure, published)),
+        *(column for figure in FIGURES for column in _results(study, figure)),
         Column("seeds", t("Seeds"), lambda row: len(study.of(row[0])), short="seeds", priority=2),
     ]
     return Table(columns=columns, rows=rows, caption=caption)
 
 
-def _results(study: StoredGrid, figure: str, published: bool) -> Sequence[Column]:
+def _results(study: StoredGrid, figure: str) -> Sequence[Column]:
     """Returns the columns of reported and reproduced results."""
-    group = t(COLUMNS[figure]) if published else ""
-    header = t("reproduced") if published else t(COLUMNS[figure])
+    group = t(COLUMNS[figure]) if study.published else ""
+    header = t("reproduced") if study.published else t(COLUMNS[figure])
     short, priority = SHORT[figure]
     found = Column(
         figure, header, lambda row: reproduced(study, row[0], figure),
         group=group, short=short, priority=priority,
     )  # fmt: skip
-    if not published:
+    if not study.published:
         return [found]
+
+    def reported(row: tuple[Cell, int | None]) -> Entry:
+        entries = study.reported(row[0])
+        return _reported(entries if row[1] is None else entries[row[1] : row[1] + 1], figure)
+
     paper = Column(
-        f"{figure}.reported", t("reported"), lambda row: _reported(row[0], row[1], figure),
+        f"{figure}.reported", t("reported"), reported,
         group=group, short="reported (%)", priority=1,
     )  # fmt: skip
     return [paper, found]
 
 
 def _label(cell: Cell, which: int | None) -> str:
-    return cell.reported[which].label if which is not None and cell.reported else cell.label
+    return cell.label if which is None else cell.reported[which].label
 
 
 def recall_table(study: StoredGrid) -> Table | None:

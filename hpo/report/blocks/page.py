@@ -12,7 +12,7 @@ import jinja2
 from markupsafe import Markup
 
 from hpo.language import current, t
-from hpo.report.blocks.table import Table
+from hpo.report.blocks.table import NOTHING, Table
 from hpo.text import legible
 
 GLYPH = r"[A-Z]\w*(?:-\w+)?-[0-9a-f]+"  # the ids of letters in matplotlib's pictures: font and code
@@ -54,6 +54,11 @@ class Verdicts:
 
     rows: list[dict[str, Any]]
     caption: str
+
+    @property
+    def placed(self) -> bool:
+        """Whether any conclusion says where it stands in a publication."""
+        return any(row["where"] != NOTHING for row in self.rows)
 
 
 Block = str | list[str] | Table | Verdicts | Picture | Code

@@ -7,6 +7,8 @@ from functools import cached_property
 from operator import itemgetter
 from typing import Any, NamedTuple
 
+from hpo.language import printed
+
 NOTHING = "–"  # what an entry without a value shows
 
 
@@ -50,7 +52,7 @@ class Column:
             return Entry(self.text.format(value))
         if value is None or math.isnan(value):
             return Entry(NOTHING)
-        return Entry(self.text.format(value), float(value))
+        return Entry(printed(self.text, value), float(value))
 
 
 @dataclass(kw_only=True)

@@ -38,6 +38,11 @@ def ends_entry(text: str, low: float, high: float) -> Entry:
     return Entry(NOTHING) if math.isnan(low) else Entry(t(text, low=low, high=high), low)
 
 
+def p_text(p: float) -> str:
+    """0.024; < 0.001; 1 from 0.9995 on."""
+    return "< 0.001" if p < 0.001 else "1" if p >= 0.9995 else f"{p:.3f}"
+
+
 def spelled_estimate(estimate: Estimate) -> str:
     """98.54% (95% interval 98.49 to 98.58, 5 fresh seeds)."""
     if estimate.n == 1:

@@ -170,7 +170,7 @@ def _dots(
     *,
     mean: bool,
 ) -> None:
-    seed, bar = t("one seed, reproduced"), {"color": style.BLACK, "linewidth": 1.6}
+    seed, bar = t("one seed"), {"color": style.BLACK, "linewidth": 1.6}
     for place, (label, (values, reported)) in enumerate(zip(labels, panel, strict=True)):
         spread = np.linspace(-0.2, 0.2, len(values)) if len(values) > 1 else np.zeros(len(values))
         texts = [f"{label}: {value:.2f}%" for value in values]

@@ -10,8 +10,8 @@ from itertools import pairwise, product
 import numpy as np
 import pandas as pd
 
-from hpo.analysis.statistics import Summary, paired_difference, summarize
-from hpo.language import marked, t
+from hpo.analysis.statistics import paired_difference
+from hpo.language import marked, printed, t
 from hpo.report.blocks import grid_tables as tables
 from hpo.report.blocks.page import Block, Picture, Section
 from hpo.report.blocks.search_tables import BEST, over_limit, trials_by_state
@@ -36,16 +36,12 @@ def _experiment(study: StoredGrid, number: int, experiment: Experiment) -> Secti
     cells = [by_name[name] for name in experiment.cells]
     named = [by_name[name] for name in curve_cells(study.file, experiment)]
     shown = tables.most_accurate(study, named)
-    caption = f"{tables.basis(study)}. {tables.reproduced_key(study, cells)}."
-    table = tables.cells_table(study, [(cell, None) for cell in cells], caption)
-    results = [key for key in experiment.columns if key in FIGURES]
-    settings = [key for key in experiment.columns if key not in FIGURES]
-    both = [key for figure in results for key in (f"{figure}.reported", figure)]
-    table = table.only(["model", *settings, "further", *both, "seeds"])
-    findings = [finding(study, cell) for cell in shown]
-    findings += comparisons(study, tables.most_accurate(study, cells))
     blocks: list[Block] = [t(" ".join(experiment.text.split()))] if experiment.text else []
-    blocks += [table, findings]
+    if 1 < len(cells) < len(by_name):  # the table of all networks has the others
+        blocks.append(_results(study, experiment, cells))
+    findings = [sentence for cell in shown if (sentence := finding(study, cell))]
+    findings += comparisons(study, tables.most_accurate(study, cells))
+    blocks += [findings] if findings else []
     drawn = [c for cell in shown if (c := _cell_curves(study, cell)) is not None]
     if drawn:
         chance = 100 * study.data.get("chance", 1 / len(study.classes))
@@ -60,6 +56,15 @@ def _experiment(study: StoredGrid, number: int, experiment: Experiment) -> Secti
             )
         )
     return Section(title=t(experiment.title), blocks=blocks)
+
+
+def _results(study: StoredGrid, experiment: Experiment, cells: Sequence[Cell]) -> Table:
+    caption = f"{tables.data_text(study)}. {tables.results_key(study, cells)}."
+    table = tables.cells_table(study, [(cell, None) for cell in cells], caption)
+    results = [key for key in experiment.columns if key in FIGURES]
+    settings = [key for key in experiment.columns if key not in FIGURES]
+    both = [key for figure in results for key in (f"{figure}.reported", figure)]
+    return table.only(["model", *settings, "further", *both, "seeds"])
 
 
 def curve_cells(file: GridStudy, experiment: Experiment) -> Sequence[str]:
@@ -104,63 +109,24 @@ def _cell_curves(study: StoredGrid, cell: Cell) -> figures.CellCurves | None:
 
 
 def finding(study: StoredGrid, cell: Cell) -> str:
-    """Describes the results of a cell in a sentence or two."""
+    """Says how often a cell fails to learn, or that nothing is known of it; empty if it learns."""
     rows = study.of(cell)
-    summary = summarize((100 * rows["test_accuracy"]).to_list())
-    if summary is None:
+    if rows.empty:
         return t("{cell} has no finished run yet.", cell=cell.label)
-    published = [100 * r.test_accuracy for r in cell.reported if r.test_accuracy is not None]
-    if study.fails(cell):
-        failing, diverged = int(study.failing(cell).sum()), int(rows["diverged"].sum())
-        text = _failure(cell, _share(failing, summary.n), summary)
-        if diverged:
-            share = _share(diverged, summary.n)
-            text = t("{text}; in {share} its loss was not finite", text=text, share=share)
-        return f"{text}. {_published_text(published)}".strip()
-    if summary.n == 1:
-        text = t("{cell} reaches {mean:.2f}% with one seed.", cell=cell.label, mean=summary.mean)
-        return f"{text} {_published_text(published)}"
-    text = t(
-        "{cell} reaches {mean:.2f} ± {sd:.2f}% over {n} seeds, between {low:.2f}% and {high:.2f}%.",
-        cell=cell.label,
-        **asdict(summary),
-    )
-    return f"{text} {_placed(published, summary)}".strip()
-
-
-def _failure(cell: Cell, share: str, summary: Summary) -> str:
-    """Says in how many seeds a cell fails to learn, and its accuracy, without a full stop."""
-    text = marked(
-        "{cell} fails to learn in {share}: median test accuracy {median:.2f}%, range "
-        "{low:.2f}–{high:.2f}%"
-    )
-    if summary.n == 1:
-        text = marked("{cell} fails to learn in {share}: test accuracy {mean:.2f}%")
-    return t(text, cell=cell.label, share=share, **asdict(summary))
+    if not study.fails(cell):
+        return ""
+    failing, diverged = int(study.failing(cell).sum()), int(rows["diverged"].sum())
+    text = marked("{cell} fails to learn in {share}.")
+    if diverged:
+        text = marked("{cell} fails to learn in {share}; in {lost} its loss was not finite.")
+    share, lost = (_share(count, len(rows)) for count in (failing, diverged))
+    return t(text, cell=cell.label, share=share, lost=lost)
 
 
 def _share(count: int, n: int) -> str:
     if count == n:
         return t("all {n} seeds", n=n) if n > 1 else t("its one seed")
     return t("{count} of {n} seeds", count=count, n=n)
-
-
-def _published_text(values: Sequence[float]) -> str:
-    if not values:
-        return ""
-    return t("The report has {values}.", values=t(" and ").join(f"{v:.2f}%" for v in values))
-
-
-def _placed(values: Sequence[float], summary: Summary) -> str:
-    """Says where the reported values lie among the seeds."""
-    if not values:
-        return ""
-    inside = marked("{value:.2f}%, inside that range")
-    below = marked("{value:.2f}%, below all seeds")
-    above = marked("{value:.2f}%, above all seeds")
-    texts = [below if v < summary.low else above if v > summary.high else inside for v in values]
-    parts = [t(text, value=value) for text, value in zip(texts, values, strict=True)]
-    return t("The report has {values}.", values=t("; and ").join(parts))
 
 
 def comparisons(study: StoredGrid, cells: Sequence[Cell]) -> list[str]:
@@ -179,7 +145,7 @@ def _comparison(study: StoredGrid, better: Cell, worse: Cell) -> str:
     difference = paired_difference(a.to_list(), b.to_list())
     if difference.mean < 0:  # ranked by all seeds, compared on those in common
         return _comparison(study, worse, better)
-    published, numbers = _published_differences(better, worse), asdict(difference)
+    published, numbers = _published_differences(study, better, worse), asdict(difference)
     basis = marked("95% interval {low:.2f} to {high:.2f}, {n} pairs of seeds{published}")
     basis = t(basis, published=published, **numbers)
     text = marked(
@@ -196,10 +162,11 @@ def _comparison(study: StoredGrid, better: Cell, worse: Cell) -> str:
     return t(text, basis=basis, published=published, **names, **numbers)
 
 
-def _published_differences(better: Cell, worse: Cell) -> str:
-    known = product(*([e.test_accuracy for e in cell.reported] for cell in (better, worse)))
+def _published_differences(study: StoredGrid, *cells: Cell) -> str:
+    """Returns the differences of what was published of two cells; empty without."""
+    known = product(*([e.test_accuracy for e in study.reported(cell)] for cell in cells))
     pairs = [100 * (a - b) for a, b in known if a is not None and b is not None]
-    texts = t(" and ").join(f"{difference:+.2f}" for difference in pairs)
+    texts = t(" and ").join(printed("{:+.2f}", difference) for difference in pairs)
     return t("; reported: {differences}", differences=texts) if pairs else ""
 
 

@@ -9,18 +9,18 @@ from hpo.report.blocks.table import Table
 from hpo.report.figures import grid as figures
 from hpo.report.sections.course import curve_cells
 from hpo.results.study import StoredGrid
-from hpo.study.file import Cell, GridStudy
+from hpo.study.file import Cell
 
 
 def sections(study: StoredGrid) -> list[Section]:
     """Returns the section with the picture and the tables of all networks."""
     shown = tables.most_accurate(study, study.file.cells)
-    rows = [row for row in overview_rows(study.file) if row[0] in shown]
+    rows = [row for row in overview_rows(study) if row[0] in shown]
     dots = [_dots(study, cell, which) for cell, which in rows]
     blocks: list[Block] = []
     if any(row.values for row in dots):
         alt = t("Test accuracy of every network: a dot for each seed, a bar at their mean.")
-        if tables.published(study.file):
+        if study.published:
             alt = t(
                 "Test accuracy of every network: a dot for each seed, a bar at their mean, the "
                 "reported figure as a diamond."
@@ -30,7 +30,7 @@ def sections(study: StoredGrid) -> list[Section]:
                 file="overview.svg",
                 draw=partial(figures.overview, dots, 100 * study.fails_below),
                 alt=alt,
-                caption=t("Test accuracy, a dot a seed. {basis}.", basis=tables.basis(study))
+                caption=t("Test accuracy, a dot a seed. {data}.", data=tables.data_text(study))
                 + tables.of_many(shown, study.file.cells),
             )
         )
@@ -40,10 +40,10 @@ def sections(study: StoredGrid) -> list[Section]:
         t(
             "{labels} are one configuration, published more than once: its seeds were trained once "
             "and stand in each of its rows.",
-            labels=t(" and ").join(entry.label for entry in cell.reported),
+            labels=t(" and ").join(entry.label for entry in study.reported(cell)),
         )
         for cell in study.file.cells
-        if len(cell.reported) > 1
+        if len(study.reported(cell)) > 1
     ]
     return [Section(title=t("All networks at a glance"), blocks=blocks)]
 
@@ -61,19 +61,20 @@ def _dots(study: StoredGrid, cell: Cell, which: int | None) -> figures.Dots:
 
 def main_table(study: StoredGrid) -> Table:
     """Returns a row per network: its settings, reported and reproduced results."""
-    caption = f"{tables.basis(study)}. {tables.reproduced_key(study, study.file.cells)}."
-    return tables.cells_table(study, overview_rows(study.file), caption).but("name")
+    caption = f"{tables.basis(study)}. {tables.results_key(study, study.file.cells)}."
+    return tables.cells_table(study, overview_rows(study), caption).but("name")
 
 
-def overview_rows(file: GridStudy) -> list[tuple[Cell, int | None]]:
+def overview_rows(study: StoredGrid) -> list[tuple[Cell, int | None]]:
     """Returns a row per published network, in the order of the experiments."""
-    by_name = {cell.name: cell for cell in file.cells}
+    file, by_name = study.file, {cell.name: cell for cell in study.file.cells}
+    published = {name: len(study.reported(cell)) for name, cell in by_name.items()}
     visits = [name for e in file.experiments for name in curve_cells(file, e)]
-    rest = [cell.name for cell in file.cells for _ in range(max(len(cell.reported), 1))]
+    rest = [name for name in by_name for _ in range(max(published[name], 1))]
     rows: list[tuple[Cell, int | None]] = []
     for name in [*visits, *rest]:  # the rest: what no experiment came to, or not often enough
         cell = by_name[name]
         before = sum(shown is cell for shown, _ in rows)
-        if before < max(len(cell.reported), 1):
-            rows.append((cell, before if cell.reported else None))
+        if before < max(published[name], 1):
+            rows.append((cell, before if published[name] else None))
     return rows

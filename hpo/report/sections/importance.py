@@ -17,6 +17,9 @@ from hpo.results.study import StoredGrid, StoredSearch
 from hpo.study.space import Range
 from hpo.text import listed
 
+# Trials with which an order of importance begins to be stable, see analysis.importance.FEW.
+LEAST = 15
+
 
 def differences(study: StoredGrid) -> list[Section]:
     """Compares each cell with the first one, the baseline: the grid's counterpart of
@@ -35,23 +38,27 @@ def differences(study: StoredGrid) -> list[Section]:
     named = {"baseline": baseline.label}
     caption = marked(
         "Test accuracy minus that of {baseline}, seed by seed: mean and 95% interval (Student's "
-        "t). {basis}."
+        "t). {data}."
     )
     picture = Picture(
         file="importance.svg",
         draw=partial(grid.differences, rows, baseline.label),
         alt=t("Difference of each network's test accuracy from that of {baseline}.", **named),
-        caption=t(caption, basis=tables.basis(study), **named) + tables.of_many(shown, others),
+        caption=t(caption, data=tables.data_text(study), **named) + tables.of_many(shown, others),
     )
     return [Section(title=t("How far each network is from {baseline}", **named), blocks=[picture])]
 
 
 def sections(study: StoredSearch) -> list[Section]:
-    title = t("Which hyperparameters mattered")
-    importances = importance.evaluate(study.frozen, log_scale=True)
+    """Returns the section on importances, or on how many trials they need."""
+    title, trained = t("Which hyperparameters mattered"), len(study.finished)
+    enough = trained >= LEAST
+    importances = importance.evaluate(study.frozen, log_scale=True) if enough else None
     if importances is None:
-        text = t("Too few trials have been trained to their end to tell.")
-        return [Section(title=title, blocks=[text])]
+        text = marked("This needs {least} trials that were trained to their end; there are {n}.")
+        if enough:
+            text = marked("All trials have the same hyperparameters.")
+        return [Section(title=title, blocks=[t(text, least=LEAST, n=trained)])]
     evaluators = listed([each.evaluator for each in importances.evaluations])
     bars = {
         name: {
@@ -62,12 +69,10 @@ def sections(study: StoredSearch) -> list[Section]:
         for name in importance.ranked(importances)
     }
     alt = marked("Importance of each hyperparameter by {evaluators}, with 95% intervals.")
-    caption = marked("Share of importance by {evaluators}; too few trials for an interval. {data}.")
-    if all(each.resamples for each in importances.evaluations):
-        caption = marked(
-            "Share of importance by {evaluators}; whiskers: 95% of bootstrap resamples of the "
-            "trials. {data}."
-        )
+    caption = marked(
+        "Share of importance by {evaluators}; whiskers: 95% of bootstrap resamples of the trials. "
+        "{data}."
+    )
     blocks: list[Block] = [
         Picture(
             file="importance.svg",

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 
 from hpo.data import card
 from hpo.language import marked, nt, t
-from hpo.report.blocks.grid_tables import published
-from hpo.report.blocks.page import Block, Code, Section
+from hpo.report.blocks.page import Block, Section
 from hpo.report.blocks.table import Table, facts
 from hpo.results.study import StoredGrid, StoredSearch, StoredStudy, seconds_of
 from hpo.study.config import SOURCES
@@ -15,6 +14,8 @@ from hpo.study.file import Cell
 from hpo.study.names import SCHEDULES, label
 from hpo.study.space import Fixed, spelled
 from hpo.text import limit_text, seconds_text
+
+STATES = (marked("COMPLETE"), marked("PRUNED"), marked("FAIL"), marked("RUNNING"))  # Optuna's
 
 # --- a grid -------------------------------------------------------------------------------------
 
@@ -116,15 +117,19 @@ def run_of_grid(study: StoredGrid) -> list[Section]:
             "order.",
             n=len(study.timings),
         )
-    if published(study.file):
+    if study.published:
         times += " " + t(
             "Reported times are of another machine and another program, in which loading and "
             "transforming the images takes most of an epoch whatever the network is; here only "
             "arithmetic is left, so a wide network costs many times as much. Neither seconds nor "
             "ratios of times can be compared with the report's."
         )
-    source = t(" ".join(study.file.source.split()))
-    more = [[t("Source"), source]] if source else []
+    more, counts = [], study.trials["state"].value_counts()
+    if set(counts.index) - {"COMPLETE"}:
+        states = [t("{n} {state}", n=counts[s], state=t(s)) for s in STATES if s in counts]
+        more.append([t("Trials"), ", ".join(states)])
+    if study.file.source:
+        more.append([t("Source"), t(" ".join(study.file.source.split()))])
     return [Section(title=t("How it was run"), blocks=[run_table(study, more), times])]
 
 
@@ -198,9 +203,6 @@ def run_of_search(study: StoredSearch) -> list[Section]:
     if study.tested is not None:
         seconds = seconds_of(study.tested.sessions)
         blocks.append(t("The finalists took {time} more.", time=seconds_text(seconds)))
-    if study.sessions:
-        blocks += [t("To go on from here, or to run it elsewhere:")]
-        blocks += [Code(text=repeatable(study.sessions[-1]["command"]))]
     return [Section(title=t("How it was run"), blocks=blocks)]
 
 
@@ -209,11 +211,7 @@ def run_of_search(study: StoredSearch) -> list[Section]:
 
 def run_table(study: StoredStudy, more: Sequence[list[str]] = ()) -> Table:
     """Returns a row per fact, and then the rows `more`."""
-    counts = study.trials["state"].value_counts()
-    states = ", ".join(f"{n} {state}" for state, n in counts.items()) or t("none yet")
-    rows = [[t("Trials"), states], [t("Trained in"), trained_in(study)]]
-    rows += _session_facts(study)
-    rows += [[t("Data checksum"), f"SHA-256 {study.data['checksum']}"]]
+    rows = [*_session_facts(study), [t("Data checksum"), f"SHA-256 {study.data['checksum']}"]]
     if "about" in study.data:  # the user's own files have a data card
         rows += [[what, value] for what, value in card.rows(study.data)[:-1]]
         rows += [[t("Note"), text] for text in card.warnings(study.data)]
@@ -225,8 +223,14 @@ def other_data(study: StoredGrid | StoredSearch) -> list[str]:
     if study.data["name"] == study.file.dataset.short:
         return []
     text = marked(
-        "These figures are of {data}, not of {asked}; they cannot be compared with its figures."
+        "These results are of {data}, not of {asked}, so they cannot be compared with results on "
+        "{asked}."
     )
+    if isinstance(study, StoredGrid) and any(cell.reported for cell in study.file.cells):
+        text = marked(
+            "These results are of {data}. What was published is of {asked}, so its numbers are "
+            "left out."
+        )
     return [t(text, data=study.data_name, asked=study.file.dataset.short)]
 
 
@@ -245,7 +249,7 @@ def _session_facts(study: StoredStudy) -> list[list[str]]:
     workers = t("{n} on {device}, one thread each", n=last["workers"], device=last["device"])
     if last.get("machines"):
         workers = t("{n} on {device}", n=last["workers"], device=last["device"])
-    facts = [[t("Command"), last["command"]], [t("Workers"), workers]]
+    facts = [[t("Command"), repeatable(last["command"])], [t("Workers"), workers]]
     facts += [[t("Machine"), machine + memory], *_cluster_facts(study), [t("Versions"), packages]]
     return facts + ([[t("Commit"), last["git_commit"]]] if last["git_commit"] else [])
 
