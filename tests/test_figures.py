@@ -78,7 +78,7 @@ def test_progress_counts_the_trials_below_its_axis_and_the_pruned():
     run = Run(label="TPE", values=values, seconds=list(range(1, 11)))
     note = said(search.progress([run]))
     assert "2 trials below" in note
-    assert "3 pruned" in note
+    assert "3 stopped early, without a dot" in note
 
 
 def test_progress_axis_ignores_where_a_search_started():
@@ -408,7 +408,7 @@ def test_trial_curves_name_the_ten_best_and_count_the_pruned():
     assert "#9: 3 × 512 relu" in found
     assert "#10: 3 × 512 relu" not in found
     assert "The 10 best trials" in found
-    assert "3 pruned trials beside the best" in found
+    assert "3 trials stopped early beside the best" in found
     assert any("1 below" in text for text in found)
 
 
@@ -428,8 +428,8 @@ def test_pruned_curves_end_in_a_cross_or_at_the_bottom_edge(monkeypatch: pytest.
 def test_pruned_curves_and_the_best_beside_them_have_their_names():
     pruned = [curve("#1", 96.0, 96.5), curve("#2", 96.2), curve("#3", 12.0, 11.0, 10.0)]
     found = lines(trial.trial_curves([curve("#9", 96.0, 97.0, 98.0)], pruned))
-    assert found.count("#1, pruned at 96.50%") == 2  # its line and its cross
-    assert {"#2, pruned at 96.20%", "#3, pruned at 10.00%"} <= set(found)
+    assert found.count("#1, stopped at 96.50%") == 2  # its line and its cross
+    assert {"#2, stopped at 96.20%", "#3, stopped at 10.00%"} <= set(found)
     assert found.count("#9, epoch 3: 98.00%") == 2
 
 

@@ -5,8 +5,10 @@ One hostile text stands in every place at once; what is written is opened by rea
 
 import ast
 import json
+import random
 import re
 import tomllib
+from html import escape
 from itertools import pairwise
 from pathlib import Path
 from xml.etree import ElementTree
@@ -17,6 +19,8 @@ import pandas as pd
 import pytest
 from elements import Elements
 from markdown_it import MarkdownIt
+
+from hpo.report.blocks.page import markdown
 
 TOUCH = "__import__('pathlib').Path('pwned').touch()"
 HOSTILE = (
@@ -169,6 +173,17 @@ def test_pages_hold_it_as_text(ran, study):
             assert text.content != "heading"
     for picture in (place / "figures").glob("*.svg"):
         ElementTree.parse(picture)
+
+
+def test_markdown_shows_any_text_as_it_is_and_escapes_no_more_than_it_must():
+    plain = "크[게], 98.49 ~ 98.58, p < 0.001, [relu, leaky_relu]"
+    assert markdown(plain) == plain
+    parser, rng = MarkdownIt("commonmark").enable(["table", "strikethrough"]), random.Random(0)
+    pieces = [*"[]()_~*<!:^`\\-.>게", "a", "b ", "x", "&lt;", " ", "1.", "# "]
+    for _ in range(5_000):
+        text = " ".join("".join(rng.choices(pieces, k=rng.randint(1, 12))).split())
+        shown = f"<p>{escape(text, quote=False)}</p>\n" if text else ""
+        assert parser.render(markdown(text)) == shown, text
 
 
 @pytest.mark.parametrize("study", ["search", "own"])

@@ -363,7 +363,7 @@ def test_pruned_trials_are_never_among_the_best_and_failed_ones_invisible():
     best = target_quantile(len(trials) + len(worst))
     theirs = by_optuna([*trials, *worst], PedAnovaImportanceEvaluator(target_quantile=best))
     assert shares(found.evaluations[0]) == pytest.approx(theirs, abs=1e-12)
-    assert "fANOVA does not see the 3 pruned trials" in said(found)
+    assert "of 33 trials apart from all, those stopped early included" in said(found)
     assert "1 failed trial is invisible to both" in said(found)
 
 
@@ -373,8 +373,9 @@ def test_diverged_trials_are_counted_and_do_not_drown_the_rest():
     lost = {"state": TrialState.PRUNED, "user_attrs": {"diverged": 1, "curve": {}}}
     trials = [trial(t.value, t.params, **({} if t.value else lost)) for t in rows]
     found = evaluated(trials)
-    diverged = sum(t.value == 0 for t in trials)
-    assert f"fANOVA does not see the {diverged} trials that were stopped early" in said(found)
+    complete = sum(t.state is TrialState.COMPLETE for t in trials)
+    assert complete < 60
+    assert f"the ranks of the {complete} complete ones, and does not see what made" in said(found)
     assert ranked(found)[0] == "b"
     assert shares(found.evaluations[1])["b"] > 0.3
 

@@ -18,7 +18,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from hpo.analysis.fanova import Estimate, Floats, Forests, Pair, Rows, normalized
 from hpo.language import marked, nt, t
-from hpo.text import listed, minus
+from hpo.text import listed
 
 # PED-ANOVA needs 5 trials or more in its best part, and the best part should be at most half of all
 # trials. So fewer than 10 trials get no interval.
@@ -208,54 +208,31 @@ def _ped_anova(trials: list[FrozenTrial], names: Sequence[str], quantile: float)
 def _basis(
     trials: Sequence[FrozenTrial], values: Floats, evaluations: Sequence[Evaluation], n: int
 ) -> Iterator[str]:
-    """Describes the trials that the shares and intervals are based on. values: of those that ended,
-    the n COMPLETE ones first."""
-    states = [trial.state for trial in trials]
-    pruned, failed = states.count(TrialState.PRUNED), states.count(TrialState.FAIL)
-    # Whether trials were stopped for another reason than a pruner.
-    reasons = ("diverged", "over_limit")
-    limited = any(trial.user_attrs.get(reason) for trial in trials for reason in reasons)
-    yield _asked(values, n, limited=limited)
-    yield t(
-        "Both judge each hyperparameter by itself, so what matters only together with another is "
-        "partly missed; the shares add up to 1, whatever stays unexplained."
-    )
-    yield from _certainty(n, evaluations)
-    if pruned and limited:
-        yield nt(
-            "fANOVA does not see the {n} trial that was stopped early.",
-            "fANOVA does not see the {n} trials that were stopped early.",
-            pruned,
-        )
-    elif pruned:
-        text = marked("fANOVA does not see the {n} pruned trials, and so not what made them bad.")
-        yield t(text, n=pruned)
-    if failed:
-        yield nt(
-            "{n} failed trial is invisible to both.",
-            "{n} failed trials are invisible to both.",
-            failed,
-        )
-
-
-def _asked(values: Floats, n: int, *, limited: bool) -> str:
-    """Says what the evaluators ask, and of how many trials."""
+    """Describes the trials that the shares and intervals are based on, and what the evaluators ask
+    of them. values: of those that ended, the n COMPLETE ones first."""
     worst_of_best = np.sort(values)[-math.ceil(target_quantile(len(values)) * len(values))]
     text = marked(
         "PED-ANOVA asks what sets the best {best} of {of} trials apart from all; fANOVA asks "
         "what explains the ranks of the {n} complete ones."
     )
-    if len(values) > n and limited:
+    if len(values) > n:
         text = marked(
             "PED-ANOVA asks what sets the best {best} of {of} trials apart from all, those stopped "
-            "early included; fANOVA asks what explains the ranks of the {n} complete ones."
+            "early included; fANOVA asks what explains the ranks of the {n} complete ones, and "
+            "does not see what made the others bad."
         )
-    elif len(values) > n:
-        text = marked(
-            "PED-ANOVA asks what sets the best {best} of {of} trials apart from all, pruned ones "
-            "included; fANOVA asks what explains the ranks of the {n} complete ones."
+    yield t(text, best=int((values >= worst_of_best).sum()), of=len(values), n=n)
+    yield t(
+        "Both judge each hyperparameter by itself, so what matters only together with another is "
+        "partly missed; the shares add up to 1, whatever stays unexplained."
+    )
+    yield from _certainty(n, evaluations)
+    if failed := [trial.state for trial in trials].count(TrialState.FAIL):
+        yield nt(
+            "{n} failed trial is invisible to both.",
+            "{n} failed trials are invisible to both.",
+            failed,
         )
-    return t(text, best=int((values >= worst_of_best).sum()), of=len(values), n=n)
 
 
 def _certainty(n: int, evaluations: Sequence[Evaluation]) -> Iterator[str]:
@@ -294,10 +271,10 @@ def _undecided(values: Floats, evaluations: Sequence[Evaluation]) -> Iterator[st
             text = marked("{evaluator} finds no difference: equal shares stand in for its own.")
             yield t(text, **known)
         elif evaluation.lead and evaluation.lead[0] <= 0:
-            low, high = (minus(f"{100 * value:.0f}") for value in evaluation.lead)
+            low, high = (100 * value for value in evaluation.lead)
             text = marked(
                 "By {evaluator} it is not settled whether {first} or {second} matters more: their "
-                "difference is {low} to {high} points of share in the resamples."
+                "difference is {low:.0f} to {high:.0f} points of share in the resamples."
             )
             yield t(text, **known, second=others[0][0], low=low, high=high)
 

@@ -16,6 +16,11 @@ from hpo.report.blocks.table import NOTHING, Table
 from hpo.text import legible
 
 GLYPH = r"[A-Z]\w*(?:-\w+)?-[0-9a-f]+"  # the ids of letters in matplotlib's pictures: font and code
+# What Markdown does not show as it is, after a pair of brackets that is no link, task or footnote.
+SIGNS = re.compile(
+    r"(\[(?![xX]\])[^\W_][\w ,.-]*\](?![\[(:]))"
+    r"|[\\`*|$\[\]]|(?<![^\W_])_|_(?![^\W_])|(?<!\s)~|~(?!\s)|<(?=[A-Za-z/!?])|^>|&(?=#?\w+;)"
+)
 BLOCK = re.compile(r"^(\d*)([-#+=.)])(?=[-#=]*( |$))")  # makes a paragraph a heading, list or line
 
 
@@ -101,7 +106,7 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     environment.globals |= {"t": t, "language": current()}
-    environment.filters |= {"t": t, "inline": _inline, "md": _markdown, "data": _data}
+    environment.filters |= {"t": t, "inline": _inline, "md": markdown, "data": _data}
     kinds = {"table": Table, "findings": list, "code": Code, "verdicts": Verdicts}
     for name, kind in {**kinds, "picture": Picture}.items():
         environment.tests[name] = lambda block, kind=kind: isinstance(block, kind)
@@ -175,7 +180,7 @@ def _data(value: float | None) -> Markup:
     return Markup("" if value is None else f' data-value="{value:.10g}"')
 
 
-def _markdown(text: str) -> str:
+def markdown(text: str) -> str:
     """Escapes text for a Markdown table or paragraph."""
-    text = re.sub(r"[\\`*_\[\]<>|~$]|&(?=#?\w+;)", r"\\\g<0>", text)
-    return BLOCK.sub(r"\1\\\2", " ".join(text.split()))
+    text = SIGNS.sub(lambda found: found[1] or f"\\{found[0]}", " ".join(text.split()))
+    return BLOCK.sub(r"\1\\\2", text)

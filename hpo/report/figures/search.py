@@ -29,14 +29,13 @@ class Run:
     """A search's finished trials in the order of completion.
 
     Accuracies in percent (0 if diverged, NaN if pruned), the seconds at which they ended, and their
-    numbers (from 0 by default). limited: whether trials were stopped at their time limit.
+    numbers (from 0 by default).
     """
 
     label: str
     values: Sequence[float]
     seconds: Sequence[float]
     numbers: Sequence[int] = ()
-    limited: bool = False
 
     @property
     def so_far(self) -> np.ndarray:
@@ -112,14 +111,12 @@ def _trial_dots(axes: Axes, x: np.ndarray, run: Run) -> None:
 
 def _progress_note(run: Run, low: float) -> str:
     values = np.asarray(run.values, float)
-    below, pruned = int((values < low).sum()), int(np.isnan(values).sum())
+    below, stopped = int((values < low).sum()), int(np.isnan(values).sum())
     parts = [t("Dots: single trials")]
     if below:
         parts += [t("▾: {trials} below {low:.1f}%", trials=count(below, "trial"), low=low)]
-    if pruned and run.limited:
-        parts += [t("{n} stopped early, without a dot", n=pruned)]
-    elif pruned:
-        parts += [t("{n} pruned, without a dot", n=pruned)]
+    if stopped:
+        parts += [t("{n} stopped early, without a dot", n=stopped)]
     return "; ".join(parts)
 
 

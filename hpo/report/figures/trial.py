@@ -1,4 +1,4 @@
-"""Learning curves of trials: the best and the pruned ones, and one as a small picture."""
+"""Learning curves of trials: the best and those stopped early, and one as a small picture."""
 
 import io
 import math
@@ -85,25 +85,22 @@ class TrialCurve:
 
 
 @style.as_svg
-def trial_curves(
-    best: Sequence[TrialCurve], pruned: Sequence[TrialCurve], *, limited: bool = False
-) -> Figure:
-    """Draws the curves of up to ten best trials, and beside them the pruned ones with a cross at
-    their end.
+def trial_curves(best: Sequence[TrialCurve], stopped: Sequence[TrialCurve]) -> Figure:
+    """Draws the curves of up to ten best trials, and beside them those stopped early, by the pruner
+    or at their time limit, with a cross at their end.
 
-    best: at least one, the best first. limited: whether some of the pruned ones were stopped at
-    their time limit. The axes leave out the lowest values.
+    best: at least one, the best first. The axes leave out the lowest values.
     """
     best = best[: len(MARKERS)]
     lines = 0.17 * math.ceil(len(best) / 2)
     figure = style.blank(3.65 + lines, left=0.75, top=0.45, bottom=0.55 + lines)
-    axes = figure.subplots(1, 2 if pruned else 1, squeeze=False)[0]
+    axes = figure.subplots(1, 2 if stopped else 1, squeeze=False)[0]
     _best_curves(axes[0], best)
-    if pruned:
-        _pruned_curves(axes[1], best[0], pruned, limited)
+    if stopped:
+        _stopped_curves(axes[1], best[0], stopped)
     for axis in axes:
         axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-        axis.set_xlim(0.5, max(1, *(len(curve.values) for curve in (*best, *pruned))) + 0.5)
+        axis.set_xlim(0.5, max(1, *(len(curve.values) for curve in (*best, *stopped))) + 0.5)
         axis.set_xlabel(t("Epoch"))
     axes[0].set_ylabel(t(style.ACCURACY))
     handles, labels = axes[0].get_legend_handles_labels()
@@ -134,29 +131,24 @@ def _best_curves(axes: Axes, best: Sequence[TrialCurve]) -> None:
     style.head(axes, title, note)
 
 
-def _pruned_curves(
-    axes: Axes, best: TrialCurve, pruned: Sequence[TrialCurve], limited: bool
-) -> None:
+def _stopped_curves(axes: Axes, best: TrialCurve, stopped: Sequence[TrialCurve]) -> None:
     """Draws thin lines up to a cross, or to a triangle if the end lies below the axis."""
-    ends = np.array([([math.nan, *curve.values])[-1] for curve in pruned])
+    ends = np.array([([math.nan, *curve.values])[-1] for curve in stopped])
     axes.set_ylim(*focus(np.concatenate([ends, np.asarray(best.values, float)])))
-    text = marked("{label}, pruned at {end:.2f}%")
-    note, title = t("Blue: the best trial; ×: pruned here"), count(len(pruned), "pruned trial")
-    if limited:
-        text = marked("{label}, stopped at {end:.2f}%")
-        note = t("Blue: the best trial; ×: stopped here")
-        title = nt("{n} trial stopped early", "{n} trials stopped early", len(pruned))
-    texts = [t(text, label=curve.label, end=end) for curve, end in zip(pruned, ends, strict=True)]
-    long = [place for place, curve in enumerate(pruned) if len(curve.values) > 1]
+    text = marked("{label}, stopped at {end:.2f}%")
+    texts = [t(text, label=curve.label, end=end) for curve, end in zip(stopped, ends, strict=True)]
+    long = [place for place, curve in enumerate(stopped) if len(curve.values) > 1]
     # One collection: lines by themselves take a millisecond each.
-    lines = [list(enumerate(pruned[place].values, 1)) for place in long]
+    lines = [list(enumerate(stopped[place].values, 1)) for place in long]
     drawn = LineCollection(lines, colors=style.GREY, linewidths=0.8)
     tip(axes.add_collection(drawn, autolim=False), [texts[place] for place in long])
     look = {"color": style.BLACK, "alpha": 0.7, "marker": "x", "markersize": 4.5, "zorder": 3}
-    plot_above_edge(axes, [len(curve.values) for curve in pruned], ends, texts, 0.02, 4.5, **look)
+    plot_above_edge(axes, [len(curve.values) for curve in stopped], ends, texts, 0.02, 4.5, **look)
     look = {"color": style.BLUE, "marker": "o", "zorder": 4}
     plot(axes, best.epochs, best.values, best.texts, markersize=4.5, linewidth=2.2, **look)
     low = axes.get_ylim()[0]
+    note = t("Blue: the best trial; ×: stopped here")
     if below := int((ends < low).sum()):
         note += "; " + t("▾: {n} below {low:.1f}%", n=below, low=low)
+    title = nt("{n} trial stopped early", "{n} trials stopped early", len(stopped))
     style.head(axes, t("{trials} beside the best", trials=title), note)

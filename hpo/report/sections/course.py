@@ -14,7 +14,7 @@ from hpo.analysis.statistics import paired_difference
 from hpo.language import marked, printed, t
 from hpo.report.blocks import grid_tables as tables
 from hpo.report.blocks.page import Block, Picture, Section
-from hpo.report.blocks.search_tables import BEST, over_limit, trials_by_state
+from hpo.report.blocks.search_tables import BEST, trials_by_state
 from hpo.report.blocks.table import Column, Table
 from hpo.report.figures import grid as figures
 from hpo.report.figures.search import Run, progress
@@ -77,16 +77,11 @@ def curve_cells(file: GridStudy, experiment: Experiment) -> Sequence[str]:
 
 
 def _curves_caption(study: StoredGrid, drawn: Sequence[figures.CellCurves]) -> str:
-    collapsed = [curve.collapsed for curve in drawn]
-    text = t("Line: mean (median at chance) of the seeds; band: their range.")
+    text = t("Line: mean of the seeds, or median where runs fail to learn; band: their range.")
     if all(len(curve.values["valid_loss"]) <= 1 for curve in drawn):
         text = t("A single seed.")
-    elif not any(collapsed):
-        text = t("Line: mean of the seeds; band: their range.")
-    elif all(collapsed):
-        text = t("Line: median of the seeds; band: their range.")
     text += f" {study.data_name}."
-    if len(set(collapsed)) == 2:
+    if len({curve.collapsed for curve in drawn}) == 2:
         text += " " + t("Networks that fail to learn have axes of their own.")
     return text
 
@@ -208,7 +203,6 @@ def _progress(study: StoredSearch, label: str) -> Run:
         values=selected_values(rows),
         seconds=run_seconds(study, rows),
         numbers=rows["number"].to_list(),
-        limited=bool(over_limit(rows).any()),
     )
 
 
@@ -250,29 +244,22 @@ def states_table(study: StoredSearch, caption: str) -> Table:
 
 def _curves(study: StoredSearch) -> Picture:
     best = study.ranked.head(BEST)
-    pruned = study.trials[(study.trials["state"] == "PRUNED") & ~study.trials["diverged"]]
-    limited = bool(over_limit(pruned).any())
+    stopped = study.trials[(study.trials["state"] == "PRUNED") & ~study.trials["diverged"]]
     alt = marked("Validation accuracy by epoch of the best trials.")
     caption = marked("Validation accuracy of the {best} best trials. {data}.")
-    if limited:
+    if len(stopped):
         alt = marked("Validation accuracy by epoch of the best trials, and of those stopped early.")
         caption = marked(
             "Validation accuracy of the {best} best trials, and of the {stopped} stopped early up "
             "to where they ended. {data}."
         )
-    elif len(pruned):
-        alt = marked("Validation accuracy by epoch of the best trials, and of the pruned ones.")
-        caption = marked(
-            "Validation accuracy of the {best} best trials, and of the {pruned} pruned ones up to "
-            "where they ended. {data}."
-        )
-    counts = {"best": len(best), "pruned": len(pruned), "stopped": len(pruned)}
-    curves = ([_curve(study, int(number)) for number in part["number"]] for part in (best, pruned))
+    parts = (best, stopped)
+    curves = ([_curve(study, int(number)) for number in part["number"]] for part in parts)
     return Picture(
         file="curves.svg",
-        draw=partial(trial_curves, *curves, limited=limited),
+        draw=partial(trial_curves, *curves),
         alt=t(alt),
-        caption=t(caption, **counts, data=study.data_name),
+        caption=t(caption, best=len(best), stopped=len(stopped), data=study.data_name),
     )
 
 
