@@ -1,5 +1,6 @@
 """Study files: what the shipped ones say, and what a wrong one is told."""
 
+import itertools
 import json
 import time
 import tomllib
@@ -279,7 +280,10 @@ def test_file_name_that_cannot_name_a_study_is_refused(tmp_path: Path):
 
 @pytest.mark.parametrize("text", ["", "title = 'x'", GRID + SEARCH], ids=["empty", "title", "both"])
 def test_file_must_be_a_grid_or_a_search(path: Path, text: str):
-    assert fault_of(path, text) == f"{path}: needs either [[cells]] (a grid) or [space] (a search)"
+    assert (
+        fault_of(path, text)
+        == f"{path}: needs either [[cells]] or [grid] (a grid) or [space] (a search)"
+    )
 
 
 def test_thousands_of_cells_are_read_at_once(path: Path):
@@ -288,6 +292,114 @@ def test_thousands_of_cells_are_read_at_once(path: Path):
     started = time.monotonic()
     assert len(load(str(path)).cells) == 20_000
     assert time.monotonic() - started < 10
+
+
+# --- all combinations --------------------------------------------------------------------------
+
+FACTORS = GRID[: GRID.index("[[cells]]")].replace('optimizer = "sgd"\nlr = 0.1\n', "")
+FACTORIAL = FACTORS + '[grid]\noptimizer = ["adam", "sgd"]\nlr = [0.1, 0.01, 1e-5]\n'
+
+
+def names_of(path: Path, text: str) -> list[str]:
+    path.write_text(text, encoding="utf-8")
+    study = load(str(path))
+    assert isinstance(study, GridStudy)
+    jsonschema.Draft202012Validator(schema.json_schema()).validate(tomllib.loads(text))
+    return [cell.name for cell in study.cells]
+
+
+def test_lists_make_a_cell_of_each_combination_the_first_key_outermost(path: Path):
+    names = names_of(path, FACTORIAL)
+    assert names == ["adam-0.1", "adam-0.01", "adam-1e-05", "sgd-0.1", "sgd-0.01", "sgd-1e-05"]
+    study = load(str(path))
+    assert isinstance(study, GridStudy)
+    settings = [(cell.config.optimizer, cell.config.lr) for cell in study.cells]
+    assert settings == list(itertools.product(["adam", "sgd"], [0.1, 0.01, 1e-5]))
+    assert {cell.config.width for cell in study.cells} == {8}
+    swapped = FACTORS + '[grid]\nlr = [0.1, 0.01]\noptimizer = ["adam", "sgd"]\n'
+    assert names_of(path, swapped)[:2] == ["0.1-adam", "0.1-sgd"]
+
+
+def test_a_shipped_factorial_is_what_lists_make(path: Path):
+    listed = load("interactions")
+    assert isinstance(listed, GridStudy)
+    raw = {key: value for key, value in listed.raw.items() if key != "cells"}
+    raw["grid"] = {
+        "activation": ["sigmoid", "relu"], "optimizer": ["sgd", "adam"], "lr": [0.1, 0.01, 0.001],
+    }  # fmt: skip
+    made = study_file.parse(raw, "made", "made.toml")
+    assert isinstance(made, GridStudy)
+    assert made.cells == listed.cells
+    assert made.claims == listed.claims
+
+
+@pytest.mark.parametrize(
+    ("lists", "names"),
+    [
+        ("lr = [0.1]\noptimizer = ['adam', 'sgd']", ["adam", "sgd"]),
+        ("lr = [0.1]\noptimizer = ['adam']", ["0.1-adam"]),
+        ("lr = [0.1]\noptimizer = ['sgd']\nwidths = [[64, 32], '8']", ["64x32", "8"]),
+        (
+            "lr = [0.1]\noptimizer = ['sgd']\nnesterov = [true, false]\nmomentum = [0.9]",
+            ["nesterov-true", "nesterov-false"],
+        ),
+    ],
+)
+def test_cells_of_lists_are_named_by_what_differs(path: Path, lists: str, names: list[str]):
+    assert names_of(path, f"{FACTORS}[grid]\n{lists}\n") == names
+
+
+def test_lists_of_ones_own_hyperparameters_are_named_with_their_key(path: Path):
+    base = 'model = "nets:build"\n[base]\noptimizer = "sgd"\nlr = 0.1\n[grid]\n'
+    text = base + 'channels = [4, 8]\npool = [true, false]\nhead = ["a b", "a/b"]'
+    names = names_of(path, text)
+    assert names[:3] == [
+        "4-pool-true-head-a_b", "4-pool-true-head-a_b.2", "4-pool-false-head-a_b",
+    ]  # fmt: skip
+    assert len(set(names)) == 8
+    study = load(str(path))
+    assert isinstance(study, GridStudy)
+    assert study.cells[1].config.own == {"channels": 4, "pool": True, "head": "a/b"}
+    assert names_of(path, base + '"é" = ["ü", "ö"]') == ["cell", "cell.2"]
+
+
+def test_lists_stand_beside_named_cells_and_claims_know_them(path: Path):
+    text = FACTORIAL + (
+        '[[cells]]\nname = "first"\noptimizer = "sgd"\nlr = 1\n'
+        '[[claims]]\nsays = "x"\ngreater = ["adam-0.1", "first"]\n'
+        '[[experiments]]\ntitle = "y"\ncells = ["sgd-0.1", "first"]\n'
+    )
+    assert names_of(path, text)[:2] == ["first", "adam-0.1"]
+    twice = FACTORIAL + '[[cells]]\nname = "sgd-0.1"\noptimizer = "sgd"\nlr = 1\n'
+    assert fault_of(path, twice).endswith("cells.sgd-0.1: two cells have this name; rename one")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("0.01, 1e-5]", "-1, 1e-5]", "grid.lr[1]: must be greater than 0, got -1"),
+        ("[0.1, 0.01, 1e-5]", "[]", "grid.lr: must be a list of one value or more, got []"),
+        ("[0.1, 0.01, 1e-5]", "0.1", "grid.lr: must be a list of one value or more, got 0.1"),
+        ("[0.1, 0.01, 1e-5]", "[1, 1.0]", "grid.lr: has a value twice"),
+        ("lr = [0.1", "widths = [4, 8]\nlr = [0.1", "grid.widths: must be a list of lists, such"),
+        ("lr = [0.1", "varies = [1]\nlr = [0.1", "grid.varies: unknown key; known: depth"),
+        ("lr = [0.1", "rl = [0.1", "grid.rl: unknown key"),
+        (
+            "lr = [0.1",
+            "momentum = [0, 0.9]\nlr = [0.1",
+            "grid.momentum[1]: is no",
+        ),
+        ("epochs = 2", "epochs = 2\nmomentum = 0.9", "grid.momentum: is no hyperparameter of adam"),
+        ("lr = [0.1, 0.01, 1e-5]", "", "grid.lr: is missing here and in [base]"),
+        ("lr = [0.1", f"epochs = {list(range(1, 201))}\nlr = [0.1", "grid: makes 1,200 cells; the"),
+    ],
+)
+def test_wrong_lists_are_told_in_one_line(path: Path, old: str, new: str, said: str):
+    assert fault_of(path, FACTORIAL.replace(old, new)).startswith(f"{path}: {said}")
+
+
+def test_an_empty_table_of_lists_is_told_so(path: Path):
+    assert fault_of(path, FACTORS + "[grid]") == f"{path}: grid: has no lists"
 
 
 # --- values that are wrong ---------------------------------------------------------------------

@@ -11,6 +11,7 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationError,
+    ValidationInfo,
     WithJsonSchema,
     WrapValidator,
     model_validator,
@@ -159,6 +160,17 @@ def tables(value: Any, handler: Callable[[Any], Any]) -> Any:
     raise fault(f"must be a list of tables, got {quoted(value)}")
 
 
+def _values(value: Any, handler: Callable[[Any], Any], info: ValidationInfo) -> Any:
+    if not isinstance(value, list) or not value:
+        raise fault(f"must be a list of one value or more, got {quoted(value)}")
+    if info.field_name == "widths" and any(isinstance(each, int) for each in value):
+        raise fault(f"must be a list of lists, such as [[512, 256], [128]], got {quoted(value)}")
+    values = handler(value)
+    if len(set(values)) < len(values):
+        raise fault("has a value twice")
+    return values
+
+
 def _text(value: Any, handler: Callable[[Any], Any]) -> str:
     """Strips the text. pydantic's own type refuses the lone surrogates that JSON may hold."""
     if not isinstance(value, str):
@@ -183,6 +195,7 @@ def _seconds(value: Any, handler: Callable[[Any], Any]) -> float:
 _DURATION = {"anyOf": [{"type": "number", "exclusiveMinimum": 0}, {"type": "string"}]}
 Duration = Annotated[float, WrapValidator(_seconds), WithJsonSchema(_DURATION)]
 Tables = Annotated[tuple[T, ...], Field(strict=False), WrapValidator(tables)]
+Values = Annotated[tuple[T, ...], Field(strict=False), WrapValidator(_values)]
 Text = Annotated[str, WrapValidator(_text)]
 Flag = Annotated[bool, explained("must be true or false")]
 Names = Annotated[tuple[str, ...], Field(strict=False), explained("must be a list of names")]

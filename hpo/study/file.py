@@ -1,16 +1,20 @@
 """Study files: what they declare, read from TOML by pydantic, with all faults at once."""
 
 import errno
+import math
+import re
 import tomllib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tomli_w
 from pydantic import (
     AfterValidator,
+    ConfigDict,
     Field,
     TypeAdapter,
     WithJsonSchema,
@@ -37,6 +41,7 @@ from hpo.study.config import (
     Seeds,
     combination_faults,
     hyperparameters,
+    kind_of,
     with_widths,
 )
 from hpo.study.fields import (
@@ -51,6 +56,7 @@ from hpo.study.fields import (
     Table,
     Tables,
     Text,
+    Values,
     explained,
     fault,
     faulty,
@@ -81,6 +87,7 @@ COLUMNS = {
     "test_loss": marked("Test loss"),
     "train_seconds": marked("Training time (s)"),
 }
+MOST_CELLS = 1_000  # of [grid]: a typing error should not start a study of years
 BLOCK = 8  # seeds of a crossed cell that are analysed together
 FIGURES = ("test_accuracy", "test_loss", "train_seconds")
 
@@ -212,11 +219,18 @@ if TYPE_CHECKING:
     class Settings(Table): ...
 
     OwnSettings = Settings
+    Lists = Settings
+    OwnLists = Settings
 else:
     _VALUES = {name: (kind, None) for name, kind in TYPES.items() if name != "model"}
     Settings = create_model("Settings", __base__=Table, **_VALUES)
+    _LISTS = {name: (Values[kind], None) for name, (kind, _) in _VALUES.items()}
+    Lists = create_model("Lists", __base__=Table, **_LISTS)
 
     class OwnSettings(Settings, OwnNames): ...
+
+    class OwnLists(Lists, OwnNames):
+        __pydantic_extra__: dict[str, Values[kind_of("")]]
 
 
 def _some_sources(varies: tuple[str, ...]) -> tuple[str, ...]:
@@ -265,13 +279,17 @@ def _seeds(value: Any, handler: Any) -> Any:
 
 
 class GridTable(Head):
-    """A study file with a grid."""
+    """A study file with a grid. grid: values of which all combinations are cells."""
 
+    model_config = ConfigDict(
+        json_schema_extra={"anyOf": [{"required": ["cells"]}, {"required": ["grid"]}]}
+    )
     source: Text = ""
     seeds: Annotated[Count | Rounds, WrapValidator(_seeds)] = 1
     diagnostics: Flag = False
     base: Settings = Field(default_factory=Settings)
-    cells: Tables[CellTable]
+    grid: Lists = Field(default_factory=Lists)
+    cells: Tables[CellTable] = ()
     experiments: Tables[Experiment] = ()
     claims: Tables[ClaimTable] = ()
     causes: Tables[Cause] = ()
@@ -290,7 +308,8 @@ class OwnGridTable(GridTable):
 
     model: Factory
     base: OwnSettings = Field(default_factory=OwnSettings)
-    cells: Tables[OwnCellTable]
+    grid: OwnLists = Field(default_factory=OwnLists)
+    cells: Tables[OwnCellTable] = ()
 
 
 class SearchOptions(Table):
@@ -483,11 +502,13 @@ def check_name(name: str) -> str:
 
 def parse(raw: Mapping[str, Any], name: str, where: str) -> StudyFile:
     """Reads the study of a TOML document. where: the file in errors."""
-    if ("cells" in raw) == ("space" in raw):
-        raise InputError(f"{where}: needs either [[cells]] (a grid) or [space] (a search)")
+    grid = "cells" in raw or "grid" in raw
+    if grid == ("space" in raw):
+        words = "needs either [[cells]] or [grid] (a grid) or [space] (a search)"
+        raise InputError(f"{where}: {words}")
     kind: Any
     of_table: Any
-    if "cells" in raw:
+    if grid:
         kind, of_table = OwnGridTable if raw.get("model") else GridTable, _grid
     else:
         kind, of_table = OwnSearchTable if raw.get("model") else SearchTable, _search
@@ -517,6 +538,8 @@ def _grid(
     table: GridTable, raw: Mapping[str, Any], name: str, faults: list[Fault]
 ) -> GridStudy | None:
     """Returns the grid; None and more faults if its parts do not go together."""
+    listed, made = len(table.cells), _made_cells(table, raw.get("grid"), faults)
+    table = table.model_copy(update={"cells": (*table.cells, *made)})
     names = [cell.name for cell in table.cells]
     for repeated in (n for n, times in Counter(names).items() if times > 1):
         key = ("cells", names.index(repeated))
@@ -536,6 +559,7 @@ def _grid(
     claims = enumerate(table.claims if len(sound) == len(cells) else ())
     read = tuple(claim_of(claim, ("claims", i), epochs, faults) for i, claim in claims)
     if faults:
+        faults[:] = dict.fromkeys((_in_file(key, table, listed), text) for key, text in faults)
         return None
     all_cells = Experiment(title=marked("All cells"), cells=tuple(names))
     given = {
@@ -550,6 +574,49 @@ def _grid(
         "raw": raw,
     }
     return GridStudy.model_construct(**{**dict(table), **given})
+
+
+def _made_cells(
+    table: GridTable, order: Mapping[str, Any] | None, faults: list[Fault]
+) -> list[CellTable]:
+    """Returns the cells of [grid]: all combinations of its values, the first key outermost. Their
+    names have the values that differ. order: the table as the file has it, None without one."""
+    if order is None:
+        return []
+    kind: Any = OwnCellTable if table.model else CellTable
+    given, made, times = hyperparameters(table.grid), list[CellTable](), Counter[str]()
+    lists = {name: given[name] for name in order}
+    number = math.prod(map(len, lists.values()))
+    if not lists or number > MOST_CELLS:
+        text = f"makes {number:,} cells; the most is {MOST_CELLS:,}" if lists else "has no lists"
+        faults.append((("grid",), text))
+        return []
+    shown = [name for name, values in lists.items() if len(values) > 1] or list(lists)
+    for chosen in product(*lists.values()):
+        values = dict(zip(lists, chosen, strict=True))
+        text = "-".join(_in_name(name, values[name]) for name in shown)
+        name = text.lstrip("-._")[:90] or "cell"
+        times[name] += 1
+        name += f".{times[name]}" if times[name] > 1 else ""
+        made.append(kind.model_construct({"name", *values}, name=name, **values))
+    return made
+
+
+def _in_name(name: str, value: Any) -> str:
+    """Returns a value as a cell's name has it: 0.1, 64x32, residual-true."""
+    text = value.replace("-", "x") if name == "widths" else str(value)
+    if isinstance(value, bool) or (isinstance(value, str) and name not in TYPES):
+        text = f"{name}-{text.lower() if isinstance(value, bool) else text}"
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", text)
+
+
+def _in_file(key: Any, table: GridTable, listed: int) -> Key:
+    """Returns where the file has a key of a cell: in [grid] after the `listed` ones."""
+    if key[:1] != ("cells",) or key[1] < listed:
+        return tuple(key)
+    cell = hyperparameters(table.cells[key[1]])
+    values = hyperparameters(table.grid).get(key[-1])
+    return ("grid", *key[2:], *([values.index(cell[key[-1]])] if values else []))
 
 
 def _cell(table: GridTable, index: int, faults: list[Fault]) -> Cell | None:
