@@ -59,7 +59,7 @@ def p_of(path: list[float]) -> float:
 
 
 class Study:
-    """The study file, the report's tables, and the bits and times in the database."""
+    """The study file, the report's tables, and the bits in the database."""
 
     def __init__(self, file: Path, report: Path, database: Path) -> None:
         self.raw = tomllib.loads(file.read_text("utf-8"))
@@ -70,8 +70,8 @@ class Study:
             query = "SELECT number, value_json FROM trials JOIN trial_system_attributes USING "
             query += "(trial_id) WHERE key = 'right'"
             self.bits = {number: json.loads(text) for number, text in connection.execute(query)}
-            query = "SELECT value_json FROM study_user_attributes WHERE key = 'timings'"
-            self.timings = json.loads(connection.execute(query).fetchone()[0])
+        times = pd.read_csv(report / "times.csv")
+        self.times = times.pivot(index="round", columns="cell", values="seconds")
 
     def failing(self, cell: str, below: float = 0.3) -> pd.Series:
         rows = self.trials.loc[cell]
@@ -81,7 +81,7 @@ class Study:
         if not isinstance(side, str):
             return float(side)
         if metric == "train_seconds":
-            return pd.Series([of[side] for of in self.timings])
+            return self.times[side]
         if " - " in side:
             first, second = side.split(" - ")
             return self.values(first, metric) - self.values(second, metric)

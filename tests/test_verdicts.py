@@ -1,5 +1,6 @@
 """verdicts.json of a whole run, recomputed by a script that uses nothing of hpo."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -11,6 +12,10 @@ import pandas as pd
 import pytest
 
 from hpo.analysis import verdicts
+from hpo.export.tables import to_parquet
+from hpo.report import write as report
+from hpo.results.load import load_study
+from hpo.storage.open import open_storage
 from hpo.study.file import studies_dir
 
 STUDY = """
@@ -162,7 +167,25 @@ def test_the_images_that_two_networks_disagree_on_are_shown(run):
     assert "of the variance between runs comes from the test images being few" in text
 
 
-def test_times_were_measured_in_rounds_of_their_own(study):
-    assert len(study.timings) == 8
-    assert all(set(times) == {"a", "b"} for times in study.timings)
-    assert pd.DataFrame(study.timings).to_numpy().min() > 0
+def test_times_are_measured_in_rounds_of_their_own_and_verdicts_follow_from_them(run, written):
+    times = pd.read_csv(run / "reports/tiny/times.csv")
+    assert list(times) == ["round", "cell", "seconds"]
+    assert times.groupby("cell")["round"].apply(list).to_dict() == {
+        "a": list(range(1, 9)), "b": list(range(1, 9)),
+    }  # fmt: skip
+    assert times["seconds"].min() > 0
+    seconds = times.pivot(index="round", columns="cell", values="seconds")
+    [part] = next(of for of in written["conclusions"] if "as long as" in of["says"])["parts"]
+    assert part["effect"] == pytest.approx(np.log(seconds["a"] / seconds["b"]).mean(), rel=1e-12)
+    assert to_parquet(load_study(open_storage(f"sqlite:///{run / 'hpo.db'}"), "tiny"), run)[-1] == (
+        run / "times.parquet"
+    )
+    assert pd.read_parquet(run / "times.parquet").equals(times)
+
+
+def test_times_of_an_earlier_report_do_not_stay(run, tmp_path):
+    study = load_study(open_storage(f"sqlite:///{run / 'hpo.db'}"), "tiny")
+    report.write(study, tmp_path / "tiny")
+    assert (tmp_path / "tiny/times.csv").exists()
+    report.write(dataclasses.replace(study, timings=[]), tmp_path / "tiny")
+    assert not (tmp_path / "tiny/times.csv").exists()

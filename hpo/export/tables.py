@@ -12,11 +12,13 @@ from hpo.results.study import StoredGrid, StoredSearch
 
 
 def to_parquet(study: StoredGrid | StoredSearch, folder: Path) -> list[Path]:
-    """Writes trials, curves and, of a search, finalists: all of them or none. Returns their paths.
-    Raises InputError if pyarrow is not installed, and OSError."""
+    """Writes trials, curves, of a search finalists, and of a grid timings: all of them or none.
+    Returns their paths. Raises InputError if pyarrow is not installed, and OSError."""
     tables = {"trials": study.trials, "curves": study.curves}
     if isinstance(study, StoredSearch):
         tables["finalists"] = finalists_frame(study)
+    if isinstance(study, StoredGrid) and study.timings:
+        tables["times"] = study.times
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{name}.parquet" for name in tables]
     try:
@@ -35,7 +37,7 @@ def _one_type_a_column(table: pd.DataFrame) -> pd.DataFrame:
     """Returns the table with columns of mixed values, such as "a" and 3, as text: a column of
     Parquet has one type."""
     texts = {}
-    for name in table.select_dtypes(object):
+    for name in (name for name in table if table[name].dtype == object):
         given = table[name].dropna()
         if given.map(type).nunique() > 1:
             texts[name] = given.map(str).reindex(table.index)

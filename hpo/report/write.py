@@ -76,6 +76,8 @@ def _write_files(study: Stored, folder: Path, target: Path) -> None:
     if isinstance(study, StoredSearch):
         finalists_frame(study).to_csv(folder / "finalists.csv", index=False)
     else:
+        if study.timings:
+            study.times.to_csv(folder / "times.csv", index=False)
         with use(ENGLISH):  # for programs
             (folder / "verdicts.json").write_text(verdicts.text(study, sentence), encoding="utf-8")
     provenance = json.dumps(_provenance(study), indent=2, ensure_ascii=False)
@@ -95,7 +97,7 @@ def _move_in(source: Path, target: Path) -> None:
     made = [path.relative_to(source) for path in source.rglob("*") if path.is_file()]
     for path in sorted(made, key=lambda path: (path.name in PAGES, path)):
         os.replace(source / path, target / path)
-    for old in (target / "figures").glob("*.svg"):
+    for old in (*(target / "figures").glob("*.svg"), *target.glob("times.csv")):
         if old.relative_to(target) not in made:
             old.unlink()
 

@@ -132,6 +132,12 @@ class StoredGrid(StoredStudy):
         """Returns the studies that a report of this one covers."""
         return [self]
 
+    @property
+    def times(self) -> pd.DataFrame:
+        """Returns the timings, a row per round and cell, as in times.csv."""
+        rows = [(n, *pair) for n, times in enumerate(self.timings, 1) for pair in times.items()]
+        return pd.DataFrame(rows, columns=["round", "cell", "seconds"])
+
     def cell(self, name: str | None) -> Cell:
         """Returns the cell of that name."""
         return next(cell for cell in self.file.cells if cell.name == name)
