@@ -4,7 +4,7 @@ from typing import Any
 
 from hpo.errors import InputError
 from hpo.options import Options, flag
-from hpo.output import check_language, check_writable
+from hpo.output import check_language, check_writable, say
 from hpo.study import file as study_file
 
 OF_GRIDS = ("seeds", "first_seed", "until_resolved", "changed_claims")
@@ -80,13 +80,10 @@ def _with_options(file: study_file.StudyFile, options: Options) -> study_file.St
 
 
 def _check_rounds(options: Options, file: study_file.GridStudy) -> None:
-    """Raises InputError if the study cannot go on until its claims are resolved."""
+    """Says how the study goes on until its claims are resolved; InputError if it cannot."""
     if options.seeds:
         raise InputError("--until-resolved: chooses the seeds, so leave out --seeds")
-    if not file.rounds:
-        raise InputError(
-            f"--until-resolved: study {file.name!r} has a fixed number of seeds; give it "
-            "seeds = { start = 5, most = 40, step = 5 }"
-        )
     if not file.claims:
         raise InputError(f"--until-resolved: study {file.name!r} has no [[claims]] to resolve")
+    more = f"{file.rounds.step} more a round for the networks of open claims"
+    say(f"--until-resolved: {file.seeds} seeds, then {more}, up to {file.rounds.most}")

@@ -2,7 +2,9 @@
 
 import dataclasses
 import json
+import tomllib
 
+import in_process
 import optuna
 import pandas as pd
 import pytest
@@ -13,12 +15,15 @@ from test_report import store
 from tiny import tiny_dataset
 
 from hpo.analysis.claims import claim_verdicts, open_cells
+from hpo.analysis.hypothesis_tests import Verdict
 from hpo.errors import InputError
 from hpo.report.sections import basis
 from hpo.report.sections import claims as verdict_report
 from hpo.results.load import load_study
 from hpo.results.study import StoredGrid
 from hpo.results.trial import KILLED
+from hpo.runs import runner
+from hpo.runs.grid import MOST_ROUNDS, ROUNDS
 from hpo.runs.study import open_study
 from hpo.storage.open import open_storage
 from hpo.study import file as study_file
@@ -122,12 +127,11 @@ def test_a_slip_in_the_seeds_is_a_line_that_names_it(tmp_path, seeds, said):
 @pytest.mark.parametrize(
     ("old", "new", "more", "said"),
     [
-        ("{ start = 3, most = 11, step = 4 }", "3", (), "has a fixed number of seeds; give it"),
         ("[[claims]]", "[[unsaid]]", (), "has no [[claims]] to resolve"),
         ("", "", ("--seeds", "4"), "--until-resolved: chooses the seeds, so leave out --seeds"),
     ],
 )
-def test_rounds_need_a_table_and_conclusions(forked_hpo, tmp_path, old, new, more, said):
+def test_rounds_need_conclusions(forked_hpo, tmp_path, old, new, more, said):
     text = GRID.replace(old, new) if old else GRID
     if new == "[[unsaid]]":
         text = text[: text.index("[[unsaid]]")]
@@ -136,6 +140,53 @@ def test_rounds_need_a_table_and_conclusions(forked_hpo, tmp_path, old, new, mor
     assert answer.code == 2
     assert said in answer.err
     assert not (tmp_path / "hpo.db").exists()
+
+
+def resolved(tmp_path, text: str) -> StoredGrid:
+    """What a run of this study file with --until-resolved stores, on the tiny dataset."""
+    (tmp_path / "tiny.toml").write_text(text)
+    file, storage = study_file.load(str(tmp_path / "tiny.toml")), in_process.opened(tmp_path)
+    runner.run_grid(prepared(file, storage, tiny_dataset(), until_resolved=True))
+    stored = load_study(storage, "tiny")
+    assert isinstance(stored, StoredGrid)
+    return stored
+
+
+def test_a_plain_number_of_seeds_goes_on_in_steps_of_5_up_to_40(tmp_path, forked_hpo):
+    text = SAME.replace("{ start = 3, most = 11, step = 4 }", "37")
+    (tmp_path / "tiny.toml").write_text(text)
+    answer = forked_hpo("run", "tiny.toml", "--until-resolved", "--timeout", "0")
+    said = "37 seeds, then 5 more a round for the networks of open claims, up to 40"
+    assert answer.err.splitlines()[0] == f"NOTE: --until-resolved: {said}"
+    for number, most in ((3, 40), (50, 50)):
+        file = study_file.parse({**tomllib.loads(text), "seeds": number}, "tiny", "tiny.toml")
+        assert isinstance(file, study_file.GridStudy)
+        assert file.rounds == study_file.Rounds(start=number, most=most, step=5)
+
+
+def test_times_are_measured_again_while_a_claim_on_them_is_open(tmp_path):
+    grid = GRID[: GRID.index("[[claims]]")].replace("lr = 0.02", "lr = 0.1")
+    grid = grid.replace("{ start = 3, most = 11, step = 4 }", "{ start = 1, most = 7, step = 1 }")
+    claim = '[[claims]]\nsays = "x"\nsimilar = ["a", "b"]\nmetric = "train_seconds"\n'
+    stored = resolved(tmp_path, f"{grid}{claim}within = 0.0001")
+    [verdict] = claim_verdicts(stored)
+    assert verdict.verdict is Verdict.UNRESOLVED
+    assert verdict.decisive.n == len(stored.timings) == MOST_ROUNDS == 40
+    assert all(set(times) == {"a", "b"} for times in stored.timings)
+    assert len(stored.trials) == 4, "seeds say nothing of times"
+    again = resolved(tmp_path, f"{grid}{claim}within = 0.0001")
+    assert again.timings == stored.timings
+
+
+def test_times_are_not_measured_again_once_their_claims_are_decided(tmp_path):
+    grid = GRID[: GRID.index("[[claims]]")].replace("start = 3, most = 11", "start = 1, most = 9")
+    claim = '[[claims]]\nsays = "x"\ngreater = ["b", "a"]\nmetric = "train_seconds"\n'
+    storage = in_process.opened(tmp_path)
+    times = [{"a": 1 + 0.01 * n, "b": 3 - 0.01 * n} for n in range(ROUNDS)]
+    opened(storage, grid + claim, tmp_path).set_user_attr("timings", times)
+    stored = resolved(tmp_path, grid + claim)
+    assert claim_verdicts(stored)[0].verdict is Verdict.HOLDS
+    assert stored.timings == times
 
 
 def test_a_search_has_no_rounds_and_a_grid_no_repeats(forked_hpo, tmp_path):

@@ -18,7 +18,8 @@ from hpo.study.config import DEFAULTS, SEED, Seeds
 from hpo.study.file import Cell, GridStudy
 from hpo.workers.messages import Task
 
-ROUNDS = 8  # of timing
+ROUNDS = 8  # of timing, measured at once
+MOST_ROUNDS = 5 * ROUNDS  # where `--until-resolved` measures again
 SAMPLE_SECONDS = 0.1  # of an estimated epoch: longer ones are measured at their beginning
 
 
@@ -127,13 +128,16 @@ class TimingPlan(Plan):
     machine, in ROUNDS rounds and in one before them that does not count; in each round the cells
     are in another order. For a pool of one worker.
 
+    before: rounds that were measured earlier.
     rounds: {cell: seconds, scaled to all images and all of the cell's epochs}, a dictionary per
     round. places: round and cell of each task.
     """
 
-    def __init__(self, title: str, cells: Sequence[Cell], shape: Shape, folder: str = "") -> None:
+    def __init__(
+        self, title: str, cells: Sequence[Cell], shape: Shape, folder: str = "", before: int = 0
+    ) -> None:
         super().__init__(title)
-        rng, self.cells = random.Random(SEED), cells
+        rng, self.cells = random.Random(SEED + before), cells
         self.rounds: list[dict[str, float]] = [{} for _ in range(ROUNDS + 1)]
         order = [(n, cell) for n in range(ROUNDS + 1) for cell in rng.sample(cells, len(cells))]
         self.places = dict(enumerate(order, 1))
@@ -142,7 +146,7 @@ class TimingPlan(Plan):
             epoch = cost(config, shape)
             share, seeds = min(SAMPLE_SECONDS / epoch, 1.0), (Seeds.of(SEED),)
             task = Task(id=key, config=config, seeds=seeds, share=share, folder=folder)
-            label = f"time of {cell.name}, round {number} of {ROUNDS}"
+            label = f"time of {cell.name}, round {before + number} of {before + ROUNDS}"
             job = Job(task=task, label=label, trials=[], names=[label], cost=epoch * share)
             self.waiting.append(job)
 

@@ -12,7 +12,8 @@ import numpy as np
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from hpo.analysis.claims import open_cells
+from hpo.analysis.claims import claim_verdicts, open_cells
+from hpo.analysis.hypothesis_tests import Verdict
 from hpo.analysis.precision import disputed, disputing_pair
 from hpo.data.datasets import test_accuracy, test_pictures
 from hpo.errors import InputError
@@ -20,7 +21,7 @@ from hpo.model import folder as best
 from hpo.results.load import CODE, IMAGES, load_study
 from hpo.results.study import StoredGrid, StoredSearch, seconds_of
 from hpo.results.trial import PROBABILITIES
-from hpo.runs.grid import GridPlan, TimingPlan, finished_seeds
+from hpo.runs.grid import MOST_ROUNDS, GridPlan, TimingPlan, finished_seeds
 from hpo.runs.loop import End, Loop
 from hpo.runs.plan import Job, Plan, Watcher
 from hpo.runs.progress import Progress
@@ -76,24 +77,30 @@ def _store_images(run: Run, optuna_study: optuna.Study) -> None:
     run.storage.set_study_system_attr(optuna_study._study_id, IMAGES, shown)
 
 
-def _measure_times(run: Run, optuna_study: optuna.Study, deadline: float) -> End:
-    """Stores the training times of the cells whose times are compared, unless they are stored."""
+def _measure_times(
+    run: Run, optuna_study: optuna.Study, deadline: float, *, more: bool = False
+) -> End:
+    """Stores the training times of the cells whose times are compared, unless they are stored.
+    more: measures again, beside those that are stored."""
     assert isinstance(run.file, GridStudy)
     compared = {cell for c in run.file.claims if c.metric == SECONDS for cell in c.cells}
     cells = [cell for cell in run.file.cells if cell.name in compared]
-    if not cells or compared <= set(optuna_study.user_attrs.get("timings", [{}])[0]):
+    stored = optuna_study.user_attrs.get("timings", [])
+    stored = stored if stored and compared <= set(stored[0]) else []
+    if not cells or (stored and not more):
         return End.COMPLETE
     _require_code(run)
     title, folder = f"{run.name}: training times", run.file.folder
-    plan = TimingPlan(title, cells, run.shape, folder)
-    end = train(replace(run, workers=1), plan, deadline - time.monotonic())
+    plan = TimingPlan(title, cells, run.shape, folder, len(stored))
+    end = _train_until(replace(run, workers=1), plan, deadline)
     if measured := plan.measured():
-        optuna_study.set_user_attr("timings", measured)
+        optuna_study.set_user_attr("timings", [*stored, *measured])
     return end
 
 
 def _resolve(run: Run, optuna_study: optuna.Study, deadline: float) -> End:
-    """Trains rounds of seeds, each for the cells of the claims that are open then."""
+    """Trains rounds of seeds, each for the cells of the claims that are open then, and measures
+    training times again while a claim on times is open."""
     assert isinstance(run.file, GridStudy)
     rounds, first, end = run.file.rounds, run.file.first, End.COMPLETE
     assert rounds
@@ -103,15 +110,21 @@ def _resolve(run: Run, optuna_study: optuna.Study, deadline: float) -> End:
         assert isinstance(stored, StoredGrid)
         wanted = open_cells(stored)
         cells = [cell for cell in run.file.cells if cell.name in wanted]
-        title, left = f"{run.name}: up to {count} seeds", deadline - time.monotonic()
+        title = f"{run.name}: up to {count} seeds"
         plan = GridPlan(run, optuna_study, range(first, first + count), cells=cells, title=title)
-        end = train(run, plan, left)
-        if left <= 0 and plan.jobs:
-            end = End.OUT_OF_TIME
+        end = _train_until(run, plan, deadline)
+        if end is End.COMPLETE and len(stored.timings) < MOST_ROUNDS and _open_times(stored):
+            end = _measure_times(run, optuna_study, deadline, more=True)
         if end is not End.COMPLETE:
             break
     optuna_study.set_user_attr("until_resolved", {"most": rounds.most, "end": end.value})
     return end
+
+
+def _open_times(study: StoredGrid) -> bool:
+    """Whether more rounds of timing could decide a claim."""
+    open_claims = (of.claim for of in claim_verdicts(study) if of.verdict is Verdict.UNRESOLVED)
+    return any(claim.metric == SECONDS for claim in open_claims)
 
 
 def run_search(run: Run) -> End:
@@ -270,6 +283,13 @@ def _run_winner(run: Run) -> End:
     if job.model:
         best.write(run.winner_folder, job.model, content, search.code)
     return end
+
+
+def _train_until(run: Run, plan: Plan, deadline: float) -> End:
+    """Trains what the plan says until a time of the monotonic clock."""
+    left = deadline - time.monotonic()
+    end = train(run, plan, left)
+    return End.OUT_OF_TIME if left <= 0 and plan.jobs else end
 
 
 def train(run: Run, plan: Plan, timeout: float = math.inf) -> End:

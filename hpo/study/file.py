@@ -370,9 +370,9 @@ class GridStudy(GridTable):
     """A grid as it is run: cells, each trained with `seeds` seeds from the seed `first` on.
 
     title: or the study's name. cells: with the hyperparameters of [base]. experiments: or one of
-    all cells. rounds: how to go on until the claims are resolved; None without. model: the factory
-    of the user's own network, empty for hpo's perceptron. folder: of the study file, where the
-    factory's module lies. raw: the study file.
+    all cells. rounds: how to go on until the claims are resolved. model: the factory of the user's
+    own network, empty for hpo's perceptron. folder: of the study file, where the factory's module
+    lies. raw: the study file.
     """
 
     name: str
@@ -381,7 +381,7 @@ class GridStudy(GridTable):
     seeds: int
     cells: tuple[Cell, ...]  # type: ignore[assignment]
     claims: tuple[Claim, ...]
-    rounds: Rounds | None
+    rounds: Rounds
     folder: str = ""
     raw: Mapping[str, Any] = Field(repr=False)
 
@@ -567,7 +567,7 @@ def _grid(
         "title": table.title or name,
         "first": seeds.first,
         "seeds": seeds.start,
-        "rounds": table.seeds if isinstance(table.seeds, Rounds) else None,
+        "rounds": seeds,
         "cells": sound,
         "experiments": table.experiments or (all_cells,),
         "claims": read,

@@ -61,7 +61,7 @@ def _verdicts(study: StoredGrid) -> Iterator[RenderableType]:
         listed = of.verdict is not Verdict.UNRESOLVED or still_open <= MOST_OPEN
         if of.verdict is not Verdict.HOLDS and listed:
             yield f"  {of.verdict.value}: {of.claim.says}"
-    if still_open and study.file.rounds and study.until_resolved is None:
+    if still_open and study.until_resolved is None:
         yield "More seeds for the unresolved ones: --until-resolved"
 
 
