@@ -54,24 +54,50 @@ def share_evidence(hits: list[int]) -> list[float]:
     return path
 
 
-def p_of(path: list[float]) -> float:
-    return 1 / max(1.0, *path)
+def p_above(values: np.ndarray) -> float:
+    """The planned look's p-value against a mean of 0 or less."""
+    return float(stats.ttest_1samp(values, 0, alternative="greater").pvalue)
+
+
+def p_share(hits: list[int]) -> float:
+    """The planned look's p-value against a share of one half or less; 0 counts for neither."""
+    k, of = hits.count(1), len(hits) - hits.count(0)
+    return float(stats.binomtest(k, of, alternative="greater").pvalue) if of else 1.0
+
+
+def both(path: list[float], look: float | None) -> float:
+    """The p-value of the e-process, and of a planned look if there is one: half of the error."""
+    largest = max(1.0, *path)
+    return 1 / largest if look is None else min(1.0, 2 / largest, 2 * look)
+
+
+RATIOS = ("test_loss", "valid_loss", "train_loss", "train_seconds")
+BY_WINS = ("valid_spread", "valid_falls")
+Evidence = dict[str, Any]  # paths: for, against, too small; p: of the same
 
 
 class Study:
-    """The study file, the report's tables, and the bits in the database."""
+    """The study file and the report's files; the images that are right, if a database is given."""
 
-    def __init__(self, file: Path, report: Path, database: Path) -> None:
+    def __init__(self, file: Path, report: Path, database: Path | None = None) -> None:
         self.raw = tomllib.loads(file.read_text("utf-8"))
+        seeds = self.raw["seeds"]
+        self.first, planned = 0, seeds
+        if isinstance(seeds, dict):
+            self.first, planned = seeds.get("first", 0), seeds["start"]
+        self.planned: int | None = planned if planned > 2 else None
+        self.data = json.loads((report / "verdicts.json").read_text("utf-8"))
         trials = pd.read_csv(report / "trials.csv")
         self.trials = trials[trials["state"] == "COMPLETE"].set_index(["cell", "seed"]).sort_index()
         self.curves = pd.read_csv(report / "curves.csv")
-        with closing(sqlite3.connect(database)) as connection:
-            query = "SELECT number, value_json FROM trials JOIN trial_system_attributes USING "
-            query += "(trial_id) WHERE key = 'right'"
-            self.bits = {number: json.loads(text) for number, text in connection.execute(query)}
-        times = pd.read_csv(report / "times.csv")
-        self.times = times.pivot(index="round", columns="cell", values="seconds")
+        if (report / "times.csv").exists():
+            times = pd.read_csv(report / "times.csv")
+            self.times = times.pivot(index="round", columns="cell", values="seconds")
+        if database is not None:
+            with closing(sqlite3.connect(database)) as connection:
+                query = "SELECT number, value_json FROM trials JOIN trial_system_attributes USING "
+                query += "(trial_id) WHERE key = 'right'"
+                self.bits = {n: json.loads(text) for n, text in connection.execute(query)}
 
     def failing(self, cell: str, below: float = 0.3) -> pd.Series:
         rows = self.trials.loc[cell]
@@ -87,9 +113,14 @@ class Study:
             return self.values(first, metric) - self.values(second, metric)
         cell, _, epoch = side.partition("@")
         curves = self.curves[self.curves["cell"] == cell]
-        if metric == "valid_spread":
+        if metric in BY_WINS:
             wide = curves.pivot(index="seed", columns="epoch", values="valid_accuracy")
-            return wide.diff(axis=1).iloc[:, 1:].std(axis=1)
+            changes = wide.diff(axis=1).iloc[:, 1:]
+            return (
+                changes.std(axis=1)
+                if metric == "valid_spread"
+                else -changes.clip(upper=0).mean(axis=1)
+            )
         at = (
             curves[curves["epoch"] == int(epoch)].set_index("seed")
             if epoch
@@ -111,63 +142,100 @@ class Study:
 
     # --- claims --------------------------------------------------------------------------------
 
-    def parts(self, claim: dict[str, Any]) -> list[tuple[list[float], list[float], list[float]]]:
-        """(path for, path against, path of a difference too small to matter) of each part."""
+    def line(self, claim: dict[str, Any]) -> float:
+        """Below which test accuracy a run fails."""
+        if claim.get("below") != "guess":
+            return float(claim.get("below", 0.3))
+        n, share = self.data["test_size"], self.data["largest_class"]
+        counts = np.arange(n + 1)
+        return float(counts[stats.binom.sf(counts - 1, n, share) <= 0.05][0] / n - 0.5 / n)
+
+    def of_shares(self, hits: pd.Series) -> Evidence:
+        """hits: 1, -1 or 0 by seed."""
+        sides = [hits.astype(int), -hits.astype(int)]
+        paths = [share_evidence(side.tolist()) for side in sides] + [[1.0]]
+        looks: list[float | None] = [None] * 3
+        if self.planned:
+            first = [side[side.index < self.first + self.planned].tolist() for side in sides]
+            looks = [*(p_share(side) for side in first), 1.0]
+        return {"paths": paths, "p": [both(*each) for each in zip(paths, looks, strict=True)]}
+
+    def parts(self, claim: dict[str, Any]) -> list[Evidence]:
+        """The evidence of each comparison of two sides, or of a cell with a line."""
+        if "all" in claim:
+            return [part for each in claim["all"] for part in self.parts(each)]
         metric, found = claim.get("metric", "test_accuracy"), []
         if "fails" in claim:
-            hits = [1 if f else -1 for f in self.failing(claim["fails"], claim.get("below", 0.3))]
-            return [(share_evidence(hits), share_evidence([-h for h in hits]), [1.0])]
+            failing = self.failing(claim["fails"], self.line(claim))
+            return [self.of_shares(failing.map({True: 1, False: -1}))]
         if "best" in claim:
             pairs = [(claim["best"], other) for other in claim["among"]]
         elif "greater" in claim:
             pairs = list(itertools.pairwise(claim["greater"]))
         else:
             pairs = list(itertools.combinations(claim["similar"], 2))
+        wins = claim.get("by") == "wins" or (metric in BY_WINS and "similar" not in claim)
+        terms = claim.get("greater", [])
+        logs = metric in RATIOS and not wins and "matters" not in claim
+        logs = logs and not any(isinstance(side, str) and " - " in side for side in terms)
         for a, b in pairs:
-            logs = metric == "train_seconds" or ("similar" in claim and metric.endswith("loss"))
             ours, theirs = self.values(a, metric), self.values(b, metric)
             if isinstance(ours, pd.Series) and isinstance(theirs, pd.Series):
                 ours, theirs = ours.align(theirs, join="inner")
-            difference = np.log(ours) - np.log(theirs) if logs else ours - theirs
-            if claim.get("by") == "wins":
-                hits = [int(sign) for sign in np.sign(difference)]
-                found.append((share_evidence(hits), share_evidence([-h for h in hits]), [1.0]))
+            with np.errstate(invalid="ignore"):
+                difference = np.log(ours) - np.log(theirs) if logs else ours - theirs
+            if wins:
+                found.append(self.of_shares(np.sign(difference.fillna(0.0))))
                 continue
             if metric != "train_seconds":
                 failing = [self.failing(cell) for cell in self.cells(a, b)]
                 fails = pd.concat(failing, axis=1, join="inner")
                 difference = difference[~fails.any(axis=1)]
-            found.append(self.means(claim, difference.to_numpy(), logs))
+            found.append(self.means(claim, difference, logs))
         return found
 
-    def means(
-        self, claim: dict[str, Any], values: np.ndarray, logs: bool
-    ) -> tuple[list[float], list[float], list[float]]:
-        def inside(margin: float) -> list[float]:
+    def means(self, claim: dict[str, Any], differences: pd.Series, logs: bool) -> Evidence:
+        values = differences.to_numpy()
+        first = values
+        if claim.get("metric") != "train_seconds":
+            first = values[differences.index < self.first + (self.planned or 0)]
+
+        def inside(margin: float) -> tuple[list[float], float]:
             ends = [
                 np.maximum.accumulate(t_evidence(e)) for e in (values + margin, margin - values)
             ]
-            return list(np.minimum(*ends))
+            look = max(p_above(first + margin), p_above(margin - first)) if self.planned else 1.0
+            return list(np.minimum(*ends)), look
 
+        small: tuple[list[float], float] = [1.0], 1.0
         if "similar" in claim:
             margin = math.log1p(claim["within"]) if logs else claim["within"]
             outside = [t_evidence(values - margin), t_evidence(-values - margin)]
-            return inside(margin), list(np.maximum(*outside) / 2), [1.0]
-        small = inside(claim["matters"]) if "matters" in claim else [1.0]
-        return t_evidence(values), t_evidence(-values), small
+            beyond = 1.0
+            if self.planned:
+                beyond = min(1.0, 2 * min(p_above(first - margin), p_above(-first - margin)))
+            sides = [inside(margin), (list(np.maximum(*outside) / 2), beyond), small]
+        else:
+            small = inside(claim["matters"]) if "matters" in claim else small
+            looks = (p_above(first), p_above(-first)) if self.planned else (1.0, 1.0)
+            paths = t_evidence(values), t_evidence(-values)
+            sides = [*zip(paths, looks, strict=True), small]
+        p = [both(path, look if self.planned else None) for path, look in sides]
+        return {"paths": [path for path, _ in sides], "p": p}
 
     def verdicts(self) -> list[dict[str, Any]]:
         """{verdict, p, parts} of each claim."""
         tested = [claim for claim in self.raw["claims"] if "untestable" not in claim]
         parts = [self.parts(claim) for claim in tested]
-        doubled, sides = [], []
-        for of in parts:
+        smallest, sides = [], []
+        for claim, of in zip(tested, parts, strict=True):
             k = len(of)
-            p_for = max(p_of(part[0]) for part in of)
-            p_against, p_small = (min(1.0, k * min(p_of(part[i]) for part in of)) for i in (1, 2))
+            p_for = max(part["p"][0] for part in of)
+            p_against, p_small = (min(1.0, k * min(part["p"][i] for part in of)) for i in (1, 2))
+            limited = any("matters" in each for each in (claim, *claim.get("all", [])))
             sides.append((p_for, p_against, p_small))
-            doubled.append(min(1.0, 2 * min(sides[-1])))
-        corrected = multipletests(doubled, method="holm")[1]
+            smallest.append(min(1.0, (2 if limited else 1) * min(sides[-1])))
+        corrected = multipletests(smallest, method="holm")[1]
         names = ("holds", "refuted", "too small to matter")
         return [
             {"p": p, "parts": of, "verdict": names[int(np.argmin(s))] if p < 0.05 else "unresolved"}

@@ -127,6 +127,68 @@ def test_no_failure_in_ten_still_allows_a_quarter():
     assert evidence.most_failures(4, 4) == 1.0
 
 
+# --- the planned look --------------------------------------------------------------------------
+
+
+def test_a_planned_look_is_students_test_of_the_first_values_with_half_of_the_error():
+    values = np.random.default_rng(10).normal(0.9, 1, 14)
+    found = mean_above(values, matters=2.0, planned=10)
+    p = stats.ttest_1samp(values[:10], 0, alternative="greater").pvalue
+    assert found.looks[:2] == pytest.approx((p, 1 - p))
+    assert found.looks[2] == pytest.approx(
+        stats.ttest_1samp(values[:10], 2.0, alternative="less").pvalue
+    )
+    assert found.p_for == pytest.approx(min(2 * p, 2 / found.path_for.max()))
+    plain = mean_above(values)
+    assert (found.path_for == plain.path_for).all()
+
+
+def test_before_the_planned_number_only_the_e_process_counts_with_its_half():
+    values = np.random.default_rng(11).normal(2, 1, 6)
+    found = mean_above(values, planned=0)
+    assert found.p_for == pytest.approx(2 / mean_above(values).path_for.max())
+    assert found.looks == (1.0, 1.0, 1.0)
+    hits = [True] * 9
+    assert mostly(hits, planned=0).p_for == pytest.approx(2 / mostly(hits).path_for.max())
+
+
+def test_a_planned_look_at_shares_is_the_binomial_test():
+    hits = [True] * 9 + [False] + [True] * 3
+    found = mostly(hits, planned=10)
+    assert found.looks[0] == pytest.approx(stats.binomtest(9, 10, alternative="greater").pvalue)
+    assert found.looks[1] == pytest.approx(stats.binomtest(1, 10, alternative="greater").pvalue)
+    assert mostly_above([0.0, 1.0, 2.0], planned=3).looks[0] == pytest.approx(0.25)
+
+
+def test_similarity_is_two_one_sided_tests_at_the_planned_look():
+    values = np.random.default_rng(12).normal(0.1, 0.3, 12)
+    ends = [
+        stats.ttest_1samp(values[:8], -1, alternative="greater").pvalue,
+        stats.ttest_1samp(values[:8], 1, alternative="less").pvalue,
+    ]
+    assert mean_within(values, 1.0, planned=8).looks[0] == pytest.approx(max(ends))
+
+
+def test_the_interval_is_what_neither_the_look_nor_the_sequence_rejects():
+    values = np.random.default_rng(13).normal(2, 1, 10)
+    found = mean_above(values, planned=10)
+    look = stats.ttest_1samp(values, 0).confidence_interval(0.975)
+    sequence = evidence.confidence_sequence(values, 0.025)
+    assert found.interval == pytest.approx(
+        (max(look.low, sequence[0]), min(look.high, sequence[1]))
+    )
+    exact = stats.binomtest(7, 10).proportion_ci(0.975, method="exact")
+    low, high = evidence.share_interval(7, 10, 0.025)
+    found = mostly([True] * 7 + [False] * 3, planned=10)
+    assert found.interval == pytest.approx((max(exact.low, low), min(exact.high, high)))
+
+
+def test_a_look_and_the_e_process_together_err_as_seldom_as_they_say(amount):
+    rng, studies = np.random.default_rng(14), amount(1_000, 20_000)
+    reached = [mean_above(rng.normal(0, 1, 60), planned=10).p_for < 0.05 for _ in range(studies)]
+    assert np.mean(reached) < 0.05 + 2 * math.sqrt(0.05 * 0.95 / studies)
+
+
 # --- statements of parts, and looking again and again ------------------------------------------
 
 
@@ -137,6 +199,7 @@ def test_a_statement_of_parts_is_as_weak_as_its_weakest():
     assert weakest == max(part.p_for for part in parts)
     assert against == min(1.0, 3 * min(part.p_against for part in parts))
     assert small == min(1.0, 3 * min(part.p_small for part in parts))
+    assert len(evidence.combine([mean_above(rng.normal(0, 1, 10))])) == 2
 
 
 def test_a_true_null_is_seldom_rejected_however_often_it_is_looked_at(amount):

@@ -118,16 +118,16 @@ def test_one_more_run_falls_into_its_interval_19_times_of_20():
 
 def test_holms_correction_by_hand():
     """0.01, 0.02 and 0.04 become 0.03, 0.04 and 0.04."""
-    found = judge([(0.02, 0.98), (0.99, 0.01), (0.005, 0.995)])
+    found = judge([(0.02, 0.98), (0.96, 0.04), (0.01, 0.99)])
     assert [of.p for of in found] == pytest.approx([0.04, 0.04, 0.03])
     assert [of.verdict for of in found] == [Verdict.HOLDS, Verdict.REFUTED, Verdict.HOLDS]
-    assert [of.factor for of in found] == [1, 2, 3]
+    assert [of.factor for of in found] == [2, 1, 3]
     assert judge([]) == []
 
 
 def test_holms_correction_is_that_of_statsmodels():
-    p_values = np.random.default_rng(0).uniform(0, 0.1, (12, 2))
-    doubled = [min(1.0, 2 * min(pair)) for pair in p_values]
+    p_values = np.random.default_rng(0).uniform(0, 0.1, (12, 3))
+    doubled = [min(1.0, 2 * min(each)) for each in p_values]
     by_statsmodels = multipletests([*doubled, 1.0, 1.0], method="holm")[1]
     found = judge(p_values, more=2)
     assert [of.p for of in found] == pytest.approx(by_statsmodels[:12])
@@ -135,7 +135,7 @@ def test_holms_correction_is_that_of_statsmodels():
 
 def test_a_small_difference_is_a_verdict_of_its_own():
     [found] = judge([(0.3, 0.6, 0.001)])
-    assert (found.verdict, found.p) == (Verdict.TOO_SMALL, 0.002)
+    assert (found.verdict, found.p, found.factor) == (Verdict.TOO_SMALL, 0.002, 2)
 
 
 def null_study(rng: np.random.Generator) -> list[tuple[float, float]]:
@@ -145,7 +145,7 @@ def null_study(rng: np.random.Generator) -> list[tuple[float, float]]:
     found = [greater(rng.normal(0, 1, 10)) for _ in range(5)]
     found += [greater(a - b, bimodal=True) for a, b in zip(runs[::2], runs[1::2], strict=True)]
     found += [greater_unpaired(rng.normal(0, 1, 10), rng.normal(0, 1, 2)) for _ in range(2)]
-    return [(f.p_for, f.p_against) for f in found]
+    return [(2 * f.p_for, 2 * f.p_against) for f in found]  # both directions are wrong
 
 
 def test_at_most_one_null_study_in_twenty_has_a_false_verdict(amount):

@@ -224,7 +224,7 @@ def test_a_conclusion_is_decided_at_the_first_seed_with_enough_evidence(tmp_path
         decided += 1
         evidence = of.decisive
         path = evidence.path_for if of.verdict.value == "holds" else evidence.path_against
-        assert path[at - 1] > 2 * of.factor / 0.05 >= path[: at - 1].max(initial=0)
+        assert path[at - 1] > of.factor / 0.05 >= path[: at - 1].max(initial=0)
         assert f"Decided with {at} " in basis.sentence(of)
     assert decided > 2
 

@@ -82,6 +82,17 @@ similar = ["a", "b"]
 metric = "train_seconds"
 within = 0.9
 [[claims]]
+says = "b falls more"
+greater = ["b", "a"]
+metric = "valid_falls"
+[[claims]]
+says = "the wild one learns nothing, and a has the smaller loss"
+all = [
+  { fails = "wild", below = "guess" },
+  { greater = ["b", "a"], metric = "test_loss" },
+  { greater = ["b@1", "a@1"], metric = "train_loss" },
+]
+[[claims]]
 says = "they interact"
 untestable = "One thing at a time."
 """
@@ -111,7 +122,8 @@ def test_an_independent_script_finds_the_same_verdicts(written, study):
     for ours, theirs in zip(conclusions, study.verdicts(), strict=True):
         assert ours["verdict"] == theirs["verdict"], ours["says"]
         assert ours["p"] == pytest.approx(theirs["p"], rel=1e-9), ours["says"]
-        for part, paths in zip(ours["parts"], theirs["parts"], strict=True):
+        for part, found in zip(ours["parts"], theirs["parts"], strict=True):
+            paths = found["paths"]
             assert part["path_for"] == pytest.approx(paths[0], rel=1e-9), ours["says"]
             assert part["path_against"] == pytest.approx(paths[1], rel=1e-9), ours["says"]
             if part["path_too_small"]:

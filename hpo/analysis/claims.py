@@ -1,6 +1,7 @@
 """Tests the claims of a grid over its seeds, validly at any number of them."""
 
 import math
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -9,11 +10,15 @@ from itertools import combinations, pairwise, product
 
 import numpy as np
 import pandas as pd
+from scipy.special import bdtr
 
 from hpo.analysis.evidence import (
     NOTHING,
+    SHARE,
     Evidence,
     combine,
+    e_above,
+    e_mostly,
     mean_above,
     mean_within,
     mostly,
@@ -24,39 +29,70 @@ from hpo.analysis.precision import beats, learning_images, precision
 from hpo.analysis.statistics import LEVEL, boundary
 from hpo.language import nt, t
 from hpo.results.study import StoredGrid
-from hpo.study.claims import RATIOS, SECONDS, By, Claim, Form, Term
+from hpo.study.claims import BY_WINS, GUESS, SECONDS, By, Claim, Comparison, Form, Term
 
+REACH = 10  # times a margin: what a farther one would change is not looked for
+MOST_SEEDS = 1_000
+Z80 = 1.2815515655446004  # 80% of a normal distribution
+LEAST_PLANNED = 3  # seeds: a test of fewer decides nothing, and would take half of the error
 GREATER_IS_BETTER = ("test_accuracy", "valid_accuracy", "train_accuracy")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Part(Evidence):
-    """One comparison of a claim, with its evidence: n = 0 if there is nothing to compare.
+    """One comparison of two sides, or of a cell with a line, with its evidence: n = 0 if there is
+    nothing to compare.
 
     left_out: seeds with which a side fails to learn.
-    logs: whether the effect is a difference of logarithms, a ratio.
-    at: the evidence at another margin, where the claim has one.
-    margin: the claim's.
+    at: the evidence at another margin, where the comparison has one.
+    margin: the comparison's.
     """
 
     study: StoredGrid
-    claim: Claim
+    comparison: Comparison
     sides: tuple[Term, ...]
     left_out: int = 0
-    logs: bool = False
     at: Callable[[float], Evidence] | None = None
     margin: float = math.nan
 
     @property
-    def rising(self) -> bool:
-        """Whether the claim is easier to hold with a larger margin."""
-        return self.claim.form is not Form.GREATER or self.sides[0].number is not None
+    def form(self) -> Form:
+        return self.comparison.form
+
+    @property
+    def metric(self) -> str:
+        return "test_accuracy" if self.form is Form.FAILS else self.comparison.metric
+
+    @property
+    def by(self) -> By:
+        return self.comparison.by
+
+    @property
+    def matters(self) -> float | None:
+        return self.comparison.matters
+
+    @property
+    def is_margin(self) -> bool:
+        """Whether the margin is the size of a difference, not a line for a metric's own value."""
+        compared = self.comparison
+        numbers = any(side.number is not None for side in self.sides)
+        return compared.form is not Form.FAILS and (not numbers or compared.metric == "gap")
+
+    @property
+    def most(self) -> float:
+        """Returns the largest margin that makes sense."""
+        return 1.0 if self.comparison.metric.endswith("accuracy") else math.inf
+
+    @property
+    def logs(self) -> bool:
+        """Whether the effect is a difference of logarithms, a ratio."""
+        return self.comparison.logs
 
     @cached_property
     def interval_seeds_and_images(self) -> tuple[float, float] | None:
         """The 95% interval over seeds and test images of a difference of two test accuracies, a
         fraction; None for other comparisons, or if the right images are not stored."""
-        claim, cells = self.claim, [self.study.cell(side.cell) for side in self.sides if side.cell]
+        claim, cells = self.comparison, [self.study.cell(s.cell) for s in self.sides if s.cell]
         if claim.metric != "test_accuracy" or claim.by is By.WINS or claim.form is Form.FAILS:
             return None
         if not self.n or len(cells) != 2 or any(side.minus or side.epoch for side in self.sides):
@@ -72,11 +108,12 @@ class Part(Evidence):
     def single_runs(self) -> tuple[float, float, float] | None:
         """The probability that one run of the first side is above one of the second, with its 95%
         interval; None where a side is no run's metric."""
-        if self.claim.metric == SECONDS or self.claim.form not in (Form.GREATER, Form.BEST):
+        compared = self.comparison
+        if compared.metric == SECONDS or compared.form not in (Form.GREATER, Form.BEST):
             return None
         if not self.n or any(side.cell is None or side.minus for side in self.sides):
             return None
-        sides = (side_values(self.study, self.claim.metric, side) for side in self.sides)
+        sides = (side_values(self.study, compared.metric, side) for side in self.sides)
         ours, theirs = (np.asarray(values, float) for values in sides)
         chance = beats(ours[~np.isnan(ours)], theirs[~np.isnan(theirs)])
         return None if math.isnan(chance[0]) else chance
@@ -105,7 +142,8 @@ class ClaimVerdict(Judged):
     @property
     def open(self) -> bool:
         """Whether more seeds could decide."""
-        return self.verdict is Verdict.UNRESOLVED and self.claim.metric != SECONDS
+        timed = all(comparison.metric == SECONDS for comparison in self.claim.comparisons)
+        return self.verdict is Verdict.UNRESOLVED and not timed
 
     @property
     def decided_at(self) -> int | None:
@@ -113,14 +151,14 @@ class ClaimVerdict(Judged):
 
         By the final correction: with fewer claims open then, it may have been counted later.
         """
-        needed, several = 2 * self.factor / LEVEL, 2 * self.factor / LEVEL * len(self.parts)
+        several = self.factor * len(self.parts)
         if self.verdict is Verdict.HOLDS:
-            return max(_first(part.path_for, needed) for part in self.parts)
+            return max(_first(part, 0, self.factor) for part in self.parts)
         if self.verdict is Verdict.REFUTED:
-            return min(_first(part.path_against, several) for part in self.parts)
+            return min(_first(part, 1, several) for part in self.parts)
         if self.verdict is Verdict.TOO_SMALL:
-            paths = [part.path_too_small for part in self.parts]
-            return min(_first(path, several) for path in paths if path is not None)
+            limited = [part for part in self.parts if part.path_too_small is not None]
+            return min(_first(part, 2, several) for part in limited)
         return None
 
     @property
@@ -132,32 +170,86 @@ class ClaimVerdict(Judged):
             return "decided"
         return why_open(self.decisive) if self.decisive.n else "nothing to compare"
 
-    def turns_at(self) -> tuple[float | None, float | None]:
-        """Returns the margins at which the claim begins to hold, and to be refuted; None if it
-        never does."""
-        part, at = self.decisive, self.decisive.at
-        assert at is not None
-        reach = 10 * (abs(part.margin) + abs(part.effect)) + 1.0
-        # A small and a large margin between which all others lie.
-        ends = {Form.FAILS: (0.0, 1.0), Form.SIMILAR: (1e-9, 10.0)}
-        small, large = ends.get(self.claim.form, (part.margin - reach, part.margin + reach))
-        hard, easy = (small, large) if part.rising else (large, small)
+    def at_margin(self, part: Part, margin: float) -> Verdict:
+        """Returns what the verdict would be with another margin of this part."""
+        assert part.at is not None
+        found = combine([part.at(margin) if each is part else each for each in self.parts])
+        least = int(np.argmin(found))
+        if self.factor * found[least] >= LEVEL:
+            return Verdict.UNRESOLVED
+        return (Verdict.HOLDS, Verdict.REFUTED, Verdict.TOO_SMALL)[least]
 
-        def holds(margin: float) -> bool:
-            return 2 * self.factor * at(margin).p_for < LEVEL
+    @cached_property
+    def turns(self) -> list[list[tuple[float, Verdict]]]:
+        """Returns for each part the nearest margin below its own and the nearest above with which
+        the verdict would be another one, and which; none beyond REACH times the margin."""
+        return [self._turns(part) for part in self.parts]
 
-        def is_refuted(margin: float) -> bool:
-            return 2 * self.factor * len(self.parts) * at(margin).p_against < LEVEL
+    def _turns(self, part: Part) -> list[tuple[float, Verdict]]:
+        def differs(margin: float) -> bool:
+            return self.at_margin(part, margin) is not self.verdict
 
-        hold = boundary(holds, hard, easy) if holds(easy) else None
-        refute = boundary(is_refuted, easy, hard) if is_refuted(hard) else None
-        return hold, refute
+        if part.at is None:
+            return []
+        ends = (part.margin / REACH, min(part.margin * REACH, part.most))
+        turning = [boundary(differs, part.margin, end) for end in ends if differs(end)]
+        return [(margin, self.at_margin(part, margin)) for margin in turning]
+
+    @property
+    def close(self) -> bool:
+        """Whether twice a margin, or half of it, would give another verdict."""
+        return any(
+            part.is_margin and 0.5 <= margin / part.margin <= 2
+            for part, turns in zip(self.parts, self.turns, strict=True)
+            for margin, _ in turns
+        )
+
+    def seeds_to_decide(self) -> tuple[float, float, float] | None:
+        """Returns with how many values the part that decides would probably decide the claim, if
+        its effect is as seen, and the range for effects within 80% of the seen one's error; more
+        than MOST_SEEDS count as infinite. None for a claim that is not open or has too few values.
+        """
+        part = self.decisive
+        if self.verdict is not Verdict.UNRESOLVED or not part.test or part.n < LEAST_PLANNED:
+            return None
+        against = part.p_against < part.p_for
+        factor = self.factor * (len(self.parts) if against else 1) / (LEVEL * part.kept)
+        seen, error = _standardized(part, against)
+        n = np.arange(part.n + 1, MOST_SEEDS + 1)
+        needed = []
+        for effect in (seen, seen + Z80 * error, seen - Z80 * error):
+            if part.spread != part.spread:
+                path = e_mostly(n * min(max(effect, 0.0), 1.0), n)
+            else:
+                path = e_above(n, effect, n - 1.0)
+            reached = np.flatnonzero(path > factor)
+            needed.append(float(n[reached[0]]) if reached.size else math.inf)
+        return needed[0], needed[1], needed[2]
 
 
-def _first(path: np.ndarray, needed: float) -> int:
-    """Returns the first n at which the path exceeds `needed`; its length if it never does."""
-    above = np.flatnonzero(path > needed)
-    return int(above[0]) + 1 if above.size else len(path)
+def _standardized(part: Part, against: bool) -> tuple[float, float]:
+    """Returns the effect that leads, in standard deviations and from the margin on, or as a share
+    of the seeds, and its standard error."""
+    if math.isnan(part.spread):
+        share = 1 - part.effect if against else part.effect
+        return share, math.sqrt(max(share * (1 - share), 1 / part.n) / part.n)
+    effect = part.effect
+    if part.comparison.form is Form.SIMILAR:
+        margin = math.log1p(part.margin) if part.logs else part.margin
+        effect = margin - abs(effect)
+    effect = (-effect if against else effect) / part.spread
+    return effect, math.sqrt(1 / part.n + effect**2 / (2 * part.n))
+
+
+def _first(part: Part, which: int, factor: int) -> int:
+    """Returns with how many values evidence for, against or too small (0, 1, 2) decides at a
+    correction by this factor; all if it never does."""
+    path = (part.path_for, part.path_against, part.path_too_small)[which]
+    assert path is not None
+    above = np.flatnonzero(path * part.kept * LEVEL > factor)
+    first = int(above[0]) + 1 if above.size else len(path)
+    looked = part.planned and factor * part.looks[which] < LEVEL * SHARE
+    return min(first, part.planned or first) if looked else first
 
 
 @lru_cache(maxsize=1)  # report, lead and terminal ask for the same study
@@ -183,7 +275,7 @@ def open_cells(study: StoredGrid) -> set[str]:
         for judged in claim_verdicts(study)
         if judged.open
         for part in judged.parts
-        if 2 * judged.factor * part.p_for >= LEVEL
+        if judged.factor * part.p_for >= LEVEL and part.comparison.metric != SECONDS
         for side in part.sides
         for cell in side.cells
     }
@@ -212,11 +304,13 @@ def tally(judged: Sequence[ClaimVerdict]) -> str:
 
 def why_open(part: Part) -> str:
     """Says why an unresolved claim is open, and why no more seeds were trained. part: decisive."""
+    if 1 < part.n < LEAST_PLANNED:
+        return t("Two seeds decide nothing.")
     if not part.test:
         if part.n == 1:
             return t("One seed does not tell what others would give.")
         return t("The seeds do not differ, so chance cannot be estimated.")
-    if part.claim.metric == SECONDS:
+    if part.comparison.metric == SECONDS:
         return t("These {n} rounds do not decide it.", n=part.n)
     rounds = part.study.until_resolved
     if rounds is None:
@@ -232,100 +326,162 @@ def why_open(part: Part) -> str:
 
 
 def _parts(study: StoredGrid, claim: Claim) -> tuple[Part, ...]:
-    """Returns the comparisons of a claim; none if it is untestable."""
-    if claim.form is Form.FAILS:
-        return (_failing(study, claim),)
-    pairs: Iterable[tuple[Term, Term]] = pairwise(claim.terms)
-    if claim.form is Form.SIMILAR:
-        pairs = combinations(claim.terms, 2)
-    elif claim.form is Form.BEST:
-        pairs = product(claim.terms[:1], claim.terms[1:])
-    return tuple(_compared(study, claim, *pair) for pair in pairs)
+    """Returns the comparisons of a claim, two sides each; none if it is untestable."""
+    return tuple(part for each in claim.comparisons for part in _parts_of(study, each))
 
 
-def _failing(study: StoredGrid, claim: Claim) -> Part:
-    cell = study.cell(claim.terms[0].cell)
+def _parts_of(study: StoredGrid, comparison: Comparison) -> Iterable[Part]:
+    terms = comparison.terms
+    if comparison.form is Form.FAILS:
+        return [_failing(study, comparison)]
+    pairs: Iterable[tuple[Term, Term]] = pairwise(terms)
+    if comparison.form is Form.SIMILAR:
+        pairs = combinations(terms, 2)
+    elif comparison.form is Form.BEST:
+        pairs = product(terms[:1], terms[1:])
+    return [_compared(study, comparison, *pair) for pair in pairs]
 
-    def at(below: float) -> Evidence:
-        return mostly(study.failing(cell, below).to_list())
 
-    part = partial(Part, study=study, claim=claim, sides=claim.terms, margin=claim.below)
-    if study.of(cell).empty:
+def _planned(study: StoredGrid, terms: Sequence[Term], kept: pd.Index) -> int | None:
+    """Returns how many of the values with these seeds belong to the planned look: 0 while a cell
+    has not all its seeds; None without a plan."""
+    seeds = study.planned_seeds or 0
+    if seeds < LEAST_PLANNED:
+        return None
+    first = study.file.first
+    names = {name for term in terms for name in term.cells}
+    if not {*product(names, range(first, first + seeds))} <= study.ended_seeds:
+        return 0
+    return int((kept < first + seeds).sum())
+
+
+def line_of(study: StoredGrid, comparison: Comparison) -> float:
+    """Returns the test accuracy below which a run fails, a fraction.
+
+    Of a guess: a run learns nothing if its number of right test images is not above that of a
+    constant answer, which the largest class's share gives (one-sided exact binomial test at 5%).
+    """
+    if comparison.below != GUESS:
+        return study.fails_below if comparison.below is None else float(comparison.below)
+    n, share = int(study.data["test"]), study.largest_class
+    most = bisect_left(range(n), 1 - LEVEL, key=lambda right: bdtr(right, n, share))
+    return (most + 0.5) / n
+
+
+def _failing(study: StoredGrid, comparison: Comparison) -> Part:
+    cell, below = study.cell(comparison.terms[0].cell), line_of(study, comparison)
+    seeds = _rows(study, cell.name).index
+    planned = _planned(study, comparison.terms, seeds)
+
+    def at(line: float) -> Evidence:
+        return mostly(study.failing(cell, line)[seeds].to_list(), planned=planned)
+
+    part = partial(Part, study=study, comparison=comparison, sides=comparison.terms, margin=below)
+    if seeds.empty:
         return part(**vars(NOTHING))
-    return part(**vars(at(claim.below)), at=at)
+    return part(**vars(at(below)), at=at)
 
 
-def _compared(study: StoredGrid, claim: Claim, a: Term, b: Term) -> Part:
+def _compared(study: StoredGrid, comparison: Comparison, a: Term, b: Term) -> Part:
     """Compares two sides: whether a is greater, or whether the two are similar."""
-    similar = claim.form is Form.SIMILAR
-    logs = claim.metric in RATIOS if similar else claim.metric == SECONDS
-    differences = _differences(study, claim.metric, a, b, logs=logs)
-    part = partial(Part, study=study, claim=claim, sides=(a, b), logs=logs)
+    differences = _differences(study, comparison, a, b)
+    part = partial(Part, study=study, comparison=comparison, sides=(a, b))
     if differences.empty:
         return part(**vars(NOTHING))
-    if claim.by is By.WINS:
-        return part(**vars(mostly_above(differences.to_numpy())))
-    kept, left_out = _learning(study, claim, differences, a, b)
+    kept, left_out = differences, 0
+    if comparison.by is By.MEANS:
+        kept, left_out = _learning(study, comparison.metric, differences, a, b)
     part = partial(part, left_out=left_out)
-    if similar:
+    if kept.empty:
+        return part(**vars(NOTHING))
+    planned = _planned(study, (a, b), kept.index)
+    if comparison.metric == SECONDS and planned is not None:
+        planned = len(kept)  # the rounds of timing, whose number is fixed
+    test = partial(_tested, comparison, kept.to_numpy(), planned, a, b)
+    margin = next((s.number for s in (a, b) if s.number), comparison.matters)
+    if comparison.form is Form.SIMILAR:
+        margin = comparison.within
+    if margin is None:
+        return part(**vars(test(None)))
+    return part(**vars(test(margin)), at=test, margin=margin)
 
-        def within(margin: float) -> Evidence:
-            return mean_within(kept, math.log1p(margin) if logs else margin)
 
-        if not kept.size:
-            return part(**vars(NOTHING))
-        return part(**vars(within(claim.within)), at=within, margin=claim.within)
-    evidence = mean_above(kept, matters=claim.matters) if kept.size else NOTHING
+def _tested(
+    comparison: Comparison,
+    values: np.ndarray,
+    planned: int | None,
+    a: Term,
+    b: Term,
+    margin: float | None,
+) -> Evidence:
+    """Returns the evidence of these differences of a and b at a margin: how similar the sides are,
+    what matters, or the number that one of the sides is; None: there is none."""
+    if comparison.form is Form.SIMILAR:
+        assert margin is not None
+        within = math.log1p(margin) if comparison.logs else margin
+        return mean_within(values, within, planned=planned)
     number, sign = (b.number, -1.0) if a.number is None else (a.number, 1.0)
-    if number is None:
-        return part(**vars(evidence))
+    if number and margin is not None:
+        scale = math.log if comparison.logs else float
+        values = values + sign * (scale(margin) - scale(number))
+    if comparison.by is By.WINS:
+        return mostly_above(values, planned=planned)
+    return mean_above(values, matters=None if number else margin, planned=planned)
 
-    def above(margin: float) -> Evidence:
-        return mean_above(kept + sign * (margin - number))
 
-    return part(**vars(evidence), at=above if kept.size and not logs else None, margin=number)
-
-
-def _differences(study: StoredGrid, metric: str, a: Term, b: Term, *, logs: bool) -> pd.Series:
-    """Returns a - b by seed, or by round for training times; of logarithms if asked. What a run
-    that diverged lacks is the worst value."""
-    sides = [side_values(study, metric, term) for term in (a, b)]
+def _differences(study: StoredGrid, comparison: Comparison, a: Term, b: Term) -> pd.Series:
+    """Returns a - b by seed, or by round for training times; of logarithms where these are
+    compared. What a run that diverged lacks is the worst value."""
+    sides = [side_values(study, comparison.metric, term) for term in (a, b)]
     there = [side.index for side in sides if isinstance(side, pd.Series)]
     common = reduce(lambda one, other: one.intersection(other), there).sort_values()
     aligned = [side[common] if isinstance(side, pd.Series) else side for side in sides]
-    if logs:
+    if comparison.logs:
         with np.errstate(divide="ignore", invalid="ignore"):
             aligned = [np.log(side) for side in aligned]
     return pd.Series(aligned[0] - aligned[1], index=common, dtype=float).fillna(0.0)
 
 
 def _learning(
-    study: StoredGrid, claim: Claim, differences: pd.Series, a: Term, b: Term
-) -> tuple[np.ndarray, int]:
-    """Returns the differences of the seeds with which all cells learn, and how many are left out.
+    study: StoredGrid, metric: str, differences: pd.Series, a: Term, b: Term
+) -> tuple[pd.Series, int]:
+    """Returns the differences of the seeds with which both sides learn, and how many are left out.
     Training times are those of all."""
-    if claim.metric == SECONDS:
-        return differences.to_numpy(), 0
-    names = dict.fromkeys((*a.cells, *b.cells))
-    learns = pd.Series(True, index=differences.index)
-    for name in names:
-        failed = study.failing(study.cell(name))
-        learns &= ~failed.reindex(differences.index, fill_value=True)
-    kept = differences[learns]
-    kept = kept[np.isfinite(kept)]
-    return kept.to_numpy(), len(differences) - len(kept)
+    if metric == SECONDS:
+        return differences, 0
+    learns = np.isfinite(differences)
+    for term in (a, b, a.minus, b.minus):
+        if term is not None and term.cells:
+            learns &= ~_fails(study, term).reindex(differences.index, fill_value=True)
+    return differences[learns], int((~learns).sum())
+
+
+def _fails(study: StoredGrid, term: Term) -> pd.Series:
+    """Returns by seed whether the side's cell, or the one chosen of its group, fails to learn."""
+    if term.cell is not None:
+        return study.failing(study.cell(term.cell))
+    by_cell = {name: study.failing(study.cell(name)) for name in term.group}
+    return pd.Series({seed: by_cell[name][seed] for seed, name in chosen(study, term).items()})
+
+
+def chosen(study: StoredGrid, term: Term) -> pd.Series:
+    """Returns by seed the cell of the group with the best mean validation accuracy over the seeds
+    before it; the first seed has none. So the choice knows nothing of the seed that it is for, and
+    evidence from the differences stays valid."""
+    frame = pd.DataFrame({name: _rows(study, name)["valid_accuracy"] for name in term.group})
+    before = frame.dropna(how="all").fillna(0.0).expanding().mean().shift(1).iloc[1:]
+    return before.idxmax(axis=1)
 
 
 def side_values(study: StoredGrid, metric: str, term: Term) -> pd.Series | float:
     """Returns a side's values by seed, in the metric's own unit, or its number."""
     if term.number is not None:
         return term.number
-    assert term.cell is not None
-    if metric == SECONDS:  # by round, see runs.extra
+    if metric == SECONDS and term.cell:  # by round, see runs.grid.TimingPlan
         times = [times[term.cell] for times in study.timings if term.cell in times]
         values = pd.Series(times, index=range(len(times)), dtype=float)
     else:
-        key = ("claim", metric, term.cell, term.epoch)
+        key = ("claim", metric, term.cell, term.group, term.epoch)
         values = study.once(key, lambda: _values(study, metric, term))
     if term.minus is None:
         return values
@@ -336,10 +492,19 @@ def side_values(study: StoredGrid, metric: str, term: Term) -> pd.Series | float
     return values[common] - other[common]
 
 
+def _rows(study: StoredGrid, name: str | None) -> pd.DataFrame:
+    """Returns the trials of a cell that count, indexed by seed, see StoredGrid.settled."""
+    return study.once(("rows", name), lambda: study.settled(study.cell(name)).set_index("seed"))
+
+
 def _values(study: StoredGrid, metric: str, term: Term) -> pd.Series:
-    cell = study.cell(term.cell)
-    rows = study.by_seed(cell)
-    if metric in ("valid_spread", "valid_falls"):
+    if term.group:
+        by_cell = {name: _values(study, metric, Term(cell=name)) for name in term.group}
+        found = {seed: by_cell[name][seed] for seed, name in chosen(study, term).items()}
+        return pd.Series(found, dtype=float)
+    rows = _rows(study, term.cell)
+    diverged = rows["diverged"].astype(bool)
+    if metric in BY_WINS:
         values = _changes(study, rows, metric)
     else:
         if term.epoch is not None:
@@ -348,7 +513,6 @@ def _values(study: StoredGrid, metric: str, term: Term) -> pd.Series:
         gap = metric == "gap"
         values = rows["train_accuracy"] - rows["valid_accuracy"] if gap else rows[metric]
     worst = -np.inf if metric in GREATER_IS_BETTER else np.inf
-    diverged = study.by_seed(cell)["diverged"].astype(bool)
     lost = values.isna() & diverged.reindex(values.index, fill_value=False)
     return values.astype(float).mask(lost, worst)
 

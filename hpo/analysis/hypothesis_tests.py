@@ -138,7 +138,7 @@ def _bound(values: Floats) -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class Judged:
-    """A verdict, its two-sided p-value after Holm's correction, and the correction's factor."""
+    """A verdict, its p-value after correction, and the factor of the correction."""
 
     verdict: Verdict
     p: float
@@ -149,19 +149,23 @@ def judge(p_values: Sequence[Sequence[float]], *, more: int = 0) -> list[Judged]
     """Returns the verdict on each statement's p-values: for it, against it, and, if given, for a
     difference too small to matter.
 
-    Holm's correction (1979) over all statements keeps the chance of any false verdict at LEVEL;
-    `more` counts further ones with p = 1, as do statements that could not be tested. A p-value
-    is doubled, because at most two of a statement's three can be of true null hypotheses. (The
-    correction of statsmodels does not tell the factors, and collects garbage at every call.)
+    Holm's correction (1979) over all statements keeps the chance of any wrong verdict at LEVEL;
+    `more` counts further ones with p = 1, as do statements that could not be tested. Of the null
+    hypotheses behind two p-values exactly one is true (a mean is above 0 or it is not), so the
+    smaller one counts as it is; of three at most two are true, so it is doubled. (The correction of
+    statsmodels does not tell the factors, and collects garbage at every call.)
     """
-    doubled = np.array([*(min(1.0, 2 * min(each)) for each in p_values), *[1.0] * more])
-    order = np.argsort(doubled, kind="stable")
-    factors = np.empty(doubled.size, int)
-    factors[order] = np.arange(doubled.size, 0, -1)
-    corrected = np.empty(doubled.size)
-    corrected[order] = np.maximum.accumulate((factors * doubled)[order])
+    doubling = np.array([*(len(each) - 1 for each in p_values), *[1] * more], int)
+    smallest = np.array([*(min(each) for each in p_values), *[1.0] * more])
+    smallest = np.minimum(doubling * smallest, 1.0)
+    order = np.argsort(smallest, kind="stable")
+    factors = np.empty(smallest.size, int)
+    factors[order] = np.arange(smallest.size, 0, -1)
+    corrected = np.empty(smallest.size)
+    corrected[order] = np.maximum.accumulate((factors * smallest)[order])
     decided, judged = (Verdict.HOLDS, Verdict.REFUTED, Verdict.TOO_SMALL), []
-    for given, p, factor in zip(p_values, np.minimum(corrected, 1.0), factors, strict=False):
+    found = zip(p_values, np.minimum(corrected, 1.0), factors * doubling, strict=False)
+    for given, p, factor in found:
         verdict = Verdict.UNRESOLVED if p >= LEVEL else decided[int(np.argmin(given))]
         judged.append(Judged(verdict=verdict, p=float(p), factor=int(factor)))
     return judged

@@ -17,7 +17,7 @@ from hpo.analysis.hypothesis_tests import Verdict, one_more
 from hpo.analysis.precision import cell_precision
 from hpo.analysis.statistics import LEVEL
 from hpo.results.study import StoredGrid
-from hpo.study.claims import Form, Term
+from hpo.study.claims import Term
 from hpo.study.file import Cell, studies_dir
 
 FILE = "verdicts.schema.json"
@@ -25,13 +25,16 @@ NUMBERS = re.compile(r"\[[-+\d.e,\s]+\]")  # lists of numbers, to be written in 
 
 
 def _side(side: Term) -> str:
-    """wider; wider@1; wider - baseline; 0.96: as in the study file."""
+    """wider; wider@1; wider - baseline; 0.96; best of adam-0.1, adam-0.01."""
     if side.number is not None:
         return f"{side.number:g}"
+    if side.group:
+        return f"best of {', '.join(side.group)}"
     text = f"{side.cell}" if side.epoch is None else f"{side.cell}@{side.epoch}"
     return text if side.minus is None else f"{text} - {_side(side.minus)}"
 
 
+Name = Annotated[str, BeforeValidator(lambda choice: choice.value)]
 Side = Annotated[str, BeforeValidator(_side)]
 Finite = Annotated[
     float | None, BeforeValidator(lambda v: v if v is None or math.isfinite(v) else None)
@@ -41,11 +44,16 @@ Path = Annotated[list[float], BeforeValidator(list)]
 
 
 class PartOut(BaseModel):
-    """One comparison of a conclusion. Effects are in the metric's unit (accuracies as fractions),
+    """One comparison of a conclusion. p-values are min(1, 1 / max(path)) without a plan, and min(1,
+    2 / max(path), 2 * look) with one. Effects are in the metric's unit (accuracies as fractions),
     natural logarithms of ratios where `logs` is true, and shares of seeds for signs and runs."""
 
     model_config = ConfigDict(from_attributes=True)  # of a claims.Part
 
+    form: Name
+    metric: str
+    by: Name
+    matters: float | None
     sides: list[Side]
     n: int = Field(description="seeds, or rounds of timing, that were compared")
     left_out: int = Field(description="seeds with which a side fails to learn")
@@ -64,6 +72,12 @@ class PartOut(BaseModel):
     path_for: Path = Field(description="e-process for the conclusion, by n")
     path_against: Path
     path_too_small: Path | None
+    planned: int | None = Field(
+        description="how many of the values the planned look tests; 0: not reached; null: no plan"
+    )
+    looks: tuple[float, float, float] = Field(
+        description="p-values of the planned look: for, against, too small"
+    )
 
 
 class ClaimOut(BaseModel):
@@ -72,13 +86,12 @@ class ClaimOut(BaseModel):
     says: str
     quote: str
     where: str
-    form: str
-    by: str
-    metric: str
-    matters: float | None
     verdict: Literal["holds", "refuted", "too small to matter", "unresolved", "not testable"]
-    p: float | None = Field(description="two-sided, after Holm's correction")
-    correction: int = Field(description="what Holm's correction multiplies the p-value by")
+    p: float | None = Field(description="after Holm's correction")
+    correction: int = Field(
+        description="what the smallest p-value is multiplied by: Holm's factor, twice where "
+        "`matters` makes three null hypotheses of two"
+    )
     decisive: int | None = Field(description="index of the part that decides")
     parts: list[PartOut]
     decided_at: int | None = Field(description="seeds, or rounds, with which it was decided")
@@ -103,11 +116,14 @@ class NetworkOut(BaseModel):
 class Verdicts(BaseModel):
     """The conclusions of a publication, tested by hpo on a replication."""
 
-    format: Literal["hpo-verdicts/1"]
+    format: Literal["hpo-verdicts/2"]
     study: str
     dataset: str
     dataset_sha256: str
     level: float
+    planned_seeds: int | None
+    test_size: int = Field(description="how many test images or rows there are")
+    largest_class: float = Field(description="the largest class's share of the test labels")
     conclusions: list[ClaimOut]
     networks: list[NetworkOut]
     changed_conclusions: list[dict[str, Any]]
@@ -116,11 +132,14 @@ class Verdicts(BaseModel):
 def verdicts(study: StoredGrid, basis: Callable[[ClaimVerdict], str]) -> Verdicts:
     """Returns what verdicts.json holds. basis: says in a sentence what a verdict rests on."""
     return Verdicts(
-        format="hpo-verdicts/1",
+        format="hpo-verdicts/2",
         study=study.name,
         dataset=study.data["name"],
         dataset_sha256=study.data["checksum"],
         level=LEVEL,
+        planned_seeds=study.planned_seeds,
+        test_size=study.data["test"],
+        largest_class=study.largest_class,
         conclusions=[_claim(judged, basis(judged)) for judged in claim_verdicts(study)],
         networks=[_network(study, cell) for cell in study.file.cells],
         changed_conclusions=study.claim_changes,
@@ -139,13 +158,9 @@ def schema() -> str:
 
 
 def _claim(judged: ClaimVerdict, basis: str) -> ClaimOut:
-    claim = judged.claim
     found: dict[str, Any] = {
-        **dict(claim),
+        **dict(judged.claim),
         **vars(judged),
-        "form": claim.form.value,
-        "by": claim.by.value,
-        "metric": "test_accuracy" if claim.form is Form.FAILS else claim.metric,
         "verdict": judged.verdict.value,
         "p": None if judged.verdict is Verdict.UNTESTABLE else judged.p,
         "correction": judged.factor,

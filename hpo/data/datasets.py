@@ -219,7 +219,8 @@ def test_accuracy(dataset: Dataset, probabilities: NDArray[Any]) -> float:
 
 def describe(dataset: Dataset) -> dict[str, Any]:
     """Returns what a study stores of its data: name, checksum, sizes, input schema, the accuracy of
-    a guess; of the user's own data also where they are from, and the examples of each class."""
+    a guess, the largest class's share of the test labels; of the user's own data also where they
+    are from, and the examples of each class."""
     train_rows, valid_rows = split(dataset, 0)
     parts = {"train": dataset.train_labels, "test": dataset.test_labels}
     of_class = {k: np.bincount(v, minlength=dataset.classes).tolist() for k, v in parts.items()}
@@ -232,6 +233,7 @@ def describe(dataset: Dataset) -> dict[str, Any]:
         **dataset.schema.as_dict(),
         "features": dataset.train_images.shape[1],
         "chance": chance(dataset),
+        "largest": max(of_class["test"]) / len(dataset.test_labels),
         "unbalanced": is_unbalanced(dataset),
         **({"about": {**dataset.about, "of_class": of_class}} if dataset.about else {}),
     }

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 
-from hpo.analysis.claims import claim_verdicts, tally
 from hpo.language import marked, nt, t
 from hpo.report.blocks import search_tables as tables
 from hpo.report.blocks.page import Section
@@ -78,8 +77,7 @@ def _of_grid(study: StoredGrid) -> list[str]:
     known = {"seeds": seeds, "data": study.data_name, "time": trained_in(study)}
     lead = t(text, n=len(file.cells), trainings=sum(counts), **known)
     planned = sum(max(study.seeds, count) for count in counts)
-    parts = [f"{tally(claim_verdicts(study))}."] if file.claims else []
-    parts += noise.lead(study)
+    parts = [*claims.lead(study), *noise.lead(study)]
     parts += [lead, t(" ".join(file.text.split()))] if file.text else [lead]
     if sum(counts) < planned:
         text = marked("The study is not finished: {done} of {planned} trainings are done.")

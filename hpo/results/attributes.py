@@ -41,6 +41,7 @@ class Data(Schema):
     test: Count
     chance: float = 0.1
     unbalanced: bool = False
+    largest: float | None = None
     about: dict[str, Any] | None = None
 
 

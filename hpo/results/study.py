@@ -97,6 +97,12 @@ class StoredStudy:
         """Returns the accuracy below which a network has learned nothing."""
         return fails_below(float(self.data.get("chance", 0.1)))
 
+    @property
+    def largest_class(self) -> float:
+        """Returns the largest class's share of the test labels; in earlier versions that of a
+        guess."""
+        return float(self.data.get("largest") or self.data.get("chance", 0.1))
+
     def picture(self, pixels: str) -> NDArray[np.uint8]:
         """Returns the pixels that data.datasets.as_bytes wrote, (height, width) or with colours."""
         values = np.frombuffer(base64.b64decode(pixels), np.uint8)

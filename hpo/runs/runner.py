@@ -83,7 +83,7 @@ def _measure_times(
     """Stores the training times of the cells whose times are compared, unless they are stored.
     more: measures again, beside those that are stored."""
     assert isinstance(run.file, GridStudy)
-    compared = {cell for c in run.file.claims if c.metric == SECONDS for cell in c.cells}
+    compared = {cell for claim in run.file.claims for cell in claim.cells(SECONDS)}
     cells = [cell for cell in run.file.cells if cell.name in compared]
     stored = optuna_study.user_attrs.get("timings", [])
     stored = stored if stored and compared <= set(stored[0]) else []

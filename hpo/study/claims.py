@@ -6,13 +6,15 @@ from enum import Enum
 from itertools import pairwise
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, WrapValidator, model_validator
+from pydantic import AfterValidator, Field, WithJsonSchema, WrapValidator, model_validator
 from pydantic_core import PydanticCustomError
 
+from hpo.study.config import Config
 from hpo.study.fields import (
     Fault,
     Key,
     Table,
+    Tables,
     Text,
     explained,
     fault,
@@ -24,25 +26,27 @@ from hpo.text import quoted
 
 SECONDS = "train_seconds"
 EPOCH_METRICS = ("valid_accuracy", "valid_loss", "train_accuracy", "train_loss", "gap")
+# Metrics that are 0 with many seeds, or skewed: always compared by wins.
 # valid_spread: the standard deviation of the changes of validation accuracy from epoch to epoch.
 # valid_falls: the mean fall from an epoch to the next, 0 where validation accuracy rises.
-METRICS = ("test_accuracy", "test_loss", SECONDS, *EPOCH_METRICS, "valid_spread", "valid_falls")
-# Metrics of which `similar` compares logarithms, because a margin is a share of the value.
+BY_WINS = ("valid_spread", "valid_falls")
+METRICS = ("test_accuracy", "test_loss", SECONDS, *EPOCH_METRICS, *BY_WINS)
+# Metrics above 0 whose logarithms are compared: they spread in proportion to their size.
 RATIOS = ("test_loss", "valid_loss", "train_loss", SECONDS)
-FAILS_BELOW = 0.3  # test accuracy: three times chance
+FAILS_BELOW = 0.3  # test accuracy: three times chance among ten classes
+GUESS = "guess"
 PRESUMPTIONS = ("vanishing gradients", "learning rate too high")
 
 
 class Form(Enum):
     """greater: each term's metric is greater than the next one's. best: the first cell's is
     greater than each other's. fails: the cell fails to learn with most seeds. similar: the means of
-    all cells lie within a margin of each other. untestable: this design cannot test it."""
+    all cells lie within a margin of each other."""
 
     GREATER = "greater"
     BEST = "best"
     FAILS = "fails"
     SIMILAR = "similar"
-    UNTESTABLE = "untestable"
 
 
 class By(Enum):
@@ -55,19 +59,28 @@ class By(Enum):
 
 @dataclass(frozen=True, kw_only=True)
 class Term:
-    """A side of a comparison: a cell's metric after its last epoch, or after `epoch`; or a number
-    in the metric's unit (a fraction for accuracies and the gap). minus: what is subtracted."""
+    """A side of a comparison: a cell's metric after its last epoch, or after `epoch`; that of the
+    best of a group of cells; or a number in the metric's unit (a fraction for accuracies and the
+    gap). minus: what is subtracted."""
 
     cell: str | None = None
     epoch: int | None = None
     number: float | None = None
     minus: "Term | None" = None
+    group: tuple[str, ...] = ()
 
     @property
     def cells(self) -> tuple[str, ...]:
         """Returns the names of the cells that the side is made of."""
-        first = () if self.cell is None else (self.cell,)
+        first = self.group if self.cell is None else (self.cell,)
         return first + (self.minus.cells if self.minus else ())
+
+    def as_dict(self) -> dict[str, Any]:
+        """Returns what a claim is bound by; a group only if there is one, as in older studies."""
+        given = asdict(self)
+        if not self.group:
+            del given["group"]
+        return {**given, "minus": self.minus and self.minus.as_dict()}
 
 
 # Which forms a key belongs to; the others belong to all.
@@ -102,19 +115,97 @@ def _similar(value: Any, handler: Any) -> tuple[Any, ...]:
     return _sides(value, handler)
 
 
+def _line(value: Any, handler: Any) -> Any:
+    if value == GUESS or (is_number(value) and 0 < value < 1):
+        return value
+    raise fault(f'must be a share between 0 and 1, or "{GUESS}", got {quoted(value)}')
+
+
 UNTESTED = "must say why this design cannot test it"
 Share = Annotated[float, Field(gt=0, lt=1), explained("must be a share between 0 and 1")]
 CellName = Annotated[str, explained("must be a cell's name")]
+Side = str | float | dict[str, dict[str, Any]]
 
 
-class ClaimTable(Table):
-    """A [[claims]] table: exactly one of greater, best, fails, similar and untestable.
+class ComparisonTable(Table):
+    """What is compared: exactly one of greater, best, fails and similar.
 
-    says: in our words. quote: in its own words, translated. where: the section. within: how much
-    similar cells may differ, a share of the value for RATIOS and a difference for other metrics.
-    matters: the smallest difference of interest. below: the test accuracy under which a run fails.
-    among: the cells that the best is compared with; None: all others. untestable: why this design
-    cannot test it.
+    within: how much similar cells may differ, a share of the value for RATIOS and a difference for
+    other metrics. matters: the smallest difference of interest. below: the test accuracy under
+    which a run fails; "guess": one that is not above the largest class's share; None: that of the
+    data. among: the cells that the best is compared with; None: all others.
+    """
+
+    metric: Annotated[str, *one_of(METRICS)] = "test_accuracy"
+    within: Share = 0.1
+    by: Annotated[Any, *one_of([by.value for by in By]), AfterValidator(By)] = By.MEANS
+    matters: Annotated[
+        float | None, Field(gt=0, le=1e6), explained("must be a number greater than 0")
+    ] = None
+    below: Annotated[
+        float | Literal["guess"] | None,
+        WrapValidator(_line),
+        WithJsonSchema({"type": ["number", "string"]}),
+    ] = None
+    among: Annotated[
+        tuple[str, ...] | None,
+        Field(strict=False, min_length=1),
+        explained("must be a list of other cells"),
+    ] = None
+    greater: Annotated[tuple[Side, ...], WrapValidator(_sides)] = ()
+    best: CellName = ""
+    fails: CellName = ""
+    similar: Annotated[tuple[str, ...], WrapValidator(_similar)] = ()
+
+    @property
+    def form(self) -> Form:
+        return next(form for form in Form if form.value in self.model_fields_set)
+
+    @model_validator(mode="after")
+    def _check_keys(self) -> "ComparisonTable":
+        self.check_forms([form.value for form in Form])
+        return self
+
+    def check_forms(self, names: Collection[str]) -> None:
+        """Raises a fault unless exactly one of these keys is given, with what belongs to it."""
+        given = self.model_fields_set
+        found = [name for name in names if name in given]
+        if len(found) != 1:
+            raise fault(f"needs exactly one of {', '.join(names)}")
+        form = found[0]
+        faults: list[Fault] = [
+            ((key,), f"belongs to {' and '.join(f'`{form.value}`' for form in forms)} alone")
+            for key, forms in KEYS.items()
+            if key in given and form not in [form.value for form in forms]
+        ]
+        if form == Form.FAILS.value and "metric" in given:
+            text = "goes without: failing to learn is seen in the test accuracy"
+            faults.append((("metric",), text))
+        if form in ("greater", "best"):
+            faults += self._check_by()
+        if faults:
+            raise faulty(*faults)
+
+    def _check_by(self) -> list[Fault]:
+        """Returns what is wrong with how a difference is compared."""
+        faults: list[Fault] = []
+        if self.metric in BY_WINS and self.by is By.MEANS and "by" in self.model_fields_set:
+            faults.append((("by",), f"{self.metric} is skewed, so it is compared by wins alone"))
+        if self.matters is not None:
+            if self.metric == SECONDS:
+                text = "times are compared as ratios; use `similar` with `within`"
+                faults.append((("matters",), text))
+            if self.by is By.WINS or self.metric in BY_WINS:
+                text = "belongs to a comparison of means, not of wins"
+                faults.append((("matters",), text))
+        return faults
+
+
+class ClaimTable(ComparisonTable):
+    """A [[claims]] table: a comparison, or `all`, several that must all be true, or untestable.
+
+    says: in our words. quote: in its own words, translated. where: the section. untestable: why
+    this design cannot test it.
     """
 
     says: Annotated[
@@ -122,88 +213,93 @@ class ClaimTable(Table):
     ] = ""
     quote: Text = ""
     where: Text = ""
-    metric: Annotated[str, *one_of(METRICS)] = "test_accuracy"
-    within: Share = 0.1
-    by: Annotated[Any, *one_of([by.value for by in By]), AfterValidator(By)] = By.MEANS
-    matters: Annotated[
-        float | None, Field(gt=0, le=1e6), explained("must be a number greater than 0")
-    ] = None
-    below: Share = FAILS_BELOW
-    among: Annotated[
-        tuple[str, ...] | None,
-        Field(strict=False, min_length=1),
-        explained("must be a list of other cells"),
-    ] = None
-    greater: Annotated[tuple[str | float, ...], WrapValidator(_sides)] = ()
-    best: CellName = ""
-    fails: CellName = ""
-    similar: Annotated[tuple[str, ...], WrapValidator(_similar)] = ()
+    all: Annotated[Tables[ComparisonTable], Field(min_length=1)] = ()
     untestable: Annotated[Text, _said(UNTESTED)] = ""
-
-    @property
-    def form(self) -> Form:
-        return next(form for form in Form if form.value in self.model_fields_set)
 
     @model_validator(mode="after")
     def _check_keys(self) -> "ClaimTable":
-        given = self.model_fields_set
-        if sum(form.value in given for form in Form) != 1:
-            names = ", ".join(form.value for form in Form)
-            raise fault(f"needs exactly one of {names}")
-        faults: list[Fault] = [
-            ((key,), f"belongs to {' and '.join(f'`{form.value}`' for form in forms)} alone")
-            for key, forms in KEYS.items()
-            if key in given and self.form not in forms
-        ]
-        if self.form is Form.FAILS and "metric" in given:
-            text = "goes without: failing to learn is seen in the test accuracy"
-            faults.append((("metric",), text))
-        if "matters" in given and self.form in KEYS["matters"]:
-            if self.metric == SECONDS:
-                text = "times are compared as ratios; use `similar` with `within`"
-                faults.append((("matters",), text))
-            if self.by is By.WINS:
-                text = "belongs to a comparison of means, not of wins"
-                faults.append((("matters",), text))
-        if faults:
-            raise faulty(*faults)
+        self.check_forms([*(form.value for form in Form), "all", "untestable"])
+        if self.all and (named := {"metric"} & self.model_fields_set):
+            raise faulty((tuple(named), "belongs to the tables in `all`"))
         return self
 
 
-class Claim(ClaimTable):
-    """A conclusion of a publication. terms: the sides that are compared."""
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """A comparison of a claim. terms: its sides; the other fields: see ComparisonTable."""
 
+    form: Form
     terms: tuple[Term, ...]
+    metric: str
+    by: By
+    within: float
+    matters: float | None
+    below: float | str | None
 
     @property
-    def cells(self) -> tuple[str, ...]:
-        """Returns the names of the cells that the claim is about."""
-        return tuple(dict.fromkeys(name for term in self.terms for name in term.cells))
+    def logs(self) -> bool:
+        """Whether logarithms are compared."""
+        plain = self.matters is not None or any(term.minus for term in self.terms)
+        return self.metric in RATIOS and self.by is By.MEANS and not plain
+
+    @property
+    def tested(self) -> dict[str, Any]:
+        """Returns what the test depends on, as JSON."""
+        terms = [term.as_dict() for term in self.terms]
+        given = {"form": self.form.value, "terms": terms, "by": self.by.value}
+        given |= {key: getattr(self, key) for key in ("metric", "within", "matters")}
+        return {**given, "below": FAILS_BELOW if self.below is None else self.below}
+
+
+class Claim(ClaimTable):
+    """A conclusion of a publication. comparisons: those that must all be true; none where it is
+    untestable."""
+
+    comparisons: tuple[Comparison, ...]
+
+    def cells(self, metric: str) -> set[str]:
+        """Returns the names of the cells whose metric is compared."""
+        compared = [each for each in self.comparisons if each.metric == metric]
+        return {name for each in compared for term in each.terms for name in term.cells}
 
     @property
     def tested(self) -> dict[str, Any]:
         """Returns what the test depends on, as JSON; the sentences may change."""
-        terms = [asdict(term) for term in self.terms]
-        given = {"form": self.form.value, "terms": terms, "by": self.by.value}
-        margins = ("metric", "within", "matters", "below")
-        return given | {key: getattr(self, key) for key in margins}
+        found = [comparison.tested for comparison in self.comparisons]
+        if self.all:
+            return {"all": found}
+        if found:
+            return found[0]
+        given = {"form": "untestable", "terms": [], "by": self.by.value, "below": FAILS_BELOW}
+        return given | {key: getattr(self, key) for key in ("metric", "within", "matters")}
 
 
-def claim_of(table: ClaimTable, key: Key, epochs: Mapping[str, int], faults: list[Fault]) -> Claim:
-    """Returns the claim of a grid with these cells, {cell: its epochs}; adds what is wrong with it.
-    key: the table's."""
+def claim_of(
+    table: ClaimTable, key: Key, cells: Mapping[str, Config], faults: list[Fault]
+) -> Claim:
+    """Returns the claim of a grid with these cells; adds what is wrong. key: the table's."""
+    tables: list[tuple[ComparisonTable, Key]] = [(table, key)]
+    if table.all or table.untestable:
+        tables = [(each, (*key, "all", i)) for i, each in enumerate(table.all)]
+    comparisons = tuple(_comparison(each, place, cells, faults) for each, place in tables)
+    given = {**dict(table), "comparisons": comparisons}
+    return Claim.model_construct({*table.model_fields_set}, **given)
+
+
+def _comparison(
+    table: ComparisonTable, key: Key, cells: Mapping[str, Config], faults: list[Fault]
+) -> Comparison:
     form, metric, at = table.form, table.metric, (*key, table.form.value)
     sides: tuple[Any, ...] = {
         Form.GREATER: table.greater,
-        Form.BEST: (table.best, *(table.among or [c for c in epochs if c != table.best])),
+        Form.BEST: (table.best, *(table.among or [c for c in cells if c != table.best])),
         Form.FAILS: (table.fails,),
         Form.SIMILAR: table.similar,
-        Form.UNTESTABLE: (),
     }[form]
     terms: list[Term] = []
     for side in sides:
         try:
-            terms.append(_term(side, metric, epochs))
+            terms.append(_term(side, metric, cells))
         except PydanticCustomError as error:
             faults.append((at, error.message()))
     if form is Form.BEST and len(sides) == 1:
@@ -216,29 +312,52 @@ def claim_of(table: ClaimTable, key: Key, epochs: Mapping[str, int], faults: lis
         faults.append((at, f"compares ratios of {metric}, so no side can be a difference"))
     if len(set(terms)) < len(terms):
         faults.append((at, "names a side twice"))
-    given = {**dict(table), "terms": tuple(terms)}
-    return Claim.model_construct({*table.model_fields_set}, **given)
+    by = By.WINS if metric in BY_WINS and form in KEYS["by"] else table.by
+    found = Comparison(
+        form=form, terms=tuple(terms), metric=metric, by=by, within=table.within,
+        matters=table.matters, below=table.below,
+    )  # fmt: skip
+    if found.logs and any(term.number is not None and term.number <= 0 for term in terms):
+        unit = " seconds" if metric == SECONDS else ""
+        faults.append((at, f"compares ratios of {metric}, so a number must be more than 0{unit}"))
+    return found
 
 
-def _term(value: Any, metric: str, epochs: Mapping[str, int]) -> Term:
-    """Reads wider, wider@1 (after its first epoch), wider - baseline (the difference) or 0.01."""
+def _term(value: Any, metric: str, cells: Mapping[str, Config]) -> Term:
+    """Reads wider, wider@1 (after its first epoch), wider - baseline (the difference), 0.01, or the
+    best of some cells."""
     if is_number(value) and abs(value) < 1e12:
-        if metric == SECONDS and value <= 0:
-            raise fault(f"must be more than 0 seconds, got {quoted(value)}")
         return Term(number=float(value))
+    if isinstance(value, dict) and metric != SECONDS:
+        return Term(group=_group(value, cells))
     if not isinstance(value, str):
         raise fault(f"must name cells, or give numbers, got {quoted(value)}")
     if metric != SECONDS and " - " in value:
-        first, second = (_term(part, metric, epochs) for part in value.split(" - ", 1))
+        first, second = (_term(part, metric, cells) for part in value.split(" - ", 1))
         return replace(first, minus=second)
     cell, at, epoch = value.partition("@")
-    if cell not in epochs:
-        raise fault(no_cell(cell, epochs))
+    if cell not in cells:
+        raise fault(no_cell(cell, cells))
     if not at:
         return Term(cell=cell)
-    if not epoch.isdecimal() or len(epoch) > 6 or not 1 <= int(epoch) <= epochs[cell]:
-        raise fault(f"must name an epoch of {cell}, 1 to {epochs[cell]}, got {quoted(value)}")
+    last = cells[cell].epochs
+    if not epoch.isdecimal() or len(epoch) > 6 or not 1 <= int(epoch) <= last:
+        raise fault(f"must name an epoch of {cell}, 1 to {last}, got {quoted(value)}")
     return Term(cell=cell, epoch=int(epoch))
+
+
+def _group(value: dict[str, Any], cells: Mapping[str, Config]) -> tuple[str, ...]:
+    """Returns the cells that have these settings: { best_of = { optimizer = "adam" } }."""
+    settings = value.get("best_of")
+    if set(value) != {"best_of"} or not isinstance(settings, dict) or not settings:
+        raise fault(f'must be {{ best_of = {{ optimizer = "adam" }} }}, got {quoted(value)}')
+    values = {name: config.as_dict() for name, config in cells.items()}
+    found = tuple(
+        name for name, of in values.items() if all(of.get(k) == v for k, v in settings.items())
+    )
+    if not found:
+        raise fault(f"no cell has {', '.join(f'{k} = {quoted(v)}' for k, v in settings.items())}")
+    return found
 
 
 def no_cell(name: str, cells: Collection[str]) -> str:

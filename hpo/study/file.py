@@ -555,9 +555,9 @@ def _grid(
     cells = [_cell(table, index, faults) for index in range(len(names))]
     sound = tuple(cell for cell in cells if cell)
     faults += [*_equal_values(sound), *_unknown_cells(table, names)]
-    epochs = {cell.name: cell.config.epochs for cell in sound}
+    configs = {cell.name: cell.config for cell in sound}
     claims = enumerate(table.claims if len(sound) == len(cells) else ())
-    read = tuple(claim_of(claim, ("claims", i), epochs, faults) for i, claim in claims)
+    read = tuple(claim_of(claim, ("claims", i), configs, faults) for i, claim in claims)
     if faults:
         faults[:] = dict.fromkeys((_in_file(key, table, listed), text) for key, text in faults)
         return None

@@ -2,13 +2,13 @@
 
 import math
 
-from hpo.analysis.claims import ClaimVerdict, Part, why_open
+from hpo.analysis.claims import MOST_SEEDS, REACH, ClaimVerdict, Part, why_open
 from hpo.analysis.evidence import most_failures
 from hpo.analysis.hypothesis_tests import Verdict
 from hpo.language import marked, t
 from hpo.results.study import StoredGrid
-from hpo.study.claims import SECONDS, By, Form, Term
-from hpo.text import minus
+from hpo.study.claims import GUESS, SECONDS, By, Form, Term
+from hpo.text import listed, minus
 
 POINTS, SECONDS_UNIT, PLAIN = marked("{value} points"), marked("{value} s"), "{value}"
 # metric: (its name in a sentence, what its values are multiplied by, digits, a value with its unit)
@@ -24,6 +24,8 @@ WORDS = {
     "train_loss": (marked("training loss"), 1.0, 4, PLAIN),
     SECONDS: (marked("training time"), 1.0, 2, SECONDS_UNIT),
 }
+RUNNING = ("train_accuracy", "train_loss")  # means over an epoch, not values after it
+THAT = marked("that of {side}")
 SHARES = ("runs", "signs")  # tests whose effect is a share of the seeds
 # Of several parts the one that decides.
 DECISIVE = {
@@ -32,20 +34,11 @@ DECISIVE = {
     Verdict.UNRESOLVED: marked("the weakest of {n}: {comparison}"),
     Verdict.TOO_SMALL: marked("the weakest of {n}: {comparison}"),
 }
-# Margins from one on, and up to one.
-LIMITS = {
-    Form.FAILS: (marked("with a line of {at} or more"), marked("with a line of {at} or less")),
-    Form.SIMILAR: (
-        marked("with a margin of {at} or more"),
-        marked("with a margin of {at} or less"),
-    ),
-    Form.GREATER: (marked("with a limit of {at} or more"), marked("with a limit of {at} or less")),
-}
 
 
 def effect(part: Part) -> str:
     """+0.76 points (0.61 to 0.91); ratios as × 1.03 (0.98 to 1.08); shares in percent."""
-    ends = part.interval
+    ends, compared = part.interval, part.comparison
     if part.test in SHARES:
         text = marked("{share}% of runs") if part.test == "runs" else marked("{share}% of seeds")
         value = t(text, share=f"{100 * part.effect:.0f}")
@@ -54,10 +47,10 @@ def effect(part: Part) -> str:
         value = f"× {ratio(part.effect):.2f}"
         low, high = (minus(f"{ratio(end):.2f}") for end in ends)
     else:
-        metric = part.claim.metric
+        metric = compared.metric
         value = _in_unit(minus(_digits(part.effect, metric, "+")), metric)
         low, high = (minus(_digits(end, metric)) for end in ends)
-    if math.isnan(part.low):
+    if not math.isfinite(part.low) or not math.isfinite(part.high):
         return value
     return t("{value} ({low} to {high})", value=value, low=low, high=high)
 
@@ -96,8 +89,8 @@ def _basis(judged: ClaimVerdict) -> str:
     text = _comparison(part)
     if len(judged.parts) > 1:
         text = t(DECISIVE[judged.verdict], n=len(judged.parts), comparison=text)
-    sentences = (f"{text}.", _failures(part), _images(part), _single_runs(part), _margins(judged))
-    return " ".join(filter(None, (*sentences, _end(judged))))
+    details = (_failures(part), _images(part), _single_runs(part), _margins(judged))
+    return " ".join(filter(None, (f"{text}.", *details, _end(judged))))
 
 
 def _nothing(part: Part) -> str:
@@ -105,38 +98,54 @@ def _nothing(part: Part) -> str:
     text = marked("{names} have no seed in common, so this cannot be tested.")
     if part.left_out:
         text = marked("There is no seed with which {names} learn, so nothing is compared.")
-    elif part.claim.metric == SECONDS:
+    elif part.comparison.metric == SECONDS:
         text = marked("The times were not measured yet, so this cannot be tested.")
     return t(text, names=t(" and ").join(labels))
 
 
 def _comparison(part: Part) -> str:
-    claim, n = part.claim, part.n
-    if claim.form is Form.FAILS:
+    compared, n = part.comparison, part.n
+    if compared.form is Form.FAILS:
         network, k = part.study.cell(part.sides[0].cell).label, round(part.effect * n)
-        return t("{network} fails to learn with {k} of {n} seeds", network=network, k=k, n=n)
-    if claim.by is By.WINS:
-        first, second = (_value(part, side) for side in part.sides)
-        text = marked("{first} is above {second} with {k} of {n} seeds")
-        return t(text, first=first, second=second, k=round(part.effect * n), n=n)
-    compared = _difference(part)
-    if claim.form is Form.SIMILAR:
-        allowed = f"{100 * part.margin:g}%"
-        if not part.logs:
-            allowed = _in_unit(f"{WORDS[claim.metric][1] * part.margin:g}", claim.metric)
-        return t("{comparison}; {allowed} is allowed", comparison=compared, allowed=allowed)
+        text = marked("{network} fails to learn (test accuracy below {line}) with {k} of {n} seeds")
+        if compared.below == GUESS:
+            text = marked(
+                "{network} learns nothing (test accuracy below {line}, not above that of a "
+                "constant answer) with {k} of {n} seeds"
+            )
+        return t(text, network=network, k=k, n=n, line=f"{100 * part.margin:.2f}%")
+    if compared.by is By.WINS:
+        return _wins(part)
+    difference = _difference(part)
+    if compared.form is Form.SIMILAR:
+        allowed = margin_text(part, part.margin)
+        return t("{comparison}; {allowed} is allowed", comparison=difference, allowed=allowed)
     text = marked("{comparison} ({n} seeds)")
-    if part.logs:
+    if compared.metric == SECONDS:
         text = marked("{comparison} ({n} rounds of timing)")
-    return t(text, comparison=compared, n=n)
+    return t(text, comparison=difference, n=n)
+
+
+def _wins(part: Part) -> str:
+    """Says with how many seeds the first side is above the second; the cell comes first."""
+    (first, second), n = part.sides, part.n
+    text = marked("{first} is above {second} with {k} of {n} seeds")
+    if first.number is not None:
+        text, first, second = (
+            marked("{first} is below {second} with {k} of {n} seeds"),
+            second,
+            first,
+        )
+    values = {"first": _value(part, first), "second": _value(part, second, THAT)}
+    return t(text, **values, k=round(part.effect * n), n=n)
 
 
 def _difference(part: Part) -> str:
     """Compares the two sides by their difference, or by their ratio."""
-    (first, second), difference, metric = part.sides, part.effect, part.claim.metric
+    (first, second), difference, metric = part.sides, part.effect, part.comparison.metric
     text = marked("{subject} is {ratio} {other}")
     if not part.logs:
-        if first.cell is None:  # the cell is what a sentence is about
+        if first.number is not None:  # the cell is what a sentence is about
             first, second, difference = second, first, -difference
         text = marked("{subject} is {size} below {other}")
         if difference >= 0:
@@ -144,7 +153,7 @@ def _difference(part: Part) -> str:
     return t(
         text,
         subject=_value(part, first),
-        other=_value(part, second, marked("that of {side}")),
+        other=_value(part, second, THAT),
         ratio=effect(part),
         size=_in_unit(_digits(abs(difference), metric), metric),
     )
@@ -152,10 +161,10 @@ def _difference(part: Part) -> str:
 
 def _value(part: Part, side: Term, text: str = marked("the {metric} of {side}")) -> str:
     """the test accuracy of ReLU MLP; or the side's number."""
-    metric = part.claim.metric
+    metric = part.comparison.metric
     if side.number is not None:
         return _number(side.number, metric)
-    return t(text, metric=t(WORDS[metric][0]), side=_side(part.study, side))
+    return t(text, metric=t(WORDS[metric][0]), side=_side(part.study, side, metric))
 
 
 def _number(number: float, metric: str) -> str:
@@ -164,35 +173,42 @@ def _number(number: float, metric: str) -> str:
     return f"{value}%" if metric.endswith("accuracy") else _in_unit(value, metric)
 
 
-def _side(study: StoredGrid, side: Term) -> str:
-    text = study.cell(side.cell).label
+def _side(study: StoredGrid, side: Term, metric: str) -> str:
+    text = study.cell(side.cell).label if side.cell else _group(study, side)
     if side.epoch is not None:
-        text = t("{network} after epoch {epoch}", network=text, epoch=side.epoch)
+        when = marked("{network} after epoch {epoch}")
+        if metric in RUNNING:
+            when = marked("{network} during epoch {epoch}")
+        text = t(when, network=text, epoch=side.epoch)
     if side.minus is None:
         return text
-    return t("{first} minus {second}", first=text, second=_side(study, side.minus))
+    other = _side(study, side.minus, metric)
+    return t("{first} minus {second}", first=text, second=other)
+
+
+def _group(study: StoredGrid, side: Term) -> str:
+    labels = [study.cell(name).label for name in side.group]
+    return t("the best by validation of {names}", names=listed(labels))
 
 
 # --- details -----------------------------------------------------------------------------------
 
 
 def _failures(part: Part) -> str:
-    """Says for each network of the part how often it fails to learn, and the bound."""
+    """Says for each network of the part that fails to learn how often it does, and the bound."""
     study, texts = part.study, []
+    if part.comparison.metric == SECONDS or part.comparison.form is Form.FAILS:
+        return ""
     for name in dict.fromkeys(name for side in part.sides for name in side.cells):
         cell = study.cell(name)
-        n, k = len(study.of(cell)), int(study.failing(cell, part.claim.below).sum())
-        text, share = (
-            marked("{network} {k} of {n} (at most {share:.0f}%)"),
-            100 * most_failures(k, n),
-        )
+        n, k = len(study.of(cell)), int(study.failing(cell).sum())
+        text = marked("{network} {k} of {n} (at most {share:.0f}%)")
+        share = 100 * most_failures(k, n) if n else 0.0
         if 2 * k > n:
             text = marked("{network} {k} of {n} (at least {share:.0f}%)")
             share = 100 - 100 * most_failures(n - k, n)
-        texts += [t(text, network=cell.label, k=k, n=n, share=share)] if n else []
-    if not texts or part.claim.metric == SECONDS:
-        return ""
-    return t("Runs that fail to learn: {networks}.", networks=", ".join(texts))
+        texts += [t(text, network=cell.label, k=k, n=n, share=share)] if k else []
+    return t("Runs that fail to learn: {networks}.", networks=", ".join(texts)) if texts else ""
 
 
 def _images(part: Part) -> str:
@@ -207,7 +223,7 @@ def _single_runs(part: Part) -> str:
     if part.single_runs is None:
         return ""
     share, low, high = (100 * value for value in part.single_runs)
-    first, second = (_side(part.study, side) for side in part.sides)
+    first, second = (_side(part.study, side, part.comparison.metric) for side in part.sides)
     text = marked(
         "One run of {first} is above one run of {second} with {share:.0f}% ({low:.0f} to "
         "{high:.0f})."
@@ -216,42 +232,67 @@ def _single_runs(part: Part) -> str:
 
 
 def _margins(judged: ClaimVerdict) -> str:
-    """Says with which margins the verdict would be another one; empty without a margin."""
+    """Says with which margins the verdict would be another one; empty without a near one."""
     part = judged.decisive
-    if part.at is None or not part.test:
+    turns = turns_text(judged, part)
+    if not turns:
         return ""
-    limits = LIMITS[judged.claim.form][:: 1 if part.rising else -1]
-    holds, refuted = (
-        "" if at is None else t(limit, at=_margin(part, at))
-        for at, limit in zip(judged.turns_at(), limits, strict=True)
-    )
-    text = marked("No other margin would decide it.")
-    if holds and refuted:
-        text = marked(
-            "With these seeds the conclusion would hold {holds} and would be refuted {refuted}."
-        )
-    elif holds:
-        text = marked("With these seeds the conclusion would hold {holds}.")
-    elif refuted:
-        text = marked("With these seeds the conclusion would be refuted {refuted}.")
-    return t(text, holds=holds, refuted=refuted)
+    if judged.verdict is Verdict.REFUTED and part.is_margin:
+        far = judged.at_margin(part, part.margin * REACH)
+        if far is Verdict.HOLDS:
+            return t("This depends on our margin, {margin}: {turns}.", **_margin_words(part, turns))
+    return t("Our margin is {margin}: {turns}.", **_margin_words(part, turns))
 
 
-def _margin(part: Part, at: float) -> str:
-    metric = part.claim.metric
-    if part.claim.form is Form.FAILS:
-        return t("{at:.1f}% test accuracy", at=100 * at)
-    if part.claim.form is Form.SIMILAR:
-        return f"{100 * at:.1f}%" if part.logs else _in_unit(_digits(at, metric), metric)
-    return _number(at, metric)
+def _margin_words(part: Part, turns: str) -> dict[str, str]:
+    return {"margin": margin_text(part, part.margin), "turns": turns}
+
+
+def turns_text(judged: ClaimVerdict, part: Part) -> str:
+    """below 1.59 points unresolved, above 12 points refuted; empty if no near margin turns it."""
+    texts = []
+    for margin, verdict in judged.turns[judged.parts.index(part)]:
+        text = marked("below {at} {verdict}")
+        if margin > part.margin:
+            text = marked("above {at} {verdict}")
+        texts.append(t(text, at=margin_text(part, margin, 2), verdict=t(verdict.value)))
+    return ", ".join(texts)
+
+
+def margin_text(part: Part, at: float, digits: int | None = None) -> str:
+    """10%, 2 points, 12%, 2.3: a margin or a line. digits: of a computed one."""
+    metric, form = part.comparison.metric, part.comparison.form
+    scale, unit = (100.0, "%") if part.logs and form is Form.SIMILAR else (WORDS[metric][1], "")
+    text = f"{scale * at:g}" if digits is None else f"{scale * at:.{digits}f}"
+    line = form is Form.FAILS or not part.is_margin
+    if unit or (line and metric.endswith("accuracy")):
+        return f"{text}%"
+    return _in_unit(text, metric)
 
 
 def _end(judged: ClaimVerdict) -> str:
-    """Says with how many seeds the conclusion was decided, or why it is open."""
-    at = judged.decided_at
+    """Says with how many seeds the conclusion was decided, or why it is open and what it needs."""
+    at, part = judged.decided_at, judged.decisive
     if at is None:
-        return why_open(judged.decisive)
+        return " ".join(filter(None, (why_open(part), _needed(judged))))
     text = marked("Decided with {n} seeds.")
-    if judged.claim.metric == SECONDS:
+    if part.comparison.metric == SECONDS:
         text = marked("Decided with {n} rounds.")
     return t(text, n=at) if at > 1 else ""
+
+
+def _needed(judged: ClaimVerdict) -> str:
+    """Says how many seeds would probably decide an open conclusion."""
+    found = judged.seeds_to_decide()
+    if found is None:
+        return ""
+    seen, low, high = found
+    if math.isinf(low):
+        return t("With the effect seen, {n:,} of them would not decide it.", n=MOST_SEEDS)
+    if math.isinf(seen):
+        text = marked("With the effect seen, more than {n:,} would decide it ({low:.0f} or more).")
+        return t(text, n=MOST_SEEDS, low=low)
+    text = marked("With the effect seen, about {n:.0f} would decide it ({low:.0f} to {high:.0f}).")
+    if math.isinf(high):
+        text = marked("With the effect seen, about {n:.0f} would decide it ({low:.0f} or more).")
+    return t(text, n=seen, low=low, high=high)

@@ -4,13 +4,29 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from hpo.analysis.claims import ClaimVerdict, Part, claim_verdicts
+from hpo.analysis.claims import (
+    LEAST_PLANNED,
+    REACH,
+    ClaimVerdict,
+    Part,
+    claim_verdicts,
+    tally,
+)
+from hpo.analysis.hypothesis_tests import Verdict
 from hpo.analysis.statistics import LEVEL
 from hpo.language import marked, t
 from hpo.report.blocks.grid_tables import data_text
 from hpo.report.blocks.page import Block, Section, Verdicts, interval_svg, path_svg
-from hpo.report.blocks.table import NOTHING, Entry
-from hpo.report.sections.basis import SHARES, WORDS, effect, ratio, sentence
+from hpo.report.blocks.table import NOTHING, Column, Entry, Table
+from hpo.report.sections.basis import (
+    SHARES,
+    WORDS,
+    effect,
+    margin_text,
+    ratio,
+    sentence,
+    turns_text,
+)
 from hpo.results.study import StoredGrid
 from hpo.study.claims import Form
 
@@ -24,10 +40,10 @@ KEY = marked(
     "Effect: the first side minus the second, of the part that decides. Drawn: its 95% interval, "
     "which is valid however often the study is looked at. The upright line is no difference, or "
     "half of the seeds; a band is what counts as similar. Each row has a scale of its own, alike "
-    "to both sides, with its end at the right. p: two-sided, after correction for the number of "
-    "conclusions. A click on a conclusion shows its quotation, what the verdict rests on, and "
-    "the evidence seed by seed: for it (solid), against it (dashed), too small to matter "
-    "(dotted), and what a verdict needs (grey)."
+    "to both sides, with its end at the right. p: after correction for the number of conclusions. "
+    "A click on a conclusion shows its quotation, what the verdict rests on, and the evidence seed "
+    "by seed: for it (solid), against it (dashed), too small to matter (dotted), and what a "
+    "verdict needs (grey)."
 )
 METHOD = (
     marked(
@@ -45,22 +61,38 @@ METHOD = (
         "run that diverged is the worst."
     ),
     marked(
-        'The evidence is an e-process: a bet against "no difference" that starts at 1, is '
-        "renewed with each seed, and in the long run cannot grow if there is no difference. It "
+        "The evidence is an e-process: a bet against the conclusion's opposite that starts at 1, "
+        "is renewed with each seed, and in the long run cannot grow if the opposite is true. It "
         "exceeds 20 at any time with a chance of at most 5%, so p = 1 / (its maximum so far) is "
         "valid at any number of seeds, and a study may be continued or stopped at will. Means: "
         "the t-test with a right Haar prior for the standard deviation and a half-normal prior, "
         "of standard deviation 1, for mean / standard deviation (Lai 1976; Pérez-Ortiz et al. "
-        "2024). Shares: a prior that is even from one half to 1. The t-test assumes that "
-        "differences are roughly normal; signs assume nothing."
+        "2024). Shares: a prior that is even from one half to 1."
+    ),
+    marked(
+        "Losses, which spread in proportion to their size, and times are compared by their "
+        "logarithms, as ratios; the unevenness and the falls of validation accuracy, which are "
+        "skewed, by signs. Which metric is tested how was fixed before the data. The t-test "
+        "assumes that differences are roughly normal; signs assume nothing."
     ),
     marked(
         "Holm's correction (1979) over all conclusions that can be tested keeps the chance of "
-        "any false verdict at 5% or less. Intervals are 95% each, without correction. A "
+        "any wrong verdict at 5% or less: one that calls a false conclusion held, or a true one "
+        "refuted. Two networks that are equal get a verdict on which is better, which is wrong "
+        "whichever it is, with at most 5.1%. Intervals are 95% each, without correction. A "
         "conclusion of several parts holds if each part does, and is refuted if one part is "
         "(Berger 1982). The verdicts cover the randomness of split, initial weights and batch "
         "order in this protocol; training times only this machine; and no other data."
     ),
+)
+PLANNED = marked(
+    "The study file planned {n} seeds before the first one was trained. So a second test looks at "
+    "exactly these: Student's t, the exact binomial test, two one-sided tests for similarity. Each "
+    "of the two has half of the error: p is the smaller one, doubled."
+)
+STOPPED = marked(
+    "Seeds were added where conclusions were open. A conclusion that is decided at such a moment "
+    "shows an effect that is, on average, larger than the true one."
 )
 
 
@@ -68,9 +100,48 @@ def sections(study: StoredGrid) -> list[Section]:
     """Returns the section on the study's claims, if it has any."""
     if not study.file.claims:
         return []
-    rows = [_row(judged) for judged in claim_verdicts(study)]
+    judged = claim_verdicts(study)
+    rows = [_row(each) for each in judged]
     table = Verdicts(rows=rows, caption=f"{data_text(study)}. {t(KEY)}")
-    return [Section(title=t("Which conclusions hold"), blocks=[table, *changes(study)])]
+    blocks: list[Block] = [table, *changes(study), *_margins(study, judged)]
+    return [Section(title=t("Which conclusions hold"), blocks=blocks)]
+
+
+def lead(study: StoredGrid) -> list[str]:
+    """Says how many conclusions have which verdict, and how many of these depend on a margin."""
+    if not study.file.claims:
+        return []
+    judged = claim_verdicts(study)
+    decided = [of for of in judged if of.parts and of.verdict is not Verdict.UNRESOLVED]
+    close = sum(of.close for of in decided)
+    text = marked(
+        "{tally}. With twice a margin of ours, or half of it, {k} of the {n} verdicts turn."
+    )
+    if not close:
+        return [f"{tally(judged)}."]
+    return [t(text, tally=tally(judged), k=close, n=len(decided))]
+
+
+def _margins(study: StoredGrid, judged: Sequence[ClaimVerdict]) -> list[Block]:
+    """Returns the table of the lines and margins that can decide a verdict."""
+    rows = [(of, part) for of in judged for part in of.parts if part.at is not None and part.test]
+    if not rows:
+        return []
+    columns = [
+        Column("says", t("Conclusion"), lambda row: t(row[0].claim.says)),
+        Column("metric", t("Metric"), lambda row: t(WORDS[row[1].comparison.metric][0])),
+        Column("margin", t("Line or margin"), lambda row: margin_text(row[1], row[1].margin)),
+        Column("verdict", t("Verdict"), lambda row: t(row[0].verdict.value)),
+        Column("turns", t("Another verdict"), lambda row: turns_text(*row) or NOTHING),
+    ]
+    caption = marked(
+        "{data}. Lines and margins that can decide a verdict, and the nearest ones that would give another "
+        "verdict with these seeds, up to {reach} times and down to a {reach}th. Where the report "
+        "gives no number, they are this study's choice."
+    )
+    return [
+        Table(columns=columns, rows=rows, caption=t(caption, data=data_text(study), reach=REACH))
+    ]
 
 
 def changes(study: StoredGrid) -> list[str]:
@@ -94,6 +165,10 @@ def method_sections(study: StoredGrid) -> list[Section]:
     if not study.file.claims:
         return []
     blocks: list[Block] = [t(text) for text in METHOD]
+    if (study.planned_seeds or 0) >= LEAST_PLANNED:
+        blocks.insert(4, t(PLANNED, n=study.planned_seeds))
+    if study.until_resolved is not None:
+        blocks.append(t(STOPPED))
     return [Section(title=t("How the conclusions were tested"), blocks=blocks)]
 
 
@@ -121,14 +196,14 @@ def _path(judged: ClaimVerdict) -> str:
     lines = [("for", part.path_for.tolist()), ("against", (part.path_against / parts).tolist())]
     if part.path_too_small is not None:
         lines.append(("small", (part.path_too_small / parts).tolist()))
-    return path_svg(lines, 2 * judged.factor / LEVEL)
+    return path_svg(lines, judged.factor / (LEVEL * part.kept))
 
 
 def _effect_value(part: Part) -> float:
     """Returns the effect as it is printed: in percent, as a ratio, or in the metric's unit."""
     if part.test in SHARES:
         return 100 * part.effect
-    return ratio(part.effect) if part.logs else WORDS[part.claim.metric][1] * part.effect
+    return ratio(part.effect) if part.logs else WORDS[part.comparison.metric][1] * part.effect
 
 
 def _forest(part: Part) -> str:
@@ -137,9 +212,9 @@ def _forest(part: Part) -> str:
     if part.test in SHARES:  # half of the seeds is the middle
         low, middle, high = (2 * value - 1 for value in values)
         return interval_svg(low, middle, high, "100%")
-    scale = 1.0 if part.logs else WORDS[part.claim.metric][1]
+    scale = 1.0 if part.logs else WORDS[part.comparison.metric][1]
     margin = 0.0
-    if part.claim.form is Form.SIMILAR:
+    if part.comparison.form is Form.SIMILAR:
         margin = math.log1p(part.margin) if part.logs else scale * part.margin
     values = [*(scale * value for value in values), margin]
     finite = [abs(value) for value in values if math.isfinite(value)]
