@@ -55,8 +55,9 @@ def share_evidence(hits: list[int]) -> list[float]:
 
 
 def p_above(values: np.ndarray) -> float:
-    """The planned look's p-value against a mean of 0 or less."""
-    return float(stats.ttest_1samp(values, 0, alternative="greater").pvalue)
+    """The planned look's p-value against a mean of 0 or less: one degree of freedom fewer."""
+    t, n = stats.ttest_1samp(values, 0).statistic, len(values)
+    return float(stats.t.sf(t, n - 2)) if n > 2 else 1.0
 
 
 def p_share(hits: list[int]) -> float:
@@ -85,7 +86,7 @@ class Study:
         self.first, planned = 0, seeds
         if isinstance(seeds, dict):
             self.first, planned = seeds.get("first", 0), seeds["start"]
-        self.planned: int | None = planned if planned > 2 else None
+        self.planned: int | None = planned if planned > 4 else None
         self.data = json.loads((report / "verdicts.json").read_text("utf-8"))
         trials = pd.read_csv(report / "trials.csv")
         self.trials = trials[trials["state"] == "COMPLETE"].set_index(["cell", "seed"]).sort_index()
@@ -174,8 +175,12 @@ class Study:
             pairs = list(itertools.pairwise(claim["greater"]))
         else:
             pairs = list(itertools.combinations(claim["similar"], 2))
-        wins = claim.get("by") == "wins" or (metric in BY_WINS and "similar" not in claim)
         terms = claim.get("greater", [])
+        number = metric != "train_seconds" and any(not isinstance(side, str) for side in terms)
+        skewed = (metric in BY_WINS or number) and not any(" - " in str(side) for side in terms)
+        wins = claim.get("by") == "wins"
+        if "by" not in claim and "matters" not in claim and "similar" not in claim:
+            wins = skewed
         logs = metric in RATIOS and not wins and "matters" not in claim
         logs = logs and not any(isinstance(side, str) and " - " in side for side in terms)
         for a, b in pairs:

@@ -34,7 +34,7 @@ from hpo.study.claims import BY_WINS, GUESS, SECONDS, By, Claim, Comparison, For
 REACH = 10  # times a margin: what a farther one would change is not looked for
 MOST_SEEDS = 1_000
 Z80 = 1.2815515655446004  # 80% of a normal distribution
-LEAST_PLANNED = 3  # seeds: a test of fewer decides nothing, and would take half of the error
+LEAST_PLANNED = 5  # seeds: a test of fewer decides nothing, and would take half of the error
 GREATER_IS_BETTER = ("test_accuracy", "valid_accuracy", "train_accuracy")
 
 

@@ -135,13 +135,12 @@ def _margins(study: StoredGrid, judged: Sequence[ClaimVerdict]) -> list[Block]:
         Column("turns", t("Another verdict"), lambda row: turns_text(*row) or NOTHING),
     ]
     caption = marked(
-        "{data}. Lines and margins that can decide a verdict, and the nearest ones that would give another "
-        "verdict with these seeds, up to {reach} times and down to a {reach}th. Where the report "
-        "gives no number, they are this study's choice."
+        "{data}. Lines and margins that can decide a verdict, and the nearest ones that would give "
+        "another verdict with these seeds, up to {reach} times and down to a {reach}th. Where the "
+        "report gives no number, they are this study's choice."
     )
-    return [
-        Table(columns=columns, rows=rows, caption=t(caption, data=data_text(study), reach=REACH))
-    ]
+    caption = t(caption, data=data_text(study), reach=REACH)
+    return [Table(columns=columns, rows=rows, caption=caption)]
 
 
 def changes(study: StoredGrid) -> list[str]:
