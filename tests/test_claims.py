@@ -7,10 +7,12 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.stats
 from in_process import markdown
 from test_report import store
 
 from hpo.analysis import claims as judged
+from hpo.analysis.evidence import mean_above
 from hpo.analysis.hypothesis_tests import Verdict
 from hpo.errors import InputError
 from hpo.report import contents
@@ -116,7 +118,10 @@ def test_the_metric_says_how_it_is_compared(tmp_path, keys, logs, by):
         ("greater = [1, 2]", "two numbers follow each other"),
         ('greater = [true, "a"]', "must name cells, or give numbers, got True"),
         ('greater = [0, "a"]\nmetric = "train_seconds"', "must be more than 0 seconds"),
-        ('greater = [0, "a"]\nmetric = "test_loss"', "ratios of test_loss, so a number must be"),
+        (
+            'greater = [0, "a"]\nmetric = "test_loss"\nby = "means"',
+            "ratios of test_loss, so a number must be",
+        ),
         (
             'greater = ["a", "b"]\nmetric = "valid_falls"\nby = "means"',
             "claims[0].by: valid_falls is skewed, so it is compared by wins alone",
@@ -314,6 +319,53 @@ def test_a_claim_with_a_margin_says_at_which_margin_it_would_turn(tmp_path):
     _, fails, _ = judged.claim_verdicts(study)
     assert fails.turns[0]
     assert re.search(r"Our margin is 30%: below 1\d\.\d\d% unresolved", basis.sentence(fails))
+
+
+def test_the_planned_look_is_at_the_seeds_of_the_file_and_at_no_others(tmp_path):
+    raw = {"claims": [{"says": "So.", "greater": ["wider", "baseline"]}]}
+    (tmp_path / "few").mkdir()
+    few = store(tmp_path / "few", seeds=9, raw=raw)
+    many = store(tmp_path, seeds=12, raw=raw)
+    few, many = (dataclasses.replace(study, planned_seeds=10) for study in (few, many))
+    assert part(few, "So.").planned == 0
+    found = part(many, "So.")
+    values = (many.values(many.cell("wider")) - many.values(many.cell("baseline"))).to_numpy()
+    t = scipy.stats.ttest_1samp(values[:10], 0).statistic
+    assert found.planned == 10
+    assert found.looks[0] == pytest.approx(scipy.stats.t.sf(t, 8))
+    unplanned = part(dataclasses.replace(many, planned_seeds=4), "So.")
+    assert unplanned.planned is None
+
+
+def test_the_best_of_a_group_is_chosen_by_the_seeds_before(tmp_path):
+    sides = [{"best_of": {"optimizer": "sgd"}}, {"best_of": {"optimizer": "adam"}}]
+    raw = {"claims": [{"says": "So.", "greater": sides}]}
+    study = store(tmp_path, seeds=6, raw=raw)
+    group = study.file.claims[0].comparisons[0].terms[0]
+    assert group.group == ("baseline", "deeper", "wider", "tanh", "relu", "lr-1.0", "lr-0.01")
+    valid = pd.DataFrame({n: study.values(study.cell(n), "valid_accuracy") for n in group.group})
+    chosen = judged.chosen(study, group)
+    assert list(chosen.index) == [1, 2, 3, 4, 5]
+    for seed, name in chosen.items():
+        assert name == valid.loc[: seed - 1].fillna(0.0).mean().idxmax()
+    values = judged.side_values(study, "test_accuracy", group)
+    assert values[3] == study.values(study.cell(chosen[3]))[3]
+
+
+def test_an_open_claim_says_how_many_seeds_would_decide_it(tmp_path):
+    raw = {"claims": [{"says": "So.", "greater": ["tanh", "baseline"]}]}
+    study = store(tmp_path, seeds=6, raw=raw)
+    frame = study.trials.copy()
+    lead = np.array([0.003, -0.001, 0.002, 0.001, -0.002, 0.003])
+    base = frame.loc[frame["cell"] == "baseline", "test_accuracy"].to_numpy()
+    frame.loc[frame["cell"] == "tanh", "test_accuracy"] = base + lead
+    [of] = judged.claim_verdicts(dataclasses.replace(study, trials=frame))
+    seen, low, high = of.seeds_to_decide()
+    assert 6 < low < seen < high
+    values = scipy.stats.norm.ppf((np.arange(int(seen)) + 0.5) / seen)
+    scaled = values / values.std(ddof=1) * lead.std(ddof=1) + lead.mean()
+    assert 1 / mean_above(scaled).path_for[-1] == pytest.approx(0.05, rel=0.1)
+    assert f"about {seen:.0f} would decide it" in basis.sentence(of)
 
 
 def test_a_conclusion_that_cannot_be_tested_is_not_counted(tmp_path):

@@ -210,7 +210,7 @@ def test_a_part_that_holds_needs_no_more_seeds(tmp_path):
         frame["cell"] == "relu", "test_accuracy"
     ].to_numpy() - [0.001, -0.001, 0.002, -0.002, 0.0005]  # fmt: skip
     [of] = claim_verdicts(study)
-    assert of.open
+    assert of.verdict.value == "unresolved"
     assert of.decided_at is None
     assert open_cells(study) == {"relu", "tanh", "deeper"}, "deeper never learns beside it"
 

@@ -29,7 +29,7 @@ from hpo.analysis.precision import beats, learning_images, precision
 from hpo.analysis.statistics import LEVEL, boundary
 from hpo.language import nt, t
 from hpo.results.study import StoredGrid
-from hpo.study.claims import BY_WINS, GUESS, SECONDS, By, Claim, Comparison, Form, Term
+from hpo.study.claims import BY_WINS, GUESS, ROUNDS, SECONDS, By, Claim, Comparison, Form, Term
 
 REACH = 10  # times a margin: what a farther one would change is not looked for
 MOST_SEEDS = 1_000
@@ -138,12 +138,6 @@ class ClaimVerdict(Judged):
         }
         key = keys.get(self.verdict, lambda part: -part.p_for)
         return min(self.parts, key=lambda part: key(part) if part.n else -math.inf)
-
-    @property
-    def open(self) -> bool:
-        """Whether more seeds could decide."""
-        timed = all(comparison.metric == SECONDS for comparison in self.claim.comparisons)
-        return self.verdict is Verdict.UNRESOLVED and not timed
 
     @property
     def decided_at(self) -> int | None:
@@ -267,13 +261,19 @@ def claim_verdicts(study: StoredGrid) -> list[ClaimVerdict]:
     ]
 
 
+def times_open(study: StoredGrid) -> bool:
+    """Whether more rounds of timing could decide a claim."""
+    open_claims = (of.claim for of in claim_verdicts(study) if of.verdict is Verdict.UNRESOLVED)
+    return any(claim.cells(SECONDS) for claim in open_claims)
+
+
 def open_cells(study: StoredGrid) -> set[str]:
     """Returns the names of the cells of open claims, of those of their parts that do not hold yet:
     more seeds of these could decide."""
     return {
         cell
         for judged in claim_verdicts(study)
-        if judged.open
+        if judged.verdict is Verdict.UNRESOLVED
         for part in judged.parts
         if judged.factor * part.p_for >= LEVEL and part.comparison.metric != SECONDS
         for side in part.sides
@@ -304,12 +304,12 @@ def tally(judged: Sequence[ClaimVerdict]) -> str:
 
 def why_open(part: Part) -> str:
     """Says why an unresolved claim is open, and why no more seeds were trained. part: decisive."""
-    if 1 < part.n < LEAST_PLANNED:
-        return t("Two seeds decide nothing.")
     if not part.test:
         if part.n == 1:
             return t("One seed does not tell what others would give.")
         return t("The seeds do not differ, so chance cannot be estimated.")
+    if part.n == 2:
+        return t("Two seeds decide nothing.")
     if part.comparison.metric == SECONDS:
         return t("These {n} rounds do not decide it.", n=part.n)
     rounds = part.study.until_resolved
@@ -396,7 +396,7 @@ def _compared(study: StoredGrid, comparison: Comparison, a: Term, b: Term) -> Pa
         return part(**vars(NOTHING))
     planned = _planned(study, (a, b), kept.index)
     if comparison.metric == SECONDS and planned is not None:
-        planned = len(kept)  # the rounds of timing, whose number is fixed
+        planned = ROUNDS if len(kept) >= ROUNDS else 0
     test = partial(_tested, comparison, kept.to_numpy(), planned, a, b)
     margin = next((s.number for s in (a, b) if s.number), comparison.matters)
     if comparison.form is Form.SIMILAR:

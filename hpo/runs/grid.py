@@ -13,12 +13,12 @@ from hpo.runs.plan import Job, Plan, Shape, cost, parameter_count, stack_size
 from hpo.runs.progress import ALL_IMAGES, Progress
 from hpo.runs.samplers import cell_distributions
 from hpo.runs.study import Run
+from hpo.study.claims import ROUNDS
 from hpo.study.columns import TrialAttributes
 from hpo.study.config import DEFAULTS, SEED, Seeds
 from hpo.study.file import Cell, GridStudy
 from hpo.workers.messages import Task
 
-ROUNDS = 8  # of timing, measured at once
 MOST_ROUNDS = 5 * ROUNDS  # where `--until-resolved` measures again
 SAMPLE_SECONDS = 0.1  # of an estimated epoch: longer ones are measured at their beginning
 

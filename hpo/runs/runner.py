@@ -12,8 +12,7 @@ import numpy as np
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from hpo.analysis.claims import claim_verdicts, open_cells
-from hpo.analysis.hypothesis_tests import Verdict
+from hpo.analysis.claims import open_cells, times_open
 from hpo.analysis.precision import disputed, disputing_pair
 from hpo.data.datasets import test_accuracy, test_pictures
 from hpo.errors import InputError
@@ -113,18 +112,12 @@ def _resolve(run: Run, optuna_study: optuna.Study, deadline: float) -> End:
         title = f"{run.name}: up to {count} seeds"
         plan = GridPlan(run, optuna_study, range(first, first + count), cells=cells, title=title)
         end = _train_until(run, plan, deadline)
-        if end is End.COMPLETE and len(stored.timings) < MOST_ROUNDS and _open_times(stored):
+        if end is End.COMPLETE and len(stored.timings) < MOST_ROUNDS and times_open(stored):
             end = _measure_times(run, optuna_study, deadline, more=True)
         if end is not End.COMPLETE:
             break
     optuna_study.set_user_attr("until_resolved", {"most": rounds.most, "end": end.value})
     return end
-
-
-def _open_times(study: StoredGrid) -> bool:
-    """Whether more rounds of timing could decide a claim."""
-    open_claims = (of.claim for of in claim_verdicts(study) if of.verdict is Verdict.UNRESOLVED)
-    return any(claim.metric == SECONDS for claim in open_claims)
 
 
 def run_search(run: Run) -> End:

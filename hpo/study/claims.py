@@ -25,6 +25,7 @@ from hpo.study.fields import (
 from hpo.text import quoted
 
 SECONDS = "train_seconds"
+ROUNDS = 8  # of timing, measured at once
 EPOCH_METRICS = ("valid_accuracy", "valid_loss", "train_accuracy", "train_loss", "gap")
 # Metrics that are 0 with many seeds, or skewed: always compared by wins.
 # valid_spread: the standard deviation of the changes of validation accuracy from epoch to epoch.
