@@ -315,10 +315,10 @@ def naive_means(studies: int = STUDIES) -> float:
 
 
 def measured_skewness() -> tuple[float, float]:
-    """Returns the skewness of test accuracies in reports/published/noise: of the differences of
+    """Returns the skewness of validation accuracies in reports/published/noise: of the differences of
     sigmoid and ReLU, and of ReLU alone."""
     trials = pd.read_csv(OUT.parent / "noise/trials.csv").set_index("seed")
-    values = {cell: of["test_accuracy"] for cell, of in trials.groupby("cell")}
+    values = {cell: of["valid_accuracy"] for cell, of in trials.groupby("cell")}
     return tuple(map(float, map(stats.skew, (values["sigmoid"] - values["relu"], values["relu"]))))
 
 
@@ -343,8 +343,8 @@ def main() -> None:
         *lines,
         "",
         "A verdict is wrong if a claim that is false is called held, or a true one refuted, at any "
-        "look. Skewness: the t-test assumes differences that are roughly normal. Those of the test "
-        f"accuracy of the two networks of `noise` have a skewness of {skews[0]:.2f} over 384 "
+        "look. Skewness: the t-test assumes differences that are roughly normal. Those of the "
+        f"validation accuracy of the two networks of `noise` have a skewness of {skews[0]:.2f} over 384 "
         f"seeds; one network's own has up to {skews[1]:.2f}, so with a number it is compared by "
         "signs, and losses by their logarithms.",
     ]
