@@ -312,13 +312,13 @@ def test_a_claim_with_a_margin_says_at_which_margin_it_would_turn(tmp_path):
     for of in judged.claim_verdicts(study):
         [claimed] = of.parts
         for margin, verdict in of.turns[0]:
-            inside = margin * (1 - 1e-6 if margin > claimed.margin else 1 + 1e-6)
-            assert of.at_margin(claimed, inside) is of.verdict is not verdict
-            assert of.at_margin(claimed, margin) is verdict
+            nearer = margin * (1 - 1e-6 if margin > claimed.margin else 1 + 1e-6)
+            assert of.at_margin(claimed, nearer) is not verdict
+            assert of.at_margin(claimed, margin) is verdict is not of.verdict
             assert claimed.margin / 10 <= margin <= claimed.margin * 10
     _, fails, _ = judged.claim_verdicts(study)
     assert fails.turns[0]
-    assert re.search(r"Our margin is 30%: below 1\d\.\d\d% unresolved", basis.sentence(fails))
+    assert re.search(r"Line 30\.00%: below 1\d\.\d\d% unresolved", basis.sentence(fails))
 
 
 def test_the_planned_look_is_at_the_seeds_of_the_file_and_at_no_others(tmp_path):

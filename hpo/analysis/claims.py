@@ -24,12 +24,13 @@ from hpo.analysis.evidence import (
     mostly,
     mostly_above,
 )
-from hpo.analysis.hypothesis_tests import Judged, Verdict, judge
+from hpo.analysis.hypothesis_tests import Judged, Verdict, greater, judge
 from hpo.analysis.precision import beats, learning_images, precision
 from hpo.analysis.statistics import LEVEL, boundary
 from hpo.language import nt, t
 from hpo.results.study import StoredGrid
 from hpo.study.claims import BY_WINS, GUESS, ROUNDS, SECONDS, By, Claim, Comparison, Form, Term
+from hpo.study.file import Cell
 
 REACH = 10  # times a margin: what a farther one would change is not looked for
 MOST_SEEDS = 1_000
@@ -74,9 +75,9 @@ class Part(Evidence):
     @property
     def is_margin(self) -> bool:
         """Whether the margin is the size of a difference, not a line for a metric's own value."""
-        compared = self.comparison
         numbers = any(side.number is not None for side in self.sides)
-        return compared.form is not Form.FAILS and (not numbers or compared.metric == "gap")
+        differences = any(side.minus for side in self.sides) or self.comparison.metric == "gap"
+        return self.form is not Form.FAILS and (not numbers or differences)
 
     @property
     def most(self) -> float:
@@ -175,19 +176,31 @@ class ClaimVerdict(Judged):
 
     @cached_property
     def turns(self) -> list[list[tuple[float, Verdict]]]:
-        """Returns for each part the nearest margin below its own and the nearest above with which
-        the verdict would be another one, and which; none beyond REACH times the margin."""
+        """Returns for each part the margins, below its own and above, from which on the verdict
+        would be another one, and which; none beyond REACH times the margin."""
         return [self._turns(part) for part in self.parts]
 
     def _turns(self, part: Part) -> list[tuple[float, Verdict]]:
-        def differs(margin: float) -> bool:
-            return self.at_margin(part, margin) is not self.verdict
-
         if part.at is None:
             return []
-        ends = (part.margin / REACH, min(part.margin * REACH, part.most))
-        turning = [boundary(differs, part.margin, end) for end in ends if differs(end)]
-        return [(margin, self.at_margin(part, margin)) for margin in turning]
+        ends = part.margin / REACH, min(part.margin * REACH, part.most)
+        return [turn for end in ends for turn in self._turns_towards(part, end)]
+
+    def _turns_towards(self, part: Part, end: float) -> list[tuple[float, Verdict]]:
+        """Returns the first other verdict on the way to this margin, and the last one."""
+        last = self.at_margin(part, end)
+        if last is self.verdict:
+            return []
+
+        def other(margin: float) -> bool:
+            return self.at_margin(part, margin) is not self.verdict
+
+        first = boundary(other, part.margin, end)
+        found = [(first, self.at_margin(part, first))]
+        if found[0][1] is not last:
+            begins = boundary(lambda m: self.at_margin(part, m) is last, first, end)
+            found.append((begins, last))
+        return found
 
     @property
     def close(self) -> bool:
@@ -279,6 +292,31 @@ def open_cells(study: StoredGrid) -> set[str]:
         for side in part.sides
         for cell in side.cells
     }
+
+
+def difference(study: StoredGrid, a: Cell, b: Cell) -> Evidence:
+    """Returns the evidence that a's mean test accuracy is above b's, a fraction, over the seeds
+    with which both learn, with the interval that a verdict on it has; in a study without claims by
+    Student's t, for one look."""
+    terms = Term(cell=a.name), Term(cell=b.name)
+    comparison = Comparison(form=Form.GREATER, terms=terms)
+    found = _compared(study, comparison, *terms)
+    if study.file.claims or not found.n:
+        return found
+    differences, _ = _learning(
+        study, comparison.metric, _differences(study, comparison, *terms), *terms
+    )
+    return greater(differences.to_list())
+
+
+def is_claimed(study: StoredGrid, a: Cell, b: Cell) -> bool:
+    """Whether a claim compares the test accuracies of two cells."""
+    names = {a.name, b.name}
+    parts = (part for of in claim_verdicts(study) for part in of.parts)
+    return any(
+        part.comparison.metric == "test_accuracy" and names == {side.cell for side in part.sides}
+        for part in parts
+    )
 
 
 # --- words -------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from hpo.language import marked
 
 EXACT = 16  # values up to which all sign flips are tried; beyond, a sample of FLIPS
 FLIPS = 9_999
+FEW = 5  # values from which one more can be predicted
 ROUNDING = 1e-12  # of a sum: a smaller difference is none
 
 
@@ -171,13 +172,21 @@ def judge(p_values: Sequence[Sequence[float]], *, more: int = 0) -> list[Judged]
     return judged
 
 
-def one_more(values: Sequence[float], *, collapsed: bool) -> tuple[float, float]:
+def one_more(
+    values: Sequence[float], *, collapsed: bool, logs: bool = False
+) -> tuple[float, float]:
     """Returns where one more run is expected: the 95% prediction interval of the finite values, or
-    their range where runs fail to learn; NaN for fewer than two."""
+    their range where runs fail to learn; NaN for fewer than FEW. logs: of values above 0 that
+    spread in proportion to their size, such as losses."""
     known = [value for value in values if math.isfinite(value)]
-    if len(known) < 2:
+    if len(known) < FEW:
         return math.nan, math.nan
-    return (min(known), max(known)) if collapsed else prediction_interval(known)
+    if collapsed:
+        return min(known), max(known)
+    if logs and min(known) > 0:
+        low, high = prediction_interval(np.log(known))
+        return math.exp(low), math.exp(high)
+    return prediction_interval(known)
 
 
 def prediction_interval(values: Values) -> tuple[float, float]:

@@ -72,16 +72,6 @@ def estimate(values: Sequence[float] | NDArray[np.float64]) -> Estimate:
     return Estimate(n=n, mean=mean, low=mean - half, high=mean + half)
 
 
-def paired_difference(a: Sequence[float], b: Sequence[float]) -> Estimate:
-    """Returns the mean of a - b in pairs with Student's t interval.
-
-    Raises ValueError for unequal lengths and for no pairs.
-    """
-    if len(a) != len(b) or not len(a):
-        raise ValueError(f"pairs need equal lengths of at least 1, got {len(a)} and {len(b)}")
-    return estimate(np.asarray(a, float) - np.asarray(b, float))
-
-
 def ranked_right(difference: float, std: float) -> float:
     """Returns the probability that single runs of two networks come out in their true order."""
     return float(ndtr(difference / (math.sqrt(2) * std)))

@@ -236,11 +236,11 @@ class Comparison:
 
     form: Form
     terms: tuple[Term, ...]
-    metric: str
-    by: By
-    within: float
-    matters: float | None
-    below: float | str | None
+    metric: str = "test_accuracy"
+    by: By = By.MEANS
+    within: float = 0.1
+    matters: float | None = None
+    below: float | str | None = None
 
     @property
     def logs(self) -> bool:

@@ -315,8 +315,8 @@ def naive_means(studies: int = STUDIES) -> float:
 
 
 def measured_skewness() -> tuple[float, float]:
-    """Returns the skewness of validation accuracies in reports/published/noise: of the differences of
-    sigmoid and ReLU, and of ReLU alone."""
+    """Returns the skewness of validation accuracy in reports/published/noise: of the differences
+    of sigmoid and ReLU, and of ReLU alone."""
     trials = pd.read_csv(OUT.parent / "noise/trials.csv").set_index("seed")
     values = {cell: of["valid_accuracy"] for cell, of in trials.groupby("cell")}
     return tuple(map(float, map(stats.skew, (values["sigmoid"] - values["relu"], values["relu"]))))
@@ -343,10 +343,10 @@ def main() -> None:
         *lines,
         "",
         "A verdict is wrong if a claim that is false is called held, or a true one refuted, at any "
-        "look. Skewness: the t-test assumes differences that are roughly normal. Those of the "
-        f"validation accuracy of the two networks of `noise` have a skewness of {skews[0]:.2f} over 384 "
-        f"seeds; one network's own has up to {skews[1]:.2f}, so with a number it is compared by "
-        "signs, and losses by their logarithms.",
+        "look. Skewness: the t-test assumes differences that are roughly normal. Those in "
+        f"validation accuracy of the networks of `noise` have a skewness of {skews[0]:.2f} over "
+        f"384 seeds; one network's own has up to {skews[1]:.2f}, so with a number it is compared "
+        "by signs, and losses by their logarithms.",
     ]
     OUT.write_text("\n".join(text) + "\n", encoding="utf-8")
     print(OUT.read_text(encoding="utf-8"), f"{time.time() - started:.0f} s", file=sys.stderr)

@@ -2,7 +2,7 @@
 
 import math
 
-from hpo.analysis.claims import MOST_SEEDS, REACH, ClaimVerdict, Part, why_open
+from hpo.analysis.claims import MOST_SEEDS, ClaimVerdict, Part, why_open
 from hpo.analysis.evidence import most_failures
 from hpo.analysis.hypothesis_tests import Verdict
 from hpo.language import marked, t
@@ -61,12 +61,20 @@ def _digits(value: float, metric: str, sign: str = "") -> str:
 
 
 def _in_unit(value: str, metric: str) -> str:
-    return t(WORDS[metric][3], value=value)
+    unit = WORDS[metric][3]
+    return t("1 point") if unit == POINTS and value == "1" else t(unit, value=value)
 
 
 def ratio(value: float) -> float:
     """Returns the ratio of a difference of logarithms."""
     return math.exp(value) if value < 700 else math.inf
+
+
+def interval_kind(study: StoredGrid) -> str:
+    """Says what kind the intervals of differences in this study's report are."""
+    if study.file.claims:
+        return t("that of the conclusions, valid at any number of seeds")
+    return t("Student's t, for one look")
 
 
 # --- sentences ---------------------------------------------------------------------------------
@@ -160,17 +168,13 @@ def _difference(part: Part) -> str:
 
 
 def _value(part: Part, side: Term, text: str = marked("the {metric} of {side}")) -> str:
-    """the test accuracy of ReLU MLP; or the side's number."""
+    """the test accuracy of ReLU MLP; or the side's number: 96.00%, 1.00 points, 0.1000."""
     metric = part.comparison.metric
     if side.number is not None:
-        return _number(side.number, metric)
+        value = _digits(side.number, metric)
+        line = metric.endswith("accuracy") and not part.is_margin
+        return f"{value}%" if line else _in_unit(value, metric)
     return t(text, metric=t(WORDS[metric][0]), side=_side(part.study, side, metric))
-
-
-def _number(number: float, metric: str) -> str:
-    """1.00 points for a gap, 96.00% for an accuracy, 0.1000 for a loss."""
-    value = _digits(number, metric)
-    return f"{value}%" if metric.endswith("accuracy") else _in_unit(value, metric)
 
 
 def _side(study: StoredGrid, side: Term, metric: str) -> str:
@@ -237,15 +241,13 @@ def _margins(judged: ClaimVerdict) -> str:
     turns = turns_text(judged, part)
     if not turns:
         return ""
-    if judged.verdict is Verdict.REFUTED and part.is_margin:
-        far = judged.at_margin(part, part.margin * REACH)
-        if far is Verdict.HOLDS:
-            return t("This depends on our margin, {margin}: {turns}.", **_margin_words(part, turns))
-    return t("Our margin is {margin}: {turns}.", **_margin_words(part, turns))
-
-
-def _margin_words(part: Part, turns: str) -> dict[str, str]:
-    return {"margin": margin_text(part, part.margin), "turns": turns}
+    text = marked("Margin {margin}: {turns}.")
+    if not part.is_margin:
+        text = marked("Line {margin}: {turns}.")
+    others = [verdict for _, verdict in judged.turns[judged.parts.index(part)]]
+    if judged.verdict is Verdict.REFUTED and Verdict.HOLDS in others:
+        text = marked("This depends on our margin, {margin}: {turns}.")
+    return t(text, margin=margin_text(part, part.margin), turns=turns)
 
 
 def turns_text(judged: ClaimVerdict, part: Part) -> str:
@@ -261,11 +263,11 @@ def turns_text(judged: ClaimVerdict, part: Part) -> str:
 
 def margin_text(part: Part, at: float, digits: int | None = None) -> str:
     """10%, 2 points, 12%, 2.3: a margin or a line. digits: of a computed one."""
-    metric, form = part.comparison.metric, part.comparison.form
-    scale, unit = (100.0, "%") if part.logs and form is Form.SIMILAR else (WORDS[metric][1], "")
-    text = f"{scale * at:g}" if digits is None else f"{scale * at:.{digits}f}"
-    line = form is Form.FAILS or not part.is_margin
-    if unit or (line and metric.endswith("accuracy")):
+    metric, shown = part.metric, 2 if part.form is Form.FAILS else digits
+    percent = part.logs and part.form is Form.SIMILAR
+    scale = 100.0 if percent else WORDS[metric][1]
+    text = f"{scale * at:g}" if shown is None else f"{scale * at:.{shown}f}"
+    if percent or (metric.endswith("accuracy") and not part.is_margin):
         return f"{text}%"
     return _in_unit(text, metric)
 

@@ -2,11 +2,11 @@
 
 import math
 from collections.abc import Sequence
+from operator import itemgetter
 from typing import Any
 
 from hpo.analysis.claims import (
     LEAST_PLANNED,
-    REACH,
     ClaimVerdict,
     Part,
     claim_verdicts,
@@ -103,7 +103,7 @@ def sections(study: StoredGrid) -> list[Section]:
     judged = claim_verdicts(study)
     rows = [_row(each) for each in judged]
     table = Verdicts(rows=rows, caption=f"{data_text(study)}. {t(KEY)}")
-    blocks: list[Block] = [table, *changes(study), *_margins(study, judged)]
+    blocks: list[Block] = [table, *changes(study)]
     return [Section(title=t("Which conclusions hold"), blocks=blocks)]
 
 
@@ -122,25 +122,28 @@ def lead(study: StoredGrid) -> list[str]:
     return [t(text, tally=tally(judged), k=close, n=len(decided))]
 
 
-def _margins(study: StoredGrid, judged: Sequence[ClaimVerdict]) -> list[Block]:
-    """Returns the table of the lines and margins that can decide a verdict."""
-    rows = [(of, part) for of in judged for part in of.parts if part.at is not None and part.test]
+def _margins(study: StoredGrid) -> list[Block]:
+    """Returns the table of the lines and margins that can decide a verdict, and says how many of
+    them change nothing."""
+    every = [(of, part) for of in claim_verdicts(study) for part in of.parts if part.at]
+    rows = list({_margin_row(*row): None for row in every if row[1].test})
+    turning = [row for row in rows if row[-1]]
     if not rows:
         return []
-    columns = [
-        Column("says", t("Conclusion"), lambda row: t(row[0].claim.says)),
-        Column("metric", t("Metric"), lambda row: t(WORDS[row[1].comparison.metric][0])),
-        Column("margin", t("Line or margin"), lambda row: margin_text(row[1], row[1].margin)),
-        Column("verdict", t("Verdict"), lambda row: t(row[0].verdict.value)),
-        Column("turns", t("Another verdict"), lambda row: turns_text(*row) or NOTHING),
-    ]
+    headers = ("Conclusion", "Metric", "Line or margin", "Verdict", "Another verdict")
+    columns = [Column(header, t(header), itemgetter(place)) for place, header in enumerate(headers)]
     caption = marked(
-        "{data}. Lines and margins that can decide a verdict, and the nearest ones that would give "
-        "another verdict with these seeds, up to {reach} times and down to a {reach}th. Where the "
-        "report gives no number, they are this study's choice."
+        "{data}. The lines and margins that can decide a verdict, and the nearest ones that would "
+        "give another verdict with these seeds. Another {n} give the same verdict from a tenth of "
+        "their size to ten times. Where the publication gives no number, they are the study file's."
     )
-    caption = t(caption, data=data_text(study), reach=REACH)
-    return [Table(columns=columns, rows=rows, caption=caption)]
+    caption = t(caption, data=data_text(study), n=len(rows) - len(turning))
+    return [Table(columns=columns, rows=turning, caption=caption)]
+
+
+def _margin_row(judged: ClaimVerdict, part: Part) -> tuple[str, ...]:
+    texts = t(judged.claim.says), t(WORDS[part.metric][0]), margin_text(part, part.margin)
+    return *texts, t(judged.verdict.value), turns_text(judged, part)
 
 
 def changes(study: StoredGrid) -> list[str]:
@@ -168,7 +171,10 @@ def method_sections(study: StoredGrid) -> list[Section]:
         blocks.insert(4, t(PLANNED, n=study.planned_seeds))
     if study.until_resolved is not None:
         blocks.append(t(STOPPED))
-    return [Section(title=t("How the conclusions were tested"), blocks=blocks)]
+    found = [Section(title=t("How the conclusions were tested"), blocks=blocks)]
+    if margins := _margins(study):
+        found.append(Section(title=t("Which margins decide"), blocks=margins))
+    return found
 
 
 def _row(judged: ClaimVerdict) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict
 from datetime import datetime
 from functools import partial
 from itertools import pairwise, product
@@ -10,7 +9,7 @@ from itertools import pairwise, product
 import numpy as np
 import pandas as pd
 
-from hpo.analysis.statistics import paired_difference
+from hpo.analysis.claims import difference, is_claimed
 from hpo.language import marked, printed, t
 from hpo.report.blocks import grid_tables as tables
 from hpo.report.blocks.page import Block, Picture, Section
@@ -19,6 +18,7 @@ from hpo.report.blocks.table import Column, Table
 from hpo.report.figures import grid as figures
 from hpo.report.figures.search import Run, progress
 from hpo.report.figures.trial import TrialCurve, trial_curves
+from hpo.report.sections.basis import interval_kind
 from hpo.results.study import StoredGrid, StoredSearch
 from hpo.study.columns import METRICS
 from hpo.study.file import FIGURES, Cell, Experiment, GridStudy
@@ -126,35 +126,36 @@ def _share(count: int, n: int) -> str:
 
 def comparisons(study: StoredGrid, cells: Sequence[Cell]) -> list[str]:
     """Ranks the cells that learn by mean test accuracy and compares each with the next, seed by
-    seed."""
+    seed, unless a claim does."""
     learned = [cell for cell in cells if len(study.of(cell)) and not study.fails(cell)]
     learned.sort(key=lambda cell: -study.of(cell)["test_accuracy"].mean())
-    return [_comparison(study, a, b) for a, b in pairwise(learned)]
+    pairs = [pair for pair in pairwise(learned) if not is_claimed(study, *pair)]
+    return [_comparison(study, a, b) for a, b in pairs]
 
 
 def _comparison(study: StoredGrid, better: Cell, worse: Cell) -> str:
-    a, b = (100 * values for values in study.paired(better, worse))
-    if a.empty:
+    found = difference(study, better, worse)
+    if not found.n:
         text = marked("{better} and {worse} have no seed in common yet.")
         return t(text, better=better.label, worse=worse.label)
-    difference = paired_difference(a.to_list(), b.to_list())
-    if difference.mean < 0:  # ranked by all seeds, compared on those in common
+    if found.effect < 0:  # ranked by all seeds, compared on those in common
         return _comparison(study, worse, better)
-    published, numbers = _published_differences(study, better, worse), asdict(difference)
-    basis = marked("95% interval {low:.2f} to {high:.2f}, {n} pairs of seeds{published}")
-    basis = t(basis, published=published, **numbers)
+    low, mean, high = (100 * value for value in (found.low, found.effect, found.high))
+    published, kind = _published_differences(study, better, worse), interval_kind(study)
+    basis = marked("95% interval {low:.2f} to {high:.2f}, {kind}; {n} pairs of seeds{published}")
+    basis = t(basis, low=low, high=high, n=found.n, kind=kind, published=published)
     text = marked(
         "These seeds do not decide between {better} and {worse}: {mean:+.2f} points ({basis})."
     )
-    if difference.n == 1:
+    if not math.isfinite(low):
         text = marked(
-            "{better} is {mean:+.2f} points from {worse} in a single pair of runs, which does not "
-            "tell what other seeds would give{published}."
+            "{better} is {mean:+.2f} points from {worse} in {n} pairs of runs, too few to tell "
+            "what other seeds would give{published}."
         )
-    elif difference.resolved:
+    elif low > 0:
         text = marked("{better} is {mean:.2f} points more accurate than {worse} ({basis}).")
-    names = {"better": better.label, "worse": worse.label}
-    return t(text, basis=basis, published=published, **names, **numbers)
+    names = {"better": better.label, "worse": worse.label, "mean": mean, "n": found.n}
+    return t(text, basis=basis, published=published, **names)
 
 
 def _published_differences(study: StoredGrid, *cells: Cell) -> str:

@@ -1,10 +1,11 @@
 """What mattered: a grid's differences from its baseline, a search's hyperparameters."""
 
+import math
 from collections.abc import Iterator
 from functools import partial
 
 from hpo.analysis import importance
-from hpo.analysis.statistics import paired_difference
+from hpo.analysis.claims import difference
 from hpo.language import marked, t
 from hpo.report.blocks import grid_tables as tables
 from hpo.report.blocks.page import Block, Picture, Section
@@ -13,6 +14,7 @@ from hpo.report.figures import grid, search
 from hpo.report.figures.axis import Parameter
 from hpo.report.figures.contour import contour
 from hpo.report.figures.slices import slices
+from hpo.report.sections.basis import interval_kind
 from hpo.results.study import StoredGrid, StoredSearch
 from hpo.study.space import Range
 from hpo.text import listed
@@ -28,23 +30,29 @@ def differences(study: StoredGrid) -> list[Section]:
     shown = tables.most_accurate(study, others)
     rows = []
     for cell in shown:
-        a, b = (100 * values for values in study.paired(cell, baseline))
-        if len(a):  # seeds that both have
-            d = paired_difference(a.to_list(), b.to_list())
-            row = grid.DifferenceRow(label=cell.label, mean=d.mean, low=d.low, high=d.high)
-            rows.append(row)
+        a, b = study.paired(cell, baseline)
+        if a.empty:
+            continue
+        found = difference(study, cell, baseline)
+        mean, ends = 100 * float((a - b).mean()), (math.nan, math.nan)
+        if found.n:
+            mean = 100 * found.effect
+        if math.isfinite(found.low):
+            ends = 100 * found.low, 100 * found.high
+        rows.append(grid.DifferenceRow(label=cell.label, mean=mean, low=ends[0], high=ends[1]))
     if not rows:
         return []
     named = {"baseline": baseline.label}
     caption = marked(
-        "Test accuracy minus that of {baseline}, seed by seed: mean and 95% interval (Student's "
-        "t). {data}."
+        "Test accuracy minus that of {baseline}, seed by seed, where both learn: mean and 95% "
+        "interval ({kind}). {data}."
     )
     picture = Picture(
         file="importance.svg",
         draw=partial(grid.differences, rows, baseline.label),
         alt=t("Difference of each network's test accuracy from that of {baseline}.", **named),
-        caption=t(caption, data=tables.data_text(study), **named) + tables.of_many(shown, others),
+        caption=t(caption, data=tables.data_text(study), kind=interval_kind(study), **named)
+        + tables.of_many(shown, others),
     )
     return [Section(title=t("How far each network is from {baseline}", **named), blocks=[picture])]
 

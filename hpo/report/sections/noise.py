@@ -234,9 +234,11 @@ def predictions(study: StoredGrid) -> list[Section]:
     if not entries:
         return []
     caption = marked(
-        "{data}. One more run: 95% prediction interval from the seeds (Student's t), as CORE-Bench "
-        "grades replications (Siegel et al. 2024, arXiv:2409.11363); where runs fail to learn, "
-        "their range, which holds one more of n + 1 runs with probability (n − 1)/(n + 1)."
+        "{data}. One more run: 95% prediction interval from five seeds or more (Student's t; of "
+        "the logarithm of a loss), as CORE-Bench grades replications (Siegel et al. 2024, "
+        "arXiv:2409.11363); where runs fail to learn, their range, which holds one more of n + 1 "
+        "runs with probability (n − 1)/(n + 1). Of {checks} checks, {outside:.1f} fall outside by "
+        "chance."
     )
     reported = [entry for cell in study.file.cells for entry in cell.reported]
     shown = [c for c in RESULTS if any(getattr(entry, c) is not None for entry in reported)]
@@ -245,7 +247,9 @@ def predictions(study: StoredGrid) -> list[Section]:
         *(column for metric in shown for column in _predicted(study, metric)),
         Column("seeds", t("Seeds"), lambda row: len(study.of(row[0]))),
     ]
-    table = Table(columns=columns, rows=entries, caption=t(caption, data=data_text(study)))
+    checks = sum(getattr(entry, column) is not None for _, entry in entries for column in shown)
+    caption = t(caption, data=data_text(study), checks=checks, outside=0.05 * checks)
+    table = Table(columns=columns, rows=entries, caption=caption)
     return [Section(title=t("Would one more run give what was reported?"), blocks=[table])]
 
 
@@ -261,7 +265,7 @@ def _predicted(study: StoredGrid, metric: str) -> list[Column]:
     def bounds(row: tuple[Cell, Reported]) -> tuple[float, float]:
         """Returns the bounds, as exact as is printed; NaN without them or a reported number."""
         values = (scale * study.of(row[0])[metric]).to_list()
-        low, high = one_more(values, collapsed=study.fails(row[0]))
+        low, high = one_more(values, collapsed=study.fails(row[0]), logs=metric == "test_loss")
         unknown = math.isnan(reported(row))
         return (math.nan, math.nan) if unknown else (round(low, digits), round(high, digits))
 
