@@ -22,6 +22,7 @@ from in_process import markdown
 from optuna.storages import BaseStorage
 from optuna.trial import TrialState, create_trial
 
+from hpo.analysis.claims import claim_verdicts, difference
 from hpo.errors import InputError
 from hpo.report import contents
 from hpo.report import write as report
@@ -247,17 +248,33 @@ def test_a_title_with_control_characters_makes_a_page(tmp_path):
     assert "a\ufffdb\ufffd\ufffdc" in report.write(stored, tmp_path / "out").read_text()
 
 
+def sentences(study: StoredGrid) -> str:
+    blocks = [block for section in contents.sections(study) for block in section.blocks]
+    return " ".join(text for block in blocks if isinstance(block, list) for text in block)
+
+
 def test_findings_say_who_is_better_and_who_fails(stored):
-    text = " ".join(
-        sentence
-        for section in contents.sections(stored)
-        for block in section.blocks
-        if isinstance(block, list)
-        for sentence in block
-    )
+    text = sentences(stored)
     assert "Deeper MLP fails to learn in all 3 seeds" in text
     assert "in 1 of 3 seeds its loss was not finite" in text
-    assert re.search(r"ReLU MLP is 1\.\d\d points more accurate than", text)
+    assert "more accurate than" not in text, "the conclusions say so"
+    bare = dataclasses.replace(stored, file=stored.file.model_copy(update={"claims": ()}))
+    said = sentences(bare)
+    assert re.search(r"ReLU MLP is 1\.\d\d points more accurate than", said)
+    assert "Student's t, for one look" in said
+
+
+def test_a_difference_has_the_interval_of_its_verdict_wherever_it_stands(tmp_path):
+    claims = [{"says": "So.", "greater": ["wider", "baseline"]}, {"says": "X.", "fails": "adam"}]
+    study = store(tmp_path, seeds=12, raw={"claims": claims})
+    study = dataclasses.replace(study, planned_seeds=10)
+    part = claim_verdicts(study)[0].decisive
+    wider, baseline = study.cell("wider"), study.cell("baseline")
+    assert difference(study, wider, baseline).interval == part.interval
+    without = study.file.model_copy(update={"claims": study.file.claims[1:]})
+    text = sentences(dataclasses.replace(study, file=without))
+    low, high = (f"{100 * end:.2f}" for end in part.interval)
+    assert f"95% interval {low} to {high}, that of the conclusions" in text
 
 
 def test_one_seed_claims_no_spread(tmp_path):
@@ -265,7 +282,7 @@ def test_one_seed_claims_no_spread(tmp_path):
     assert "nan" not in text
     assert "±" not in text
     assert "median" not in text
-    assert "does not tell what other seeds would give" in text
+    assert "One seed does not tell what others would give." in text
 
 
 def test_a_study_without_a_finished_trial_can_be_reported(tmp_path):
