@@ -62,8 +62,9 @@ class Objective:
         seed: int = 0,
         device: str = "auto",
     ) -> None:
-        if not isinstance(seed, int) or seed < 0:
-            raise InputError(f"seed: must be a whole number of at least 0, got {quoted(seed)}")
+        if type(seed) is not int or not 0 <= seed < 2**32:
+            text = f"must be a whole number from 0 to {2**32 - 1}"
+            raise InputError(f"seed: {text}, got {quoted(seed)}")
         if not isinstance(space, Mapping | None):
             raise InputError(f"space: must be a dictionary, got {quoted(space)}")
         if not isinstance(dataset, str):

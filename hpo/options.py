@@ -15,6 +15,7 @@ from pydantic import (
     Field,
     PlainValidator,
     ValidationError,
+    ValidationInfo,
 )
 from pydantic_core import ErrorDetails
 
@@ -34,11 +35,12 @@ FILE = "the study file's"  # a default
 CORES = "the cores this process may use; with --pool ray, what the cluster has room for"
 
 
-def _plain(value: Any) -> Any:
-    """Refuses true and false as numbers; turns NumPy's numbers into Python's."""
+def _plain(value: Any, info: ValidationInfo) -> Any:
+    """Refuses true, false and text as numbers, but for what is typed in a terminal; turns NumPy's
+    numbers into Python's."""
     value = value.item() if hasattr(value, "item") else value
-    if isinstance(value, bool):
-        raise fault(f"must be a number, got {value}")
+    if isinstance(value, bool) or (isinstance(value, str) and not info.context):
+        raise fault(f"must be a number, got {quoted(value)}")
     return value
 
 
@@ -182,13 +184,15 @@ class Options(BaseModel):
     quiet: Flag = _shown("No progress display, only the last lines.", value=False)
 
     @classmethod
-    def of(cls, given: Mapping[str, Any]) -> Self:
-        """Returns the options with these values. Raises InputError, a line for each fault."""
+    def of(cls, given: Mapping[str, Any], *, typed: bool = False) -> Self:
+        """Returns the options with these values. typed: as text, in a terminal. Raises InputError,
+        a line for each fault."""
         if unknown := sorted(set(given) - set(cls.model_fields)):
             known = ", ".join(sorted(cls.model_fields))
             raise InputError(f"options: unknown {', '.join(unknown)}; known: {known}")
         try:
-            return cls(**{name: value for name, value in given.items() if value is not None})
+            there = {name: value for name, value in given.items() if value is not None}
+            return cls.model_validate(there, context=typed)
         except ValidationError as error:
             faults = error.errors(include_url=False)
             lines = [f"{flag(str(each['loc'][0]))}: {_said(each)}" for each in faults]
@@ -235,7 +239,8 @@ def checked(name: str) -> Callable[[typer.CallbackParam, Any], Any]:
     def check(param: typer.CallbackParam, value: Any) -> Any:
         typed = param.opts[0] if param.opts[0].startswith("-") else param.opts[0].upper()
         try:
-            return value if value is None else getattr(Options.of({"study": "", name: value}), name)
+            given = {"study": "", name: value}
+            return value if value is None else getattr(Options.of(given, typed=True), name)
         except InputError as error:
             raise InputError(str(error).replace(flag(name), typed, 1)) from None
 

@@ -397,6 +397,8 @@ def test_a_slip_from_python_is_an_input_error(tmp_path: Path, monkeypatch: pytes
         ({"epoch_limit": 0}, "--epoch-limit: must be at least 1, got 0"),
         ({"trials": 2.5}, "--trials: must be a whole number, got 2.5"),
         ({"trials": True}, "--trials: must be a number, got True"),
+        ({"trials": "3"}, "--trials: must be a number, got '3'"),
+        ({"timeout": "3"}, "--timeout: must be a number, got '3'"),
         ({"trials": 10**400}, "--trials: must be"),
         ({"fresh": "no"}, "--fresh: must be true or false, got 'no'"),
         ({"out": 3}, "--out: must be text, got 3"),

@@ -1,6 +1,7 @@
 """Cells that draw one source of randomness anew, and what the report makes of their spread."""
 
 import dataclasses
+import re
 
 import numpy as np
 import optuna
@@ -64,7 +65,8 @@ def test_cells_say_what_they_draw_anew(tmp_path):
 
 @pytest.mark.parametrize("value", ["[]", '["luck"]', '"order"', "[1]"])
 def test_a_slip_in_varies_is_a_line(tmp_path, value):
-    with pytest.raises(InputError, match=r"cells\.order\.varies: must be a list of"):
+    said = r"cells\.order\.varies: must be a list of .*, got " + re.escape(value.replace('"', "'"))
+    with pytest.raises(InputError, match=said):
         loaded(tmp_path, TINY.replace('["order"]', value))
 
 

@@ -149,6 +149,12 @@ def test_a_wrong_space_is_refused_before_any_training(changes, named):
         hpo.Objective(dataset="mnist-5k", space={**SMALL, **changes})
 
 
+@pytest.mark.parametrize("seed", [2**64, 2**32, -1, True, 1.0, "1"])
+def test_a_seed_that_no_generator_takes_is_refused(seed):
+    with pytest.raises(InputError, match="seed: must be a whole number from 0 to 4294967295, got"):
+        hpo.Objective(dataset="mnist-5k", seed=seed)
+
+
 def test_a_missing_hyperparameter_and_an_unknown_dataset_are_refused():
     with pytest.raises(InputError, match=r"space\.depth: is missing"):
         hpo.Objective(dataset="mnist-5k", space={"width": 32})

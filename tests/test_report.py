@@ -27,6 +27,7 @@ from hpo.errors import InputError
 from hpo.report import contents
 from hpo.report import write as report
 from hpo.report.blocks import page
+from hpo.report.blocks.grid_tables import setting_columns
 from hpo.report.blocks.table import Column, Entry, Table
 from hpo.report.draw import draw
 from hpo.report.figures import grid as figures
@@ -479,3 +480,22 @@ def test_a_fault_of_a_figure_is_raised():
     pictures = [page.Picture(file=f"{n}.svg", draw=wrong, alt="", caption="") for n in range(2)]
     with pytest.raises(ValueError, match="no such colour"):
         draw(pictures)
+
+
+def test_cells_that_differ_in_epochs_batch_or_schedule_do_not_look_alike(tmp_path):
+    cells = [
+        {"name": "plain"},
+        {"name": "long", "epochs": 4},
+        {"name": "falling", "schedule": "cosine", "batch_size": 32},
+    ]
+    base = {"depth": 1, "width": 8, "activation": "relu", "optimizer": "sgd", "lr": 0.1}
+
+    def further(**more: Any) -> list[str | None]:
+        file = study_file.parse({"base": {**base, **more}, "cells": cells}, "x", "x.toml")
+        assert isinstance(file, study_file.GridStudy)
+        columns = setting_columns(file.cells, lambda cell: cell.config)
+        return [columns[-1].value(cell) for cell in file.cells]
+
+    assert further() == [None, "epochs 4", "batch size 32, schedule cosine"]
+    cells[2]["epochs"] = 4
+    assert further(epochs=4) == [None, None, "batch size 32, schedule cosine"]

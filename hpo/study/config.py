@@ -219,7 +219,7 @@ class Config:
         """dropout 0.2, batch norm: what a table of layers, activation, optimizer and lr leaves out;
         empty if all of it has its default. but: hyperparameters that are left out, too."""
         said = {"norm": f"{self.norm} norm", "residual": "residual", "nesterov": "nesterov"}
-        shown = ("momentum", "nesterov", "weight_decay", *OPTIONAL)
+        shown = (*MOSTLY_SHARED, "momentum", "nesterov", "weight_decay", *OPTIONAL)
         elsewhere = ("widths", "pyramid", "model", *but)
         values = {name: getattr(self, name) for name in shown if name not in elsewhere}
         given = {name: value for name, value in values.items() if value != DEFAULTS[name]}
@@ -263,6 +263,7 @@ REQUIRED = ("depth", "width", "activation", "optimizer", "lr")
 FROM_WIDTHS = ("depth", "width")  # follow from widths
 REQUIRED_BY_ANY = ("optimizer", "lr")  # also with the user's own network
 DEFAULTS = {f.name: f.default for f in fields(Config) if f.name not in (*REQUIRED, "own")}
+MOSTLY_SHARED = ("batch_size", "epochs", "schedule")  # tables name those that differ by row
 # Stored only where they differ from their defaults: older studies do not name these.
 OPTIONAL = HYPERPARAMETERS[HYPERPARAMETERS.index("warmup") :]
 

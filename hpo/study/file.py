@@ -236,7 +236,7 @@ else:
 def _some_sources(varies: tuple[str, ...]) -> tuple[str, ...]:
     if not varies or not set(varies) <= set(SOURCES):
         known = ", ".join(SOURCES)
-        raise fault(f"must be a list of {known}, or some of these, got {quoted(varies)}")
+        raise fault(f"must be a list of {known}, or some of these, got {quoted(list(varies))}")
     return tuple(source for source in SOURCES if source in varies)
 
 

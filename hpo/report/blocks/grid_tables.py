@@ -11,7 +11,7 @@ from hpo.language import marked, t
 from hpo.report.blocks.table import NOTHING, Column, Entry, Table
 from hpo.report.blocks.words import summary_text
 from hpo.results.study import StoredGrid
-from hpo.study.config import Config
+from hpo.study.config import MOSTLY_SHARED, Config
 from hpo.study.file import COLUMNS, FIGURES, Cell, Reported
 from hpo.study.names import ACTIVATIONS, OPTIMIZERS, label
 
@@ -98,8 +98,10 @@ def setting_columns(
         Column("optimizer", t(COLUMNS["optimizer"]), lambda r: label(OPTIMIZERS, of(r).optimizer)),
         Column("lr", t(COLUMNS["lr"]), lambda row: of(row).lr, lr),
     ]
-    if any(of(row).extras(fixed) for row in rows):
-        columns.append(Column("further", t("Further"), lambda row: of(row).extras(fixed) or None))
+    alike = [n for n in MOSTLY_SHARED if len({getattr(of(row), n) for row in rows}) == 1]
+    left_out = (*fixed, *alike)
+    if any(of(row).extras(left_out) for row in rows):
+        columns.append(Column("further", t("Further"), lambda r: of(r).extras(left_out) or None))
     return columns
 
 
