@@ -254,7 +254,8 @@ def test_conclusions_that_change_after_the_first_trial_are_refused_or_named(tmp_
     with pytest.raises(InputError) as error:
         opened(storage, changed, tmp_path)
     assert "claims: dropped or changed: 'a is better than c'" in str(error.value)
-    assert "--changed-claims to go on" in str(error.value)
+    for remedy in ("--changed-claims to go on", "--name for a new study", "--fresh to delete"):
+        assert remedy in str(error.value)
     assert study.user_attrs["study_file"]["claims"][1]["greater"] == ["a", "c"]
     opened(storage, changed, tmp_path, changed_claims=True)
     opened(storage, changed, tmp_path)  # bound anew

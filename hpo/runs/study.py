@@ -198,8 +198,8 @@ def _bind_claims(optuna_study: optuna.Study, file: GridStudy, *, changed: bool) 
         lines += [f"new or changed: {quoted(says)}" for says in added]
         raise InputError(
             "\n".join(f"study {optuna_study.study_name!r}: claims: {line}" for line in lines)
-            + "; claims are bound when the first trial starts. Give --name for a new study, or "
-            "--changed-claims to go on; the report then names the change"
+            + "; claims are bound when the first trial starts. Give --changed-claims to go on (the "
+            "report then names the change), --name for a new study, or --fresh to delete this one"
         )
     finished = sum(trial.state is TrialState.COMPLETE for trial in trials)
     changes = optuna_study.user_attrs.get("claim_changes", [])
