@@ -62,8 +62,11 @@ def _with_options(file: study_file.StudyFile, options: Options) -> study_file.St
         if options.until_resolved:
             _check_rounds(options, file)
         first = file.first if options.first_seed is None else options.first_seed
-        if wrong := study_file.first_seed_fault(first, file.cells):
-            raise InputError(f"--first-seed: {wrong}")
+        if first % study_file.BLOCK and any(cell.crossed for cell in file.cells):
+            raise InputError(
+                f"study {file.name!r}: seeds.first or --first-seed: must be a multiple of "
+                f"{study_file.BLOCK} with crossed cells, got {first}"
+            )
         return file.model_copy(update={"first": first})
     changes: dict[str, Any] = {
         "n_trials": options.trials,

@@ -157,13 +157,11 @@ def test_a_crossed_cell_crosses_all_sources(tmp_path):
 def test_the_seeds_of_crossed_cells_begin_with_a_block(forked_hpo, tmp_path):
     text = CROSSED.replace("seeds = 16", "seeds = { first = 80, start = 16 }")
     assert loaded(tmp_path, text).first == 80
-    with pytest.raises(InputError, match=r"seeds\.first: must be a multiple of 8 .* got 100"):
-        loaded(tmp_path, text.replace("80", "100"))
-    (tmp_path / "crossed.toml").write_text(text)
-    answer = forked_hpo("run", "crossed.toml", "--first-seed", "100")
-    assert (answer.code, answer.err) == (
-        2, "hpo: --first-seed: must be a multiple of 8 with crossed cells, got 100\n",
-    )  # fmt: skip
+    said = "seeds.first or --first-seed: must be a multiple of 8 with crossed cells, got 100"
+    for first, option in (("100", ()), ("80", ("--first-seed", "100"))):
+        (tmp_path / "crossed.toml").write_text(text.replace("80", first))
+        answer = forked_hpo("run", "crossed.toml", *option)
+        assert (answer.code, answer.err) == (2, f"hpo: study 'crossed': {said}\n")
 
 
 @pytest.fixture

@@ -70,7 +70,7 @@ class GridPlan(Plan):
                 )
                 self.stacks[task.id] = cell, stack
                 names = [record.run_name(cell.name, seed) for seed in stack]
-                label = f"{cell.name} {_seeds_text(stack)}"
+                label = f"{cell.name} {'seeds' if stack[1:] else 'seed'} {str(stack)[1:-1]}"
                 job = Job(task=task, label=label, trials=[], names=names, cost=each * len(stack))
                 self.waiting.append(job)
         self.waiting.sort(key=lambda job: -job.cost)
@@ -107,14 +107,6 @@ class GridPlan(Plan):
             user_attrs={**attributes},
         )
         return self.run.storage.create_new_trial(self.study_id, template)
-
-
-def _seeds_text(seeds: list[int]) -> str:
-    if len(seeds) == 1:
-        return f"seed {seeds[0]}"
-    if seeds == list(range(seeds[0], seeds[-1] + 1)):
-        return f"seeds {seeds[0]}–{seeds[-1]}"
-    return "seeds " + ", ".join(map(str, seeds))
 
 
 def finished_seeds(optuna_study: optuna.Study) -> set[tuple[str, int]]:

@@ -91,7 +91,7 @@ def _measure_times(
     _require_code(run)
     title, folder = f"{run.name}: training times", run.file.folder
     plan = TimingPlan(title, cells, run.shape, folder, len(stored))
-    end = _train_until(replace(run, workers=1), plan, deadline)
+    end = train(replace(run, workers=1), plan, deadline - time.monotonic())
     if measured := plan.measured():
         optuna_study.set_user_attr("timings", [*stored, *measured])
     return end
@@ -102,7 +102,6 @@ def _resolve(run: Run, optuna_study: optuna.Study, deadline: float) -> End:
     training times again while a claim on times is open."""
     assert isinstance(run.file, GridStudy)
     rounds, first, end = run.file.rounds, run.file.first, End.COMPLETE
-    assert rounds
     for count in range(rounds.start + rounds.step, rounds.most + 1, rounds.step):
         _require_code(run)
         stored = load_study(run.storage, run.name)
@@ -111,7 +110,7 @@ def _resolve(run: Run, optuna_study: optuna.Study, deadline: float) -> End:
         cells = [cell for cell in run.file.cells if cell.name in wanted]
         title = f"{run.name}: up to {count} seeds"
         plan = GridPlan(run, optuna_study, range(first, first + count), cells=cells, title=title)
-        end = _train_until(run, plan, deadline)
+        end = train(run, plan, deadline - time.monotonic())
         if end is End.COMPLETE and len(stored.timings) < MOST_ROUNDS and times_open(stored):
             end = _measure_times(run, optuna_study, deadline, more=True)
         if end is not End.COMPLETE:
@@ -278,20 +277,13 @@ def _run_winner(run: Run) -> End:
     return end
 
 
-def _train_until(run: Run, plan: Plan, deadline: float) -> End:
-    """Trains what the plan says until a time of the monotonic clock."""
-    left = deadline - time.monotonic()
-    end = train(run, plan, left)
-    return End.OUT_OF_TIME if left <= 0 and plan.jobs else end
-
-
 def train(run: Run, plan: Plan, timeout: float = math.inf) -> End:
     """Trains what the plan says, for `timeout` seconds at most."""
     if not plan.jobs:
         return End.COMPLETE
     run.unfinished.append(plan.title)
     if timeout <= 0:
-        return End.COMPLETE
+        return End.OUT_OF_TIME
     started = time.monotonic()
     progress = plan.progress(run.started)
     size = min(run.workers, plan.jobs)

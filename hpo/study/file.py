@@ -1,26 +1,23 @@
 """Study files: what they declare, read from TOML by pydantic, with all faults at once."""
 
 import errno
-import math
 import re
 import tomllib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import islice, product
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tomli_w
 from pydantic import (
     AfterValidator,
-    ConfigDict,
     Field,
     TypeAdapter,
     WithJsonSchema,
     WrapValidator,
     create_model,
-    field_validator,
     model_validator,
 )
 
@@ -262,30 +259,20 @@ class CellTable(Settings):
 class OwnCellTable(CellTable, OwnNames): ...
 
 
-def first_seed_fault(first: int, cells: "Sequence[CellTable | Cell]") -> str | None:
-    """Returns what is wrong with the first seed of a grid of these cells; None if nothing is."""
-    if first % BLOCK and any(cell.crossed for cell in cells):
-        return f"must be a multiple of {BLOCK} with crossed cells, got {first}"
-    return None
-
-
-def _seeds(value: Any, handler: Any) -> Any:
+def _seeds(value: Any, handler: Any) -> Rounds:
     """Reads a number of seeds or a table. A table of `first` alone asks for one seed, as a file
     without `seeds` does."""
-    if isinstance(value, dict) and list(value) == ["first"]:
-        value = {**value, "start": 1}
-    kind: Any = Rounds if isinstance(value, dict) else Annotated[Count, Field(strict=True)]
-    return TypeAdapter(kind).validate_python(value)
+    if isinstance(value, dict):
+        return Rounds.model_validate({"start": 1, **value} if list(value) == ["first"] else value)
+    start = TypeAdapter(Annotated[Count, Field(strict=True)]).validate_python(value)
+    return Rounds(start=start, most=max(start, Rounds().most))
 
 
 class GridTable(Head):
     """A study file with a grid. grid: values of which all combinations are cells."""
 
-    model_config = ConfigDict(
-        json_schema_extra={"anyOf": [{"required": ["cells"]}, {"required": ["grid"]}]}
-    )
     source: Text = ""
-    seeds: Annotated[Count | Rounds, WrapValidator(_seeds)] = 1
+    seeds: Annotated[Count | Rounds, WrapValidator(_seeds)] = Rounds(start=1)
     diagnostics: Flag = False
     base: Settings = Field(default_factory=Settings)
     grid: Lists = Field(default_factory=Lists)
@@ -294,13 +281,6 @@ class GridTable(Head):
     claims: Tables[ClaimTable] = ()
     causes: Tables[Cause] = ()
     unsaid: Tables[Unsaid] = ()
-
-    @field_validator("cells")
-    @classmethod
-    def _some_cells(cls, cells: tuple[CellTable, ...]) -> tuple[CellTable, ...]:
-        if not cells:
-            raise fault("needs at least one [[cells]] table")
-        return cells
 
 
 class OwnGridTable(GridTable):
@@ -504,8 +484,7 @@ def parse(raw: Mapping[str, Any], name: str, where: str) -> StudyFile:
     """Reads the study of a TOML document. where: the file in errors."""
     grid = "cells" in raw or "grid" in raw
     if grid == ("space" in raw):
-        words = "needs either [[cells]] or [grid] (a grid) or [space] (a search)"
-        raise InputError(f"{where}: {words}")
+        raise InputError(f"{where}: needs [[cells]] or [grid] (a grid), or [space] (a search)")
     kind: Any
     of_table: Any
     if grid:
@@ -538,8 +517,11 @@ def _grid(
     table: GridTable, raw: Mapping[str, Any], name: str, faults: list[Fault]
 ) -> GridStudy | None:
     """Returns the grid; None and more faults if its parts do not go together."""
-    listed, made = len(table.cells), _made_cells(table, raw.get("grid"), faults)
+    listed, made = len(table.cells), list(islice(_made_cells(table, raw), MOST_CELLS + 1))
     table = table.model_copy(update={"cells": (*table.cells, *made)})
+    if not table.cells or len(made) > MOST_CELLS:
+        wrong: Fault = ("cells",), "needs at least one [[cells]] table"
+        faults.append((("grid",), f"must make 1 to {MOST_CELLS:,} cells") if made else wrong)
     names = [cell.name for cell in table.cells]
     for repeated in (n for n, times in Counter(names).items() if times > 1):
         key = ("cells", names.index(repeated))
@@ -547,11 +529,6 @@ def _grid(
     if table.model and table.diagnostics:
         text = "looks into hpo's own perceptron; leave it out with model"
         faults.append((("diagnostics",), text))
-    seeds = table.seeds
-    if isinstance(seeds, int):
-        seeds = Rounds(start=seeds, most=max(seeds, Rounds().most))
-    if wrong := first_seed_fault(seeds.first, table.cells):
-        faults.append((("seeds", "first"), wrong))
     cells = [_cell(table, index, faults) for index in range(len(names))]
     sound = tuple(cell for cell in cells if cell)
     faults += [*_equal_values(sound), *_unknown_cells(table, names)]
@@ -559,8 +536,11 @@ def _grid(
     claims = enumerate(table.claims if len(sound) == len(cells) else ())
     read = tuple(claim_of(claim, ("claims", i), configs, faults) for i, claim in claims)
     if faults:
-        faults[:] = dict.fromkeys((_in_file(key, table, listed), text) for key, text in faults)
+        made_here = {("cells", index) for index in range(listed, len(names))}
+        places = [("grid", *key[2:]) if key[:2] in made_here else key for key, _ in faults]
+        faults[:] = dict.fromkeys(zip(places, (text for _, text in faults), strict=True))
         return None
+    seeds: Any = table.seeds  # Rounds
     all_cells = Experiment(title=marked("All cells"), cells=tuple(names))
     given = {
         "name": name,
@@ -576,30 +556,21 @@ def _grid(
     return GridStudy.model_construct(**{**dict(table), **given})
 
 
-def _made_cells(
-    table: GridTable, order: Mapping[str, Any] | None, faults: list[Fault]
-) -> list[CellTable]:
-    """Returns the cells of [grid]: all combinations of its values, the first key outermost. Their
-    names have the values that differ. order: the table as the file has it, None without one."""
-    if order is None:
-        return []
-    kind: Any = OwnCellTable if table.model else CellTable
-    given, made, times = hyperparameters(table.grid), list[CellTable](), Counter[str]()
-    lists = {name: given[name] for name in order}
-    number = math.prod(map(len, lists.values()))
-    if not lists or number > MOST_CELLS:
-        text = f"makes {number:,} cells; the most is {MOST_CELLS:,}" if lists else "has no lists"
-        faults.append((("grid",), text))
-        return []
+def _made_cells(table: GridTable, raw: Mapping[str, Any]) -> Iterator[CellTable]:
+    """Yields a cell for each combination of the lists of [grid], the first key outermost, named by
+    the values that differ."""
+    given = hyperparameters(table.grid)
+    lists = {name: given[name] for name in raw.get("grid", ())}  # in the order of the file
     shown = [name for name, values in lists.items() if len(values) > 1] or list(lists)
-    for chosen in product(*lists.values()):
+    kind: Any = OwnCellTable if table.model else CellTable
+    times = Counter[str]()
+    for chosen in product(*lists.values()) if lists else ():
         values = dict(zip(lists, chosen, strict=True))
         text = "-".join(_in_name(name, values[name]) for name in shown)
         name = text.lstrip("-._")[:90] or "cell"
         times[name] += 1
         name += f".{times[name]}" if times[name] > 1 else ""
-        made.append(kind.model_construct({"name", *values}, name=name, **values))
-    return made
+        yield kind.model_construct({"name", *values}, name=name, **values)
 
 
 def _in_name(name: str, value: Any) -> str:
@@ -608,15 +579,6 @@ def _in_name(name: str, value: Any) -> str:
     if isinstance(value, bool) or (isinstance(value, str) and name not in TYPES):
         text = f"{name}-{text.lower() if isinstance(value, bool) else text}"
     return re.sub(r"[^A-Za-z0-9._-]+", "_", text)
-
-
-def _in_file(key: Any, table: GridTable, listed: int) -> Key:
-    """Returns where the file has a key of a cell: in [grid] after the `listed` ones."""
-    if key[:1] != ("cells",) or key[1] < listed:
-        return tuple(key)
-    cell = hyperparameters(table.cells[key[1]])
-    values = hyperparameters(table.grid).get(key[-1])
-    return ("grid", *key[2:], *([values.index(cell[key[-1]])] if values else []))
 
 
 def _cell(table: GridTable, index: int, faults: list[Fault]) -> Cell | None:
