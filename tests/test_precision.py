@@ -33,10 +33,30 @@ def test_mean_squares_are_those_of_an_analysis_of_variance():
 def test_the_interval_over_seeds_and_images_is_the_wider_one():
     exact = precision(right(np.random.default_rng(1), 10, 2_000))
     assert exact.both[0] < exact.seeds[0] < exact.mean < exact.seeds[1] < exact.both[1]
-    assert 0 < exact.images_share <= 1
+    share, low, high = exact.images_share
+    assert 0 < low < share < high <= 1
 
 
-@pytest.mark.parametrize("seeds", [5, 10])
+@pytest.mark.parametrize("seeds", [2, 3, 5])
+def test_it_is_never_narrower_than_the_interval_over_seeds_alone(seeds):
+    rng = np.random.default_rng(seeds)
+    found = [precision(right(rng, seeds, 300)) for _ in range(200)]
+    assert all(e.both[0] <= e.seeds[0] and e.seeds[1] <= e.both[1] for e in found)
+    assert sum(e.both[1] > e.seeds[1] for e in found) > 10
+
+
+def test_the_images_share_is_inside_its_interval_19_times_of_20(amount):
+    """Of normal values with known variances: a true share of (1/50) / (1/50 + 1/50) = 1/2."""
+    rng, studies = np.random.default_rng(9), amount(400, 2_000)
+    truth, hits = 0.5, 0
+    for _ in range(studies):
+        y = rng.normal(0, 1 / math.sqrt(50), (4, 1)) + rng.normal(0, 1, (4, 50))
+        _, low, high = precision(y).images_share
+        hits += low < truth < high
+    assert abs(hits / studies - 0.95) < 0.01 + 2 * math.sqrt(0.05 * 0.95 / studies)
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 5, 10])
 def test_it_covers_the_truth_19_times_of_20(amount, seeds):
     rng, studies = np.random.default_rng(seeds), amount(300, 2_000)
     found = [precision(right(rng, seeds, 400)) for _ in range(studies)]
@@ -50,7 +70,7 @@ def test_one_seed_and_equal_seeds_have_no_interval_and_no_trouble():
     assert one.mean == 1.0
     assert math.isnan(one.both[0])
     alike = precision(np.tile([1, 0, 1, 1], (3, 1)))
-    assert (alike.seeds, math.isnan(alike.images_share)) == ((0.75, 0.75), True)
+    assert (alike.seeds, math.isnan(alike.images_share[0])) == ((0.75, 0.75), True)
     with pytest.raises(ValueError, match="needs values"):
         precision(np.empty((0, 3)))
 

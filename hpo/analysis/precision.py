@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import stdtrit
+from scipy.special import fdtri, stdtrit
 
 from hpo.analysis.statistics import boundary, estimate
 from hpo.results.study import StoredGrid
@@ -21,15 +21,15 @@ MOST = 8  # disputed images of each side
 class Precision:
     """A mean accuracy, or a mean difference, with two 95% intervals; NaN where nothing is known.
 
-    seeds: for other seeds on the same test images. both: for other seeds and other test images.
-    images_share: the share of the variance between runs that comes from the test images being few;
-    NaN for runs that do not differ.
+    seeds: for other seeds on the same test images. both: for other seeds and other test images,
+    never narrower. images_share: the share of the variance between runs that comes from the test
+    images being few, with its 95% interval; NaN for runs that do not differ.
     """
 
     mean: float = math.nan
     seeds: tuple[float, float] = NOTHING
     both: tuple[float, float] = NOTHING
-    images_share: float = math.nan
+    images_share: tuple[float, float, float] = (math.nan, *NOTHING)
 
 
 def cell_precision(study: StoredGrid, cell: Cell) -> Precision:
@@ -57,8 +57,10 @@ def precision(values: ArrayLike) -> Precision:
     the difference of two networks.
 
     Two-way random effects, variance s²_seed/J + s²_image/N + s²_both/(JN) for J seeds and N images
-    (Gallas 2006), with the degrees of freedom of Hillis (2007). NaN intervals for one seed. Raises
-    ValueError for no values.
+    (Gallas 2006), with the degrees of freedom of Hillis (2007). Their interval can be narrower than
+    that over seeds alone, although the variance is larger, so the wider one counts. The images'
+    share is MS_both/MS_seeds; that of the sample over the true one follows F. NaN intervals for one
+    seed. Raises ValueError for no values.
     """
     y = np.asarray(values, float)
     if y.ndim != 2 or not y.size:
@@ -69,12 +71,15 @@ def precision(values: ArrayLike) -> Precision:
         return Precision(mean=mean, seeds=seeds)
     of_seeds, of_images, of_both = mean_squares(y)
     between = max(of_images - of_both, 0.0)
-    variance, freedom, share = (of_seeds + between) / y.size, math.inf, math.nan
+    variance, freedom, share = (of_seeds + between) / y.size, math.inf, Precision.images_share
     if of_seeds:
-        freedom = (of_seeds + between) ** 2 / of_seeds**2 * (len(y) - 1)
-        share = min(of_both / of_seeds, 1.0)
+        free = len(y) - 1, (len(y) - 1) * (y.shape[1] - 1)
+        freedom = (of_seeds + between) ** 2 / of_seeds**2 * free[0]
+        ratios = 1.0, fdtri(*free, 0.025), fdtri(*free, 0.975)
+        middle, low, high = (min(float(of_both / of_seeds * ratio), 1.0) for ratio in ratios)
+        share = middle, low, high
     half = float(stdtrit(min(freedom, 1e9), 0.975)) * math.sqrt(variance)
-    both = (mean - half, mean + half)
+    both = min(mean - half, found.low), max(mean + half, found.high)
     return Precision(mean=mean, seeds=seeds, both=both, images_share=share)
 
 

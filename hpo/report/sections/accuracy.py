@@ -1,6 +1,5 @@
 """The report's section on how exact the accuracies are: over seeds, and over test images."""
 
-import math
 from collections.abc import Collection, Mapping
 from functools import partial
 
@@ -11,7 +10,7 @@ from hpo.analysis.precision import Precision, cell_precision, disputed, disputin
 from hpo.language import marked, t
 from hpo.report.blocks.grid_tables import data_text, most_accurate
 from hpo.report.blocks.page import Block, Picture, Section
-from hpo.report.blocks.table import Column, Entry, Table
+from hpo.report.blocks.table import NOTHING, Column, Entry, Table
 from hpo.report.blocks.words import bounded, ends_entry
 from hpo.report.figures import confusion as figures
 from hpo.results.study import StoredGrid
@@ -24,7 +23,7 @@ def sections(study: StoredGrid) -> list[Section]:
     if not cells:
         return []
     found = {cell: cell_precision(study, cell) for cell in cells}
-    blocks = [_table(study, found), *_share_sentence(study, found.values()), *_picture(study)]
+    blocks = [_table(study, found), *_wider_sentence(study, found.values()), *_picture(study)]
     return [Section(title=t("How exact the accuracies are"), blocks=blocks)]
 
 
@@ -40,8 +39,9 @@ def _table(study: StoredGrid, found: Mapping[Cell, Precision]) -> Table:
 
     caption = marked(
         "{data}. At most: with 95% (Clopper and Pearson). Intervals: 95%, for other seeds on these "
-        "{n:,} test {things}, and for other test {things} as well. {name}' share: how much of the "
-        "variance between runs would go if there were many more test {things}."
+        "{n:,} test {things}, and for other test {things} as well, which is at least as wide. "
+        "{name}' share: how much of the variance between runs would go if there were many more "
+        "test {things}, with its 95% interval."
     )
     named = {"data": data_text(study), "things": things, "name": things.capitalize()}
     fails, exact = t("Runs that fail to learn"), t("Test accuracy where it learns (%)")
@@ -59,7 +59,7 @@ def _table(study: StoredGrid, found: Mapping[Cell, Precision]) -> Table:
             "both", t("seeds and {things}", things=things), lambda row: _interval(row[1].both),
             group=exact,
         ),
-        Column("share", share, lambda row: 100 * row[1].images_share, "{:.0f}%"),
+        Column("share", share, lambda row: _share(row[1])),
     ]  # fmt: skip
     caption = t(caption, n=study.data["test"], **named)
     return Table(columns=columns, rows=list(found.items()), caption=caption)
@@ -70,23 +70,29 @@ def _interval(bounds: tuple[float, float]) -> Entry:
     return ends_entry(marked("{low:.2f} to {high:.2f}"), low, high)
 
 
-def _share_sentence(study: StoredGrid, found: Collection[Precision]) -> list[str]:
-    shares = [100 * p.images_share for p in found if not math.isnan(p.images_share)]
+def _share(precision: Precision) -> Entry:
+    """43% (13 to 91%): the images' share of the variance between runs, with its interval."""
+    share, low, high = (100 * value for value in precision.images_share)
+    if np.isnan(share):
+        return Entry(NOTHING)
+    text = marked("{share:.0f}% ({low:.0f} to {high:.0f}%)")
+    return Entry(t(text, share=share, low=low, high=high), share)
+
+
+def _wider_sentence(study: StoredGrid, found: Collection[Precision]) -> list[str]:
     wider = [
         (p.both[1] - p.both[0]) / (p.seeds[1] - p.seeds[0])
         for p in found
         if p.seeds[1] > p.seeds[0] and p.both[1] > p.both[0]
     ]
-    if not shares or not wider:
+    if not wider:
         return []
-    low, high = f"{min(shares):.0f}", f"{max(shares):.0f}"
     text = marked(
-        "{span} of the variance between runs comes from the test {things} being few. Intervals for "
-        "other test {things} are {wider:.1f} times as wide (median). Differences of two networks "
-        "on the same {things} are more exact than their accuracies."
+        "Intervals for other test {things} as well are {wider:.1f} times as wide as those for "
+        "other seeds alone (median). Differences of two networks on the same {things} are mostly "
+        "more exact than their accuracies."
     )
-    span = f"{low}%" if low == high else t("{low} to {high}%", low=low, high=high)
-    return [t(text, things=t(study.things), span=span, wider=np.median(wider))]
+    return [t(text, things=t(study.things), wider=np.median(wider))]
 
 
 def _picture(study: StoredGrid) -> list[Block]:
