@@ -122,6 +122,20 @@ def test_measures_that_are_not_finite_are_no_trouble(study):
     assert all("It is not seen" in sentence for sentence in said(seen)[:2])
 
 
+def test_units_are_those_of_the_seeds_that_stay_finite(study):
+    seen = diagnosed(study, {}, {"lr-1.0": 5.0})
+    trials = [t for t in seen.frozen if t.user_attrs["cell"] == "lr-1.0"]
+    for trial in trials[:2]:
+        trial.user_attrs["diagnostics"]["dead"] = [[None, None]] * 10
+    assert "At the end 25% of its worst layer's units are dead, against 25%" in said(seen)[-1]
+    assert "2 runs of ReLU MLP (LR=1.0) have no finite numbers at the end." in said(seen)[-1]
+    for trial in trials:
+        trial.user_attrs["diagnostics"]["dead"] = [[None, None]] * 10
+    assert "3 runs of" in said(seen)[-1]
+    assert "At the end" not in said(seen)[-1]
+    assert "nan" not in "".join(said(seen))
+
+
 # --- a whole run -------------------------------------------------------------------------------
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hpo.language import marked, t
+from hpo.language import marked, nt, t
 from hpo.report.blocks.grid_tables import data_text
 from hpo.report.blocks.page import Block, Picture, Section
 from hpo.report.figures import causes as figures
@@ -119,17 +119,29 @@ def _too_long(ours: Measures, theirs: Measures, **names: str) -> str:
     known = {"step": _range(steps), "other": _range(others), **names}
     text = t(text, thumb=RULE_OF_THUMB, times=TOO_LONG, **known)
     text = f"{_verdict(steps > TOO_LONG * _median(others))}: {text}"
+    return " ".join([text, *_units(ours, theirs, **names)])
+
+
+def _units(ours: Measures, theirs: Measures, **names: str) -> list[str]:
+    """Says how many percent of the worst layer's units do nothing at the end: the median of the
+    seeds whose numbers are finite; and how many seeds have none."""
     for measure, (alone, compared) in UNITS.items():
         if measure in ours:
-            # The percentage in the worst layer at the end, the seeds' median.
-            shares = [
-                100 * float(np.median(measures[measure][:, -1].max(axis=1)))
-                for measures in (ours, theirs)
-                if measure in measures
-            ]
-            units = dict(zip(("share", "other"), shares, strict=False))
-            return f"{text} {t(compared if len(shares) > 1 else alone, **units, **names)}"
-    return text
+            worst = [100 * m[measure][:, -1].max(axis=1) for m in (ours, theirs) if measure in m]
+            share, other = (*map(_median, worst), np.nan)[:2]
+            text = alone if np.isnan(other) else compared
+            said = [] if np.isnan(share) else [t(text, share=share, other=other, **names)]
+            if lost := int((~np.isfinite(worst[0])).sum()):
+                said.append(
+                    nt(
+                        "{n} run of {network} has no finite numbers at the end.",
+                        "{n} runs of {network} have no finite numbers at the end.",
+                        lost,
+                        **names,
+                    )
+                )
+            return said
+    return []
 
 
 def _verdict(seen: NDArray[np.bool_]) -> str:
