@@ -1,6 +1,7 @@
 """How exact accuracies are: against statsmodels, published tables and simulation."""
 
 import math
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -9,6 +10,7 @@ import pytest
 from hpo.analysis.components import IMAGES, crossed, factorial
 from hpo.analysis.precision import beats, mean_squares, precision
 from hpo.analysis.selection import against_best, dunnett
+from hpo.study.config import SOURCES
 
 
 def right(rng: np.random.Generator, seeds: int, images: int) -> np.ndarray:
@@ -142,22 +144,57 @@ def runs(rng: np.random.Generator, blocks: int, variances: dict[str, float]) -> 
 
 
 def test_shares_of_the_spread_are_found_and_add_up():
-    truth = {"s": 3.0, "w": 1.0, "swo": 4.0}
+    truth = {"s": 3.0, "w": 1.0, "so": 2.0, "swo": 2.0}
     spread = crossed(runs(np.random.default_rng(4), 3_000, truth))
     found = {component.effect: component for component in spread.components}
     assert sum(component.share for component in spread.components) == pytest.approx(1)
-    wanted = {("split",): 3 / 8, ("weights",): 1 / 8, ("split", "weights", "order"): 4 / 8}
+    assert sum(component.raw for component in spread.components) == pytest.approx(1)
+    wanted = {
+        ("split",): 3 / 8, ("weights",): 1 / 8, ("split", "order"): 2 / 8, SOURCES: 2 / 8,
+    }  # fmt: skip
     for effect, component in found.items():
         assert component.share == pytest.approx(wanted.get(effect, 0), abs=0.03)
+        assert component.raw == pytest.approx(component.share, abs=0.03)
         assert component.low <= component.share <= component.high
     assert spread.std == pytest.approx(math.sqrt(8), rel=0.03)
 
 
-def test_a_third_is_found_within_12_points_19_times_of_20(amount):
-    rng, studies = np.random.default_rng(5), amount(100, 1_000)
-    thirds = {"s": 1.0, "w": 1.0, "o": 1.0}
-    found = [crossed(runs(rng, 48, thirds)).components[0].share for _ in range(studies)]
-    assert np.mean(np.abs(np.array(found) - 1 / 3) <= 0.12) >= 0.93
+@pytest.mark.parametrize("seed", [0, 3])
+def test_they_are_the_restricted_likelihoods_of_statsmodels(seed):
+    """With seed 0 one component is at its limit of 0, and its raw share below it."""
+    from statsmodels.formula.api import mixedlm
+
+    variances = {"s": 1.0, "w": 0.6, "sw": 0.5, "so": 0.7, "swo": 1.0}
+    y = runs(np.random.default_rng(seed), 24, variances)
+    found = {component.effect: component for component in crossed(y).components}
+    names = zip("bswo", np.indices(y.shape[:4]), strict=True)
+    frame = pd.DataFrame({"y": y[..., 0].ravel(), **{n: of.ravel() for n, of in names}})
+    random = {"s": "0 + C(s)", "w": "0 + C(w)", "sw": "0 + C(s):C(w)", "so": "0 + C(s):C(o)"}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a component at its limit
+        model = mixedlm("y ~ 0 + C(b)", frame, "0", vc_formula=random, groups="b")
+        fitted = model.fit(reml=True)
+    theirs = dict(zip(model.exog_vc.names, fitted.vcomp, strict=True)) | {"swo": fitted.scale}
+    effects = {"split": "s", "weights": "w", "order": "o"}
+    for effect, component in found.items():
+        variance = theirs.get("".join(effects.get(source, "") for source in effect), 0.0)
+        assert component.share == pytest.approx(variance / sum(theirs.values()), abs=1e-3)
+    assert (found["split", "weights"].raw < 0 == found["split", "weights"].share) == (seed == 0)
+
+
+@pytest.mark.parametrize("alone", ["s", "swo"])
+def test_the_only_source_has_all_of_the_spread_in_its_interval(amount, alone):
+    rng, studies = np.random.default_rng(5), amount(40, 400)
+    place = {"s": 0, "swo": 4}[alone]
+    found = [crossed(runs(rng, 48, {alone: 1.0})).components[place] for _ in range(studies)]
+    assert np.mean([c.high == 1 for c in found]) >= 0.95 - 2 * math.sqrt(0.05 * 0.95 / studies)
+    assert np.mean([c.share for c in found]) > 0.85
+
+
+def test_runs_without_any_spread_have_no_shares():
+    spread = crossed(np.ones((3, 2, 2, 2, 5), bool))
+    assert spread.std == 0
+    assert {component.share for component in spread.components} == {0.0}
 
 
 def test_runs_that_differ_by_their_few_images_alone_are_said_to():

@@ -17,12 +17,13 @@ Floats = NDArray[np.float64]
 @dataclass(frozen=True, kw_only=True)
 class Component:
     """A share of a variance, 0 … 1, with its 95% interval. effect: the sources or factors
-    that act together; IMAGES for the test images."""
+    that act together; IMAGES for the test images. raw: the estimate without the limits 0 and 1."""
 
     effect: tuple[str, ...]
     share: float
     low: float
     high: float
+    raw: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,61 +47,104 @@ def crossed(right: NDArray[np.bool_]) -> Spread:
     """Analyses blocks of runs, (blocks, 2, 2, 2, images): 1 where a network is right; the axes of
     two levels are those of SOURCES.
 
-    Variance components by expected mean squares: of 2 × 2 × 2 runs each effect has one degree of
-    freedom a block. Its part that the few test images cause is its mean square over single images,
-    divided by their number. Shares below 0 count as 0. Intervals: generalized pivotal quantities,
+    Splits and initial weights are crossed. A batch order permutes a split's own images, so one seed
+    orders the images of two splits without anything in common: orders are nested in splits, and the
+    component of an effect with the order is that within the split.
+
+    Shares: REML with components of at least 0. Raw: by expected mean squares, which may give less
+    than 0. The part of a mean square that the few test images cause is its mean square over single
+    images, divided by their number. Intervals: generalized pivotal quantities of the raw shares,
     each mean square times its degrees of freedom over a draw of chi-squared (Burdick, Borror &
-    Montgomery 2005).
+    Montgomery 2005), cut at 0 and 1 only at the end, so that a true share of 0 or 1 is covered too.
     """
-    effects = subsets(SOURCES)
-    blocks = right.shape[0]
+    effects = [e for e in subsets(SOURCES) if "order" not in e or "split" in e]
+    freedom = len(right) * np.array([len(_contrasts(effect)) for effect in effects])
     squares, of_images = np.array([_mean_squares(right, effect) for effect in effects]).T
     # From variance components to expected mean squares: those of an effect and of all that contain
     # it, each times the runs of a block that share its levels.
-    expected = [[2.0 ** (3 - len(c)) * (set(e) <= set(c)) for c in effects] for e in effects]
+    expected = np.array(
+        [[2.0 ** (3 - len(c)) * (set(e) <= set(c)) for c in effects] for e in effects]
+    )
     inverse: Floats = np.linalg.inv(expected).astype(float)
-    parts = _parts(inverse, squares[None], of_images[None])[0]
-    rng = np.random.default_rng(0)
-    drawn = blocks * squares / rng.chisquare(blocks, (DRAWS, len(effects)))
-    resampled = _parts(inverse, drawn, np.broadcast_to(of_images, drawn.shape))
-    shares = resampled / resampled.sum(axis=1, keepdims=True)
-    share = parts / parts.sum() if parts.sum() else np.zeros_like(parts)
-    deviations = np.sqrt((inverse @ drawn.T).sum(axis=0).clip(0))
+    images = float((inverse @ of_images).sum())
+
+    def shares(squares: Floats) -> tuple[Floats, Floats]:
+        """Returns raw shares, the images' the last, and the variances of a run; a row per draw."""
+        total = (squares @ inverse.T).sum(axis=1, keepdims=True)
+        parts = np.hstack(((squares - of_images) @ inverse.T, np.full_like(total, images)))
+        return parts / np.where(total, total, 1.0), total
+
+    (raw,), variance = shares(squares[None])
+    drawn, variances = shares(
+        freedom * squares / np.random.default_rng(0).chisquare(freedom, (DRAWS, len(effects)))
+    )
+    fitted = np.append(_reml(expected, squares, freedom, of_images), images)
+    share = fitted / fitted.sum() if fitted.sum() else fitted
+    low, high = np.sqrt(np.percentile(variances, (2.5, 97.5)))
+    found = _components([*effects, IMAGES], share, drawn, raw)
     return Spread(
-        std=float(np.sqrt(max((inverse @ squares).sum(), 0.0))),
-        low=float(np.percentile(deviations, 2.5)),
-        high=float(np.percentile(deviations, 97.5)),
-        components=tuple(_components([*effects, IMAGES], share, shares)),
+        std=float(np.sqrt(variance.item())),
+        low=float(low),
+        high=float(high),
+        components=tuple(found),
     )
 
 
 def _components(
-    effects: Sequence[tuple[str, ...]], shares: Floats, drawn: Floats
+    effects: Sequence[tuple[str, ...]], shares: Floats, drawn: Floats, raw: Floats
 ) -> list[Component]:
     """Returns the shares with the middle 95% of those drawn, widened to hold the share."""
-    low, high = np.percentile(drawn, (2.5, 97.5), axis=0)
+    low, high = np.percentile(drawn, (2.5, 97.5), axis=0).clip(0, 1)
     return [
-        Component(effect=effect, share=float(s), low=float(min(a, s)), high=float(max(b, s)))
-        for effect, s, a, b in zip(effects, shares, low, high, strict=True)
+        Component(
+            effect=e, share=float(s), low=float(min(a, s)), high=float(max(b, s)), raw=float(r)
+        )
+        for e, s, a, b, r in zip(effects, shares, low, high, raw, strict=True)
     ]
 
 
-def _mean_squares(right: NDArray[np.bool_], effect: Sequence[str]) -> tuple[float, float]:
+def _reml(expected: Floats, squares: Floats, freedom: NDArray[np.int64], fixed: Floats) -> Floats:
+    """Returns the components of at least 0 that make the mean squares most likely.
+
+    Mean squares of a balanced design are independent, each its expectation times chi-squared over
+    its degrees of freedom, so this is REML (Searle, Casella & McCulloch 1992). fixed:
+    a known part of the expectations.
+    """
+    from scipy.optimize import minimize
+
+    scale = squares.mean() or 1.0
+    observed, known = squares / scale, fixed / scale + 1e-9  # a mean square may be 0
+
+    def surprise(parts: Floats) -> tuple[float, Floats]:
+        means = expected @ parts + known
+        slope = freedom * (1 / means - observed / means**2)
+        return float(freedom @ (np.log(means) + observed / means)), expected.T @ slope
+
+    start = np.full(len(squares), 1 / expected.sum(axis=1).max())
+    bounds = [(0, None)] * len(squares)
+    found = minimize(surprise, start, jac=True, bounds=bounds, options={"ftol": 1e-12})
+    return np.asarray(scale * found.x, float)
+
+
+def _contrasts(effect: tuple[str, ...]) -> list[tuple[str, ...]]:
+    """Returns the contrasts of a block that make an effect's mean square: with nested orders, the
+    one between splits as well."""
+    across = tuple(source for source in effect if source != "split")
+    return [effect, across] if "order" in effect else [effect]
+
+
+def _mean_squares(right: NDArray[np.bool_], effect: tuple[str, ...]) -> tuple[float, float]:
     """Returns the effect's mean square over the blocks, and its part that the images cause."""
-    contrast = right.astype(np.float64)
-    for source in SOURCES:  # the axis is gone after each step, so the next one is axis 1 again
-        first, second = contrast[:, 0], contrast[:, 1]
-        contrast = second - first if source in effect else second + first
-    of_mean = contrast.mean(axis=1, dtype=np.float64)
-    by_image = contrast.var(axis=1, ddof=1, dtype=np.float64) / contrast.shape[1]
-    return float((of_mean**2).mean() / 8), float(by_image.mean() / 8)
-
-
-def _parts(inverse: Floats, squares: Floats, of_images: Floats) -> Floats:
-    """Returns the components without the images' part, and that part, as columns; at least 0."""
-    images = (of_images @ inverse.T).sum(axis=1, keepdims=True)
-    parts = np.hstack(((squares - of_images) @ inverse.T, images))
-    return parts.clip(min=0.0)
+    found = []
+    for named in _contrasts(effect):
+        contrast = right.astype(np.float64)
+        for source in SOURCES:  # the axis is gone after each step, so the next one is axis 1 again
+            first, second = contrast[:, 0], contrast[:, 1]
+            contrast = second - first if source in named else second + first
+        by_image = contrast.var(axis=1, ddof=1) / contrast.shape[1]
+        found.append(((contrast.mean(axis=1) ** 2).mean() / 8, by_image.mean() / 8))
+    squares, of_images = np.mean(found, axis=0)
+    return float(squares), float(of_images)
 
 
 def factorial(values: Floats, names: Sequence[str], seed: int = 0) -> list[Component]:
@@ -114,7 +158,7 @@ def factorial(values: Floats, names: Sequence[str], seed: int = 0) -> list[Compo
     rows = np.random.default_rng(seed).integers(len(values), size=(1_000, len(values)))
     shares = _shares(values.mean(axis=0), names, effects)
     drawn = [_shares(values[row].mean(axis=0), names, effects) for row in rows]
-    return _components(effects, shares, np.array(drawn))
+    return _components(effects, shares, np.array(drawn), shares)
 
 
 def _shares(table: Floats, names: Sequence[str], effects: Sequence[tuple[str, ...]]) -> Floats:

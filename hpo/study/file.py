@@ -113,7 +113,8 @@ class Cell:
     """A named configuration of a grid.
 
     varies: what its seeds draw anew; the rest has seed 0. crossed: whether seeds 8b … 8b + 7 are
-    the combinations of two splits, two initial weights and two batch orders, 2b and 2b + 1.
+    the combinations of two splits, two initial weights and two batch orders, 2b and 2b + 1. An
+    order permutes the images of a split, so it is nested in the split.
     """
 
     name: str

@@ -27,7 +27,7 @@ RESULTS = ("test_accuracy", "test_loss")
 NAMES = {
     "split": marked("split"),
     "weights": marked("initial weights"),
-    "order": marked("batch order"),
+    "order": marked("batch order within the split"),
 }
 RESAMPLES = 2_000
 
@@ -62,12 +62,15 @@ def sections(study: StoredGrid) -> list[Section]:
 
 
 def lead(study: StoredGrid) -> list[str]:
-    """Names the largest part of each network's spread in a sentence, if there are crossed cells."""
+    """Names the largest part of each network's spread in a sentence, with its interval, if there
+    are crossed cells."""
     parts = []
     for network in _networks(study):
         largest = max(network.spread.components, key=lambda component: component.share)
         name = _name(study, largest).lower()
-        parts.append(f"{name}, {100 * largest.share:.0f}% ({network.name})")
+        text = marked("{name}, {share:.0f}% (95% interval {low:.0f} to {high:.0f}%; {network})")
+        ends = {"low": 100 * largest.low, "high": 100 * largest.high}
+        parts.append(t(text, name=name, share=100 * largest.share, network=network.name, **ends))
     text = marked("The largest part of the spread between runs: {parts}.")
     return [t(text, parts="; ".join(parts))] if parts else []
 
@@ -102,40 +105,53 @@ def _spread_table(study: StoredGrid, networks: Sequence[Crossed]) -> Table:
     caption = marked(
         "{data}; {runs}. Shares of the variance of test accuracy between runs, which add up to "
         "100%. Runs are crossed: two splits, two initial weights and two batch orders in all "
-        "combinations, in blocks with new draws each. A row of two or three sources: what they do "
-        "only together. Test {things}: what would go with many more of them. Variance components "
-        "by expected mean squares; intervals by generalized pivotal quantities."
+        "combinations, in blocks with new draws each. A batch order permutes the {things} of a "
+        "split, so its effect is one within the split. A row of two sources: what they do only "
+        "together. Test {things}: what would go with many more of them. Share: variance components "
+        "by REML, at least 0; raw: by expected mean squares, which may fall below 0. Intervals: "
+        "generalized pivotal quantities of the raw shares, cut at 0 and 100%."
     )
     caption = t(caption, data=data_text(study), runs=counts, things=t(study.things))
     of_part, of_all = marked("{low:.0f} to {high:.0f}%"), marked("{low:.2f} to {high:.2f}")
     rows = [
-        [Entry(_name(study, row[0])), *(e for c in row for e in _entries(c, c.share, "%", of_part))]
+        [
+            Entry(_name(study, row[0])),
+            *(e for c in row for e in _entries(c, c.share, c.raw, of_part)),
+        ]
         for row in zip(*(network.spread.components for network in networks), strict=True)
     ]
     spreads = [network.spread for network in networks]
-    total = [e for spread in spreads for e in _entries(spread, spread.std, "", of_all)]
+    total = [e for spread in spreads for e in _entries(spread, spread.std, None, of_all)]
     columns = [Column("of", t("Drawn anew"), itemgetter(0))]
     for i, network in enumerate(networks):
-        share, interval = itemgetter(2 * i + 1), itemgetter(2 * i + 2)
-        columns.append(Column(f"share.{i}", t("share"), share, group=network.name))
-        columns.append(Column(f"interval.{i}", t("95% interval"), interval, group=network.name))
+        share, raw, interval = (itemgetter(3 * i + place) for place in (1, 2, 3))
+        columns += [
+            Column(f"share.{i}", t("share"), share, group=network.name),
+            Column(f"raw.{i}", t("raw"), raw, group=network.name),
+            Column(f"interval.{i}", t("95% interval"), interval, group=network.name),
+        ]
     rows.append([Entry(t("All, sd in points")), *total])
     return Table(columns=columns, rows=rows, caption=caption)
 
 
-def _entries(part: Component | Spread, value: float, unit: str, interval: str) -> list[Entry]:
-    """Returns a value of a part, in percent or in points, and its interval."""
+def _entries(
+    part: Component | Spread, value: float, raw: float | None, interval: str
+) -> list[Entry]:
+    """Returns a value of a part, in percent, or in points without a raw value; the raw value; and
+    the interval."""
     value, low, high = 100 * value, 100 * part.low, 100 * part.high
-    text = f"{value:.0f}%" if unit else f"{value:.2f}"
-    return [Entry(text, value), ends_entry(interval, low, high)]
+    text = f"{value:.2f}" if raw is None else f"{value:.0f}%"
+    unlimited = Entry(NOTHING) if raw is None else Entry(minus(f"{100 * raw:.0f}%"), 100 * raw)
+    return [Entry(text, value), unlimited, ends_entry(interval, low, high)]
 
 
 def _name(study: StoredGrid, component: Component) -> str:
     if component.effect == IMAGES:
         return t("Test {things} (few)", things=t(study.things))
-    if component.effect == SOURCES:
-        return t("All three together")
-    text = " × ".join(t(NAMES[name]) for name in component.effect)
+    names = [name for name in SOURCES if name in component.effect]
+    if "order" in names:  # it is nested in the split
+        names.remove("split")
+    text = " × ".join(t(NAMES[name]) for name in names)
     return text[0].upper() + text[1:]
 
 
