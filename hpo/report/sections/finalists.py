@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from hpo.analysis.selection import against_best
+from hpo.analysis.selection import lead, rivals
 from hpo.analysis.statistics import Estimate, estimate
 from hpo.data.schema import DIGITS
 from hpo.language import marked, t
@@ -106,8 +106,9 @@ def main_table(study: StoredSearch) -> Table:
     caption = t(
         "Data: {data}. As selected: the one validation that the search ranked by. "
         "Fresh seeds and test: mean (95% interval) over seeds that the search never saw, each with "
-        "a split of its own; the intervals cover seeds and splits, not other test {things} and "
-        "not another search. Selection bias: as selected minus fresh seeds, points.",
+        "a split of its own; the intervals, and that of the lead below, are for other seeds and "
+        "splits of these data, not for other {things} and not for another search. Selection bias: "
+        "as selected minus fresh seeds, points.",
         data=study.data_name,
         things=t(study.things),
     )
@@ -122,8 +123,7 @@ def _verdicts(study: StoredSearch, tested: StoredGrid, winner: Finalist) -> list
         "{accuracy}. The test had no part in the choice."
     )
     first = t(first, number=winner.number, accuracy=spelled_estimate(fresh))
-    leads = _against_best(study, winner)
-    return [first, *leads, *_bias_sentences(study), *_ensemble(tested)]
+    return [first, *_lead(study), *_bias_sentences(study), *_ensemble(tested)]
 
 
 def _ensemble(tested: StoredGrid) -> list[str]:
@@ -139,36 +139,28 @@ def _ensemble(tested: StoredGrid) -> list[str]:
     return [t(text, n=found["networks"], accuracy=accuracy, things=things)]
 
 
-def _against_best(study: StoredSearch, winner: Finalist) -> list[str]:
-    """Says whether the winner is really the best, corrected for having been chosen as such."""
+def _lead(study: StoredSearch) -> list[str]:
+    """Says whether the winner really leads, and if not, which others may be the best as well."""
     frame = _common_seeds(study)
     if len(study.finalists) < 2:
         return []
     if len(frame) < 3:
         return [t("There are too few common seeds to tell whether it is really the best.")]
-    overlap = study.data["valid"] / study.data["train"]
-    found = dict(zip(frame, against_best(frame.to_numpy(), overlap), strict=True))
-    low, high = found[winner.number]
-    if low == 0:
+    found, names = lead(frame.to_numpy()), [frame.columns[i] for i in rivals(frame.to_numpy())]
+    ends = {"low": minus(f"{found.low:.2f}"), "high": f"{found.high:.2f}"}
+    known = {"second": names[1], "lead": found.mean, "n": found.n, **ends}
+    if found.low > 0:
         text = marked(
-            "Its lead is more than the seeds' noise: it is the best of the {k}, by up to "
-            "{high:.2f} points (multiple comparisons with the best, {n} seeds, corrected for "
-            "splits that overlap)."
+            "Its lead over the second, trial {second}, is {lead:.2f} points, more than the spread "
+            "between seeds and splits (95% interval {low} to {high}, paired t-test, {n} seeds)."
         )
-        return [t(text, k=len(found), high=high, n=len(frame))]
+        return [t(text, **known)]
     text = marked(
-        "These seeds do not decide whether it is the best of the {k}: its mean minus that of the "
-        "best other lies between {low} and {high} points (multiple comparisons with the best, {n} "
-        "seeds, corrected for splits that overlap)."
+        "Its lead over the second, trial {second}, is {lead:.2f} points (95% interval {low} to "
+        "{high}, paired t-test, {n} seeds): these seeds do not decide whether it is the best."
     )
-    ends = {"low": minus(f"{low:.2f}"), "high": f"{high:.2f}"}
-    text = t(text, k=len(found), n=len(frame), **ends)
-    rivals = [n for n, (_, most) in found.items() if most > 0 and n != winner.number]
-    if not rivals:
-        return [text]
-    names = listed([t("trial {number}", number=number) for number in rivals])
-    others = t("{names} may be the best as well.", names=names.capitalize())
-    return [f"{text} {others}"]
+    others = listed([t("trial {number}", number=number) for number in names[1:]]).capitalize()
+    return [f"{t(text, **known)} {t('{names} may be the best as well.', names=others)}"]
 
 
 def _common_seeds(study: StoredSearch) -> pd.DataFrame:
