@@ -152,7 +152,7 @@ def compare(
     second: Annotated[str, typer.Argument(metavar="STUDY", help="Another one of its kind.")],
     storage: Storage = STORAGE,
 ) -> None:
-    """Compare two stored grids cell by cell, or two searches by their winners."""
+    """Compare two stored grids cell by cell, or two searches by the winners of their repeats."""
     from hpo.storage.open import open_storage
 
     names = [_stored_name(study, None) for study in (first, second)]

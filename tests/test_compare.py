@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.stats
 from rich.console import Console
 from test_report import store
 
@@ -46,12 +47,12 @@ def two(
 
 
 def moved(study: StoredGrid, cell: str, by: float, seed: int | None = None):
-    """The study with other test accuracies in a cell, of all seeds or of one."""
+    """The study with other accuracies in a cell, of all seeds or of one."""
     frame = study.trials.copy()
     rows = frame["cell"] == cell
     if seed is not None:
         rows &= frame["seed"] == seed
-    frame.loc[rows, "test_accuracy"] += by
+    frame.loc[rows, ["valid_accuracy", "test_accuracy"]] += by
     return dataclasses.replace(study, trials=frame)
 
 
@@ -112,8 +113,9 @@ def test_a_cell_of_one_name_that_is_another_network_is_said_to_be(tmp_path):
 @pytest.mark.parametrize("seeds", [(8, 0), (1, 1)])
 def test_no_runs_or_one_decide_nothing(tmp_path, seeds):
     one, other = two(tmp_path, seeds=seeds)
-    assert all(row.verdict is Verdict.UNRESOLVED for row in compare(one, other))
-    assert ("no runs" if not seeds[1] else "(1)") in said(one, other)
+    undecided = Verdict.UNRESOLVED if seeds[1] else Verdict.UNTESTABLE
+    assert all(row.verdict is undecided for row in compare(one, other))
+    assert ("no runs" if not seeds[1] else "none, n = 2") in said(one, other)
 
 
 def test_what_cannot_be_compared_is_a_line(tmp_path, ended_search):
@@ -146,10 +148,58 @@ def test_searches_are_compared_by_their_winners(ended_search):
     again = dataclasses.replace(search, name="again")
     [row] = compare(search, again)
     assert row.name == "the winner"
-    assert row.evidence.effect == 0.0
-    assert row.verdict is Verdict.UNRESOLVED
+    assert (row.evidence, row.verdict) == (None, Verdict.UNTESTABLE)
+    text = said(search, again)
+    assert "better" not in text
+    assert f"tiny: {len(search.ended)} trials, 1 winner; again" in text
+    assert "--repeats 3" in text
+    runs = search.winner.runs
+    for metric in ("valid_accuracy", "test_accuracy"):
+        low, high = scipy.stats.t.interval(
+            0.95, len(runs) - 1, 100 * runs[metric].mean(), 100 * scipy.stats.sem(runs[metric])
+        )
+        assert f"({max(low, 0):.2f} to {min(high, 100):.2f})" in text
     with pytest.raises(InputError, match="has no winner yet"):
         compare(search, dataclasses.replace(again, tested=None))
+
+
+def repeated(search: StoredSearch, name: str, by: list[float]) -> StoredSearch:
+    """The search with repeats whose winners' validation accuracies are higher by so much."""
+    repeats = []
+    for i, more in enumerate(by):
+        trials = search.tested.trials.assign(
+            valid_accuracy=search.tested.trials["valid_accuracy"] + more
+        )
+        tested = dataclasses.replace(search.tested, trials=trials)
+        repeats.append(dataclasses.replace(search, name=f"{name}.{i}", tested=tested))
+    return dataclasses.replace(repeats[0], name=name, repeats=tuple(repeats[1:]))
+
+
+def test_repeated_searches_are_tested_over_their_winners(ended_search):
+    search = stored_search(ended_search)
+    one, other = (
+        repeated(search, "one", [0.10, 0.11, 0.12]), repeated(search, "other", [0.0, 0.01, 0.03])
+    )  # fmt: skip
+    [row] = compare(one, other)
+    theirs = scipy.stats.ttest_ind([10, 11, 12], [0, 1, 3])
+    assert (row.evidence.test, row.evidence.n) == ("two-sample t", 6)
+    assert row.p == pytest.approx(theirs.pvalue)
+    assert row.verdict is Verdict.HOLDS
+    assert "one is better" in said(one, other)
+    assert "3 winners" in said(one, other)
+    assert compare(one, search)[0].verdict is Verdict.UNTESTABLE, "one side was not repeated"
+    alike = dataclasses.replace(one.repeats[0], repeats=(one, one.repeats[1]))
+    assert compare(one, alike)[0].evidence is None, "each is a repeat of the other"
+
+
+def test_validation_decides_whatever_the_test_says(tmp_path):
+    one, other = two(tmp_path)
+    frame = one.trials.assign(test_accuracy=one.trials["test_accuracy"] - 0.3)
+    worse = dataclasses.replace(one, trials=frame)
+    better = moved(worse, "plain", 0.01)
+    for seed in range(8):
+        better = moved(better, "plain", 1e-4 * seed, seed)
+    assert compare(better, other)[0].verdict is Verdict.HOLDS
 
 
 def test_the_command_prints_a_table_or_a_line(forked_hpo, tmp_path):

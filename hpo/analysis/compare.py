@@ -17,11 +17,12 @@ Stored = StoredGrid | StoredSearch
 
 @dataclass(frozen=True, kw_only=True)
 class Side:
-    """A network in one study. values: test accuracies in percent, by seed."""
+    """A network in one study. valid, test: accuracies in percent, by seed."""
 
     study: str
     cell: Cell
-    values: pd.Series
+    valid: pd.Series
+    test: pd.Series
     fails: bool
 
 
@@ -29,8 +30,8 @@ class Side:
 class Row:
     """A network in both studies.
 
-    evidence: of the first study's lead, None without trials. p: after Holm's correction over all
-    rows.
+    evidence: of the first study's lead in validation accuracy, None if nothing can be tested. p:
+    after Holm's correction over all rows, for one look.
     """
 
     name: str
@@ -41,11 +42,12 @@ class Row:
 
 
 def compare(first: Stored, second: Stored) -> list[Row]:
-    """Compares two grids cell by cell (equal names, else equal configurations) or two searches by
-    their winners on fresh seeds.
+    """Compares two grids cell by cell (equal names, else equal configurations), or two searches by
+    their winners on fresh seeds, by validation accuracy.
 
-    Paired where both have common seeds, unpaired otherwise. Raises InputError for a grid and a
-    search, for different data, and if nothing corresponds.
+    Cells are paired where both have common seeds. Two winners tell nothing about two searches, so
+    these are tested only where both were repeated. Raises InputError for a grid and a search, for
+    different data, and if nothing corresponds.
     """
     if first.name == second.name:
         raise InputError(f"study {first.name!r}: needs another one to be compared with")
@@ -55,10 +57,19 @@ def compare(first: Stored, second: Stored) -> list[Row]:
             "their accuracies are of different images and cannot be compared"
         )
     pairs = _pairs(first, second)
-    evidences = [_evidence(*sides) for _, sides in pairs]
+    if isinstance(first, StoredSearch) and isinstance(second, StoredSearch):
+        evidences = [_over_repeats(first, second)]
+    else:
+        evidences = [_evidence(*sides) for _, sides in pairs]
     judged = judge([(f.p_for, f.p_against) if f else (1.0, 1.0) for f in evidences])
     return [
-        Row(name=name, sides=sides, evidence=evidence, verdict=of.verdict, p=of.p)
+        Row(
+            name=name,
+            sides=sides,
+            evidence=evidence,
+            verdict=of.verdict if evidence else Verdict.UNTESTABLE,
+            p=of.p,
+        )
         for (name, sides), evidence, of in zip(pairs, evidences, judged, strict=True)
     ]
 
@@ -98,16 +109,34 @@ def _winner(search: StoredSearch) -> Side:
 
 
 def _side(study: StoredGrid, cell: Cell, name: str = "") -> Side:
-    values = 100 * study.values(cell).dropna()
-    return Side(study=name or study.name, cell=cell, values=values, fails=study.fails(cell))
+    valid, test = (
+        100 * study.values(cell, metric).dropna() for metric in ("valid_accuracy", "test_accuracy")
+    )
+    fails = study.fails(cell)
+    return Side(study=name or study.name, cell=cell, valid=valid, test=test, fails=fails)
+
+
+def winners(search: StoredSearch) -> list[float]:
+    """Returns the mean validation accuracies over fresh seeds, in percent, of the winners of a
+    search and of its repeats."""
+    found = [each.winner for each in (search, *search.repeats)]
+    return [100 * float(winner.runs["valid_accuracy"].mean()) for winner in found if winner]
+
+
+def _over_repeats(first: StoredSearch, second: StoredSearch) -> Evidence | None:
+    """Tests the winners of repeated searches; None if one was not repeated, or is a repeat of the
+    other."""
+    ours, theirs = winners(first), winners(second)
+    alike = second.name in (search.name for search in first.repeats)
+    return None if alike or min(len(ours), len(theirs)) < 2 else greater_unpaired(ours, theirs)
 
 
 def _evidence(ours: Side, theirs: Side) -> Evidence | None:
     """Tests in pairs over two common seeds or more, unpaired otherwise."""
-    if ours.values.empty or theirs.values.empty:
+    if ours.valid.empty or theirs.valid.empty:
         return None
     bimodal = ours.fails or theirs.fails
-    common = ours.values.index.intersection(theirs.values.index)
+    common = ours.valid.index.intersection(theirs.valid.index)
     if len(common) > 1 and _same_draws(ours.cell, theirs.cell):
-        return greater(np.asarray(ours.values[common] - theirs.values[common]), bimodal=bimodal)
-    return greater_unpaired(ours.values.to_list(), theirs.values.to_list(), bimodal=bimodal)
+        return greater(np.asarray(ours.valid[common] - theirs.valid[common]), bimodal=bimodal)
+    return greater_unpaired(ours.valid.to_list(), theirs.valid.to_list(), bimodal=bimodal)

@@ -5,9 +5,9 @@ from collections.abc import Iterator, Sequence
 from rich.console import RenderableType
 
 from hpo.analysis.claims import claim_verdicts, tally
-from hpo.analysis.compare import Row, Side, Stored, compare
+from hpo.analysis.compare import Row, Stored, compare, winners
 from hpo.analysis.hypothesis_tests import Verdict
-from hpo.analysis.statistics import summarize
+from hpo.analysis.statistics import estimate, summarize
 from hpo.language import printed
 from hpo.report.blocks.grid_tables import cells_table, most_accurate
 from hpo.report.blocks.search_tables import (
@@ -18,7 +18,7 @@ from hpo.report.blocks.search_tables import (
     winner_sentence,
 )
 from hpo.report.blocks.table import Column, Table
-from hpo.report.blocks.words import p_text
+from hpo.report.blocks.words import interval_entry, p_text
 from hpo.results.study import StoredGrid, StoredSearch
 from hpo.results.trial import run_name
 from hpo.study.file import FIGURES
@@ -84,32 +84,58 @@ def _search(study: StoredSearch) -> Iterator[RenderableType]:
 def comparison(first: Stored, second: Stored) -> Iterator[RenderableType]:
     """Yields a table with a row per network, and what the verdicts rest on."""
     rows = compare(first, second)
-    yield f"Test accuracy (%) on {first.data_name}"
+    yield f"Accuracies (%) on {first.data_name}: mean (95% interval). Validation decides."
     columns = [
         Column("network", "", lambda row: row.name),
-        Column("first", first.name, lambda row: _values(row.sides[0]), priority=1),
-        Column("second", second.name, lambda row: _values(row.sides[1]), priority=1),
+        *(_side(place, study.name) for place, study in enumerate((first, second))),
         Column("difference", "difference (95% interval)", _difference),
-        Column("test", "test", _test, priority=3),
+        *(_side(place, study.name, "test") for place, study in enumerate((first, second))),
+        Column("test", "by", _test, priority=3),
         Column("p", "p", _p, priority=2),
         Column("verdict", "verdict", _verdict),
     ]
     yield Fitted(Table(columns=columns, rows=rows))
-    yield (
-        "Mean ± standard deviation (n). Paired where seeds are shared. p: two-sided, after Holm's "
-        f"correction over {count(len(rows), 'comparison')}."
-    )
+    if isinstance(first, StoredSearch) and isinstance(second, StoredSearch):
+        yield _searches(first, second, rows[0])
+    else:
+        yield (
+            "Paired where seeds are shared. p: two-sided, after Holm's correction over "
+            f"{count(len(rows), 'comparison')}, for one look: not for adding seeds until it is "
+            "small."
+        )
     yield from _different(rows)
 
 
-def _values(side: Side) -> str:
-    summary = summarize(side.values.to_list())
-    if summary is None:
-        return "no runs"
-    if side.fails and summary.n > 1:
-        return f"median {summary.median:.2f} ({summary.low:.2f}–{summary.high:.2f}; {summary.n})"
-    spread = f" ± {summary.sd:.2f}" if summary.n > 1 else ""
-    return f"{summary.mean:.2f}{spread} ({summary.n})"
+def _side(place: int, study: str, metric: str = "valid") -> Column:
+    """Returns the column of a study's accuracies. metric: valid or test."""
+
+    def values(row: Row) -> str:
+        side = row.sides[place]
+        summary = summarize(getattr(side, metric).to_list())
+        if summary is None:
+            return "no runs"
+        if side.fails and summary.n > 1:
+            return f"median {summary.median:.2f} ({summary.low:.2f}–{summary.high:.2f})"
+        return interval_entry(estimate(getattr(side, metric).to_list())).text
+
+    name = {"valid": "validation", "test": "test"}[metric]
+    return Column(f"{metric}.{place}", f"{study}: {name}", values, priority=1 + (metric == "test"))
+
+
+def _searches(first: StoredSearch, second: StoredSearch, row: Row) -> str:
+    """Says what each search spent, and what the verdict rests on, or why there is none."""
+    ours, theirs = (
+        f"{search.name}: {count(len(search.ended), 'trial')}, "
+        f"{count(len(winners(search)), 'winner')}"
+        for search in (first, second)
+    )
+    basis = (
+        "Verdict: a t-test of the winners of repeated searches."
+        if row.evidence
+        else "Not tested: with another sampler seed each may end elsewhere. Two different searches "
+        "are tested if both have run with --repeats 3."
+    )
+    return f"{ours}; {theirs}. Intervals: over the seeds of each winner. {basis}"
 
 
 def _difference(row: Row) -> str | None:
