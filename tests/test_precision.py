@@ -10,7 +10,7 @@ from scipy import stats
 
 from hpo.analysis.components import IMAGES, crossed, factorial
 from hpo.analysis.precision import beats, mean_squares, precision
-from hpo.analysis.selection import dunnett, lead, rivals
+from hpo.analysis.selection import dunnett, knee, lead, rivals
 from hpo.study.config import SOURCES
 
 
@@ -166,6 +166,18 @@ def test_the_best_is_among_the_rivals_19_times_of_20(amount):
     assert all(len(each) >= 2 for each in found)
     clear = np.array([[98.0, 97.5, 98.1, 97.9], [98.1, 97.5, 98.0, 97.7], [98.0, 97.4, 98.1, 98.0]])
     assert rivals(clear) == [2, 0, 3]
+
+
+def test_the_knee_is_farthest_from_the_chord():
+    """Against the distance of points and a line in the plane, for a front with known places."""
+    front = [(0.98, 1e5), (0.975, 2e4), (0.96, 1e3), (0.80, 1e2)]
+    x = (np.log([cost for _, cost in front]) - math.log(1e2)) / math.log(1e3)
+    y = (np.array([accuracy for accuracy, _ in front]) - 0.80) / 0.18
+    chord = np.array([1.0, 1.0]) / math.sqrt(2)
+    distances = [abs(chord[0] * b - chord[1] * a) for a, b in zip(x, y, strict=True)]
+    assert knee(front) == int(np.argmax(distances)) == 2
+    assert knee([(0.98, 1e5), (0.81, 5e4), (0.80, 1e2)]) is None
+    assert knee([(0.98, 1e5), (0.80, 1e2)]) is None
 
 
 # --- where variance comes from -----------------------------------------------------------------

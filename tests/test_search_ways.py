@@ -1,5 +1,7 @@
 """Where a search begins, when it ends, and what it seeks: --like, limits, objectives."""
 
+import copy
+import dataclasses
 import re
 import sqlite3
 import tomllib
@@ -18,7 +20,8 @@ from tiny import tiny_dataset
 
 from hpo.data.datasets import load
 from hpo.errors import InputError
-from hpo.report.blocks.search_tables import network_columns
+from hpo.report import contents
+from hpo.report.blocks.search_tables import network_columns, winner_sentence
 from hpo.report.sections import importance
 from hpo.report.write import figures
 from hpo.results import trial as record
@@ -461,6 +464,34 @@ def test_networks_that_learned_nothing_do_not_become_finalists():
     assert [trial.values[0] for trial in plan.best()] == [0.9, 0.5]
     plan.candidates = {i: c for i, c in plan.candidates.items() if c.value < 0.3}
     assert [trial.values[0] for trial in plan.best()] == [0.29], "the best one stays"
+
+
+def along_a_front(study: StoredSearch, accuracies: list[float], costs: list[int]) -> StoredSearch:
+    """The search as one of two objectives, its finalists with these fresh accuracies and costs."""
+    frozen, tested = [copy.deepcopy(trial) for trial in study.frozen], study.tested
+    for finalist, cost in zip(study.finalists, costs, strict=True):
+        frozen[finalist.number].values = [0.5, cost]
+    names = [cell.name for cell in tested.file.cells]
+    fresh = tested.trials["cell"].map(dict(zip(names, accuracies, strict=True)))
+    tested = dataclasses.replace(tested, trials=tested.trials.assign(valid_accuracy=fresh))
+    file = study.file.model_copy(update={"objectives": ["valid_accuracy", "parameters"]})
+    return dataclasses.replace(study, frozen=frozen, tested=tested, file=file)
+
+
+def test_two_objectives_are_led_by_the_ends_and_the_knee_of_the_front(run: Callable):
+    study = run(HEAD, SPACE.replace("k = 2", "k = 3"))
+    names = [f"(trial {finalist.number}; parameters:" for finalist in study.finalists]
+    good = along_a_front(study, [0.98, 0.97, 0.90], [10_000, 2_000, 1_000])
+    ends, knee = winner_sentence(good).split("its knee, beyond which accuracy costs most, is")
+    assert names[0] in ends
+    assert names[2] in ends
+    assert f"{names[1]} 2,000; test accuracy" in knee
+    assert winner_sentence(good) in contents.lead(good)[0]
+    straight = winner_sentence(along_a_front(study, [0.98, 0.91, 0.90], [10_000, 5_000, 1_000]))
+    assert names[1] not in straight
+    assert f"{names[2]} 1,000" in straight
+    one = along_a_front(study, [0.98, 0.97, 0.90], [500, 2_000, 1_000])
+    assert winner_sentence(one).startswith("The winner is"), "a front of one"
 
 
 def test_the_front_holds_what_nothing_beats_and_is_spread_evenly():

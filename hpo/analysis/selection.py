@@ -1,6 +1,8 @@
-"""Whether the best of several networks really leads, and which others may be the best as well."""
+"""Which network to take: whether the best really leads, which others may be the best as well, and
+the knee of a front."""
 
 import math
+from collections.abc import Sequence
 from functools import cache
 
 import numpy as np
@@ -36,6 +38,18 @@ def rivals(values: Floats) -> list[int]:
     error, freedom, alike = _pooled(values)
     near = means.max() - means[alike] < dunnett(len(alike) - 1, freedom) * error
     return [int(i) for place, i in enumerate(alike) if place < 2 or near[place]]
+
+
+def knee(front: Sequence[tuple[float, float]]) -> int | None:
+    """Returns the place of a Pareto front's knee; None if no point lies above the chord.
+
+    front: (accuracy, cost), the most accurate and dearest first. The knee is the point farthest
+    from the chord between the ends (Das 1999), on axes scaled to the front, costs on a log scale.
+    """
+    accuracy, cost = np.array(front, float).T
+    scaled = ((axis - axis[-1]) / (axis[0] - axis[-1]) for axis in (accuracy, np.log(cost)))
+    above = np.subtract(*scaled)[1:-1] if len(front) > 2 else np.zeros(1)
+    return int(above.argmax()) + 1 if above.max() > 0 else None
 
 
 def _pooled(values: Floats) -> tuple[float, int, NDArray[np.int64]]:

@@ -8,19 +8,21 @@ import numpy as np
 import pandas as pd
 
 from hpo.analysis.hypothesis_tests import prediction_interval
+from hpo.analysis.selection import knee
 from hpo.analysis.statistics import Estimate, estimate
 from hpo.language import marked, t
 from hpo.report.blocks.grid_tables import setting_columns
-from hpo.report.blocks.table import Column, Entry, Table
+from hpo.report.blocks.table import NOTHING, Column, Entry, Table
 from hpo.report.blocks.words import bounded, interval_entry, spelled_estimate
 from hpo.results.study import Finalist, StoredSearch, seconds_of
-from hpo.results.trial import KILLED
+from hpo.results.trial import KILLED, front
 from hpo.study.config import Config
 from hpo.study.file import OBJECTIVES
 from hpo.study.space import Fixed
 from hpo.text import limit_text
 
 BEST = 10  # trials shown one by one
+COSTS = {"parameters": "{:,.0f}", "train_seconds": "{:.1f}"}  # how second objectives are printed
 
 
 def network_columns(
@@ -131,8 +133,7 @@ def finalists_table(study: StoredSearch, caption: str = "") -> Table:
         accuracy_column("test", t("Test accuracy (%)"), "test_accuracy", short="test (%)"),
     ]
     if study.second:
-        text = "{:,.0f}" if study.second == "parameters" else "{:.1f}"
-        header = t(OBJECTIVES[study.second]).capitalize()
+        header, text = t(OBJECTIVES[study.second]).capitalize(), COSTS[study.second]
         columns.append(Column("cost", header, lambda row: row.cost, text))
     columns.append(Column("seeds", t("Seeds"), lambda row: len(row.runs)))
     return Table(columns=columns, rows=rows, caption=caption)
@@ -180,13 +181,16 @@ def finalists_frame(study: StoredSearch) -> pd.DataFrame:
 
 
 def winner_sentence(study: StoredSearch) -> str:
-    """Names the winner and its test accuracy, or the state of the finalists."""
+    """Names the winner and its test accuracy, or the state of the finalists; with two objectives,
+    the ends and the knee of the finalists' front."""
     if study.tested is None:
         return t("The finalists are not trained yet.")
     if study.winner is None:
         done = sum(len(finalist.runs) for finalist in study.finalists)
         text = marked("The finalists are not finished: {done} of {planned} trainings are done.")
         return t(text, done=done, planned=len(study.finalists) * study.file.finalist_seeds)
+    if study.second and len(along := _finalists_front(study, len(study.winner.runs))) > 1:
+        return _front_sentence(study.second, along)
     estimate = fresh_estimate(study.winner, "test_accuracy")
     text = marked("The winner is {network} (trial {number}): test accuracy {accuracy}.")
     if estimate is None:
@@ -194,6 +198,36 @@ def winner_sentence(study: StoredSearch) -> str:
     network, number = study.winner.config.brief, study.winner.number
     accuracy = spelled_estimate(estimate) if estimate else ""
     return t(text, network=network, number=number, accuracy=accuracy)
+
+
+def _finalists_front(study: StoredSearch, seeds: int) -> list[Finalist]:
+    """Returns the finalists of so many seeds that no other one beats in both objectives, by
+    validation over fresh seeds; the most accurate first."""
+    known = [row for row in study.finalists if len(row.runs) == seeds]
+    points = [(row.runs["valid_accuracy"].mean(), row.cost) for row in known]
+    return [known[place] for place in front(points)]
+
+
+def _front_sentence(second: str, along: Sequence[Finalist]) -> str:
+    """Names the ends and the knee of the finalists' front."""
+    cost = t(OBJECTIVES[second])
+
+    def spelled(row: Finalist) -> str:
+        test, value = fresh_estimate(row, "test_accuracy"), COSTS[second].format(row.cost)
+        text = marked("{network} (trial {number}; {cost}: {value}; test accuracy {accuracy})")
+        known = {"network": row.config.brief, "number": row.number, "cost": cost, "value": value}
+        return t(text, accuracy=spelled_estimate(test) if test else NOTHING, **known)
+
+    place = knee([(row.runs["valid_accuracy"].mean(), row.cost) for row in along])
+    ends = {"cost": cost, "best": spelled(along[0]), "least": spelled(along[-1])}
+    if place is None:
+        text = marked("The front of accuracy and {cost} goes from the winner, {best}, to {least}.")
+        return t(text, **ends)
+    text = marked(
+        "The front of accuracy and {cost} goes from the winner, {best}, to {least}; its knee, "
+        "beyond which accuracy costs most, is {knee}."
+    )
+    return t(text, knee=spelled(along[place]), **ends)
 
 
 def other_search_sentence(study: StoredSearch) -> str:
@@ -204,8 +238,8 @@ def other_search_sentence(study: StoredSearch) -> str:
         return ""
     if means.size == 1:
         return t(
-            "The interval covers other seeds of this network. Another search, with another sampler "
-            "seed, may end with another network and differ by more; --repeats 3 shows by how much."
+            "Intervals cover other seeds of a network. Another search, with another sampler seed, "
+            "may end with another network and differ by more; --repeats 3 shows by how much."
         )
     ends = {"n": means.size, "low": means.min(), "high": means.max()}
     if means.size < 3:

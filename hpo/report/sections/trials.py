@@ -51,8 +51,10 @@ def trade_off(study: StoredSearch) -> list[Section]:
         caption=t(caption, data=study.data_name),
     )
     choice = t(
-        "The winner is the finalist with the best mean validation accuracy over fresh seeds. A "
-        "smaller one may be the better choice: the finalists' table has both figures."
+        "The winner is the finalist with the best mean validation accuracy over fresh seeds. The "
+        "knee of the finalists' front is the point farthest from the chord between its ends (Das "
+        "1999), both axes scaled to the front, {second} on a log scale.",
+        second=second,
     )
     blocks: list[Block] = [picture, choice]
     if (rows["valid_accuracy"] < study.fails_below).any():
