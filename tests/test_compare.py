@@ -113,8 +113,7 @@ def test_a_cell_of_one_name_that_is_another_network_is_said_to_be(tmp_path):
 @pytest.mark.parametrize("seeds", [(8, 0), (1, 1)])
 def test_no_runs_or_one_decide_nothing(tmp_path, seeds):
     one, other = two(tmp_path, seeds=seeds)
-    undecided = Verdict.UNRESOLVED if seeds[1] else Verdict.UNTESTABLE
-    assert all(row.verdict is undecided for row in compare(one, other))
+    assert all(row.verdict is Verdict.UNRESOLVED for row in compare(one, other))
     assert ("no runs" if not seeds[1] else "none, n = 2") in said(one, other)
 
 
@@ -148,11 +147,12 @@ def test_searches_are_compared_by_their_winners(ended_search):
     again = dataclasses.replace(search, name="again")
     [row] = compare(search, again)
     assert row.name == "the winner"
-    assert (row.evidence, row.verdict) == (None, Verdict.UNTESTABLE)
+    assert (row.evidence, row.verdict) == (None, Verdict.UNRESOLVED)
     text = said(search, again)
     assert "better" not in text
-    assert f"tiny: {len(search.ended)} trials, 1 winner; again" in text
-    assert "--repeats 3" in text
+    assert "not tested" in text
+    assert f"tiny: {len(search.ended)} trials, 1 winner." in text
+    assert "only if both ran with --repeats, by" in text
     runs = search.winner.runs
     for metric in ("valid_accuracy", "test_accuracy"):
         low, high = scipy.stats.t.interval(
@@ -187,7 +187,7 @@ def test_repeated_searches_are_tested_over_their_winners(ended_search):
     assert row.verdict is Verdict.HOLDS
     assert "one is better" in said(one, other)
     assert "3 winners" in said(one, other)
-    assert compare(one, search)[0].verdict is Verdict.UNTESTABLE, "one side was not repeated"
+    assert compare(one, search)[0].evidence is None, "one side was not repeated"
     alike = dataclasses.replace(one.repeats[0], repeats=(one, one.repeats[1]))
     assert compare(one, alike)[0].evidence is None, "each is a repeat of the other"
 

@@ -181,9 +181,9 @@ def test_the_report_says_where_the_spread_comes_from_and_what_one_run_tells(spre
         "Initial weights × batch order within the split", "Test images (few)",
         "All, sd in points",
     ]  # fmt: skip
-    for column in (2, 3):
-        shares = [row[column].strip().rstrip("%").replace("−", "-") for row in rows[:6]]
-        assert sum(map(int, shares)) == pytest.approx(100, abs=4)
+    shares = [row[2].replace("−", "-").replace("(", "").split() for row in rows[:6]]
+    for column in zip(*shares, strict=True):
+        assert sum(int(share.rstrip("%)")) for share in column) == pytest.approx(100, abs=4)
     assert "16 runs, 16 runs" in text, "complete blocks only"
     assert "one run of each would have ranked them so with" in text
     assert "correlate with r =" in text

@@ -10,7 +10,7 @@ from scipy import stats
 
 from hpo.analysis.components import IMAGES, crossed, factorial
 from hpo.analysis.precision import beats, mean_squares, precision
-from hpo.analysis.selection import dunnett, knee, lead, rivals
+from hpo.analysis.selection import knee, lead, rivals
 from hpo.study.config import SOURCES
 
 
@@ -101,15 +101,6 @@ def test_its_interval_is_newcombes():
 
 
 # --- the best of several -----------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("comparisons", "freedom", "value"),
-    [(1, 10, 1.81), (2, 10, 2.15), (3, 10, 2.34), (4, 10, 2.47), (2, 5, 2.44), (9, 20, 2.60)],
-)
-def test_critical_values_are_dunnetts(comparisons, freedom, value):
-    """Dunnett (1955), table 1a: one-sided, 95%."""
-    assert dunnett(comparisons, freedom) == pytest.approx(value, abs=0.006)
 
 
 def accuracies(rng: np.random.Generator, k: int, seeds: int = 5, ahead: float = 0.0) -> np.ndarray:

@@ -482,7 +482,7 @@ def test_two_objectives_are_led_by_the_ends_and_the_knee_of_the_front(run: Calla
     study = run(HEAD, SPACE.replace("k = 2", "k = 3"))
     names = [f"(trial {finalist.number}; parameters:" for finalist in study.finalists]
     good = along_a_front(study, [0.98, 0.97, 0.90], [10_000, 2_000, 1_000])
-    ends, knee = winner_sentence(good).split("its knee, beyond which accuracy costs most, is")
+    ends, knee = winner_sentence(good).split("Its knee, beyond which accuracy costs most, is")
     assert names[0] in ends
     assert names[2] in ends
     assert f"{names[1]} 2,000; test accuracy" in knee

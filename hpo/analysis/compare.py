@@ -17,12 +17,11 @@ Stored = StoredGrid | StoredSearch
 
 @dataclass(frozen=True, kw_only=True)
 class Side:
-    """A network in one study. valid, test: accuracies in percent, by seed."""
+    """A network in one study. runs: validation and test accuracies in percent, by seed."""
 
     study: str
     cell: Cell
-    valid: pd.Series
-    test: pd.Series
+    runs: pd.DataFrame
     fails: bool
 
 
@@ -63,13 +62,7 @@ def compare(first: Stored, second: Stored) -> list[Row]:
         evidences = [_evidence(*sides) for _, sides in pairs]
     judged = judge([(f.p_for, f.p_against) if f else (1.0, 1.0) for f in evidences])
     return [
-        Row(
-            name=name,
-            sides=sides,
-            evidence=evidence,
-            verdict=of.verdict if evidence else Verdict.UNTESTABLE,
-            p=of.p,
-        )
+        Row(name=name, sides=sides, evidence=evidence, verdict=of.verdict, p=of.p)
         for (name, sides), evidence, of in zip(pairs, evidences, judged, strict=True)
     ]
 
@@ -109,11 +102,8 @@ def _winner(search: StoredSearch) -> Side:
 
 
 def _side(study: StoredGrid, cell: Cell, name: str = "") -> Side:
-    valid, test = (
-        100 * study.values(cell, metric).dropna() for metric in ("valid_accuracy", "test_accuracy")
-    )
-    fails = study.fails(cell)
-    return Side(study=name or study.name, cell=cell, valid=valid, test=test, fails=fails)
+    runs = 100 * study.by_seed(cell)[["valid_accuracy", "test_accuracy"]].dropna()
+    return Side(study=name or study.name, cell=cell, runs=runs, fails=study.fails(cell))
 
 
 def winners(search: StoredSearch) -> list[float]:
@@ -133,10 +123,11 @@ def _over_repeats(first: StoredSearch, second: StoredSearch) -> Evidence | None:
 
 def _evidence(ours: Side, theirs: Side) -> Evidence | None:
     """Tests in pairs over two common seeds or more, unpaired otherwise."""
-    if ours.valid.empty or theirs.valid.empty:
-        return None
+    a, b = (side.runs["valid_accuracy"] for side in (ours, theirs))
     bimodal = ours.fails or theirs.fails
-    common = ours.valid.index.intersection(theirs.valid.index)
+    if a.empty or b.empty:
+        return None
+    common = a.index.intersection(b.index)
     if len(common) > 1 and _same_draws(ours.cell, theirs.cell):
-        return greater(np.asarray(ours.valid[common] - theirs.valid[common]), bimodal=bimodal)
-    return greater_unpaired(ours.valid.to_list(), theirs.valid.to_list(), bimodal=bimodal)
+        return greater(np.asarray(a[common] - b[common]), bimodal=bimodal)
+    return greater_unpaired(a.to_list(), b.to_list(), bimodal=bimodal)

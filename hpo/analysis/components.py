@@ -58,36 +58,21 @@ def crossed(right: NDArray[np.bool_]) -> Spread:
     Montgomery 2005), cut at 0 and 1 only at the end, so that a true share of 0 or 1 is covered too.
     """
     effects = [e for e in subsets(SOURCES) if "order" not in e or "split" in e]
-    freedom = len(right) * np.array([len(_contrasts(effect)) for effect in effects])
-    squares, of_images = np.array([_mean_squares(right, effect) for effect in effects]).T
+    squares, of_images, freedom = np.array([_mean_squares(right, effect) for effect in effects]).T
     # From variance components to expected mean squares: those of an effect and of all that contain
     # it, each times the runs of a block that share its levels.
-    expected = np.array(
-        [[2.0 ** (3 - len(c)) * (set(e) <= set(c)) for c in effects] for e in effects]
-    )
+    expected = [[2.0 ** (3 - len(c)) * (set(e) <= set(c)) for c in effects] for e in effects]
     inverse: Floats = np.linalg.inv(expected).astype(float)
     images = float((inverse @ of_images).sum())
-
-    def shares(squares: Floats) -> tuple[Floats, Floats]:
-        """Returns raw shares, the images' the last, and the variances of a run; a row per draw."""
-        total = (squares @ inverse.T).sum(axis=1, keepdims=True)
-        parts = np.hstack(((squares - of_images) @ inverse.T, np.full_like(total, images)))
-        return parts / np.where(total, total, 1.0), total
-
-    (raw,), variance = shares(squares[None])
-    drawn, variances = shares(
-        freedom * squares / np.random.default_rng(0).chisquare(freedom, (DRAWS, len(effects)))
-    )
-    fitted = np.append(_reml(expected, squares, freedom, of_images), images)
-    share = fitted / fitted.sum() if fitted.sum() else fitted
-    low, high = np.sqrt(np.percentile(variances, (2.5, 97.5)))
-    found = _components([*effects, IMAGES], share, drawn, raw)
-    return Spread(
-        std=float(np.sqrt(variance.item())),
-        low=float(low),
-        high=float(high),
-        components=tuple(found),
-    )
+    draws = np.random.default_rng(0).chisquare(freedom, (DRAWS, len(effects)))
+    rows = np.vstack((squares, freedom * squares / draws))  # as measured, then as drawn
+    variances = (rows @ inverse.T).sum(axis=1, keepdims=True)
+    parts = np.hstack(((rows - of_images) @ inverse.T, np.full_like(variances, images)))
+    shares = parts / np.where(variances, variances, 1.0)
+    fitted = np.append(_reml(np.array(expected), squares, freedom, of_images), images)
+    found = _components([*effects, IMAGES], fitted / (fitted.sum() or 1.0), shares[1:], shares[0])
+    low, high = np.percentile(np.sqrt(variances[1:]), (2.5, 97.5)).tolist()
+    return Spread(std=float(variances[0, 0] ** 0.5), low=low, high=high, components=tuple(found))
 
 
 def _components(
@@ -95,20 +80,19 @@ def _components(
 ) -> list[Component]:
     """Returns the shares with the middle 95% of those drawn, widened to hold the share."""
     low, high = np.percentile(drawn, (2.5, 97.5), axis=0).clip(0, 1)
+    rows = np.array((shares, np.minimum(low, shares), np.maximum(high, shares), raw)).T.tolist()
     return [
-        Component(
-            effect=e, share=float(s), low=float(min(a, s)), high=float(max(b, s)), raw=float(r)
-        )
-        for e, s, a, b, r in zip(effects, shares, low, high, raw, strict=True)
+        Component(effect=effect, share=share, low=low, high=high, raw=raw)
+        for effect, (share, low, high, raw) in zip(effects, rows, strict=True)
     ]
 
 
-def _reml(expected: Floats, squares: Floats, freedom: NDArray[np.int64], fixed: Floats) -> Floats:
+def _reml(expected: Floats, squares: Floats, freedom: Floats, fixed: Floats) -> Floats:
     """Returns the components of at least 0 that make the mean squares most likely.
 
     Mean squares of a balanced design are independent, each its expectation times chi-squared over
-    its degrees of freedom, so this is REML (Searle, Casella & McCulloch 1992). fixed:
-    a known part of the expectations.
+    its degrees of freedom, so this is REML (Searle, Casella & McCulloch 1992). fixed: a known part
+    of the expectations.
     """
     from scipy.optimize import minimize
 
@@ -120,31 +104,24 @@ def _reml(expected: Floats, squares: Floats, freedom: NDArray[np.int64], fixed: 
         slope = freedom * (1 / means - observed / means**2)
         return float(freedom @ (np.log(means) + observed / means)), expected.T @ slope
 
-    start = np.full(len(squares), 1 / expected.sum(axis=1).max())
-    bounds = [(0, None)] * len(squares)
-    found = minimize(surprise, start, jac=True, bounds=bounds, options={"ftol": 1e-12})
+    known_options = {"bounds": [(0, None)] * len(squares), "options": {"ftol": 1e-12}}
+    found = minimize(surprise, np.full(len(squares), 0.1), jac=True, **known_options)
     return np.asarray(scale * found.x, float)
 
 
-def _contrasts(effect: tuple[str, ...]) -> list[tuple[str, ...]]:
-    """Returns the contrasts of a block that make an effect's mean square: with nested orders, the
-    one between splits as well."""
-    across = tuple(source for source in effect if source != "split")
-    return [effect, across] if "order" in effect else [effect]
-
-
-def _mean_squares(right: NDArray[np.bool_], effect: tuple[str, ...]) -> tuple[float, float]:
-    """Returns the effect's mean square over the blocks, and its part that the images cause."""
-    found = []
-    for named in _contrasts(effect):
-        contrast = right.astype(np.float64)
-        for source in SOURCES:  # the axis is gone after each step, so the next one is axis 1 again
+def _mean_squares(right: NDArray[np.bool_], effect: Sequence[str]) -> tuple[float, float, int]:
+    """Returns the effect's mean square, its part that the images cause, and its degrees of
+    freedom."""
+    contrast = right.astype(np.float64)
+    for source in SOURCES:  # the axis is gone after each step, so the next one is axis 1 again
+        if source == "split" and "order" in effect:  # nested, so each split is a block
+            contrast = contrast.reshape(-1, *contrast.shape[2:])
+        else:
             first, second = contrast[:, 0], contrast[:, 1]
-            contrast = second - first if source in named else second + first
-        by_image = contrast.var(axis=1, ddof=1) / contrast.shape[1]
-        found.append(((contrast.mean(axis=1) ** 2).mean() / 8, by_image.mean() / 8))
-    squares, of_images = np.mean(found, axis=0)
-    return float(squares), float(of_images)
+            contrast = second - first if source in effect else second + first
+    runs, squares = 8 * len(right) / len(contrast), contrast.mean(axis=1) ** 2
+    by_image = contrast.var(axis=1, ddof=1) / contrast.shape[1]
+    return float(squares.mean() / runs), float(by_image.mean() / runs), len(contrast)
 
 
 def factorial(values: Floats, names: Sequence[str], seed: int = 0) -> list[Component]:

@@ -83,59 +83,43 @@ def _search(study: StoredSearch) -> Iterator[RenderableType]:
 
 def comparison(first: Stored, second: Stored) -> Iterator[RenderableType]:
     """Yields a table with a row per network, and what the verdicts rest on."""
-    rows = compare(first, second)
-    yield f"Accuracies (%) on {first.data_name}: mean (95% interval). Validation decides."
+    rows, studies = compare(first, second), (first, second)
+    yield f"Accuracies (%) on {first.data_name}: mean (95% interval over seeds)"
     columns = [
         Column("network", "", lambda row: row.name),
-        *(_side(place, study.name) for place, study in enumerate((first, second))),
+        *(_side(place, study.name, "validation", 1) for place, study in enumerate(studies)),
         Column("difference", "difference (95% interval)", _difference),
-        *(_side(place, study.name, "test") for place, study in enumerate((first, second))),
-        Column("test", "by", _test, priority=3),
+        Column("by", "by", _test, priority=3),
         Column("p", "p", _p, priority=2),
         Column("verdict", "verdict", _verdict),
+        *(_side(place, study.name, "test", 4) for place, study in enumerate(studies)),
     ]
     yield Fitted(Table(columns=columns, rows=rows))
-    if isinstance(first, StoredSearch) and isinstance(second, StoredSearch):
-        yield _searches(first, second, rows[0])
-    else:
-        yield (
-            "Paired where seeds are shared. p: two-sided, after Holm's correction over "
-            f"{count(len(rows), 'comparison')}, for one look: not for adding seeds until it is "
-            "small."
-        )
+    for search in (study for study in studies if isinstance(study, StoredSearch)):
+        spent, ends = count(len(search.ended), "trial"), count(len(winners(search)), "winner")
+        yield f"{search.name}: {spent}, {ends}."
+    yield (
+        "Validation decides. Paired where seeds are shared. p: two-sided, after Holm's correction "
+        f"over {count(len(rows), 'comparison')}, for one look: not for adding seeds until it is "
+        "small. Searches are tested only if both ran with --repeats, by their winners: with "
+        "another sampler seed each may end elsewhere."
+    )
     yield from _different(rows)
 
 
-def _side(place: int, study: str, metric: str = "valid") -> Column:
-    """Returns the column of a study's accuracies. metric: valid or test."""
+def _side(place: int, study: str, part: str, priority: int) -> Column:
+    """Returns the column of a study's accuracies. part: validation or test."""
 
     def values(row: Row) -> str:
-        side = row.sides[place]
-        summary = summarize(getattr(side, metric).to_list())
-        if summary is None:
+        side, metric = row.sides[place], {"validation": "valid_accuracy", "test": "test_accuracy"}
+        found = summarize(side.runs[metric[part]].to_list())
+        if found is None:
             return "no runs"
-        if side.fails and summary.n > 1:
-            return f"median {summary.median:.2f} ({summary.low:.2f}–{summary.high:.2f})"
-        return interval_entry(estimate(getattr(side, metric).to_list())).text
+        if side.fails and found.n > 1:
+            return f"median {found.median:.2f} ({found.low:.2f}–{found.high:.2f})"
+        return interval_entry(estimate(side.runs[metric[part]].to_list())).text
 
-    name = {"valid": "validation", "test": "test"}[metric]
-    return Column(f"{metric}.{place}", f"{study}: {name}", values, priority=1 + (metric == "test"))
-
-
-def _searches(first: StoredSearch, second: StoredSearch, row: Row) -> str:
-    """Says what each search spent, and what the verdict rests on, or why there is none."""
-    ours, theirs = (
-        f"{search.name}: {count(len(search.ended), 'trial')}, "
-        f"{count(len(winners(search)), 'winner')}"
-        for search in (first, second)
-    )
-    basis = (
-        "Verdict: a t-test of the winners of repeated searches."
-        if row.evidence
-        else "Not tested: with another sampler seed each may end elsewhere. Two different searches "
-        "are tested if both have run with --repeats 3."
-    )
-    return f"{ours}; {theirs}. Intervals: over the seeds of each winner. {basis}"
+    return Column(f"{part}.{place}", f"{study}: {part}", values, priority=priority)
 
 
 def _difference(row: Row) -> str | None:
@@ -159,6 +143,8 @@ def _p(row: Row) -> str | None:
 
 
 def _verdict(row: Row) -> str:
+    if row.evidence is None:
+        return "not tested"
     better = {Verdict.HOLDS: row.sides[0].study, Verdict.REFUTED: row.sides[1].study}
     winner = better.get(row.verdict)
     return f"{winner} is better" if winner else row.verdict.value

@@ -219,15 +219,12 @@ def _front_sentence(second: str, along: Sequence[Finalist]) -> str:
         return t(text, accuracy=spelled_estimate(test) if test else NOTHING, **known)
 
     place = knee([(row.runs["valid_accuracy"].mean(), row.cost) for row in along])
-    ends = {"cost": cost, "best": spelled(along[0]), "least": spelled(along[-1])}
+    text = marked("The front of accuracy and {cost} goes from {best} to {least}.")
+    ends = t(text, cost=cost, best=spelled(along[0]), least=spelled(along[-1]))
     if place is None:
-        text = marked("The front of accuracy and {cost} goes from the winner, {best}, to {least}.")
-        return t(text, **ends)
-    text = marked(
-        "The front of accuracy and {cost} goes from the winner, {best}, to {least}; its knee, "
-        "beyond which accuracy costs most, is {knee}."
-    )
-    return t(text, knee=spelled(along[place]), **ends)
+        return ends
+    text = marked("{ends} Its knee, beyond which accuracy costs most, is {knee}.")
+    return t(text, ends=ends, knee=spelled(along[place]))
 
 
 def other_search_sentence(study: StoredSearch) -> str:

@@ -1,6 +1,6 @@
 """The report's section on how exact the accuracies are: over seeds, and over test images."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from functools import partial
 
 import numpy as np
@@ -23,7 +23,7 @@ def sections(study: StoredGrid) -> list[Section]:
     if not cells:
         return []
     found = {cell: cell_precision(study, cell) for cell in cells}
-    blocks = [_table(study, found), *_wider_sentence(study, found.values()), *_picture(study)]
+    blocks = [_table(study, found), *_picture(study)]
     return [Section(title=t("How exact the accuracies are"), blocks=blocks)]
 
 
@@ -77,22 +77,6 @@ def _share(precision: Precision) -> Entry:
         return Entry(NOTHING)
     text = marked("{share:.0f}% ({low:.0f} to {high:.0f}%)")
     return Entry(t(text, share=share, low=low, high=high), share)
-
-
-def _wider_sentence(study: StoredGrid, found: Collection[Precision]) -> list[str]:
-    wider = [
-        (p.both[1] - p.both[0]) / (p.seeds[1] - p.seeds[0])
-        for p in found
-        if p.seeds[1] > p.seeds[0] and p.both[1] > p.both[0]
-    ]
-    if not wider:
-        return []
-    text = marked(
-        "Intervals for other test {things} as well are {wider:.1f} times as wide as those for "
-        "other seeds alone (median). Differences of two networks on the same {things} are mostly "
-        "more exact than their accuracies."
-    )
-    return [t(text, things=t(study.things), wider=np.median(wider))]
 
 
 def _picture(study: StoredGrid) -> list[Block]:

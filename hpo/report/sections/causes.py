@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hpo.language import marked, nt, t
+from hpo.language import marked, t
 from hpo.report.blocks.grid_tables import data_text
 from hpo.report.blocks.page import Block, Picture, Section
 from hpo.report.figures import causes as figures
@@ -20,23 +20,8 @@ from hpo.study.file import Cell
 VANISHED = 0.01
 TOO_LONG = 10.0
 RULE_OF_THUMB = 0.001  # update over weight: https://cs231n.github.io/neural-networks-3/#ratio
-# measure: what is said of the network that fails, and of it compared with the one that learns.
-UNITS = {
-    "dead": (
-        marked("At the end {share:.0f}% of its worst layer's units are dead (medians)."),
-        marked(
-            "At the end {share:.0f}% of its worst layer's units are dead, against {other:.0f}% in "
-            "{beside} (medians)."
-        ),
-    ),
-    "saturated": (
-        marked("At the end {share:.0f}% of its worst layer's outputs are saturated (medians)."),
-        marked(
-            "At the end {share:.0f}% of its worst layer's outputs are saturated, against "
-            "{other:.0f}% in {beside} (medians)."
-        ),
-    ),
-}
+# measure: what is counted.
+UNITS = {"dead": marked("dead units"), "saturated": marked("saturated outputs")}
 
 Floats = NDArray[np.float64]
 Measures = dict[str, Floats]
@@ -123,25 +108,29 @@ def _too_long(ours: Measures, theirs: Measures, **names: str) -> str:
 
 
 def _units(ours: Measures, theirs: Measures, **names: str) -> list[str]:
-    """Says how many percent of the worst layer's units do nothing at the end: the median of the
-    seeds whose numbers are finite; and how many seeds have none."""
-    for measure, (alone, compared) in UNITS.items():
+    """Says how many percent of the worst layer's units do nothing at the end."""
+    for measure, counted in UNITS.items():
         if measure in ours:
-            worst = [100 * m[measure][:, -1].max(axis=1) for m in (ours, theirs) if measure in m]
-            share, other = (*map(_median, worst), np.nan)[:2]
-            text = alone if np.isnan(other) else compared
-            said = [] if np.isnan(share) else [t(text, share=share, other=other, **names)]
-            if lost := int((~np.isfinite(worst[0])).sum()):
-                said.append(
-                    nt(
-                        "{n} run of {network} has no finite numbers at the end.",
-                        "{n} runs of {network} have no finite numbers at the end.",
-                        lost,
-                        **names,
-                    )
+            share, *others = (
+                _percent(m[measure][:, -1].max(axis=1)) for m in (ours, theirs) if measure in m
+            )
+            text = marked("At the end the share of {units} in its worst layer is {share} (median).")
+            if others:
+                text = marked(
+                    "At the end the share of {units} in its worst layer is {share}, against "
+                    "{other} in {beside} (medians)."
                 )
-            return said
+            return [t(text, share=share, other="".join(others), units=t(counted), **names)]
     return []
+
+
+def _percent(values: Floats) -> str:
+    """25% (2 not finite): the median of the seeds whose shares are finite, and how many are not."""
+    missing = int((~np.isfinite(values)).sum())
+    if missing == len(values):
+        return t("not finite")
+    middle = f"{100 * _median(values):.0f}%"
+    return t("{share} ({n} not finite)", share=middle, n=missing) if missing else middle
 
 
 def _verdict(seen: NDArray[np.bool_]) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from hpo.analysis.selection import lead, rivals
-from hpo.analysis.statistics import Estimate, estimate
+from hpo.analysis.statistics import estimate
 from hpo.data.schema import DIGITS
 from hpo.language import marked, t
 from hpo.model import snippet
@@ -23,7 +23,7 @@ from hpo.report.figures import confusion as figures
 from hpo.report.sections.trials import at_bounds
 from hpo.results.study import Finalist, StoredGrid, StoredSearch
 from hpo.results.trial import NO_EPOCH
-from hpo.text import limit_text, listed, minus
+from hpo.text import limit_text, listed
 
 
 def sections(study: StoredSearch, saved: bool) -> list[Section]:
@@ -76,11 +76,6 @@ def _saved_blocks(study: StoredSearch, winner: Finalist) -> list[Block]:
         "The winner was trained once more, on all training {things}, and lies in best/, beside "
         "this report."
     )
-    if winner.config.model:
-        trained = marked(
-            "The winner was trained once more, on all training {things}, and lies in best/, "
-            "beside this report:"
-        )
     trained = t(trained, things=t(study.things))
     if winner.config.model:
         return [trained, Code(text=snippet.own_snippet("best", about))]
@@ -147,20 +142,22 @@ def _lead(study: StoredSearch) -> list[str]:
     if len(frame) < 3:
         return [t("There are too few common seeds to tell whether it is really the best.")]
     found, names = lead(frame.to_numpy()), [frame.columns[i] for i in rivals(frame.to_numpy())]
-    ends = {"low": minus(f"{found.low:.2f}"), "high": f"{found.high:.2f}"}
+    ends = {"low": found.low, "high": found.high}
     known = {"second": names[1], "lead": found.mean, "n": found.n, **ends}
     if found.low > 0:
         text = marked(
             "Its lead over the second, trial {second}, is {lead:.2f} points, more than the spread "
-            "between seeds and splits (95% interval {low} to {high}, paired t-test, {n} seeds)."
+            "between seeds and splits (95% interval {low:.2f} to {high:.2f}, paired t-test, {n} "
+            "seeds)."
         )
         return [t(text, **known)]
     text = marked(
-        "Its lead over the second, trial {second}, is {lead:.2f} points (95% interval {low} to "
-        "{high}, paired t-test, {n} seeds): these seeds do not decide whether it is the best."
+        "Its lead over the second, trial {second}, is {lead:.2f} points (95% interval {low:.2f} to "
+        "{high:.2f}, paired t-test, {n} seeds), so these seeds do not decide whether it is the "
+        "best. {names} may be the best as well."
     )
-    others = listed([t("trial {number}", number=number) for number in names[1:]]).capitalize()
-    return [f"{t(text, **known)} {t('{names} may be the best as well.', names=others)}"]
+    others = listed([t("trial {number}", number=number) for number in names[1:]])
+    return [t(text, names=others.capitalize(), **known)]
 
 
 def _common_seeds(study: StoredSearch) -> pd.DataFrame:
@@ -181,34 +178,23 @@ def _bias_sentences(study: StoredSearch) -> list[str]:
         return []
     selected = np.mean([100 * finalist.selected for finalist in study.finalists])
     bias = estimate(float(selected) - frame.mean(axis=1).to_numpy())
-    found = _found_bias(bias, len(study.finalists))
-    text = marked("{found}: no clear bias.")
+    # 0.0 is added, or there would be a −0.00.
+    mean, low, high = (round(value, 2) + 0.0 for value in (bias.mean, bias.low, bias.high))
+    interval = t(", 95% interval {low:+.2f} to {high:+.2f}", low=low, high=high)
+    text = marked(
+        "Selection bias, mean over the finalists: {mean:+.2f} points{interval}: no clear bias."
+    )
     if bias.resolved and bias.mean < 0:
         text = marked(
-            "{found}: the search's one split was harder than most and hides the luck of choice."
+            "Selection bias, mean over the finalists: {mean:+.2f} points{interval}: the search's "
+            "one split was harder than most and hides the luck of choice."
         )
     elif bias.resolved:
         text = marked(
-            "{found}: the best of many look too good, and the one split may be an easy one."
+            "Selection bias, mean over the finalists: {mean:+.2f} points{interval}: the best of "
+            "many look too good, and the one split may be an easy one."
         )
-    return [t(text, found=found)]
-
-
-def _found_bias(bias: Estimate, finalists: int) -> str:
-    mean, low, high = (  # 0.0 is added, or there would be a −0.00
-        minus(f"{round(value, 2) + 0.0:+.2f}") for value in (bias.mean, bias.low, bias.high)
-    )
-    interval = t(", 95% interval {low} to {high}", low=low, high=high) if bias.n > 1 else ""
-    text = marked(
-        "Selection bias: as selected, the {n} finalists, on average, had a validation accuracy "
-        "that differs by {mean} points from fresh seeds{interval}"
-    )
-    if finalists == 1:
-        text = marked(
-            "Selection bias: as selected, the finalist had a validation accuracy that differs by "
-            "{mean} points from fresh seeds{interval}"
-        )
-    return t(text, n=finalists, mean=mean, interval=interval)
+    return [t(text, mean=mean, interval=interval if bias.n > 1 else "")]
 
 
 def mistakes(study: StoredSearch) -> list[Section]:

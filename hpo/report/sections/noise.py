@@ -20,7 +20,6 @@ from hpo.report.blocks.words import bounded, ends_entry
 from hpo.results.study import StoredGrid
 from hpo.study.config import SOURCES
 from hpo.study.file import BLOCK, COLUMNS, Cell, Reported
-from hpo.text import minus
 
 DIFFERENCES = (0.1, 0.2, 0.5, 1.0)  # points of test accuracy
 RESULTS = ("test_accuracy", "test_loss")
@@ -112,37 +111,29 @@ def _spread_table(study: StoredGrid, networks: Sequence[Crossed]) -> Table:
         "generalized pivotal quantities of the raw shares, cut at 0 and 100%."
     )
     caption = t(caption, data=data_text(study), runs=counts, things=t(study.things))
-    of_part, of_all = marked("{low:.0f} to {high:.0f}%"), marked("{low:.2f} to {high:.2f}")
-    rows = [
-        [
-            Entry(_name(study, row[0])),
-            *(e for c in row for e in _entries(c, c.share, c.raw, of_part)),
-        ]
-        for row in zip(*(network.spread.components for network in networks), strict=True)
-    ]
     spreads = [network.spread for network in networks]
-    total = [e for spread in spreads for e in _entries(spread, spread.std, None, of_all)]
+    rows = [
+        [Entry(_name(study, row[0])), *(entry for part in row for entry in _entries(part))]
+        for row in zip(*(spread.components for spread in spreads), strict=True)
+    ]
+    rows.append([Entry(t("All, sd in points")), *(e for part in spreads for e in _entries(part))])
     columns = [Column("of", t("Drawn anew"), itemgetter(0))]
     for i, network in enumerate(networks):
-        share, raw, interval = (itemgetter(3 * i + place) for place in (1, 2, 3))
-        columns += [
-            Column(f"share.{i}", t("share"), share, group=network.name),
-            Column(f"raw.{i}", t("raw"), raw, group=network.name),
-            Column(f"interval.{i}", t("95% interval"), interval, group=network.name),
-        ]
-    rows.append([Entry(t("All, sd in points")), *total])
+        share, interval = itemgetter(2 * i + 1), itemgetter(2 * i + 2)
+        columns.append(Column(f"share.{i}", t("share (raw)"), share, group=network.name))
+        columns.append(Column(f"interval.{i}", t("95% interval"), interval, group=network.name))
     return Table(columns=columns, rows=rows, caption=caption)
 
 
-def _entries(
-    part: Component | Spread, value: float, raw: float | None, interval: str
-) -> list[Entry]:
-    """Returns a value of a part, in percent, or in points without a raw value; the raw value; and
-    the interval."""
-    value, low, high = 100 * value, 100 * part.low, 100 * part.high
-    text = f"{value:.2f}" if raw is None else f"{value:.0f}%"
-    unlimited = Entry(NOTHING) if raw is None else Entry(minus(f"{100 * raw:.0f}%"), 100 * raw)
-    return [Entry(text, value), unlimited, ends_entry(interval, low, high)]
+def _entries(part: Component | Spread) -> list[Entry]:
+    """Returns a share with the raw one, or the standard deviation in points; and its interval."""
+    low, high = 100 * part.low, 100 * part.high
+    if isinstance(part, Spread):
+        ends = ends_entry(marked("{low:.2f} to {high:.2f}"), low, high)
+        return [Entry(f"{100 * part.std:.2f}", 100 * part.std), ends]
+    share, raw = 100 * part.share, 100 * part.raw
+    ends = ends_entry(marked("{low:.0f} to {high:.0f}%"), low, high)
+    return [Entry(t("{share:.0f}% ({raw:.0f}%)", share=share, raw=raw), share), ends]
 
 
 def _name(study: StoredGrid, component: Component) -> str:
@@ -215,26 +206,13 @@ def _correlation(a: Crossed, b: Crossed) -> str:
     rows = np.random.default_rng(0).integers(blocks, size=(RESAMPLES, blocks))
     low, high = np.nanpercentile([_r(ours[row], theirs[row]) for row in rows], (2.5, 97.5))
     r = _r(ours, theirs)
-    found = marked(
-        "Over the same seeds the accuracies of {a} and {b} correlate with r = {r:.2f} (95% "
-        "interval {low} to {high})"
-    )
-    names = {"a": a.name, "b": b.name}
-    found = t(found, r=r, low=minus(f"{low:.2f}"), high=minus(f"{high:.2f}"), **names)
     text = marked(
-        "{found}, so comparisons in pairs of seeds need {share:.0f}% more seeds than the table "
-        "says."
+        "Over the same seeds the accuracies of {a} and {b} correlate with r = {r:.2f} (95% "
+        "interval {low:.2f} to {high:.2f}), so comparisons in pairs of seeds need {times:.2f} "
+        "times as many seeds as the table says ({least:.2f} to {most:.2f})."
     )
-    if low <= 0 <= high:
-        text = marked(
-            "{found}, so comparisons in pairs of seeds need about as many seeds as the table says."
-        )
-    elif r > 0:
-        text = marked(
-            "{found}, so comparisons in pairs of seeds need {share:.0f}% fewer seeds than the "
-            "table says."
-        )
-    return t(text, found=found, share=100 * abs(r))
+    names, times = {"a": a.name, "b": b.name}, {"least": 1 - high, "most": 1 - low}
+    return t(text, r=r, low=low, high=high, times=1 - r, **names, **times)
 
 
 def _r(a: np.ndarray, b: np.ndarray) -> float:
