@@ -60,7 +60,8 @@ def compare(first: Stored, second: Stored) -> list[Row]:
         evidences = [_over_repeats(first, second)]
     else:
         evidences = [_evidence(*sides) for _, sides in pairs]
-    judged = judge([(f.p_for, f.p_against) if f else (1.0, 1.0) for f in evidences])
+    # Two-sided: of two that are equal neither is better.
+    judged = judge([(2 * f.p_for, 2 * f.p_against) if f else (1.0, 1.0) for f in evidences])
     return [
         Row(name=name, sides=sides, evidence=evidence, verdict=of.verdict, p=of.p)
         for (name, sides), evidence, of in zip(pairs, evidences, judged, strict=True)
@@ -106,18 +107,14 @@ def _side(study: StoredGrid, cell: Cell, name: str = "") -> Side:
     return Side(study=name or study.name, cell=cell, runs=runs, fails=study.fails(cell))
 
 
-def winners(search: StoredSearch) -> list[float]:
-    """Returns the mean validation accuracies over fresh seeds, in percent, of the winners of a
-    search and of its repeats."""
-    found = [each.winner for each in (search, *search.repeats)]
-    return [100 * float(winner.runs["valid_accuracy"].mean()) for winner in found if winner]
-
-
-def _over_repeats(first: StoredSearch, second: StoredSearch) -> Evidence | None:
-    """Tests the winners of repeated searches; None if one was not repeated, or is a repeat of the
-    other."""
-    ours, theirs = winners(first), winners(second)
-    alike = second.name in (search.name for search in first.repeats)
+def _over_repeats(*searches: StoredSearch) -> Evidence | None:
+    """Tests the winners of two repeated searches, a value for each: its mean over fresh seeds. None
+    if one was not repeated, or is a repeat of the other."""
+    ours, theirs = (
+        [100 * float(winner.runs["valid_accuracy"].mean()) for winner in search.winners]
+        for search in searches
+    )
+    alike = searches[1].name in (search.name for search in searches[0].repeats)
     return None if alike or min(len(ours), len(theirs)) < 2 else greater_unpaired(ours, theirs)
 
 

@@ -283,6 +283,11 @@ class StoredSearch(StoredStudy):
         return self.finalists[0] if trained else None
 
     @property
+    def winners(self) -> "Sequence[Finalist]":
+        """Returns the winners of this search and of its repeats."""
+        return [search.winner for search in (self, *self.repeats) if search.winner]
+
+    @property
     def bound_to(self) -> dict[str, str]:
         """Returns what ties a saved winner to this study: its token, and the digest of the code of
         the user's own network."""

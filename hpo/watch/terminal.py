@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from rich.console import RenderableType
 
 from hpo.analysis.claims import claim_verdicts, tally
-from hpo.analysis.compare import Row, Stored, compare, winners
+from hpo.analysis.compare import Row, Stored, compare
 from hpo.analysis.hypothesis_tests import Verdict
 from hpo.analysis.statistics import estimate, summarize
 from hpo.language import printed
@@ -96,7 +96,7 @@ def comparison(first: Stored, second: Stored) -> Iterator[RenderableType]:
     ]
     yield Fitted(Table(columns=columns, rows=rows))
     for search in (study for study in studies if isinstance(study, StoredSearch)):
-        spent, ends = count(len(search.ended), "trial"), count(len(winners(search)), "winner")
+        spent, ends = count(len(search.ended), "trial"), count(len(search.winners), "winner")
         yield f"{search.name}: {spent}, {ends}."
     yield (
         "Validation decides. Paired where seeds are shared. p: two-sided, after Holm's correction "

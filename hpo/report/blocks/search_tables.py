@@ -230,7 +230,8 @@ def _front_sentence(second: str, along: Sequence[Finalist]) -> str:
 def other_search_sentence(study: StoredSearch) -> str:
     """Says how far another search may end from this one: the spread of repeated searches, or that
     it is not known; empty without a winner."""
-    means = 100 * np.array(winners_accuracies(study))
+    tests = [fresh_estimate(winner, "test_accuracy") for winner in study.winners]
+    means = np.array([test.mean for test in tests if test])
     if not means.size:
         return ""
     if means.size == 1:
@@ -250,16 +251,6 @@ def other_search_sentence(study: StoredSearch) -> str:
     )
     least, most = map(bounded, interval)
     return t(text, mean=means.mean(), sd=means.std(ddof=1), least=least, most=most, **ends)
-
-
-def winners_accuracies(study: StoredSearch) -> list[float]:
-    """Returns the winners' mean test accuracies, fractions: of this search, then of its repeats."""
-    found = [
-        fresh_estimate(search.winner, "test_accuracy")
-        for search in (study, *study.repeats)
-        if search.winner
-    ]
-    return [test.mean / 100 for test in found if test is not None]
 
 
 def unfinished(study: StoredSearch) -> str:

@@ -181,20 +181,18 @@ def _bias_sentences(study: StoredSearch) -> list[str]:
     # 0.0 is added, or there would be a −0.00.
     mean, low, high = (round(value, 2) + 0.0 for value in (bias.mean, bias.low, bias.high))
     interval = t(", 95% interval {low:+.2f} to {high:+.2f}", low=low, high=high)
-    text = marked(
-        "Selection bias, mean over the finalists: {mean:+.2f} points{interval}: no clear bias."
-    )
+    found = marked("Selection bias, mean over the finalists: {mean:+.2f} points{interval}")
+    found = t(found, mean=mean, interval=interval if bias.n > 1 else "")
+    text = marked("{found}: no clear bias.")
     if bias.resolved and bias.mean < 0:
         text = marked(
-            "Selection bias, mean over the finalists: {mean:+.2f} points{interval}: the search's "
-            "one split was harder than most and hides the luck of choice."
+            "{found}: the search's one split was harder than most and hides the luck of choice."
         )
     elif bias.resolved:
         text = marked(
-            "Selection bias, mean over the finalists: {mean:+.2f} points{interval}: the best of "
-            "many look too good, and the one split may be an easy one."
+            "{found}: the best of many look too good, and the one split may be an easy one."
         )
-    return [t(text, mean=mean, interval=interval if bias.n > 1 else "")]
+    return [t(text, found=found)]
 
 
 def mistakes(study: StoredSearch) -> list[Section]:
@@ -272,7 +270,7 @@ def repeats(study: StoredSearch) -> list[Section]:
 
 def _repeats_table(study: StoredSearch) -> Table:
     """Returns a row per repeated search, this one first."""
-    rows = [search.winner for search in (study, *study.repeats) if search.winner]
+    rows = study.winners
     columns = [
         Column("search", t("Search"), lambda row: row.search.name),
         Column("trial", t("Winning trial"), lambda row: row.number),
