@@ -214,7 +214,8 @@ class Study:
 
         small: tuple[list[float], float] = [1.0], 1.0
         if "similar" in claim:
-            margin = math.log1p(claim["within"]) if logs else claim["within"]
+            within = claim.get("within", 0.1)
+            margin = math.log1p(within) if logs else within
             outside = [t_evidence(values - margin), t_evidence(-values - margin)]
             beyond = 1.0
             if self.planned:

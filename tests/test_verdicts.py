@@ -200,3 +200,13 @@ def test_times_of_an_earlier_report_do_not_stay(run, tmp_path):
     assert (tmp_path / "tiny/times.csv").exists()
     report.write(dataclasses.replace(study, timings=[]), tmp_path / "tiny")
     assert not (tmp_path / "tiny/times.csv").exists()
+
+
+@pytest.mark.slow
+def test_the_published_verdicts_follow_from_the_published_files():
+    folder = studies_dir().parent / "reports/published/grid-report"
+    published = json.loads((folder / "verdicts.json").read_text("utf-8"))
+    conclusions = [of for of in published["conclusions"] if of["verdict"] != "not testable"]
+    again = independent.Study(studies_dir() / "grid-report.toml", folder).verdicts()
+    assert [of["verdict"] for of in conclusions] == [of["verdict"] for of in again]
+    assert [of["p"] for of in conclusions] == pytest.approx([of["p"] for of in again], rel=1e-6)
