@@ -15,13 +15,12 @@ from pydantic import (
     Field,
     PlainValidator,
     ValidationError,
-    ValidationInfo,
 )
-from pydantic_core import ErrorDetails
 
 from hpo.errors import InputError
 from hpo.language import ENGLISH, LANGUAGES
-from hpo.study.fields import fault, one_of
+from hpo.study import fields
+from hpo.study.fields import Flag, explained, fault, one_of
 from hpo.study.names import DATASETS, FORMS, PRUNERS, SAMPLERS
 from hpo.study.source import fault_in
 from hpo.text import quoted
@@ -30,18 +29,8 @@ STORAGE = "sqlite:///hpo.db"
 OUT = Path("reports")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 POOLS = ("local", "ray")
-MOST = 10**6  # of whole numbers, as in study files
 FILE = "the study file's"  # a default
 CORES = "the cores this process may use; with --pool ray, what the cluster has room for"
-
-
-def _plain(value: Any, info: ValidationInfo) -> Any:
-    """Refuses true, false and text as numbers, but for what is typed in a terminal; turns NumPy's
-    numbers into Python's."""
-    value = value.item() if hasattr(value, "item") else value
-    if isinstance(value, bool) or (isinstance(value, str) and not info.context):
-        raise fault(f"must be a number, got {quoted(value)}")
-    return value
 
 
 def _text(value: Any) -> str:
@@ -66,11 +55,11 @@ Text = Annotated[str, PlainValidator(_text)]
 Texts = Annotated[tuple[str, ...], PlainValidator(_texts)]
 Folder = Annotated[Path, PlainValidator(lambda value: Path(_text(value)))]
 Data = Annotated[Text, AfterValidator(_data)]
-Count = Annotated[int, BeforeValidator(_plain), Field(ge=1, le=MOST)]
-Seed = Annotated[int, BeforeValidator(_plain), Field(ge=0, le=MOST)]
-Amount = Annotated[float, BeforeValidator(_plain), Field(ge=0)]
-Limit = Annotated[float, BeforeValidator(_plain), Field(ge=1)]
-Flag = Annotated[bool, Field(strict=True)]
+_plain = BeforeValidator(lambda value: value.item() if hasattr(value, "item") else value)  # NumPy's
+Count = Annotated[fields.Count, _plain]
+Seed = Annotated[fields.Seed, _plain]
+Amount = Annotated[float, Field(ge=0), explained("must be a number of at least 0"), _plain]
+Limit = Annotated[float, Field(ge=1), explained("must be a number of at least 1"), _plain]
 Sampler = Annotated[str, *one_of(SAMPLERS)]
 Pruner = Annotated[str, *one_of(PRUNERS)]
 Pool = Annotated[str, *one_of(POOLS)]
@@ -192,24 +181,11 @@ class Options(BaseModel):
             raise InputError(f"options: unknown {', '.join(unknown)}; known: {known}")
         try:
             there = {name: value for name, value in given.items() if value is not None}
-            return cls.model_validate(there, context=typed)
+            return cls.model_validate(there, strict=not typed)
         except ValidationError as error:
             faults = error.errors(include_url=False)
-            lines = [f"{flag(str(each['loc'][0]))}: {_said(each)}" for each in faults]
+            lines = [f"{flag(str(each['loc'][0]))}: {each['msg']}" for each in faults]
             raise InputError("\n".join(lines)) from None
-
-
-def _said(error: ErrorDetails) -> str:
-    """Returns what is wrong with a value, in words."""
-    kind, value = error["type"], error["input"]
-    if kind == "fault":
-        return error["msg"]
-    if kind in ("greater_than_equal", "less_than_equal"):
-        [(name, limit)] = error["ctx"].items()
-        words = f"at {'least' if name == 'ge' else 'most'} {limit:.0f}"
-        return f"must be {words}, got {value if isinstance(value, str) else quoted(value)}"
-    kinds = {"int": "a whole number", "float": "a number", "bool": "true or false"}
-    return f"must be {kinds[kind.partition('_')[0]]}, got {quoted(value)}"
 
 
 def flag(name: str) -> str:

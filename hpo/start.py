@@ -1,7 +1,5 @@
 """The start of `hpo run`: study file and options, checked before anything else is loaded."""
 
-from typing import Any
-
 from hpo.errors import InputError
 from hpo.options import Options, flag
 from hpo.output import check_language, check_writable, say
@@ -67,18 +65,16 @@ def _with_options(file: study_file.StudyFile, options: Options) -> study_file.St
                 f"study {file.name!r}: seeds.first or --first-seed: must be a multiple of "
                 f"{study_file.BLOCK} with crossed cells, got {first}"
             )
-        return file.model_copy(update={"first": first})
-    changes: dict[str, Any] = {
-        "n_trials": options.trials,
-        "sampler": options.sampler,
-        "sampler_seed": options.sampler_seed,
-        "pruner": options.pruner,
-    }
-    changes = {key: value for key, value in changes.items() if value is not None}
+        if options.first_seed is None:
+            return file
+        raw = {**file.raw, "seeds": {**dict(file.rounds), "first": first}}
+        return file.model_copy(update={"first": first, "raw": raw})
+    given = {name: getattr(options, name) for name in ("sampler", "sampler_seed", "pruner")}
+    changes = {name: value for name, value in given.items() if value is not None}
+    if options.trials is not None:
+        changes |= {"n_trials": options.trials, "stop_after": None}
     if options.trials is not None or options.timeout is not None:
         changes["timeout"] = None  # these options replace the file's time limit
-    if options.trials is not None:
-        changes["stop_after"] = None
     return file.model_copy(update=changes)
 
 

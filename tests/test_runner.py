@@ -111,7 +111,7 @@ def test_the_first_seed_is_bound_and_older_studies_have_0(quick, tmp_path):
     stored = optuna.load_study(study_name="quick", storage=f"sqlite:///{tmp_path / 'hpo.db'}")
     assert "first seed" not in stored.user_attrs["binding"], "as studies of earlier versions"
     assert study.file.first == 0
-    other = quick.model_copy(update={"first": 100})
+    other = written(tmp_path, QUICK.replace("seeds = 3", "seeds = { first = 100, start = 3 }"))
     with pytest.raises(InputError) as refused:
         run(other, tmp_path, seeds=1)
     assert "'quick': first seed: stored with 0, now 100; give --name" in str(refused.value)

@@ -106,7 +106,7 @@ def test_a_signal_ends_in_a_whole_report_and_the_same_command_goes_on(hpo, hpo_p
     [
         (["--sampler", "grid"], "--sampler: must be one of tpe, random, gp, cmaes, qmc"),
         (["--pruner", "magic"], "--pruner: must be one of none, median"),
-        (["--trials", "0"], "--trials: must be at least 1"),
+        (["--trials", "0"], "--trials: must be a whole number from 1 to"),
         (["--seeds", "3"], "--seeds: study 'tiny' is a search, which has no such option"),
         (["--sampler", "cmaes"], "sampler cmaes needs two ranges or more in the space, it has lr"),
     ],

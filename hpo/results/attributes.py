@@ -65,7 +65,7 @@ STUDY = keys(
     study_file=dict[str, Any],
     data=Data,
     **_optional(
-        binding=keys(**_optional(sampler=str, pruner=str, **{"first seed": Count})),
+        binding=keys(**_optional(sampler=str, pruner=str)),
         kind=str,
         sessions=list[SESSION],
         progress=PROGRESS | None,

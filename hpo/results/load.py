@@ -70,8 +70,6 @@ def _load_study(
         facts |= _of_search(storage, optuna_study, file, alone)
         facts["trials"] = _trials_frame(trials, file.space)
     else:
-        first = attributes.get("binding", {}).get("first seed", 0)
-        facts["file"] = file.model_copy(update={"first": first})
         facts |= {"trials": _trials_frame(trials), "images": system.get(IMAGES, {})}
     facts |= {"frozen": trials, "curves": _curves_frame(trials)}
     found: StoredGrid | StoredSearch = kind(**facts)
@@ -123,10 +121,8 @@ def _finalists(storage: BaseStorage, search: optuna.Study, file: SearchStudy) ->
         return None
     grid = load_study(storage, name)
     assert isinstance(grid, StoredGrid)
-    seeds = finalists.fresh_seeds(file)
-    cells = finalists.ranked(grid.finished, grid.file.cells, seeds)
-    changed = {"cells": tuple(cells), "first": seeds[0]}
-    return replace(grid, file=grid.file.model_copy(update=changed))
+    cells = finalists.ranked(grid.finished, grid.file.cells, finalists.fresh_seeds(file))
+    return replace(grid, file=grid.file.model_copy(update={"cells": tuple(cells)}))
 
 
 REPEATED = ("n_trials", "timeout")  # attributes that are the same in a repeated search

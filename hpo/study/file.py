@@ -15,7 +15,6 @@ from pydantic import (
     AfterValidator,
     Field,
     TypeAdapter,
-    WithJsonSchema,
     WrapValidator,
     create_model,
     model_validator,
@@ -59,7 +58,6 @@ from hpo.study.fields import (
     faulty,
     one_of,
     read_or_faults,
-    tables,
 )
 from hpo.study.names import PRUNERS, SAMPLERS
 from hpo.study.source import Source, SourceField
@@ -305,12 +303,7 @@ class SearchOptions(Table):
     objectives: Names = (ACCURACY,)
     stop_after: StopAfter | None = None
     trial_limit: Duration | None = None
-    first: Annotated[
-        tuple[dict[str, Any], ...],
-        Field(strict=False),
-        WrapValidator(tables),
-        WithJsonSchema({"type": "array", "items": {"type": "object"}}),
-    ] = ()
+    first: Tables[dict[str, Any]] = ()
 
     @model_validator(mode="after")
     def _check_objectives(self) -> "SearchOptions":
