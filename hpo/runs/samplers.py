@@ -19,15 +19,7 @@ from hpo.errors import InputError
 from hpo.study.config import DEFAULTS, Config
 from hpo.study.file import SearchStudy
 from hpo.study.names import PRUNERS, SAMPLERS
-from hpo.study.space import (
-    Choices,
-    Domain,
-    Fixed,
-    Range,
-    around,
-    is_conditional,
-    suggest_one,
-)
+from hpo.study.space import Choices, Domain, Fixed, Range, around, is_conditional, suggest_one
 
 # Parameters of every grid's trials: the dashboard plots cells over them, also where all have one.
 ALWAYS_STORED = ("depth", "width", "activation", "optimizer", "lr", "batch_size", "epochs")

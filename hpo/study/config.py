@@ -7,25 +7,11 @@ from dataclasses import dataclass, field, fields
 from functools import cache
 from typing import Annotated, Any, get_type_hints
 
-from pydantic import (
-    ConfigDict,
-    TypeAdapter,
-    WithJsonSchema,
-    WrapValidator,
-    model_validator,
-)
+from pydantic import ConfigDict, TypeAdapter, WithJsonSchema, WrapValidator, model_validator
 
 from hpo.language import t
 from hpo.study.columns import RESERVED
-from hpo.study.fields import (
-    Between,
-    Flag,
-    Table,
-    fault,
-    faulty,
-    one_of,
-    read_or_faults,
-)
+from hpo.study.fields import Between, Flag, Table, fault, faulty, one_of, read_or_faults
 from hpo.study.names import ACTIVATIONS, INITS, NORMS, OPTIMIZERS, SCHEDULES
 from hpo.text import printable, quoted
 

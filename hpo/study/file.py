@@ -489,13 +489,16 @@ def parse(raw: Mapping[str, Any], name: str, where: str) -> StudyFile:
     study: StudyFile | None = of_table(table, raw, name, faults) if table else None
     if study is None:
         lines = [f"{_spelled(key, raw)}: {printable(shortened(t, 600))}" for key, t in faults]
-        raise InputError("\n".join(f"{where}: {line}" for line in lines))
+        raise InputError("\n".join(f"{where}: {line}" for line in dict.fromkeys(lines)))
     return study
 
 
 def _spelled(key: Key, raw: Mapping[str, Any]) -> str:
-    """cells.wide.lr, cells[1].reported.label, experiments[0].title: cells by their names."""
+    """cells.wide.lr, cells[1].reported.label, experiments[0].title: cells by their names. grid.lr:
+    of a cell that [grid] makes."""
     text = ""
+    if key[:1] == ("cells",) and key[1:] and key[1:] >= (len(raw.get("cells", ())),):
+        key = ("grid", *key[2:])
     for above, part in zip(("", *key), key, strict=False):
         name = raw["cells"][part].get("name") if above == "cells" else None
         if isinstance(name, str) and NAME.fullmatch(name):
@@ -511,7 +514,7 @@ def _grid(
     table: GridTable, raw: Mapping[str, Any], name: str, faults: list[Fault]
 ) -> GridStudy | None:
     """Returns the grid; None and more faults if its parts do not go together."""
-    listed, made = len(table.cells), list(islice(_made_cells(table, raw), MOST_CELLS + 1))
+    made = list(islice(_made_cells(table, raw), MOST_CELLS + 1))
     table = table.model_copy(update={"cells": (*table.cells, *made)})
     if not table.cells or len(made) > MOST_CELLS:
         wrong: Fault = ("cells",), "needs at least one [[cells]] table"
@@ -530,9 +533,6 @@ def _grid(
     claims = enumerate(table.claims if len(sound) == len(cells) else ())
     read = tuple(claim_of(claim, ("claims", i), configs, faults) for i, claim in claims)
     if faults:
-        made_here = {("cells", index) for index in range(listed, len(names))}
-        places = [("grid", *key[2:]) if key[:2] in made_here else key for key, _ in faults]
-        faults[:] = dict.fromkeys(zip(places, (text for _, text in faults), strict=True))
         return None
     seeds: Any = table.seeds  # Rounds
     all_cells = Experiment(title=marked("All cells"), cells=tuple(names))

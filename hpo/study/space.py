@@ -9,13 +9,7 @@ from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeAlias
 
-from pydantic import (
-    TypeAdapter,
-    WithJsonSchema,
-    WrapValidator,
-    create_model,
-    model_validator,
-)
+from pydantic import TypeAdapter, WithJsonSchema, WrapValidator, create_model, model_validator
 from pydantic_core.core_schema import no_info_plain_validator_function
 
 from hpo.language import t
