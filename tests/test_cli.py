@@ -187,7 +187,7 @@ def test_wrong_study_file_is_refused_and_leaves_nothing(
 
 
 def test_every_fault_of_a_study_file_has_a_line(forked_hpo: Run, tmp_path: Path):
-    (tmp_path / "mine.toml").write_text("title = 3\nseeds = 0\ncells = 3")
+    (tmp_path / "mine.toml").write_text("title = 3\nseeds = 0\ncells = []")
     assert_refused(forked_hpo("run", "mine.toml"), "title: ", "seeds: ", "cells: ", lines=3)
 
 

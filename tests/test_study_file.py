@@ -401,7 +401,7 @@ def test_wrong_lists_are_told_in_one_line(path: Path, old: str, new: str, said: 
 
 
 def test_an_empty_table_of_lists_is_told_so(path: Path):
-    assert fault_of(path, FACTORS + "[grid]").endswith("needs at least one [[cells]] table")
+    assert fault_of(path, FACTORS + "[grid]").endswith(": grid: must make 1 to 1,000 cells")
 
 
 # --- values that are wrong ---------------------------------------------------------------------

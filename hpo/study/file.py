@@ -17,6 +17,7 @@ from pydantic import (
     TypeAdapter,
     WrapValidator,
     create_model,
+    field_validator,
     model_validator,
 )
 
@@ -281,6 +282,13 @@ class GridTable(Head):
     causes: Tables[Cause] = ()
     unsaid: Tables[Unsaid] = ()
 
+    @field_validator("cells")
+    @classmethod
+    def _some_cells(cls, cells: tuple[CellTable, ...]) -> tuple[CellTable, ...]:
+        if not cells:
+            raise fault("needs at least one [[cells]] table")
+        return cells
+
 
 class OwnGridTable(GridTable):
     """A study file with a grid of one's own network."""
@@ -516,9 +524,8 @@ def _grid(
     """Returns the grid; None and more faults if its parts do not go together."""
     made = list(islice(_made_cells(table, raw), MOST_CELLS + 1))
     table = table.model_copy(update={"cells": (*table.cells, *made)})
-    if not table.cells or len(made) > MOST_CELLS:
-        wrong: Fault = ("cells",), "needs at least one [[cells]] table"
-        faults.append((("grid",), f"must make 1 to {MOST_CELLS:,} cells") if made else wrong)
+    if "grid" in raw and not 0 < len(made) <= MOST_CELLS:
+        faults.append((("grid",), f"must make 1 to {MOST_CELLS:,} cells"))
     names = [cell.name for cell in table.cells]
     for repeated in (n for n, times in Counter(names).items() if times > 1):
         key = ("cells", names.index(repeated))
