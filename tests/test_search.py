@@ -533,11 +533,11 @@ def test_a_best_value_on_a_bound_is_warned_of(whole):
     config = study.config(0)
     at = functools.partial(dataclasses.replace, config)
     said = at_bounds(study, at(depth=2, width=16, lr=0.5))
-    assert [line.split(" lies on the space's ")[0] for line in said] == [
+    assert [line.split(" lies at the end of its range, ")[0] for line in said] == [
         "Its depth of 2", "Its width of 16"
     ]  # fmt: skip
-    assert "upper bound, 2: better values may lie beyond" in said[0]
-    assert "lower, 4" in at_bounds(study, at(depth=1, width=4, lr=0.5))[0]
+    assert "range, 2: better values may lie beyond" in said[0]
+    assert "range, 4: better" in at_bounds(study, at(depth=1, width=4, lr=0.5))[0]
     assert at_bounds(study, at(depth=1, width=8, lr=0.1)) == []
 
 

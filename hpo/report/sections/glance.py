@@ -19,17 +19,11 @@ def sections(study: StoredGrid) -> list[Section]:
     dots = [_dots(study, cell, which) for cell, which in rows]
     blocks: list[Block] = []
     if any(row.values for row in dots):
-        alt = t("Test accuracy of every network: a dot for each seed, a bar at their mean.")
-        if study.published:
-            alt = t(
-                "Test accuracy of every network: a dot for each seed, a bar at their mean, the "
-                "reported figure as a diamond."
-            )
         blocks.append(
             Picture(
                 file="overview.svg",
                 draw=partial(figures.overview, dots, 100 * study.fails_below),
-                alt=alt,
+                alt=t("Test accuracy of every network: a dot for each seed, a bar at their mean."),
                 caption=t("Test accuracy, a dot a seed. {data}.", data=tables.data_text(study))
                 + tables.of_many(shown, study.file.cells),
             )

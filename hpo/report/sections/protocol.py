@@ -139,34 +139,24 @@ def run_of_grid(study: StoredGrid) -> list[Section]:
 def of_search(study: StoredSearch) -> list[Section]:
     data, file = study.data, study.file
     space = [f"{name}: {spelled(domain)}" for name, domain in file.space.items()]
-    shared = t("all trials share split, seed and batch order")
-    if file.seeds_per_trial > 1:
-        shared = t("all trials share splits, seeds and batch orders")
     text = marked(
         "Each trial trains one network on {train:,} {things} of {data} and is judged by its "
-        "accuracy on {valid:,} others after its last epoch; {shared}. The search chooses {free} "
-        "hyperparameters. A trial that diverges (a loss that is not finite, or a hundred times "
-        "that of a guess) ends at once, as the worst. No configuration is trained twice."
+        "accuracy on {valid:,} others after its last epoch. All trials share splits, seeds and "
+        "batch orders. The search chooses {free} hyperparameters. A trial that diverges (a loss "
+        "that is not finite, or a hundred times that of a guess) ends at once, as the worst. No "
+        "configuration is trained twice."
     )
     free = sum(not isinstance(domain, Fixed) for domain in file.space.values())
     known = {part: data[part] for part in ("train", "valid", "test")}
     known |= {"data": study.data_name, "things": t(study.things)}
-    text = t(text, shared=shared, free=free, **known)
-    fresh = marked(
-        "Their validation names the winner; the {test:,} test {things} are used once for each "
-        "finalist and seed, for the figures above and for no choice."
-    )
     again = marked(
-        "The {n} best are trained again on {seeds} fresh seeds, each with its own split, initial "
-        "weights and batch order."
+        "The {n} finalists are trained again on {seeds} fresh seeds, each with its own split, "
+        "initial weights and batch order. Their validation names the winner; the {test:,} test "
+        "{things} are used once for each finalist and seed, for the figures above and for no "
+        "choice."
     )
-    if study.second:
-        again = marked(
-            "The {n} along the front are trained again on {seeds} fresh seeds, each with its own "
-            "split, initial weights and batch order."
-        )
-    finalists = t(again, n=file.finalists, seeds=file.finalist_seeds)
-    blocks: list[Block] = [text, *_also(study), space, f"{finalists} {t(fresh, **known)}"]
+    finalists = t(again, n=file.finalists, seeds=file.finalist_seeds, **known)
+    blocks: list[Block] = [t(text, free=free, **known), *_also(study), space, finalists]
     return [Section(title=t("How it was searched"), blocks=blocks)]
 
 

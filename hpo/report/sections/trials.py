@@ -14,13 +14,9 @@ from hpo.study.file import OBJECTIVES
 from hpo.study.space import Range
 
 AT_A_BOUND = 0.02  # of a range's width, on its scale
-UPPER = marked(
-    "Its {name} of {value:g} lies on the space's upper bound, {bound:g}: better values may lie "
+BOUND = marked(
+    "Its {name} of {value:g} lies at the end of its range, {bound:g}: better values may lie "
     "beyond, so widen the range and search again."
-)
-LOWER = marked(
-    "Its {name} of {value:g} lies on the space's lower, {bound:g}: better values may lie beyond, "
-    "so widen the range and search again."
 )
 
 
@@ -91,8 +87,7 @@ def at_bounds(study: StoredSearch, config: Config) -> list[str]:
             at, low, high = scale(value), scale(domain.low), scale(domain.high)
             place = (at - low) / (high - low)
             least = name in BOUNDS and domain.low <= BOUNDS[name][1]  # nothing is below it
-            if place >= 1 - AT_A_BOUND:
-                sentences.append(t(UPPER, name=name, value=value, bound=domain.high))
-            elif place <= AT_A_BOUND and not least:
-                sentences.append(t(LOWER, name=name, value=value, bound=domain.low))
+            if place >= 1 - AT_A_BOUND or (place <= AT_A_BOUND and not least):
+                bound = domain.high if place > 0.5 else domain.low
+                sentences.append(t(BOUND, name=name, value=value, bound=bound))
     return sentences
