@@ -65,11 +65,11 @@ def reproduced(study: StoredGrid, cell: Cell, figure: str) -> Entry:
     values = study.of(cell)[figure] * SCALE[figure]
     summary = summarize(values.to_list())
     if summary is None:
-        return Entry(t("{n} diverged", n=len(values)) if len(values) else NOTHING)
+        return Entry(t("{n} not finite", n=len(values)) if len(values) else NOTHING)
     collapsed = study.fails(cell) and figure != "train_seconds"
     text = summary_text(summary, DIGITS[figure], collapsed=collapsed)
     if lost := len(values) - summary.n:
-        text = f"{text}, {t('{n} diverged', n=lost)}"
+        text = f"{text}, {t('{n} not finite', n=lost)}"
     return Entry(text, summary.median if collapsed else summary.mean)
 
 

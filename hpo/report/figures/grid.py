@@ -91,10 +91,11 @@ def _limits(cells: Sequence[CellCurves], metric: str) -> tuple[float, float]:
 
 
 def _chance(left: Axes, right: Axes, cell: CellCurves, classes: int, percent: float) -> None:
-    """Sets axes around chance level; a loss above three times chance leaves the figure."""
+    """Sets axes around chance level; a loss far above it and most others leaves the figure."""
     losses, chance = cell.both("loss"), float(np.log(classes))
-    top = min(float(np.nanmax(losses)) * 1.08, 3 * chance) if np.isfinite(losses).any() else chance
-    left.set_ylim(0, max(top, 1.15 * chance))
+    finite = losses[np.isfinite(losses)]
+    most = max(3 * chance, 1.5 * float(np.median(finite))) if finite.size else chance
+    left.set_ylim(0, max(min(1.08 * finite.max(initial=0.0), most), 1.15 * chance))
     highest = float(np.nanmax(cell.both("accuracy")))
     right.set_ylim(*within_100(0, max(30.0, 1.1 * highest, 1.1 * percent)))
     for axes, level, height, text in (
@@ -102,7 +103,8 @@ def _chance(left: Axes, right: Axes, cell: CellCurves, classes: int, percent: fl
         (right, percent, 0.9, t("dotted: chance, {percent:.3g}%", percent=percent)),
     ):
         axes.axhline(level, color=style.GREY, linewidth=1, linestyle=":")
-        look = {"ha": "right", "color": style.DARK_GREY}
+        box = {"facecolor": "white", "alpha": 0.7, "edgecolor": "none", "pad": 1}
+        look = {"ha": "right", "color": style.DARK_GREY, "bbox": box}
         axes.text(0.99, height, text, look, transform=axes.transAxes, fontsize=8)
 
 
@@ -288,7 +290,7 @@ def _difference_limits(panel: Sequence[DifferenceRow]) -> tuple[float, float]:
     far = abs(means[0]) > FAR
     places = means if far else [*means, 0.0]
     low, high = min(places), max(places)
-    reach = 1.5 * max(high - low, 5.0 if far else 0.1)
+    reach = 1.5 * max(high - low, 10.0 if far else 0.1)
     ends = [end for row in panel for end in (row.low, row.high) if not math.isnan(end)]
     low, high = max(min([low, *ends]), low - reach), min(max([high, *ends]), high + reach)
     margin = 0.08 * (high - low) or 0.5

@@ -113,7 +113,7 @@ def finding(study: StoredGrid, cell: Cell) -> str:
     failing, diverged = int(study.failing(cell).sum()), int(rows["diverged"].sum())
     text = marked("{cell} fails to learn in {share}.")
     if diverged:
-        text = marked("{cell} fails to learn in {share}; in {lost} its loss was not finite.")
+        text = marked("{cell} fails to learn in {share}; in {lost} it diverged.")
     share, lost = (_share(count, len(rows)) for count in (failing, diverged))
     return t(text, cell=cell.label, share=share, lost=lost)
 
