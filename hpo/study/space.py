@@ -54,7 +54,8 @@ class Condition:
         if self.values:
             values = t(" or ").join(map(str, self.values))
             return t("{name} is {values}", name=self.name, values=values)
-        return t("{name} is {low:g} to {high:g}", name=self.name, low=self.low, high=self.high)
+        low, high = f"{self.low:g}", f"{self.high:g}"  # as a binding has stored them
+        return t("{name} is {low} to {high}", name=self.name, low=low, high=high)
 
 
 # when: conditions that must all hold, or the hyperparameter has its default.
