@@ -368,21 +368,6 @@ def test_a_run_from_python_gives_tables_figures_and_the_winner(
         _ = tested.winner
 
 
-def test_the_finalists_ensemble_is_what_their_mean_probabilities_get_right(ended: Path):
-    from hpo.study.metrics import unpacked_shares
-
-    url = f"sqlite:///{ended}/hpo.db"
-    tested = api.load("tiny.finalists", storage=url).stored
-    shares = [unpacked_shares(t.system_attrs["probabilities"], 10) for t in tested.frozen]
-    labels = data.load("mnist-5k", ended).test_labels
-    for trial, share in zip(tested.frozen, shares, strict=True):
-        right = (share.argmax(1) == labels).mean()
-        assert right == pytest.approx(trial.user_attrs["test_accuracy"], abs=0.002), "rounded"
-    accuracy = (np.mean(shares, axis=0).argmax(1) == labels).mean()
-    assert tested.ensemble == {"networks": 4, "test_accuracy": pytest.approx(accuracy)}
-    assert "An ensemble, not one network" in (ended / "reports/tiny/report.md").read_text("utf-8")
-
-
 def test_a_slip_from_python_is_an_input_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     for options, said in (

@@ -211,12 +211,6 @@ def test_pictures(dataset: Dataset, images: Sequence[int]) -> dict[str, dict[str
     }
 
 
-def test_accuracy(dataset: Dataset, probabilities: NDArray[Any]) -> float:
-    """Returns the share of the test images whose most probable class, (images, classes), is their
-    label; for an ensemble of trained networks."""
-    return float((probabilities.argmax(axis=1) == dataset.test_labels).mean())
-
-
 def describe(dataset: Dataset) -> dict[str, Any]:
     """Returns what a study stores of its data: name, checksum, sizes, input schema, the accuracy of
     a guess, the largest class's share of the test labels; of the user's own data also where they

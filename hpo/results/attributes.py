@@ -75,7 +75,6 @@ STUDY = keys(
         planned_seeds=Annotated[int, Field(ge=1)],
         timings=Annotated[list[dict[str, float]], Field(min_length=1)],
         until_resolved=keys(most=int, end=str) | None,
-        ensemble=keys(networks=int, test_accuracy=float) | None,
         claim_changes=list[keys(trials=int, dropped=list[str], added=list[str])],
         n_trials=Count,
         timeout=Maybe,
@@ -93,7 +92,6 @@ class StoredTrial(TrialAttributes, total=False):
     """With the system attributes of a trial."""
 
     right: Annotated[keys(test=Bytes, valid=Bytes), AfterValidator(_a_bit_each)]
-    probabilities: Bytes
 
 
 CHECKED_STUDY: Any = TypeAdapter(Annotated[STUDY, AfterValidator(_bound_search)])
@@ -114,7 +112,7 @@ def check_trials(
     known = {**data, "classes": len(Schema.of(data).classes)}
     for trial in trials:
         where = f"study {name!r}: trial {trial.number}, attribute"
-        kept = {k: v for k, v in trial.system_attrs.items() if k in ("right", "probabilities")}
+        kept = {k: v for k, v in trial.system_attrs.items() if k == "right"}
         attributes = {**trial.user_attrs, **kept}
         ended = trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
         if missing := [key for key in needed if ended and key not in attributes]:

@@ -120,8 +120,6 @@ class StoredGrid(StoredStudy):
     until_resolved: how the rounds of `--until-resolved` ended, None without.
     claim_changes: see runs.study.
     images: {index: label and pixels} of test images that a figure shows.
-    ensemble: of a search's finalists, how many networks, and the test accuracy of their mean
-    probabilities.
     """
 
     file: GridStudy
@@ -131,7 +129,6 @@ class StoredGrid(StoredStudy):
     until_resolved: dict[str, Any] | None = None
     claim_changes: list[dict[str, Any]] = field(default_factory=list)
     images: dict[str, dict[str, Any]] = field(default_factory=dict)
-    ensemble: dict[str, Any] | None = None
 
     @property
     def parts(self) -> "Sequence[StoredGrid | StoredSearch]":

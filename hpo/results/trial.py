@@ -14,7 +14,6 @@ from hpo.study.metrics import EpochMetrics
 USELESS_LOSS = 230.0
 WORST = 0.0  # what a sampler learns of a diverged trial: finite, or it would learn nothing
 RIGHT = "right"  # system attribute: {test or valid: which are right, see study.metrics.packed}
-PROBABILITIES = "probabilities"  # system attribute of a finalist: of the test images
 NO_EPOCH = "ended no epoch within its time limit"  # why a trial FAILs, then the limit
 # Why trials FAIL that the next run trains again.
 KILLED, STOPPED, OUT_OF_TIME = "interrupted: its run was killed", "stopped", "out of time"

@@ -212,9 +212,6 @@ class Loop:
         if done.test_right and done.valid_right:
             right = {"test": done.test_right[replicate], "valid": done.valid_right[replicate]}
             self.storage.set_trial_system_attr(trial, record.RIGHT, right)
-        if done.confusion:
-            shares = done.confusion[replicate]["probabilities"]
-            self.storage.set_trial_system_attr(trial, record.PROBABILITIES, shares)
         for watcher in self.watchers:
             watcher.on_trial(trial, attributes["curve"], job.task.config.epochs)
         self.storage.set_trial_state_values(trial, state, [value, *job.second_values()])
@@ -306,8 +303,7 @@ def trial_attributes(job: Job, done: Done, replicate: int) -> TrialAttributes:
         attributes["test_balanced_accuracy"] = sum(known) / len(known)
         attributes["test_recall"] = [s if s is None else round(s, 6) for s in recall]
     if done.confusion:
-        found = done.confusion[replicate]
-        attributes["mistakes"] = {key: found[key] for key in ("confusion", "worst")}
+        attributes["mistakes"] = done.confusion[replicate]
     return attributes
 
 

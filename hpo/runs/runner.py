@@ -8,18 +8,16 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import optuna
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 
 from hpo.analysis.claims import open_cells, times_open
 from hpo.analysis.precision import disputed, disputing_pair
-from hpo.data.datasets import test_accuracy, test_pictures
+from hpo.data.datasets import test_pictures
 from hpo.errors import InputError
 from hpo.model import folder as best
 from hpo.results.load import CODE, IMAGES, load_study
 from hpo.results.study import StoredGrid, StoredSearch, seconds_of
-from hpo.results.trial import PROBABILITIES
 from hpo.runs.grid import MOST_ROUNDS, GridPlan, TimingPlan, finished_seeds
 from hpo.runs.loop import End, Loop
 from hpo.runs.plan import Job, Plan, Watcher
@@ -34,7 +32,6 @@ from hpo.study.binding import DATA, MODEL, code_digest, code_of, differences
 from hpo.study.claims import SECONDS
 from hpo.study.config import SEED, Seeds
 from hpo.study.file import GridStudy, SearchStudy
-from hpo.study.metrics import unpacked_shares
 from hpo.workers.messages import Task
 from hpo.workers.pool import Pool
 
@@ -224,7 +221,7 @@ def _trained_finalists(run: Run, search: optuna.Study) -> Counter[int]:
 
 
 def _run_finalists(run: Run, search: optuna.Study, best_trials: Sequence[FrozenTrial]) -> End:
-    """Trains the finalists, and stores the test accuracy of the mean probabilities of all of them.
+    """Trains the finalists.
 
     Their study is bound to the search and not to its cells, which may be others when the search
     goes on. It has the search's distributions: Optuna does not let a study change its choices.
@@ -243,14 +240,7 @@ def _run_finalists(run: Run, search: optuna.Study, best_trials: Sequence[FrozenT
     clean_up(optuna_study)
     optuna_study.set_user_attr("seeds", len(seeds))
     plan = GridPlan(run, optuna_study, seeds, ranges=distributions(file.space))
-    end = train(run, plan)
-    complete = optuna_study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])
-    texts = [t.system_attrs[PROBABILITIES] for t in complete if PROBABILITIES in t.system_attrs]
-    if end is End.COMPLETE and len(texts) > 1:
-        total = sum(unpacked_shares(text, run.dataset.classes) for text in texts)
-        accuracy = test_accuracy(run.dataset, np.asarray(total))
-        optuna_study.set_user_attr("ensemble", {"networks": len(texts), "test_accuracy": accuracy})
-    return end
+    return train(run, plan)
 
 
 def _run_winner(run: Run) -> End:

@@ -1,7 +1,6 @@
 """The metrics of an epoch, as training gives them, messages carry them and trials store them."""
 
 import base64
-import zlib
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -40,19 +39,6 @@ def fails_below(chance: float) -> float:
 def packed(right: NDArray[np.bool_]) -> str:
     """Returns a bit per image as base64: 1.7 kB for 10,000 images."""
     return base64.b64encode(np.packbits(right).tobytes()).decode()
-
-
-def packed_shares(shares: NDArray[np.floating[Any]]) -> str:
-    """Returns probabilities (images, classes), rounded to 1/255, compressed as base64: about 20 kB
-    for 10,000 images of a network that is sure of most."""
-    levels = np.round(np.asarray(shares) * 255).astype(np.uint8)
-    return base64.b64encode(zlib.compress(levels.tobytes())).decode()
-
-
-def unpacked_shares(text: str, classes: int) -> NDArray[np.float64]:
-    """Returns the probabilities that packed_shares wrote."""
-    levels = np.frombuffer(zlib.decompress(base64.b64decode(text)), np.uint8)
-    return levels.reshape(-1, classes) / 255
 
 
 def unpacked(text: str, count: int) -> NDArray[np.bool_]:

@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from hpo.data.datasets import as_bytes
-from hpo.study.metrics import packed_shares
 from hpo.training.network import Network
 from hpo.training.own import OwnNetwork
 from hpo.training.tensors import CHUNK, Examples
@@ -19,8 +18,7 @@ WORST = 16  # images kept of each network: two rows of the report's figure
 def inspect(
     network: Network | OwnNetwork, examples: Examples, shape: Sequence[int]
 ) -> list[dict[str, Any]]:
-    """Returns for each replicate, as JSON, confusion[label][predicted] as counts, `worst` and
-    `probabilities`, see study.metrics.packed_shares.
+    """Returns for each replicate, as JSON, confusion[label][predicted] as counts, and `worst`.
 
     worst: misclassified images with the smallest probability of their label, the smallest first.
     shape: of an image. Pixels are base64 bytes from 0 to 255; None if it is no picture.
@@ -36,13 +34,11 @@ def inspect(
 def _mistakes(logits: Tensor, examples: Examples, shape: Sequence[int]) -> dict[str, Any]:
     labels, classes = examples.labels, examples.classes
     predicted = logits.argmax(0)
-    probabilities = torch.log_softmax(logits, 0).exp()
-    chances = probabilities.gather(0, labels.unsqueeze(0))[0]
+    chances = torch.log_softmax(logits, 0).exp().gather(0, labels.unsqueeze(0))[0]
     wrong = (predicted != labels).nonzero()[:, 0]
     order = wrong[chances[wrong].argsort()][:WORST]
     confusion = torch.bincount(labels * classes + predicted, minlength=classes**2)
     return {
-        "probabilities": packed_shares(probabilities.T.nan_to_num().cpu().numpy()),
         "confusion": confusion.view(classes, classes).tolist(),
         "worst": [
             {

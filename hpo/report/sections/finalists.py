@@ -118,20 +118,7 @@ def _verdicts(study: StoredSearch, tested: StoredGrid, winner: Finalist) -> list
         "{accuracy}. The test had no part in the choice."
     )
     first = t(first, number=winner.number, accuracy=spelled_estimate(fresh))
-    return [first, *_lead(study), *_bias_sentences(study), *_ensemble(tested)]
-
-
-def _ensemble(tested: StoredGrid) -> list[str]:
-    """Says what all trained finalists reach together; empty in older studies."""
-    found = tested.ensemble
-    if not found or found["networks"] != len(tested.finished):
-        return []
-    text = marked(
-        "An ensemble, not one network: the mean probabilities of all {n} trained finalists reach "
-        "{accuracy:.2f}% on the test {things}."
-    )
-    accuracy, things = 100 * found["test_accuracy"], t(tested.things)
-    return [t(text, n=found["networks"], accuracy=accuracy, things=things)]
+    return [first, *_lead(study), *_bias_sentences(study)]
 
 
 def _lead(study: StoredSearch) -> list[str]:
