@@ -32,8 +32,8 @@ seeds = 2
 depth = 1
 activation = "relu"
 optimizer = "adam"
-lr = 1e-3
-epochs = 3
+lr = 0.02
+epochs = 8
 batch_size = 16
 [[cells]]
 name = "narrow"
@@ -44,6 +44,10 @@ width = 32
 [[claims]]
 says = "Width pays."
 greater = ["wide", "narrow"]
+[[claims]]
+says = "Width overfits."
+greater = ["wide", "narrow"]
+metric = "gap"
 """
 
 
@@ -221,5 +225,8 @@ def test_a_grid_runs_to_a_korean_report_with_english_verdicts_for_programs(hpo, 
     assert '<span class="mark">판정 보류</span>' in html
     assert 'class="unresolved"' in html, "colours go by the English name"
     assert "Width pays." in html, "the user's own words stay"
+    assert re.search("wide의 테스트 정확도는 narrow보다 .*%p (높다|낮다)", markdown)
+    assert re.search("wide의 학습·검증 정확도 격차는 narrow보다 .*%p (크다|작다)", markdown)
+    assert not re.search(r"[을이은과]\([를가는와]\)|\(으\)로", html + markdown)
     assert json.loads(verdicts)["conclusions"][0]["verdict"] == "unresolved"
     assert not HANGUL.search(verdicts)

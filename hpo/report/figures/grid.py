@@ -11,11 +11,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from hpo.language import marked, t
+from hpo.language import marked, printed, t
 from hpo.report.figures import style
 from hpo.report.figures.axis import around, within_100
 from hpo.report.figures.svg import plot
-from hpo.text import minus
 
 PARTS = {"train": marked("Train"), "valid": marked("Validation")}
 LINES = [{**line, "marker": m} for line, m in zip(style.LINES, "os^D", strict=True)]
@@ -215,8 +214,8 @@ class DifferenceRow:
     def text(self) -> str:
         if math.isnan(self.mean):
             return "–"
-        interval = "" if math.isnan(self.low) else f" [{self.low:+.2f}, {self.high:+.2f}]"
-        return minus(f"{self.mean:+.2f}{interval}")
+        mean, low, high = (printed("{:+.2f}", v) for v in (self.mean, self.low, self.high))
+        return mean if math.isnan(self.low) else f"{mean} [{low}, {high}]"
 
     @property
     def mark(self) -> str:

@@ -5,10 +5,10 @@ import math
 from hpo.analysis.claims import MOST_SEEDS, ClaimVerdict, Part, why_open
 from hpo.analysis.evidence import most_failures
 from hpo.analysis.hypothesis_tests import Verdict
-from hpo.language import marked, t
+from hpo.language import marked, printed, t
 from hpo.results.study import StoredGrid
 from hpo.study.claims import GUESS, SECONDS, By, Form, Term
-from hpo.text import listed, minus
+from hpo.text import listed
 
 POINTS, SECONDS_UNIT, PLAIN = marked("{value} points"), marked("{value} s"), "{value}"
 # metric: (its name in a sentence, what its values are multiplied by, digits, a value with its unit)
@@ -26,6 +26,21 @@ WORDS = {
 }
 RUNNING = ("train_accuracy", "train_loss")  # means over an epoch, not values after it
 THAT = marked("that of {side}")
+# How two values compare: accuracies and losses are below or above, SIZED ones smaller or greater.
+SIZED = ("gap", "valid_spread", "valid_falls", SECONDS)
+DIFFERS = (marked("{subject} is {size} below {other}"), marked("{subject} is {size} above {other}"))
+SIZE_DIFFERS = (
+    marked("{subject} is {size} smaller than {other}"),
+    marked("{subject} is {size} greater than {other}"),
+)
+WINS = (
+    marked("{first} is below {second} with {k} of {n} seeds"),
+    marked("{first} is above {second} with {k} of {n} seeds"),
+)
+SIZE_WINS = (
+    marked("{first} is smaller than {second} with {k} of {n} seeds"),
+    marked("{first} is greater than {second} with {k} of {n} seeds"),
+)
 SHARES = ("runs", "signs")  # tests whose effect is a share of the seeds
 # Of several parts the one that decides.
 DECISIVE = {
@@ -42,14 +57,14 @@ def effect(part: Part) -> str:
     if part.test in SHARES:
         text = marked("{share}% of runs") if part.test == "runs" else marked("{share}% of seeds")
         value = t(text, share=f"{100 * part.effect:.0f}")
-        low, high = (minus(f"{100 * end:.0f}") for end in ends)
+        low, high = (f"{100 * end:.0f}" for end in ends)
     elif part.logs:
-        value = f"× {ratio(part.effect):.2f}"
-        low, high = (minus(f"{ratio(end):.2f}") for end in ends)
+        value = t("× {ratio:.2f}", ratio=ratio(part.effect))
+        low, high = (f"{ratio(end):.2f}" for end in ends)
     else:
         metric = compared.metric
-        value = _in_unit(minus(_digits(part.effect, metric, "+")), metric)
-        low, high = (minus(_digits(end, metric)) for end in ends)
+        value = _in_unit(_digits(part.effect, metric, "+"), metric)
+        low, high = (_digits(end, metric) for end in ends)
     if not math.isfinite(part.low) or not math.isfinite(part.high):
         return value
     return t("{value} ({low} to {high})", value=value, low=low, high=high)
@@ -57,7 +72,7 @@ def effect(part: Part) -> str:
 
 def _digits(value: float, metric: str, sign: str = "") -> str:
     _, scale, digits, _ = WORDS[metric]
-    return f"{scale * value:{sign}.{digits}f}"
+    return printed(f"{{:{sign}.{digits}f}}", scale * value)
 
 
 def _in_unit(value: str, metric: str) -> str:
@@ -137,15 +152,11 @@ def _comparison(part: Part) -> str:
 def _wins(part: Part) -> str:
     """Says with how many seeds the first side is above the second; the cell comes first."""
     (first, second), n = part.sides, part.n
-    text = marked("{first} is above {second} with {k} of {n} seeds")
-    if first.number is not None:
-        text, first, second = (
-            marked("{first} is below {second} with {k} of {n} seeds"),
-            second,
-            first,
-        )
+    texts, is_above = SIZE_WINS if part.comparison.metric in SIZED else WINS, first.number is None
+    if not is_above:
+        first, second = second, first
     values = {"first": _value(part, first), "second": _value(part, second, THAT)}
-    return t(text, **values, k=round(part.effect * n), n=n)
+    return t(texts[is_above], **values, k=round(part.effect * n), n=n)
 
 
 def _difference(part: Part) -> str:
@@ -155,9 +166,7 @@ def _difference(part: Part) -> str:
     if not part.logs:
         if first.number is not None:  # the cell is what a sentence is about
             first, second, difference = second, first, -difference
-        text = marked("{subject} is {size} below {other}")
-        if difference >= 0:
-            text = marked("{subject} is {size} above {other}")
+        text = (SIZE_DIFFERS if metric in SIZED else DIFFERS)[difference >= 0]
     return t(
         text,
         subject=_value(part, first),
@@ -218,8 +227,10 @@ def _failures(part: Part) -> str:
 def _images(part: Part) -> str:
     if part.interval_seeds_and_images is None:
         return ""
-    low, high = (minus(f"{100 * bound:.2f}") for bound in part.interval_seeds_and_images)
-    text = marked("For other seeds and other test {things}: {low} to {high} points (95% interval).")
+    low, high = (100 * bound for bound in part.interval_seeds_and_images)
+    text = marked(
+        "For other seeds and other test {things}: {low:.2f} to {high:.2f} points (95% interval)."
+    )
     return t(text, things=t(part.study.things), low=low, high=high)
 
 

@@ -224,7 +224,8 @@ def _r(a: np.ndarray, b: np.ndarray) -> float:
 
 def predictions(study: StoredGrid) -> list[Section]:
     """Returns the section on whether one more run would give what was reported, if it applies."""
-    entries = [(c, entry) for c in study.file.cells for entry in c.reported if len(study.of(c))]
+    cells = [cell for cell in study.file.cells if len(study.of(cell))]
+    entries = [(cell, entry) for cell in cells for entry in study.reported(cell)]
     if not entries:
         return []
     caption = marked(
@@ -234,8 +235,7 @@ def predictions(study: StoredGrid) -> list[Section]:
         "runs with probability (n − 1)/(n + 1). Of {checks} checks, {outside:.1f} fall outside by "
         "chance."
     )
-    reported = [entry for cell in study.file.cells for entry in cell.reported]
-    shown = [c for c in RESULTS if any(getattr(entry, c) is not None for entry in reported)]
+    shown = [c for c in RESULTS if any(getattr(entry, c) is not None for _, entry in entries)]
     columns = [
         Column("model", t("Model"), lambda row: row[1].label),
         *(column for metric in shown for column in _predicted(study, metric)),
