@@ -368,10 +368,10 @@ def note_of(folder: Path, name: str) -> str:
 
 def test_a_search_says_what_it_is_and_what_came_out(ended_search):
     text = note_of(ended_search.folder, "tiny")
-    assert text.startswith("# Tiny \\<search\\> & more\n")
+    assert text.startswith("# Tiny \\<search> & more\n")
     assert "- **Budget**: 8 trials, chosen by TPE, with the median rule; then the best 2" in text
     assert "- **Command**: hpo run tiny.toml" in text
-    assert "depth: \\[1, 2\\]" in text
+    assert "depth: [1, 2]" in text
     assert "The winner is" in text
     assert "| Rank | Trial |" in text
     report = ended_search.folder / "reports/tiny/index.html"

@@ -17,7 +17,7 @@ from hpo.runs.plan import Watcher
 from hpo.runs.progress import Progress
 from hpo.study.file import OBJECTIVES
 from hpo.study.names import PRUNERS, SAMPLERS, label
-from hpo.study.space import Fixed, spelled
+from hpo.study.space import spelled
 from hpo.text import limit_text
 
 # The report's modules are imported in functions, once the workers train: matplotlib takes a while.
@@ -112,10 +112,7 @@ def _budget(study: StoredGrid | StoredSearch) -> list[tuple[str, str]]:
     tested += f" again on {file.finalist_seeds} fresh seeds each"
     limit = f" of at most {limit_text(file.trial_limit)} each" if file.trial_limit else ""
     limit += "" if study.timeout is None else f" or {limit_text(study.timeout)} of searching"
-    fixed = {k: d for k, d in file.space.items() if isinstance(d, Fixed)}
-    free = [f"{k}: {spelled(d)}" for k, d in file.space.items() if k not in fixed]
     return [
         ("Budget", f"{study.n_trials} trials{limit}, {chosen}; then {tested}"),
-        ("Space", "; ".join(free)),
-        ("Fixed", "; ".join(f"{k}: {spelled(d)}" for k, d in fixed.items()) or "nothing"),
+        ("Space", "; ".join(f"{name}: {spelled(d)}" for name, d in file.space.items())),
     ]

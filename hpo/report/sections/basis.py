@@ -152,11 +152,15 @@ def _comparison(part: Part) -> str:
 def _wins(part: Part) -> str:
     """Says with how many seeds the first side is above the second; the cell comes first."""
     (first, second), n = part.sides, part.n
-    texts, is_above = SIZE_WINS if part.comparison.metric in SIZED else WINS, first.number is None
+    texts, is_above = SIZE_WINS if _sized(part) else WINS, first.number is None
     if not is_above:
         first, second = second, first
     values = {"first": _value(part, first), "second": _value(part, second, THAT)}
     return t(texts[is_above], **values, k=round(part.effect * n), n=n)
+
+
+def _sized(part: Part) -> bool:
+    return part.comparison.metric in SIZED or any(side.minus for side in part.sides)
 
 
 def _difference(part: Part) -> str:
@@ -166,7 +170,7 @@ def _difference(part: Part) -> str:
     if not part.logs:
         if first.number is not None:  # the cell is what a sentence is about
             first, second, difference = second, first, -difference
-        text = (SIZE_DIFFERS if metric in SIZED else DIFFERS)[difference >= 0]
+        text = (SIZE_DIFFERS if _sized(part) else DIFFERS)[difference >= 0]
     return t(
         text,
         subject=_value(part, first),

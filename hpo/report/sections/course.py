@@ -232,12 +232,10 @@ def selected_values(rows: pd.DataFrame) -> list[float]:
 def states_table(study: StoredSearch, caption: str) -> Table:
     """Returns the number and the seconds of the trials in each state."""
     rows = [(state, of["spent"]) for state, of in trials_by_state(study).items() if len(of)]
-    everything = max(sum(spent.sum() for _, spent in rows), 1e-9)
     columns = [
         Column("state", t("State"), lambda row: t(row[0])),
         Column("trials", t("Trials"), lambda row: len(row[1])),
         Column("seconds", t("Seconds of a core"), lambda row: row[1].sum(), "{:.0f}"),
-        Column("share", t("Share"), lambda row: 100 * row[1].sum() / everything, "{:.0f}%"),
         Column("median", t("Median seconds"), lambda row: row[1].median(), "{:.1f}"),
     ]
     return Table(columns=columns, rows=rows, caption=caption)

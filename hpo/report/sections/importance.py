@@ -60,13 +60,12 @@ def differences(study: StoredGrid) -> list[Section]:
 def sections(study: StoredSearch) -> list[Section]:
     """Returns the section on importances, or on how many trials they need."""
     title, trained = t("Which hyperparameters mattered"), len(study.finished)
-    enough = trained >= LEAST
-    importances = importance.evaluate(study.frozen, log_scale=True) if enough else None
-    if importances is None:
+    if trained < LEAST:
         text = marked("This needs {least} trials that were trained to their end; there are {n}.")
-        if enough:
-            text = marked("All trials have the same hyperparameters.")
         return [Section(title=title, blocks=[t(text, least=LEAST, n=trained)])]
+    importances = importance.evaluate(study.frozen, log_scale=True)
+    if importances is None:  # all trials have the same hyperparameters
+        return []
     evaluators = listed([each.evaluator for each in importances.evaluations])
     bars = {
         name: {
