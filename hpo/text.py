@@ -78,11 +78,6 @@ def limit_text(seconds: float) -> str:
     return t("{s} s", s=f"{seconds:g}") if seconds < 60 else seconds_text(seconds)
 
 
-def minus(number: str) -> str:
-    """Returns the text of a number with the signs of print: − for a hyphen, ∞ for inf."""
-    return number.replace("-", "−").replace("inf", "∞")
-
-
 def listed(names: Sequence[str]) -> str:
     """a, b and c."""
     *others, last = names

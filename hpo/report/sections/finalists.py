@@ -21,7 +21,7 @@ from hpo.report.blocks.table import Column, Table
 from hpo.report.blocks.words import spelled_estimate
 from hpo.report.figures import confusion as figures
 from hpo.report.sections.trials import at_bounds
-from hpo.results.study import Finalist, StoredGrid, StoredSearch
+from hpo.results.study import Finalist, StoredSearch
 from hpo.results.trial import NO_EPOCH
 from hpo.text import limit_text, listed
 
@@ -47,7 +47,7 @@ def _blocks(study: StoredSearch, saved: bool) -> list[Block]:
     ]
     if saved:
         last = _saved_blocks(study, winner)
-    conclusions = [*_verdicts(study, tested, winner), *at_bounds(study, winner.config)]
+    conclusions = [*_verdicts(study, winner), *at_bounds(study, winner.config)]
     return [table, conclusions, *([recall] if recall else []), *last]
 
 
@@ -110,7 +110,7 @@ def main_table(study: StoredSearch) -> Table:
     return tables.finalists_table(study, caption).but("finalist", "network")
 
 
-def _verdicts(study: StoredSearch, tested: StoredGrid, winner: Finalist) -> list[str]:
+def _verdicts(study: StoredSearch, winner: Finalist) -> list[str]:
     fresh = tables.fresh_estimate(winner)
     assert fresh is not None
     first = marked(
