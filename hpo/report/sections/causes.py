@@ -110,17 +110,13 @@ def _too_long(ours: Measures, theirs: Measures, **names: str) -> str:
 def _units(ours: Measures, theirs: Measures, **names: str) -> list[str]:
     """Says how many percent of the worst layer's units do nothing at the end."""
     for measure, counted in UNITS.items():
-        if measure in ours:
-            share, *others = (
-                _percent(m[measure][:, -1].max(axis=1)) for m in (ours, theirs) if measure in m
+        if measure in ours and measure in theirs:
+            share, other = (_percent(m[measure][:, -1].max(axis=1)) for m in (ours, theirs))
+            text = marked(
+                "At the end the share of {units} in its worst layer is {share}, against {other} "
+                "in {beside} (medians)."
             )
-            text = marked("At the end the share of {units} in its worst layer is {share} (median).")
-            if others:
-                text = marked(
-                    "At the end the share of {units} in its worst layer is {share}, against "
-                    "{other} in {beside} (medians)."
-                )
-            return [t(text, share=share, other="".join(others), units=t(counted), **names)]
+            return [t(text, share=share, other=other, units=t(counted), **names)]
     return []
 
 

@@ -80,10 +80,7 @@ def _curves_caption(study: StoredGrid, drawn: Sequence[figures.CellCurves]) -> s
     text = t("Line: mean of the seeds, or median where runs fail to learn; band: their range.")
     if all(len(curve.values["valid_loss"]) <= 1 for curve in drawn):
         text = t("A single seed.")
-    text += f" {study.data_name}."
-    if len({curve.collapsed for curve in drawn}) == 2:
-        text += " " + t("Networks that fail to learn have axes of their own.")
-    return text
+    return f"{text} {study.data_name}."
 
 
 def _cell_curves(study: StoredGrid, cell: Cell) -> figures.CellCurves | None:

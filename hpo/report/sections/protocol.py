@@ -41,13 +41,15 @@ def of_grid(study: StoredGrid) -> list[Section]:
         "Training loss and accuracy are running means over an epoch while the weights change, so "
         "early in training they lag behind validation. Training time covers training and "
         "validation, not the test. A run fails to learn if it ends below {share:g}% test "
-        "accuracy{guess}."
+        "accuracy, two ninths of the way from a guess ({guess:.0f}%) to 100%."
     )
     seeding = _seeding(cells)
     if first := study.file.first:
         seeding += " " + t("The seeds count from {first} on.", first=first)
     blocks: list[Block] = [f"{t(text, **sizes, **ways)} {seeding}"]
-    blocks.append(t(meaning, share=100 * study.fails_below, guess=_of_a_guess(study)))
+    blocks.append(
+        t(meaning, share=100 * study.fails_below, guess=100 * study.data.get("chance", 0.1))
+    )
     return [Section(title=t("How the networks were trained"), blocks=blocks)]
 
 
@@ -85,14 +87,6 @@ def _seeding(cells: Sequence[Cell]) -> str:
         "Seed k fixes what a cell draws anew (of split, initial weights and batch order) alike for "
         "every network; the rest is drawn from seed 0."
     )
-
-
-def _of_a_guess(study: StoredGrid) -> str:
-    """Says how the bound of learning is related to a guess."""
-    if len(study.classes) == 10 and not study.data.get("unbalanced"):
-        return t(", three times chance")
-    text = marked(", two ninths of the way from a guess ({guess:.0f}%) to 100%")
-    return t(text, guess=100 * study.data["chance"])
 
 
 def unsaid(study: StoredGrid) -> list[Section]:
