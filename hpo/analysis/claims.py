@@ -333,8 +333,7 @@ def tally(judged: Sequence[ClaimVerdict]) -> str:
         Verdict.TOO_SMALL: nt("{n} is too small to matter", "{n} are too small to matter", small),
         Verdict.UNTESTABLE: nt("{n} is not testable", "{n} are not testable", untestable),
     }
-    shown = [text for verdict, text in counted.items() if n[verdict] or verdict is Verdict.HOLDS]
-    of_all = {"verdicts": ", ".join(shown)}
+    of_all = {"verdicts": ", ".join(text for verdict, text in counted.items() if n[verdict])}
     return nt(
         "Of {n} conclusion {verdicts}", "Of {n} conclusions {verdicts}", len(judged), **of_all
     )

@@ -50,13 +50,16 @@ def _table(study: StoredGrid, found: Mapping[Cell, Precision]) -> Table:
     named = {"data": data_text(study), "things": things, "name": things.capitalize()}
     fails, exact = t("Runs that fail to learn"), t("Test accuracy where it learns (%)")
     share = t("{things}' share of the spread", things=things.capitalize())
-    columns = [
-        Column("model", t("Model"), lambda row: row[0].label),
+    failures = [
         Column("failing", t("seen"), seen, group=fails),
         Column(
             "most_failing", t("at most"),
             lambda row: 100 * most_failures(*failing(row)), "{:.0f}%", group=fails,
         ),
+    ]  # fmt: skip
+    columns = [
+        Column("model", t("Model"), lambda row: row[0].label),
+        *(failures if any(study.fails(cell) for cell in found) else []),
         Column("mean", t("mean"), lambda row: 100 * row[1].mean, "{:.2f}", group=exact),
         Column("seeds", t("other seeds"), lambda row: _interval(row[1].seeds), group=exact),
         Column(

@@ -18,6 +18,7 @@ from hpo.language import marked, t
 from hpo.report.blocks.grid_tables import data_text
 from hpo.report.blocks.page import Block, Section, Verdicts, interval_svg, path_svg
 from hpo.report.blocks.table import NOTHING, Column, Entry, Table
+from hpo.report.blocks.words import p_text
 from hpo.report.sections.basis import (
     SHARES,
     WORDS,
@@ -41,7 +42,7 @@ KEY = marked(
     "which is valid however often the study is looked at. The upright line is no difference, or "
     "half of the seeds; a band is what counts as similar. Each row has a scale of its own, alike "
     "to both sides, with its end at the right. p: after correction for the number of conclusions. "
-    "A click on a conclusion shows its quotation, what the verdict rests on, and the evidence seed "
+    "A click on a conclusion shows what the verdict rests on, and the evidence seed "
     "by seed: for it (solid), against it (dashed), too small to matter (dotted), and what a "
     "verdict needs (grey)."
 )
@@ -190,8 +191,7 @@ def _row(judged: ClaimVerdict) -> dict[str, Any]:
     row |= {"effect": Entry(effect(part), _effect_value(part)), "drawing": _forest(part)}
     row["test"] = t(TESTS[part.test], n=part.n)
     if part.test:
-        p = "< 0.001" if judged.p < 0.001 else "1" if judged.p == 1 else f"{judged.p:.3f}"
-        row |= {"p": Entry(p, judged.p), "path": _path(judged)}
+        row |= {"p": Entry(p_text(judged.p), judged.p), "path": _path(judged)}
     return row
 
 

@@ -153,8 +153,9 @@ def _power_table(study: StoredGrid, std: float) -> Table:
     std *= 100
     caption = marked(
         "{data}. For two networks whose runs spread by {std:.2f} points each, all three drawn "
-        "anew. Seeds needed: of each network, without pairs, for a t-test at 5% that looks once to "
-        "find the difference four times of five."
+        "anew. Seeds needed: of each network, without pairs, for a single t-test at 5% that looks "
+        "once to find the difference four times of five; conclusions that are tested together "
+        "need more."
     )
     columns = [
         Column(
