@@ -427,3 +427,75 @@ def test_a_grid_without_claims_has_no_such_section(tmp_path):
     titles = [section.title for section in contents.sections(bare)]
     assert "Which conclusions hold" not in titles
     assert "Which conclusions hold" in [s.title for s in contents.sections(study)]
+
+
+# --- what must not pass for a result -----------------------------------------------------------
+
+
+def test_a_test_part_too_small_for_a_guess_tests_nothing(tmp_path):
+    raw = {"claims": [{"says": "So.", "fails": "relu", "below": "guess"}]}
+    study = store(tmp_path, seeds=8, raw=raw, data={"test": 20, "largest": 0.9})
+    [of] = judged.claim_verdicts(study)
+    assert (of.verdict, of.decisive.n) == (Verdict.UNRESOLVED, 0)
+    assert "too small to tell" in basis.sentence(of)
+
+
+def test_a_margin_of_the_table_turns_the_verdict_when_it_stands_in_the_file(tmp_path):
+    claim = {"says": "Alike.", "similar": ["relu", "tanh"], "within": 0.01}
+    other = {"says": "High.", "greater": ["relu", 0.7]}
+    study = store(tmp_path, seeds=6, raw={"claims": [claim, other]})
+    of, _ = judged.claim_verdicts(study)
+    turned = 0
+    for margin, verdict in of.turns[0]:
+        turned += 1
+        beyond = margin * (1.001 if margin > 0.01 else 0.999)
+        table = study.file.claims[0].model_copy(update={})
+        comparison = dataclasses.replace(table.comparisons[0], within=beyond)
+        table = table.model_copy(update={"comparisons": (comparison,)})
+        claims = (table, study.file.claims[1])
+        moved = dataclasses.replace(study, file=study.file.model_copy(update={"claims": claims}))
+        assert judged.claim_verdicts(moved)[0].verdict is verdict
+    assert turned
+
+
+def test_ties_count_for_neither_side_and_are_said(tmp_path):
+    raw = {"claims": [{"says": "So.", "greater": ["relu", "tanh"], "by": "wins"}]}
+    study = store(tmp_path, seeds=6, raw=raw)
+    frame = study.trials.copy()
+    tanh = frame.loc[frame["cell"] == "tanh", "test_accuracy"].to_numpy()
+    frame.loc[frame["cell"] == "relu", "test_accuracy"] = tanh + np.array([0.01, 0, 0, 0, 0, 0])
+    [of] = judged.claim_verdicts(dataclasses.replace(study, trials=frame))
+    assert (of.decisive.effect, of.decisive.ties) == (1.0, 5)
+    assert "with 1 of 6 seeds, equal with 5" in basis.sentence(of)
+    frame.loc[frame["cell"] == "relu", "test_accuracy"] = tanh
+    [of] = judged.claim_verdicts(dataclasses.replace(study, trials=frame))
+    assert "with 0 of 6 seeds, equal with 6" in basis.sentence(of)
+    assert basis.effect(of.decisive) == "50% of seeds"
+
+
+def test_a_group_is_compared_over_the_seeds_that_all_its_cells_have(tmp_path):
+    sides = [{"best_of": {"optimizer": "sgd"}}, {"best_of": {"optimizer": "adam"}}]
+    study = store(tmp_path, seeds=6, raw={"claims": [{"says": "So.", "greater": sides}]})
+    frame = study.trials
+    fewer = frame[~((frame["cell"] == "relu") & (frame["seed"] > 3))]
+    study = dataclasses.replace(study, trials=fewer)
+    group = study.file.claims[0].comparisons[0].terms[0]
+    assert list(judged.chosen(study, group).index) == [1, 2, 3]
+    assert judged.claim_verdicts(study)[0].decisive.n <= 3
+
+
+@pytest.mark.parametrize(
+    ("claim", "said"),
+    [
+        ('greater = ["a", 0.9]\nmatters = 0.1', "claims[0].matters: belongs to a comparison of"),
+        ('greater = ["a", "short"]\nmetric = "valid_falls"', "valid_falls needs 2 epochs or more"),
+        ('greater = ["a", "crossed"]', "claims[0]: crossed is crossed: its seeds share draws"),
+    ],
+)
+def test_a_claim_that_could_not_be_tested_rightly_is_refused(tmp_path, claim, said):
+    more = '[[cells]]\nname = "short"\nepochs = 1\n[[cells]]\nname = "crossed"\ncrossed = true\n'
+    path = tmp_path / "tiny.toml"
+    path.write_text(GRID.replace("[[claims]]", f"{more}[[claims]]") + claim)
+    with pytest.raises(InputError) as error:
+        study_file.load(str(path))
+    assert said in str(error.value)

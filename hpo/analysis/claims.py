@@ -45,6 +45,7 @@ class Part(Evidence):
     nothing to compare.
 
     left_out: seeds with which a side fails to learn.
+    seeds: for each value, how many seeds or rounds of timing had been trained when it was there.
     at: the evidence at another margin, where the comparison has one.
     margin: the comparison's.
     """
@@ -53,6 +54,7 @@ class Part(Evidence):
     comparison: Comparison
     sides: tuple[Term, ...]
     left_out: int = 0
+    seeds: Sequence[int] = ()
     at: Callable[[float], Evidence] | None = None
     margin: float = math.nan
 
@@ -83,6 +85,11 @@ class Part(Evidence):
     def most(self) -> float:
         """Returns the largest margin that makes sense."""
         return 1.0 if self.comparison.metric.endswith("accuracy") else math.inf
+
+    @property
+    def is_share(self) -> bool:
+        """Whether the effect is a share of the seeds."""
+        return self.form is Form.FAILS or (self.by is By.WINS and self.form is not Form.SIMILAR)
 
     @property
     def logs(self) -> bool:
@@ -123,10 +130,13 @@ class Part(Evidence):
 @dataclass(frozen=True, kw_only=True)
 class ClaimVerdict(Judged):
     """A claim with its parts and verdict. Holm's correction is over all claims that can be tested;
-    p is 1 if nothing can."""
+    p is 1 if nothing can. others: the p-values of the other claims, as `combine` gives them.
+    dropped: how many more claims count, see judge."""
 
     claim: Claim
     parts: tuple[Part, ...]
+    others: Sequence[tuple[float, ...]] = ()
+    dropped: int = 0
 
     @property
     def decisive(self) -> Part:
@@ -169,10 +179,7 @@ class ClaimVerdict(Judged):
         """Returns what the verdict would be with another margin of this part."""
         assert part.at is not None
         found = combine([part.at(margin) if each is part else each for each in self.parts])
-        least = int(np.argmin(found))
-        if self.factor * found[least] >= LEVEL:
-            return Verdict.UNRESOLVED
-        return (Verdict.HOLDS, Verdict.REFUTED, Verdict.TOO_SMALL)[least]
+        return judge([found, *self.others], more=self.dropped)[0].verdict
 
     @cached_property
     def turns(self) -> list[list[tuple[float, Verdict]]]:
@@ -249,14 +256,16 @@ def _standardized(part: Part, against: bool) -> tuple[float, float]:
 
 
 def _first(part: Part, which: int, factor: int) -> int:
-    """Returns with how many values evidence for, against or too small (0, 1, 2) decides at a
+    """Returns with how many seeds evidence for, against or too small (0, 1, 2) decides at a
     correction by this factor; all if it never does."""
     path = (part.path_for, part.path_against, part.path_too_small)[which]
     assert path is not None
     above = np.flatnonzero(path * part.kept * LEVEL > factor)
-    first = int(above[0]) + 1 if above.size else len(path)
-    looked = part.planned and factor * part.looks[which] < LEVEL * SHARE
-    return min(first, part.planned or first) if looked else first
+    first = part.seeds[above[0] if above.size else -1]
+    if not part.planned or factor * part.looks[which] >= LEVEL * SHARE:
+        return first
+    timed = part.comparison.metric == SECONDS
+    return min(first, ROUNDS if timed else part.study.planned_seeds or first)
 
 
 @lru_cache(maxsize=1)  # report, lead and terminal ask for the same study
@@ -266,12 +275,19 @@ def claim_verdicts(study: StoredGrid) -> list[ClaimVerdict]:
     claims = study.file.claims
     parts = [_parts(study, claim) for claim in claims]  # none where it is untestable
     dropped = sum(len(change["dropped"]) for change in study.claim_changes)
-    judged = iter(judge([combine(each) for each in parts if each], more=dropped))
-    untestable = Judged(verdict=Verdict.UNTESTABLE, p=1.0, factor=1)
-    return [
-        ClaimVerdict(claim=claim, parts=each, **vars(next(judged) if each else untestable))
-        for claim, each in zip(claims, parts, strict=True)
-    ]
+    found = [combine(each) for each in parts if each]
+    judged = enumerate(judge(found, more=dropped))
+    verdicts = []
+    for claim, each in zip(claims, parts, strict=True):
+        if not each:
+            untestable = Judged(verdict=Verdict.UNTESTABLE, p=1.0, factor=1)
+            verdicts.append(ClaimVerdict(claim=claim, parts=(), **vars(untestable)))
+            continue
+        place, own = next(judged)
+        others = found[:place] + found[place + 1 :]
+        verdict = ClaimVerdict(claim=claim, parts=each, others=others, dropped=dropped, **vars(own))
+        verdicts.append(verdict)
+    return verdicts
 
 
 def times_open(study: StoredGrid) -> bool:
@@ -413,8 +429,11 @@ def _failing(study: StoredGrid, comparison: Comparison) -> Part:
     def at(line: float) -> Evidence:
         return mostly(study.failing(cell, line)[seeds].to_list(), planned=planned)
 
-    part = partial(Part, study=study, comparison=comparison, sides=comparison.terms, margin=below)
-    if seeds.empty:
+    counts = [int(seed) - study.file.first + 1 for seed in seeds]
+    part = partial(
+        Part, study=study, comparison=comparison, sides=comparison.terms, margin=below, seeds=counts
+    )
+    if seeds.empty or below > 1:
         return part(**vars(NOTHING))
     return part(**vars(at(below)), at=at)
 
@@ -431,9 +450,11 @@ def _compared(study: StoredGrid, comparison: Comparison, a: Term, b: Term) -> Pa
     part = partial(part, left_out=left_out)
     if kept.empty:
         return part(**vars(NOTHING))
-    planned = _planned(study, (a, b), kept.index)
-    if comparison.metric == SECONDS and planned is not None:
-        planned = ROUNDS if len(kept) >= ROUNDS else 0
+    planned, begins = _planned(study, (a, b), kept.index), study.file.first
+    if comparison.metric == SECONDS:
+        begins, rounds = 0, ROUNDS if len(kept) >= ROUNDS else 0
+        planned = None if planned is None else rounds
+    part = partial(part, seeds=[int(seed) - begins + 1 for seed in kept.index])
     test = partial(_tested, comparison, kept.to_numpy(), planned, a, b)
     margin = next((s.number for s in (a, b) if s.number), comparison.matters)
     if comparison.form is Form.SIMILAR:
@@ -505,8 +526,9 @@ def chosen(study: StoredGrid, term: Term) -> pd.Series:
     """Returns by seed the cell of the group with the best mean validation accuracy over the seeds
     before it; the first seed has none. So the choice knows nothing of the seed that it is for, and
     evidence from the differences stays valid."""
-    frame = pd.DataFrame({name: _rows(study, name)["valid_accuracy"] for name in term.group})
-    before = frame.dropna(how="all").fillna(0.0).expanding().mean().shift(1).iloc[1:]
+    columns = {name: _rows(study, name)["valid_accuracy"].fillna(0.0) for name in term.group}
+    frame = pd.concat(columns, axis=1, join="inner").sort_index()  # the seeds that all cells have
+    before = frame.expanding().mean().shift(1).iloc[1:]
     return before.idxmax(axis=1)
 
 

@@ -50,6 +50,7 @@ class Evidence:
         these are small. Empty for a test that is valid at one n only; the last one is None if no
         limit is given to what matters.
     spread: the values' standard deviation; NaN of shares and of one value.
+    ties: values that count for neither side of a share, whose effect is that of the others.
     planned: how many of the first values the planned look tests; 0 while the study has not reached
         it; None without a plan.
     looks: the p-values of the planned look, in the order of the paths; 1 without one.
@@ -67,6 +68,7 @@ class Evidence:
     path_against: Floats = field(default_factory=lambda: np.empty(0))
     path_too_small: Floats | None = None
     spread: float = math.nan
+    ties: int = 0
     planned: int | None = None
     looks: tuple[float, float, float] = (1.0, 1.0, 1.0)
 
@@ -284,7 +286,8 @@ def _share(signs: Floats, test: str, planned: int | None) -> Evidence:
         interval = _cut(interval, (low, high))
     looks = _p_mostly(k, of), _p_mostly(of - k, of), 1.0
     paths = e_mostly(hits, n), e_mostly(n - hits, n), None
-    return _evidence(signs.size, effect, interval, test, paths, looks, planned)
+    found = _evidence(signs.size, effect, interval, test, paths, looks, planned)
+    return replace(found, ties=signs.size - int(n[-1]))
 
 
 def _p_mostly(hits: int, n: int) -> float:

@@ -99,7 +99,8 @@ def _resolve(run: Run, optuna_study: optuna.Study, deadline: float) -> End:
     training times again while a claim on times is open."""
     assert isinstance(run.file, GridStudy)
     rounds, first, end = run.file.rounds, run.file.first, End.COMPLETE
-    for count in range(rounds.start + rounds.step, rounds.most + 1, rounds.step):
+    for start in range(rounds.start, rounds.most, rounds.step):
+        count = min(start + rounds.step, rounds.most)
         _require_code(run)
         stored = load_study(run.storage, run.name)
         assert isinstance(stored, StoredGrid)

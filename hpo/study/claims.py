@@ -31,6 +31,7 @@ EPOCH_METRICS = ("valid_accuracy", "valid_loss", "train_accuracy", "train_loss",
 # valid_spread: the standard deviation of the changes of validation accuracy from epoch to epoch.
 # valid_falls: the mean fall from an epoch to the next, 0 where validation accuracy rises.
 BY_WINS = ("valid_spread", "valid_falls")
+LEAST_EPOCHS = {"valid_spread": 3, "valid_falls": 2}
 METRICS = ("test_accuracy", "test_loss", SECONDS, *EPOCH_METRICS, *BY_WINS)
 # Metrics above 0 whose logarithms are compared: they spread in proportion to their size.
 RATIOS = ("test_loss", "valid_loss", "train_loss", SECONDS)
@@ -263,9 +264,9 @@ class Claim(ClaimTable):
 
     comparisons: tuple[Comparison, ...]
 
-    def cells(self, metric: str) -> set[str]:
-        """Returns the names of the cells whose metric is compared."""
-        compared = [each for each in self.comparisons if each.metric == metric]
+    def cells(self, metric: str | None = None) -> set[str]:
+        """Returns the names of the cells whose metric, or any, is compared."""
+        compared = [each for each in self.comparisons if metric in (None, each.metric)]
         return {name for each in compared for term in each.terms for name in term.cells}
 
     @property
@@ -318,6 +319,13 @@ def _comparison(
         faults.append((at, f"compares ratios of {metric}, so no side can be a difference"))
     if len(set(terms)) < len(terms):
         faults.append((at, "names a side twice"))
+    if table.matters is not None and any(term.number for term in terms):
+        text = "belongs to a comparison of cells, not with a number other than 0"
+        faults.append(((*key, "matters"), text))
+    least = LEAST_EPOCHS.get(metric, 1)
+    short = [name for term in terms for name in term.cells if cells[name].epochs < least]
+    if short:
+        faults.append((at, f"{metric} needs {least} epochs or more; {short[0]} has fewer"))
     skewed = metric in BY_WINS or (
         metric != SECONDS and any(term.number is not None for term in terms)
     )

@@ -539,6 +539,11 @@ def _grid(
     configs = {cell.name: cell.config for cell in sound}
     claims = enumerate(table.claims if len(sound) == len(cells) else ())
     read = tuple(claim_of(claim, ("claims", i), configs, faults) for i, claim in claims)
+    crossed = {cell.name for cell in sound if cell.crossed}
+    for i, claim in enumerate(read):
+        for cell in sorted(crossed & claim.cells()):
+            text = f"{cell} is crossed: its seeds share draws, so they are no independent runs"
+            faults.append((("claims", i), text))
     if faults:
         return None
     seeds: Any = table.seeds  # Rounds

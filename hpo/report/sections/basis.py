@@ -41,7 +41,6 @@ SIZE_WINS = (
     marked("{first} is smaller than {second} with {k} of {n} seeds"),
     marked("{first} is greater than {second} with {k} of {n} seeds"),
 )
-SHARES = ("runs", "signs")  # tests whose effect is a share of the seeds
 # Of several parts the one that decides.
 DECISIVE = {
     Verdict.HOLDS: marked("the closest of {n}: {comparison}"),
@@ -54,8 +53,9 @@ DECISIVE = {
 def effect(part: Part) -> str:
     """+0.76 points (0.61 to 0.91); ratios as × 1.03 (0.98 to 1.08); shares in percent."""
     ends, compared = part.interval, part.comparison
-    if part.test in SHARES:
-        text = marked("{share}% of runs") if part.test == "runs" else marked("{share}% of seeds")
+    if part.is_share:
+        fails = part.form is Form.FAILS
+        text = marked("{share}% of runs") if fails else marked("{share}% of seeds")
         value = t(text, share=f"{100 * part.effect:.0f}")
         low, high = (f"{100 * end:.0f}" for end in ends)
     elif part.logs:
@@ -119,6 +119,8 @@ def _basis(judged: ClaimVerdict) -> str:
 def _nothing(part: Part) -> str:
     labels = dict.fromkeys(part.study.cell(c).label for side in part.sides for c in side.cells)
     text = marked("{names} have no seed in common, so this cannot be tested.")
+    if part.margin > 1 and part.form is Form.FAILS:
+        text = marked("The test part is too small to tell what {names} learn from a guess.")
     if part.left_out:
         text = marked("There is no seed with which {names} learn, so nothing is compared.")
     elif part.comparison.metric == SECONDS:
@@ -156,7 +158,8 @@ def _wins(part: Part) -> str:
     if not is_above:
         first, second = second, first
     values = {"first": _value(part, first), "second": _value(part, second, THAT)}
-    return t(texts[is_above], **values, k=round(part.effect * n), n=n)
+    said = t(texts[is_above], **values, k=round(part.effect * (n - part.ties)), n=n)
+    return f"{said}{t(', equal with {n}', n=part.ties)}" if part.ties else said
 
 
 def _sized(part: Part) -> bool:
@@ -233,7 +236,8 @@ def _images(part: Part) -> str:
         return ""
     low, high = (100 * bound for bound in part.interval_seeds_and_images)
     text = marked(
-        "For other seeds and other test {things}: {low:.2f} to {high:.2f} points (95% interval)."
+        "For other seeds and other test {things}: {low:.2f} to {high:.2f} points (95%, "
+        "for one look)."
     )
     return t(text, things=t(part.study.things), low=low, high=high)
 
@@ -272,14 +276,15 @@ def turns_text(judged: ClaimVerdict, part: Part) -> str:
         text = marked("below {at} {verdict}")
         if margin > part.margin:
             text = marked("above {at} {verdict}")
-        texts.append(t(text, at=margin_text(part, margin, 2), verdict=t(verdict.value)))
+        digits = WORDS[part.metric][2]
+        texts.append(t(text, at=margin_text(part, margin, digits), verdict=t(verdict.value)))
     return ", ".join(texts)
 
 
 def margin_text(part: Part, at: float, digits: int | None = None) -> str:
     """10%, 2 points, 12%, 2.3: a margin or a line. digits: of a computed one."""
-    metric, shown = part.metric, 2 if part.form is Form.FAILS else digits
-    percent = part.logs and part.form is Form.SIMILAR
+    metric, percent = part.metric, part.logs and part.form is Form.SIMILAR
+    shown = 2 if part.form is Form.FAILS or (digits and percent) else digits
     scale = 100.0 if percent else WORDS[metric][1]
     text = f"{scale * at:g}" if shown is None else f"{scale * at:.{shown}f}"
     if percent or (metric.endswith("accuracy") and not part.is_margin):

@@ -20,7 +20,6 @@ from hpo.report.blocks.page import Block, Section, Verdicts, interval_svg, path_
 from hpo.report.blocks.table import NOTHING, Column, Entry, Table
 from hpo.report.blocks.words import p_text
 from hpo.report.sections.basis import (
-    SHARES,
     WORDS,
     effect,
     margin_text,
@@ -135,8 +134,9 @@ def _margins(study: StoredGrid) -> list[Block]:
     columns = [Column(header, t(header), itemgetter(place)) for place, header in enumerate(headers)]
     caption = marked(
         "{data}. The lines and margins that can decide a verdict, and the nearest ones that would "
-        "give another verdict with these seeds. Another {n} give the same verdict from a tenth of "
-        "their size to ten times. Where the publication gives no number, they are the study file's."
+        "give another verdict with these seeds. Left out, because they give the same verdict from "
+        "a tenth of their size to ten times: {n}. Where the publication gives no number, they are "
+        "the study file's."
     )
     caption = t(caption, data=data_text(study), n=len(rows) - len(turning))
     return [Table(columns=columns, rows=turning, caption=caption)]
@@ -206,7 +206,7 @@ def _path(judged: ClaimVerdict) -> str:
 
 def _effect_value(part: Part) -> float:
     """Returns the effect as it is printed: in percent, as a ratio, or in the metric's unit."""
-    if part.test in SHARES:
+    if part.is_share:
         return 100 * part.effect
     return ratio(part.effect) if part.logs else WORDS[part.comparison.metric][1] * part.effect
 
@@ -214,7 +214,7 @@ def _effect_value(part: Part) -> float:
 def _forest(part: Part) -> str:
     """Returns the interval as a small SVG, on a scale of its own whose end is printed."""
     values = [part.low, part.effect, part.high]
-    if part.test in SHARES:  # half of the seeds is the middle
+    if part.is_share:  # half of the seeds is the middle
         low, middle, high = (2 * value - 1 for value in values)
         return interval_svg(low, middle, high, "100%")
     scale = 1.0 if part.logs else WORDS[part.comparison.metric][1]
