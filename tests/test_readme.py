@@ -73,14 +73,18 @@ def test_its_figures_are_those_of_the_committed_results():
     report = (ROOT / "reports/published/grid-report/report.md").read_text("utf-8")
     readme = README.replace("\n", " ")
     tally = re.search(
-        r"Of (\d+) conclusions (\d+) hold, (\d+) are unresolved, (\d+) is refuted, 1 is not", report
+        r"Of (\d+) conclusions (\d+) hold, (\d+) are unresolved, (\d+) are refuted, 1 is not",
+        report,
     )
     assert tally is not None
     assert f"the report's {tally[1]} conclusions" in readme
-    found = f"**{tally[2]} hold**, **{tally[4]} is refuted**, **{tally[3]} are unresolved** and 1"
+    found = f"**{tally[2]} hold**, **{tally[4]} are refuted**, **{tally[3]} are unresolved** and 1"
     assert found in readme
     [(trainings, clock)] = re.findall(r"(\d+) trainings on MNIST, (.*?) by the clock", report)
     assert f"It made {trainings} trainings in {clock}" in readme
+    fresh = (ROOT / "reports/published/grid-report-fresh/report.md").read_text("utf-8")
+    hold, unresolved, refuted = re.findall(r"(\d+) (?:hold|are unresolved|are refuted)", fresh)[:3]
+    assert f"ten others: {hold} hold, {refuted} are refuted, {unresolved} are unresolved" in readme
     search = (ROOT / "reports/published/search/report.md").read_text("utf-8")
     [(trials, clock)] = re.findall(r"(\d+) networks tried on MNIST .*?: (.*?) by the clock", search)
     assert f"{trials} trials in {clock}" in readme
