@@ -182,7 +182,7 @@ def test_conclusions_unfold_at_their_row_and_are_all_open_on_paper(watched, page
     page = watched.page
     page.goto(page_file.as_uri())
     rows = page.locator("table.verdicts tbody tr")
-    assert rows.count() == 38
+    assert rows.count() == 33
     first = rows.nth(2)  # "The deeper network fails to learn."
     basis = first.locator("details p")
     assert not basis.is_visible()
@@ -192,7 +192,7 @@ def test_conclusions_unfold_at_their_row_and_are_all_open_on_paper(watched, page
     assert first.locator("svg.forest circle").count() == 1
     assert first.locator("svg.path path").count() == 3
     page.evaluate("dispatchEvent(new Event('beforeprint'))")
-    assert page.locator("table.verdicts details[open]").count() == 38
+    assert page.locator("table.verdicts details[open]").count() == 33
     page.evaluate("dispatchEvent(new Event('afterprint'))")
     assert page.locator("table.verdicts details[open]").count() == 1
     page.locator("table.verdicts th[data-column='1'] button").click()

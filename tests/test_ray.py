@@ -179,7 +179,9 @@ def test_without_ray_the_command_to_install_it_is_named(monkeypatch):
 
 def test_options_of_a_cluster_need_one_and_have_bounds(forked_hpo):
     refused(forked_hpo, "and --gpus-per-trial: need --pool ray", "--cpus-per-trial", "2")
-    refused(forked_hpo, "--cpus-per-trial: must be at least 0", "--cpus-per-trial", "-1")
+    refused(
+        forked_hpo, "--cpus-per-trial: must be a number of at least 0", "--cpus-per-trial", "-1"
+    )
 
 
 class Fake(ray_cluster.Cluster):
