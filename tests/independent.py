@@ -83,13 +83,12 @@ class Study:
     def __init__(self, file: Path, report: Path, database: Path | None = None) -> None:
         self.raw = tomllib.loads(file.read_text("utf-8"))
         seeds = self.raw["seeds"]
-        self.first, planned = 0, seeds
-        if isinstance(seeds, dict):
-            self.first, planned = seeds.get("first", 0), seeds["start"]
+        planned = seeds["start"] if isinstance(seeds, dict) else seeds
         self.planned: int | None = planned if planned > 4 else None
         self.data = json.loads((report / "verdicts.json").read_text("utf-8"))
         trials = pd.read_csv(report / "trials.csv")
         self.trials = trials[trials["state"] == "COMPLETE"].set_index(["cell", "seed"]).sort_index()
+        self.first = int(self.trials.index.get_level_values("seed").min())
         self.curves = pd.read_csv(report / "curves.csv")
         if (report / "times.csv").exists():
             times = pd.read_csv(report / "times.csv")
