@@ -1,6 +1,6 @@
 """What a publication concludes from its runs, and why, declared in a study file to be tested."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from enum import Enum
 from itertools import pairwise
@@ -296,50 +296,58 @@ def claim_of(
 def _comparison(
     table: ComparisonTable, key: Key, cells: Mapping[str, Config], faults: list[Fault]
 ) -> Comparison:
-    form, metric, at = table.form, table.metric, (*key, table.form.value)
     sides: tuple[Any, ...] = {
         Form.GREATER: table.greater,
         Form.BEST: (table.best, *(table.among or [c for c in cells if c != table.best])),
         Form.FAILS: (table.fails,),
         Form.SIMILAR: table.similar,
-    }[form]
+    }[table.form]
+    if table.form is Form.BEST and len(sides) == 1:
+        faults.append(((*key, "among"), "must be a list of other cells, got []"))
     terms: list[Term] = []
     for side in sides:
         try:
-            terms.append(_term(side, metric, cells))
+            terms.append(_term(side, table.metric, cells))
         except PydanticCustomError as error:
-            faults.append((at, error.message()))
-    if form is Form.BEST and len(sides) == 1:
-        faults.append(((*key, "among"), "must be a list of other cells, got []"))
+            faults.append(((*key, table.form.value), error.message()))
+    found = Comparison(
+        form=table.form, terms=tuple(terms), metric=table.metric, by=_by(table, terms),
+        within=table.within, matters=table.matters, below=table.below,
+    )  # fmt: skip
+    faults += [((*key, name), text) for name, text in _faults(found, cells)]
+    return found
+
+
+def _by(table: ComparisonTable, terms: Sequence[Term]) -> By:
+    """Returns how the sides are compared: as the table says, or as their metric asks for."""
+    if "by" in table.model_fields_set or table.matters is not None:
+        return By(table.by)
+    number = table.metric != SECONDS and any(term.number is not None for term in terms)
+    skewed = table.metric in BY_WINS or number
+    differences = any(term.minus for term in terms)
+    return By.WINS if skewed and not differences and table.form in KEYS["by"] else By.MEANS
+
+
+def _faults(found: Comparison, cells: Mapping[str, Config]) -> Iterator[tuple[str, str]]:
+    """Yields a key and what is wrong with the sides together."""
+    form, metric, terms = found.form.value, found.metric, found.terms
+    numbers = [term.number for term in terms if term.number is not None]
     if any(term.epoch for term in terms) and metric not in EPOCH_METRICS:
         known = ", ".join(EPOCH_METRICS)
-        text = f"must be one of {known} after an epoch, got {metric!r}"
-        faults.append(((*key, "metric"), text))
-    if form is Form.SIMILAR and metric in RATIOS and any(term.minus for term in terms):
-        faults.append((at, f"compares ratios of {metric}, so no side can be a difference"))
+        yield "metric", f"must be one of {known} after an epoch, got {metric!r}"
+    if found.form is Form.SIMILAR and metric in RATIOS and any(term.minus for term in terms):
+        yield form, f"compares ratios of {metric}, so no side can be a difference"
     if len(set(terms)) < len(terms):
-        faults.append((at, "names a side twice"))
-    if table.matters is not None and any(term.number for term in terms):
-        text = "belongs to a comparison of cells, not with a number other than 0"
-        faults.append(((*key, "matters"), text))
+        yield form, "names a side twice"
+    if found.matters is not None and any(numbers):
+        yield "matters", "belongs to a comparison of cells, not with a number other than 0"
     least = LEAST_EPOCHS.get(metric, 1)
     short = [name for term in terms for name in term.cells if cells[name].epochs < least]
     if short:
-        faults.append((at, f"{metric} needs {least} epochs or more; {short[0]} has fewer"))
-    skewed = metric in BY_WINS or (
-        metric != SECONDS and any(term.number is not None for term in terms)
-    )
-    by = table.by
-    if "by" not in table.model_fields_set and table.matters is None and form in KEYS["by"]:
-        by = By.WINS if skewed and not any(term.minus for term in terms) else By.MEANS
-    found = Comparison(
-        form=form, terms=tuple(terms), metric=metric, by=by, within=table.within,
-        matters=table.matters, below=table.below,
-    )  # fmt: skip
-    if found.logs and any(term.number is not None and term.number <= 0 for term in terms):
+        yield form, f"{metric} needs {least} epochs or more; {short[0]} has fewer"
+    if found.logs and any(number <= 0 for number in numbers):
         unit = " seconds" if metric == SECONDS else ""
-        faults.append((at, f"compares ratios of {metric}, so a number must be more than 0{unit}"))
-    return found
+        yield form, f"compares ratios of {metric}, so a number must be more than 0{unit}"
 
 
 def _term(value: Any, metric: str, cells: Mapping[str, Config]) -> Term:

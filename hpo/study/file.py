@@ -539,11 +539,7 @@ def _grid(
     configs = {cell.name: cell.config for cell in sound}
     claims = enumerate(table.claims if len(sound) == len(cells) else ())
     read = tuple(claim_of(claim, ("claims", i), configs, faults) for i, claim in claims)
-    crossed = {cell.name for cell in sound if cell.crossed}
-    for i, claim in enumerate(read):
-        for cell in sorted(crossed & claim.cells()):
-            text = f"{cell} is crossed: its seeds share draws, so they are no independent runs"
-            faults.append((("claims", i), text))
+    faults += _crossed_claims(read, {cell.name for cell in sound if cell.crossed})
     if faults:
         return None
     seeds: Any = table.seeds  # Rounds
@@ -626,6 +622,14 @@ def _equal_values(cells: Sequence[Cell]) -> Iterator[Fault]:
                 equal = f"{quoted(value)} counts as equal to {quoted(first)}"
                 text = f"{equal} of cell {cells[where].name}; write both alike"
                 yield ("cells", index, name), text
+
+
+def _crossed_claims(claims: Sequence[Claim], crossed: set[str]) -> Iterator[Fault]:
+    """Yields a fault for each claim on a cell whose seeds are no independent runs."""
+    for i, claim in enumerate(claims):
+        for cell in sorted(crossed & claim.cells()):
+            text = f"{cell} is crossed: its seeds share draws, so they are no independent runs"
+            yield ("claims", i), text
 
 
 def _unknown_cells(table: GridTable, names: Sequence[str]) -> list[Fault]:

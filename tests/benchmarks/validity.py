@@ -1,6 +1,6 @@
 """Whether verdicts, leads and intervals err as rarely as they say; writes a table.
 
-python tests/benchmarks/validity.py [sqlite:///hpo.db] writes, in about five minutes,
+python tests/benchmarks/validity.py [sqlite:///hpo.db] writes, in about ten minutes,
 reports/published/benchmark-validity.md. The storage: one that holds grid-report, to time the test
 of its claims.
 """

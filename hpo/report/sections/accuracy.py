@@ -30,13 +30,6 @@ def sections(study: StoredGrid) -> list[Section]:
 def _table(study: StoredGrid, found: Mapping[Cell, Precision]) -> Table:
     things = t(study.things)
 
-    def failing(row: tuple[Cell, Precision]) -> tuple[int, int]:
-        return int(study.failing(row[0]).sum()), len(study.of(row[0]))
-
-    def seen(row: tuple[Cell, Precision]) -> Entry:
-        k, n = failing(row)
-        return Entry(t("{k} of {n}", k=k, n=n), k)
-
     def of_share(row: tuple[Cell, Precision]) -> Entry:
         low, high = (100 * end for end in row[1].images_share[1:])
         return ends_entry(marked("{low:.0f} to {high:.0f}%"), low, high)
@@ -48,18 +41,11 @@ def _table(study: StoredGrid, found: Mapping[Cell, Precision]) -> Table:
         "test {things}, with its 95% interval."
     )
     named = {"data": data_text(study), "things": things, "name": things.capitalize()}
-    fails, exact = t("Runs that fail to learn"), t("Test accuracy where it learns (%)")
+    exact = t("Test accuracy where it learns (%)")
     share = t("{things}' share of the spread", things=things.capitalize())
-    failures = [
-        Column("failing", t("seen"), seen, group=fails),
-        Column(
-            "most_failing", t("at most"),
-            lambda row: 100 * most_failures(*failing(row)), "{:.0f}%", group=fails,
-        ),
-    ]  # fmt: skip
     columns = [
         Column("model", t("Model"), lambda row: row[0].label),
-        *(failures if any(study.fails(cell) for cell in found) else []),
+        *(_failures(study) if any(study.fails(cell) for cell in found) else []),
         Column("mean", t("mean"), lambda row: 100 * row[1].mean, "{:.2f}", group=exact),
         Column("seeds", t("other seeds"), lambda row: _interval(row[1].seeds), group=exact),
         Column(
@@ -73,6 +59,26 @@ def _table(study: StoredGrid, found: Mapping[Cell, Precision]) -> Table:
     ]  # fmt: skip
     caption = t(caption, n=study.data["test"], **named)
     return Table(columns=columns, rows=list(found.items()), caption=caption)
+
+
+def _failures(study: StoredGrid) -> list[Column]:
+    """Returns the columns of how often a cell fails to learn. Rows: a cell and its precision."""
+
+    def failing(row: tuple[Cell, Precision]) -> tuple[int, int]:
+        return int(study.failing(row[0]).sum()), len(study.of(row[0]))
+
+    def seen(row: tuple[Cell, Precision]) -> Entry:
+        k, n = failing(row)
+        return Entry(t("{k} of {n}", k=k, n=n), k)
+
+    def at_most(row: tuple[Cell, Precision]) -> float:
+        return 100 * most_failures(*failing(row))
+
+    group = t("Runs that fail to learn")
+    return [
+        Column("failing", t("seen"), seen, group=group),
+        Column("most_failing", t("at most"), at_most, "{:.0f}%", group=group),
+    ]
 
 
 def _interval(bounds: tuple[float, float]) -> Entry:
