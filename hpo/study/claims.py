@@ -131,7 +131,8 @@ def _line(value: Any, handler: Any) -> Any:
 UNTESTED = "must say why this design cannot test it"
 Share = Annotated[float, Field(gt=0, lt=1), explained("must be a share between 0 and 1")]
 CellName = Annotated[str, explained("must be a cell's name")]
-Side = str | float | dict[str, dict[str, Any]]
+Group = Annotated[dict[str, Any], WithJsonSchema({"type": "object"})]  # { best_of = { … } }
+Side = str | float | Group
 
 
 class ComparisonTable(Table):
