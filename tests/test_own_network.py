@@ -5,6 +5,7 @@ import os
 import random
 import re
 import signal
+import time
 import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -668,8 +669,9 @@ def test_the_first_ctrl_c_ends_a_factory_that_hangs(hpo_process: Callable, tmp_p
     (tmp_path / "mine.toml").write_text(text)
     process = hpo_process("run", "mine.toml")
     wait_for((tmp_path / "began").exists, seconds=60)
+    time.sleep(1)  # until the command waits for its answer, as it does when a person sees it hang
     process.send_signal(signal.SIGINT)
-    assert process.wait(10) == 130
+    assert process.wait(30) == 130
     wait_for(lambda: not processes_in(tmp_path), seconds=10)
 
 
