@@ -35,7 +35,7 @@ def test_a_search_ends_in_a_report_a_csv_and_a_network(ended_search, forked_hpo)
     assert trials["test_accuracy"].isna().all()
     assert trials["state"].isin(["COMPLETE", "PRUNED"]).all()
     page = (folder / "index.html").read_text()
-    assert "This needs 15 trials that were trained to their end; there are" in page
+    assert "This needs 15 finished trials; there are" in page
     assert "Tiny &lt;search&gt; &amp; more" in page
     for words in ("selection bias", "95% interval", "hpo run tiny.toml", "load_file"):
         assert words in page

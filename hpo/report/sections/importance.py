@@ -59,13 +59,13 @@ def differences(study: StoredGrid) -> list[Section]:
 
 def sections(study: StoredSearch) -> list[Section]:
     """Returns the section on importances, or on how many trials they need."""
-    title, trained = t("Which hyperparameters mattered"), len(study.finished)
-    if trained < LEAST:
-        text = marked("This needs {least} trials that were trained to their end; there are {n}.")
-        return [Section(title=title, blocks=[t(text, least=LEAST, n=trained)])]
+    title, finished = t("Which hyperparameters mattered"), len(study.ended)
+    few = t("This needs {least} finished trials; there are {n}.", least=LEAST, n=finished)
     importances = importance.evaluate(study.frozen, log_scale=True)
-    if importances is None:  # all trials have the same hyperparameters
-        return []
+    if importances is None:  # too few trials, or all have the same hyperparameters
+        return [Section(title=title, blocks=[few])] if finished < LEAST else []
+    if finished < LEAST:
+        return [Section(title=title, blocks=[few, next(_effects(study, importances))])]
     evaluators = listed([each.evaluator for each in importances.evaluations])
     bars = {
         name: {
