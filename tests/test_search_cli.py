@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from tiny import SEARCH
 
-FIGURES = {"progress", "curves", "confusion", "worst"}
+FIGURES = {"progress", "slices", "curves", "confusion", "worst"}
 
 
 @pytest.fixture
