@@ -499,3 +499,17 @@ def test_a_claim_that_could_not_be_tested_rightly_is_refused(tmp_path, claim, sa
     with pytest.raises(InputError) as error:
         study_file.load(str(path))
     assert said in str(error.value)
+
+
+def test_a_forecast_expects_as_many_ties_as_so_far(tmp_path):
+    raw = {"claims": [{"says": "So.", "greater": ["relu", "tanh"], "by": "wins"}]}
+    study = store(tmp_path, seeds=8, raw=raw)
+    frame = study.trials.copy()
+    tanh = frame.loc[frame["cell"] == "tanh", "test_accuracy"].to_numpy()
+    needed = []
+    for ties in (0, 4):
+        lead = np.where(np.arange(8) < ties, 0.0, [0.01, 0.01, 0.01, -0.01] * 2)
+        frame.loc[frame["cell"] == "relu", "test_accuracy"] = tanh + lead
+        [of] = judged.claim_verdicts(dataclasses.replace(study, trials=frame.copy()))
+        needed.append(of.seeds_to_decide()[0])
+    assert needed[1] == pytest.approx(2 * needed[0], abs=2)

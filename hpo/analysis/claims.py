@@ -232,8 +232,9 @@ class ClaimVerdict(Judged):
         n = np.arange(part.n + 1, MOST_SEEDS + 1)
         needed = []
         for effect in (seen, seen + Z80 * error, seen - Z80 * error):
-            if part.spread != part.spread:
-                path = e_mostly(n * min(max(effect, 0.0), 1.0), n)
+            if math.isnan(part.spread):
+                counted = n * (1 - part.ties / part.n)  # as many ties as so far
+                path = e_mostly(counted * min(max(effect, 0.0), 1.0), counted)
             else:
                 path = e_above(n, effect, n - 1.0)
             reached = np.flatnonzero(path > factor)
@@ -245,8 +246,8 @@ def _standardized(part: Part, against: bool) -> tuple[float, float]:
     """Returns the effect that leads, in standard deviations and from the margin on, or as a share
     of the seeds, and its standard error."""
     if math.isnan(part.spread):
-        share = 1 - part.effect if against else part.effect
-        return share, math.sqrt(max(share * (1 - share), 1 / part.n) / part.n)
+        share, n = 1 - part.effect if against else part.effect, part.n - part.ties
+        return share, math.sqrt(max(share * (1 - share), 1 / n) / n)
     effect = part.effect
     if part.comparison.form is Form.SIMILAR:
         margin = math.log1p(part.margin) if part.logs else part.margin

@@ -75,11 +75,16 @@ class Evidence:
     @property
     def kept(self) -> float:
         """Returns the e-process's share of the error."""
-        return 1.0 if self.planned is None else 1 - SHARE
+        return _kept(self.planned)
 
     @property
     def interval(self) -> tuple[float, float]:
         return self.low, self.high
+
+
+def _kept(planned: int | None) -> float:
+    """Returns the e-process's share of the error: all of it without a plan."""
+    return 1.0 if planned is None else 1 - SHARE
 
 
 NOTHING = Evidence(
@@ -98,7 +103,7 @@ def _evidence(
 ) -> Evidence:
     """Returns the evidence of e-processes and of a planned look. A p-value is the smaller of the
     look's and 1 / (the process's maximum), each over its share of the error; at most 1."""
-    kept = 1.0 if planned is None else 1 - SHARE
+    kept = _kept(planned)
     p_for, p_against, p_small = (
         min(1.0, 1 / (kept * (1.0 if path is None else path.max(initial=1.0))), look / SHARE)
         for path, look in zip(paths, looks, strict=True)
@@ -157,9 +162,7 @@ def _mean(
 def mean_interval(values: Values, planned: int | None) -> tuple[float, float]:
     """Returns the 95% interval of a mean that covers at any n: the confidence sequence, cut by the
     t interval of the planned look, each with its share of the error."""
-    if planned is None:
-        return confidence_sequence(values)
-    low, high = confidence_sequence(values, LEVEL * (1 - SHARE))
+    low, high = confidence_sequence(values, LEVEL * _kept(planned))
     first = finite(values)[:planned] if planned else np.empty(0)
     if first.size < LEAST or _alike(first):
         return low, high
@@ -276,9 +279,7 @@ def _share(signs: Floats, test: str, planned: int | None) -> Evidence:
     hits, n = np.cumsum(signs > 0), np.cumsum(signs != 0)
     effect, test = (float(hits[-1] / n[-1]), test) if n[-1] else (0.5, "")
     k, of = (int(hits[planned - 1]), int(n[planned - 1])) if planned else (0, 0)
-    interval = share_interval(
-        int(hits[-1]), int(n[-1]), LEVEL * (1 - SHARE * (planned is not None))
-    )
+    interval = share_interval(int(hits[-1]), int(n[-1]), LEVEL * _kept(planned))
     if of:  # Clopper and Pearson's interval, of the planned look
         tail = LEVEL * SHARE / 2
         low = float(betaincinv(k, of - k + 1, tail)) if k else 0.0

@@ -87,8 +87,9 @@ METHOD = (
 )
 PLANNED = marked(
     "The study file planned {n} seeds before the first one was trained. So a second test looks at "
-    "exactly these: Student's t, the exact binomial test, two one-sided tests for similarity. Each "
-    "of the two has half of the error: p is the smaller one, doubled."
+    "exactly these: Student's t with one degree of freedom fewer, because differences are a little "
+    "skewed; the exact binomial test; two one-sided tests for similarity. Each of the two has half "
+    "of the error: p is the smaller one, doubled."
 )
 STOPPED = marked(
     "Seeds were added where conclusions were open. A conclusion that is decided at such a moment "
@@ -130,8 +131,13 @@ def _margins(study: StoredGrid) -> list[Block]:
     turning = [row for row in rows if row[-1]]
     if not rows:
         return []
-    headers = ("Conclusion", "Metric", "Line or margin", "Verdict", "Another verdict")
-    columns = [Column(header, t(header), itemgetter(place)) for place, header in enumerate(headers)]
+    columns = [
+        Column("says", t("Conclusion"), itemgetter(0)),
+        Column("metric", t("Metric"), itemgetter(1)),
+        Column("margin", t("Line or margin"), itemgetter(2)),
+        Column("verdict", t("Verdict"), itemgetter(3)),
+        Column("turns", t("Another verdict"), itemgetter(4)),
+    ]
     caption = marked(
         "{data}. The lines and margins that can decide a verdict, and the nearest ones that would "
         "give another verdict with these seeds. Left out, because they give the same verdict from "
