@@ -314,6 +314,8 @@ def data_get(
     print(f"SHA-256 {loaded.checksum[:16]}…")
     for title, text in card.rows(found)[:-1]:
         print(f"{title}: {printable(text)}")
+    for column, kind, held in card.columns(found):
+        print(f"  {printable(shortened(column, 30)):30}  {kind:14}  {printable(held)}")
     for warning in card.warnings(found):
         print(f"NOTE: {printable(warning)}", file=sys.stderr)
 

@@ -95,7 +95,7 @@ def load_data(
     file: StudyFile, asked: str | None, data_dir: Path | None, name: str
 ) -> tuple[Dataset, str]:
     """Returns the dataset and the study's name, which changes if mnist-5k replaces MNIST."""
-    wanted = Source(asked) if asked else file.dataset
+    wanted = Source(asked, scale=file.scale) if asked else file.dataset
     try:
         return datasets.load(wanted, data_dir), name
     except Unavailable as error:

@@ -198,11 +198,12 @@ def test_wrong_arrays_get_one_line(tmp_path: Path, said: str, monkeypatch: pytes
 WRONG_TABLES = {
     "holds 0 rows": "a,kind\n",
     "holds 0 rows; give": "",
-    "column 'colour' is no number, such as 'red'": "colour,label\nred,1\nblue,2\n",
+    "column 'size' has 'big' in row 2, and 3 of 4 cells": "size,label\n1,1\n2,1\nbig,2\n4,2\n",
     "has no column 'kind'; there are a, b": "a,b\n1,2\n",
-    "has no label in row 1": "a,kind\n1,x\n2,\n",
+    "no row has a label in column 'kind'": "a,kind\n1,\n2,\n",
+    "labels of one class": "a,kind\n1,x\n2,\n",
     "labels are float64": "a,kind\n1,0.5\n2,1.5\n",
-    "a value is nan in row 1, column 'a'": "a,kind\n1,x\n,y\n",
+    "a value is inf in row 1, column 'a'": "a,kind\n1,x\ninf,y\n",
     "Expected 2 fields in line 3": "a,kind\n1,2\n1,2,3\n",
 }
 
@@ -211,7 +212,7 @@ WRONG_TABLES = {
 def test_wrong_tables_get_one_line(tmp_path: Path, said: str):
     (tmp_path / "a.csv").write_text(WRONG_TABLES[said])
     with pytest.raises(InputError) as caught:
-        read(tmp_path / "a.csv", label="" if "colour" in said else "kind")
+        read(tmp_path / "a.csv", label="" if "size" in said else "kind")
     [line] = str(caught.value).splitlines()
     assert said in line
 

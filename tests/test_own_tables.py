@@ -190,7 +190,10 @@ def test_na_is_a_class_like_others_and_an_empty_label_is_none(tmp_path: Path):
     assert read(csv(frame, tmp_path / "a.csv")).schema.classes == ("NA", "None", "nan")
     text = (tmp_path / "a.csv").read_text().replace(",nan\n", ",\n", 1)
     (tmp_path / "a.csv").write_text(text)
-    assert "label" in refused(tmp_path / "a.csv")
+    loaded = read(tmp_path / "a.csv")
+    assert loaded.schema.classes == ("NA", "None", "nan")
+    assert len(loaded.train_labels) + len(loaded.test_labels) == 59
+    assert loaded.about["unlabelled"] == 1
 
 
 # --- columns that are left out, and warnings ---------------------------------------------------
@@ -592,23 +595,17 @@ def test_well_known_tables_of_numbers_run(hpo: Callable, tmp_path: Path, name: s
 
 
 @pytest.mark.parametrize(
-    ("name", "label", "said"),
+    ("name", "label", "fed"),
     [
-        ("titanic.csv", "survived", "sex"),
-        ("penguins.csv", "species", "island"),
-        ("mpg.csv", "mpg", "origin|whole"),
-        ("tips.csv", "tip", "sex|whole"),
-        ("abalone.csv", "-1", "'M'|\"M\""),
-        ("breast-cancer-wisconsin.csv", "-1", r"\?"),
-        ("auto-imports.csv", "-1", r"\?|alfa-romero"),
+        ("titanic", "survived", 34), ("penguins", "species", 14),
+        ("breast-cancer-wisconsin", "-1", 10), ("tips", "size", 12),
     ],
-)
-def test_well_known_tables_of_text_and_gaps_get_one_right_line(
-    forked_hpo: Callable, name: str, label: str, said: str
+)  # fmt: skip
+def test_well_known_tables_of_text_and_gaps_are_read(
+    forked_hpo: Callable, name: str, label: str, fed: int
 ):
-    line = refusal(forked_hpo("data", "get", str(shared(name)), "--label", label))
-    assert name in line
-    assert re.search(said, line), line
+    answer = forked_hpo("data", "get", str(shared(f"{name}.csv")), "--label", label)
+    assert f"fed as {fed} numbers" in answer.out, answer.err
 
 
 @pytest.mark.parametrize(

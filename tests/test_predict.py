@@ -449,11 +449,11 @@ WRONG_CONFIGS = {
     "deviation: Input should be less": {"deviation": 1e300},
     "deviation: Input should be a finite number": {"deviation": float("inf")},
     "mean: Input should be less than or equal to": {"mean": 1e300},
-    "mean, columns: does not belong to 784 features": {"mean": [0.0], "columns": ["a"]},
+    "mean, columns, shape: does not belong to 784 features": {"mean": [0.0], "columns": ["a"]},
     "shape: does not belong to 784 features": {"shape": [3, 3]},
     "classes: List should have at least 2 items": {"classes": ["a"]},
     "low: Input should be a valid number": {"low": "x"},
-    "kinds.0: Input should be a valid string": {"kinds": [3]},
+    "kinds.0: Input should be 'int'": {"kinds": [3]},
     "weights: Input should be a valid string": {"weights": 3},
     "config: was not written by hpo (no table)": {"config": 3},
     "(missing: lr; unknown: 'rate')": {

@@ -3,14 +3,18 @@
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from hpo.data.schema import LIST, Schema, brief_names, is_picture
-from hpo.language import marked, t
+from hpo.language import marked, nt, t
 from hpo.study.names import DATASETS, label
 from hpo.text import listed, quoted
 
 KINDS = {
     "bool": marked("true or false"), "int": marked("whole numbers"), "float": marked("numbers"),
+    "category": marked("categories"),
 }  # fmt: skip
+KIND = {**KINDS, "category": marked("category")}  # of one column
 
 
 def rows(data: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -41,7 +45,31 @@ def _features(schema: Schema) -> str:
     names = f": {brief_names(schema.columns)}" if schema.columns and schema.header else ""
     kinds = {kind: schema.kinds.count(kind) for kind in KINDS}
     counts = ", ".join(f"{n} {t(KINDS[kind])}" for kind, n in kinds.items() if n)
-    return f"{schema.features}{f' ({counts})' if counts else ''}{names}"
+    text = f"{len(schema.columns) or schema.features}{f' ({counts})' if counts else ''}{names}"
+    fed = schema.features
+    return text + (t(", fed as {fed} numbers", fed=fed) if schema.levels or schema.gaps else "")
+
+
+def columns(data: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """Returns (name, kind, what it holds) of each column of a table of the user's own."""
+    schema, gaps = Schema.of(data), data.get("about", {}).get("gaps", {})
+    if schema.pixels or schema.median is None:  # older studies
+        return []
+    place = {name: number for number, name in enumerate(schema.numbers)}
+    found, ranges = [], [np.ravel(v or 0.0) for v in (schema.low, schema.high, schema.median)]
+    for name, kind in zip(schema.columns, schema.kinds, strict=False):
+        if name in schema.levels:
+            levels = [level or t("(gap)") for level in schema.levels[name]]
+            held = brief_names(levels) + (t("; rare ones as one") if name in schema.merged else "")
+        else:
+            low, high, median = (each[place[name]] for each in ranges)
+            held = t("{low} to {high}", low=f"{low:g}", high=f"{high:g}")
+        if number := gaps.get(name):
+            held += "; " + nt("{n} gap", "{n} gaps", number)
+        if name in schema.gaps:
+            held += t(", filled with the median {value}", value=f"{median:g}")
+        found.append((name, t(KIND[kind]), held))
+    return found
 
 
 def _classes(schema: Schema, about: Mapping[str, Any]) -> str:
@@ -62,15 +90,21 @@ def warnings(data: Mapping[str, Any]) -> list[str]:
         "index": t("left out, because it is the index of the file: {of}"),
         "counted": t("left out, because they number the rows: {of}"),
         "ignored": t("left out, as the study file says (ignore): {of}"),
+        "empty": t("left out, because they hold nothing: {of}"),
+        "rare": t("left out, because each of their texts stands in under 1% of the rows: {of}"),
+        "unlabelled": t("rows left out, because they have no label: {of}"),
         "arrays": t("left out, because hpo knows no such arrays: {of}"),
         "counting": t("columns that count the rows: {of}. Leave them out (ignore)?"),
         "telling": t("columns that determine the label alone: {of}. Are they made from it?"),
         "constant": t("columns of one value, which tell a network nothing: {of}"),
         "narrow": t("the test part spreads over under 1% of the trained range: {of}. Same unit?"),
+        "duplicates": t("rows to train on that repeat another one: {of}"),
         "in_both": t("rows that stand in both parts, to train on and to test on: {of}"),
     }
     found = {key: about[key] for key in texts if about.get(key)}
-    return [f"{data['name']}: {texts[k].format(of=_several(v))}" for k, v in found.items()]
+    said = [texts[key].format(of=_several(value)) for key, value in found.items()]
+    said += [t("test part: {what}", what=note) for note in about.get("test_notes", ())]
+    return [f"{data['name']}: {text}" for text in said]
 
 
 def _several(found: list[str] | int) -> str:

@@ -12,11 +12,12 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from hpo.data.schema import LEAST_STD, Array, Floats, Scale, Schema, is_picture, square, white_of
+from hpo.data.fit import check_told_apart, measured, recoded
+from hpo.data.readers import naming
+from hpo.data.schema import Array, Floats, Schema, is_picture, white_level
 from hpo.errors import InputError
 from hpo.study.names import DATASETS, FILES
 from hpo.study.source import Source
-from hpo.text import quoted
 
 Integers = NDArray[np.int64]
 Pair = tuple[Array, Array]  # examples (N, …) and labels (N,), as in the data
@@ -27,6 +28,7 @@ TEST_SEED = 0
 VALID_SHARE = 0.2
 LEAST_TRAINING = 5  # one of five is validated on
 LEAST_OF_A_CLASS = 3  # a fifth of three rounds to one, of two to none
+EXAMPLES = 256  # by which an exported network is checked
 UNBALANCED = 1.5  # the largest class has so many times the smallest one's examples
 
 
@@ -43,6 +45,7 @@ class Dataset:
     checksum: str  # SHA-256 of all four as they stand in the data
     # What the images and labels mean; without one, an image is a row of any length.
     schema: Schema = field(default_factory=lambda: Schema().replace(shape=()))
+    examples: Array = field(default_factory=lambda: np.zeros((0, 0)))  # of training, in their unit
     # Of the user's own data: where they are from and what is to be said of them, see data.card.
     about: Mapping[str, Any] = field(default_factory=dict)
 
@@ -78,6 +81,8 @@ def load(source: Source | str, folder: Path | None) -> Dataset:
     downloaded first if it is not there. Raises InputError, one line per file, and Unavailable if it
     cannot be downloaded."""
     source = Source(source) if isinstance(source, str) else source
+    if source.known and (source.scale != "standard" or source.columns):
+        raise InputError(f"dataset {source.name!r}: scale and columns are for tables of your own")
     if source.known:
         return loader(source.name).load(source.name, folder or default_dir())
     return FILES.load()(source)  # type: ignore[no-any-return]
@@ -110,29 +115,23 @@ def make_dataset(
     *,
     scales: tuple[float, float] | None = None,
 ) -> Dataset:
-    """Makes a dataset of (examples, labels), as in the data; completes the schema by the shape and
-    the range of the training part.
+    """Makes a dataset of (examples, labels), as in the data; completes the schema by what
+    data.fit measures on the training part.
 
     test: None: a fifth of each class is held out by a fixed seed, before anything else.
     scales: mean and standard deviation to normalize by; None: those of the training part.
-    Raises InputError for a column whose values a network could not tell apart.
+    Raises InputError for columns that tell a network nothing, see data.fit.
     """
-    (x, labels), (test_x, test_labels) = pairs = (train, test) if test else _held_out(*train)
-    schema = _measured(schema, x, scales)
-    images = schema.normalized(x)
+    (x, labels), (test_x, test_labels) = (train, test) if test else _held_out(*train)
+    before, schema = schema, measured(schema, x, scales)
+    x, test_x = (recoded(part, before, schema) for part in (x, test_x))
     digest = hashlib.sha256()
-    for array in (*pairs[0], *pairs[1]):
+    for array in (x, labels, test_x, test_labels):
         digest.update(np.ascontiguousarray(array).data)
+    images = schema.normalized(x)
     if not schema.pixels and x.ndim == 2:
-        alike = images.max(axis=0) == images.min(axis=0)
-        lost = (x.max(axis=0) > x.min(axis=0)) & (alike | (np.asarray(schema.std) < LEAST_STD))
-        if lost.any():
-            place = int(np.flatnonzero(lost)[0])
-            column = schema.columns[place] if schema.columns else str(place)
-            raise InputError(
-                f"dataset {name!r}: column {quoted(column)}: its values differ by less than a "
-                "network can tell; give it another unit"
-            )
+        with naming(f"dataset {name!r}"):
+            check_told_apart(schema, x, images)
     return Dataset(
         name=name,
         train_images=images,
@@ -142,7 +141,16 @@ def make_dataset(
         stratified=test is None,
         checksum=digest.hexdigest(),
         schema=schema,
+        examples=_as_exported(schema, x[:EXAMPLES]),
     )
+
+
+def _as_exported(schema: Schema, x: Array) -> Array:
+    """Returns examples as an exported network takes them: pixels of 0 … 1, or numbers."""
+    rows = x.reshape(len(x), -1)
+    if schema.pixels:
+        return np.divide(rows, white_level(rows), dtype=np.float32)
+    return rows.astype(np.float64)
 
 
 def _held_out(x: Array, labels: Array) -> tuple[Pair, Pair]:
@@ -151,43 +159,12 @@ def _held_out(x: Array, labels: Array) -> tuple[Pair, Pair]:
     return train, test
 
 
-def _measured(schema: Schema, x: Array, scales: tuple[float, float] | None) -> Schema:
-    """Returns the schema with shape, normalization and range of the training examples."""
-    shape = x.shape[1:]
-    if schema.pixels and len(shape) == 1:
-        shape = square(shape[0]) or shape
-    mean, std = scales or _moments(x, pixels=schema.pixels)
-    flat = len(shape) > x.ndim - 1
-    schema = schema.replace(shape=shape, flat=flat, mean=mean, std=std)
-    if schema.pixels:
-        return schema
-    low, high = (_plain(f(axis=None if x.ndim > 2 else 0)) for f in (x.min, x.max))
-    return schema.replace(low=low, high=high, white=white_of(x, shape))
-
-
-def _moments(x: Array, *, pixels: bool) -> tuple[Scale, Scale]:
-    """Returns mean and standard deviation, 1 for a constant: of pixels of 0 … 1 and of pictures as
-    a whole, of a table by column."""
-    if pixels and x.dtype.kind == "u":
-        most, total = np.iinfo(x.dtype).max, max(x.size, 1)
-        counts, levels = np.bincount(x.ravel(), minlength=most + 1), np.arange(most + 1) / most
-        mean = float((counts * levels).sum() / total)
-        variance = float((counts * (levels - mean) ** 2).sum() / total)
-        return mean, math.sqrt(variance) or 1.0
-    values, axis = x.astype(np.float64), None if pixels or x.ndim > 2 else 0
-    std = values.std(axis=axis)
-    return _plain(values.mean(axis=axis)), _plain(np.where(std > 0, std, 1.0))
-
-
-def _plain(found: Any) -> Scale:
-    """Returns a number or an array as plain floats."""
-    return tuple(map(float, found)) if np.ndim(found) else float(found)
-
-
-def in_both(dataset: Dataset) -> int:
-    """Returns how many test rows stand in the training part, too, with the same features."""
+def repeated(dataset: Dataset) -> dict[str, int]:
+    """Returns how many training rows repeat another one, and how many test rows stand in the
+    training part, too: with the same features."""
     known = {hash(row.tobytes()) for row in dataset.train_images}
-    return sum(hash(row.tobytes()) in known for row in dataset.test_images)
+    both = sum(hash(row.tobytes()) in known for row in dataset.test_images)
+    return {"duplicates": len(dataset.train_images) - len(known), "in_both": both}
 
 
 def as_bytes(image: Floats, shape: Sequence[int]) -> str | None:

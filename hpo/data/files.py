@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpo.data import readers
-from hpo.data.datasets import Dataset, in_both, make_dataset
+from hpo.data.datasets import Dataset, make_dataset, repeated
 from hpo.data.inputs import read_like
 from hpo.data.readers import PICTURES, REMEDY, named_errors, naming
 from hpo.data.schema import Array, Schema, brief_names, white_of
-from hpo.data.tables import Part, suspects, table_part, table_schema
+from hpo.data.tables import Part, suspects, table_part, with_labels
 from hpo.errors import InputError
 from hpo.study.names import FORMS
 from hpo.study.source import Source
@@ -32,7 +32,10 @@ def load(source: Source) -> Dataset:
     path = Path(source.name)
     parts, schema = _read(path, source)
     train = parts[0]
-    schema = schema.replace(pixels=train.pixels, shape=train.x.shape[1:])
+    if source.scale != "standard" and (train.pixels or train.x.ndim > 2):
+        raise InputError(f"{path}: is pictures; scale is for tables, so leave it out")
+    shape = train.x.shape[1:]
+    schema = schema.replace(pixels=train.pixels, shape=shape, scale=source.scale)
     if source.test:
         with naming(path if len(parts) > 1 else source.test):
             if len(parts) > 1:
@@ -50,11 +53,12 @@ def load(source: Source) -> Dataset:
     pairs = [(part.x, numbers) for part, numbers in zip(parts, labels, strict=True)]
     test = pairs[1] if len(parts) > 1 else None
     loaded = make_dataset(source.short, pairs[0], test, schema)
-    about["in_both"] = in_both(loaded)
+    about |= repeated(loaded)
     if test is not None:
         with naming(parts[1].where):
             loaded.schema.check_range(test[0])
         about["narrow"] = loaded.schema.narrow(test[0])
+        about["test_notes"] = list(parts[1].notes)
     return replace(loaded, about=about, stratified=True)
 
 
@@ -67,8 +71,7 @@ def _read(path: Path, source: Source) -> tuple[list[Part], Schema]:
     with named_errors(path, GIVE):
         if path.suffix.lower() == ".npz":
             return _arrays(path)
-        table = readers.open_table(path)
-        part, schema = table_part(table, table_schema(table, source))
+        part, schema = table_part(readers.open_table(path), source)
         return [part], schema
 
 
@@ -87,7 +90,9 @@ def _test_part(path: Path, source: Source, schema: Schema) -> Part:
         part = read_like(path, schema)
         if not len(part.y):
             raise InputError(f"has no column {quoted(schema.label)} with the labels")
-        return part
+        part, unlabelled = with_labels(part)
+        said = f"rows without a label are left out: {unlabelled:,}"
+        return replace(part, notes=(*part.notes, *[said] * bool(unlabelled)))
     parts, _ = _read(path, source)
     if len(parts) > 1:
         raise InputError("has a test part; give a file without one as test")

@@ -1,6 +1,7 @@
 """Files for a trained network: read as its training data were, and fed by its schema."""
 
 import gzip
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from hpo.data import readers
 from hpo.data.readers import REMEDY, named_errors
 from hpo.data.schema import Array, Floats, Schema, brief_names, is_picture
-from hpo.data.tables import NO_LABELS, Part, as_pixels, part_of, schema_like
+from hpo.data.tables import NO_LABELS, Part, as_pixels, part_of, read_as, remarks
 from hpo.errors import InputError
 
 NO_INPUTS = ("y", "y_train", "y_test", "class_names")  # arrays of a training file
@@ -44,8 +45,18 @@ def read(paths: Sequence[Path], schema: Schema, *, invert: bool = False) -> Inpu
         ],
         rows=np.concatenate([schema.normalized(part.x) for part in parts]),
         labels=np.concatenate([_known(part, schema) for part in parts]) if labelled else None,
-        notes=[f"{part.where}: {note}" for part in parts for note in part.notes],
+        notes=[
+            f"{part.where}: {note}"
+            for part in parts
+            for note in (*part.notes, *_narrow(part, schema, invert=invert))
+        ],
     )
+
+
+def _narrow(part: Part, schema: Schema, *, invert: bool) -> list[str]:
+    found = [] if invert else schema.narrow(part.x)
+    text = f"its values spread over under 1% of the trained range: {brief_names(found)}"
+    return [f"{text}; are they in the same unit?"] * bool(found)
 
 
 def accuracy_text(given: Inputs, found: NDArray[np.int64]) -> str:
@@ -84,9 +95,6 @@ def read_like(path: Path, schema: Schema, *, invert: bool = False) -> Part:
             raise InputError(f"holds no images; {REMEDY}")
         schema.check_range(part.x)
         schema.check_numbers(part.x, part.what)
-        if found := schema.narrow(part.x):
-            text = f"its values spread over under 1% of the trained range: {brief_names(found)}"
-            part = replace(part, notes=(*part.notes, f"{text}; are they in the same unit?"))
         return replace(part, x=schema.inverted(part.x)) if invert else part
 
 
@@ -114,20 +122,23 @@ def _like_pictures(path: Path, start: bytes, schema: Schema, *, ground: int) -> 
 
 def _like_arrays(path: Path, schema: Schema) -> Part:
     """Reads all arrays that have the network's shape, in the file's order, with their labels."""
+    if schema.levels:
+        texts = brief_names(tuple(schema.levels))
+        raise InputError(f"holds numbers, and the network takes text in {texts}; give a table")
     with readers.open_npz(path) as archive:
         shapes, xs, ys = archive.shapes, [], []
         for name, shape in shapes.items():
-            if name in NO_INPUTS or not readers.holds_examples(shape, schema.shape):
+            if name in NO_INPUTS or not readers.holds_examples(shape, schema.given):
                 continue
             xs.append(_in_unit(archive.read(name), name, schema))
             named = name[:1] == "x" and f"y{name[1:]}" in shapes
             y = readers.labels_of_array(archive.read(f"y{name[1:]}")) if named else NO_LABELS
             ys.append(y if y.shape == (len(xs[-1]),) else NO_LABELS)
     if not xs:
-        square = f" or (n, {', '.join(map(str, schema.shape))})" if is_picture(schema.shape) else ""
+        square = f" or (n, {', '.join(map(str, schema.given))})" if is_picture(schema.given) else ""
         held = ", ".join(map(str, list(shapes.values())[:5])) or "no array"
         raise InputError(
-            f"holds no array of shape (n, {schema.features}){square}, but {held}; give one"
+            f"holds no array of shape (n, {math.prod(schema.given)}){square}, but {held}; give one"
         )
     labels = np.concatenate(ys) if all(map(len, ys)) else NO_LABELS
     return Part(x=np.concatenate(xs), y=labels, where=str(path))
@@ -139,17 +150,19 @@ def _in_unit(x: Array, name: str, schema: Schema) -> Array:
         raise InputError(
             f"array {name!r} is of {x.dtype.name}; give uint8 of 0 to 255, or floats of 0 to 1"
         )
-    examples = readers.as_examples(x, schema.shape)
+    examples = readers.as_examples(x, schema.given)
     of_bytes = x.dtype == np.uint8 and schema.white is not None and x.max(initial=0) > 1
     return schema.from_bytes(examples) if of_bytes else examples
 
 
 def _like_table(path: Path, schema: Schema) -> Part:
     table = readers.open_table(path)
-    here, notes = schema_like(table, schema)
-    frame = table.read(header=here.header, label=here.label)
-    part = part_of(table, frame, here, gaps=True)
-    shown = as_pixels(part.x, schema.shape) if schema.pixels else part.x.reshape(-1, *schema.shape)
-    if shown is None:
-        raise InputError("holds values that are no pixels: whole numbers of 0 to 255")
-    return replace(part, x=shown, notes=notes)
+    frame, here, notes = read_as(table, schema)
+    part = part_of(table, frame, here)
+    if schema.pixels:
+        shown = as_pixels(part.x, schema.shape)
+        if shown is None:
+            raise InputError("holds values that are no pixels: whole numbers of 0 to 255")
+        return replace(part, x=shown, notes=notes)
+    said = remarks(part, schema) if schema.columns else ()
+    return replace(part, x=part.x.reshape(-1, *schema.given), notes=(*notes, *said))

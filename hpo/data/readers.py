@@ -3,16 +3,18 @@
 It gives values as they stand in the file. What they mean is the schema's matter.
 """
 
+import codecs
 import csv
 import gzip
 import io
 import logging
 import math
 import re
+import shlex
 import struct
 import warnings
 import zipfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
@@ -45,7 +47,9 @@ MOST_ARRAYS = 10_000  # in an .npz file; reading their headers takes a second
 HEADER = 2**16  # bytes that may hold an array's header; numpy takes 10,000 characters
 UNNAMED = re.compile(r"Unnamed: \d+(_level_\d+)?")
 MARK = "="  # before a label, or pandas would take "NA" as missing
-GAPS = ("", "?", "NA", "N/A", "NaN", "nan", "NULL", "null", "None")
+BLANKS = r"\s+"  # the separator of columns that stand under each other
+SPELLINGS = ("", "?", "-", "--", ".", "na", "n/a", "#n/a", "nan", "<na>", "null", "none")
+GAPS = tuple(dict.fromkeys(s for gap in SPELLINGS for s in (gap, gap.upper(), gap.title())))
 
 
 @contextmanager
@@ -107,7 +111,8 @@ class Table:
     path: Path
     first: tuple[str, ...]  # the cells of the first row
     second: int = 0  # how many cells the second row has
-    separator: str = ","
+    separator: str = ","  # "\\s+" for blanks
+    encoding: str = "utf-8-sig"
     stored: "pd.DataFrame | None" = None  # what a Parquet file holds; it always has a header
     index: str = ""  # the name of the index of a Parquet file, if it has one
 
@@ -119,33 +124,40 @@ class Table:
         """Returns the names of the columns; without a header these are their positions."""
         return list(self.first) if header else list(map(str, range(len(self.first))))
 
-    def read(self, *, header: bool, label: str) -> "pd.DataFrame":
-        """Returns the rows, with the columns' names.
+    def read(
+        self, *, header: bool, names: Sequence[str], label: str, texts: Collection[str] = ()
+    ) -> "pd.DataFrame":
+        """Returns the rows, with the columns' names; NaN for a gap.
 
         header: whether the first row is one.
+        names: of all columns, in the file's order.
         label: the column with the labels, which are read as text; empty: none.
+        texts: further columns that are read as text.
         """
         import pandas as pd
 
-        names = self.names(header=header)
         if self.stored is not None:
-            return self.stored.set_axis(names, axis=1)
+            return self.stored.set_axis(list(names), axis=1)
         if self.second > len(names):  # pandas would take the first column as the index
             raise InputError(
                 f"its first line has {len(names)} fields, and the next one {self.second}; give "
                 "every column a name, and no separator at the end of a line"
             )
-        place = names.index(label) if label in names else None
+        place = list(names).index(label) if label in names else None
         version = tuple(map(int, pd.__version__.split(".")[:2]))
         exact: Any = {} if version >= (3, 1) else {"float_precision": "round_trip"}
         try:
             frame = pd.read_csv(
                 self.path, sep=self.separator, header=0 if header else None,
                 names=range(len(names)), converters={} if place is None else {place: MARK.__add__},
-                skipinitialspace=True, encoding="utf-8-sig", low_memory=False, **exact,
+                dtype={number: str for number, name in enumerate(names) if name in texts},
+                na_values=list(GAPS), skipinitialspace=True, encoding=self.encoding,
+                low_memory=False, **exact,
             )  # fmt: skip
         except pd.errors.EmptyDataError as error:
             raise InputError("holds 0 rows; give some") from error
+        except UnicodeDecodeError as error:
+            raise _not_utf8(self.path, error) from error
         if place is not None and len(frame):
             frame[place] = frame[place].str.removeprefix(MARK).str.strip()
         if not header and any(_may_be_header(frame[n]) for n in frame):
@@ -153,7 +165,15 @@ class Table:
                 "has a header, and its columns are asked for by number; give the label's name, or "
                 f"leave out the header; there are {brief_names(self.first)}"
             )
-        return frame.set_axis(names, axis=1)
+        return frame.set_axis(list(names), axis=1)
+
+
+def _not_utf8(path: Path, error: UnicodeDecodeError) -> InputError:
+    byte = error.object[error.start]
+    return InputError(
+        f"is not UTF-8 text (byte 0x{byte:02x}); save it as UTF-8, such as by: iconv -f "
+        f"WINDOWS-1252 -t UTF-8 {path.name}"
+    )
 
 
 def _may_be_header(column: "pd.Series") -> bool:
@@ -173,15 +193,34 @@ def open_table(path: Path) -> Table:
     if name.endswith(".parquet"):
         return _open_parquet(path)
     opener: Any = gzip.open if name.endswith(".gz") else open
-    with opener(path, "rt", encoding="utf-8-sig", newline="") as lines:
-        start = next((line for line in lines if line.strip()), "")
-        separator = max(",;\t", key=start.count)
-        rows = csv.reader(chain([start], lines), delimiter=separator, skipinitialspace=True)
-        first = next(rows, [])
-        second = next((len(row) for row in rows if row), 0)
+    with opener(path, "rb") as file:
+        marked = file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+    encoding = "utf-16" if marked else "utf-8-sig"
+    try:
+        with opener(path, "rt", encoding=encoding, newline="") as lines:
+            start = next((line for line in lines if line.strip()), "")
+            separator = max(",;\t|", key=start.count)
+            wide = separator == "\t" and "  " in start.strip()
+            if wide or (not start.count(separator) and len(start.split()) > 1):
+                separator = BLANKS
+            first, second = _first_rows(chain([start], lines), separator)
+    except UnicodeDecodeError as error:
+        raise _not_utf8(path, error) from error
     if not first:
         raise InputError("holds 0 rows; give some")
-    return Table(path=path, first=tuple(map(_name, first)), second=second, separator=separator)
+    return Table(
+        path=path, first=tuple(map(_name, first)), second=second, separator=separator,
+        encoding=encoding,
+    )  # fmt: skip
+
+
+def _first_rows(lines: Iterator[str], separator: str) -> tuple[list[str], int]:
+    """Returns the cells of the first row, and how many the second one has."""
+    if separator == BLANKS:
+        rows: Iterator[list[str]] = (shlex.split(line) for line in lines)
+    else:
+        rows = csv.reader(lines, delimiter=separator, skipinitialspace=True)
+    return next(rows, []), next((len(row) for row in rows if row), 0)
 
 
 def _open_parquet(path: Path) -> Table:

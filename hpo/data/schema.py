@@ -7,18 +7,20 @@ is made when data are read, stored with the study, and saved in `best/config.tom
 import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Self
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from hpo.errors import InputError
+from hpo.study.names import Scaling
 from hpo.text import quoted, shortened
 
 Array = NDArray[Any]
 Floats = NDArray[np.float32]
+Floats64 = NDArray[np.float64]
 
 PART = 256  # examples that are normalized at a time
 DIGITS = tuple(map(str, range(10)))
@@ -26,6 +28,10 @@ FAR = 10.0  # times the trained range: values further away are of another unit
 NARROW = 0.01  # of the trained range: values that spread over less may be of another unit
 FEW = 10  # examples may lie so close together by chance
 LIST = 20  # names that an error lists
+CATEGORY = "category"  # the kind of a column of levels
+DATE_PARTS = ("year", "month", "day", "weekday")  # Monday is 0
+CLIP = 3.0  # where the robust scale bends
+MOST_NORMAL = 5.199337582605575  # where scikit-learn's quantile scale ends
 
 
 # The bound on features only keeps a foreign file from taking the machine; numbers beyond the others
@@ -40,26 +46,41 @@ Scale = Number | tuple[Number, ...]
 class Schema(BaseModel):
     """What an example of a dataset is. Stored ones are checked; older versions wrote a part of it.
 
-    A new kind of column (text, categories, one with gaps) is a word in `kinds`, which `tables`
-    finds and `normalized` feeds. Targets that are numbers would stand where `classes` do.
+    An example of a table is a row of numbers, a column each: NaN for a gap, the place of a
+    category's level. `normalized` turns it into what a network is fed: all numbers, then a 1 for a
+    gap of each column with gaps, then a 1 in the place of each category's level. Targets that are
+    numbers would stand where `classes` do.
     """
 
     model_config = ConfigDict(strict=True, allow_inf_nan=False, frozen=True)
 
-    features: Annotated[int, Field(ge=1, le=MOST_FEATURES)] = 784  # how many numbers an input has
+    features: Annotated[int, Field(ge=1, le=MOST_FEATURES)] = 784  # how many numbers are fed
     shape: tuple[int, ...] = ()  # (height, width), (height, width, 3), or (features,) of a row
     # Names of the labels 0, 1 and so on; and how files write them, where not by these names.
     classes: Annotated[tuple[str, ...], Field(min_length=2)] = DIGITS
     codes: Annotated[tuple[str, ...], Field(min_length=2)] | None = None
-    mean: Scale = 0.0  # what the features are normalized by
+    # What the numbers are normalized by, a category's levels aside: mean and standard deviation;
+    # robust: median and interquartile range; quantile: as standard, of what `quantiles` gives.
+    scale: Scaling = "standard"
+    mean: Scale = 0.0
     std: Deviation | tuple[Deviation, ...] = 1.0
     pixels: bool = True  # whether features are brightness, which is scaled to 0 … 1 first
     white: Number | None = None  # white in a picture of numbers; None: not known
     low: Scale | None = None  # the range of the training part; None in older studies
     high: Scale | None = None
     # Of a table:
-    columns: tuple[str, ...] = ()  # names of the features in their order; empty for arrays
-    kinds: tuple[str, ...] = ()  # "int", "float" or "bool" of each
+    columns: tuple[str, ...] = ()  # names in their order; empty for arrays
+    kinds: tuple[Literal["int", "float", "bool", "category"], ...] = ()  # of each
+    median: Scale | None = None  # of the numbers, which stands in gaps; None: gaps are refused
+    gaps: tuple[str, ...] = ()  # the columns of numbers that have gaps in the training part
+    levels: dict[str, tuple[str, ...]] = Field(
+        default_factory=dict
+    )  # of each category, those with a place; "" is a gap
+    merged: tuple[str, ...] = ()  # the categories that have a place for rare levels
+    dates: tuple[str, ...] = ()  # columns that files have in place of "NAME year" and so on
+    quantiles: dict[str, tuple[Number, ...]] = Field(
+        default_factory=dict
+    )  # of each number, in even steps
     header: bool = True  # whether the names stand in the file; else they are positions
     label: str = ""  # the column with the labels
     left_out: tuple[str, ...] = ()  # the other columns
@@ -77,14 +98,23 @@ class Schema(BaseModel):
     @classmethod
     def _from_list(cls, value: Any) -> Any:
         """JSON and TOML keep a tuple as a list."""
-        return tuple(value) if isinstance(value, list) else value
+        return _tuples(value)
 
     @model_validator(mode="after")
     def _lengths(self) -> Self:
-        each = {name: getattr(self, name) for name in ("mean", "std", "low", "high")}
-        each |= {"columns": self.columns or None, "kinds": self.kinds or None}
-        wrong = [k for k, v in each.items() if isinstance(v, tuple) and len(v) != self.features]
-        wrong += ["shape"] * (math.prod(self.shape) != self.features)
+        count = len(self.numbers) if self.levels else math.prod(self.given)
+        each = {name: getattr(self, name) for name in ("mean", "std", "low", "high", "median")}
+        wrong = [k for k, v in each.items() if isinstance(v, tuple) and len(v) != count]
+        wrong += ["kinds"] * (bool(self.kinds) and len(self.kinds) != len(self.columns))
+        wrong += ["columns"] * (bool(self.columns) and len(self.columns) != math.prod(self.given))
+        if set(self.levels) != {n for n, kind in self._named_kinds if kind == CATEGORY}:
+            wrong.append("levels")
+        if self.scale == "quantile" and len(self.quantiles) != count:
+            wrong.append("quantiles")
+        wrong += ["gaps"] * bool({*self.gaps} - {*self.numbers} or (self.gaps and not self.median))
+        wrong += ["merged"] * bool({*self.merged} - {*self.levels})
+        fed = self.fed_width if self.columns else self.features
+        wrong += ["shape"] * (not math.prod(self.shape) == self.features == fed)
         if wrong:
             raise ValueError(f"{', '.join(wrong)}: does not belong to {self.features} features")
         return self
@@ -93,7 +123,7 @@ class Schema(BaseModel):
     def of(cls, data: Mapping[str, Any]) -> Self:
         """Returns the schema that `as_dict` made, or older versions; it is not checked again."""
         known = {k: data[k] for k in cls.model_fields if data.get(k) is not None}
-        plain: Any = {k: tuple(v) if isinstance(v, list) else v for k, v in known.items()}
+        plain: Any = {key: _tuples(value) for key, value in known.items()}
         return cls.model_construct(**plain)
 
     def replace(self, **values: Any) -> Self:
@@ -103,8 +133,8 @@ class Schema(BaseModel):
 
     def as_dict(self) -> dict[str, Any]:
         """Returns what JSON and TOML can hold; empty fields are left out."""
-        kept = {key: value for key, value in self if value not in (None, (), "")}
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in kept.items()}
+        kept = {key: value for key, value in self if value not in (None, (), "", {})}
+        return {key: _lists(value) for key, value in kept.items()}
 
     @property
     def bound(self) -> dict[str, str]:
@@ -115,11 +145,56 @@ class Schema(BaseModel):
         shape = " × ".join(map(str, self.shape))
         rows = f"rows of {self.features}, taken as " if self.flat else ""
         mean, std = (s if isinstance(s, float) else _digest(s) for s in (self.mean, self.std))
+        scale = f"{self.scale}: " if self.scale != "standard" else ""
+        more = [self.levels, self.merged, self.gaps, self.gaps and self.median, self.dates]
+        coded = f"; gaps and levels {_digest(more)}" if any(more) else ""
         return {
             "classes": _brief(self.classes),
-            "input": f"{rows}{shape} {kind}{table}",
-            "normalization": f"mean {mean}, standard deviation {std}",
+            "input": f"{rows}{shape} {kind}{table}{coded}",
+            "normalization": f"{scale}mean {mean}, standard deviation {std}",
         }
+
+    # --- columns -------------------------------------------------------------------------------
+
+    @property
+    def _named_kinds(self) -> Iterable[tuple[str, str]]:
+        return zip(self.columns, self.kinds or ("",) * len(self.columns), strict=False)
+
+    @property
+    def given(self) -> tuple[int, ...]:
+        """Returns the shape of an example as data hold it: of a table a number a column."""
+        return self.shape if self.pixels or not self.columns else (len(self.columns),)
+
+    @property
+    def numbers(self) -> tuple[str, ...]:
+        """Returns the columns that are numbers."""
+        return tuple(name for name, kind in self._named_kinds if kind != CATEGORY)
+
+    @property
+    def fed_width(self) -> int:
+        """Returns how many numbers a network is fed of a table's columns."""
+        return len(self.numbers) + len(self.gaps) + sum(map(self.places, self.levels))
+
+    def places(self, name: str) -> int:
+        """Returns how many numbers a category is fed as. The last is of rare levels if it is in
+        `merged`; levels that training lacks have that place, too, or else none."""
+        return len(self.levels[name]) + (name in self.merged)
+
+    @property
+    def asked(self) -> tuple[str, ...]:
+        """Returns the columns that a file must have: dates in place of their parts."""
+        made = {f"{date} {part}" for date in self.dates for part in DATE_PARTS}
+        names = (*(name for name in self.columns if name not in made), *self.dates)
+        return names if self.header else tuple(sorted(names, key=int))
+
+    def numbers_of(self, x: Array) -> Array:
+        """Returns the numbers (N, …) of examples, without a table's categories."""
+        rows: Array = x.reshape(len(x), math.prod(x.shape[1:]))
+        return rows[:, self._places_of(self.numbers)] if self.levels else rows
+
+    def _places_of(self, names: Sequence[str]) -> list[int]:
+        place = {name: number for number, name in enumerate(self.columns)}
+        return [place[name] for name in names]
 
     # --- feeding -------------------------------------------------------------------------------
 
@@ -128,8 +203,7 @@ class Schema(BaseModel):
         No other function does so."""
         rows = x.reshape(len(x), math.prod(x.shape[1:]))
         if not self.pixels:
-            centred: Array = rows.astype(np.float64) - np.asarray(self.mean)
-            return np.asarray(centred / np.asarray(self.std), np.float32)
+            return np.asarray(self.transformed(rows.astype(np.float64), np), np.float32)
         mean, std = np.float32(self.mean), np.float32(self.std)  # type: ignore[arg-type]
         fed = np.empty(rows.shape, np.float32)  # in parts that fit the cache
         for start in range(0, len(rows), PART):
@@ -139,10 +213,44 @@ class Schema(BaseModel):
             part /= std
         return fed
 
-    def restored(self, rows: Floats) -> Array:
-        """Returns normalized rows as in the data: pixels of 0 … 1, numbers in double precision."""
-        x = rows.astype(np.float64) * np.asarray(self.std) + np.asarray(self.mean)
-        return np.asarray(x, np.float32 if self.pixels else np.float64)
+    def transformed(self, rows: Any, xp: Any) -> Any:
+        """Returns rows of numbers (N, columns) in double precision as a network is fed.
+
+        xp: numpy, or torch to export a network; both compute the same.
+        """
+        constants = (self.mean, self.std, self.median if self.median is not None else 0.0)
+        mean, std, median = (xp.asarray(value, dtype=xp.float64) for value in constants)
+        numbers = rows[:, self._places_of(self.numbers)] if self.levels else rows
+        absent = xp.isnan(numbers)
+        filled = xp.where(absent, median, numbers) if self.median is not None else numbers
+        if self.scale == "quantile":
+            filled = self._normal(filled)
+        scaled = (filled - mean) / std
+        if self.scale == "robust":  # the smooth clip of RealMLP (Holzmüller et al., 2024)
+            scaled = scaled / xp.sqrt(1 + (scaled / CLIP) ** 2)
+        parts = [scaled]
+        if self.gaps:
+            place = {name: number for number, name in enumerate(self.numbers)}
+            parts.append(xp.asarray(absent[:, [place[n] for n in self.gaps]], dtype=xp.float64))
+        for name, number in zip(self.levels, self._places_of(tuple(self.levels)), strict=True):
+            places = xp.arange(self.places(name), dtype=xp.float64)
+            parts.append(xp.asarray(rows[:, number, None] == places, dtype=xp.float64))
+        return xp.concatenate(parts, 1) if len(parts) > 1 else scaled
+
+    def _normal(self, numbers: Array) -> Array:
+        """Returns numbers mapped to a normal distribution by their quantiles, as scikit-learn's
+        QuantileTransformer does."""
+        from scipy.special import ndtri
+
+        found = np.empty_like(numbers)
+        for place, given in enumerate(self.quantiles.values()):
+            quantiles, column = np.asarray(given), numbers[:, place]
+            levels = np.linspace(0, 1, len(quantiles))
+            rising = np.interp(column, quantiles, levels)
+            falling = np.interp(-column, -quantiles[::-1], -levels[::-1])
+            with np.errstate(divide="ignore"):
+                found[:, place] = ndtri((rising - falling) / 2)
+        return np.clip(found, -MOST_NORMAL, MOST_NORMAL)
 
     def from_bytes(self, x: Array) -> Array:
         """Returns pictures of bytes, 16 bits or 0 … 1 in the unit of the data. Raises InputError if
@@ -175,21 +283,24 @@ class Schema(BaseModel):
             return
         if self.low is None or self.high is None:
             return
-        rows = x.reshape(len(x), -1)
+        rows, names = self.numbers_of(x), self.numbers
         low, high = np.asarray(self.low), np.asarray(self.high)
         if not self.columns:  # of one unit, as pixels are, of which some were always black
             low, high = low.min(), high.max()
         width = np.where(high > low, high - low, np.inf)  # a constant tells no unit
-        yes_or_no = [place for place, kind in enumerate(self.kinds) if kind == "bool"]
-        if yes_or_no and not np.isin(rows[:, yes_or_no], (0, 1)).all():
-            names = brief_names([self.columns[place] for place in yes_or_no])
-            raise InputError(f"holds other values than true, false, 0 and 1 in {names}; mend them")
+        kinds = [kind for kind in self.kinds if kind != CATEGORY]
+        yes_or_no = [place for place, kind in enumerate(kinds) if kind == "bool"]
+        others = ~(np.isin(rows[:, yes_or_no], (0, 1)) | np.isnan(rows[:, yes_or_no]))
+        if yes_or_no and others.any():
+            listed = brief_names([names[place] for place in yes_or_no])
+            raise InputError(f"holds other values than true, false, 0 and 1 in {listed}; mend them")
         far = (rows < low - FAR * width) | (rows > high + FAR * width)
         if far.any():
             row, place = (int(i) for i in np.argwhere(far)[0])
+            value = f"{rows[row, place]:g} in {self._where(row, place, names)}"
             raise InputError(
-                f"{rows[row, place]:g} in {self._place(row, place)} is far outside the trained "
-                f"range, {self._range(place)}; give values in the unit of the training data"
+                f"{value} is far outside the trained range, {self._range(place)}; give values in "
+                "the unit of the training data"
             )
         if self.white == 255 and rows.max() <= 1 and (rows != np.floor(rows)).any():
             raise InputError(
@@ -207,28 +318,44 @@ class Schema(BaseModel):
         if self.pixels or not self.columns:
             spread = (float(x.max()) - float(x.min())) / float(white_level(x) if self.pixels else 1)
             return ["all values"] * bool(0 < spread < NARROW * width.max())
-        spreads = np.ptp(x.reshape(len(x), -1), axis=0)
+        rows = self.numbers_of(x)
+        spreads = np.fmax.reduce(rows, axis=0) - np.fmin.reduce(rows, axis=0)  # without gaps
         found = (spreads > 0) & (spreads < NARROW * width)
-        return [self.columns[place] for place in np.flatnonzero(found)]
+        return [self.numbers[place] for place in np.flatnonzero(found)]
 
     def check_numbers(self, x: Array, what: str) -> None:
         """Raises InputError for a value that is no number, or too large. what: a value's name."""
-        wrong = ~(np.abs(x) <= LARGEST) if x.dtype.kind == "f" else np.zeros(0)
+        wrong = ~(np.abs(x) <= LARGEST) if x.dtype.kind == "f" else np.zeros(0, bool)
+        if self.median is not None:  # which stands in gaps
+            wrong &= ~np.isnan(x)
         if wrong.any():
             row, *place = (int(i) for i in np.argwhere(wrong)[0])
             value = x[row, *place]
             kind = "" if not np.isfinite(value) else f", too large for a network (over {LARGEST:g})"
             raise InputError(
-                f"{what} is {value:g}{kind} in {self._place(row, place[0])}; remove the row or "
+                f"{what} is {value:g}{kind} in {self._where(row, place[0])}; remove the row or "
                 "fill in a number"
             )
 
-    def _place(self, row: int, place: int) -> str:
-        return f"row {row}, column {quoted(self.columns[place])}" if self.columns else f"row {row}"
+    def _where(self, row: int, place: int, names: Sequence[str] = ()) -> str:
+        names = names or self.columns
+        return f"row {row}, column {quoted(names[place])}" if names else f"row {row}"
 
     def _range(self, place: int = 0) -> str:
         low, high = (np.ravel(math.nan if v is None else v) for v in (self.low, self.high))
         return f"{low[min(place, low.size - 1)]:g} to {high[min(place, high.size - 1)]:g}"
+
+
+def _tuples(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _tuples(each) for key, each in value.items()}
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _lists(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _lists(each) for key, each in value.items()}
+    return list(value) if isinstance(value, tuple) else value
 
 
 def square(features: int) -> tuple[int, ...]:

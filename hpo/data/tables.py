@@ -13,10 +13,22 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hpo.data import readers
-from hpo.data.readers import Table
-from hpo.data.schema import Array, Schema, brief_names, square
+from hpo.data.cells import (
+    DATE,
+    IGNORE,
+    NO_LABEL,
+    codes_of,
+    date_parts,
+    kind_of,
+    level_kind,
+    numbers_of,
+    plain_texts,
+    texts_of,
+)
+from hpo.data.readers import SPELLINGS, Table, each
+from hpo.data.schema import CATEGORY, DATE_PARTS, FEW, Array, Schema, brief_names, square
 from hpo.errors import InputError
+from hpo.study.names import ColumnKind
 from hpo.study.source import Source
 from hpo.text import quoted
 
@@ -29,9 +41,6 @@ PIXELS = re.compile(r"pixel_?\d+|\d+x\d+", re.IGNORECASE)  # columns of MNIST's 
 MNIST_PIXELS = 784
 WHOLE = re.compile(r"-?(0|[1-9]\d{0,17})")  # 01 and +1 are text
 NUMBER = re.compile(r"-?((0|[1-9]\d*)(\.\d*)?|\.\d+)(e[+-]?\d+)?")
-EXACT = 2.0**53  # from here on, double precision leaves out whole numbers
-KINDS = {"b": "bool", "i": "int", "u": "int", "f": "float"}  # of columns, by numpy's letters
-
 
 NO_LABELS = np.zeros(0, np.int64)
 
@@ -63,7 +72,22 @@ def table_schema(table: Table, source: Source) -> Schema:
     if label in ignored:
         raise InputError(f"column {quoted(label)} has the labels; take it out of ignore")
     columns = tuple(n for n in names if n and n != label and n not in ignored)
-    return Schema().replace(columns=columns, header=header, label=label, left_out=tuple(ignored))
+    return Schema().replace(
+        columns=columns, header=header, label=label, left_out=tuple(ignored), pixels=False,
+        scale=source.scale,
+    )  # fmt: skip
+
+
+def _asked_kinds(source: Source, schema: Schema, names: Sequence[str]) -> dict[str, ColumnKind]:
+    """Returns the kinds that the study file gives, by the columns' names."""
+    asked: dict[str, ColumnKind] = {}
+    for given, kind in source.columns:
+        number = given not in names and given.lstrip("-").isdecimal() and not schema.header
+        name = _name_of(int(given) if number else given, names, "columns")
+        if name == schema.label:
+            raise InputError(f"column {quoted(name)} has the labels; take it out of columns")
+        asked[name] = kind
+    return asked
 
 
 def _label(table: Table, label: str | int, names: list[str], *, header: bool) -> str:
@@ -116,30 +140,31 @@ def check_names(names: Sequence[str]) -> None:
         raise InputError(f"has two columns named {quoted(twice[0])}; give each another name")
 
 
-def _name_of(wanted: str | int, names: Sequence[str]) -> str:
-    """Returns the column that `ignore` names, by its name or its number."""
+def _name_of(wanted: str | int, names: Sequence[str], key: str = "ignore") -> str:
+    """Returns the column that `ignore` or `columns` names, by its name or its number."""
     if isinstance(wanted, int) and -len(names) <= wanted < len(names):
         return names[wanted]
     if wanted not in names:
-        raise InputError(f"ignore: has no column {quoted(wanted)}; there are {brief_names(names)}")
+        raise InputError(f"{key}: has no column {quoted(wanted)}; there are {brief_names(names)}")
     return str(wanted)
 
 
-def schema_like(table: Table, schema: Schema) -> tuple[Schema, tuple[str, ...]]:
-    """Returns which column of a file to predict is what, and what is to be said of it: the columns
-    of the schema by their names; without names, by their order."""
+def read_as(table: Table, schema: Schema) -> tuple["pd.DataFrame", Schema, tuple[str, ...]]:
+    """Reads a file as the training data of a schema: the columns of the schema by their names;
+    without names, by their order. Returns the schema with these names, and what is to be said."""
     if schema.columns and schema.header:
-        return schema, _left_out(table, schema)
+        notes, names, label = _left_out(table, schema), list(table.first), schema.label
+        return _frame(table, names, schema, label), schema, notes
     header = not schema.columns and not all(table.numbers())
     names, label = table.names(header=header), ""
-    wanted = len(schema.columns) or schema.features
+    wanted = len(schema.asked) or schema.features
     if header:
         usual = [n for n in {names[0], names[-1]} if n.lower() in LABELS]
         label = usual[0] if len(usual) == 1 and len(names) == wanted + 1 else ""
     elif not schema.columns and wanted == MNIST_PIXELS == len(names) - 1:
         label = names[0]
     elif schema.columns and len(names) == wanted + len(schema.left_out) + 1:
-        return schema, ()  # all columns of the training file
+        return _frame(table, names, schema, schema.label), schema, ()  # all columns of training
     columns = tuple(name for name in names if name != label)
     if len(columns) != wanted:
         raise InputError(
@@ -147,22 +172,31 @@ def schema_like(table: Table, schema: Schema) -> tuple[Schema, tuple[str, ...]]:
             f"takes {wanted}; give those of its training"
         )
     check_names(columns)
+    if schema.columns:
+        return _frame(table, list(schema.asked), schema, ""), schema, ()
     notes = ("its columns are taken in their order: the network knows no names",) if header else ()
-    return schema.replace(columns=columns, label=label, header=header), notes
+    schema = schema.replace(columns=columns, label=label, header=header)
+    return _frame(table, names, schema, label), schema, notes
+
+
+def _frame(table: Table, names: list[str], schema: Schema, label: str) -> "pd.DataFrame":
+    """Reads the rows, categories and dates as text. names: of the file's columns."""
+    texts = {*schema.levels, *schema.dates}
+    return table.read(header=schema.header, names=names, label=label, texts=texts)
 
 
 def _left_out(table: Table, schema: Schema) -> tuple[str, ...]:
     """Says which columns are not the schema's. Raises InputError if it has others."""
-    names, known = table.first, {*schema.columns, schema.label}
-    missing = [name for name in schema.columns if name not in names]
+    names, known = table.first, {*schema.asked, schema.label}
+    missing = [name for name in schema.asked if name not in names]
     if missing and all(table.numbers()):
         raise InputError(
-            f"has no header; the network takes columns named {brief_names(schema.columns)}"
+            f"has no header; the network takes columns named {brief_names(schema.asked)}"
         )
     if missing:
         raise InputError(
             f"has no column {', '.join(quoted(name) for name in missing[:5])}; the network takes "
-            f"{brief_names(schema.columns)}, and there are {brief_names(names)}"
+            f"{brief_names(schema.asked)}, and there are {brief_names(names)}"
         )
     check_names([name for name in names if name in known])
     others = [name or "(no name)" for name in names if name not in known]
@@ -172,39 +206,141 @@ def _left_out(table: Table, schema: Schema) -> tuple[str, ...]:
 # --- columns as numbers and labels -------------------------------------------------------------
 
 
-def table_part(table: Table, schema: Schema) -> tuple[Part, Schema]:
-    """Reads a training table, without the columns that count its rows."""
-    frame = table.read(header=schema.header, label=schema.label)
-    counted = [n for n in schema.columns if n.lower() in ROW_NAMES and _counts(frame[n])]
-    columns = tuple(n for n in schema.columns if n not in counted)
-    if not columns:
-        raise InputError("has no columns of features beside the labels; give some")
-    named_pixels = schema.header and all(map(PIXELS.fullmatch, columns))
-    if named_pixels:  # row by row, as pictures are
-        columns = tuple(sorted(columns, key=lambda n: list(map(int, re.findall(r"\d+", n)))))
-    about = {
-        "index": [table.index] if table.index else [],
-        "unnamed": table.names(header=schema.header).count(""),
-        "ignored": list(schema.left_out),
-        "counted": counted,
-    }
-    schema = schema.replace(columns=columns, left_out=(*schema.left_out, *counted))
-    part = replace(part_of(table, frame, schema), about=about)
-    is_mnist = len(columns) == MNIST_PIXELS and not schema.header
-    shape = square(len(columns)) if named_pixels or is_mnist else ()
-    if shape and (pixels := as_pixels(part.x, shape)) is not None:
-        return replace(part, x=pixels, pixels=True), schema
-    return part, schema.replace(kinds=tuple(KINDS[frame[n].dtype.kind] for n in columns))
-
-
-def part_of(table: Table, frame: "pd.DataFrame", schema: Schema, *, gaps: bool = False) -> Part:
-    """Returns the columns of the schema as numbers, and the labels if they are there. gaps: whether
-    some labels may lack."""
+def table_part(table: Table, source: Source) -> tuple[Part, Schema]:
+    """Reads a training table: rows with a label, columns that may tell something."""
+    schema = table_schema(table, source)
+    names = table.names(header=schema.header)
+    asked = _asked_kinds(source, schema, names)
+    texts = {name for name, kind in asked.items() if kind in (CATEGORY, DATE)}
+    frame = table.read(header=schema.header, names=names, label=schema.label, texts=texts)
     if not len(frame):
         raise InputError("holds 0 rows; give some")
-    part = Part(x=_numbers(frame, schema.columns), where=str(table.path), what="a value")
+    frame, unlabelled = _labelled(frame, schema.label)
+    counted = [n for n in schema.columns if n not in asked and _names_rows(frame, n)]
+    columns = [n for n in schema.columns if n not in counted]
+    kinds = dict(zip(columns, each(lambda n: _kind(frame[n], asked.get(n)), columns), strict=True))
+    ignored = [name for name, kind in kinds.items() if kind == IGNORE and name not in asked]
+    about = {
+        "index": [table.index] if table.index else [],
+        "unnamed": names.count(""),
+        "ignored": [*schema.left_out, *(n for n in columns if asked.get(n) == IGNORE)],
+        "counted": counted,
+        "empty": [n for n in ignored if not any(texts_of(frame[n]))],
+        "rare": [n for n in ignored if any(texts_of(frame[n]))],
+        "unlabelled": unlabelled,
+    }
+    left_out = (*schema.left_out, *counted, *(n for n in columns if kinds[n] == IGNORE))
+    schema = _with_columns(schema.replace(left_out=left_out), frame, kinds)
+    part = part_of(table, frame, schema)
+    part = replace(part, about={**about, "gaps": _gaps(part.x, schema)})
+    shape = _picture_shape(schema)
+    if shape and (pixels := as_pixels(part.x, shape)) is not None:
+        return replace(part, x=pixels, pixels=True), schema.replace(kinds=(), median=None)
+    return part, schema
+
+
+def _gaps(x: Array, schema: Schema) -> dict[str, int]:
+    """Returns how many gaps each column has that has some."""
+    found = {}
+    for name, values in zip(schema.columns, x.T, strict=True):
+        levels = schema.levels.get(name, ())
+        gaps = values == levels.index("") if "" in levels else np.isnan(values)
+        found[name] = int(gaps.sum())
+    return {name: count for name, count in found.items() if count}
+
+
+def _picture_shape(schema: Schema) -> tuple[int, ...]:
+    """Returns the shape of the pictures that the columns are, by their names; () if none."""
+    named_pixels = schema.header and all(map(PIXELS.fullmatch, schema.columns))
+    is_mnist = len(schema.columns) == MNIST_PIXELS and not schema.header
+    return square(len(schema.columns)) if named_pixels or is_mnist else ()
+
+
+def _kind(cells: "pd.Series", asked: ColumnKind | None) -> str:
+    """Returns the kind of a training column, as Schema.kinds has it, or "date" or "ignore"."""
+    if asked == CATEGORY:
+        return level_kind(str(cells.name), texts_of(cells), asked=True)
+    if asked == "number":
+        return kind_of(cells) if cells.dtype.kind in "iufb" else "float"
+    return asked or kind_of(cells)
+
+
+def _with_columns(schema: Schema, frame: "pd.DataFrame", kinds: Mapping[str, str]) -> Schema:
+    """Returns the schema of columns of these kinds; the levels are all that the frame has."""
+    dates = tuple(name for name, kind in kinds.items() if kind == DATE)
+    columns = [name for name, kind in kinds.items() if kind not in (DATE, IGNORE)]
+    if schema.header and all(map(PIXELS.fullmatch, columns)):  # row by row, as pictures are
+        columns.sort(key=lambda n: list(map(int, re.findall(r"\d+", n))))
+    made = [f"{date} {part}" for date in dates for part in DATE_PARTS]
+    if not columns and not made:
+        raise InputError("has no columns of features beside the labels; give some")
+    check_names([*columns, *made])
+    categories = [name for name in columns if kinds[name] == CATEGORY]
+    return schema.replace(
+        columns=(*columns, *made),
+        kinds=(*(kinds[name] for name in columns), *["int"] * len(made)),
+        levels={name: tuple(sorted(set(texts_of(frame[name])))) for name in categories},
+        dates=dates,
+        median=0.0,  # until it is measured
+    )
+
+
+def part_of(table: Table, frame: "pd.DataFrame", schema: Schema) -> Part:
+    """Returns the columns of the schema as numbers, and the labels if they are there, "" where one
+    lacks."""
+    if not len(frame):
+        raise InputError("holds 0 rows; give some")
+    parts = {f"{date} {p}": v for date in schema.dates for p, v in date_parts(frame[date]).items()}
+
+    def column(name: str) -> Array:
+        if name in schema.levels:
+            return codes_of(frame[name], schema.levels[name])
+        kind = schema.kinds[schema.columns.index(name)] if schema.kinds else ""
+        return parts[name] if name in parts else numbers_of(frame[name], kind)
+
+    x = np.stack(each(column, schema.columns), axis=1)
+    part = Part(x=x, where=str(table.path), what="a value")
     labelled = schema.label and schema.label in frame
-    return replace(part, y=_labels(frame[schema.label], gaps=gaps)) if labelled else part
+    return replace(part, y=_labels(frame[schema.label])) if labelled else part
+
+
+def _labelled(frame: "pd.DataFrame", label: str) -> tuple["pd.DataFrame", int]:
+    """Returns the rows that have a label, and how many have none."""
+    labels = _labels(frame[label])
+    there = labels != "" if labels.dtype.kind == "U" else np.ones(len(labels), bool)
+    if len(frame) and not there.any():
+        raise InputError(f"no row has a label in column {quoted(label)}; fill them in")
+    return frame[there].reset_index(drop=True), int((~there).sum())
+
+
+def with_labels(part: Part) -> tuple[Part, int]:
+    """Returns the rows that have a label, and how many have none."""
+    if part.y.dtype.kind != "U" or not (absent := part.y == "").any():
+        return part, 0
+    if absent.all():
+        raise InputError("no row has a label; fill them in")
+    return replace(part, x=part.x[~absent], y=_typed(part.y[~absent])), int(absent.sum())
+
+
+def remarks(part: Part, schema: Schema) -> tuple[str, ...]:
+    """Says what rows have that training lacks: gaps and levels. Raises InputError for a category
+    of which no row has a known level."""
+    said = []
+    for name, values in zip(schema.columns, part.x.T, strict=True):
+        if name not in schema.levels:
+            absent = int(np.isnan(values).sum()) if name not in schema.gaps else 0
+            text = "gaps in {}, which training lacks; the median stands in them: {}"
+        else:
+            unseen = values == len(schema.levels[name])
+            absent = int(unseen.sum()) if name not in schema.merged else 0
+            text = "rows with a text in {} that training lacks: {}"
+            if absent == len(values) >= FEW:
+                raise InputError(
+                    f"column {quoted(name)} has no level that training knows "
+                    f"({brief_names(schema.levels[name])}); give it as in training"
+                )
+        said += [text.format(quoted(name), f"{absent:,}")] * (absent > 0)
+    return tuple(said)
 
 
 def as_pixels(x: Array, shape: Sequence[int]) -> Array | None:
@@ -213,48 +349,31 @@ def as_pixels(x: Array, shape: Sequence[int]) -> Array | None:
     return x.astype(np.uint8).reshape(-1, *shape) if whole.all() else None
 
 
-def _labels(cells: "pd.Series", *, gaps: bool) -> Array:
-    """Returns labels as they are written: whole numbers, or text. gaps: whether some may lack."""
+def _labels(cells: "pd.Series") -> Array:
+    """Returns labels as they are written, whole numbers or text; as text if some lack, "" there."""
     if cells.dtype.kind in "iuf" and not cells.isna().any():
         return np.asarray(cells)
-    text = cells.astype(object).where(cells.notna(), "").astype(str)
-    if (text == "").any() and not gaps:
-        row = int(np.flatnonzero(text == "")[0])
-        raise InputError(f"column {quoted(cells.name)} has no label in row {row}; fill it in")
-    if all(map(WHOLE.fullmatch, text)):
-        return np.asarray(text.astype(np.int64))
-    numbers = all(map(NUMBER.fullmatch, text.str.lower()))
-    return np.asarray(text.astype(float)) if numbers else np.asarray(text, dtype=str)
+    text = plain_texts(cells)
+    gap = np.isin(np.char.lower(text), SPELLINGS)
+    words = np.char.lower(text[~gap]).tolist()
+    numbers = bool(words) and all(map(NUMBER.fullmatch, words))
+    absent = gap if numbers else np.isin(text, NO_LABEL)
+    text[absent] = ""
+    return text if absent.any() else _typed(text)
 
 
-def _numbers(frame: "pd.DataFrame", columns: Sequence[str]) -> Array:
-    """Returns the columns as numbers. Raises InputError that names columns of text or with gaps."""
-    text = [name for name in columns if frame[name].dtype.kind not in "iufb"]
-    if text:
-        cells = frame[text[0]]
-        words = [str(v) for v in cells if not readers.is_number(str(v)) and v == v]
-        word = quoted(words[0] if words else str(cells.iloc[0]))
-        listed = ", ".join(map(quoted, text[:5]))
-        given = ", ".join(n if n.isdecimal() else quoted(n).replace("'", '"') for n in text[:5])
-        rest = " …" if len(text) > 5 else ""
-        is_no = "are no numbers" if len(text) > 1 else "is no number"
-        raise InputError(
-            f"column{'s' * (len(text) > 1)} {listed}{rest} {is_no}, such as {word}; leave out "
-            f"(ignore = [{given}{rest}]), or turn text into numbers (pandas.get_dummies)"
-        )
-    whole = [name for name in columns if frame[name].dtype.kind in "iu"]
-    if large := [name for name in whole if (frame[name].abs() > EXACT).any()]:
-        raise InputError(
-            f"column {quoted(large[0])} has whole numbers above 2**53, which lose their last "
-            "digits; leave it out (ignore)"
-        )
-    numbers: Array = frame[list(columns)].to_numpy(dtype=np.float64, na_value=np.nan)
-    return numbers
+def _typed(text: Array) -> Array:
+    """Returns labels as whole numbers or numbers if all are, else as text."""
+    if all(map(WHOLE.fullmatch, text.tolist())):
+        return text.astype(np.int64)
+    numbers = all(map(NUMBER.fullmatch, np.char.lower(text).tolist()))
+    return text.astype(np.float64) if numbers else text
 
 
-def _counts(column: Any) -> bool:
-    """Whether a column counts: whole numbers that rise from row to row."""
-    whole = column.dtype.kind in "iu" and len(column) > 2
+def _names_rows(frame: "pd.DataFrame", name: str) -> bool:
+    """Whether a column of a usual name counts: whole numbers that rise from row to row."""
+    column = frame[name]
+    whole = name.lower() in ROW_NAMES and column.dtype.kind in "iu" and len(column) > 2
     return whole and bool((np.diff(column.to_numpy(dtype=np.float64)) > 0).all())
 
 

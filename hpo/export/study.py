@@ -11,8 +11,6 @@ from hpo.model import folder as best
 from hpo.results.study import StoredGrid, StoredSearch
 from hpo.study.source import Source
 
-EXAMPLES = 256  # by which an exported winner is checked
-
 
 def export(
     study: StoredGrid | StoredSearch, to: str, folder: Path, report: Path, data_dir: Path | None
@@ -52,10 +50,10 @@ def _real_examples(study: StoredSearch, data_dir: Path | None) -> Array:
     """Returns training examples as in the data, by which an exported winner is checked."""
     source = study.file.dataset
     if study.data["name"] != source.short:
-        source = Source(study.data["name"])
+        source = Source(study.data["name"], scale=study.file.scale)
     if not source.known and not Path(source.name).exists():
         raise InputError(f"dataset {source.name}: is needed to check the export; run hpo beside it")
     loaded = datasets.load(source, data_dir)
     if loaded.checksum != study.data["checksum"]:
         raise InputError(f"dataset {source.short}: is not the one that the study was run on")
-    return loaded.schema.restored(loaded.train_images[:EXAMPLES])
+    return loaded.examples

@@ -3,7 +3,7 @@
 from itertools import pairwise
 from typing import Any
 
-from hpo.data.schema import input_shape
+from hpo.data.schema import Schema, input_shape
 from hpo.model.folder import Description
 from hpo.study.config import Config
 from hpo.study.names import ACTIVATIONS, NORMS
@@ -51,6 +51,16 @@ mean, std = (torch.tensor(saved[key], dtype=torch.float64) for key in ("mean", "
 """
 
 
+CODED = """
+from pathlib import Path
+
+from hpo.data import inputs
+from hpo.model import folder
+
+schema = folder.read(Path({folder})).schema
+rows = inputs.read([Path("rows.csv")], schema).rows  # numbers normalized, gaps filled, text as 0, 1
+rows = torch.from_numpy(rows)
+"""
 OWN = """\
 import sys
 
@@ -60,7 +70,7 @@ from safetensors.torch import load_file
 
 network = {factory}({arguments})
 network.load_state_dict(load_file({model}))
-network.eval()  # takes normalized inputs: subtract {mean}, divide by {std}
+network.eval()  # takes normalized inputs: {how}
 """
 
 
@@ -71,33 +81,44 @@ def own_snippet(folder: str, about: Description) -> str:
     shape = input_shape(schema.shape, schema.features)
     given = {"shape": shape, "classes": len(schema.classes), **about.config.own}
     single = isinstance(schema.mean, float)
+    plain = (
+        f"subtract {schema.mean!r}, divide by {schema.std!r}"
+        if single
+        else ("subtract each column's mean, divide by its standard deviation")
+    )
     return OWN.format(
         code=repr(f"{folder}/code"),
         module=module,
         factory=factory,
         arguments=", ".join(f"{name}={value!r}" for name, value in given.items()),
         model=repr(f"{folder}/model.safetensors"),
-        mean=repr(schema.mean) if single else "each column's mean",
-        std=repr(schema.std) if single else "its standard deviation",
+        how="hpo.data.inputs.read gives them" if _is_coded(schema) else plain,
     )
+
+
+def _is_coded(schema: Schema) -> bool:
+    """Whether a network is fed more than numbers less a mean, over a deviation."""
+    return bool(schema.levels or schema.gaps or schema.scale != "standard")
 
 
 def snippet(folder: str, about: Description) -> str:
     """Returns a complete program. folder: where the program finds the model."""
     schema = about.schema
     single = isinstance(schema.mean, float)
+    coded = _is_coded(schema)
     statistics = "" if single else STATISTICS.format(config=repr(f"{folder}/config.toml"))
+    examples = (IMAGES if schema.pixels else ROWS).format(features=schema.features)
     digits = schema.classes == tuple(map(str, range(len(schema.classes))))
     rows = "images" if schema.pixels else "rows"
     scaled = f"({rows} - {schema.mean!r}) / {schema.std!r}" if single else f"({rows} - mean) / std"
     return PROGRAM.format(
-        imports="import torch" if single else "import tomllib\n\nimport torch",
+        imports="import torch" if single or coded else "import tomllib\n\nimport torch",
         residual=RESIDUAL if about.config.residual else "",
         layers="\n".join(_layers(about.config, schema.features, len(schema.classes))),
         model=repr(f"{folder}/model.safetensors"),
-        statistics=statistics,
-        examples=(IMAGES if schema.pixels else ROWS).format(features=schema.features),
-        scaled=scaled if schema.pixels else f"({scaled}).float()",
+        statistics="" if coded else statistics,
+        examples=CODED.format(folder=repr(folder)) if coded else examples,
+        scaled="rows" if coded else scaled if schema.pixels else f"({scaled}).float()",
         names="" if digits else f": {_names(schema.classes)}",
     )
 

@@ -3,6 +3,7 @@
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import safetensors.torch
@@ -10,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from hpo.data.schema import Schema
 from hpo.errors import InputError
 from hpo.model.folder import CONFIG, MODEL, REMEDY, Description, read
 from hpo.training.modules import mlp
@@ -22,18 +24,17 @@ class Normalized(nn.Module):
     """A network with the normalization before it: features as in the data, pixels of 0 … 1, to
     logits. Numbers of a table are normalized in double precision, as for the training."""
 
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self, network: nn.Module, mean: Tensor, std: Tensor) -> None:
+    def __init__(self, network: nn.Module, schema: Schema) -> None:
         super().__init__()
-        self.network = network
-        self.register_buffer("mean", mean)
-        self.register_buffer("std", std)
+        self.network, self.schema = network, schema
 
     def forward(self, features: Tensor) -> Tensor:
-        features = features.to(self.mean.dtype)
-        logits: Tensor = self.network(((features - self.mean) / self.std).float())
+        schema: Any = self.schema
+        if schema.pixels:
+            fed = (features.float() - schema.mean) / schema.std
+        else:
+            fed = schema.transformed(features.double(), torch).float()
+        logits: Tensor = self.network(fed)
         return logits
 
 
@@ -46,10 +47,7 @@ class Saved:
 
     def module(self) -> Normalized:
         """Returns the network with the normalization before it, for evaluation."""
-        schema = self.description.schema
-        kind = torch.float32 if schema.pixels else torch.float64
-        scales = (torch.tensor(v, dtype=kind) for v in (schema.mean, schema.std))
-        return Normalized(self.network, *scales).eval()
+        return Normalized(self.network, self.description.schema).eval()
 
     def probabilities(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
         """Returns the probabilities (n, classes) for rows (n, features) that the schema made."""

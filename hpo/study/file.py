@@ -5,10 +5,10 @@ import re
 import tomllib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice, product
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 import tomli_w
 from pydantic import (
@@ -60,7 +60,7 @@ from hpo.study.fields import (
     one_of,
     read_or_faults,
 )
-from hpo.study.names import PRUNERS, SAMPLERS
+from hpo.study.names import PRUNERS, SAMPLERS, Scaling
 from hpo.study.source import Source, SourceField
 from hpo.study.space import (
     Choices,
@@ -209,6 +209,7 @@ class Head(Table):
     text: Text = ""
     model: Factory = ""
     dataset: SourceField = Field(default_factory=lambda: Source("mnist"))
+    scale: Annotated[Scaling, *one_of(get_args(Scaling))] = "standard"
 
 
 if TYPE_CHECKING:
@@ -547,6 +548,7 @@ def _grid(
     given = {
         "name": name,
         "title": table.title or name,
+        "dataset": replace(table.dataset, scale=table.scale),
         "first": seeds.first,
         "seeds": seeds.start,
         "rounds": seeds,
@@ -657,6 +659,7 @@ def _search(
     given = {
         "name": name,
         "title": table.title or name,
+        "dataset": replace(table.dataset, scale=table.scale),
         "pruner": search.pruner or ("none" if len(search.objectives) > 1 else "median"),
         "finalists": table.finalists.k,
         "finalist_seeds": table.finalists.seeds,

@@ -6,9 +6,12 @@ loaded when it is first used, so that this table imports neither torch nor Optun
 
 import pkgutil
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from hpo.language import marked
+
+ColumnKind = Literal["number", "category", "date", "ignore"]  # that a study file may ask for
+Scaling = Literal["standard", "robust", "quantile"]  # of a table's numbers, see data.schema
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,12 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 from pydantic import Field, WrapValidator
 
 from hpo.study.fields import Table, Text, explained, fault
-from hpo.study.names import DATASETS, FORMS, label
+from hpo.study.names import DATASETS, FORMS, ColumnKind, Scaling, label
 from hpo.text import quoted
 
 FILES = (".npz", ".csv", ".csv.gz", ".parquet")
@@ -20,13 +20,16 @@ class Source:
     name: a known dataset, or the path of a file or folder. test: the file with the test part;
     empty: the first file's own, or a part that is held out. label: the column with the labels, by
     its name, or by its number in a file without a header; empty: a usual name. ignore: columns to
-    leave out.
+    leave out. columns: (name, kind) of the columns whose kind is not left to hpo. scale: how the
+    numbers of a table are normalized.
     """
 
     name: str
     test: str = ""
     label: str | int = ""
     ignore: tuple[str | int, ...] = ()
+    columns: tuple[tuple[str, ColumnKind], ...] = ()
+    scale: Scaling = "standard"
 
     @property
     def known(self) -> bool:
@@ -59,24 +62,27 @@ def fault_in(name: str) -> str | None:
 
 Column = Annotated[str | int, explained("must be a name or a whole number")]
 _LISTED = explained("must be a list of names or whole numbers")
+_KINDS = explained(f"must be a table of columns, each {', '.join(get_args(ColumnKind))}")
 
 
 class SourceTable(Table):
     """The user's own data. file: the path of an .npz, .csv or .parquet file, or of a folder with a
     folder of images for each class. test: another file with the test part. label: the column with
     the labels: its name, or its number in a file without a header (-1: the last one). ignore:
-    columns to leave out."""
+    columns to leave out. columns: the kinds of columns: number, category, date or ignore."""
 
     file: Text
     test: Text = ""
     label: Column = ""
     ignore: Annotated[tuple[Column, ...], Field(strict=False), _LISTED] = ()
+    columns: Annotated[dict[str, ColumnKind], _KINDS] = Field(default_factory=dict)
 
 
 def _read(value: Any, handler: Any) -> Source:
     if isinstance(value, dict):
         table = SourceTable.model_validate(value)
-        source = Source(table.file, table.test, table.label, table.ignore)
+        kinds = tuple(table.columns.items())
+        source = Source(table.file, table.test, table.label, table.ignore, kinds)
     elif isinstance(value, str):
         source = Source(value)
     else:

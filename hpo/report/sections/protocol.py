@@ -13,7 +13,9 @@ from hpo.study.config import SOURCES
 from hpo.study.file import Cell
 from hpo.study.names import SCHEDULES, label
 from hpo.study.space import Fixed, spelled
-from hpo.text import limit_text, seconds_text
+from hpo.text import limit_text, quoted, seconds_text
+
+MOST_COLUMNS = 20  # of a table that the report lists
 
 STATES = (marked("COMPLETE"), marked("PRUNED"), marked("FAIL"), marked("RUNNING"))  # Optuna's
 
@@ -198,6 +200,8 @@ def run_table(study: StoredStudy, more: Sequence[list[str]] = ()) -> Table:
     rows = [*_session_facts(study), [t("Data checksum"), f"SHA-256 {study.data['checksum']}"]]
     if "about" in study.data:  # the user's own files have a data card
         rows += [[what, value] for what, value in card.rows(study.data)[:-1]]
+        columns = card.columns(study.data)
+        rows += [[quoted(name), f"{kind}: {held}"] for name, kind, held in columns[:MOST_COLUMNS]]
         rows += [[t("Note"), text] for text in card.warnings(study.data)]
     return facts((t("What"), t("Value")), [*rows, *more])
 

@@ -1,0 +1,186 @@
+"""The cells of one column: of which kind they are, and the column as numbers or as levels.
+
+A gap is a cell that says nothing: blank, or a usual spelling such as "?" or "NA".
+"""
+
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hpo.data.readers import SPELLINGS
+from hpo.data.schema import CATEGORY, DATE_PARTS, Floats64
+from hpo.errors import InputError
+from hpo.text import quoted
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+NO_LABEL = ("", "?")  # "NA" and "None" may be classes
+DATE, IGNORE = "date", "ignore"
+BOOLS = {"true": 1.0, "false": 0.0}
+FEW_LEVELS = 10  # each of so many levels has a place of its own, even a rare one
+RARE = 0.01  # of the rows
+MOST_LEVELS = 1_000
+EXACT = 2.0**53  # from here on, double precision leaves out whole numbers
+
+NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
+ISO = re.compile(r"\d{4}-\d{2}-\d{2}([ T]\d{2}:\d{2}(:\d{2}(\.\d+)?)?)?Z?")
+COMMA = re.compile(r"[-+]?\d*,\d+|[-+]?\d+")  # 1,5
+GROUPS = re.compile(r"[-+]?\d{1,3}([,.' ]\d{3})+([.,]\d+)?")  # 1,234 or 1.234,56
+ODD = (  # how numbers and dates are written that cannot be read for certain, and the remedy
+    (GROUPS, 'write it without separators of thousands and with a decimal point, such as "1234.5"'),
+    (COMMA, 'write it with a decimal point, such as "1.5"'),
+    (re.compile(r"[-+]?[\d.,]+ ?%"), "write it without the sign"),
+    (re.compile(r"[$€£¥₩] ?[-+]?[\d.,]+|[-+]?[\d.,]+ ?[$€£¥₩]"), "write it without the currency"),
+    (re.compile(r"\d{1,4}([./-])\d{1,2}\1\d{2,4}.*"), 'write dates as "2020-12-31"'),
+)
+
+
+def texts_of(cells: "pd.Series") -> NDArray[Any]:
+    """Returns the cells as text without blanks around it; "" for a gap."""
+    texts = plain_texts(cells)
+    lower = np.char.lower(texts)
+    texts = np.where(np.isin(lower, list(BOOLS)), np.char.title(texts), texts)
+    return np.where(np.isin(lower, SPELLINGS), "", texts).astype(object)
+
+
+def plain_texts(cells: "pd.Series") -> NDArray[np.str_]:
+    """Returns the cells as text without blanks around it; "" for what pandas calls missing."""
+    found = cells.astype(object).where(cells.notna(), "")
+    if cells.dtype.kind == "f":  # whole numbers beside gaps
+        found = found.map(lambda v: int(v) if v != "" and float(v).is_integer() else v)
+    return np.char.strip(np.asarray(found.astype(str), dtype=str))
+
+
+# --- kinds -------------------------------------------------------------------------------------
+
+
+def kind_of(cells: "pd.Series") -> str:
+    """Returns the kind of a training column: int, float, bool, category, date or ignore. Raises
+    InputError with the value at fault if it cannot be told."""
+    letter = cells.dtype.kind
+    if letter in "iub":
+        return "bool" if letter == "b" else "int"
+    if letter == "M":
+        return DATE
+    if letter == "f":
+        there = cells.to_numpy()[cells.notna()]
+        return "int" if len(there) < len(cells) and (there == np.floor(there)).all() else "float"
+    texts = texts_of(cells)
+    there = texts[texts != ""].tolist()
+    if not there:
+        return IGNORE
+    for kind, matches in (("float", _is_number), ("bool", _is_bool), (DATE, ISO.fullmatch)):
+        if all(map(matches, there)):
+            return kind
+    if _decimal_commas(there):
+        return "float"
+    _refuse_odd(str(cells.name), texts, there)
+    return level_kind(str(cells.name), texts)
+
+
+def _is_number(text: str) -> bool:
+    return NUMBER.fullmatch(text) is not None
+
+
+def _is_bool(text: str) -> bool:
+    return text.lower() in BOOLS
+
+
+def _decimal_commas(texts: Sequence[str]) -> bool:
+    """Whether all texts are numbers with a decimal comma. "1,234" alone may be a thousand."""
+    commas = all(map(COMMA.fullmatch, texts))
+    return commas and any("," in text and not GROUPS.fullmatch(text) for text in texts)
+
+
+def _refuse_odd(name: str, texts: NDArray[Any], there: Sequence[str]) -> None:
+    """Raises InputError for numbers that are written in a way of their own, or beside text."""
+    plain = sum(map(_is_plain, there))
+    for pattern, remedy in ODD:
+        odd = [text for text in there if pattern.fullmatch(text) and not _is_plain(text)]
+        if odd and 2 * (len(odd) + plain) > len(there):
+            raise InputError(f"{_at_fault(name, texts, odd[0])}; {remedy}")
+    if 2 * plain > len(there):
+        wrong = next(text for text in there if not _is_plain(text))
+        raise InputError(
+            f"{_at_fault(name, texts, wrong)}, and {plain:,} of {len(there):,} cells are numbers "
+            f'or dates; mend it, or say: columns = {{ "{name}" = "category" }}'
+        )
+
+
+def _is_plain(text: str) -> bool:
+    return _is_number(text) or ISO.fullmatch(text) is not None
+
+
+def _at_fault(name: object, texts: NDArray[Any], text: str) -> str:
+    row = int(np.flatnonzero(texts == text)[0])
+    return f"column {quoted(name)} has {quoted(text)} in row {row}"
+
+
+def level_kind(name: str, texts: NDArray[Any], *, asked: bool = False) -> str:
+    """Returns "category", or "ignore" if all texts are rare, as names are. asked: whether the study
+    file says that it is a category. Raises InputError for too many levels."""
+    levels, counts = np.unique(texts.astype(str), return_counts=True)
+    useless = len(levels) > FEW_LEVELS and counts.max() < RARE * len(texts)
+    if len(levels) > MOST_LEVELS or (useless and asked):
+        raise InputError(
+            f"column {quoted(name)} has {len(levels):,} different texts, such as "
+            f"{quoted(levels[-1])}, too many for a category; leave it out: ignore = "
+            f'["{name}"], or merge some of them'
+        )
+    return IGNORE if useless else CATEGORY
+
+
+# --- numbers and levels ------------------------------------------------------------------------
+
+
+def numbers_of(cells: "pd.Series", kind: str) -> Floats64:
+    """Returns a column as numbers, NaN for a gap. Raises InputError with the value at fault."""
+    if cells.dtype.kind in "iu" and (cells.abs() > EXACT).any():
+        raise InputError(
+            f"column {quoted(cells.name)} has whole numbers above 2**53, which lose their last "
+            "digits; leave it out (ignore)"
+        )
+    if cells.dtype.kind in "iufb":
+        return np.asarray(cells.to_numpy(dtype=np.float64, na_value=np.nan))
+    texts = texts_of(cells)
+    there = [text for text in texts.tolist() if text]
+    commas = _decimal_commas(there)
+    read = BOOLS.__getitem__ if kind == "bool" else float
+    known = _is_bool if kind == "bool" else COMMA.fullmatch if commas else _is_number
+    if wrong := next((text for text in there if not known(text)), ""):
+        is_what = "neither true nor false" if kind == "bool" else "no number"
+        remedy = next((r for p, r in ODD if p.fullmatch(wrong)), "mend it, or leave it blank")
+        raise InputError(f"{_at_fault(cells.name, texts, wrong)}, {is_what}; {remedy}")
+    cleaned = (t.lower() if kind == "bool" else t.replace(",", ".") for t in texts.tolist())
+    return np.array([read(text) if text else np.nan for text in cleaned], np.float64)
+
+
+def date_parts(cells: "pd.Series") -> dict[str, Floats64]:
+    """Returns year, month, day and weekday, NaN for a gap. Raises InputError for other texts than
+    ISO 8601 dates."""
+    import pandas as pd
+
+    if cells.dtype.kind != "M":
+        texts = texts_of(cells)
+        times = pd.to_datetime(pd.Series(texts).str[:10], format="%Y-%m-%d", errors="coerce")
+        good = times.notna().to_numpy() & [bool(ISO.fullmatch(text)) for text in texts]
+        if (wrong := (texts != "") & ~good).any():
+            text = texts[int(np.flatnonzero(wrong)[0])]
+            fault = _at_fault(cells.name, texts, text)
+            raise InputError(f'{fault}, no date; write dates as "2020-12-31"')
+        cells = times
+    found = {}
+    for part in DATE_PARTS:
+        values = getattr(cells.dt, "day_of_week" if part == "weekday" else part)
+        found[part] = np.asarray(values.to_numpy(dtype=np.float64, na_value=np.nan))
+    return found
+
+
+def codes_of(cells: "pd.Series", levels: Sequence[str]) -> NDArray[np.float64]:
+    """Returns the place of each cell in the levels; their number for another text."""
+    places = {level: place for place, level in enumerate(levels)}
+    return np.array([places.get(text, len(levels)) for text in texts_of(cells)], np.float64)

@@ -1,0 +1,374 @@
+"""Columns of text, with gaps, of dates: what a network is fed of them, by scikit-learn, in files to
+predict and in exports; and what is refused."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pandas as pd
+import pytest
+import torch
+from sklearn.compose import ColumnTransformer
+from sklearn.impute import MissingIndicator
+from sklearn.preprocessing import OneHotEncoder, QuantileTransformer, RobustScaler, StandardScaler
+from torch import nn
+
+from hpo.data import datasets as data
+from hpo.data import files, inputs
+from hpo.data.fit import QUANTILES
+from hpo.data.schema import Schema
+from hpo.errors import InputError
+from hpo.export import winner
+from hpo.model.weights import Normalized
+from hpo.study.source import Source
+
+ROWS = 400
+NUMBERS, TEXTS = ["size", "weight"], ["colour", "town"]
+
+
+def animals(rows: int = ROWS, seed: int = 0) -> pd.DataFrame:
+    """Two columns of numbers, one with gaps; a category of 3 levels and gaps, one of 30; labels."""
+    rng = np.random.default_rng(seed)
+    towns = np.array([f"town {i}" for i in range(30)])
+    frame = pd.DataFrame({
+        "size": rng.normal(10, 3, rows).round(3),
+        "weight": rng.lognormal(0, 2, rows).round(3),
+        "colour": rng.choice(["red", "green", "blue"], rows),
+        "town": towns[np.minimum(rng.geometric(0.2, rows) - 1, 29)],
+        "kind": np.where(np.arange(rows) % 2, "cat", "dog"),
+    })  # fmt: skip
+    frame.loc[rng.choice(rows, rows // 10, replace=False), "weight"] = np.nan
+    frame.loc[rng.choice(rows, rows // 13, replace=False), "colour"] = np.nan
+    return frame
+
+
+def csv(frame: pd.DataFrame, path: Path, **how) -> Path:
+    frame.to_csv(path, **{"index": False, **how})
+    return path
+
+
+def read(path: Path, label: str | int = "kind", **more) -> data.Dataset:
+    loaded = files.load(Source(str(path), label=label, **more))
+    data.check(loaded)
+    return loaded
+
+
+def refused(path: Path, label: str | int = "kind", **more) -> str:
+    with pytest.raises(InputError) as caught:
+        read(path, label, **more)
+    [line] = str(caught.value).splitlines()
+    return line
+
+
+def of_text(tmp_path: Path, text: str) -> Path:
+    (tmp_path / "a.csv").write_text(text)
+    return tmp_path / "a.csv"
+
+
+def column(values: Sequence[object]) -> str:
+    """A file of a column x and a label in turns."""
+    return "\n".join(["x,more,kind", *(f"{v},{i},{'ab'[i % 2]}" for i, v in enumerate(values))])
+
+
+# --- what a network is fed -----------------------------------------------------------------------
+
+
+def by_sklearn(train: pd.DataFrame, rows: pd.DataFrame, scale: str) -> np.ndarray:
+    """Rows as scikit-learn makes them, by the training rows: numbers, gaps, levels."""
+    scalers = {
+        "standard": StandardScaler(),
+        "robust": RobustScaler(),
+        "quantile": QuantileTransformer(
+            n_quantiles=min(QUANTILES, len(train)), output_distribution="normal", subsample=None
+        ),
+    }
+    filled = rows[NUMBERS].fillna(train[NUMBERS].median())
+    numbers = scalers[scale].fit(train[NUMBERS].to_numpy()).transform(filled.to_numpy())
+    if scale == "robust":
+        numbers = numbers / np.sqrt(1 + (numbers / 3) ** 2)
+    gaps = MissingIndicator().fit(train[NUMBERS]).transform(rows[NUMBERS])
+    few, many = (OneHotEncoder(sparse_output=False, handle_unknown="ignore") for _ in range(2))
+    many.set_params(handle_unknown="infrequent_if_exist", min_frequency=0.01)
+    levels = ColumnTransformer([("few", few, ["colour"]), ("many", many, ["town"])])
+    levels.fit(train[TEXTS].fillna(""))
+    return np.hstack([numbers, gaps, levels.transform(rows[TEXTS].fillna(""))])
+
+
+@pytest.mark.parametrize("scale", ["standard", "robust", "quantile"])
+def test_a_network_is_fed_what_scikit_learn_makes(tmp_path: Path, scale: str):
+    frame, other = animals(), animals(60, seed=1)
+    other.loc[:3, ["colour", "town"]] = "never seen"
+    test = csv(other, tmp_path / "test.csv")
+    loaded = read(csv(frame, tmp_path / "a.csv"), test=str(test), scale=scale)
+    for fed, rows in ((loaded.train_images, frame), (loaded.test_images, other)):
+        np.testing.assert_allclose(fed, by_sklearn(frame, rows, scale), atol=2e-6)
+    assert loaded.schema.gaps == ("weight",)
+    assert loaded.schema.merged == ("town",)
+    assert not loaded.test_images[:4, 3:7].any(), "a level that training lacks is no other"
+    assert loaded.test_images[:4, -1].all(), "or stands with the rare ones"
+
+
+def test_rows_that_are_tested_on_have_no_part_in_medians_scales_and_levels(tmp_path: Path):
+    frame = animals()
+    whole = read(csv(frame, tmp_path / "a.csv"))
+    fed = {row.tobytes() for row in whole.train_images}
+    encoded = inputs.read([tmp_path / "a.csv"], whole.schema).rows
+    train = frame[[row.tobytes() in fed for row in encoded]]
+    assert len(train) < len(frame)
+    assert whole.schema.median == tuple(train[NUMBERS].median())
+    np.testing.assert_allclose(whole.schema.mean, train[NUMBERS].mean())
+    assert set(whole.schema.levels["colour"]) == set(train["colour"].fillna(""))
+
+
+@pytest.mark.parametrize("scale", ["standard", "robust", "quantile"])
+def test_rows_to_predict_are_fed_as_in_training_to_the_bit(tmp_path: Path, scale: str):
+    frame = animals().sort_values("size", ignore_index=True)
+    loaded = read(csv(frame, tmp_path / "a.csv"), scale=scale)
+    trained = {r.tobytes() for r in np.concatenate([loaded.train_images, loaded.test_images])}
+    shuffled = frame[["town", "kind", "weight", "colour", "size"]]
+    for name, rows in (
+        ("b.csv", shuffled),
+        ("c.csv", shuffled.drop(columns="kind")),
+        ("d.parquet", frame),
+    ):
+        path = tmp_path / name
+        rows.to_parquet(path) if name.endswith("parquet") else csv(rows, path)
+        again = inputs.read([path], loaded.schema)
+        assert {row.tobytes() for row in again.rows} == trained
+        assert (again.labels is None) == (name == "c.csv")
+        single = inputs.read([csv(rows[3:4], tmp_path / "one.csv")], loaded.schema)
+        np.testing.assert_array_equal(single.rows, again.rows[3:4])
+
+
+def test_what_training_lacks_is_said_of_rows_to_predict(tmp_path: Path):
+    loaded = read(csv(animals(), tmp_path / "a.csv"))
+    rows = animals(20, seed=2).fillna({"colour": "red"})
+    rows.loc[0, "size"], rows.loc[:1, "colour"] = np.nan, "pink"
+    found = inputs.read([csv(rows, tmp_path / "b.csv")], loaded.schema)
+    said = " ".join(found.notes)
+    assert "gaps in 'size'" in said
+    assert "rows with a text in 'colour' that training lacks: 2" in said
+    rows.loc[:, "size"], rows.loc[0, "size"] = loaded.schema.median[0], np.nan  # type: ignore
+    filled = inputs.read([csv(rows, tmp_path / "b.csv")], loaded.schema).rows
+    assert len(set(filled[:, 0])) == 1, "the median stands in the gap"
+    rows["colour"] = "pink"
+    with pytest.raises(InputError, match="'colour' has no level that training knows"):
+        inputs.read([csv(rows, tmp_path / "b.csv")], loaded.schema)
+
+
+@pytest.mark.parametrize("scale", ["standard", "robust"])
+def test_onnx_takes_numbers_and_texts_as_they_are(tmp_path: Path, scale: str):
+    path = csv(animals(), tmp_path / "a.csv")
+    loaded = read(path, scale=scale)
+    network = Normalized(nn.Identity(), loaded.schema)
+    winner.write_onnx(network, loaded.examples, loaded.schema, tmp_path / "a.onnx")
+    session = onnxruntime.InferenceSession(str(tmp_path / "a.onnx"))
+    rows = pd.concat([animals(), animals(5, seed=3).assign(colour="never", town="seen")])
+    given = {
+        "features": rows[NUMBERS].to_numpy(),
+        "texts": rows[TEXTS].fillna("").to_numpy(dtype=object),
+    }
+    expected = inputs.read([csv(rows, tmp_path / "b.csv")], loaded.schema).rows
+    np.testing.assert_array_equal(session.run(None, given)[0], expected)
+    coded = winner.onnx_inputs(loaded.schema, loaded.examples)
+    by_torch = network(torch.from_numpy(loaded.examples)).numpy()
+    np.testing.assert_array_equal(session.run(None, coded)[0], by_torch)
+
+
+def test_a_schema_survives_its_storage(tmp_path: Path):
+    for scale in ("standard", "quantile"):
+        schema = read(csv(animals(), tmp_path / "a.csv"), scale=scale).schema
+        again = Schema.of(schema.as_dict())
+        assert again == Schema.model_validate(schema.as_dict()) == schema
+
+
+def test_a_study_is_bound_to_levels_gaps_and_scale(tmp_path: Path):
+    first = read(csv(animals(), tmp_path / "a.csv"))
+    assert first.schema.bound == read(tmp_path / "a.csv").schema.bound
+    for other in (
+        animals().replace({"colour": {"red": "pink"}}),
+        animals().fillna({"weight": 1.0}),
+        animals().assign(town=lambda of: of["town"].str[:6]),
+    ):
+        assert read(csv(other, tmp_path / "b.csv")).schema.bound != first.schema.bound
+    assert read(tmp_path / "a.csv", scale="robust").schema.bound != first.schema.bound
+
+
+# --- kinds ---------------------------------------------------------------------------------------
+
+
+def kinds(loaded: data.Dataset) -> dict[str, str]:
+    return dict(zip(loaded.schema.columns, loaded.schema.kinds, strict=True))
+
+
+@pytest.mark.parametrize("label", [-1, "kind"])
+def test_a_study_file_says_the_kinds_where_hpo_would_not_guess_them(
+    tmp_path: Path, label: str | int
+):
+    frame = animals(90).assign(zip=np.arange(90) % 7, id=np.arange(90) * 3)
+    frame = frame[["zip", "id", *NUMBERS, "kind"]]
+    path = csv(frame, tmp_path / "a.csv", header=label == "kind")
+    names = ["zip", "id"] if label == "kind" else ["0", "-4"]
+    asked = tuple(zip(names, ("category", "ignore"), strict=True))
+    loaded = read(path, label, columns=asked)
+    first = loaded.schema.columns[0]
+    assert list(kinds(loaded).values()) == ["category", "float", "float"]
+    assert loaded.schema.levels == {first: tuple("0123456")}
+    assert len(loaded.about["ignored"]) == 1
+    assert "'nowhere'" in refused(path, label, columns=(("nowhere", "category"),))
+    assert "has the labels" in refused(
+        path, label, columns=(("kind" if label == "kind" else "4", "ignore"),)
+    )
+
+
+def test_whole_numbers_as_a_category_are_the_same_levels_in_every_kind_of_file(tmp_path: Path):
+    frame = animals(90).assign(zip=np.where(np.arange(90) % 9, np.arange(90) % 7, np.nan))
+    schema = read(csv(frame, tmp_path / "a.csv"), columns=(("zip", "category"),)).schema
+    assert schema.levels["zip"] == ("", "0.0", "1.0", "2.0", "3.0", "4.0", "5.0", "6.0")
+    frame.to_parquet(tmp_path / "a.parquet")
+    path = csv(frame.astype({"zip": "Int64"}), tmp_path / "b.csv")
+    schema = read(path, columns=(("zip", "category"),)).schema
+    assert schema.levels["zip"] == ("", *"0123456")
+    a, b = (inputs.read([p], schema).rows for p in (path, tmp_path / "a.parquet"))
+    np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("spelling", ["", "?", "NA", " - ", "n/a", "NaN", "null", " "])
+def test_usual_spellings_of_gaps_are_gaps(tmp_path: Path, spelling: str):
+    values = [spelling if i % 9 == 4 else i * 0.5 for i in range(60)]
+    loaded = read(of_text(tmp_path, column(values)))
+    assert (loaded.schema.gaps, loaded.about["gaps"]) == (("x",), {"x": 7})
+    words = [spelling if i % 9 == 4 else "uv"[i % 2] for i in range(60)]
+    assert read(of_text(tmp_path, column(words))).schema.levels["x"] == ("", "u", "v")
+
+
+def test_true_and_false_with_gaps_are_numbers(tmp_path: Path):
+    values = ["" if i % 9 == 4 else "true" if i % 4 else "FALSE" for i in range(60)]
+    loaded = read(of_text(tmp_path, column(values)))
+    assert kinds(loaded)["x"] == "bool"
+    assert loaded.schema.gaps == ("x",)
+
+
+def test_a_date_is_year_month_day_and_weekday(tmp_path: Path):
+    days = pd.date_range("2020-02-27", periods=60, freq="17D")
+    frame = pd.DataFrame({"day": days, "more": np.arange(60.0), "kind": ["a", "b"] * 30})
+    frame.loc[5, "day"] = pd.NaT
+    loaded = read(csv(frame, tmp_path / "a.csv"))
+    parts = ["day year", "day month", "day day", "day weekday"]
+    assert list(loaded.schema.columns) == ["more", *parts]
+    frame.to_parquet(tmp_path / "a.parquet")
+    a, b = (inputs.read([tmp_path / n], loaded.schema).rows for n in ("a.csv", "a.parquet"))
+    np.testing.assert_array_equal(a, b)
+    raw = a[:, 1:5] * np.array(loaded.schema.std[1:]) + np.array(loaded.schema.mean[1:])  # type: ignore
+    given = days.to_series().dt
+    expected = np.stack([given.year, given.month, given.day, given.day_of_week], axis=1)
+    np.testing.assert_allclose(np.delete(raw, 5, 0), np.delete(expected, 5, 0), atol=1e-3)
+    frame["day"] = frame["day"].dt.strftime("%Y-%m-%d").fillna("soon")
+    assert "'soon'" in refused(csv(frame, tmp_path / "b.csv"))
+    with pytest.raises(InputError, match="'soon' in row 5, no date"):
+        inputs.read([tmp_path / "b.csv"], loaded.schema)
+
+
+ODD = {
+    "1,234": '"1,234"', "1.234,5": '"1.234,5"', "12%": "12%", "$3": "$3",
+    "31.12.2020": "31.12.2020",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("shown", ODD)
+def test_numbers_in_a_way_of_their_own_get_the_remedy(tmp_path: Path, shown: str):
+    line = refused(of_text(tmp_path, column([ODD[shown]] * 30 + [5] * 20)))
+    assert "'x'" in line
+    assert repr(shown) in line
+    assert "write" in line
+
+
+def test_decimal_commas_are_read_where_they_are_certain(tmp_path: Path):
+    values = [f"{i},{i % 7}5" for i in range(60)]
+    text = column(values).replace(",kind", ";kind").replace("x,more", "x;more")
+    lines = [f"{v};{i};{'ab'[i % 2]}" for i, v in enumerate(values)]
+    loaded = read(of_text(tmp_path, "\n".join(["x;more;kind", *lines])))
+    assert loaded.schema.high[0] == pytest.approx(59.35, abs=2)  # type: ignore[index]
+    plain = inputs.read([of_text(tmp_path, "x;more\n3.35;3\n")], loaded.schema).rows
+    comma = inputs.read([of_text(tmp_path, "x;more\n3,35;3\n")], loaded.schema).rows
+    np.testing.assert_array_equal(plain, comma)
+    with pytest.raises(InputError, match="'3,350' in row 0"):
+        inputs.read([of_text(tmp_path, "x;more\n3,350;3\n")], loaded.schema)
+    assert text
+
+
+def test_a_text_among_numbers_is_named_and_no_good_value(tmp_path: Path):
+    line = refused(of_text(tmp_path, column([*range(40), "unknown", *range(19)])))
+    assert "'unknown' in row 40" in line
+    assert 'columns = { "x" = "category" }' in line
+    path = of_text(tmp_path, column([*"12345" * 12]))
+    loaded = read(path)
+    with pytest.raises(InputError, match="'six' in row 0, no number"):
+        inputs.read([of_text(tmp_path, "x,more\nsix,3\n")], loaded.schema)
+    assert "no number" in refused(
+        of_text(tmp_path, column(["a", "b"] * 30)), columns=(("x", "number"),)
+    )
+
+
+def test_names_of_rows_are_left_out_and_too_many_levels_are_refused(tmp_path: Path):
+    many = [f"name {i}" for i in range(1_200)]
+    loaded = read(of_text(tmp_path, column(many[:900])))
+    assert (loaded.schema.columns, loaded.about["rare"]) == (("more",), ["x"])
+    assert "1,200 different texts" in refused(of_text(tmp_path, column(many)))
+    line = refused(of_text(tmp_path, column(many[:900])), columns=(("x", "category"),))
+    assert "900 different texts" in line
+
+
+def test_a_table_that_tells_nothing_is_refused(tmp_path: Path):
+    path = of_text(tmp_path, "\n".join(["x,kind", *(f"u,{'ab'[i % 2]}" for i in range(40))]))
+    assert "every column has one value" in refused(path)
+
+
+def test_a_row_without_a_label_is_left_out_of_both_parts(tmp_path: Path):
+    frame, other = animals(), animals(50, seed=1)
+    frame.loc[:4, "kind"], other.loc[:2, "kind"] = np.nan, "?"
+    test = csv(other, tmp_path / "test.csv")
+    loaded = read(csv(frame, tmp_path / "a.csv"), test=str(test))
+    assert (len(loaded.train_labels), len(loaded.test_labels)) == (ROWS - 5, 47)
+    assert loaded.about["unlabelled"] == 5
+    assert "rows without a label are left out: 3" in loaded.about["test_notes"]
+
+
+# --- files ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_other_encodings_are_read(tmp_path: Path, encoding: str):
+    frame = animals().replace({"colour": {"red": "größer"}})
+    loaded = read(csv(frame, tmp_path / "a.csv", encoding=encoding))
+    assert "größer" in loaded.schema.levels["colour"]
+
+
+def test_latin_1_gets_the_remedy(tmp_path: Path):
+    frame = animals().replace({"colour": {"red": "größer"}})
+    line = refused(csv(frame, tmp_path / "a.csv", encoding="latin-1"))
+    assert "iconv" in line
+
+
+def test_columns_under_each_other_are_read(tmp_path: Path):
+    """As UCI's auto-mpg.data, with quoted names."""
+    frame = animals().drop(columns="town")
+    lines = [
+        f'{r.size_:7.3f}   {"?" if np.isnan(r.weight) else r.weight}  "{r.colour} x"\t{r.kind}'
+        for r in frame.rename(columns={"size": "size_"}).itertuples()
+    ]
+    loaded = read(of_text(tmp_path, "\n".join(lines)), -1)
+    assert list(kinds(loaded).values()) == ["float", "float", "category"]
+    assert loaded.schema.gaps == ("1",)
+
+
+def test_two_datasets_of_other_scale_are_not_one(tmp_path: Path):
+    path = csv(animals(), tmp_path / "a.csv")
+    np.savez(tmp_path / "p.npz", x=np.zeros((30, 4, 4), np.uint8), y=np.arange(30) % 2)
+    assert "scale is for tables" in refused(tmp_path / "p.npz", scale="robust")
+    source = Source("mnist-5k", scale="robust")
+    with pytest.raises(InputError, match="scale"):
+        data.load(source, None)
+    assert replace(source, name=str(path)).scale == "robust"
