@@ -3,6 +3,7 @@
 
 import io
 import os
+import re
 import signal
 import sys
 import traceback
@@ -241,19 +242,32 @@ def export(
 
 
 KINDS = ("search", "grid")
+INIT_NAME = "The study's name: NAME.toml. Or a table: data.csv."
 Kind = Annotated[str, typer.Option("--kind", **_one_of(KINDS))]
 
 
 @app.command()
 def init(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="The study's name: NAME.toml.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help=INIT_NAME)],
     kind: Kind = "search",
     dataset: DatasetName = None,
 ) -> None:
-    """Write a commented study file to start from."""
+    """Write a commented study file to start from.
+
+    Of a table (data.csv), it proposes the label, the kinds of the columns, and a search.
+    """
+    import tomli_w
+
+    from hpo.data import proposal
+    from hpo.data.readers import is_table
     from hpo.study import file as study_file
 
-    path = study_file.write_template(name, kind, dataset or "mnist")
+    lines = tomli_w.dumps({"dataset": dataset or "mnist"}).rstrip()
+    if tables := [path for path in map(Path, (dataset or "", name)) if is_table(path)]:
+        lines = proposal.propose(tables[0])
+    if is_table(Path(name)):
+        name = re.sub(r"[^A-Za-z0-9_-]+", "-", Path(name).name.split(".")[0]).strip("-_") or "table"
+    path = study_file.write_template(name, kind, lines)
     print(f"{path}: change it, then: hpo run {path}")
 
 

@@ -1,7 +1,7 @@
 """Columns of text, with gaps, of dates: what a network is fed of them, by scikit-learn, in files to
 predict and in exports; and what is refused."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from hpo.data.schema import Schema
 from hpo.errors import InputError
 from hpo.export import winner
 from hpo.model.weights import Normalized
+from hpo.study import file as study_file
 from hpo.study.source import Source
 
 ROWS = 400
@@ -372,3 +373,39 @@ def test_two_datasets_of_other_scale_are_not_one(tmp_path: Path):
     with pytest.raises(InputError, match="scale"):
         data.load(source, None)
     assert replace(source, name=str(path)).scale == "robust"
+
+
+# --- hpo init data.csv ---------------------------------------------------------------------------
+
+
+def test_init_proposes_label_kinds_and_what_gives_the_label_away(
+    tmp_path: Path, forked_hpo: Callable, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    frame = animals().assign(sound=lambda of: of["kind"].map({"cat": "miaow", "dog": "wuff"}))
+    csv(frame[["size", "sound", "weight", "colour", "kind"]], tmp_path / "my animals.csv")
+    answer = forked_hpo("init", "my animals.csv")
+    assert answer.code == 0, answer.err
+    text = (tmp_path / "my-animals.toml").read_text()
+    study = study_file.load("my-animals.toml")
+    assert study.dataset.label == "kind"
+    assert study.dataset.ignore == ("sound",)
+    for word in (
+        "# Proposed from my animals.csv",
+        "(gap), blue, green, red",
+        "filled with the median",
+    ):
+        assert word in text
+    assert data.load(study.dataset, None).schema.columns == ("size", "weight", "colour")
+    assert "is there already" in forked_hpo("init", "my animals.csv").err
+    assert "nothing.csv" in forked_hpo("init", "nothing.csv").err
+
+
+def test_init_writes_what_is_to_mend_of_a_table_that_cannot_be_read(
+    tmp_path: Path, forked_hpo: Callable, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    of_text(tmp_path, column(["12%"] * 40))
+    assert forked_hpo("init", "a.csv").code == 0
+    assert "# It cannot be read yet: " in (tmp_path / "a.toml").read_text()
+    assert study_file.load("a.toml").dataset.label == "kind"

@@ -4,7 +4,8 @@ A gap is a cell that says nothing: blank, or a usual spelling such as "?" or "NA
 """
 
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -41,18 +42,32 @@ ODD = (  # how numbers and dates are written that cannot be read for certain, an
 
 def texts_of(cells: "pd.Series") -> NDArray[Any]:
     """Returns the cells as text without blanks around it; "" for a gap."""
-    texts = plain_texts(cells)
-    lower = np.char.lower(texts)
-    texts = np.where(np.isin(lower, list(BOOLS)), np.char.title(texts), texts)
-    return np.where(np.isin(lower, SPELLINGS), "", texts).astype(object)
+    return _by_value(cells, _level)
 
 
 def plain_texts(cells: "pd.Series") -> NDArray[np.str_]:
     """Returns the cells as text without blanks around it; "" for what pandas calls missing."""
-    found = cells.astype(object).where(cells.notna(), "")
-    if cells.dtype.kind == "f":  # whole numbers beside gaps
-        found = found.map(lambda v: int(v) if v != "" and float(v).is_integer() else v)
-    return np.char.strip(np.asarray(found.astype(str), dtype=str))
+    return np.asarray(_by_value(cells, _text), dtype=str)
+
+
+def _by_value(cells: "pd.Series", text: Callable[[Any], str]) -> NDArray[Any]:
+    """Returns the text of each cell, made once for each value."""
+    import pandas as pd
+
+    places, values = pd.factorize(cells)  # -1 for what is missing
+    texts: NDArray[Any] = np.array([*map(text, values), ""], dtype=object)[places]
+    return texts
+
+
+def _text(value: Any) -> str:
+    whole = isinstance(value, float) and value.is_integer()  # whole numbers beside gaps
+    return str(int(value) if whole else value).strip()
+
+
+def _level(value: Any) -> str:
+    text = _text(value)
+    lower = text.lower()
+    return "" if lower in SPELLINGS else lower.title() if lower in BOOLS else text
 
 
 # --- kinds -------------------------------------------------------------------------------------
@@ -70,7 +85,8 @@ def kind_of(cells: "pd.Series") -> str:
         there = cells.to_numpy()[cells.notna()]
         return "int" if len(there) < len(cells) and (there == np.floor(there)).all() else "float"
     texts = texts_of(cells)
-    there = texts[texts != ""].tolist()
+    there = Counter(texts.tolist())
+    del there[""]
     if not there:
         return IGNORE
     for kind, matches in (("float", _is_number), ("bool", _is_bool), (DATE, ISO.fullmatch)):
@@ -90,24 +106,25 @@ def _is_bool(text: str) -> bool:
     return text.lower() in BOOLS
 
 
-def _decimal_commas(texts: Sequence[str]) -> bool:
+def _decimal_commas(texts: Collection[str]) -> bool:
     """Whether all texts are numbers with a decimal comma. "1,234" alone may be a thousand."""
     commas = all(map(COMMA.fullmatch, texts))
     return commas and any("," in text and not GROUPS.fullmatch(text) for text in texts)
 
 
-def _refuse_odd(name: str, texts: NDArray[Any], there: Sequence[str]) -> None:
-    """Raises InputError for numbers that are written in a way of their own, or beside text."""
-    plain = sum(map(_is_plain, there))
+def _refuse_odd(name: str, texts: NDArray[Any], there: Counter[str]) -> None:
+    """Raises InputError for numbers that are written in a way of their own, or beside text. there:
+    how often each text stands in the column."""
+    plain = sum(number for text, number in there.items() if _is_plain(text))
     for pattern, remedy in ODD:
         odd = [text for text in there if pattern.fullmatch(text) and not _is_plain(text)]
-        if odd and 2 * (len(odd) + plain) > len(there):
+        if odd and 2 * (sum(there[text] for text in odd) + plain) > there.total():
             raise InputError(f"{_at_fault(name, texts, odd[0])}; {remedy}")
-    if 2 * plain > len(there):
+    if 2 * plain > there.total():
         wrong = next(text for text in there if not _is_plain(text))
         raise InputError(
-            f"{_at_fault(name, texts, wrong)}, and {plain:,} of {len(there):,} cells are numbers "
-            f'or dates; mend it, or say: columns = {{ "{name}" = "category" }}'
+            f"{_at_fault(name, texts, wrong)}, and {plain:,} of {there.total():,} cells are "
+            f'numbers or dates; mend it, or say: columns = {{ "{name}" = "category" }}'
         )
 
 
@@ -123,8 +140,9 @@ def _at_fault(name: object, texts: NDArray[Any], text: str) -> str:
 def level_kind(name: str, texts: NDArray[Any], *, asked: bool = False) -> str:
     """Returns "category", or "ignore" if all texts are rare, as names are. asked: whether the study
     file says that it is a category. Raises InputError for too many levels."""
-    levels, counts = np.unique(texts.astype(str), return_counts=True)
-    useless = len(levels) > FEW_LEVELS and counts.max() < RARE * len(texts)
+    counts = Counter(texts.tolist())
+    levels = sorted(counts)
+    useless = len(levels) > FEW_LEVELS and max(counts.values()) < RARE * len(texts)
     if len(levels) > MOST_LEVELS or (useless and asked):
         raise InputError(
             f"column {quoted(name)} has {len(levels):,} different texts, such as "
@@ -147,7 +165,7 @@ def numbers_of(cells: "pd.Series", kind: str) -> Floats64:
     if cells.dtype.kind in "iufb":
         return np.asarray(cells.to_numpy(dtype=np.float64, na_value=np.nan))
     texts = texts_of(cells)
-    there = [text for text in texts.tolist() if text]
+    there = dict.fromkeys(text for text in texts.tolist() if text)
     commas = _decimal_commas(there)
     read = BOOLS.__getitem__ if kind == "bool" else float
     known = _is_bool if kind == "bool" else COMMA.fullmatch if commas else _is_number

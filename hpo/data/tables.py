@@ -310,6 +310,8 @@ def _labelled(frame: "pd.DataFrame", label: str) -> tuple["pd.DataFrame", int]:
     there = labels != "" if labels.dtype.kind == "U" else np.ones(len(labels), bool)
     if len(frame) and not there.any():
         raise InputError(f"no row has a label in column {quoted(label)}; fill them in")
+    if there.all():
+        return frame, 0
     return frame[there].reset_index(drop=True), int((~there).sum())
 
 
@@ -364,9 +366,10 @@ def _labels(cells: "pd.Series") -> Array:
 
 def _typed(text: Array) -> Array:
     """Returns labels as whole numbers or numbers if all are, else as text."""
-    if all(map(WHOLE.fullmatch, text.tolist())):
+    found = set(text.tolist())
+    if all(map(WHOLE.fullmatch, found)):
         return text.astype(np.int64)
-    numbers = all(map(NUMBER.fullmatch, np.char.lower(text).tolist()))
+    numbers = all(NUMBER.fullmatch(word.lower()) for word in found)
     return text.astype(np.float64) if numbers else text
 
 
@@ -393,8 +396,9 @@ def suspects(x: Array, labels: NDArray[np.int64], schema: Schema) -> dict[str, A
 
 def _determines(values: Array, labels: NDArray[np.int64]) -> bool:
     """Whether each value of a column stands beside one label alone, and most rows share theirs."""
-    _, places, counts = np.unique(values, return_inverse=True, return_counts=True)
+    _, firsts, places, counts = np.unique(
+        values, return_index=True, return_inverse=True, return_counts=True
+    )
     if len(counts) < 2 or counts[places].mean() < 2 or (counts == 1).sum() > len(values) / 2:
         return False
-    pairs = np.unique(np.stack([places, labels]), axis=1)
-    return bool(pairs.shape[1] == len(counts))
+    return bool((labels[firsts][places] == labels).all())

@@ -10,7 +10,6 @@ from itertools import islice, product
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
-import tomli_w
 from pydantic import (
     AfterValidator,
     Field,
@@ -417,15 +416,15 @@ def shipped() -> dict[str, Path]:
 
 
 def write_template(name: str, kind: str, dataset: str) -> Path:
-    """Writes a commented study file NAME.toml to this folder; kind: search or grid.
+    """Writes a commented study file NAME.toml to this folder.
 
-    Raises InputError for a name that cannot be a study's, and if the file is there already.
+    kind: search or grid. dataset: the lines that say which data it is on. Raises InputError for a
+    name that cannot be a study's, and if the file is there already.
     """
     path = Path(f"{check_name(name.removesuffix('.toml'))}.toml")
     template = studies_dir() / "templates" / f"{kind}.toml"
     text = template.read_text(encoding="utf-8")
-    written = tomli_w.dumps({"dataset": dataset}).rstrip()
-    text = text.replace("TITLE", path.stem).replace('dataset = "DATASET"', written)
+    text = text.replace("TITLE", path.stem).replace('dataset = "DATASET"', dataset)
     text = text.replace("SCHEMA", str(studies_dir() / "study.schema.json"))
     try:
         with path.open("x", encoding="utf-8") as file:
