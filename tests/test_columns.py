@@ -1,6 +1,7 @@
 """Columns of text, with gaps, of dates: what a network is fed of them, by scikit-learn, in files to
 predict and in exports; and what is refused."""
 
+import tomllib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,8 @@ import onnxruntime
 import pandas as pd
 import pytest
 import torch
+from own_runs import study
+from PIL import Image
 from sklearn.compose import ColumnTransformer
 from sklearn.impute import MissingIndicator
 from sklearn.preprocessing import OneHotEncoder, QuantileTransformer, RobustScaler, StandardScaler
@@ -409,3 +412,71 @@ def test_init_writes_what_is_to_mend_of_a_table_that_cannot_be_read(
     assert forked_hpo("init", "a.csv").code == 0
     assert "# It cannot be read yet: " in (tmp_path / "a.toml").read_text()
     assert study_file.load("a.toml").dataset.label == "kind"
+
+
+# --- rows to validate on -------------------------------------------------------------------------
+
+
+def test_all_seeds_validate_on_the_rows_of_the_file_that_the_study_file_names(tmp_path: Path):
+    frame, valid = animals(), animals(50, seed=1)
+    valid.loc[:3, "colour"] = "never seen"
+    paths = [csv(rows, tmp_path / n) for rows, n in ((frame, "a.csv"), (valid, "v.csv"))]
+    loaded = read(paths[0], valid=str(paths[1]))
+    plain = read(paths[0])
+    np.testing.assert_array_equal(loaded.test_labels, plain.test_labels)
+    for seed in (0, 1):
+        train, rows = data.split(loaded, seed)
+        assert (len(train), len(rows)) == (len(plain.train_labels), 50)
+        fed = inputs.read([paths[1]], loaded.schema).rows
+        np.testing.assert_array_equal(loaded.train_images[rows], fed)
+    assert loaded.schema.mean != plain.schema.mean, "scales are of all rows that are not tested on"
+    whole = csv(pd.concat([frame, valid]), tmp_path / "whole.csv")
+    assert len(data.split(read(whole), 0)[1]) != 50
+    lacking = csv(valid[valid["kind"] == "cat"], tmp_path / "cats.csv")
+    assert "no validation example of class dog" in refused(paths[0], valid=str(lacking))
+
+
+@pytest.mark.parametrize("form", ["dates", "numbers"])
+def test_the_last_rows_are_tested_on_and_those_before_them_validated_on(tmp_path: Path, form: str):
+    frame = animals().assign(at=np.arange(ROWS) // 3)  # three rows of each time
+    if form == "dates":
+        frame["at"] = pd.Timestamp("2021-12-30") + pd.to_timedelta(frame["at"], unit="D")
+    path = csv(frame.sample(frac=1, random_state=0), tmp_path / "a.csv")
+    loaded = read(path, time="at")
+    assert "at" not in loaded.schema.columns
+    ordered = inputs.read([csv(frame, tmp_path / "b.csv")], loaded.schema).rows
+    size = loaded.train_images[:, 0]
+    train, valid = data.split(loaded, 7)
+    assert (len(train), len(valid), len(loaded.test_labels)) == (252, 66, 82)
+    for part, rows in ((size[train], ordered[:252]), (size[valid], ordered[252:318])):
+        np.testing.assert_array_equal(np.sort(part), np.sort(rows[:, 0]))
+    np.testing.assert_array_equal(
+        np.sort(loaded.test_images[:, 0]), np.sort(ordered[318:, 0])
+    )  # 320 would part rows of one time, so they all stand in the test part
+    frame["at"] = frame["at"].astype(str)
+    frame.loc[7, "at"] = "soon"
+    assert "'soon' in row" in refused(csv(frame, path), time="at")
+    assert "one time" in refused(csv(frame.assign(at=1), path), time="at")
+    assert "leave out valid" in refused_study(
+        f'{{ file = "{path}", valid = "v.csv", time = "at" }}'
+    )
+
+
+def refused_study(dataset: str) -> str:
+    with pytest.raises(InputError) as caught:
+        study_file.parse(tomllib.loads(study(dataset)), "s", "s.toml")
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["val", "valid", "validation"])
+def test_a_folder_of_pictures_may_have_rows_to_validate_on(tmp_path: Path, name: str):
+    pixels = np.random.default_rng(0).integers(0, 256, (60, 4, 4), dtype=np.uint8)
+    for number, picture in enumerate(pixels):
+        part = "train" if number < 40 else name if number < 50 else "test"
+        place = tmp_path / "p" / part / ("cat", "dog")[number % 2]
+        place.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(picture).save(place / f"{number:02}.png")
+    loaded = data.load(Source(str(tmp_path / "p")), None)
+    data.check(loaded)
+    assert [len(rows) for rows in data.split(loaded, 3)] == [40, 10]
+    assert (len(loaded.test_labels), loaded.classes) == (10, 2)

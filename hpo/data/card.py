@@ -29,6 +29,10 @@ def rows(data: Mapping[str, Any]) -> list[tuple[str, str]]:
     found = [(t("Data"), file)]
     if about.get("test_file"):
         found.append((t("Test file"), about["test_file"]))
+    if about.get("valid_file"):
+        found.append((t("Validation file"), about["valid_file"]))
+    if about.get("time"):
+        found.append((t("Order of the rows"), t("by column {name}", name=quoted(about["time"]))))
     found += [(t("Examples"), sizes), (t("Features"), _features(schema))]
     if schema.label:
         number = t("column {number}; the file has no header", number=schema.label)

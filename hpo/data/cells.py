@@ -180,22 +180,42 @@ def numbers_of(cells: "pd.Series", kind: str) -> Floats64:
 def date_parts(cells: "pd.Series") -> dict[str, Floats64]:
     """Returns year, month, day and weekday, NaN for a gap. Raises InputError for other texts than
     ISO 8601 dates."""
-    import pandas as pd
-
-    if cells.dtype.kind != "M":
-        texts = texts_of(cells)
-        times = pd.to_datetime(pd.Series(texts).str[:10], format="%Y-%m-%d", errors="coerce")
-        good = times.notna().to_numpy() & [bool(ISO.fullmatch(text)) for text in texts]
-        if (wrong := (texts != "") & ~good).any():
-            text = texts[int(np.flatnonzero(wrong)[0])]
-            fault = _at_fault(cells.name, texts, text)
-            raise InputError(f'{fault}, no date; write dates as "2020-12-31"')
-        cells = times
-    found = {}
+    dates, found = _dates(cells, 10), {}
     for part in DATE_PARTS:
-        values = getattr(cells.dt, "day_of_week" if part == "weekday" else part)
+        values = getattr(dates.dt, "day_of_week" if part == "weekday" else part)
         found[part] = np.asarray(values.to_numpy(dtype=np.float64, na_value=np.nan))
     return found
+
+
+def _dates(cells: "pd.Series", length: int | None = None) -> "pd.Series":
+    """Returns a column as dates; of texts, their first `length` characters."""
+    import pandas as pd
+
+    if cells.dtype.kind == "M":
+        return cells
+    texts = texts_of(cells)
+    given = pd.Series(texts).str[:length]
+    dates = pd.to_datetime(given, format="ISO8601", errors="coerce", utc=True)
+    good = dates.notna().to_numpy() & [bool(ISO.fullmatch(text)) for text in texts]
+    if (wrong := (texts != "") & ~good).any():
+        fault = _at_fault(cells.name, texts, texts[int(np.flatnonzero(wrong)[0])])
+        raise InputError(f'{fault}, no date; write dates as "2020-12-31"')
+    return dates
+
+
+def times_of(cells: "pd.Series") -> Floats64:
+    """Returns a column of dates or numbers as numbers that rise with time. Raises InputError for
+    other texts, and for gaps."""
+    if kind_of(cells) == DATE:
+        dates = _dates(cells)
+        times = np.array(dates.astype("int64"), np.float64)
+        times[dates.isna().to_numpy()] = np.nan
+    else:
+        times = numbers_of(cells, "float")
+    if (gaps := np.isnan(times)).any():
+        row = int(np.flatnonzero(gaps)[0])
+        raise InputError(f"column {quoted(cells.name)} has no time in row {row}; fill it in")
+    return times
 
 
 def codes_of(cells: "pd.Series", levels: Sequence[str]) -> NDArray[np.float64]:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from hpo.data.fit import check_told_apart, measured, recoded
 from hpo.data.readers import naming
-from hpo.data.schema import Array, Floats, Schema, is_picture, white_level
+from hpo.data.schema import Array, Floats, Floats64, Schema, is_picture, white_level
 from hpo.errors import InputError
 from hpo.study.names import DATASETS, FILES
 from hpo.study.source import Source
@@ -43,6 +43,7 @@ class Dataset:
     test_labels: Integers
     stratified: bool  # whether each class is split by itself
     checksum: str  # SHA-256 of all four as they stand in the data
+    valid_rows: Integers = field(default_factory=lambda: np.zeros(0, np.int64))  # if not by seed
     # What the images and labels mean; without one, an image is a row of any length.
     schema: Schema = field(default_factory=lambda: Schema().replace(shape=()))
     examples: Array = field(default_factory=lambda: np.zeros((0, 0)))  # of training, in their unit
@@ -114,15 +115,26 @@ def make_dataset(
     schema: Schema,
     *,
     scales: tuple[float, float] | None = None,
+    valid: Pair | None = None,
+    times: Floats64 | None = None,
 ) -> Dataset:
     """Makes a dataset of (examples, labels), as in the data; completes the schema by what
     data.fit measures on the training part.
 
     test: None: a fifth of each class is held out by a fixed seed, before anything else.
+    valid: those that all seeds validate on; None: each seed draws them.
+    times: of the training examples, rising: the last fifth is held out, and the last fifth before
+        it is validated on. Equal times stay together.
     scales: mean and standard deviation to normalize by; None: those of the training part.
     Raises InputError for columns that tell a network nothing, see data.fit.
     """
-    (x, labels), (test_x, test_labels) = (train, test) if test else _held_out(*train)
+    stratified = test is None
+    if test is None:
+        train, test = _held_out(*train) if times is None else _last(*train, times)
+    (x, labels), (test_x, test_labels) = train, test
+    drawn = len(labels) if times is None else _cut(times[: len(labels)], VALID_SHARE)
+    if valid:
+        x, labels = np.concatenate([x, valid[0]]), np.concatenate([labels, valid[1]])
     before, schema = schema, measured(schema, x, scales)
     x, test_x = (recoded(part, before, schema) for part in (x, test_x))
     digest = hashlib.sha256()
@@ -138,8 +150,9 @@ def make_dataset(
         train_labels=labels.astype(np.int64),
         test_images=schema.normalized(test_x),
         test_labels=test_labels.astype(np.int64),
-        stratified=test is None,
+        stratified=stratified,
         checksum=digest.hexdigest(),
+        valid_rows=np.arange(drawn, len(labels)),
         schema=schema,
         examples=_as_exported(schema, x[:EXAMPLES]),
     )
@@ -157,6 +170,20 @@ def _held_out(x: Array, labels: Array) -> tuple[Pair, Pair]:
     rows = _split(labels, TEST_SHARE, np.random.default_rng(TEST_SEED))
     train, test = ((x[part], labels[part]) for part in rows)
     return train, test
+
+
+def _last(x: Array, labels: Array, times: Floats64) -> tuple[Pair, Pair]:
+    start = _cut(times, TEST_SHARE)
+    return (x[:start], labels[:start]), (x[start:], labels[start:])
+
+
+def _cut(times: Floats64, share: float) -> int:
+    """Returns where the last rows begin: this share of them, and those of the same time."""
+    place = max(len(times) - max(round(share * len(times)), 1), 0)
+    start = int(np.searchsorted(times, times[place])) if len(times) else 0
+    if not start:
+        raise InputError("time: all rows have one time, so none is the last; give another column")
+    return start
 
 
 def repeated(dataset: Dataset) -> dict[str, int]:
@@ -232,6 +259,10 @@ def check(dataset: Dataset) -> None:
             for name, train, test in each
             if train and not test
         ]
+        parts = split(dataset, 0) if len(dataset.valid_rows) else ()
+        for part, rows in zip(("training", "validation"), parts, strict=False):
+            absent = np.setdiff1d(dataset.train_labels, dataset.train_labels[rows])
+            faults += [f"no {part} example of class {dataset.schema.classes[c]}" for c in absent]
     if faults:
         raise InputError("\n".join(f"dataset {dataset.name!r}: {fault}" for fault in faults))
 
@@ -252,6 +283,10 @@ def _fault(part: str, images: Floats, labels: Integers, least: int, classes: int
 
 def split(dataset: Dataset, seed: int) -> tuple[Integers, Integers]:
     """Returns the rows (train, valid) of the training images, 8:2, the same for every network."""
+    if len(dataset.valid_rows):
+        return np.setdiff1d(np.arange(len(dataset.train_labels)), dataset.valid_rows), (
+            dataset.valid_rows
+        )
     rng = np.random.default_rng(seed)
     if dataset.stratified:
         return _split(dataset.train_labels, VALID_SHARE, rng)

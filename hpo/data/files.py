@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpo.data import readers
-from hpo.data.datasets import Dataset, make_dataset, repeated
+from hpo.data.datasets import Dataset, Pair, make_dataset, repeated
 from hpo.data.inputs import read_like
 from hpo.data.readers import PICTURES, REMEDY, named_errors, naming
 from hpo.data.schema import Array, Schema, brief_names, white_of
@@ -20,6 +20,7 @@ from hpo.study.source import Source
 from hpo.text import quoted, shortened
 
 MOST_CLASSES = 1_000
+VALIDATION = ("valid", "val", "validation")  # names of folders
 GIVE = f"give {FORMS}"
 
 
@@ -30,7 +31,8 @@ def load(source: Source) -> Dataset:
     """Reads a dataset from the user's files, with labels of whole numbers or text. Raises
     InputError."""
     path = Path(source.name)
-    parts, schema = _read(path, source)
+    every, schema = _read(path, source)
+    parts, validated = ([part for part in every if part.validates == w] for w in (False, True))
     train = parts[0]
     if source.scale != "standard" and (train.pixels or train.x.ndim > 2):
         raise InputError(f"{path}: is pictures; scale is for tables, so leave it out")
@@ -41,18 +43,29 @@ def load(source: Source) -> Dataset:
             if len(parts) > 1:
                 raise InputError("has a test part of its own, so leave out test")
             parts.append(_test_part(Path(source.test), source, schema))
-    for part in parts:
+    if source.valid:
+        with naming(source.valid):
+            if validated:
+                raise InputError("the first folder has rows to validate on; leave out valid")
+            validated = [_test_part(Path(source.valid), source, schema)]
+    if source.time != "" and train.times is None:
+        raise InputError(f"{path}: time is a column of a table; leave it out")
+    for part in (*parts, *validated):
         with naming(part.where):
             _check(part, schema)
             _check_alike(train, part)
     with naming(train.where):
-        labels, schema = _mapped([part.y for part in parts], schema)
-    about = {"file": source.name, "test_file": source.test, **train.about}
+        labels, schema = _mapped([part.y for part in (*parts, *validated)], schema)
+    valid_file = validated[0].where if validated else ""
+    files = {"file": source.name, "test_file": source.test, "valid_file": valid_file}
+    about = {**files, "time": str(source.time), **train.about}
     if schema.columns and not train.pixels:
         about |= suspects(train.x, labels[0], schema)
-    pairs = [(part.x, numbers) for part, numbers in zip(parts, labels, strict=True)]
-    test = pairs[1] if len(parts) > 1 else None
-    loaded = make_dataset(source.short, pairs[0], test, schema)
+    read = zip((*parts, *validated), labels, strict=True)
+    pairs: list[Pair] = [(part.x, numbers) for part, numbers in read]
+    test, valid = pairs[1] if len(parts) > 1 else None, pairs[-1] if validated else None
+    more: Any = {"valid": valid, "times": train.times}
+    loaded = make_dataset(source.short, pairs[0], test, schema, **more)
     about |= repeated(loaded)
     if test is not None:
         with naming(parts[1].where):
@@ -140,7 +153,7 @@ def _mapped(labels: list[Array], schema: Schema) -> tuple[list[NDArray[np.int64]
     if len({part.dtype.kind in "iu" for part in labels}) > 1:  # text in one part alone
         labels = [part.astype(str) for part in labels]
     known = np.unique(labels[0])
-    if (other := np.setdiff1d(labels[-1], known)).size:
+    if (other := np.setdiff1d(np.concatenate(labels), known)).size:
         raise InputError(
             f"class {quoted(other.tolist()[0])} is in the test part and not in the training part"
         )
@@ -220,15 +233,20 @@ def _array_part(path: Path, what: str, x: Array, y: Array, about: Mapping[str, A
 
 
 def _folder(path: Path) -> tuple[list[Part], Schema]:
-    """Reads a folder of images, a folder a class; or two such folders named train and test."""
-    names = tuple(folder.name for folder in _folders(path))
-    places = [path / "train", path / "test"] if names == ("test", "train") else [path]
+    """Reads a folder of images, a folder a class; or such folders named train, test, and valid."""
+    found = {folder.name: folder for folder in _folders(path)}
+    parts = "train" in found and {*found} <= {"train", "test", *VALIDATION}
+    if parts and len(found) - 1 > len({"test"} & {*found}) + 1:
+        raise InputError(f"has {', '.join(found)}; leave one folder to validate on")
+    order = ["train", *({"test"} & {*found}), *(name for name in VALIDATION if name in found)]
+    places = [found[name] for name in order] if parts else [path]
     names = tuple(folder.name for folder in _folders(places[0]))
     if len(names) < 2:
         raise InputError(
             f"{places[0]}: has {len(names)} folders; give a folder of images for each class"
         )
-    return [_pictures(place, names) for place in places], _numbered_classes(names)
+    read = [(_pictures(place, names), parts and place.name in VALIDATION) for place in places]
+    return [replace(part, validates=v) for part, v in read], _numbered_classes(names)
 
 
 def _folders(path: Path) -> list[Path]:

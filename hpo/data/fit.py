@@ -49,7 +49,10 @@ def _of_columns(schema: Schema, x: Array, numbers: Array) -> Schema:
     levels, merged = {}, []
     for place, name in enumerate(schema.columns):
         if name in schema.levels:
-            counts = Counter(schema.levels[name][int(code)] for code in x[:, place])
+            known = x[
+                x[:, place] < len(schema.levels[name]), place
+            ]  # others: of rows to validate on
+            counts = Counter(schema.levels[name][int(code)] for code in known)
             least = RARE * len(x) if len(counts) > FEW_LEVELS else 0
             levels[name] = tuple(sorted(n for n, found in counts.items() if found >= least))
             merged += [name] * (len(levels[name]) < len(counts))

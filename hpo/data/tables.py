@@ -24,9 +24,19 @@ from hpo.data.cells import (
     numbers_of,
     plain_texts,
     texts_of,
+    times_of,
 )
 from hpo.data.readers import SPELLINGS, Table, each
-from hpo.data.schema import CATEGORY, DATE_PARTS, FEW, Array, Schema, brief_names, square
+from hpo.data.schema import (
+    CATEGORY,
+    DATE_PARTS,
+    FEW,
+    Array,
+    Floats64,
+    Schema,
+    brief_names,
+    square,
+)
 from hpo.errors import InputError
 from hpo.study.names import ColumnKind
 from hpo.study.source import Source
@@ -54,6 +64,8 @@ class Part:
     where: str  # the file
     what: str = "x"  # a value's name in errors
     pixels: bool = False  # whether features are brightness
+    times: Floats64 | None = None  # (N,), rising, if a column says the time
+    validates: bool = False  # whether all seeds validate on it
     about: Mapping[str, Any] = field(default_factory=dict)  # of a training file, see data.card
     notes: tuple[str, ...] = ()  # what is to be said of a file to predict
 
@@ -69,8 +81,10 @@ def table_schema(table: Table, source: Source) -> Schema:
     label = _label(table, source.label, names, header=header)
     check_names(names)
     ignored = [_name_of(wanted, names) for wanted in source.ignore]
+    if source.time != "":
+        ignored.append(_name_of(source.time, names, "time"))
     if label in ignored:
-        raise InputError(f"column {quoted(label)} has the labels; take it out of ignore")
+        raise InputError(f"column {quoted(label)} has the labels; take it out of ignore and time")
     columns = tuple(n for n in names if n and n != label and n not in ignored)
     return Schema().replace(
         columns=columns, header=header, label=label, left_out=tuple(ignored), pixels=False,
@@ -216,6 +230,7 @@ def table_part(table: Table, source: Source) -> tuple[Part, Schema]:
     if not len(frame):
         raise InputError("holds 0 rows; give some")
     frame, unlabelled = _labelled(frame, schema.label)
+    frame, times = _in_order(frame, schema, source)
     counted = [n for n in schema.columns if n not in asked and _names_rows(frame, n)]
     columns = [n for n in schema.columns if n not in counted]
     kinds = dict(zip(columns, each(lambda n: _kind(frame[n], asked.get(n)), columns), strict=True))
@@ -231,12 +246,24 @@ def table_part(table: Table, source: Source) -> tuple[Part, Schema]:
     }
     left_out = (*schema.left_out, *counted, *(n for n in columns if kinds[n] == IGNORE))
     schema = _with_columns(schema.replace(left_out=left_out), frame, kinds)
-    part = part_of(table, frame, schema)
+    part = replace(part_of(table, frame, schema), times=times)
     part = replace(part, about={**about, "gaps": _gaps(part.x, schema)})
     shape = _picture_shape(schema)
     if shape and (pixels := as_pixels(part.x, shape)) is not None:
         return replace(part, x=pixels, pixels=True), schema.replace(kinds=(), median=None)
     return part, schema
+
+
+def _in_order(
+    frame: "pd.DataFrame", schema: Schema, source: Source
+) -> tuple["pd.DataFrame", Floats64 | None]:
+    """Returns the rows in the order of their times, and the times, if the study file names them."""
+    if source.time == "":
+        return frame, None
+    cells = frame[_name_of(source.time, list(frame.columns), "time")]
+    times = times_of(cells)
+    order = np.argsort(times, kind="stable")
+    return frame.iloc[order].reset_index(drop=True), times[order]
 
 
 def _gaps(x: Array, schema: Schema) -> dict[str, int]:

@@ -107,10 +107,13 @@ def binding(file: StudyFile, dataset: Dataset) -> dict[str, Any]:
         chosen["model code"] = code_digest(code_of(file.model, file.folder))
         if len(dataset.shape) == 3:
             chosen["model input"] = str(input_shape(dataset.shape, 0))
+    split = f"{len(dataset.train_labels)} training images, 8:2 by seed"
+    if fixed := len(dataset.valid_rows):
+        split = f"{len(dataset.train_labels)} training images, the last {fixed} to validate on"
     return {
         "dataset": dataset.name,
         "dataset checksum": dataset.checksum,
-        "split": f"{len(dataset.train_labels)} training images, 8:2 by seed",
+        "split": split,
         **dataset.schema.bound,
         **chosen,
     }

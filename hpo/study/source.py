@@ -17,11 +17,16 @@ FILES = (".npz", ".csv", ".csv.gz", ".parquet")
 class Source:
     """Where data come from.
 
-    name: a known dataset, or the path of a file or folder. test: the file with the test part;
-    empty: the first file's own, or a part that is held out. label: the column with the labels, by
-    its name, or by its number in a file without a header; empty: a usual name. ignore: columns to
-    leave out. columns: (name, kind) of the columns whose kind is not left to hpo. scale: how the
-    numbers of a table are normalized.
+    name: a known dataset, or the path of a file or folder.
+    test: the file with the test part; empty: the first file's own, or a part that is held out.
+    label: the column with the labels, by its name, or by its number in a file without a header;
+        empty: a usual name.
+    ignore: columns to leave out.
+    columns: (name, kind) of the columns whose kind is not left to hpo.
+    scale: how the numbers of a table are normalized.
+    valid: the file with the rows that all seeds validate on.
+    time: the column that puts rows in order: the last ones are tested on, those before them
+        validated on.
     """
 
     name: str
@@ -30,6 +35,8 @@ class Source:
     ignore: tuple[str | int, ...] = ()
     columns: tuple[tuple[str, ColumnKind], ...] = ()
     scale: Scaling = "standard"
+    valid: str = ""
+    time: str | int = ""
 
     @property
     def known(self) -> bool:
@@ -49,8 +56,8 @@ class Source:
         """Returns the source with relative paths that start from `folder`."""
         if self.known:
             return self
-        test = str(folder / self.test) if self.test else ""
-        return replace(self, name=str(folder / self.name), test=test)
+        test, valid = (str(folder / name) if name else "" for name in (self.test, self.valid))
+        return replace(self, name=str(folder / self.name), test=test, valid=valid)
 
 
 def fault_in(name: str) -> str | None:
@@ -67,13 +74,16 @@ _KINDS = explained(f"must be a table of columns, each {', '.join(get_args(Column
 
 class SourceTable(Table):
     """The user's own data. file: the path of an .npz, .csv or .parquet file, or of a folder with a
-    folder of images for each class. test: another file with the test part. label: the column with
-    the labels: its name, or its number in a file without a header (-1: the last one). ignore:
-    columns to leave out. columns: the kinds of columns: number, category, date or ignore."""
+    folder of images for each class. test, valid: other files with the rows to test on and to
+    validate on. label: the column with the labels: its name, or its number in a file without a
+    header (-1: the last one). ignore: columns to leave out. columns: the kinds of columns: number,
+    category, date or ignore. time: the column that puts rows in order: the last are tested on."""
 
     file: Text
     test: Text = ""
+    valid: Text = ""
     label: Column = ""
+    time: Column = ""
     ignore: Annotated[tuple[Column, ...], Field(strict=False), _LISTED] = ()
     columns: Annotated[dict[str, ColumnKind], _KINDS] = Field(default_factory=dict)
 
@@ -82,7 +92,10 @@ def _read(value: Any, handler: Any) -> Source:
     if isinstance(value, dict):
         table = SourceTable.model_validate(value)
         kinds = tuple(table.columns.items())
-        source = Source(table.file, table.test, table.label, table.ignore, kinds)
+        more: Any = {"columns": kinds, "valid": table.valid, "time": table.time}
+        source = Source(table.file, table.test, table.label, table.ignore, **more)
+        if table.valid and table.time != "":
+            raise fault("time says which rows to validate on; leave out valid")
     elif isinstance(value, str):
         source = Source(value)
     else:

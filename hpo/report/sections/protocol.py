@@ -49,6 +49,7 @@ def of_grid(study: StoredGrid) -> list[Section]:
     if first := study.file.first:
         seeding += " " + t("The seeds count from {first} on.", first=first)
     blocks: list[Block] = [f"{t(text, **sizes, **ways)} {seeding}"]
+    blocks += _fixed_part(study)
     blocks.append(
         t(meaning, share=100 * study.fails_below, guess=100 * study.data.get("chance", 0.1))
     )
@@ -152,7 +153,13 @@ def of_search(study: StoredSearch) -> list[Section]:
         "choice."
     )
     finalists = t(again, n=file.finalists, seeds=file.finalist_seeds, **known)
-    blocks: list[Block] = [t(text, free=free, **known), *_also(study), space, finalists]
+    blocks: list[Block] = [
+        t(text, free=free, **known),
+        *_also(study),
+        *_fixed_part(study),
+        space,
+        finalists,
+    ]
     return [Section(title=t("How it was searched"), blocks=blocks)]
 
 
@@ -182,6 +189,22 @@ def _also(study: StoredSearch) -> list[str]:
         )
         sentences.append(t(text, known=study.like["trials"], **study.like))
     return [" ".join(sentences)] if sentences else []
+
+
+def _fixed_part(study: StoredStudy) -> list[str]:
+    """Says that all seeds validate on the same rows, where that is so."""
+    about = study.data.get("about", {})
+    if about.get("time"):
+        text = t(
+            "Rows are in the order of {column}: the last of them are the test part, and all seeds "
+            "validate on the last rows before it.",
+            column=quoted(about["time"]),
+        )
+    elif about.get("valid_file"):
+        text = t("All seeds validate on the same rows, those of {file}.", file=about["valid_file"])
+    else:
+        return []
+    return [f"{text} {t('So the intervals do not cover other splits.')}"]
 
 
 def run_of_search(study: StoredSearch) -> list[Section]:
