@@ -230,7 +230,7 @@ def test_a_study_file_says_the_kinds_where_hpo_would_not_guess_them(
 def test_whole_numbers_as_a_category_are_the_same_levels_in_every_kind_of_file(tmp_path: Path):
     frame = animals(90).assign(zip=np.where(np.arange(90) % 9, np.arange(90) % 7, np.nan))
     schema = read(csv(frame, tmp_path / "a.csv"), columns=(("zip", "category"),)).schema
-    assert schema.levels["zip"] == ("", "0.0", "1.0", "2.0", "3.0", "4.0", "5.0", "6.0")
+    assert schema.levels["zip"] == ("", *"0123456")
     frame.to_parquet(tmp_path / "a.parquet")
     path = csv(frame.astype({"zip": "Int64"}), tmp_path / "b.csv")
     schema = read(path, columns=(("zip", "category"),)).schema

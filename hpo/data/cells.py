@@ -29,6 +29,7 @@ EXACT = 2.0**53  # from here on, double precision leaves out whole numbers
 
 NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 ISO = re.compile(r"\d{4}-\d{2}-\d{2}([ T]\d{2}:\d{2}(:\d{2}(\.\d+)?)?)?Z?")
+WHOLE_FLOAT = re.compile(r"^(-?(?:0|[1-9]\d*))\.0+$")
 COMMA = re.compile(r"[-+]?\d*,\d+|[-+]?\d+")  # 1,5
 GROUPS = re.compile(r"[-+]?\d{1,3}([,.' ]\d{3})+([.,]\d+)?")  # 1,234 or 1.234,56
 ODD = (  # how numbers and dates are written that cannot be read for certain, and the remedy
@@ -65,7 +66,7 @@ def _text(value: Any) -> str:
 
 
 def _level(value: Any) -> str:
-    text = _text(value)
+    text = WHOLE_FLOAT.sub(r"\1", _text(value))  # Parquet has 1.0 where CSV has 1
     lower = text.lower()
     return "" if lower in SPELLINGS else lower.title() if lower in BOOLS else text
 
