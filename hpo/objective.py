@@ -9,7 +9,6 @@ from typing import Any
 import joblib
 import optuna
 import torch
-from optuna.study import StudyDirection
 
 from hpo.data import datasets as data
 from hpo.errors import InputError
@@ -17,6 +16,7 @@ from hpo.results import trial as record
 from hpo.runs.samplers import mark_diverged
 from hpo.study.config import HYPERPARAMETERS, Config, Seeds
 from hpo.study.file import SearchStudy, load
+from hpo.study.metrics import ACCURACY, BY_NAME, OBJECTIVES
 from hpo.study.source import fault_in
 from hpo.study.space import Domain, read_space, suggest
 from hpo.text import quoted
@@ -32,12 +32,12 @@ def default_space() -> Mapping[str, Domain]:
 
 
 class Objective:
-    """For `study.optimize`: suggests an MLP, trains it, returns its validation accuracy.
+    """For `study.optimize`: suggests an MLP, trains it, returns its value of a metric.
 
         study = optuna.create_study(direction="maximize")
         study.optimize(hpo.Objective(dataset="mnist"), n_trials=20)
 
-    Every epoch's validation accuracy is reported, so the study's pruner can end a trial early. The
+    Every epoch's value is reported, so the study's pruner can end a trial early. The
     trial keeps its learning curve, its seconds, its number of parameters and whether it diverged as
     user attributes; a diverged trial is PRUNED at once, and TPE takes it for worse than all others.
     The test images are not touched. torch has one thread meanwhile, unless
@@ -47,7 +47,8 @@ class Objective:
     fetched if need be; or the path of the user's own data, as in a study file. space:
     {hyperparameter: domain} in place of that of studies/search.toml, domains as a study file writes
     them: a value is fixed, a list is choices, {"low": …, "high": …} with "log" or "step" is a
-    range, "when" is a condition. seed fixes split, initial weights and
+    range, "when" is a condition. objective: valid_accuracy, valid_balanced_accuracy, valid_auc,
+    valid_f1, or valid_loss, which a study has to minimize. seed fixes split, initial weights and
     batch order. device: auto, cpu, cuda or mps.
 
     Raises InputError for a dataset, a space or a device that is wrong or not there.
@@ -59,6 +60,7 @@ class Objective:
         *,
         data_dir: str | Path | None = None,
         space: Mapping[str, Any] | None = None,
+        objective: str = ACCURACY,
         seed: int = 0,
         device: str = "auto",
     ) -> None:
@@ -72,24 +74,30 @@ class Objective:
         if wrong := fault_in(dataset):
             raise InputError(f"dataset: {wrong}")
         self.space = default_space() if space is None else _parsed(space)
+        if objective not in OBJECTIVES:
+            known = ", ".join(OBJECTIVES)
+            raise InputError(f"objective: must be one of {known}, got {quoted(objective)}")
+        self.metric = BY_NAME[objective]
         self.seeds = Seeds.of(seed)
         self.device = tensors.choose_device(device)
         folder = Path(data_dir or os.environ.get("HPO_DATA_DIR") or data.default_dir())
         loaded = data.load(dataset, folder)
+        if wrong := self.metric.fault(loaded.schema.classes):
+            raise InputError(f"objective: {wrong}")
         images, labels = loaded.train_images, loaded.train_labels
         self.examples = tensors.examples(images, labels, loaded.classes, self.device)
         self.split = tensors.split_rows(loaded, self.seeds)
 
     def __call__(self, trial: optuna.trial.BaseTrial) -> float:
         """Trains the network that the trial suggests. Raises optuna.TrialPruned if the pruner asks
-        for it or if the training diverges, and InputError if the study does not maximize."""
+        for it or if the training diverges, and InputError if the study has another direction."""
         if isinstance(trial, optuna.Trial):
-            directions = trial.study.directions
-            if directions != [StudyDirection.MAXIMIZE]:
-                ways = " and ".join(direction.name.lower() for direction in directions)
+            ways, wanted = [d.name.lower() for d in trial.study.directions], self.metric.direction
+            if ways != [wanted]:
                 raise InputError(
-                    f"study {trial.study.study_name!r}: its direction is {ways}, and hpo.Objective "
-                    'returns an accuracy; create it by optuna.create_study(direction="maximize")'
+                    f"study {trial.study.study_name!r}: its direction is {' and '.join(ways)}, and "
+                    f"hpo.Objective returns a {self.metric.name}; create it by "
+                    f'optuna.create_study(direction="{wanted}")'
                 )
         with _few_threads(), tensors.denormals_as_zero():
             return self._trained(trial)
@@ -98,12 +106,13 @@ class Objective:
         config = Config.of(suggest(trial, self.space))
         epochs: list[Epoch] = []
         reason = ""
-        for epoch in train(config, self.examples, [self.split], [self.seeds], self.device):
+        name, given = self.metric.name, ([self.split], [self.seeds], self.device)
+        for epoch in train(config, self.examples, *given, objective=name):
             epochs.append(epoch)
             if record.diverged(epoch, 0):
                 reason = "diverged in"
                 break
-            trial.report(epoch.valid_accuracy[0], epoch.number)
+            trial.report(epoch.values(name)[0], epoch.number)
             if epoch.number < config.epochs and trial.should_prune():
                 reason = "pruned after"
                 break
@@ -115,7 +124,7 @@ class Objective:
             mark_diverged(trial, trial.study.sampler)
         if reason:
             raise optuna.TrialPruned(f"{reason} epoch {len(epochs)}")
-        return epochs[-1].valid_accuracy[0]
+        return epochs[-1].values(name)[0]
 
 
 @contextmanager

@@ -599,7 +599,7 @@ def test_a_front_of_few_costs_lies_on_its_axis():
     """Few numbers that come again are categories elsewhere; here they are numbers."""
     svg = search.pareto(
         numbers=list(range(12)),
-        accuracies=[88.0 + place for place in range(12)],
+        gains=[88.0 + place for place in range(12)],
         costs=[100.0, 400.0, 900.0, 1600.0] * 3,
         front=[11, 10, 9, 8],
         finalists=[3, 11],

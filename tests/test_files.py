@@ -25,8 +25,9 @@ from hpo.data.schema import Schema
 from hpo.errors import InputError
 from hpo.study.config import Config, Seeds
 from hpo.study.source import Source
-from hpo.training.tensors import examples, split_rows
-from hpo.training.train import Examples, evaluate, train
+from hpo.training.evaluation import evaluate
+from hpo.training.tensors import Examples, examples, split_rows
+from hpo.training.train import train
 from hpo.workers.worker import _recall
 
 RNG = np.random.default_rng(0)
@@ -307,7 +308,7 @@ def test_a_table_is_learned_as_well_as_by_scikit_learn(tmp_path: Path):
         rows = split_rows(loaded, Seeds.of(seed))
         network = list(train(config, train_data, [rows], [Seeds.of(seed)]))[-1].network
         everywhere = np.arange(len(loaded.test_labels))
-        _, accuracy, _ = evaluate(network, test_data, torch.from_numpy(everywhere)[None])
+        _, accuracy, *_ = evaluate(network, test_data, torch.from_numpy(everywhere)[None])
         ours += accuracy
         sklearns = MLPClassifier(
             (32, 32), batch_size=32, max_iter=30, random_state=seed, alpha=0.0, n_iter_no_change=99

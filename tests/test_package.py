@@ -85,7 +85,7 @@ RULES = {
     "report": "report.sections report.blocks analysis model results study",
     "report.sections": "report.blocks report.figures analysis model results data study",
     "report.blocks": "analysis results study",
-    "report.figures": "",
+    "report.figures": "study",
     "objective": "runs.samplers training results.trial data study",
     "runs": "options workers analysis model results storage data study",
     "workers": "options training data study",

@@ -34,8 +34,9 @@ from hpo.model import weights as saved
 from hpo.model.snippet import snippet
 from hpo.study.config import Config, Seeds
 from hpo.study.names import ACTIVATIONS
+from hpo.training.evaluation import answers
 from hpo.training.network import Network
-from hpo.training.train import Examples, answers
+from hpo.training.tensors import Examples
 from hpo.workers.worker import _packed as packed
 
 SIDE, FEATURES, CLASSES = 28, 784, 10

@@ -42,6 +42,7 @@ from hpo.study import file as study_file
 from hpo.study import finalists
 from hpo.study.columns import RESERVED
 from hpo.study.config import HYPERPARAMETERS
+from hpo.study.metrics import ACCURACY, BY_NAME, USELESS_LOSS
 from hpo.study.names import PRUNERS, SAMPLERS
 from hpo.study.space import draw, parse_domain, suggest
 from hpo.watch import progress, terminal
@@ -413,7 +414,7 @@ def test_running_trials_repel_the_sampler_and_count_for_the_budget(tmp_path):
     assert len(running) == 3
 
 
-@pytest.mark.parametrize("loss", [math.nan, math.inf, record.USELESS_LOSS])
+@pytest.mark.parametrize("loss", [math.nan, math.inf, USELESS_LOSS])
 def test_a_sampler_learns_of_a_diverged_trial_as_the_worst(loss, tmp_path):
     searching = search_plan(tmp_path, SEARCH)
     job = searching.next()
@@ -626,11 +627,11 @@ def test_a_diverged_trial_has_the_figures_of_its_last_sound_epoch(tmp_path: Path
     epoch(job, 0.6)
     epoch(job, 0.1, math.nan)
     job.early_stop = searching.judge(job)
-    assert job.accuracies() == [0.6]
+    assert job.values() == [0.6]
     curve = record.attributes(job.epochs, 0)["curve"]
     assert record.last_epoch(curve, sound=True)["valid_accuracy"] == 0.6
     del job.epochs[0]
-    assert job.accuracies() == [record.WORST], "it had no sound epoch"
+    assert job.values() == [BY_NAME[ACCURACY].worst], "it had no sound epoch"
 
 
 def test_the_order_of_trials_does_not_follow_a_clock_that_is_set_back(tmp_path: Path):

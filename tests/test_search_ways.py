@@ -238,7 +238,7 @@ def test_a_search_that_finds_nothing_better_stops_and_says_why(run: Callable, tm
     head = HEAD.replace("= 6", "= 60") + "stop_after = { trials = 4, without = 0.01 }\n"
     study = run(head, workers=1)
     assert (
-        "because the last 4 were no better than the best before them by more than 1 points"
+        "because the last 4 were no better than the best before them by more than 1 point"
         in markdown(study, tmp_path)
     )
     values = [t.value if t.state.name == "COMPLETE" else 0.0 for t in study.frozen]
@@ -459,10 +459,10 @@ def test_networks_that_learned_nothing_do_not_become_finalists():
         trial = optuna.trial.create_trial(values=[accuracy, cost])
         study.add_trial(trial)
         plan.candidates[study.trials[-1]._trial_id] = Candidate(
-            value=accuracy, second=cost, seconds=1.0
+            value=100 * accuracy, second=cost, seconds=1.0
         )
     assert [trial.values[0] for trial in plan.best()] == [0.9, 0.5]
-    plan.candidates = {i: c for i, c in plan.candidates.items() if c.value < 0.3}
+    plan.candidates = {i: c for i, c in plan.candidates.items() if c.value < 30}
     assert [trial.values[0] for trial in plan.best()] == [0.29], "the best one stays"
 
 
@@ -482,7 +482,9 @@ def test_two_objectives_are_led_by_the_ends_and_the_knee_of_the_front(run: Calla
     study = run(HEAD, SPACE.replace("k = 2", "k = 3"))
     names = [f"(trial {finalist.number}; parameters:" for finalist in study.finalists]
     good = along_a_front(study, [0.98, 0.97, 0.90], [10_000, 2_000, 1_000])
-    ends, knee = winner_sentence(good).split("Its knee, beyond which accuracy costs most, is")
+    ends, knee = winner_sentence(good).split(
+        "Its knee, beyond which validation accuracy costs most, is"
+    )
     assert names[0] in ends
     assert names[2] in ends
     assert f"{names[1]} 2,000; test accuracy" in knee

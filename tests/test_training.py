@@ -16,8 +16,9 @@ from hpo.study.config import Config, Seeds, with_widths
 from hpo.study.names import ACTIVATIONS, INITS, NORMS, OPTIMIZERS, SCHEDULES
 from hpo.training import cores
 from hpo.training import optimizers as schedules
-from hpo.training.tensors import denormals_as_zero
-from hpo.training.train import Epoch, Examples, Split, _correct, evaluate, train
+from hpo.training.evaluation import _correct, evaluate
+from hpo.training.tensors import Examples, Split, denormals_as_zero
+from hpo.training.train import Epoch, train
 from hpo.workers import server
 from hpo.workers.messages import Done, Task
 from hpo.workers.worker import answers

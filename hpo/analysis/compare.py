@@ -17,7 +17,7 @@ Stored = StoredGrid | StoredSearch
 
 @dataclass(frozen=True, kw_only=True)
 class Side:
-    """A network in one study. runs: validation and test accuracies in percent, by seed."""
+    """A network in one study. runs: gains of the objective, in validation and test, by seed."""
 
     study: str
     cell: Cell
@@ -29,7 +29,7 @@ class Side:
 class Row:
     """A network in both studies.
 
-    evidence: of the first study's lead in validation accuracy, None if nothing can be tested. p:
+    evidence: of the first study's lead in the objective, None if nothing can be tested. p:
     after Holm's correction over all rows, for one look.
     """
 
@@ -42,11 +42,11 @@ class Row:
 
 def compare(first: Stored, second: Stored) -> list[Row]:
     """Compares two grids cell by cell (equal names, else equal configurations), or two searches by
-    their winners on fresh seeds, by validation accuracy.
+    their winners on fresh seeds, by their objective's validation.
 
     Cells are paired where both have common seeds. Two winners tell nothing about two searches, so
     these are tested only where both were repeated. Raises InputError for a grid and a search, for
-    different data, and if nothing corresponds.
+    different data or objectives, and if nothing corresponds.
     """
     if first.name == second.name:
         raise InputError(f"study {first.name!r}: needs another one to be compared with")
@@ -54,6 +54,11 @@ def compare(first: Stored, second: Stored) -> list[Row]:
         raise InputError(
             f"study {first.name!r} is on {first.data_name}, {second.name!r} on {second.data_name}: "
             "their accuracies are of different images and cannot be compared"
+        )
+    if first.metric != second.metric:
+        raise InputError(
+            f"study {first.name!r} seeks {first.metric.name}, {second.name!r} "
+            f"{second.metric.name}: compare two studies of one objective"
         )
     pairs = _pairs(first, second)
     if isinstance(first, StoredSearch) and isinstance(second, StoredSearch):
@@ -103,15 +108,17 @@ def _winner(search: StoredSearch) -> Side:
 
 
 def _side(study: StoredGrid, cell: Cell, name: str = "") -> Side:
-    runs = 100 * study.by_seed(cell)[["valid_accuracy", "test_accuracy"]].dropna()
-    return Side(study=name or study.name, cell=cell, runs=runs, fails=study.fails(cell))
+    metric = study.metric
+    runs = {each.name: study.gains(cell, each) for each in (metric, metric.tested)}
+    frame = pd.DataFrame(runs).dropna()
+    return Side(study=name or study.name, cell=cell, runs=frame, fails=study.fails(cell))
 
 
 def _over_repeats(*searches: StoredSearch) -> Evidence | None:
     """Tests the winners of two repeated searches, a value for each: its mean over fresh seeds. None
     if one was not repeated, or is a repeat of the other."""
     ours, theirs = (
-        [100 * float(winner.runs["valid_accuracy"].mean()) for winner in search.winners]
+        [float(winner.gains(search.metric).mean()) for winner in search.winners]
         for search in searches
     )
     alike = searches[1].name in (search.name for search in searches[0].repeats)
@@ -120,7 +127,7 @@ def _over_repeats(*searches: StoredSearch) -> Evidence | None:
 
 def _evidence(ours: Side, theirs: Side) -> Evidence | None:
     """Tests in pairs over two common seeds or more, unpaired otherwise."""
-    a, b = (side.runs["valid_accuracy"] for side in (ours, theirs))
+    a, b = (side.runs.iloc[:, 0] for side in (ours, theirs))
     bimodal = ours.fails or theirs.fails
     if a.empty or b.empty:
         return None

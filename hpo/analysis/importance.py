@@ -29,7 +29,6 @@ BEST, FEWEST = 5, 10
 FEW = 30
 # All of it takes 1 to 2 s of a core with 400 trials, about 10 s with 5,000. A resample's forest has
 # 8 trees: the standard deviation of a share is about a tenth larger than with 16.
-BELOW_ALL = -1.0  # the value of a pruned trial for PED-ANOVA; accuracies are 0 and more
 RESAMPLES, TREES, RESAMPLED_TREES = 100, 64, 8
 
 
@@ -74,8 +73,9 @@ def evaluate(
     resamples: int = RESAMPLES,
     seed: int = 0,
     log_scale: bool = False,
+    sign: int = 1,
 ) -> Importances | None:
-    """Evaluates importances from a search's trials, whose value is maximized.
+    """Evaluates importances from a search's trials. sign: -1 if their value is minimized.
 
     PED-ANOVA compares the best trials with all that ended; pruned trials are never among the best.
     fANOVA explains the ranks of the complete trials, so that one very bad value does not outweigh
@@ -85,7 +85,7 @@ def evaluate(
     interval is widened to hold its share. log_scale: whether fANOVA sees log ranges in logarithms;
     Optuna's does not, and gives 0.1 to 1 nine times the weight of 0.01 to 0.1.
     """
-    ended, n = _ended(trials)
+    ended, n = _ended(trials, sign)
     complete, values = ended[:n], np.array([trial.value for trial in ended], float)
     domains = [item for trial in complete for item in trial.distributions.items()]
     names = sorted({name for name, domain in domains if not domain.single()})
@@ -132,15 +132,17 @@ def most_important_pair(importances: Importances) -> tuple[str, str] | None:
     return (first, others[0]) if others else None
 
 
-def _ended(trials: Sequence[FrozenTrial]) -> tuple[list[FrozenTrial], int]:
-    """Returns copies of the COMPLETE trials and of the pruned ones, and how many are COMPLETE.
+def _ended(trials: Sequence[FrozenTrial], sign: int) -> tuple[list[FrozenTrial], int]:
+    """Returns copies of the COMPLETE trials and of the pruned ones, whose value is below all
+    others, and how many are COMPLETE. Values are multiplied by `sign`.
 
     Each copy is a COMPLETE trial with what evaluators need: an id of its own, by which PED-ANOVA
     finds the best, and one object per equal distribution, which is faster to compare.
     """
-    known = [(t, t.values[0]) for t in trials if t.state is TrialState.COMPLETE]
+    known = [(t, sign * t.values[0]) for t in trials if t.state is TrialState.COMPLETE]
     known = [(trial, float(value)) for trial, value in known if math.isfinite(value)]
-    pruned = [(trial, BELOW_ALL) for trial in trials if trial.state is TrialState.PRUNED]
+    below_all = min((value for _, value in known), default=0.0) - 1.0
+    pruned = [(trial, below_all) for trial in trials if trial.state is TrialState.PRUNED]
     one: dict[BaseDistribution, BaseDistribution] = {}
     copies = []
     for i, (trial, value) in enumerate([*known, *pruned]):

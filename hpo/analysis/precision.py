@@ -124,10 +124,10 @@ def beats(a: ArrayLike, b: ArrayLike) -> tuple[float, float, float]:
 
 
 def disputing_pair(study: StoredGrid) -> tuple[Cell, Cell] | None:
-    """Returns two networks: the best mean validation accuracy, and the grid's first cell (the
-    second best if the first cell is the best); None if fewer than two learn with all seeds."""
+    """Returns two networks: the best by the objective's mean, and the grid's first cell (the second
+    best if the first cell is the best); None if fewer than two learn with all seeds."""
     learning = [c for c in study.file.cells if not study.fails(c) and not study.right(c).empty]
-    ranked = sorted(learning, key=lambda cell: -study.values(cell, "valid_accuracy").mean())
+    ranked = sorted(learning, key=lambda cell: -study.gains(cell, study.metric).mean())
     if len(ranked) < 2:
         return None
     first = study.file.cells[0]

@@ -13,9 +13,9 @@ from hpo.analysis.statistics import LEVEL, Estimate
 Floats = NDArray[np.float64]
 
 
-def lead(values: Floats) -> Estimate:
+def lead(values: Floats, most: float = 100.0) -> Estimate:
     """Returns the best mean minus the second best, with its 95% interval. values: (seeds, networks)
-    of accuracies in percent, of two seeds and two networks or more.
+    of gains, of two seeds and two networks or more; most: the best gain that there can be.
 
     The two-sided t-test in pairs of seeds, its variance pooled. That the two were chosen by these
     values makes it err less often, not more: the second of many equal ones is close to the first
@@ -23,17 +23,17 @@ def lead(values: Floats) -> Estimate:
     data, splits that overlap ask for a wider one (Nadeau & Bengio 2003).
     """
     second, best = np.sort(values.mean(axis=0))[-2:]
-    error, freedom, _ = _pooled(values)
+    error, freedom, _ = _pooled(values, most)
     half, mean = float(stdtrit(freedom, 1 - LEVEL / 2)) * error, float(best - second)
     return Estimate(n=len(values), mean=mean, low=mean - half, high=mean + half)
 
 
-def rivals(values: Floats) -> list[int]:
+def rivals(values: Floats, most: float = 100.0) -> list[int]:
     """Returns the columns that may have the best mean as well as the best and the second best,
     the best first: by multiple comparisons with the best (Hsu 1984), of all at once by Bonferroni's
-    correction. values: see lead."""
+    correction. values and most: see lead."""
     means = values.mean(axis=0)
-    error, freedom, alike = _pooled(values)
+    error, freedom, alike = _pooled(values, most)
     half = float(stdtrit(freedom, 1 - LEVEL / (len(alike) - 1))) * error
     return [int(i) for place, i in enumerate(alike) if place < 2 or means.max() - means[i] < half]
 
@@ -41,7 +41,7 @@ def rivals(values: Floats) -> list[int]:
 def knee(front: Sequence[tuple[float, float]]) -> int | None:
     """Returns the place of a Pareto front's knee; None if no point lies above the chord.
 
-    front: (accuracy, cost), the most accurate and dearest first. The knee is the point farthest
+    front: (gain, cost), the best and dearest first. The knee is the point farthest
     from the chord between the ends (Das 1999), on axes scaled to the front, costs on a log scale.
     """
     accuracy, cost = np.array(front, float).T
@@ -50,13 +50,13 @@ def knee(front: Sequence[tuple[float, float]]) -> int | None:
     return int(above.argmax()) + 1 if above.max() > 0 else None
 
 
-def _pooled(values: Floats) -> tuple[float, int, NDArray[np.int64]]:
+def _pooled(values: Floats, most: float) -> tuple[float, int, NDArray[np.int64]]:
     """Returns the standard error of a difference of two means, its degrees of freedom, and the
     columns that it is pooled over, the best first: those that err at most twice as often as the
-    best, because accuracies spread more where they are lower; two at least. The common part of a
+    best, because values spread more where they are worse; two at least. The common part of a
     seed does not count."""
     order, means = np.argsort(-values.mean(axis=0), kind="stable"), values.mean(axis=0)
-    count = max(int((100 - means <= 2 * (100 - means.max())).sum()), 2)
+    count = max(int((most - means <= 2 * (most - means.max())).sum()), 2)
     some = values[:, order[:count]]
     rest = some - some.mean(axis=0) - some.mean(axis=1, keepdims=True) + some.mean()
     freedom = (len(some) - 1) * (count - 1)

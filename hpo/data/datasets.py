@@ -216,9 +216,9 @@ def test_pictures(dataset: Dataset, images: Sequence[int]) -> dict[str, dict[str
 
 
 def describe(dataset: Dataset) -> dict[str, Any]:
-    """Returns what a study stores of its data: name, checksum, sizes, input schema, the accuracy of
-    a guess, the largest class's share of the test labels; of the user's own data also where they
-    are from, and the examples of each class."""
+    """Returns what a study stores of its data: name, checksum, sizes, input schema, accuracy and
+    loss of a guess, the largest class's share of the test labels; of the user's own data also where
+    they are from, and the examples of each class."""
     train_rows, valid_rows = split(dataset, 0)
     parts = {"train": dataset.train_labels, "test": dataset.test_labels}
     of_class = {k: np.bincount(v, minlength=dataset.classes).tolist() for k, v in parts.items()}
@@ -232,6 +232,7 @@ def describe(dataset: Dataset) -> dict[str, Any]:
         "features": dataset.train_images.shape[1],
         "chance": chance(dataset),
         "largest": max(of_class["test"]) / len(dataset.test_labels),
+        "guess_loss": _guess_loss(dataset),
         "unbalanced": is_unbalanced(dataset),
         **({"about": {**dataset.about, "of_class": of_class}} if dataset.about else {}),
     }
@@ -312,6 +313,12 @@ def is_unbalanced(dataset: Dataset) -> bool:
     """Whether the largest class has UNBALANCED times the training examples of the smallest one."""
     counts = np.bincount(dataset.train_labels, minlength=dataset.classes)
     return bool(counts.max() >= UNBALANCED * counts.min())
+
+
+def _guess_loss(dataset: Dataset) -> float:
+    """Returns the cross entropy of a guess by the classes' shares of the training labels."""
+    shares = np.bincount(dataset.train_labels) / len(dataset.train_labels)
+    return float(-(shares[shares > 0] * np.log(shares[shares > 0])).sum())
 
 
 def chance(dataset: Dataset) -> float:

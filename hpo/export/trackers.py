@@ -23,10 +23,10 @@ from hpo.errors import InputError
 from hpo.passwords import remove_passwords, without_password
 from hpo.process import replacing
 from hpo.results.study import StoredGrid, StoredSearch
-from hpo.study.columns import METRICS
+from hpo.study.columns import METRICS, SCORES, TESTED
 from hpo.text import shortened
 
-FINAL = ("test_loss", "test_accuracy", "test_balanced_accuracy", "train_seconds", "parameters")
+FINAL = ("test_loss", "test_accuracy", *TESTED, "train_seconds", "parameters")
 TOKEN, NUMBER = "hpo.token", "hpo.trial"  # tags of a run in MLflow: the study's, the trial's number
 OLD_RUN = re.compile(r"trial-\d+|.+-seed-\d+")  # a folder of TensorBoard that has no token
 STUDY = "hpo.study"  # a tag that earlier versions set, too
@@ -62,6 +62,8 @@ def runs(study: StoredGrid | StoredSearch) -> Iterator[Run]:
         else:
             config = study.cell(known["cell"]).config
             name = f"{known['cell']}-seed-{known['seed']}"
+        curve = known.get("curve", {})
+        names = [*METRICS, *(name for name in SCORES if name in curve)]
         facts = [key for key in ("cell", "seed", "diverged", "fail_reason") if key in known]
         times = (trial.datetime_start, trial.datetime_complete)
         started, ended = (time.timestamp() for time in times if time)
@@ -71,7 +73,7 @@ def runs(study: StoredGrid | StoredSearch) -> Iterator[Run]:
             started=started,
             ended=ended,
             params={key: value for key, value in config.as_dict().items() if value != ""},
-            curves={metric: known.get("curve", {}).get(metric, []) for metric in METRICS},
+            curves={name: curve.get(name, []) for name in names},
             results={key: known[key] for key in FINAL if known.get(key) is not None},
             facts={"state": trial.state.name, "study": study.name}
             | {key: str(known[key]) for key in facts},

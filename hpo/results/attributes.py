@@ -42,6 +42,7 @@ class Data(Schema):
     chance: float = 0.1
     unbalanced: bool = False
     largest: float | None = None
+    guess_loss: float | None = None
     about: dict[str, Any] | None = None
 
 

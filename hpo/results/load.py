@@ -24,6 +24,7 @@ from hpo.study.binding import differences
 from hpo.study.columns import METRICS, PARAMS, SOME_COLUMNS, TRIAL_COLUMNS
 from hpo.study.config import OPTIONAL
 from hpo.study.file import FIGURES, GridStudy, SearchStudy, parse
+from hpo.study.metrics import BY_NAME
 from hpo.study.space import Domain, completed
 from hpo.text import error_line
 
@@ -68,10 +69,11 @@ def _load_study(
     if isinstance(file, SearchStudy):
         trials = [record.by_rule(trial) for trial in trials]
         facts |= _of_search(storage, optuna_study, file, alone)
-        facts["trials"] = _trials_frame(trials, file.space)
+        facts["trials"] = _trials_frame(trials, file.objective, file.space)
     else:
-        facts |= {"trials": _trials_frame(trials), "images": system.get(IMAGES, {})}
-    facts |= {"frozen": trials, "curves": _curves_frame(trials)}
+        facts |= {"trials": _trials_frame(trials, file.objective)}
+        facts["images"] = system.get(IMAGES, {})
+    facts |= {"frozen": trials, "curves": _curves_frame(trials, file.objective)}
     found: StoredGrid | StoredSearch = kind(**facts)
     return found
 
@@ -121,7 +123,8 @@ def _finalists(storage: BaseStorage, search: optuna.Study, file: SearchStudy) ->
         return None
     grid = load_study(storage, name)
     assert isinstance(grid, StoredGrid)
-    cells = finalists.ranked(grid.finished, grid.file.cells, finalists.fresh_seeds(file))
+    seeds = finalists.fresh_seeds(file)
+    cells = finalists.ranked(grid.finished, grid.file.cells, seeds, file.metric)
     return replace(grid, file=grid.file.model_copy(update={"cells": tuple(cells)}))
 
 
@@ -164,9 +167,10 @@ def _alike(
 
 
 def _trials_frame(
-    trials: Sequence[FrozenTrial], space: Mapping[str, Domain] | None = None
+    trials: Sequence[FrozenTrial], objective: str, space: Mapping[str, Domain] | None = None
 ) -> pd.DataFrame:
-    """space: of a search, whose fixed values are no parameters of its trials."""
+    """objective: has a column in any case. space: of a search, whose fixed values are no parameters
+    of its trials."""
     rows = []
     for trial in trials:
         last = record.last_epoch(trial.user_attrs.get("curve", {}), sound=space is not None)
@@ -178,10 +182,11 @@ def _trials_frame(
     frame = pd.DataFrame(rows)
     some = [*OPTIONAL, *SOME_COLUMNS]  # columns of studies that have them
     theirs = sorted({name for row in rows for name in row[PARAMS]} - {*TRIAL_COLUMNS, *some})
-    there = [name for name in [*some, *theirs] if name in frame]
+    sought = [name for name in (objective, BY_NAME[objective].tested.name) if name in some]
+    there = [name for name in [*some, *theirs] if name in frame or name in sought]
     frame = frame.reindex(columns=[*TRIAL_COLUMNS, *there])
     frame["diverged"] = frame["diverged"].eq(True)
-    return frame.astype(dict.fromkeys([*METRICS, *FIGURES], float))
+    return frame.astype(dict.fromkeys([*METRICS, *FIGURES, *sought], float))
 
 
 def _iso(time: datetime | None) -> str | None:
@@ -189,13 +194,14 @@ def _iso(time: datetime | None) -> str | None:
     return time.astimezone().isoformat() if time else None
 
 
-def _curves_frame(trials: Sequence[FrozenTrial]) -> pd.DataFrame:
+def _curves_frame(trials: Sequence[FrozenTrial], objective: str) -> pd.DataFrame:
+    metrics = list(dict.fromkeys([*METRICS, objective]))
     rows = [
         (trial.number, trial.user_attrs.get("cell"), trial.user_attrs.get("seed"), epoch, *values)
         for trial in trials
         if trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
         and (curve := trial.user_attrs.get("curve"))
-        for epoch, values in enumerate(zip(*(curve[m] for m in METRICS), strict=True), 1)
+        for epoch, values in enumerate(zip(*(curve[m] for m in metrics), strict=True), 1)
     ]
-    frame = pd.DataFrame(rows, columns=["number", "cell", "seed", "epoch", *METRICS])
-    return frame.astype(dict.fromkeys(METRICS, float))
+    frame = pd.DataFrame(rows, columns=["number", "cell", "seed", "epoch", *metrics])
+    return frame.astype(dict.fromkeys(metrics, float))

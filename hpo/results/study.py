@@ -21,7 +21,7 @@ from hpo.results.trial import RETRIED, RIGHT
 from hpo.study import finalists
 from hpo.study.config import Config
 from hpo.study.file import Cell, GridStudy, Reported, SearchStudy
-from hpo.study.metrics import fails_below, unpacked
+from hpo.study.metrics import ACCURACY, BY_NAME, Metric, largest_share, unpacked
 from hpo.study.names import DATASETS, label
 from hpo.study.space import size
 from hpo.text import printable
@@ -31,6 +31,7 @@ from hpo.text import printable
 class StoredStudy:
     """A study as stored.
 
+    file: its study file.
     data: see data.datasets.describe.
     frozen: the trials as Optuna has them.
     trials: a row per trial, as in trials.csv.
@@ -42,6 +43,7 @@ class StoredStudy:
     """
 
     name: str
+    file: GridStudy | SearchStudy
     data: dict[str, Any]
     sessions: list[dict[str, Any]] = field(default_factory=list)
     frozen: Sequence[FrozenTrial]
@@ -50,6 +52,11 @@ class StoredStudy:
     progress: dict[str, Any] | None = None
     code: Mapping[str, str] = field(default_factory=dict)
     token: str | None = None
+
+    @property
+    def metric(self) -> Metric:
+        """Returns the objective."""
+        return self.file.metric
 
     @cached_property
     def schema(self) -> Schema:
@@ -62,7 +69,7 @@ class StoredStudy:
     @cached_property
     def ranked(self) -> pd.DataFrame:
         """Returns the sound trials, the best first: COMPLETE and not diverged."""
-        numbers = [trial.number for trial in record.ranked(self.frozen)]
+        numbers = [trial.number for trial in record.ranked(self.frozen, self.metric)]
         return self.trials.set_index(self.trials["number"].to_numpy()).loc[numbers]
 
     @property
@@ -95,13 +102,12 @@ class StoredStudy:
     @property
     def fails_below(self) -> float:
         """Returns the accuracy below which a network has learned nothing."""
-        return fails_below(float(self.data.get("chance", 0.1)))
+        return BY_NAME[ACCURACY].learned(self.data)
 
     @property
     def largest_class(self) -> float:
-        """Returns the largest class's share of the test labels; in earlier versions that of a
-        guess."""
-        return float(self.data.get("largest") or self.data.get("chance", 0.1))
+        """Returns the largest class's share of the test labels."""
+        return largest_share(self.data)
 
     def picture(self, pixels: str) -> NDArray[np.uint8]:
         """Returns the pixels that data.datasets.as_bytes wrote, (height, width) or with colours."""
@@ -182,13 +188,22 @@ class StoredGrid(StoredStudy):
         """Returns a metric of the cell's finished trials, indexed by seed."""
         return self.by_seed(cell)[metric]
 
+    def gains(self, cell: Cell, metric: Metric) -> pd.Series:
+        """Returns the gains of a metric of the cell's finished trials, indexed by seed; a trial
+        that diverged, without a value, has the worst one."""
+        rows = self.by_seed(cell)
+        lost = rows[metric.name].isna() & rows["diverged"].astype(bool)
+        return metric.gain(rows[metric.name].mask(lost, metric.worst)).dropna()
+
     def failing(self, cell: Cell, below: float | None = None) -> pd.Series:
         """Returns for each finished trial of the cell whether it failed to learn, by seed: True
-        where it diverged or its test accuracy stayed below this share; None: fails_below."""
-        rows, least = self.by_seed(cell), self.fails_below if below is None else below
+        where it diverged, or its test accuracy stayed below this share; None: where the objective
+        in the test says that it learned nothing."""
+        rows, metric = self.by_seed(cell), self.metric if below is None else BY_NAME[ACCURACY]
+        least = metric.gain(metric.learned(self.data) if below is None else below)
         return self.once(
-            ("failing", cell.name, least),
-            lambda: (rows["test_accuracy"] < least) | rows["diverged"].astype(bool),
+            ("failing", cell.name, metric.name, least),
+            lambda: (metric.gain(rows[metric.tested.name]) < least) | rows["diverged"].astype(bool),
         )
 
     def right(self, cell: Cell, part: str = "test") -> pd.DataFrame:
@@ -327,7 +342,7 @@ class StoredSearch(StoredStudy):
 class Finalist:
     """A trial of a search that was trained again on fresh seeds.
 
-    rank: 1 for the best mean validation accuracy on these seeds. number: the trial's. cell: of the
+    rank: 1 for the best mean of the objective on these seeds. number: the trial's. cell: of the
     finalists' grid.
     """
 
@@ -348,9 +363,14 @@ class Finalist:
 
     @property
     def selected(self) -> float:
-        """Returns the validation accuracy by which the search selected the trial, a fraction."""
+        """Returns the value of the objective by which the search selected the trial."""
         trials = self.search.trials
-        return float(trials.loc[trials["number"] == self.number, "valid_accuracy"].iloc[0])
+        return float(trials.loc[trials["number"] == self.number, self.search.metric.name].iloc[0])
+
+    def gains(self, metric: Metric) -> pd.Series:
+        """Returns the gains of a metric on the fresh seeds, indexed by seed."""
+        assert self.search.tested
+        return self.search.tested.gains(self.cell, metric)
 
     @property
     def cost(self) -> float:

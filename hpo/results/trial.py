@@ -8,11 +8,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from hpo.study.columns import METRICS, TrialAttributes
 from hpo.study.config import Config
-from hpo.study.metrics import EpochMetrics
+from hpo.study.metrics import USELESS_LOSS, EpochMetrics, Metric
 
-# A hundred times the loss of a guess among ten classes: nothing useful comes after it.
-USELESS_LOSS = 230.0
-WORST = 0.0  # what a sampler learns of a diverged trial: finite, or it would learn nothing
 RIGHT = "right"  # system attribute: {test or valid: which are right, see study.metrics.packed}
 NO_EPOCH = "ended no epoch within its time limit"  # why a trial FAILs, then the limit
 # Why trials FAIL that the next run trains again.
@@ -24,7 +21,8 @@ def attributes(epochs: Sequence[EpochMetrics], replicate: int) -> TrialAttribute
     """Returns one replicate's curve (NaN and Inf as null), seconds, gap between the last training
     and validation accuracy, and whether it diverged, as 0 or 1: the dashboard sorts only numbers.
     """
-    curve = {metric: [getattr(e, metric)[replicate] for e in epochs] for metric in METRICS}
+    names = (*METRICS, *epochs[0].scores)
+    curve = {name: [epoch.values(name)[replicate] for epoch in epochs] for name in names}
     diagnostics = _diagnostics(epochs, replicate)
     found: TrialAttributes = {
         "train_seconds": sum(epoch.seconds for epoch in epochs),
@@ -76,14 +74,15 @@ def is_sound(trial: FrozenTrial) -> bool:
     return trial.state is TrialState.COMPLETE and not trial.user_attrs.get("diverged")
 
 
-def ranked(trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
-    """Returns the sound trials, the best first; of equal ones the earlier first."""
-    return sorted(filter(is_sound, trials), key=lambda t: (-accuracy_of(t), t.number))
+def ranked(trials: Iterable[FrozenTrial], metric: Metric) -> list[FrozenTrial]:
+    """Returns the sound trials, the best by the objective first; of equal ones the earlier
+    first."""
+    return sorted(filter(is_sound, trials), key=lambda t: (-gain_of(t, metric), t.number))
 
 
 def front(points: Sequence[tuple[float, float]]) -> list[int]:
-    """Returns the places of the points (accuracy, cost) that no other one beats in both, the most
-    accurate first."""
+    """Returns the places of the points (gain, cost) that no other one beats in both, the greatest
+    gain first."""
     kept, least = [], math.inf
     for _, cost, place in sorted((-a, cost, place) for place, (a, cost) in enumerate(points)):
         if cost < least:
@@ -114,9 +113,14 @@ def last_epoch(
     return rows[-1] if rows else {}
 
 
-def accuracy_of(trial: FrozenTrial) -> float:
-    """Returns a trial's first value; 0 without one."""
-    return trial.values[0] if trial.values else 0.0
+def value_of(trial: FrozenTrial, metric: Metric) -> float:
+    """Returns a trial's first value, the objective's; the worst without one."""
+    return trial.values[0] if trial.values else metric.worst
+
+
+def gain_of(trial: FrozenTrial, metric: Metric) -> float:
+    """Returns the gain of a trial's value."""
+    return float(metric.gain(value_of(trial, metric)))
 
 
 def finite(value: float) -> float | None:

@@ -3,6 +3,8 @@
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
+from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution
@@ -66,7 +68,7 @@ class GridPlan(Plan):
                     test=True,
                     inspect=ranges is not None,
                     diagnose=run.file.diagnostics,
-                    folder=run.file.folder,
+                    **run.training,
                 )
                 self.stacks[task.id] = cell, stack
                 names = [record.run_name(cell.name, seed) for seed in stack]
@@ -78,10 +80,13 @@ class GridPlan(Plan):
 
     def progress(self, started: float) -> Progress:
         done = self.total - sum(len(job.names) for job in self.waiting)
-        progress = Progress(title=self.title, total=self.total, done=done, started=started)
-        for trial in record.ranked(self.stored)[:1]:
+        metric, total = self.run.file.metric, self.total
+        progress = Progress(
+            title=self.title, total=total, done=done, objective=metric.name, started=started
+        )
+        for trial in record.ranked(self.stored, metric)[:1]:
             name = record.run_name(trial.user_attrs["cell"], trial.user_attrs["seed"])
-            progress.take_best(name, record.accuracy_of(trial))
+            progress.take_best(name, record.value_of(trial, metric))
         return progress
 
     def next(self) -> Job | None:
@@ -126,8 +131,14 @@ class TimingPlan(Plan):
     """
 
     def __init__(
-        self, title: str, cells: Sequence[Cell], shape: Shape, folder: str = "", before: int = 0
+        self,
+        title: str,
+        cells: Sequence[Cell],
+        shape: Shape,
+        before: int = 0,
+        training: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
+        """training: see Run."""
         super().__init__(title)
         rng, self.cells = random.Random(SEED + before), cells
         self.rounds: list[dict[str, float]] = [{} for _ in range(ROUNDS + 1)]
@@ -137,7 +148,7 @@ class TimingPlan(Plan):
             config = replace(cell.config, epochs=1)
             epoch = cost(config, shape)
             share, seeds = min(SAMPLE_SECONDS / epoch, 1.0), (Seeds.of(SEED),)
-            task = Task(id=key, config=config, seeds=seeds, share=share, folder=folder)
+            task = Task(id=key, config=config, seeds=seeds, share=share, **training)
             label = f"time of {cell.name}, round {before + number} of {before + ROUNDS}"
             job = Job(task=task, label=label, trials=[], names=[label], cost=epoch * share)
             self.waiting.append(job)

@@ -166,18 +166,18 @@ class Loop:
             watcher.on_epoch(job)
 
     def _store_step(self, job: Job, epoch: EpochDone) -> None:
-        """Stores the epoch's validation accuracy as an intermediate value of each trial; none with
-        two objectives, for which Optuna has none."""
+        """Stores the objective's value as an intermediate value of each trial; none with two
+        objectives, for which Optuna has none."""
         if job.second:
             return
         if job.averages:
             step = job.step()
             steps = [(job.trials[0], *step)] if step else []
         else:
-            accuracies = epoch.valid_accuracy
-            steps = [(t, epoch.number, accuracies[i]) for i, t in enumerate(job.trials)]
-        for trial, number, accuracy in steps:
-            self.storage.set_trial_intermediate_value(trial, number, accuracy)
+            values = job.sought(epoch)
+            steps = [(t, epoch.number, values[i]) for i, t in enumerate(job.trials)]
+        for trial, number, value in steps:
+            self.storage.set_trial_intermediate_value(trial, number, value)
 
     def _end(self, job: Job, done: Done) -> None:
         """Starts the next job first and stores this one then: workers do not wait for the disk."""
@@ -205,7 +205,7 @@ class Loop:
 
     def _store_end(self, job: Job, done: Done, replicate: int, state: TrialState) -> None:
         """Stores what the job's trial with this index has given, and ends it."""
-        trial, value = job.trials[replicate], job.accuracies()[replicate]
+        trial, value = job.trials[replicate], job.values()[replicate]
         attributes = trial_attributes(job, done, replicate)
         for key, stored in attributes.items():
             self.storage.set_trial_user_attr(trial, key, stored)
@@ -272,13 +272,13 @@ class Loop:
 def _outcome(job: Job) -> str:
     if job.task.all_images:
         return "trained"
-    accuracies = job.epochs[-1].valid_accuracy
-    accuracy = f"validation accuracy {100 * sum(accuracies) / len(accuracies):.2f}%"
+    values = job.sought(job.epochs[-1])
+    reached = job.metric.text(sum(values) / len(values))
     if job.early_stop is EarlyStop.DIVERGED:
         return f"diverged in epoch {len(job.epochs)}"
     if job.early_stop is EarlyStop.LIMIT:
-        return f"stopped at its time limit after epoch {len(job.epochs)}, {accuracy}"
-    return f"pruned after epoch {len(job.epochs)}, {accuracy}" if job.early_stop else accuracy
+        return f"stopped at its time limit after epoch {len(job.epochs)}, {reached}"
+    return f"pruned after epoch {len(job.epochs)}, {reached}" if job.early_stop else reached
 
 
 def trial_attributes(job: Job, done: Done, replicate: int) -> TrialAttributes:
@@ -289,7 +289,7 @@ def trial_attributes(job: Job, done: Done, replicate: int) -> TrialAttributes:
     if job.averages:
         length = job.task.config.epochs
         ends = job.epochs[length - 1 :: length] if job.task.one_by_one else job.epochs[-1:]
-        attributes["valid_by_seed"] = [v for epoch in ends for v in epoch.valid_accuracy]
+        attributes["valid_by_seed"] = [v for epoch in ends for v in job.sought(epoch)]
     if job.early_stop is EarlyStop.DIVERGED:
         attributes["diverged"] = 1
     if job.early_stop is EarlyStop.LIMIT:
@@ -297,6 +297,8 @@ def trial_attributes(job: Job, done: Done, replicate: int) -> TrialAttributes:
     if done.test_loss and done.test_accuracy:
         attributes["test_loss"] = record.finite(done.test_loss[replicate])
         attributes["test_accuracy"] = done.test_accuracy[replicate]
+    for name, values in done.test_scores.items():
+        attributes[name] = record.finite(values[replicate])  # type: ignore[literal-required]
     if done.test_recall:
         recall = done.test_recall[replicate]
         known = [share for share in recall if share is not None]

@@ -14,10 +14,10 @@ from optuna.trial import TrialState
 
 from hpo.data.datasets import Dataset, split
 from hpo.results.study import StoredGrid, StoredSearch
-from hpo.results.trial import WORST
 from hpo.runs.progress import Progress, TimeTaken, by_cost
 from hpo.study.columns import METRICS
 from hpo.study.config import SEED, Config
+from hpo.study.metrics import BY_NAME, Metric
 from hpo.workers.messages import EpochDone, Task
 
 # Replicates of a network trained at once. Measured on 2 cores of an AMD EPYC (Zen 4), one thread
@@ -114,6 +114,11 @@ class Job:
         """Whether the job's one trial is the mean over several seeds."""
         return 0 < len(self.trials) < len(self.task.seeds)
 
+    @property
+    def metric(self) -> Metric:
+        """Returns the objective."""
+        return BY_NAME[self.task.objective]
+
     def taken(self) -> TimeTaken:
         """Returns the time that the job has taken so far."""
         share = len(self.epochs) / self.task.epochs
@@ -133,13 +138,18 @@ class Job:
         return [mean_epoch(epochs, number) for number, epochs in enumerate(same, 1) if epochs]
 
     def step(self) -> tuple[int, float] | None:
-        """Returns the trial's new intermediate value, the mean validation accuracy of the last
-        epoch, and its step; one_by_one: a seed's last accuracy, and the seed's place from 1 on."""
+        """Returns the trial's new intermediate value, the objective's mean in the last epoch, and
+        its step; one_by_one: a seed's last value, and the seed's place from 1 on."""
         last, length = self.epochs[-1], self.task.config.epochs
-        accuracy = sum(last.valid_accuracy) / len(last.valid_accuracy)
+        values = self.sought(last)
+        value = sum(values) / len(values)
         if not self.task.one_by_one:
-            return last.number, accuracy
-        return None if last.number % length else (last.number // length, accuracy)
+            return last.number, value
+        return None if last.number % length else (last.number // length, value)
+
+    def sought(self, epoch: EpochDone) -> list[float]:
+        """Returns the objective's values in an epoch."""
+        return [self.metric.finite(value) for value in epoch.values(self.task.objective)]
 
     def seconds(self) -> float:
         """Returns the seconds of all epochs, of all seeds."""
@@ -151,21 +161,24 @@ class Job:
             return []
         return [self.seconds() if self.second == "train_seconds" else float(self.parameters)]
 
-    def accuracies(self) -> list[float]:
-        """Returns each trial's last validation accuracy; of a diverged one, that of the epoch
-        before, or WORST without one."""
+    def values(self) -> list[float]:
+        """Returns the last value of each trial's objective; of a diverged one, that of the epoch
+        before, or the worst without one."""
         curve = self.curve(sound=True)
-        return curve[-1].valid_accuracy if curve else [WORST] * len(self.trials)
+        return self.sought(curve[-1]) if curve else [self.metric.worst] * len(self.trials)
 
 
 def mean_epoch(epochs: Sequence[EpochDone], number: int) -> EpochDone:
     """Returns the means over the seeds of equal epochs."""
-    means = {}
-    for metric in METRICS:
-        values = [value for epoch in epochs for value in getattr(epoch, metric)]
-        means[metric] = [sum(values) / len(values)]
+
+    def mean(metric: str) -> list[float]:
+        values = [value for epoch in epochs for value in epoch.values(metric)]
+        return [sum(values) / len(values)]
+
+    means: dict[str, Any] = {metric: mean(metric) for metric in METRICS}
+    means["scores"] = {metric: mean(metric) for metric in epochs[0].scores}
     seconds = sum(epoch.seconds * len(epoch.valid_accuracy) for epoch in epochs)
-    return EpochDone(task=epochs[0].task, number=number, seconds=seconds, **means)  # type: ignore[arg-type]
+    return EpochDone(task=epochs[0].task, number=number, seconds=seconds, **means)
 
 
 class Plan:

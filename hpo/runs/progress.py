@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from hpo.study.metrics import ACCURACY, BY_NAME
 from hpo.text import seconds_text
 
 # Before that there is no forecast.
@@ -32,6 +33,7 @@ class Progress:
     workers: list[str] = field(default_factory=list)
     best: str = ""
     best_value: float | None = None
+    objective: str = ACCURACY
     started: float = field(default_factory=time.monotonic)
     finish: float | None = None
     seconds: float | None = None
@@ -41,11 +43,12 @@ class Progress:
         self.finish = None if seconds is None else time.monotonic() + seconds
 
     def take_best(self, name: str, value: float) -> None:
-        """Takes a trial as the best if it is better than the one so far: its name and its
-        validation accuracy, a fraction."""
-        if self.best_value is None or value > self.best_value:
+        """Takes a trial as the best if it is better than the one so far: its name and its value of
+        the objective."""
+        metric = BY_NAME[self.objective]
+        if self.best_value is None or metric.gain(value) > metric.gain(self.best_value):
             self.best_value = value
-            self.best = f"{name}, validation accuracy {100 * value:.2f}%"
+            self.best = f"{name}, {metric.text(value)}"
 
     @property
     def counts(self) -> str:
@@ -128,8 +131,8 @@ def by_count(
 
 @dataclass(frozen=True, kw_only=True, order=True)
 class Candidate:
-    """A COMPLETE trial: its accuracy, its seconds, on how many finalist seeds it was trained, and
-    its value of a second objective."""
+    """A COMPLETE trial: the gain of its value, its seconds, on how many finalist seeds it was
+    trained, and its value of a second objective."""
 
     value: float
     seconds: float

@@ -28,7 +28,7 @@ from hpo.runs.study import Run, clean_up, open_study
 from hpo.storage.open import StorageLost
 from hpo.storage.retry import during_run
 from hpo.study import finalists
-from hpo.study.binding import DATA, MODEL, code_digest, code_of, differences
+from hpo.study.binding import DATA, JUDGED, MODEL, code_digest, code_of, differences
 from hpo.study.claims import SECONDS
 from hpo.study.config import SEED, Seeds
 from hpo.study.file import GridStudy, SearchStudy
@@ -86,8 +86,8 @@ def _measure_times(
     if not cells or (stored and not more):
         return End.COMPLETE
     _require_code(run)
-    title, folder = f"{run.name}: training times", run.file.folder
-    plan = TimingPlan(title, cells, run.shape, folder, len(stored))
+    title = f"{run.name}: training times"
+    plan = TimingPlan(title, cells, run.shape, len(stored), run.training)
     end = train(replace(run, workers=1), plan, deadline - time.monotonic())
     if measured := plan.measured():
         optuna_study.set_user_attr("timings", [*stored, *measured])
@@ -184,12 +184,14 @@ def _like(run: Run, optuna_study: optuna.Study) -> list[FrozenTrial]:
     other = load_study(run.storage, name)
     if not isinstance(other, StoredSearch):
         raise InputError(f"--like {name}: is a grid; give a search")
-    if found := differences(other.binding, run.bound, (*DATA, *MODEL)):
+    if found := differences(other.binding, run.bound, (*DATA, *MODEL, *JUDGED)):
         what = f"is of {other.data_name}"
-        if set(found) <= set(MODEL):
+        if set(found) <= set(JUDGED):
+            what = f"has another {' and '.join(found)}"
+        elif set(found) <= set(MODEL):
             what = f"has another network ({other.file.model}) or other code of it"
         raise InputError(
-            f"--like {name}: {what}, whose accuracies cannot be compared; put its best "
+            f"--like {name}: {what}, whose results cannot be compared; put its best "
             "configurations into [[search.first]]"
         )
     assert isinstance(run.file, SearchStudy)
@@ -259,7 +261,7 @@ def _run_winner(run: Run) -> End:
         config=winner.config,
         seeds=(Seeds.of(SEED),),
         all_images=True,
-        folder=run.file.folder,
+        **run.training,
     )
     job = Job(task=task, label=label, trials=[], names=[label], cost=1.0)
     end = train(run, Plan(f"{run.name}: the winner", jobs=[job]))

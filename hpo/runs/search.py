@@ -15,9 +15,8 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
-from hpo.data.datasets import chance
+from hpo.data.datasets import describe
 from hpo.results import trial as record
-from hpo.results.trial import WORST
 from hpo.runs import samplers
 from hpo.runs.plan import EarlyStop, Job, Plan, parameter_count
 from hpo.runs.progress import Candidate, Progress, by_count, finalists
@@ -26,7 +25,6 @@ from hpo.study.columns import TrialAttributes
 from hpo.study.config import SEED, Config, Seeds, with_widths
 from hpo.study.file import SearchStudy
 from hpo.study.finalists import config_of
-from hpo.study.metrics import fails_below
 from hpo.study.space import Fixed, completed, draw, fits, size, suggest
 from hpo.workers.messages import Task
 
@@ -59,7 +57,8 @@ class SearchPlan(Plan):
         self.study_id, self.size = optuna_study._study_id, size(self.space)
         self.stored = stored = optuna_study.get_trials(deepcopy=False)
         finished = [trial for trial in stored if trial.state in FINISHED]
-        best = max(finished, key=record.accuracy_of, default=None)
+        self.metric = run.file.metric
+        best = max(finished, key=self._gain, default=None)
         sampler = samplers.make_sampler(self.file, len(stored), best.params if best else {})
         self.copy = optuna.create_study(
             study_name=run.name,
@@ -77,8 +76,8 @@ class SearchPlan(Plan):
         self.finished, self.failures = len(finished), 0
         self.tried = {self._key(trial.params) for trial in finished}
         ended = sorted(finished, key=_moment)
-        values = [record.accuracy_of(t) if record.is_sound(t) else -math.inf for t in ended]
-        self.bests = list(accumulate(values, max))  # so far, after each trial
+        values = [self._gain(t) if record.is_sound(t) else -math.inf for t in ended]
+        self.bests = list(accumulate(values, max))  # gains so far, after each trial
         self.seconds = [_seconds(trial) for trial in finished]
         self.candidates = {  # by ids in the storage
             trial._trial_id: self._candidate(trial, (trained or {}).get(trial.number, 0))
@@ -86,9 +85,12 @@ class SearchPlan(Plan):
             if record.is_sound(trial)
         }
 
+    def _gain(self, trial: FrozenTrial) -> float:
+        return record.gain_of(trial, self.metric)
+
     def _candidate(self, trial: FrozenTrial, trained: int) -> Candidate:
         seconds = _seconds(trial) / self.file.seeds_per_trial
-        value, second = record.accuracy_of(trial), sum((trial.values or [])[1:])
+        value, second = self._gain(trial), sum((trial.values or [])[1:])
         return Candidate(value=value, second=second, seconds=seconds, trained=trained)
 
     def _first(
@@ -97,7 +99,7 @@ class SearchPlan(Plan):
         """Returns the entries that no finished trial comes from: those of the study file, and the
         best trial of another search."""
         entries = [dict(entry) for entry in self.file.first]
-        entries += [dict(trial.params) for trial in record.ranked(like)[:1]]
+        entries += [dict(trial.params) for trial in record.ranked(like, self.metric)[:1]]
         done = {t.user_attrs.get("first") for t in stored if t.state in FINISHED}
         return [entry for entry in entries if _key_of(entry) not in done]
 
@@ -108,7 +110,8 @@ class SearchPlan(Plan):
         rule = self.file.stop_after
         if rule is None or len(self.bests) <= rule.trials:
             return False
-        return self.bests[-1] - self.bests[-1 - rule.trials] <= rule.without
+        gained = self.bests[-1] - self.bests[-1 - rule.trials]
+        return gained <= self.metric.scale * rule.without
 
     @property
     def jobs(self) -> int:
@@ -132,7 +135,7 @@ class SearchPlan(Plan):
         ids = sorted(self.candidates, key=lambda i: (-self.candidates[i].value, i))
         count = self.file.finalists
         if len(self.file.objectives) > 1:
-            least = fails_below(chance(self.run.dataset))
+            least = self.metric.gain(self.metric.learned(describe(self.run.dataset)))
             learned = [i for i in ids if self.candidates[i].value >= least] or ids[:1]
             points = [(self.candidates[i].value, self.candidates[i].second) for i in learned]
             ids = spread([learned[place] for place in record.front(points)], count)
@@ -144,15 +147,16 @@ class SearchPlan(Plan):
         pruned = sum(t.state is TrialState.PRUNED for t in map(record.by_rule, finished))
         progress = Progress(
             title=self.title,
+            objective=self.metric.name,
             total=self.finished + self.jobs,
             done=self.finished,
             pruned=pruned - diverged,
             diverged=diverged,
             started=started,
         )
-        for trial in record.ranked(self.stored)[:1]:
+        for trial in record.ranked(self.stored, self.metric)[:1]:
             name = record.trial_name(trial.number, config_of(trial, self.file))
-            progress.take_best(name, record.accuracy_of(trial))
+            progress.take_best(name, record.value_of(trial, self.metric))
         return progress
 
     def next(self) -> Job | None:
@@ -169,7 +173,7 @@ class SearchPlan(Plan):
             config=config,
             seeds=tuple(map(Seeds.of, self.file.search_seeds)),
             one_by_one=self.file.pruner == "wilcoxon",
-            folder=self.file.folder,
+            **self.run.training,
         )
         stored, number = self._store(trial, config, first)
         label = record.trial_name(number, config)
@@ -250,18 +254,18 @@ class SearchPlan(Plan):
         seconds = job.taken().seconds
         self.seconds += [seconds] if state in FINISHED else []
         if state is TrialState.COMPLETE:
-            [value], second = job.accuracies(), sum(job.second_values())
+            [gain], second = map(self.metric.gain, job.values()), sum(job.second_values())
             each = seconds / len(job.task.seeds)
-            self.candidates[job.trials[0]] = Candidate(value=value, second=second, seconds=each)
+            self.candidates[job.trials[0]] = Candidate(value=gain, second=second, seconds=each)
         if job.early_stop is EarlyStop.DIVERGED:
             samplers.mark_diverged(trial, self.copy.sampler)
-            told = self.copy.tell(trial, [WORST, *job.second_values()])
+            told = self.copy.tell(trial, [self.metric.worst, *job.second_values()])
         elif state is TrialState.COMPLETE:
-            told = self.copy.tell(trial, [*job.accuracies(), *job.second_values()])
+            told = self.copy.tell(trial, [*job.values(), *job.second_values()])
         else:
             told = self.copy.tell(trial, state=state)
         if state in FINISHED:
-            new = job.accuracies()[0] if state is TrialState.COMPLETE else -math.inf
+            new = self.metric.gain(job.values()[0]) if state is TrialState.COMPLETE else -math.inf
             self.bests.append(max([*self.bests[-1:], new]))
         self.failures = self.failures + 1 if state is TrialState.FAIL else 0
         self.finished += state in FINISHED
@@ -286,7 +290,7 @@ class SearchPlan(Plan):
         if diverged and steps and trial.state is TrialState.COMPLETE:
             steps.pop(max(steps))  # earlier versions stored the epoch in which it diverged
         attributes = {k: v for k, v in trial.system_attrs.items() if k.startswith(RUNGS)}
-        values = [WORST, *(trial.values or [])[1:]] if diverged else trial.values
+        values = [self.metric.worst, *(trial.values or [])[1:]] if diverged else trial.values
         bare = create_trial(
             state=TrialState.COMPLETE if diverged and trial.state in FINISHED else trial.state,
             values=values,

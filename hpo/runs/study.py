@@ -28,7 +28,8 @@ from hpo.results.trial import KILLED
 from hpo.runs.plan import Shape, Watcher
 from hpo.study.binding import DATA, MODEL, code_digest, code_of, differences
 from hpo.study.config import SOURCES
-from hpo.study.file import ACCURACY, OBJECTIVES, GridStudy, SearchStudy, StudyFile
+from hpo.study.file import SECOND, GridStudy, SearchStudy, StudyFile
+from hpo.study.metrics import ACCURACY
 from hpo.study.space import spelled
 from hpo.text import quoted
 from hpo.workers.pool import LocalPool, MakePool
@@ -68,6 +69,11 @@ class Run:
         return Shape.of(self.dataset)
 
     @property
+    def training(self) -> dict[str, Any]:
+        """Returns what all tasks of the study share, see messages.Task."""
+        return {"folder": self.file.folder, "objective": self.file.objective}
+
+    @property
     def timeout(self) -> float:
         """Seconds of training; finalists and the winner are trained without a limit."""
         return math.inf if self.options.timeout is None else self.options.timeout
@@ -102,6 +108,8 @@ def binding(file: StudyFile, dataset: Dataset) -> dict[str, Any]:
         }
         chosen |= {f"cells.{cell.name}.crossed": "yes" for cell in file.cells if cell.crossed}
         chosen |= {"first seed": file.first} if file.first else {}  # older studies do not name it
+    if file.objective != ACCURACY:  # older studies do not name it
+        chosen["objective"] = file.objective
     if file.model:
         chosen["model"] = file.model
         chosen["model code"] = code_digest(code_of(file.model, file.folder))
@@ -133,7 +141,7 @@ def open_study(run: Run) -> optuna.Study:
         optuna_study = optuna.create_study(
             storage=run.storage,
             study_name=name,
-            directions=search.directions if search else ["maximize"],
+            directions=search.directions if search else [file.metric.direction],
             load_if_exists=True,
         )
     except ValueError as error:  # other directions
@@ -150,8 +158,8 @@ def open_study(run: Run) -> optuna.Study:
             raise InputError("\n".join(_told(name, found, search=bool(search))))
     if isinstance(file, GridStudy):
         _bind_claims(optuna_study, file, changed=run.options.changed_claims)
-    objectives = search.objectives if search else (ACCURACY,)
-    names = [OBJECTIVES.get(objective, "validation accuracy") for objective in objectives]
+    seconds = search.objectives[1:] if search else ()
+    names = [file.metric.words, *(SECOND[second] for second in seconds)]
     with warnings.catch_warnings(action="ignore", category=ExperimentalWarning):
         optuna_study.set_metric_names(names)
     if "token" not in optuna_study.user_attrs:  # tells it from another study of its name

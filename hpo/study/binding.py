@@ -18,11 +18,14 @@ ADDED: dict[str, str | int | None] = {
     "normalization": None,
     "model code": None,
     "first seed": 0,
+    "objective": "valid_accuracy",
+    "class weight": "none",
     "model input": "(height, width, 3), taken as (3, height, width)",
 }
 # Without these, the results of two studies cannot be compared.
 DATA = ("dataset checksum", "classes", "input", "normalization")
 MODEL = ("model", "model code", "model input")
+JUDGED = ("objective", "class weight")  # how networks are trained and judged
 
 
 def differences(

@@ -4,14 +4,17 @@
 # mypy: disable-error-code="valid-type,misc,arg-type"
 
 import base64
-from typing import Annotated, Any
+from typing import Annotated, Any, NotRequired
 
 from pydantic import AfterValidator, Field, ValidationInfo
 from typing_extensions import TypedDict  # which pydantic needs before Python 3.12
 
 from hpo.study.fields import NAME
+from hpo.study.metrics import BY_NAME, OBJECTIVES
 
 METRICS = ("train_loss", "train_accuracy", "valid_loss", "valid_accuracy")  # of an epoch
+SCORES = tuple(name for name in OBJECTIVES if name not in METRICS)  # of studies that seek one
+TESTED = tuple(BY_NAME[name].tested.name for name in SCORES)
 
 
 def keys(**types: Any) -> Any:
@@ -29,7 +32,7 @@ def _base64(text: str) -> str:
 
 
 def _of_one_length(curve: dict[str, list[Any]]) -> dict[str, list[Any]]:
-    if len({len(curve[metric]) for metric in METRICS}) > 1:
+    if len({len(curve[metric]) for metric in (*METRICS, *SCORES) if metric in curve}) > 1:
         raise ValueError("its metrics have different numbers of epochs")
     return curve
 
@@ -47,7 +50,8 @@ def _of_the_classes(mistakes: dict[str, Any], info: ValidationInfo) -> dict[str,
 Count = Annotated[int, Field(ge=0, le=10**12)]
 Maybe = float | None
 Bytes = Annotated[str, AfterValidator(_base64)]
-CURVE = keys(**dict.fromkeys(METRICS, Annotated[list[Maybe], Field(min_length=1)]))
+_EPOCHS = Annotated[list[Maybe], Field(min_length=1)]
+CURVE = keys(**dict.fromkeys(METRICS, _EPOCHS), **dict.fromkeys(SCORES, NotRequired[_EPOCHS]))
 WORST = keys(image=int, label=Count, predicted=Count, probability=Maybe, pixels=Bytes | None)
 MISTAKES = keys(confusion=list[list[float]], worst=list[WORST])
 
@@ -78,6 +82,8 @@ class TrialAttributes(TypedDict, total=False):
     test_loss: Maybe
     test_accuracy: Maybe
     test_balanced_accuracy: Maybe
+    test_auc: Maybe
+    test_f1: Maybe
     test_recall: list[Maybe]
     mistakes: Annotated[MISTAKES, AfterValidator(_of_the_classes)]
 
@@ -88,7 +94,7 @@ TRIAL_COLUMNS = (
     "momentum", "nesterov", "weight_decay", "schedule", "parameters", "stack", "started",
     "ended", "fail_reason",
 )  # fmt: skip
-SOME_COLUMNS = ("test_balanced_accuracy", "over_limit", "run_seconds")  # of studies that have them
+SOME_COLUMNS = (*SCORES, *TESTED, "over_limit", "run_seconds")  # of studies that have them
 PARAMS = "params"  # the names of the hyperparameters that a row of trials has a value of
 # Hyperparameters of one's own network are columns beside these, so they cannot be called so.
 RESERVED = {*TRIAL_COLUMNS, *SOME_COLUMNS, *TrialAttributes.__annotations__, PARAMS}

@@ -59,6 +59,7 @@ from hpo.study.fields import (
     one_of,
     read_or_faults,
 )
+from hpo.study.metrics import ACCURACY, BY_NAME, OBJECTIVES, Metric
 from hpo.study.names import PRUNERS, SAMPLERS, Scaling
 from hpo.study.source import Source, SourceField
 from hpo.study.space import (
@@ -193,22 +194,27 @@ class StopAfter(Table):
     without: Annotated[float, Field(ge=0, lt=1), explained("must be a share from 0 to 1")] = 0.0
 
 
-ACCURACY = "valid_accuracy"
-# What a search can seek besides accuracy: {name: in words}; each the less, the better.
-OBJECTIVES = {"parameters": marked("parameters"), "train_seconds": marked("training time (s)")}
+# What a search can seek besides its objective: {name: in words}; each the less, the better.
+SECOND = {"parameters": marked("parameters"), "train_seconds": marked("training time (s)")}
 
 
 # --- the tables of a file ----------------------------------------------------------------------
 
 
 class Head(Table):
-    """The keys that grids and searches share."""
+    """The keys that grids and searches share. objective: by which networks are judged."""
 
     title: Text | None = None
     text: Text = ""
     model: Factory = ""
+    objective: Annotated[str, *one_of(OBJECTIVES)] = ACCURACY
     dataset: SourceField = Field(default_factory=lambda: Source("mnist"))
     scale: Annotated[Scaling, *one_of(get_args(Scaling))] = "standard"
+
+    @property
+    def metric(self) -> Metric:
+        """Returns the objective."""
+        return BY_NAME[self.objective]
 
 
 if TYPE_CHECKING:
@@ -316,10 +322,14 @@ class SearchOptions(Table):
     @model_validator(mode="after")
     def _check_objectives(self) -> "SearchOptions":
         first, *others = self.objectives or ("",)
-        if first != ACCURACY or len(others) > 1 or not set(others) <= set(OBJECTIVES):
-            known = " or ".join(f'["{ACCURACY}", "{name}"]' for name in OBJECTIVES)
-            given = quoted(list(self.objectives))
-            raise faulty((("objectives",), f'must be ["{ACCURACY}"], {known}, got {given}'))
+        if first not in OBJECTIVES or len(others) > 1 or not set(others) <= set(SECOND):
+            known = " or ".join(f'["{ACCURACY}", "{name}"]' for name in SECOND)
+            first, given = (
+                f"the first one of {', '.join(OBJECTIVES)}",
+                quoted(list(self.objectives)),
+            )
+            text = f'must be ["{ACCURACY}"], {known}, {first}; got {given}'
+            raise faulty((("objectives",), text))
         if others and self.pruner not in (None, "none"):
             raise faulty((("pruner",), "Optuna prunes for one objective only; leave it out"))
         return self
@@ -373,7 +383,7 @@ class SearchStudy(SearchOptions, Head):
 
     timeout: seconds of searching over all runs; None: no limit. finalists: how many of the best
     trials are trained again, on finalist_seeds fresh seeds each. seeds_per_trial: a trial's value
-    is the mean over so many seeds. objectives: what is sought, the accuracy first. trial_limit: the
+    is the mean over so many seeds. objectives: what is sought, `objective` first. trial_limit: the
     most seconds of a trial. first: hyperparameters of the first trials; others are sampled. title,
     model, folder and raw: see GridStudy.
     """
@@ -390,7 +400,8 @@ class SearchStudy(SearchOptions, Head):
     @property
     def directions(self) -> "list[Literal['maximize', 'minimize']]":
         """Returns Optuna's direction of each objective."""
-        return ["maximize"] if len(self.objectives) == 1 else ["maximize", "minimize"]
+        first = self.metric.direction
+        return [first, "minimize"] if len(self.objectives) > 1 else [first]
 
     @property
     def search_seeds(self) -> Sequence[int]:
@@ -653,6 +664,12 @@ def _search(
     for index, entry in enumerate(search.first):
         wrong = entry_faults(space, entry)
         faults += [(("search", "first", index, key), text) for key, text in wrong]
+    objectives = search.objectives
+    if "objective" in table.model_fields_set:
+        if "objectives" in search.model_fields_set:
+            text = "says the same as search.objectives; leave out one of them"
+            faults.append((("objective",), text))
+        objectives = (table.objective,)
     if faults:
         return None
     given = {
@@ -662,6 +679,8 @@ def _search(
         "pruner": search.pruner or ("none" if len(search.objectives) > 1 else "median"),
         "finalists": table.finalists.k,
         "finalist_seeds": table.finalists.seeds,
+        "objectives": objectives,
+        "objective": objectives[0],
         "raw": raw,
     }
     return SearchStudy.model_construct(**{**dict(table), **dict(search), **given})

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from hpo.study.config import Config
 from hpo.study.file import Cell, GridStudy, SearchStudy, parse
+from hpo.study.metrics import ACCURACY, BY_NAME, Metric
 from hpo.study.space import completed
 
 if TYPE_CHECKING:
@@ -51,17 +52,24 @@ def belong(finalists: "optuna.Study", search: "optuna.Study") -> bool:
     return bool(bound.get("search") == search.user_attrs.get("token"))
 
 
-def ranked(finished: "pd.DataFrame", cells: Sequence[Cell], seeds: Sequence[int]) -> list[Cell]:
-    """Returns the finalists in the order of their mean validation accuracy over these seeds, the
-    winner first.
+def ranked(
+    finished: "pd.DataFrame",
+    cells: Sequence[Cell],
+    seeds: Sequence[int],
+    metric: Metric = BY_NAME[ACCURACY],
+) -> list[Cell]:
+    """Returns the finalists in the order of the objective's mean over these seeds, the winner
+    first.
 
-    Those with fewer seeds stand behind, those with equal means in the order given. The test plays
-    no part. finished: a row per trial with the columns cell, seed and valid_accuracy.
+    Those with fewer seeds stand behind, those with equal means in the order given. A seed without a
+    value, which diverged, has the worst one. The test plays no part. finished: a row per trial with
+    the columns cell, seed and the objective's.
     """
     asked = finished[finished["seed"].isin(list(seeds))]
-    values = {cell.name: asked["valid_accuracy"][asked["cell"] == cell.name] for cell in cells}
-    means = {name: float(found.mean()) if len(found) else 0.0 for name, found in values.items()}
-    return sorted(cells, key=lambda cell: (-len(values[cell.name]), -means[cell.name]))
+    gains = metric.gain(asked[metric.name].fillna(metric.worst))
+    of = {cell.name: gains[asked["cell"] == cell.name] for cell in cells}
+    means = {name: float(found.mean()) if len(found) else 0.0 for name, found in of.items()}
+    return sorted(cells, key=lambda cell: (-len(of[cell.name]), -means[cell.name]))
 
 
 def grid_of(trials: "Sequence[FrozenTrial]", study_file: SearchStudy) -> GridStudy:
@@ -70,6 +78,8 @@ def grid_of(trials: "Sequence[FrozenTrial]", study_file: SearchStudy) -> GridStu
         "title": f"{study_file.title}: finalists",
         "dataset": study_file.raw.get("dataset", study_file.dataset.name),
         "seeds": study_file.finalist_seeds,
+        **{key: study_file.raw[key] for key in ("class_weight",) if key in study_file.raw},
+        **({"objective": study_file.objective} if study_file.objective != ACCURACY else {}),
         "cells": [
             {"name": cell_name(trial.number), **config_of(trial, study_file).given()}
             for trial in trials

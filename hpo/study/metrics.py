@@ -1,11 +1,209 @@
-"""The metrics of an epoch, as training gives them, messages carry them and trials store them."""
+"""Metrics: what each is called, which way is better, how a person reads it; and those of an epoch,
+as training gives them, messages carry them and trials store them."""
 
 import base64
-from dataclasses import dataclass, fields
-from typing import Any
+import math
+import pkgutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+from hpo.language import marked, printed, t
+
+POINTS, SECONDS_UNIT, PLAIN = marked("{value} points"), marked("{value} s"), "{value}"
+# A hundred times the loss of a guess among ten classes: nothing useful comes after it.
+USELESS_LOSS = 230.0
+ACCURACY = "valid_accuracy"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metric:
+    """A metric. Its gain is its value as a person reads it, with a sign that makes more better:
+    98.5 for an accuracy of 0.985, -0.05 for a loss of 0.05. Whoever ranks, tests or draws values of
+    any metric does it by gains.
+
+    name: of its column.
+    words: its name in a sentence.
+    minimized: whether less is better.
+    best: the best value that it can have.
+    worst: what a sampler learns of a diverged training: finite, or it would learn nothing.
+    scale, digits: a person reads scale · value, to so many digits.
+    mark: stands after a value. unit: of a difference, with its number.
+    code: what computes it from logits and labels, as "module:function"; empty for what every
+    training measures.
+    """
+
+    name: str
+    words: str
+    minimized: bool = False
+    best: float = 1.0
+    worst: float = 0.0
+    scale: float = 1.0
+    digits: int = 4
+    mark: str = ""
+    unit: str = PLAIN
+    code: str = ""
+
+    @property
+    def sign(self) -> int:
+        return -1 if self.minimized else 1
+
+    @property
+    def direction(self) -> Literal["maximize", "minimize"]:
+        """Returns Optuna's name of the better way."""
+        return "minimize" if self.minimized else "maximize"
+
+    def gain(self, value: Any) -> Any:
+        """Returns the gain of a value, or of an array or a column of values."""
+        return self.sign * self.scale * value
+
+    @property
+    def most(self) -> float:
+        """Returns the largest gain."""
+        return float(self.gain(self.best))
+
+    @property
+    def point(self) -> float:
+        """Returns a difference that can be seen, as a gain: a point of accuracy."""
+        return float(10 ** (2 - self.digits))
+
+    def number(self, gain: float) -> str:
+        """98.54, 0.0512: the value of a gain."""
+        return printed(f"{{:.{self.digits}f}}", self.sign * gain + 0.0)
+
+    def spelled(self, gain: float) -> str:
+        """98.54%, 0.0512: with its mark."""
+        return self.number(gain) + self.mark
+
+    def ends(self, low: float, high: float) -> dict[str, str]:
+        """Returns the values of the ends of an interval of gains, the smaller one as low: not
+        beyond the best and the worst value."""
+        least, most = self.gain(self.worst), self.most
+        ends = [self.number(min(max(end, least), most)) for end in (low, high)]
+        return dict(zip(("low", "high"), ends[:: self.sign], strict=True))
+
+    def text(self, value: float) -> str:
+        """validation accuracy 98.54%"""
+        return f"{t(self.words)} {self.spelled(self.gain(value))}"
+
+    def finite(self, value: float) -> float:
+        """Returns the value, or the worst one for NaN and Inf, which storages do not take."""
+        return value if math.isfinite(value) else self.worst
+
+    def difference(self, number: float, sign: str = "") -> str:
+        """1.20 points, 0.0123: a difference of gains or of shown values. sign: "+" shows it."""
+        rounded = round(number, self.digits) + 0.0  # or there would be a −0.00
+        return self.in_unit(printed(f"{{:{sign}.{self.digits}f}}", rounded))
+
+    def in_unit(self, number: str) -> str:
+        return t("1 point") if self.unit == POINTS and number == "1" else t(self.unit, value=number)
+
+    @property
+    def header(self) -> str:
+        """Validation accuracy (%): its name in a table and on an axis."""
+        return capital(t(self.words)) + (f" ({self.mark})" if self.mark else "")
+
+    @property
+    def axis(self) -> str:
+        """Returns its name on an axis of gains."""
+        return t("{metric}, less is better", metric=self.header) if self.minimized else self.header
+
+    @property
+    def tested(self) -> "Metric":
+        """Returns the same metric of the test part."""
+        return BY_NAME[f"test_{self.kind}"]
+
+    @property
+    def kind(self) -> str:
+        """accuracy, balanced_accuracy: its name without that of the part."""
+        return self.name.partition("_")[2]
+
+    def guess(self, data: Mapping[str, Any]) -> float:
+        """Returns its value for an answer that does not depend on the input: the largest class; of
+        a loss, the classes' shares as probabilities. data: see data.datasets.describe."""
+        share, classes = largest_share(data), len(data.get("classes", range(10)))
+        known = {
+            "accuracy": share,
+            "balanced_accuracy": 1 / classes,
+            "auc": 0.5,
+            "f1": 2 * share / (1 + share) / classes,
+            "loss": data.get("guess_loss") or math.log(classes),
+        }
+        return float(known[self.kind])
+
+    def chance(self, data: Mapping[str, Any]) -> float:
+        """Returns the value of a guess by the training part alone."""
+        return self.guess({**data, "largest": data.get("chance", 0.1)})
+
+    def learned(self, data: Mapping[str, Any]) -> float:
+        """Returns the value from which on a network has learned something: two ninths of the way
+        from a guess to the best, which is three times the guess's accuracy among ten classes."""
+        guess = self.chance(data)
+        return round(guess + (self.best - guess) * 2 / 9, 4)
+
+    def fault(self, classes: Sequence[str]) -> str:
+        """Returns why it cannot be computed of these classes; empty if it can be."""
+        if self.kind != "auc" or len(classes) == 2:
+            return ""
+        others = "valid_balanced_accuracy or valid_f1"
+        return f"{self.name} needs two classes, the data have {len(classes)}; give {others}"
+
+    def compute(self, logits: Any, labels: Any) -> float:
+        """Returns its value for logits (classes, n) and labels (n); of a metric with code."""
+        return float(pkgutil.resolve_name(self.code)(logits, labels))
+
+
+def _percent(name: str, words: str, **more: Any) -> Metric:
+    return Metric(name=name, words=words, scale=100.0, digits=2, mark="%", unit=POINTS, **more)
+
+
+def _loss(name: str, words: str) -> Metric:
+    return Metric(name=name, words=words, minimized=True, best=0.0, worst=USELESS_LOSS)
+
+
+_BALANCED, _AUC, _F1 = (
+    f"hpo.training.evaluation:{name}" for name in ("balanced_accuracy", "auc", "macro_f1")
+)
+_METRICS = (
+    _percent("train_accuracy", marked("training accuracy")),
+    _percent("valid_accuracy", marked("validation accuracy")),
+    _percent("test_accuracy", marked("test accuracy")),
+    _loss("train_loss", marked("training loss")),
+    _loss("valid_loss", marked("validation loss")),
+    _loss("test_loss", marked("test loss")),
+    _percent("valid_balanced_accuracy", marked("balanced validation accuracy"), code=_BALANCED),
+    _percent("test_balanced_accuracy", marked("balanced test accuracy"), code=_BALANCED),
+    Metric(name="valid_auc", words=marked("validation AUC"), code=_AUC),
+    Metric(name="test_auc", words=marked("test AUC"), code=_AUC),
+    _percent("valid_f1", marked("validation macro F1"), code=_F1),
+    _percent("test_f1", marked("test macro F1"), code=_F1),
+    # Of the claims of a grid.
+    _percent("gap", marked("gap between training and validation accuracy")),
+    _percent("valid_spread", marked("epoch-to-epoch spread of validation accuracy")),
+    _percent("valid_falls", marked("mean fall of validation accuracy between epochs")),
+    Metric(name="train_seconds", words=marked("training time"), digits=2, unit=SECONDS_UNIT),
+)
+BY_NAME = {metric.name: metric for metric in _METRICS}
+# What a study file may seek.
+OBJECTIVES = (ACCURACY, "valid_balanced_accuracy", "valid_auc", "valid_f1", "valid_loss")
+
+
+def capital(text: str) -> str:
+    """Returns the text with a capital first; AUC stays AUC."""
+    return text[:1].upper() + text[1:]
+
+
+def uncapital(text: str) -> str:
+    """Returns a header as it stands within a line: validation accuracy (%)."""
+    return text[:1].lower() + text[1:]
+
+
+def largest_share(data: Mapping[str, Any]) -> float:
+    """Returns the largest class's share of the test labels; in earlier versions that of a guess."""
+    return float(data.get("largest") or data.get("chance", 0.1))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -13,8 +211,9 @@ class EpochMetrics:
     """The metrics of an epoch, one value per replicate.
 
     number: from 1. Training loss and accuracy are running means while the weights change. seconds:
-    a replicate's share of the epoch's training and validation. diagnostics: {measure: one list per
-    layer}, None if they were not asked for.
+    a replicate's share of the epoch's training and validation. scores: {metric: values} of a metric
+    with code, if the study seeks one. diagnostics: {measure: one list per layer}, None if they were
+    not asked for.
     """
 
     number: int
@@ -23,17 +222,17 @@ class EpochMetrics:
     valid_loss: list[float]
     valid_accuracy: list[float]
     seconds: float
+    scores: dict[str, list[float]] = field(default_factory=dict)
     diagnostics: dict[str, list[list[float]] | None] | None = None
+
+    def values(self, name: str) -> list[float]:
+        """Returns the values of a metric."""
+        found: list[float] = self.scores[name] if name in self.scores else getattr(self, name)
+        return found
 
     def metrics(self) -> dict[str, Any]:
         """Returns these fields, to pass them on."""
         return {f.name: getattr(self, f.name) for f in fields(EpochMetrics)}
-
-
-def fails_below(chance: float) -> float:
-    """Returns the accuracy below which a network has learned nothing: two ninths of the way from a
-    guess to 1, which is three times the guess among ten classes. chance: accuracy of a guess."""
-    return round(chance + (1 - chance) * 2 / 9, 4)
 
 
 def packed(right: NDArray[np.bool_]) -> str:

@@ -9,22 +9,20 @@ from functools import partial
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
 from hpo.study.config import Config, Seeds
-from hpo.study.metrics import EpochMetrics
+from hpo.study.metrics import ACCURACY, BY_NAME, EpochMetrics, Metric
 from hpo.study.names import OPTIMIZERS, SCHEDULES
 from hpo.training.diagnostics import Diagnosis, Measures
+from hpo.training.evaluation import Answers, evaluate, loss_and_accuracy
 from hpo.training.network import Layers, Network, Pass, class_major_zeros
 from hpo.training.noise import OFFSET
 from hpo.training.optimizers import Step
 from hpo.training.own import OwnNetwork, OwnTrainer, check_evaluation
-from hpo.training.tensors import CHUNK, Examples, Split, batches
+from hpo.training.tensors import Examples, Split, batches
 
 # Steps between two checks whether training should stop: milliseconds.
 STEPS_BETWEEN_CHECKS = 8
-# Logits (steps, R, classes, B) and the labels (steps, R, B) that belong to them.
-Answers = tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +51,7 @@ def train(
     *,
     diagnose: bool = False,
     folder: str = "",
+    objective: str = ACCURACY,
 ) -> Iterator[Epoch]:
     """Trains one network per split and seed, all with one configuration; yields every epoch. To
     stop training, stop iterating.
@@ -61,6 +60,7 @@ def train(
     should_stop: asked every few steps; if it is true, training ends within its epoch.
     diagnose: whether to measure gradients, updates and units, see Diagnosis; hpo's own network.
     folder: where the module of the user's own network lies.
+    objective: a metric with code is computed after each epoch, too.
     """
     device = device or torch.device("cpu")
 
@@ -78,7 +78,7 @@ def train(
         network = Network(config, examples.images.shape[1], examples.classes, seeds, device)
         trainer = _Trainer(network, seeds, rate, check, diagnose)
     with suppress(_Stopped):
-        yield from _epochs(trainer, examples, splits, seeds, device)
+        yield from _epochs(trainer, examples, splits, seeds, device, BY_NAME[objective])
 
 
 def _epochs(
@@ -87,6 +87,7 @@ def _epochs(
     splits: Sequence[Split],
     seeds: Sequence[Seeds],
     device: torch.device,
+    metric: Metric,
 ) -> Iterator[Epoch]:
     orders = [torch.Generator().manual_seed(seed.order) for seed in seeds]
     valid = torch.stack([split.valid for split in splits]).to(device)
@@ -97,17 +98,18 @@ def _epochs(
         order = torch.stack([s.train[rows] for s, rows in zip(splits, drawn, strict=True)])
         train_loss, train_accuracy = trainer.epoch(examples, order.to(device))
         last = number == network.config.epochs
-        valid_loss, valid_accuracy, right = evaluate(network, examples, valid, right=last)
+        found = evaluate(network, examples, valid, right=last, metric=metric)
         yield Epoch(
             number=number,
             train_loss=train_loss,
             train_accuracy=train_accuracy,
-            valid_loss=valid_loss,
-            valid_accuracy=valid_accuracy,
+            valid_loss=found.loss,
+            valid_accuracy=found.accuracy,
+            scores={metric.name: list(found.scores)} if metric.code else {},
             diagnostics=trainer.measures(examples, valid),
             seconds=(time.perf_counter() - start) / len(seeds),
             network=network,
-            valid_right=right,
+            valid_right=found.right,
         )
 
 
@@ -160,7 +162,7 @@ class _Trainer:
         """Trains on the rows of order, (R, n), in batches. Returns each replicate's loss and
         accuracy."""
         parts = batches(order, self.config.batch_size)
-        return _metrics([self._steps(examples, rows) for rows in parts])
+        return loss_and_accuracy([self._steps(examples, rows) for rows in parts])
 
     def measures(self, examples: Examples, valid: Tensor) -> Measures | None:
         return self.diagnosis.measures(examples, valid) if self.diagnosis else None
@@ -220,50 +222,3 @@ def _limit_norms(layers: Layers, most: float) -> None:
     for weight in layers.weights[:-1]:
         norms = torch.linalg.vector_norm(weight, dim=1, keepdim=True)
         weight.mul_(torch.clamp_max(most / norms, 1.0))
-
-
-def evaluate(
-    network: Network | OwnNetwork, examples: Examples, rows: Tensor, *, right: bool = False
-) -> tuple[list[float], list[float], Tensor | None]:
-    """Returns the mean cross entropy and the accuracy of each replicate on its rows, (R, n), NaN
-    without rows; and if asked, which rows are right, (R, n) of bool."""
-    if not rows.numel():
-        return [math.nan] * len(rows), [math.nan] * len(rows), None
-    parts = [answers(network, examples, part) for part in batches(rows, CHUNK)]
-    if not right:
-        return *_metrics(parts), None
-    # Whether argmax finds the label. It costs a hundredth of an epoch.
-    found = [logits.argmax(2) == labels for logits, labels in parts]
-    flat = [part.transpose(0, 1).flatten(1) for part in found]
-    return *_metrics(parts), torch.cat(flat, dim=1).cpu()
-
-
-def answers(network: Network | OwnNetwork, examples: Examples, rows: Tensor) -> Answers:
-    """Returns the network's logits for rows, (steps, R, B), and the labels."""
-    return network.logits(examples.images, rows, examples.classes), examples.labels[rows]
-
-
-def _correct(logits: Tensor, labels: Tensor) -> int:
-    """Counts the labels that argmax finds in logits, (steps, classes, B). Comparing with the
-    maximum takes a tenth of argmax's time; where a maximum is not unique, or NaN, argmax decides.
-    """
-    greatest = logits.amax(1, keepdim=True)
-    if int((logits == greatest).sum().item()) != labels.numel():
-        return int((logits.argmax(1) == labels).sum().item())
-    return int((logits.gather(1, labels.unsqueeze(1)) == greatest).sum().item())
-
-
-def _metrics(parts: Sequence[Answers]) -> tuple[list[float], list[float]]:
-    """Returns the mean cross entropy and the accuracy over all parts. Each replicate is summed by
-    itself, so that its numbers do not depend on the stack."""
-    losses, accuracies = [], []
-    count = sum(labels.shape[0] * labels.shape[2] for _, labels in parts)
-    for replicate in range(parts[0][1].shape[1]):
-        loss, correct = 0.0, 0
-        for logits, labels in parts:
-            answer, truth = logits[:, replicate].contiguous(), labels[:, replicate]
-            loss += cross_entropy(answer, truth, reduction="none").double().sum().item()
-            correct += _correct(answer, truth)
-        losses.append(loss / count)
-        accuracies.append(correct / count)
-    return losses, accuracies

@@ -15,7 +15,7 @@ from hpo.results.load import load_study
 from hpo.results.study import StoredGrid, StoredSearch
 from hpo.runs.plan import Watcher
 from hpo.runs.progress import Progress
-from hpo.study.file import OBJECTIVES
+from hpo.study.file import SECOND
 from hpo.study.names import PRUNERS, SAMPLERS, label
 from hpo.study.space import spelled
 from hpo.text import limit_text
@@ -107,12 +107,13 @@ def _budget(study: StoredGrid | StoredSearch) -> list[tuple[str, str]]:
     chosen = f"chosen by {label(SAMPLERS, file.sampler)}, with {label(PRUNERS, file.pruner)}"
     tested = f"the best {file.finalists}"
     if study.second:
-        front = f"the Pareto front of accuracy and {OBJECTIVES[study.second]}"
+        front = f"the Pareto front of {study.metric.words} and {SECOND[study.second]}"
         tested = f"{file.finalists} finalists, spread over {front},"
     tested += f" again on {file.finalist_seeds} fresh seeds each"
     limit = f" of at most {limit_text(file.trial_limit)} each" if file.trial_limit else ""
     limit += "" if study.timeout is None else f" or {limit_text(study.timeout)} of searching"
     return [
+        ("Objective", study.metric.words),
         ("Budget", f"{study.n_trials} trials{limit}, {chosen}; then {tested}"),
         ("Space", "; ".join(f"{name}: {spelled(d)}" for name, d in file.space.items())),
     ]

@@ -180,6 +180,7 @@ def read_progress(study: Stored, here: bool) -> Progress:
         done, total = len(study.ended), int(min(study.planned, 10**9))
     progress = Progress(
         title=study.name,
+        objective=study.metric.name,
         total=total,
         done=done,
         pruned=int((pruned & ~study.trials["diverged"]).sum()),
@@ -192,7 +193,7 @@ def read_progress(study: Stored, here: bool) -> Progress:
             name = run_name(best["cell"], best["seed"])
         else:
             name = trial_name(best["number"], study.config(best["number"]))
-        progress.take_best(name, best["valid_accuracy"])
+        progress.take_best(name, best[study.metric.name])
     return progress
 
 

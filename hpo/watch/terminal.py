@@ -1,6 +1,7 @@
 """A stored study, or two compared, as lines and tables for the terminal; without matplotlib."""
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 from rich.console import RenderableType
 
@@ -14,6 +15,7 @@ from hpo.report.blocks.search_tables import (
     best_table,
     finalists_table,
     states_text,
+    test_metrics,
     unfinished,
     winner_sentence,
 )
@@ -22,6 +24,7 @@ from hpo.report.blocks.words import interval_entry, p_text
 from hpo.results.study import StoredGrid, StoredSearch
 from hpo.results.trial import run_name
 from hpo.study.file import FIGURES
+from hpo.study.metrics import Metric
 from hpo.text import count, printable
 from hpo.watch.fitted import Fitted
 
@@ -40,13 +43,14 @@ def _grid(study: StoredGrid) -> Iterator[RenderableType]:
     yield f"{study.name} on {study.data_name}: {states}"
     cells = most_accurate(study, study.file.cells)
     table = cells_table(study, [(cell, None) for cell in cells])
-    yield Fitted(table.only(["name", "seeds", *FIGURES, "test_accuracy.reported"]))
+    figures = dict.fromkeys([study.metric.tested.name, *FIGURES])
+    yield Fitted(table.only(["name", "seeds", *figures, "test_accuracy.reported"]))
     if len(cells) < len(study.file.cells):
         of_all = f"of {len(study.file.cells):,} cells"
         yield f"the {len(cells)} most accurate {of_all}; the report has all"
     for _, best in study.ranked.head(1).iterrows():
-        accuracy = f"validation accuracy {100 * best['valid_accuracy']:.2f}%"
-        yield f"best trial: {best['number']}, {run_name(best['cell'], best['seed'])}, {accuracy}"
+        reached = study.metric.text(best[study.metric.name])
+        yield f"best trial: {best['number']}, {run_name(best['cell'], best['seed'])}, {reached}"
     yield from _verdicts(study)
 
 
@@ -73,7 +77,8 @@ def _search(study: StoredSearch) -> Iterator[RenderableType]:
     if len(study.ranked):
         yield Fitted(best_table(study, 5).only(["trial", "network", "validation", "seconds"]))
     if study.tested is not None and len(study.tested.finished):
-        keys = ["finalist", "network", "selected", "fresh", "bias", "test"]
+        tested = [metric.name for metric in test_metrics(study.metric)]
+        keys = ["finalist", "network", "selected", "fresh", "bias", *tested]
         yield Fitted(finalists_table(study).only(keys))
         yield winner_sentence(study)
 
@@ -84,15 +89,16 @@ def _search(study: StoredSearch) -> Iterator[RenderableType]:
 def comparison(first: Stored, second: Stored) -> Iterator[RenderableType]:
     """Yields a table with a row per network, and what the verdicts rest on."""
     rows, studies = compare(first, second), (first, second)
-    yield f"Accuracies (%) on {first.data_name}: mean (95% interval over seeds)"
+    metric = first.metric
+    yield f"{metric.header} on {first.data_name}: mean (95% interval over seeds)"
     columns = [
         Column("network", "", lambda row: row.name),
-        *(_side(place, study.name, "validation", 1) for place, study in enumerate(studies)),
-        Column("difference", "difference (95% interval)", _difference),
+        *(_side(place, each.name, metric, 1) for place, each in enumerate(studies)),
+        Column("difference", "difference (95% interval)", partial(_difference, metric)),
         Column("by", "by", _test, priority=3),
         Column("p", "p", _p, priority=2),
         Column("verdict", "verdict", _verdict),
-        *(_side(place, study.name, "test", 4) for place, study in enumerate(studies)),
+        *(_side(place, each.name, metric.tested, 4) for place, each in enumerate(studies)),
     ]
     yield Fitted(Table(columns=columns, rows=rows))
     for search in (study for study in studies if isinstance(study, StoredSearch)):
@@ -107,27 +113,32 @@ def comparison(first: Stored, second: Stored) -> Iterator[RenderableType]:
     yield from _different(rows)
 
 
-def _side(place: int, study: str, part: str, priority: int) -> Column:
-    """Returns the column of a study's accuracies. part: validation or test."""
+def _side(place: int, study: str, metric: Metric, priority: int) -> Column:
+    """Returns the column of a study's values of a metric."""
+    part = "test" if metric.name.startswith("test_") else "validation"
 
     def values(row: Row) -> str:
-        side, metric = row.sides[place], {"validation": "valid_accuracy", "test": "test_accuracy"}
-        found = summarize(side.runs[metric[part]].to_list())
+        side = row.sides[place]
+        gains = side.runs[metric.name].to_list()
+        found = summarize(gains)
         if found is None:
             return "no runs"
         if side.fails and found.n > 1:
-            return f"median {found.median:.2f} ({found.low:.2f}–{found.high:.2f})"
-        return interval_entry(estimate(side.runs[metric[part]].to_list())).text
+            low, high = metric.ends(found.low, found.high).values()
+            return f"median {metric.number(found.median)} ({low}–{high})"
+        return interval_entry(estimate(gains), metric).text
 
     return Column(f"{part}.{place}", f"{study}: {part}", values, priority=priority)
 
 
-def _difference(row: Row) -> str | None:
+def _difference(metric: Metric, row: Row) -> str | None:
+    """Returns the first study's value minus the second's, with its interval."""
     if row.evidence is None:
         return None
-    text = printed("{:+.2f}", row.evidence.effect)
+    text = printed(f"{{:+.{metric.digits}f}}", metric.sign * row.evidence.effect)
     if row.evidence.low == row.evidence.low:
-        low, high = (printed("{:.2f}", end) for end in (row.evidence.low, row.evidence.high))
+        ends = sorted(metric.sign * end for end in row.evidence.interval)
+        low, high = (printed(f"{{:.{metric.digits}f}}", end) for end in ends)
         text += f" ({low} to {high})"
     return text
 

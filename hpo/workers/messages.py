@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hpo.study.config import Config, Seeds
-from hpo.study.metrics import EpochMetrics
+from hpo.study.metrics import ACCURACY, EpochMetrics
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,7 +14,7 @@ class Task:
     test: test the networks at the end. inspect: also return confusion matrices. all_images: train
     on all training images, validate on none, and return the network. diagnose: measure training,
     see training.diagnostics. share: of the images of the split to use. folder: where the module of
-    the user's own network lies.
+    the user's own network lies. objective: the metric that the study seeks.
     """
 
     id: int
@@ -27,6 +27,7 @@ class Task:
     one_by_one: bool = False
     share: float = 1.0
     folder: str = ""
+    objective: str = ACCURACY
 
     @property
     def epochs(self) -> int:
@@ -69,15 +70,17 @@ class EpochDone(EpochMetrics):
 class Done:
     """A task has ended, with the test figures, one per seed, if it was tested.
 
+    test_scores: {metric: values} as EpochMetrics.scores, of the test.
     test_right and valid_right: which images are right, one text per seed, see study.metrics.packed.
     test_recall: the share of each class that is right, None without images, one list per seed.
-    confusion: one per seed, see training.confusion.inspect. model: the network of an `all_images`
+    confusion: one per seed, see training.evaluation.inspect. model: the network of an `all_images`
     task, as the bytes of a safetensors file. parameters: of the network.
     """
 
     task: int
     test_loss: list[float] | None = None
     test_accuracy: list[float] | None = None
+    test_scores: dict[str, list[float]] = field(default_factory=dict)
     test_right: list[str] | None = None
     test_recall: list[list[float | None]] | None = None
     valid_right: list[str] | None = None

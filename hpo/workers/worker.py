@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from hpo.data import datasets as data
-from hpo.study.metrics import packed
+from hpo.study.metrics import BY_NAME, packed
 from hpo.text import error_line
-from hpo.training import confusion, cores
+from hpo.training import cores
+from hpo.training.evaluation import evaluate, inspect
 from hpo.training.network import Network
 from hpo.training.own import OwnNetwork
 from hpo.training.tensors import (
@@ -24,7 +25,7 @@ from hpo.training.tensors import (
     examples,
     split_rows,
 )
-from hpo.training.train import Epoch, evaluate, train
+from hpo.training.train import Epoch, train
 from hpo.workers.messages import Cores, Done, EpochDone, Failed, Ready, Stop, Task
 from hpo.workers.shared_data import SharedDataset
 
@@ -88,7 +89,7 @@ def _trained(
         if task.share < 1:
             rows = [split.part(task.share) for split in rows]
         before = place * task.config.epochs
-        more: Any = {"diagnose": task.diagnose, "folder": task.folder}
+        more: Any = {key: getattr(task, key) for key in ("diagnose", "folder", "objective")}
         for epoch in train(task.config, images, rows, seeds, device, stops, **more):
             last = epoch
             number = before + epoch.number
@@ -111,16 +112,18 @@ def _tested(last: Epoch, task: Task, dataset: data.Dataset, device: torch.device
     images = examples(dataset.test_images, dataset.test_labels, *form)
     rows: Tensor = torch.arange(len(images.labels), device=device)
     everywhere = rows.expand(network.replicates, -1)
-    loss, accuracy, right = evaluate(network, images, everywhere, right=True)
+    metric = BY_NAME[task.objective].tested
+    found = evaluate(network, images, everywhere, right=True, metric=metric)
     return Done(
         task=task.id,
-        test_loss=loss,
-        test_accuracy=accuracy,
-        test_right=_bits(right),
-        test_recall=None if right is None else [_recall(bits, images) for bits in right],
+        test_loss=found.loss,
+        test_accuracy=found.accuracy,
+        test_scores={metric.name: list(found.scores)} if metric.code else {},
+        test_right=_bits(found.right),
+        test_recall=None if found.right is None else [_recall(b, images) for b in found.right],
         valid_right=_bits(last.valid_right),
         parameters=network.parameters,
-        confusion=confusion.inspect(network, images, dataset.shape) if task.inspect else None,
+        confusion=inspect(network, images, dataset.shape) if task.inspect else None,
     )
 
 

@@ -237,7 +237,8 @@ def extra_time() -> float:
 
     from hpo.study.config import Config, Seeds
     from hpo.study.metrics import packed
-    from hpo.training.train import Examples, Split, evaluate, train
+    from hpo.training.evaluation import evaluate
+    from hpo.training.train import Examples, Split, train
 
     torch.set_num_threads(1)
     rng = torch.Generator().manual_seed(0)

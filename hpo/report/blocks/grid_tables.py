@@ -13,12 +13,11 @@ from hpo.report.blocks.words import summary_text
 from hpo.results.study import StoredGrid
 from hpo.study.config import MOSTLY_SHARED, Config
 from hpo.study.file import COLUMNS, FIGURES, Cell, Reported
+from hpo.study.metrics import BY_NAME
 from hpo.study.names import ACTIVATIONS, OPTIMIZERS, label
 
 MOST_SHOWN, MOST_CLASSES = 40, 10  # cells, classes
 
-SCALE = {"test_accuracy": 100.0, "test_loss": 1.0, "train_seconds": 1.0}
-DIGITS = {"test_accuracy": 2, "test_loss": 4, "train_seconds": 2}
 # In the terminal: header, and the priority of Column.
 SHORT = {
     "test_accuracy": ("test accuracy (%)", 0),
@@ -62,12 +61,13 @@ def of_many(shown: Sequence[Cell], cells: Sequence[Cell]) -> str:
 
 def reproduced(study: StoredGrid, cell: Cell, figure: str) -> Entry:
     """mean ± std, or median (range) where runs fail; an en dash without a finished trial."""
-    values = study.of(cell)[figure] * SCALE[figure]
+    metric = BY_NAME[figure]
+    values = study.of(cell)[figure] * metric.scale
     summary = summarize(values.to_list())
     if summary is None:
         return Entry(t("{n} not finite", n=len(values)) if len(values) else NOTHING)
     collapsed = study.fails(cell) and figure != "train_seconds"
-    text = summary_text(summary, DIGITS[figure], collapsed=collapsed)
+    text = summary_text(summary, metric.digits, collapsed=collapsed)
     if lost := len(values) - summary.n:
         text = f"{text}, {t('{n} not finite', n=lost)}"
     return Entry(text, summary.median if collapsed else summary.mean)
@@ -75,8 +75,9 @@ def reproduced(study: StoredGrid, cell: Cell, figure: str) -> Entry:
 
 def _reported(entries: Sequence[Reported], figure: str) -> Entry:
     """Returns published values of a cell."""
-    values = [SCALE[figure] * v for e in entries if (v := getattr(e, figure)) is not None]
-    texts = [f"{value:.{DIGITS[figure]}f}" for value in values]
+    metric = BY_NAME[figure]
+    values = [metric.scale * v for e in entries if (v := getattr(e, figure)) is not None]
+    texts = [f"{value:.{metric.digits}f}" for value in values]
     return Entry(t(" and ").join(texts) or NOTHING, next(iter(values), None))
 
 
@@ -110,10 +111,12 @@ def cells_table(
 ) -> Table:
     """Returns a row per cell, or per entry of what was published of it, with all columns of pages
     and the terminal."""
+    sought = study.metric.tested
     columns = [
         Column("name", "cell", lambda row: row[0].name),
         Column("model", t("Model"), lambda row: _label(*row)),
         *setting_columns(rows, lambda row: row[0].config),
+        *([] if sought.name in FIGURES else [_found(study, sought.name, sought.header)]),
         *(column for figure in FIGURES for column in _results(study, figure)),
         Column("seeds", t("Seeds"), lambda row: len(study.of(row[0])), short="seeds", priority=2),
     ]
@@ -125,10 +128,7 @@ def _results(study: StoredGrid, figure: str) -> Sequence[Column]:
     group = t(COLUMNS[figure]) if study.published else ""
     header = t("reproduced") if study.published else t(COLUMNS[figure])
     short, priority = SHORT[figure]
-    found = Column(
-        figure, header, lambda row: reproduced(study, row[0], figure),
-        group=group, short=short, priority=priority,
-    )  # fmt: skip
+    found = _found(study, figure, header, group=group, short=short, priority=priority)
     if not study.published:
         return [found]
 
@@ -141,6 +141,10 @@ def _results(study: StoredGrid, figure: str) -> Sequence[Column]:
         group=group, short="reported (%)", priority=1,
     )  # fmt: skip
     return [paper, found]
+
+
+def _found(study: StoredGrid, figure: str, header: str, **more: Any) -> Column:
+    return Column(figure, header, lambda row: reproduced(study, row[0], figure), **more)
 
 
 def _label(cell: Cell, which: int | None) -> str:

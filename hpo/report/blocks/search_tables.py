@@ -13,11 +13,12 @@ from hpo.analysis.statistics import Estimate, estimate
 from hpo.language import marked, t
 from hpo.report.blocks.grid_tables import setting_columns
 from hpo.report.blocks.table import NOTHING, Column, Entry, Table
-from hpo.report.blocks.words import bounded, interval_entry, spelled_estimate
+from hpo.report.blocks.words import interval_entry, spelled_estimate
 from hpo.results.study import Finalist, StoredSearch, seconds_of
 from hpo.results.trial import KILLED, front
 from hpo.study.config import Config
-from hpo.study.file import OBJECTIVES
+from hpo.study.file import SECOND
+from hpo.study.metrics import ACCURACY, BY_NAME, Metric, uncapital
 from hpo.study.space import Fixed
 from hpo.text import limit_text
 
@@ -49,16 +50,20 @@ def best_table(study: StoredSearch, most: int = BEST, caption: str = "") -> Tabl
     def config(row: Any) -> Config:
         return study.config(int(row.number))
 
+    def value(row: Any) -> float:
+        return metric.scale * float(getattr(row, metric.name))
+
+    metric, training = study.metric, BY_NAME["train_accuracy"]
     rows = list(study.ranked.head(most).itertuples())
     columns = [
         Column("trial", t("Trial"), lambda row: int(row.number), short="trial"),
         brief_column(config),
         *network_columns(study, rows, config),
         Column(
-            "validation", t("Validation (%)"), lambda row: 100 * row.valid_accuracy, "{:.2f}",
-            short="validation (%)",
+            "validation", metric.header, value, f"{{:.{metric.digits}f}}",
+            short=uncapital(metric.header),
         ),
-        Column("training", t("Training (%)"), lambda row: 100 * row.train_accuracy, "{:.2f}"),
+        Column("training", training.header, lambda row: 100 * row.train_accuracy, "{:.2f}"),
         Column(
             "seconds", t("Seconds"), lambda row: row.train_seconds, "{:.1f}",
             short="seconds", priority=1,
@@ -129,50 +134,67 @@ def finalists_table(study: StoredSearch, caption: str = "") -> Table:
         Column("finalist", "trial", name),
         brief_column(lambda row: row.config),
         *network_columns(study, rows, lambda row: row.config),
-        *_validation_columns(t("Validation accuracy (%)")),
-        accuracy_column("test", t("Test accuracy (%)"), "test_accuracy", short="test (%)"),
+        *_validation_columns(study.metric),
+        *(metric_column(each.name, each) for each in test_metrics(study.metric)),
     ]
     if study.second:
-        header, text = t(OBJECTIVES[study.second]).capitalize(), COSTS[study.second]
+        header, text = t(SECOND[study.second]).capitalize(), COSTS[study.second]
         columns.append(Column("cost", header, lambda row: row.cost, text))
     columns.append(Column("seeds", t("Seeds"), lambda row: len(row.runs)))
     return Table(columns=columns, rows=rows, caption=caption)
 
 
-def _validation_columns(group: str) -> Sequence[Column]:
+def _validation_columns(metric: Metric) -> Sequence[Column]:
+    """Returns the columns of the objective: as selected, over fresh seeds, and their difference."""
+    group, digits, unit = metric.header, metric.digits, " (%)" if metric.mark else ""
+
     def bias(row: Finalist) -> float | None:
-        fresh = fresh_estimate(row)
-        return 100 * row.selected - fresh.mean if fresh else None
+        fresh = fresh_estimate(row, metric)
+        return metric.scale * row.selected - metric.sign * fresh.mean if fresh else None
 
     return [
         Column(
-            "selected", t("as selected"), lambda row: 100 * row.selected, "{:.2f}",
-            group=group, short="as selected (%)", priority=2,
+            "selected", t("as selected"), lambda row: metric.scale * row.selected,
+            f"{{:.{digits}f}}", group=group, short=f"as selected{unit}", priority=2,
         ),
-        accuracy_column(
-            "fresh", t("fresh seeds"), "valid_accuracy",
-            group=group, short="fresh seeds (%)", priority=1,
+        metric_column(
+            "fresh", metric, t("fresh seeds"),
+            group=group, short=f"fresh seeds{unit}", priority=1,
         ),
         Column(
-            "bias", t("selection bias"), bias, "{:+.2f}", group=group, short="bias", priority=3
+            "bias", t("selection bias"), bias, f"{{:+.{digits}f}}",
+            group=group, short="bias", priority=3,
         ),
     ]  # fmt: skip
 
 
-def accuracy_column(key: str, header: str, metric: str, **more: Any) -> Column:
-    """Returns the column of finalists' means over the fresh seeds. more: see Column."""
-    return Column(key, header, lambda row: interval_entry(fresh_estimate(row, metric)), **more)
+def test_metrics(metric: Metric) -> Sequence[Metric]:
+    """Returns what is shown of the test: the objective's counterpart, and accuracy."""
+    return list(dict.fromkeys([metric.tested, BY_NAME[ACCURACY].tested]))
 
 
-def fresh_estimate(finalist: Finalist, metric: str = "valid_accuracy") -> Estimate | None:
-    """Returns the mean of an accuracy over the fresh seeds, in percent; None without any."""
-    values = 100 * finalist.runs[metric].dropna().to_numpy()
-    return estimate(values) if len(values) else None
+def metric_column(key: str, metric: Metric, header: str = "", **more: Any) -> Column:
+    """Returns the column of finalists' means over the fresh seeds. header: or the metric's. more:
+    see Column."""
+    more = {"short": uncapital(metric.header), **more}
+
+    def mean(row: Finalist) -> Entry:
+        return interval_entry(fresh_estimate(row, metric), metric)
+
+    return Column(key, header or metric.header, mean, **more)
+
+
+def fresh_estimate(finalist: Finalist, metric: Metric) -> Estimate | None:
+    """Returns the mean gain over the fresh seeds; None without any."""
+    gains = finalist.gains(metric).to_numpy()
+    return estimate(gains) if len(gains) else None
 
 
 def finalists_frame(study: StoredSearch) -> pd.DataFrame:
     """Returns finalists.csv: a row per finalist and fresh seed."""
     columns = ["rank", "number", "seed", "valid_accuracy", "test_loss", "test_accuracy"]
+    more = [metric.name for metric in (study.metric, study.metric.tested)]
+    columns += [name for name in more if name not in columns]
     parts = [pd.DataFrame(columns=columns)]
     for finalist in study.finalists:
         runs = finalist.runs.assign(rank=finalist.rank, number=finalist.number)
@@ -181,7 +203,7 @@ def finalists_frame(study: StoredSearch) -> pd.DataFrame:
 
 
 def winner_sentence(study: StoredSearch) -> str:
-    """Names the winner and its test accuracy, or the state of the finalists; with two objectives,
+    """Names the winner and its test, or the state of the finalists; with two objectives,
     the ends and the knee of the finalists' front."""
     if study.tested is None:
         return t("The finalists are not trained yet.")
@@ -190,47 +212,51 @@ def winner_sentence(study: StoredSearch) -> str:
         text = marked("The finalists are not finished: {done} of {planned} trainings are done.")
         return t(text, done=done, planned=len(study.finalists) * study.file.finalist_seeds)
     if study.second and len(along := _finalists_front(study, len(study.winner.runs))) > 1:
-        return _front_sentence(study.second, along)
-    estimate = fresh_estimate(study.winner, "test_accuracy")
-    text = marked("The winner is {network} (trial {number}): test accuracy {accuracy}.")
+        return _front_sentence(study.metric, study.second, along)
+    metric = study.metric.tested
+    estimate = fresh_estimate(study.winner, metric)
+    text = marked("The winner is {network} (trial {number}): {metric} {value}.")
     if estimate is None:
         text = marked("The winner is {network} (trial {number}); it is not tested.")
     network, number = study.winner.config.brief, study.winner.number
-    accuracy = spelled_estimate(estimate) if estimate else ""
-    return t(text, network=network, number=number, accuracy=accuracy)
+    value = spelled_estimate(estimate, metric) if estimate else ""
+    return t(text, network=network, number=number, metric=t(metric.words), value=value)
 
 
 def _finalists_front(study: StoredSearch, seeds: int) -> list[Finalist]:
     """Returns the finalists of so many seeds that no other one beats in both objectives, by
-    validation over fresh seeds; the most accurate first."""
+    validation over fresh seeds; the best first."""
     known = [row for row in study.finalists if len(row.runs) == seeds]
-    points = [(row.runs["valid_accuracy"].mean(), row.cost) for row in known]
+    points = [(row.gains(study.metric).mean(), row.cost) for row in known]
     return [known[place] for place in front(points)]
 
 
-def _front_sentence(second: str, along: Sequence[Finalist]) -> str:
+def _front_sentence(metric: Metric, second: str, along: Sequence[Finalist]) -> str:
     """Names the ends and the knee of the finalists' front."""
-    cost = t(OBJECTIVES[second])
+    cost, tested = t(SECOND[second]), metric.tested
 
     def spelled(row: Finalist) -> str:
-        test, value = fresh_estimate(row, "test_accuracy"), COSTS[second].format(row.cost)
-        text = marked("{network} (trial {number}; {cost}: {value}; test accuracy {accuracy})")
+        test, value = fresh_estimate(row, tested), COSTS[second].format(row.cost)
+        text = marked("{network} (trial {number}; {cost}: {value}; {metric} {reached})")
         known = {"network": row.config.brief, "number": row.number, "cost": cost, "value": value}
-        return t(text, accuracy=spelled_estimate(test) if test else NOTHING, **known)
+        reached = spelled_estimate(test, tested) if test else NOTHING
+        return t(text, metric=t(tested.words), reached=reached, **known)
 
-    place = knee([(row.runs["valid_accuracy"].mean(), row.cost) for row in along])
-    text = marked("The front of accuracy and {cost} goes from {best} to {least}.")
-    ends = t(text, cost=cost, best=spelled(along[0]), least=spelled(along[-1]))
+    place = knee([(float(row.gains(metric).mean()), row.cost) for row in along])
+    text = marked("The front of {metric} and {cost} goes from {best} to {least}.")
+    known = {"metric": t(metric.words), "cost": cost}
+    ends = t(text, best=spelled(along[0]), least=spelled(along[-1]), **known)
     if place is None:
         return ends
-    text = marked("{ends} Its knee, beyond which accuracy costs most, is {knee}.")
-    return t(text, ends=ends, knee=spelled(along[place]))
+    text = marked("{ends} Its knee, beyond which {metric} costs most, is {knee}.")
+    return t(text, ends=ends, knee=spelled(along[place]), **known)
 
 
 def other_search_sentence(study: StoredSearch) -> str:
     """Says how far another search may end from this one: the spread of repeated searches, or that
     it is not known; empty without a winner."""
-    tests = [fresh_estimate(winner, "test_accuracy") for winner in study.winners]
+    metric = study.metric.tested
+    tests = [fresh_estimate(winner, metric) for winner in study.winners]
     means = np.array([test.mean for test in tests if test])
     if not means.size:
         return ""
@@ -239,18 +265,17 @@ def other_search_sentence(study: StoredSearch) -> str:
             "Intervals cover other seeds of a network. Another search, with another sampler seed, "
             "may end with another network and differ by more; --repeats 3 shows by how much."
         )
-    ends = {"n": means.size, "low": means.min(), "high": means.max()}
+    ends = {"n": means.size, "mark": metric.mark, **metric.ends(means.min(), means.max())}
     if means.size < 3:
-        text = marked("{n} searches with other sampler seeds ended at {low:.2f} to {high:.2f}%.")
+        text = marked("{n} searches with other sampler seeds ended at {low} to {high}{mark}.")
         return t(text, **ends)
-    interval = prediction_interval(means)
     text = marked(
-        "{n} searches with other sampler seeds ended at {low:.2f} to {high:.2f}% (mean "
-        "{mean:.2f}%, sd {sd:.2f} points); one more search is expected between {least:.2f} and "
-        "{most:.2f}% (95%)."
+        "{n} searches with other sampler seeds ended at {low} to {high}{mark} (mean {mean}, sd "
+        "{sd}); one more search is expected between {least} and {most}{mark} (95%)."
     )
-    least, most = map(bounded, interval)
-    return t(text, mean=means.mean(), sd=means.std(ddof=1), least=least, most=most, **ends)
+    least, most = metric.ends(*prediction_interval(means)).values()
+    known = {"mean": metric.spelled(means.mean()), "sd": metric.difference(means.std(ddof=1))}
+    return t(text, least=least, most=most, **known, **ends)
 
 
 def unfinished(study: StoredSearch) -> str:
@@ -268,9 +293,10 @@ def unfinished(study: StoredSearch) -> str:
     if study.settled and (rule := study.file.stop_after):
         text = marked(
             "The search ended after {done} trials because the last {n} were no better than the "
-            "best before them by more than {without:g} points (stop_after)."
+            "best before them by more than {without} (stop_after)."
         )
-        return t(text, n=rule.trials, without=100 * rule.without, **budget)
+        without = study.metric.in_unit(f"{study.metric.scale * rule.without:g}")
+        return t(text, n=rule.trials, without=without, **budget)
     if study.timeout is not None and seconds_of(study.sessions) >= study.timeout:
         text = marked(
             "Its time limit of {time} ended the search, after {done} of {planned} trials."

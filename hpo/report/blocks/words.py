@@ -5,6 +5,7 @@ import math
 from hpo.analysis.statistics import Estimate, Summary
 from hpo.language import marked, t
 from hpo.report.blocks.table import NOTHING, Entry
+from hpo.study.metrics import ACCURACY, BY_NAME, Metric
 
 
 def bounded(percent: float) -> float:
@@ -22,15 +23,15 @@ def summary_text(summary: Summary, digits: int, *, collapsed: bool = False) -> s
     return f"{summary.mean:.{digits}f} ± {summary.sd:.{digits}f}"
 
 
-def interval_entry(estimate: Estimate | None) -> Entry:
-    """98.54 (98.49 to 98.58): a mean in percent with its interval."""
+def interval_entry(estimate: Estimate | None, metric: Metric = BY_NAME[ACCURACY]) -> Entry:
+    """98.54 (98.49 to 98.58): a mean gain with its interval."""
     if estimate is None:
         return Entry(NOTHING)
+    mean, value = metric.number(estimate.mean), metric.sign * estimate.mean
     if estimate.n == 1:
-        return Entry(f"{estimate.mean:.2f}", estimate.mean)
-    text = marked("{mean:.2f} ({low:.2f} to {high:.2f})")
-    low, high = bounded(estimate.low), bounded(estimate.high)
-    return Entry(t(text, mean=estimate.mean, low=low, high=high), estimate.mean)
+        return Entry(mean, value)
+    text = marked("{mean} ({low} to {high})")
+    return Entry(t(text, mean=mean, **metric.ends(estimate.low, estimate.high)), value)
 
 
 def ends_entry(text: str, low: float, high: float) -> Entry:
@@ -43,10 +44,10 @@ def p_text(p: float) -> str:
     return "< 0.001" if p < 0.001 else "1" if p >= 0.9995 else f"{p:.3f}"
 
 
-def spelled_estimate(estimate: Estimate) -> str:
+def spelled_estimate(estimate: Estimate, metric: Metric) -> str:
     """98.54% (95% interval 98.49 to 98.58, 5 fresh seeds)."""
+    mean = metric.spelled(estimate.mean)
     if estimate.n == 1:
-        return t("{mean:.2f}% with a single seed", mean=estimate.mean)
-    text = marked("{mean:.2f}% (95% interval {low:.2f} to {high:.2f}, {n} fresh seeds)")
-    ends = {"low": bounded(estimate.low), "high": bounded(estimate.high)}
-    return t(text, mean=estimate.mean, n=estimate.n, **ends)
+        return t("{mean} with a single seed", mean=mean)
+    text = marked("{mean} (95% interval {low} to {high}, {n} fresh seeds)")
+    return t(text, mean=mean, n=estimate.n, **metric.ends(estimate.low, estimate.high))

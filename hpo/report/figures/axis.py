@@ -1,8 +1,8 @@
-"""A hyperparameter or an accuracy on an axis: places, scale, ticks, limits."""
+"""A hyperparameter or a metric on an axis: places, scale, ticks, limits."""
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
 from typing import Any
@@ -11,9 +11,11 @@ import numpy as np
 from matplotlib.axis import XAxis, YAxis
 from matplotlib.ticker import FuncFormatter, Locator, LogLocator, MaxNLocator, NullLocator
 
-from hpo.language import t
+from hpo.language import marked, t
 from hpo.report.figures.style import fit, width
+from hpo.study.metrics import ACCURACY, BY_NAME, Metric
 
+SHOWN = BY_NAME[ACCURACY]  # what figures show by default
 TICK_GAP = 0.06  # inches between two labels of an axis, at least
 GOLDEN = 0.618034  # its multiples fill the unit interval evenly: jitter without randomness
 
@@ -66,27 +68,45 @@ class Parameter:
         return f"{self.name} {f'{value:.4g}' if isinstance(value, float) else value}"
 
 
-def focus(values: np.ndarray) -> tuple[float, float]:
-    """Returns limits that separate the good values: at most four times the span of the best
+def set_gains(axis: YAxis, metric: Metric) -> None:
+    """Names an axis of gains, and shows the metric's values at its ticks."""
+    axis.set_label_text(metric.axis)
+    if metric.minimized:
+        axis.set_major_formatter(value_ticks())
+
+
+def value_ticks() -> FuncFormatter:
+    """Shows at a gain the value of a metric that is minimized."""
+    return FuncFormatter(lambda gain, _: f"{0.0 - gain:g}")
+
+
+def beyond(metric: Metric, gain: float) -> str:
+    """below 95.0%, above 0.123: what is worse than this gain."""
+    text = marked("above {value}") if metric.minimized else marked("below {value}")
+    return t(text, value=replace(metric, digits=metric.digits - 1).spelled(gain))
+
+
+def focus(values: np.ndarray, metric: Metric = SHOWN) -> tuple[float, float]:
+    """Returns limits that separate the good gains: at most four times the span of the best
     third."""
     finite = values[np.isfinite(values)]
     if not finite.size:
-        return 0.0, 100.0
+        return metric.gain(metric.worst), metric.most
     top = float(finite.max())
     depth = 4 * (top - float(np.quantile(finite, 2 / 3)))
     low = float(finite[finite >= top - depth].min())
-    return around(low, top, 0.06)
+    return around(low, top, 0.06, metric)
 
 
-def around(low: float, high: float, share: float) -> tuple[float, float]:
-    """Returns limits of accuracies with a margin on both sides, a share of what lies between."""
-    margin = share * (high - low) or 0.5
-    return within_100(low - margin, high + margin)
+def around(low: float, high: float, share: float, metric: Metric = SHOWN) -> tuple[float, float]:
+    """Returns limits of gains with a margin on both sides, a share of what lies between."""
+    margin = share * (high - low) or 0.5 * metric.point
+    return within(low - margin, high + margin, metric)
 
 
-def within_100(low: float, high: float) -> tuple[float, float]:
-    """Returns limits of accuracies without a tick above 100%; a dot at 100% has room."""
-    return low, min(high, 100 + 0.03 * max(100 - low, 0))
+def within(low: float, high: float, metric: Metric = SHOWN) -> tuple[float, float]:
+    """Returns limits of gains without a tick above the best, such as 100%; a dot there has room."""
+    return low, min(high, metric.most + 0.03 * max(metric.most - low, 0))
 
 
 def set_scale(axis: XAxis | YAxis, parameter: Parameter, inches: float) -> None:

@@ -1,4 +1,4 @@
-"""Figures of accuracy over two hyperparameters: a surface, strips, or a matrix.
+"""Figures of a metric over two hyperparameters: a surface, strips, or a matrix.
 
 scipy.interpolate and scipy.ndimage are imported in the functions: a grid's report needs neither,
 and they take a fifth of a second to load.
@@ -23,46 +23,52 @@ from hpo.language import marked, t
 from hpo.report.figures import axis, style
 from hpo.report.figures.axis import Parameter
 from hpo.report.figures.svg import plot, tip
+from hpo.study.metrics import Metric
 from hpo.text import count
 
-FIELD = marked("{where}: median {median:.2f}%, best {best:.2f}%, of {n}")
+FIELD = marked("{where}: median {median}, best {best}, of {n}")
 
 
 @style.as_svg
 def contour(
-    x: Parameter, y: Parameter, accuracies: Sequence[float], numbers: Sequence[int] = ()
+    x: Parameter,
+    y: Parameter,
+    gains: Sequence[float],
+    numbers: Sequence[int] = (),
+    metric: Metric = axis.SHOWN,
 ) -> Figure:
-    """Draws the accuracy of trials over two hyperparameters.
+    """Draws the gains of trials over two hyperparameters.
 
     Two numbers: a smoothed surface; a number and a category: strips; two categories: a matrix of
-    medians. Fewer than four trials, or trials on a line: the trials alone. accuracies: percent, NaN
-    is left out. numbers: of the trials, from 0 by default.
+    medians. Fewer than four trials, or trials on a line: the trials alone. gains: NaN is left
+    out. numbers: of the trials, from 0 by default.
     """
-    numbers = list(numbers) or range(len(accuracies))
-    trials = zip(x.values, y.values, np.asarray(accuracies, float), numbers, strict=True)
+    numbers = list(numbers) or range(len(gains))
+    trials = zip(x.values, y.values, np.asarray(gains, float), numbers, strict=True)
     kept = [trial for trial in trials if not any(map(axis.is_missing, trial[:3]))]
     x, y = (replace(p, values=[trial[i] for trial in kept]) for i, p in enumerate((x, y)))
     values = np.array([trial[2] for trial in kept], float)
     if x.levels is not None and y.levels is None:
         x, y = y, x
     texts = [  # #34, lr 0.0123, width 256: 97.52%
-        f"#{number}, {x.text(a)}, {y.text(b)}: {value:.2f}%"
+        f"#{number}, {x.text(a)}, {y.text(b)}: {metric.spelled(value)}"
         for a, b, (*_, value, number) in zip(x.values, y.values, kept, strict=True)
     ]
     ticks = [axis.level_text(level) for level in y.levels or ("0.0001",)]
     left, turned = 0.45 + style.width(ticks), axis.label_height(x, 5.5)
     figure = style.blank(4.3 + turned, left=left, right=0.75, bottom=0.55 + turned)
-    axes, norm = figure.subplots(), _bands(values)
+    axes, norm = figure.subplots(), _bands(values, metric)
     axis.set_scale(axes.xaxis, x, 5.5)
     axis.set_scale(axes.yaxis, y, 3.0)
     if x.levels is None:
-        style.head(axes, "", _plane(axes, x, y, values, norm, texts))
+        style.head(axes, "", _plane(axes, x, y, values, norm, texts, metric))
     else:
-        style.head(axes, "", _matrix(axes, x, y, values, norm))
+        style.head(axes, "", _matrix(axes, x, y, values, norm, metric))
     axes.set(xlabel=x.title(style.short(x.name)), ylabel=y.title(style.short(y.name)))
-    label = t(style.ACCURACY) if y.levels is None else t("Median validation accuracy (%)")
+    label = metric.axis if y.levels is None else t("{metric}, median", metric=metric.axis)
     shades = ScalarMappable(norm, style.COLOURS)
-    bar = figure.colorbar(shades, ax=axes, label=label, fraction=0.035, pad=0.02)
+    shown: Any = {"format": axis.value_ticks()} if metric.minimized else {}
+    bar = figure.colorbar(shades, ax=axes, label=label, fraction=0.035, pad=0.02, **shown)
     artists = [*axes.collections, *bar.ax.collections, *bar.ax.patches]
     if isinstance(artists[0], ContourSet | QuadMesh):  # dark mode must not invert its colours
         for place, artist in enumerate(artists):
@@ -71,18 +77,18 @@ def contour(
     return figure
 
 
-def _bands(values: np.ndarray) -> BoundaryNorm:
+def _bands(values: np.ndarray, metric: Metric = axis.SHOWN) -> BoundaryNorm:
     """Returns bands of colour over the upper range; all below has the darkest colour."""
     locator = MaxNLocator(12, steps=[1, 2, 2.5, 5, 10])
-    bounds = np.round(locator.tick_values(*axis.focus(values)), 9)
-    bounds = bounds[bounds <= 100]
+    bounds = np.round(locator.tick_values(*axis.focus(values, metric)), 9)
+    bounds = bounds[bounds <= metric.most]
     cut = bool((values < bounds[0]).any())
     return BoundaryNorm(bounds, 256, extend="min" if cut else "neither")
 
 
 def _plane(
     axes: Axes, x: Parameter, y: Parameter, values: np.ndarray, norm: BoundaryNorm,
-    texts: Sequence[str],
+    texts: Sequence[str], metric: Metric,
 ) -> str:  # fmt: skip
     """Draws the trials over a number and another hyperparameter on coloured ground; returns how to
     read it."""
@@ -97,10 +103,10 @@ def _plane(
     at = x.places[best : best + 1], y.places[best : best + 1]
     plot(axes, *at, texts[best : best + 1], linestyle="", clip_on=False, zorder=4, **star)
     return t(
-        "{colour}; dots: {trials}; star: the best, {best:.2f}%",
-        colour=note or t("Colour: the trial's accuracy"),
+        "{colour}; dots: {trials}; star: the best, {best}",
+        colour=note or t("Colour: the trial's value"),
         trials=count(values.size, "trial"),
-        best=values[best],
+        best=metric.spelled(values[best]),
     )
 
 
@@ -168,22 +174,26 @@ def _strips(axes: Axes, x: Parameter, y: Parameter, values: np.ndarray, norm: Bo
     return t("Colour: median of the trials in a field")
 
 
-def _matrix(axes: Axes, x: Parameter, y: Parameter, values: np.ndarray, norm: BoundaryNorm) -> str:
+def _matrix(
+    axes: Axes, x: Parameter, y: Parameter, values: np.ndarray, norm: BoundaryNorm, metric: Metric
+) -> str:
     """Draws median and number of the trials of each pair; returns how to read it."""
     columns, rows = x.levels or [], y.levels or []
+    rough = replace(metric, digits=metric.digits - 1)
     axes.grid(visible=False)
     groups: dict[tuple[int, int], list[float]] = {}
     for a, b, value in zip(x.values, y.values, values, strict=True):
         groups.setdefault((columns.index(a), rows.index(b)), []).append(float(value))
     for (i, j), group in groups.items():
-        median = np.median(group)
+        median = float(np.median(group))
         colour = mpl.colormaps[style.COLOURS](norm(median))
         field = Rectangle((i - 0.5, j - 0.5), 1, 1, facecolor=colour, edgecolor="white")
         where = f"{x.text(columns[i])}, {y.text(rows[j])}"
-        text = t(FIELD, where=where, median=median, best=max(group), n=len(group))
+        spelled = {"median": metric.spelled(median), "best": metric.spelled(max(group))}
+        text = t(FIELD, where=where, n=len(group), **spelled)
         tip(axes.add_patch(field), [text])
         light = float(np.dot(colour[:3], (0.299, 0.587, 0.114))) > 0.5
-        ink, text = style.BLACK if light else "white", f"{median:.1f}\n({len(group)})"
+        ink, text = style.BLACK if light else "white", f"{rough.number(median)}\n({len(group)})"
         axes.text(i, j, text, ha="center", va="center", fontsize=8, color=ink)
     if not groups:
         return t("No trial to show")
@@ -193,6 +203,6 @@ def _matrix(axes: Axes, x: Parameter, y: Parameter, values: np.ndarray, norm: Bo
     axes.add_patch(frame)
     return t(
         "In each field: the median of its trials, their number in brackets; framed: the best "
-        "trial, {best:.2f}%",
-        best=max(groups[best]),
+        "trial, {best}",
+        best=metric.spelled(max(groups[best])),
     )

@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 
 from hpo.language import marked, printed, t
 from hpo.report.figures import style
-from hpo.report.figures.axis import around, within_100
+from hpo.report.figures.axis import around, within
 from hpo.report.figures.svg import plot
 
 PARTS = {"train": marked("Train"), "valid": marked("Validation")}
@@ -96,7 +96,7 @@ def _chance(left: Axes, right: Axes, cell: CellCurves, classes: int, percent: fl
     most = max(3 * chance, 1.5 * float(np.median(finite))) if finite.size else chance
     left.set_ylim(0, max(min(1.08 * finite.max(initial=0.0), most), 1.15 * chance))
     highest = float(np.nanmax(cell.both("accuracy")))
-    right.set_ylim(*within_100(0, max(30.0, 1.1 * highest, 1.1 * percent)))
+    right.set_ylim(*within(0, max(30.0, 1.1 * highest, 1.1 * percent)))
     for axes, level, height, text in (
         (left, chance, 0.04, t("dotted: chance, ln {n} = {loss:.2f}", n=classes, loss=chance)),
         (right, percent, 0.9, t("dotted: chance, {percent:.3g}%", percent=percent)),

@@ -12,11 +12,20 @@ from matplotlib.ticker import MaxNLocator
 
 from hpo.language import marked, t
 from hpo.report.figures import style
-from hpo.report.figures.axis import Parameter, around, set_number_scale, within_100
+from hpo.report.figures.axis import (
+    SHOWN,
+    Parameter,
+    around,
+    beyond,
+    set_gains,
+    set_number_scale,
+    within,
+)
 from hpo.report.figures.svg import plot, plot_above_edge, tip
+from hpo.study.metrics import Metric
 from hpo.text import count
 
-BEST_SO_FAR = marked("{label}: best {best:.2f}%")
+BEST_SO_FAR = marked("{label}: best {best}")
 # {evaluator: (share, low, high)} in percent; NaN bounds without an interval.
 Shares = Mapping[str, tuple[float, float, float]]
 WIDTHS = (2.2, 1.5, 1.5, 1.8)  # of the lines, the study's own first
@@ -28,7 +37,7 @@ WIDTHS = (2.2, 1.5, 1.5, 1.8)  # of the lines, the study's own first
 class Run:
     """A search's finished trials in the order of completion.
 
-    Accuracies in percent (0 if diverged, NaN if pruned), the seconds at which they ended, and their
+    The gains of their values (NaN if pruned), the seconds at which they ended, and their
     numbers (from 0 by default).
     """
 
@@ -44,8 +53,8 @@ class Run:
 
 
 @style.as_svg
-def progress(runs: Sequence[Run]) -> Figure:
-    """Draws the best accuracy so far, over finished trials (left) and over time (right).
+def progress(runs: Sequence[Run], metric: Metric = SHOWN) -> Figure:
+    """Draws the best value so far, over finished trials (left) and over time (right).
 
     The first run is the study's own, with its trials as dots; further runs of one label share a
     style. At least one run, at most four labels.
@@ -55,9 +64,10 @@ def progress(runs: Sequence[Run]) -> Figure:
     top = 0.3 + 0.19 * math.ceil(len(styles) / 2)
     figure = style.blank(2.9 + top, left=0.75, top=top)
     left, right = figure.subplots(1, 2, sharey=True, gridspec_kw={"wspace": 0.06})
-    limits = _progress_limits(runs)
+    limits = _progress_limits(runs, metric)
     seconds, unit = _unit(max((end for run in runs for end in run.seconds), default=0))
-    left.set(ylim=limits, ylabel=t(style.ACCURACY), xlabel=t("Finished trials"))
+    left.set(ylim=limits, xlabel=t("Finished trials"))
+    set_gains(left.yaxis, metric)
     right.set_xlabel(t("Time since the start ({unit})", unit=t(unit)))
     counted = [np.arange(1, len(run.values) + 1) for run in runs]
     timed = [np.asarray(run.seconds) / seconds for run in runs]
@@ -65,15 +75,16 @@ def progress(runs: Sequence[Run]) -> Figure:
         for run, x in reversed([*zip(runs, places, strict=True)]):
             so_far, look = run.so_far, styles[run.label]
             axes.step(x, so_far, where="post", zorder=3, **look)
-            texts = [t(BEST_SO_FAR, label=run.label, best=best) for best in so_far[-1:]]
+            bests = map(metric.spelled, so_far[-1:])
+            texts = [t(BEST_SO_FAR, label=run.label, best=best) for best in bests]
             end = {"color": look["color"], "marker": ".", "markersize": 8, "zorder": 3}
             plot(axes, x[-1:], so_far[-1:], texts, linestyle="", **end)
-        _trial_dots(axes, places[0], runs[0])
+        _trial_dots(axes, places[0], runs[0], metric)
         axes.set_xlim(left=0)
     left.xaxis.set_major_locator(MaxNLocator(integer=True))
-    style.head(left, "", _progress_note(runs[0], limits[0]))
+    style.head(left, "", _progress_note(runs[0], limits[0], metric))
     handles = [Line2D([], [], **look) for look in styles.values()]
-    labels = [_best_label(label, runs) for label in styles]
+    labels = [_best_label(label, runs, metric) for label in styles]
     figure.legend(handles, labels, loc="upper right", ncols=2, handlelength=3, borderaxespad=0.2)
     return figure
 
@@ -85,47 +96,48 @@ def _unit(seconds: float) -> tuple[float, str]:
     return (60, marked("minutes")) if seconds > 180 else (1, marked("seconds"))
 
 
-def _progress_limits(runs: Sequence[Run]) -> tuple[float, float]:
+def _progress_limits(runs: Sequence[Run], metric: Metric = SHOWN) -> tuple[float, float]:
     """Returns limits around the best values from a tenth of the trials on, at most ten points deep
     unless a run ends lower."""
     curves = [run.so_far for run in runs if np.isfinite(run.so_far).any()]
     if not curves:
-        return 0.0, 100.0
+        return metric.gain(metric.worst), metric.most
     late = [float(np.nanmin(c[min(math.ceil(len(c) / 10), len(c) - 1) :])) for c in curves]
     finals = [float(np.nanmax(curve)) for curve in curves]
     top = max(finals)
-    low = min(min(finals), max(min(late), top - 10))
-    span = max(top - low, 0.5)
-    return within_100(low - 0.5 * span, top + 0.08 * span)
+    low = min(min(finals), max(min(late), top - 10 * metric.point))
+    span = max(top - low, 0.5 * metric.point)
+    return within(low - 0.5 * span, top + 0.08 * span, metric)
 
 
-def _trial_dots(axes: Axes, x: np.ndarray, run: Run) -> None:
+def _trial_dots(axes: Axes, x: np.ndarray, run: Run, metric: Metric) -> None:
     """Draws the trials; those below the axis as triangles at its edge."""
     values = np.asarray(run.values, float)
-    text = marked("#{number}: {value:.2f}%, finished as number {place}")
-    trials = zip(list(run.numbers) or range(len(values)), values, strict=True)
+    text = marked("#{number}: {value}, finished as number {place}")
+    spelled = map(metric.spelled, values)
+    trials = zip(list(run.numbers) or range(len(values)), spelled, strict=True)
     texts = [t(text, number=n, value=v, place=place) for place, (n, v) in enumerate(trials, 1)]
     look = {"color": style.BLUE, "alpha": 0.3, "markeredgewidth": 0}
     plot_above_edge(axes, x, values, texts, 0.022, 5, marker="o", markersize=4, **look)
 
 
-def _progress_note(run: Run, low: float) -> str:
+def _progress_note(run: Run, low: float, metric: Metric) -> str:
     values = np.asarray(run.values, float)
     below, stopped = int((values < low).sum()), int(np.isnan(values).sum())
     parts = [t("Dots: single trials")]
     if below:
-        parts += [t("▾: {trials} below {low:.1f}%", trials=count(below, "trial"), low=low)]
+        parts += [t("▾: {trials} {below}", trials=count(below, "trial"), below=beyond(metric, low))]
     if stopped:
         parts += [t("{n} stopped early, without a dot", n=stopped)]
     return "; ".join(parts)
 
 
-def _best_label(label: str, runs: Sequence[Run]) -> str:
+def _best_label(label: str, runs: Sequence[Run], metric: Metric) -> str:
     """Returns a run's label with the best that all runs of that label reached."""
     ends = [end for run in runs if run.label == label for end in run.so_far[-1:]]
     best = max((end for end in ends if np.isfinite(end)), default=None)
     shown = style.short(label)
-    return shown if best is None else t(BEST_SO_FAR, label=shown, best=best)
+    return shown if best is None else t(BEST_SO_FAR, label=shown, best=metric.spelled(best))
 
 
 # --- importance --------------------------------------------------------------------------------
@@ -188,33 +200,34 @@ def _importance_bars(axes: Axes, bars: Shares, evaluator: str, index: int, heigh
 @style.as_svg
 def pareto(
     numbers: Sequence[int],
-    accuracies: Sequence[float],
+    gains: Sequence[float],
     costs: Sequence[float],
     front: Sequence[int],
     finalists: Sequence[int],
     name: str,
+    metric: Metric = SHOWN,
 ) -> Figure:
-    """Draws accuracy over the second objective, with the front as a line and finalists ringed.
+    """Draws gains over the second objective, with the front as a line and finalists ringed.
 
     numbers: of the trials, at least one.
-    accuracies: in percent.
+    gains: of their values of the metric.
     costs: the second objective (parameters or seconds), which is to be small.
-    front: the places of the trials on the front, the most accurate first.
+    front: the places of the trials on the front, the best first.
     finalists: the numbers of some of the trials.
     name: of the second objective.
     """
     figure = style.blank(3.6, left=0.75, right=0.2)
     axes = figure.subplots()
-    x, y = np.asarray(costs, float), np.asarray(accuracies, float)
+    x, y = np.asarray(costs, float), np.asarray(gains, float)
     places = [*reversed(front)]
     ends = x[places], y[places]
-    low, high = around(ends[1].min(), y.max(), 0.06)
+    low, high = around(ends[1].min(), y.max(), 0.06, metric)
     wide = x.min() > 0 and x.max() > 10 * x.min()
     set_number_scale(axes.xaxis, Parameter(name=name, values=x.tolist(), log=wide), 7.0)
-    text = marked("#{n}: {accuracy:.2f}%, {cost} {name}")  # #34: 97.52%, 12,304 parameters
+    text = marked("#{n}: {value}, {cost} {name}")  # #34: 97.52%, 12,304 parameters
     spelled = [f"{cost:,.0f}" if cost >= 100 else f"{cost:.3g}" for cost in costs]
-    trials = zip(numbers, accuracies, spelled, strict=True)
-    texts = [t(text, n=n, accuracy=a, cost=cost, name=name) for n, a, cost in trials]
+    trials = zip(numbers, map(metric.spelled, y), spelled, strict=True)
+    texts = [t(text, n=n, value=value, cost=cost, name=name) for n, value, cost in trials]
     dot = {"color": style.BLUE, "marker": "o", "linestyle": "", "markersize": 4, "alpha": 0.55}
     dots = plot(axes, x, y, texts, shown=y >= low, **dot)
     (line,) = axes.step(*ends, where="post", color=style.BLACK, linewidth=1.2)
@@ -223,10 +236,12 @@ def pareto(
         x[ringed], y[ringed], "o", color=style.VERMILLION, markersize=10, markeredgewidth=1.5,
         markerfacecolor="none",
     )  # fmt: skip
-    axes.set(ylim=(low, high), xlabel=name.capitalize(), ylabel=t(style.ACCURACY))
+    axes.set(ylim=(low, high), xlabel=name.capitalize())
+    set_gains(axes.yaxis, metric)
     shown = {t("trials ({n})", n=len(x)): dots, t("Pareto front"): line}
     shown |= {t("finalists"): rings} if ringed.any() else {}
     figure.legend(shown.values(), shown, loc="upper right", ncols=3, borderaxespad=0.2)
     below = int((y < low).sum())
-    style.head(axes, "", t("{n} below {low:.1f}% not shown", n=below, low=low) if below else "")
+    left_out = t("{n} {below} not shown", n=below, below=beyond(metric, low)) if below else ""
+    style.head(axes, "", left_out)
     return figure

@@ -1,4 +1,4 @@
-"""Figures of single hyperparameters: the trials' accuracies over the values of each."""
+"""Figures of single hyperparameters: the trials' values over the values of each."""
 
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -12,6 +12,7 @@ from hpo.language import marked, t
 from hpo.report.figures import axis, style
 from hpo.report.figures.axis import Parameter
 from hpo.report.figures.svg import plot
+from hpo.study.metrics import Metric
 from hpo.text import count
 
 BELOW: dict[str, Any] = {"marker": "v", "markerfacecolor": "none", "markersize": 5.5, "alpha": 1.0}
@@ -30,7 +31,7 @@ STATES: dict[str, dict[str, Any]] = {
     "LIMITED": {"color": style.GREY, "marker": "+", "markersize": 5.5},
     "DIVERGED": {"color": style.VERMILLION, "marker": "^", "markersize": 5.5},
 }
-TRAINED = ("COMPLETE", "PRUNED", "LIMITED")  # states with an accuracy
+TRAINED = ("COMPLETE", "PRUNED", "LIMITED")  # states with a value
 # In the legend, and in a trial's tooltip.
 NAMES = {
     "COMPLETE": (marked("complete"), marked("complete")),
@@ -48,32 +49,35 @@ GAP = 0.36  # between two panels, whose outermost ticks may be wide numbers
 @style.as_svg
 def slices(
     parameters: Sequence[Parameter],
-    accuracies: Sequence[float],
+    gains: Sequence[float],
     states: Sequence[Literal["COMPLETE", "PRUNED", "LIMITED", "DIVERGED"]],
     numbers: Sequence[int] = (),
+    metric: Metric = axis.SHOWN,
 ) -> Figure:
-    """Draws a panel per hyperparameter, at least one: accuracies over its values, the best COMPLETE
+    """Draws a panel per hyperparameter, at least one: gains over its values, the best COMPLETE
     trial ringed.
 
     Categories and few repeated numbers become strips with a bar at the median of the COMPLETE
     trials.
 
-    accuracies: in percent. Of a trial that was pruned or stopped at its time limit (LIMITED) the
+    gains: of the metric. Of a trial that was pruned or stopped at its time limit (LIMITED) the
     last one; of a diverged one it is ignored.
     numbers: of the trials, from 0 by default.
     """
-    values, state = np.asarray(accuracies, float), np.asarray(states)
+    values, state = np.asarray(gains, float), np.asarray(states)
     finite = values[np.isin(state, TRAINED) & np.isfinite(values)]
-    low, high = axis.focus(np.tile(finite, len(parameters)))  # each trial is once in each panel
+    low, high = axis.focus(
+        np.tile(finite, len(parameters)), metric
+    )  # each trial is once in each panel
     low -= 0.14 * (high - low)  # room for what lies below
     complete = np.where((state == "COMPLETE") & np.isfinite(values), values, np.nan)
-    best = float(np.fmax.reduce(complete, initial=-1.0))
+    best = float(np.fmax.reduce(complete, initial=-np.inf))
     numbers = list(numbers) or range(len(values))
-    figure, panels = _panels(parameters)
+    figure, panels = _panels(parameters, metric)
     for (axes, across), parameter in zip(panels, parameters, strict=True):
         axes.set_ylim(low, high)
         axis.set_scale(axes.xaxis, parameter, across)
-        _trials(axes, parameter, values, state, numbers)
+        _trials(axes, parameter, values, state, numbers, metric)
         _medians(axes, parameter, complete)
         ringed = np.flatnonzero(complete == best)[:1]
         axes.plot(parameter.places[ringed], values[ringed], **BEST, zorder=4, clip_on=False)
@@ -81,10 +85,11 @@ def slices(
         style.head(axes, parameter.title(style.fit(parameter.name, room)))
     looks = {t(NAMES[name][0]): STATES[name] for name in STATES if name in state}
     if below := int((finite < low).sum()):
-        name = t("{trials} below {low:.1f}%", trials=count(below, "trial"), low=low)
+        worse = axis.beyond(metric, low)
+        name = t("{trials} {below}", trials=count(below, "trial"), below=worse)
         looks[name] = {"color": style.BLUE, **BELOW}
-    if best >= 0:
-        looks[t("best trial: {best:.2f}%", best=best)] = BEST
+    if np.isfinite(best):
+        looks[t("best trial: {best}", best=metric.spelled(best))] = BEST
     looks = {name: look | {"linestyle": ""} for name, look in looks.items()}
     if any(parameter.levels is not None for parameter in parameters):
         looks[t("median of the complete ones")] = MEDIAN
@@ -93,7 +98,9 @@ def slices(
     return figure
 
 
-def _panels(parameters: Sequence[Parameter]) -> tuple[Figure, list[tuple[Axes, float]]]:
+def _panels(
+    parameters: Sequence[Parameter], metric: Metric
+) -> tuple[Figure, list[tuple[Axes, float]]]:
     """Returns a figure and, for each panel, its axes and width in inches; up to three panels per
     row, each row as high as its category names need."""
     columns = 2 if len(parameters) in (2, 4) else min(3, len(parameters))
@@ -107,19 +114,25 @@ def _panels(parameters: Sequence[Parameter]) -> tuple[Figure, list[tuple[Axes, f
         left, bottom = 0.68 + column * (across + GAP), top - sum(rows[:row]) - PANEL
         bottom -= row * (0.65 + PANEL)
         axes = figure.add_axes((left / 8, bottom / height, across / 8, PANEL / height))
-        axes.set_ylabel(t(style.ACCURACY) if column == 0 else "")
+        axis.set_gains(axes.yaxis, metric)
+        axes.yaxis.label.set_visible(column == 0)
         axes.tick_params(labelleft=column == 0)
         places.append((axes, across))
     return figure, places
 
 
 def _trials(
-    axes: Axes, parameter: Parameter, values: np.ndarray, state: np.ndarray, numbers: Sequence[int]
+    axes: Axes,
+    parameter: Parameter,
+    values: np.ndarray,
+    state: np.ndarray,
+    numbers: Sequence[int],
+    metric: Metric,
 ) -> None:
     """Draws the trials by state; those below the axis and diverged ones in lanes at the bottom."""
     texts = []  # #34, lr 0.0123: 97.52%, complete
-    for number, value, accuracy, name in zip(numbers, parameter.values, values, state, strict=True):
-        reached = "" if name == "DIVERGED" else f"{accuracy:.2f}%, "
+    for number, value, gain, name in zip(numbers, parameter.values, values, state, strict=True):
+        reached = "" if name == "DIVERGED" else f"{metric.spelled(gain)}, "
         texts.append(f"#{number}, {parameter.text(value)}: {reached}{t(NAMES[name][1])}")
     low, high = axes.get_ylim()
     lane, edge = (np.full(len(values), low + share * (high - low)) for share in (0.095, 0.03))
@@ -136,6 +149,6 @@ def _medians(axes: Axes, parameter: Parameter, complete: np.ndarray) -> None:
     """Draws a bar across each strip at the median of its COMPLETE trials; the others are NaN."""
     trials = list(zip(parameter.values, complete, strict=True))
     for place, level in enumerate(parameter.levels or ()):
-        values = [accuracy for value, accuracy in trials if value == level and accuracy == accuracy]
+        values = [gain for value, gain in trials if value == level and gain == gain]
         if values:
             axes.hlines(np.median(values), place - 0.36, place + 0.36, zorder=3, **MEDIAN)

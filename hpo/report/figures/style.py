@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import findfont, findSystemFonts, fontManager, get_font
 
 from hpo.errors import InputError
-from hpo.language import current, marked
+from hpo.language import current
 from hpo.report.figures.svg import rasterize_crowds, with_titles
 from hpo.text import printable
 
@@ -31,7 +31,6 @@ LINES: tuple[dict[str, Any], ...] = (
     {"color": GREEN, "linestyle": "-."},
     {"color": PURPLE, "linestyle": ":"},
 )
-ACCURACY = marked("Validation accuracy (%)")
 STYLE: dict[Any, Any] = {
     "font.size": 9,
     "axes.spines.top": False,

@@ -15,8 +15,9 @@ from matplotlib.ticker import MaxNLocator
 
 from hpo.language import marked, nt, t
 from hpo.report.figures import style
-from hpo.report.figures.axis import around, focus, within_100
+from hpo.report.figures.axis import SHOWN, around, beyond, focus, set_gains, within
 from hpo.report.figures.svg import plot, plot_above_edge, tip
+from hpo.study.metrics import Metric
 from hpo.text import count
 
 MARKERS = "osD^vPXp<>"
@@ -58,7 +59,7 @@ class CurvePicture:
                 axes.autoscale_view()
                 axes.set_xlim(0.5, epochs + 0.5)
             accuracies = self.axes[1]
-            accuracies.set_ylim(*within_100(*accuracies.get_ylim()))
+            accuracies.set_ylim(*within(*accuracies.get_ylim()))
             accuracies.set_autoscaley_on(True)
             buffer = io.BytesIO()
             self.figure.savefig(buffer, format="png")
@@ -67,10 +68,11 @@ class CurvePicture:
 
 @dataclass(frozen=True, kw_only=True)
 class TrialCurve:
-    """A trial's validation accuracies in percent, one per epoch."""
+    """The gains of a trial's values of the objective, one per epoch."""
 
     label: str
     values: Sequence[float]
+    metric: Metric = SHOWN
 
     @property
     def epochs(self) -> range:
@@ -79,8 +81,8 @@ class TrialCurve:
     @property
     def texts(self) -> list[str]:
         """For each epoch's tooltip."""
-        text = marked("{label}, epoch {epoch}: {value:.2f}%")
-        values = enumerate(self.values, 1)
+        text = marked("{label}, epoch {epoch}: {value}")
+        values = enumerate(map(self.metric.spelled, self.values), 1)
         return [t(text, label=self.label, epoch=epoch, value=value) for epoch, value in values]
 
 
@@ -102,7 +104,9 @@ def trial_curves(best: Sequence[TrialCurve], stopped: Sequence[TrialCurve]) -> F
         axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axis.set_xlim(0.5, max(1, *(len(curve.values) for curve in (*best, *stopped))) + 0.5)
         axis.set_xlabel(t("Epoch"))
-    axes[0].set_ylabel(t(style.ACCURACY))
+        set_gains(axis.yaxis, best[0].metric)
+    for axis in axes[1:]:
+        axis.yaxis.label.set_visible(False)
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="lower left", ncols=2, fontsize=8, labelspacing=0.3)
     return figure
@@ -122,11 +126,13 @@ def _best_curves(axes: Axes, best: Sequence[TrialCurve]) -> None:
     every = np.concatenate([np.asarray(curve.values, float) for curve in best])
     finite = every[np.isfinite(every)]
     least = float(np.percentile(finite, 5, method="lower")) if finite.size else 0.0
-    low, top = around(least, float(finite.max(initial=least)), 0.05)
+    metric = best[0].metric
+    low, top = around(least, float(finite.max(initial=least)), 0.05, metric)
     axes.set_ylim(low, top)
     note = t("After each epoch")
     if below := int((finite < low).sum()):
-        note += "; " + t("{values} below {low:.1f}%", values=count(below, "value"), low=low)
+        values = count(below, "value")
+        note += "; " + t("{values} {below}", values=values, below=beyond(metric, low))
     title = t("The best trial") if len(best) == 1 else t("The {n} best trials", n=len(best))
     style.head(axes, title, note)
 
@@ -134,9 +140,9 @@ def _best_curves(axes: Axes, best: Sequence[TrialCurve]) -> None:
 def _stopped_curves(axes: Axes, best: TrialCurve, stopped: Sequence[TrialCurve]) -> None:
     """Draws thin lines up to a cross, or to a triangle if the end lies below the axis."""
     ends = np.array([([math.nan, *curve.values])[-1] for curve in stopped])
-    axes.set_ylim(*focus(np.concatenate([ends, np.asarray(best.values, float)])))
-    text = marked("{label}, stopped at {end:.2f}%")
-    texts = [t(text, label=curve.label, end=end) for curve, end in zip(stopped, ends, strict=True)]
+    axes.set_ylim(*focus(np.concatenate([ends, np.asarray(best.values, float)]), best.metric))
+    text, spelled = marked("{label}, stopped at {end}"), map(best.metric.spelled, ends)
+    texts = [t(text, label=of.label, end=end) for of, end in zip(stopped, spelled, strict=True)]
     long = [place for place, curve in enumerate(stopped) if len(curve.values) > 1]
     # One collection: lines by themselves take a millisecond each.
     lines = [list(enumerate(stopped[place].values, 1)) for place in long]
@@ -149,6 +155,6 @@ def _stopped_curves(axes: Axes, best: TrialCurve, stopped: Sequence[TrialCurve])
     low = axes.get_ylim()[0]
     note = t("Blue: the best trial; ×: stopped here")
     if below := int((ends < low).sum()):
-        note += "; " + t("▾: {n} below {low:.1f}%", n=below, low=low)
+        note += "; " + t("▾: {n} {below}", n=below, below=beyond(best.metric, low))
     title = nt("{n} trial stopped early", "{n} trials stopped early", len(stopped))
     style.head(axes, t("{trials} beside the best", trials=title), note)

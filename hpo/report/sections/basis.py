@@ -8,22 +8,9 @@ from hpo.analysis.hypothesis_tests import Verdict
 from hpo.language import marked, printed, t
 from hpo.results.study import StoredGrid
 from hpo.study.claims import GUESS, SECONDS, By, Form, Term
+from hpo.study.metrics import BY_NAME
 from hpo.text import listed
 
-POINTS, SECONDS_UNIT, PLAIN = marked("{value} points"), marked("{value} s"), "{value}"
-# metric: (its name in a sentence, what its values are multiplied by, digits, a value with its unit)
-WORDS = {
-    "test_accuracy": (marked("test accuracy"), 100.0, 2, POINTS),
-    "valid_accuracy": (marked("validation accuracy"), 100.0, 2, POINTS),
-    "train_accuracy": (marked("training accuracy"), 100.0, 2, POINTS),
-    "gap": (marked("gap between training and validation accuracy"), 100.0, 2, POINTS),
-    "valid_spread": (marked("epoch-to-epoch spread of validation accuracy"), 100.0, 2, POINTS),
-    "valid_falls": (marked("mean fall of validation accuracy between epochs"), 100.0, 2, POINTS),
-    "test_loss": (marked("test loss"), 1.0, 4, PLAIN),
-    "valid_loss": (marked("validation loss"), 1.0, 4, PLAIN),
-    "train_loss": (marked("training loss"), 1.0, 4, PLAIN),
-    SECONDS: (marked("training time"), 1.0, 2, SECONDS_UNIT),
-}
 RUNNING = ("train_accuracy", "train_loss")  # means over an epoch, not values after it
 THAT = marked("that of {side}")
 # How two values compare: accuracies and losses are below or above, SIZED ones smaller or greater.
@@ -63,7 +50,7 @@ def effect(part: Part) -> str:
         low, high = (f"{ratio(end):.2f}" for end in ends)
     else:
         metric = compared.metric
-        value = _in_unit(_digits(part.effect, metric, "+"), metric)
+        value = BY_NAME[metric].in_unit(_digits(part.effect, metric, "+"))
         low, high = (_digits(end, metric) for end in ends)
     if not math.isfinite(part.low) or not math.isfinite(part.high):
         return value
@@ -71,13 +58,8 @@ def effect(part: Part) -> str:
 
 
 def _digits(value: float, metric: str, sign: str = "") -> str:
-    _, scale, digits, _ = WORDS[metric]
-    return printed(f"{{:{sign}.{digits}f}}", scale * value)
-
-
-def _in_unit(value: str, metric: str) -> str:
-    unit = WORDS[metric][3]
-    return t("1 point") if unit == POINTS and value == "1" else t(unit, value=value)
+    of = BY_NAME[metric]
+    return printed(f"{{:{sign}.{of.digits}f}}", of.scale * value)
 
 
 def ratio(value: float) -> float:
@@ -179,7 +161,7 @@ def _difference(part: Part) -> str:
         subject=_value(part, first),
         other=_value(part, second, THAT),
         ratio=effect(part),
-        size=_in_unit(_digits(abs(difference), metric), metric),
+        size=BY_NAME[metric].in_unit(_digits(abs(difference), metric)),
     )
 
 
@@ -189,8 +171,8 @@ def _value(part: Part, side: Term, text: str = marked("the {metric} of {side}"))
     if side.number is not None:
         value = _digits(side.number, metric)
         line = metric.endswith("accuracy") and not part.is_margin
-        return f"{value}%" if line else _in_unit(value, metric)
-    return t(text, metric=t(WORDS[metric][0]), side=_side(part.study, side, metric))
+        return f"{value}%" if line else BY_NAME[metric].in_unit(value)
+    return t(text, metric=t(BY_NAME[metric].words), side=_side(part.study, side, metric))
 
 
 def _side(study: StoredGrid, side: Term, metric: str) -> str:
@@ -276,7 +258,7 @@ def turns_text(judged: ClaimVerdict, part: Part) -> str:
         text = marked("below {at} {verdict}")
         if margin > part.margin:
             text = marked("above {at} {verdict}")
-        digits = WORDS[part.metric][2]
+        digits = BY_NAME[part.metric].digits
         texts.append(t(text, at=margin_text(part, margin, digits), verdict=t(verdict.value)))
     return ", ".join(texts)
 
@@ -285,11 +267,11 @@ def margin_text(part: Part, at: float, digits: int | None = None) -> str:
     """10%, 2 points, 12%, 2.3: a margin or a line. digits: of a computed one."""
     metric, percent = part.metric, part.logs and part.form is Form.SIMILAR
     shown = 2 if part.form is Form.FAILS or (digits and percent) else digits
-    scale = 100.0 if percent else WORDS[metric][1]
+    scale = 100.0 if percent else BY_NAME[metric].scale
     text = f"{scale * at:g}" if shown is None else f"{scale * at:.{shown}f}"
     if percent or (metric.endswith("accuracy") and not part.is_margin):
         return f"{text}%"
-    return _in_unit(text, metric)
+    return BY_NAME[metric].in_unit(text)
 
 
 def _end(judged: ClaimVerdict) -> str:

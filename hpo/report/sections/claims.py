@@ -20,7 +20,6 @@ from hpo.report.blocks.page import Block, Section, Verdicts, interval_svg, path_
 from hpo.report.blocks.table import NOTHING, Column, Entry, Table
 from hpo.report.blocks.words import p_text
 from hpo.report.sections.basis import (
-    WORDS,
     effect,
     margin_text,
     ratio,
@@ -29,6 +28,7 @@ from hpo.report.sections.basis import (
 )
 from hpo.results.study import StoredGrid
 from hpo.study.claims import Form
+from hpo.study.metrics import BY_NAME
 
 TESTS = {
     "t": marked("t, n = {n}"),
@@ -149,7 +149,7 @@ def _margins(study: StoredGrid) -> list[Block]:
 
 
 def _margin_row(judged: ClaimVerdict, part: Part) -> tuple[str, ...]:
-    texts = t(judged.claim.says), t(WORDS[part.metric][0]), margin_text(part, part.margin)
+    texts = t(judged.claim.says), t(BY_NAME[part.metric].words), margin_text(part, part.margin)
     return *texts, t(judged.verdict.value), turns_text(judged, part)
 
 
@@ -214,7 +214,7 @@ def _effect_value(part: Part) -> float:
     """Returns the effect as it is printed: in percent, as a ratio, or in the metric's unit."""
     if part.is_share:
         return 100 * part.effect
-    return ratio(part.effect) if part.logs else WORDS[part.comparison.metric][1] * part.effect
+    return ratio(part.effect) if part.logs else BY_NAME[part.comparison.metric].scale * part.effect
 
 
 def _forest(part: Part) -> str:
@@ -223,7 +223,7 @@ def _forest(part: Part) -> str:
     if part.is_share:  # half of the seeds is the middle
         low, middle, high = (2 * value - 1 for value in values)
         return interval_svg(low, middle, high, "100%")
-    scale = 1.0 if part.logs else WORDS[part.comparison.metric][1]
+    scale = 1.0 if part.logs else BY_NAME[part.comparison.metric].scale
     margin = 0.0
     if part.comparison.form is Form.SIMILAR:
         margin = math.log1p(part.margin) if part.logs else scale * part.margin

@@ -22,6 +22,7 @@ from hpo.report.sections.basis import interval_kind
 from hpo.results.study import StoredGrid, StoredSearch
 from hpo.study.columns import METRICS
 from hpo.study.file import FIGURES, Cell, Experiment, GridStudy
+from hpo.study.metrics import capital
 from hpo.study.names import SAMPLERS, label
 from hpo.text import count
 
@@ -168,7 +169,8 @@ def _published_differences(study: StoredGrid, *cells: Cell) -> str:
 
 def sections(study: StoredSearch) -> list[Section]:
     blocks: list[Block] = []
-    if np.isfinite(selected_values(study.ended)).any():
+    metric = study.metric
+    if np.isfinite(selected_gains(study, study.ended)).any():
         sampler = t(label(SAMPLERS, study.file.sampler))
         runs = [_progress(study, t("this search ({sampler})", sampler=sampler))]
         if study.random is not None and len(study.random.ended):
@@ -177,11 +179,12 @@ def sections(study: StoredSearch) -> list[Section]:
         blocks.append(
             Picture(
                 file="progress.svg",
-                draw=partial(progress, runs),
-                alt=t("Best validation accuracy so far, over trials and over time."),
+                draw=partial(progress, runs, metric),
+                alt=t("Best {metric} so far, over trials and over time.", metric=t(metric.words)),
                 caption=t(
-                    "The best validation accuracy so far, over trials that ended and over the time "
-                    "of running. {data}.",
+                    "The best {metric} so far, over trials that ended and over the time of "
+                    "running. {data}.",
+                    metric=t(metric.words),
                     data=study.data_name,
                 ),
             )
@@ -198,7 +201,7 @@ def _progress(study: StoredSearch, label: str) -> Run:
     rows = study.ended
     return Run(
         label=label,
-        values=selected_values(rows),
+        values=selected_gains(study, rows),
         seconds=run_seconds(study, rows),
         numbers=rows["number"].to_list(),
     )
@@ -220,10 +223,11 @@ def run_seconds(study: StoredSearch, rows: pd.DataFrame) -> list[float]:
     return [sum(min(max(at - start, 0.0), length) for start, length in spans) for at in moments]
 
 
-def selected_values(rows: pd.DataFrame) -> list[float]:
-    """Returns the accuracy of each ended trial in percent: NaN if pruned, 0 if diverged."""
-    values = (100 * rows["valid_accuracy"]).mask(rows["state"] == "PRUNED")
-    return [float(v) for v in values.mask(rows["diverged"], 0.0)]
+def selected_gains(study: StoredSearch, rows: pd.DataFrame) -> list[float]:
+    """Returns the gain of each ended trial: NaN if pruned, of the worst value if diverged."""
+    metric = study.metric
+    gains = metric.gain(rows[metric.name]).mask(rows["state"] == "PRUNED")
+    return [float(gain) for gain in gains.mask(rows["diverged"], metric.gain(metric.worst))]
 
 
 def states_table(study: StoredSearch, caption: str) -> Table:
@@ -241,25 +245,27 @@ def states_table(study: StoredSearch, caption: str) -> Table:
 def _curves(study: StoredSearch) -> Picture:
     best = study.ranked.head(BEST)
     stopped = study.trials[(study.trials["state"] == "PRUNED") & ~study.trials["diverged"]]
-    alt = marked("Validation accuracy by epoch of the best trials.")
-    caption = marked("Validation accuracy of the {best} best trials. {data}.")
+    alt = marked("{metric} by epoch of the best trials.")
+    caption = marked("{metric} of the {best} best trials. {data}.")
     if len(stopped):
-        alt = marked("Validation accuracy by epoch of the best trials, and of those stopped early.")
+        alt = marked("{metric} by epoch of the best trials, and of those stopped early.")
         caption = marked(
-            "Validation accuracy of the {best} best trials, and of the {stopped} stopped early up "
-            "to where they ended. {data}."
+            "{metric} of the {best} best trials, and of the {stopped} stopped early up to where "
+            "they ended. {data}."
         )
     parts = (best, stopped)
     curves = ([_curve(study, int(number)) for number in part["number"]] for part in parts)
+    known = {"metric": capital(t(study.metric.words)), "data": study.data_name}
     return Picture(
         file="curves.svg",
         draw=partial(trial_curves, *curves),
-        alt=t(alt),
-        caption=t(caption, best=len(best), stopped=len(stopped), data=study.data_name),
+        alt=t(alt, **known),
+        caption=t(caption, best=len(best), stopped=len(stopped), **known),
     )
 
 
 def _curve(study: StoredSearch, number: int) -> TrialCurve:
     rows = study.curves[study.curves["number"] == number]
     label = f"#{number}: {study.config(number).brief}"
-    return TrialCurve(label=label, values=(100 * rows["valid_accuracy"]).to_list())
+    gains = study.metric.gain(rows[study.metric.name]).to_list()
+    return TrialCurve(label=label, values=gains, metric=study.metric)

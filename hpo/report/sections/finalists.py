@@ -11,7 +11,7 @@ import pandas as pd
 from hpo.analysis.selection import lead, rivals
 from hpo.analysis.statistics import estimate
 from hpo.data.schema import DIGITS
-from hpo.language import marked, t
+from hpo.language import marked, printed, t
 from hpo.model import snippet
 from hpo.model.folder import Description
 from hpo.report.blocks import search_tables as tables
@@ -103,7 +103,7 @@ def main_table(study: StoredSearch) -> Table:
         "Fresh seeds and test: mean (95% interval) over seeds that the search never saw, each with "
         "a split of its own; the intervals, and that of the lead below, are for other seeds and "
         "splits of these data, not for other {things} and not for another search. Selection bias: "
-        "as selected minus fresh seeds, points.",
+        "as selected minus fresh seeds.",
         data=study.data_name,
         things=t(study.things),
     )
@@ -111,13 +111,15 @@ def main_table(study: StoredSearch) -> Table:
 
 
 def _verdicts(study: StoredSearch, winner: Finalist) -> list[str]:
-    fresh = tables.fresh_estimate(winner)
+    metric = study.metric
+    fresh = tables.fresh_estimate(winner, metric)
     assert fresh is not None
     first = marked(
-        "Trial {number} wins: its mean validation accuracy over fresh seeds is the best, "
-        "{accuracy}. The test had no part in the choice."
+        "Trial {number} wins: its mean {metric} over fresh seeds is the best, {value}. The test "
+        "had no part in the choice."
     )
-    first = t(first, number=winner.number, accuracy=spelled_estimate(fresh))
+    value = spelled_estimate(fresh, metric)
+    first = t(first, number=winner.number, metric=t(metric.words), value=value)
     return [first, *_lead(study), *_bias_sentences(study)]
 
 
@@ -128,32 +130,30 @@ def _lead(study: StoredSearch) -> list[str]:
         return []
     if len(frame) < 3:
         return [t("There are too few common seeds to tell whether it is really the best.")]
-    found, names = lead(frame.to_numpy()), [frame.columns[i] for i in rivals(frame.to_numpy())]
-    ends = {"low": found.low, "high": found.high}
-    known = {"second": names[1], "lead": found.mean, "n": found.n, **ends}
+    gains, metric = frame.to_numpy(), study.metric
+    found, names = lead(gains, metric.most), [frame.columns[i] for i in rivals(gains, metric.most)]
+    low, high = (printed(f"{{:.{metric.digits}f}}", end) for end in (found.low, found.high))
+    known: dict[str, Any] = {"lead": metric.difference(found.mean), "low": low, "high": high}
+    known |= {"second": names[1], "n": found.n}
     if found.low > 0:
         text = marked(
-            "Its lead over the second, trial {second}, is {lead:.2f} points, more than the spread "
-            "between seeds and splits (95% interval {low:.2f} to {high:.2f}, paired t-test, {n} "
-            "seeds)."
+            "Its lead over the second, trial {second}, is {lead}, more than the spread between "
+            "seeds and splits (95% interval {low} to {high}, paired t-test, {n} seeds)."
         )
         return [t(text, **known)]
     text = marked(
-        "Its lead over the second, trial {second}, is {lead:.2f} points (95% interval {low:.2f} to "
-        "{high:.2f}, paired t-test, {n} seeds), so these seeds do not decide whether it is the "
-        "best. {names} may be the best as well."
+        "Its lead over the second, trial {second}, is {lead} (95% interval {low} to {high}, "
+        "paired t-test, {n} seeds), so these seeds do not decide whether it is the best. {names} "
+        "may be the best as well."
     )
     others = listed([t("trial {number}", number=number) for number in names[1:]])
     return [t(text, names=others.capitalize(), **known)]
 
 
 def _common_seeds(study: StoredSearch) -> pd.DataFrame:
-    """Returns validation accuracies in percent, a column per finalist by its trial's number, a row
-    per seed that all have."""
-    columns = {
-        finalist.number: 100 * finalist.runs.set_index("seed")["valid_accuracy"]
-        for finalist in study.finalists
-    }
+    """Returns gains of the objective, a column per finalist by its trial's number, a row per seed
+    that all have."""
+    columns = {finalist.number: finalist.gains(study.metric) for finalist in study.finalists}
     return pd.DataFrame(columns).dropna()
 
 
@@ -163,12 +163,16 @@ def _bias_sentences(study: StoredSearch) -> list[str]:
     frame = _common_seeds(study)
     if frame.empty:
         return []
-    selected = np.mean([100 * finalist.selected for finalist in study.finalists])
-    bias = estimate(float(selected) - frame.mean(axis=1).to_numpy())
+    metric = study.metric
+    selected = np.mean([metric.gain(finalist.selected) for finalist in study.finalists])
+    bias = estimate(float(selected) - frame.mean(axis=1).to_numpy())  # of gains
+    ends = sorted((metric.sign * bias.low, metric.sign * bias.high))
     # 0.0 is added, or there would be a −0.00.
-    mean, low, high = (round(value, 2) + 0.0 for value in (bias.mean, bias.low, bias.high))
-    interval = t(", 95% interval {low:+.2f} to {high:+.2f}", low=low, high=high)
-    found = marked("Selection bias, mean over the finalists: {mean:+.2f} points{interval}")
+    rounded = (round(end, metric.digits) + 0.0 for end in ends)
+    low, high = (printed(f"{{:+.{metric.digits}f}}", end) for end in rounded)
+    interval = t(", 95% interval {low} to {high}", low=low, high=high)
+    found = marked("Selection bias, mean over the finalists: {mean}{interval}")
+    mean = metric.difference(metric.sign * bias.mean, "+")
     found = t(found, mean=mean, interval=interval if bias.n > 1 else "")
     text = marked("{found}: no clear bias.")
     if bias.resolved and bias.mean < 0:
@@ -262,8 +266,10 @@ def _repeats_table(study: StoredSearch) -> Table:
         Column("search", t("Search"), lambda row: row.search.name),
         Column("trial", t("Winning trial"), lambda row: row.number),
         *tables.network_columns(study, rows, lambda row: row.config),
-        tables.accuracy_column("fresh", t("Validation (%), fresh seeds"), "valid_accuracy"),
-        tables.accuracy_column("test", t("Test (%)"), "test_accuracy"),
+        tables.metric_column(
+            "fresh", study.metric, t("{metric}, fresh seeds", metric=study.metric.header)
+        ),
+        *(tables.metric_column(each.name, each) for each in tables.test_metrics(study.metric)),
         Column("trials", t("Trials"), lambda row: len(row.search.ended)),
     ]
     caption = marked(

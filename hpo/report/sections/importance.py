@@ -16,6 +16,7 @@ from hpo.report.figures.contour import contour
 from hpo.report.figures.slices import slices
 from hpo.report.sections.basis import interval_kind
 from hpo.results.study import StoredGrid, StoredSearch
+from hpo.study.metrics import capital
 from hpo.study.space import Range
 from hpo.text import listed
 
@@ -61,7 +62,7 @@ def sections(study: StoredSearch) -> list[Section]:
     """Returns the section on importances, or on how many trials they need."""
     title, finished = t("Which hyperparameters mattered"), len(study.ended)
     few = t("This needs {least} finished trials; there are {n}.", least=LEAST, n=finished)
-    importances = importance.evaluate(study.frozen, log_scale=True)
+    importances = importance.evaluate(study.frozen, sign=study.metric.sign, log_scale=True)
     if importances is None:  # too few trials, or all have the same hyperparameters
         return [Section(title=title, blocks=[few])] if finished < LEAST else []
     if finished < LEAST:
@@ -94,13 +95,14 @@ def sections(study: StoredSearch) -> list[Section]:
 
 def _effects(study: StoredSearch, importances: importance.Importances) -> Iterator[Block]:
     rows = study.ended
-    numbers, accuracies = rows["number"].to_list(), 100 * rows["valid_accuracy"]
+    metric, numbers = study.metric, rows["number"].to_list()
+    gains, said = metric.gain(rows[metric.name]), capital(t(metric.words))
     states = rows["state"].mask(over_limit(rows), "LIMITED").mask(rows["diverged"], "DIVERGED")
     parameters = [_parameter(study, name) for name in importance.ranked(importances)]
     yield Picture(
         file="slices.svg",
-        draw=partial(slices, parameters, accuracies.to_list(), list(states), numbers),
-        alt=t("Validation accuracy of every trial against each of its hyperparameters."),
+        draw=partial(slices, parameters, gains.to_list(), list(states), numbers, metric),
+        alt=t("{metric} of every trial against each of its hyperparameters.", metric=said),
         caption=t(
             "Every trial against each hyperparameter. Points are dense where the sampler preferred "
             "a region. {data}.",
@@ -110,15 +112,14 @@ def _effects(study: StoredSearch, importances: importance.Importances) -> Iterat
     pair = importance.most_important_pair(importances)
     if pair:
         x, y = (_parameter(study, name) for name in pair)
-        caption = marked(
-            "Validation accuracy of the trials that ran to their end, over {a} and {b}. {data}."
-        )
-        complete = accuracies.where(states == "COMPLETE").to_list()  # NaN for all others
+        caption = marked("{metric} of the trials that ran to their end, over {a} and {b}. {data}.")
+        known = {"metric": said, "a": pair[0], "b": pair[1]}
+        complete = gains.where(states == "COMPLETE").to_list()  # NaN for all others
         yield Picture(
             file="contour.svg",
-            draw=partial(contour, x, y, complete, numbers),
-            alt=t("Validation accuracy over {a} and {b}.", a=pair[0], b=pair[1]),
-            caption=t(caption, a=pair[0], b=pair[1], data=study.data_name),
+            draw=partial(contour, x, y, complete, numbers, metric),
+            alt=t("{metric} over {a} and {b}.", **known),
+            caption=t(caption, data=study.data_name, **known),
         )
 
 

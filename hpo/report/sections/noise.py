@@ -13,13 +13,14 @@ from hpo.analysis.components import IMAGES, Component, Spread, crossed
 from hpo.analysis.hypothesis_tests import one_more
 from hpo.analysis.statistics import ranked_right, seeds_needed
 from hpo.language import marked, t
-from hpo.report.blocks.grid_tables import DIGITS, SCALE, data_text
+from hpo.report.blocks.grid_tables import data_text
 from hpo.report.blocks.page import Block, Section
 from hpo.report.blocks.table import NOTHING, Column, Entry, Table
 from hpo.report.blocks.words import bounded, ends_entry
 from hpo.results.study import StoredGrid
 from hpo.study.config import SOURCES
 from hpo.study.file import BLOCK, COLUMNS, Cell, Reported
+from hpo.study.metrics import BY_NAME
 
 DIFFERENCES = (0.1, 0.2, 0.5, 1.0)  # points of test accuracy
 RESULTS = ("test_accuracy", "test_loss")
@@ -251,7 +252,8 @@ def predictions(study: StoredGrid) -> list[Section]:
 def _predicted(study: StoredGrid, metric: str) -> list[Column]:
     """Returns the columns of a reported number, of where one more run would fall, and of whether
     the reported one lies there. Rows: a cell and what was reported of it."""
-    scale, digits, group = SCALE[metric], DIGITS[metric], t(COLUMNS[metric])
+    scale, digits = BY_NAME[metric].scale, BY_NAME[metric].digits
+    group = t(COLUMNS[metric])
 
     def reported(row: tuple[Cell, Reported]) -> float:
         value = getattr(row[1], metric)

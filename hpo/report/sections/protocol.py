@@ -8,6 +8,7 @@ from hpo.data import card
 from hpo.language import marked, nt, t
 from hpo.report.blocks.page import Block, Section
 from hpo.report.blocks.table import Table, facts
+from hpo.report.figures.axis import beyond
 from hpo.results.study import StoredGrid, StoredSearch, StoredStudy, seconds_of
 from hpo.study.config import SOURCES
 from hpo.study.file import Cell
@@ -42,17 +43,19 @@ def of_grid(study: StoredGrid) -> list[Section]:
     meaning = marked(
         "Training loss and accuracy are running means over an epoch while the weights change, so "
         "early in training they lag behind validation. Training time covers training and "
-        "validation, not the test. A run fails to learn if it ends below {share:g}% test "
-        "accuracy, two ninths of the way from a guess ({guess:.0f}%) to 100%."
+        "validation, not the test. A run fails to learn if its {metric} ends {below}, two ninths "
+        "of the way from a guess ({guess}) to {best}."
     )
     seeding = _seeding(cells)
     if first := study.file.first:
         seeding += " " + t("The seeds count from {first} on.", first=first)
+    tested = study.metric.tested
+    below = beyond(tested, tested.gain(tested.learned(data)))
+    ends = {"guess": tested.spelled(tested.gain(tested.chance(data)))}
+    ends |= {"best": tested.spelled(tested.most)}
     blocks: list[Block] = [f"{t(text, **sizes, **ways)} {seeding}"]
     blocks += _fixed_part(study)
-    blocks.append(
-        t(meaning, share=100 * study.fails_below, guess=100 * study.data.get("chance", 0.1))
-    )
+    blocks.append(t(meaning, metric=t(tested.words), below=below, **ends))
     return [Section(title=t("How the networks were trained"), blocks=blocks)]
 
 
@@ -138,14 +141,14 @@ def of_search(study: StoredSearch) -> list[Section]:
     space = [f"{name}: {spelled(domain)}" for name, domain in file.space.items()]
     text = marked(
         "Each trial trains one network on {train:,} {things} of {data} and is judged by its "
-        "accuracy on {valid:,} others after its last epoch. All trials share splits, seeds and "
+        "{metric} on {valid:,} others after its last epoch. All trials share splits, seeds and "
         "batch orders. The search chooses {free} hyperparameters. A trial that diverges (a loss "
         "that is not finite, or a hundred times that of a guess) ends at once, as the worst. No "
         "configuration is trained twice."
     )
     free = sum(not isinstance(domain, Fixed) for domain in file.space.values())
     known = {part: data[part] for part in ("train", "valid", "test")}
-    known |= {"data": study.data_name, "things": t(study.things)}
+    known |= {"data": study.data_name, "things": t(study.things), "metric": t(study.metric.words)}
     again = marked(
         "The {n} finalists are trained again on {seeds} fresh seeds, each with its own split, "
         "initial weights and batch order. Their validation names the winner; the {test:,} test "

@@ -7,10 +7,12 @@ from hpo.language import marked, t
 from hpo.report.blocks.page import Block, Picture, Section
 from hpo.report.blocks.search_tables import best_table
 from hpo.report.figures import search as figures
+from hpo.report.figures.axis import beyond
 from hpo.results import trial as record
 from hpo.results.study import StoredSearch
 from hpo.study.config import BOUNDS, Config
-from hpo.study.file import OBJECTIVES
+from hpo.study.file import SECOND
+from hpo.study.metrics import capital
 from hpo.study.space import Range
 
 AT_A_BOUND = 0.02  # of a range's width, on its scale
@@ -25,9 +27,11 @@ def trade_off(study: StoredSearch) -> list[Section]:
     rows = study.ranked
     if not study.second or rows.empty:
         return []
-    second = t(OBJECTIVES[study.second])
-    accuracies = (100 * rows["valid_accuracy"]).to_list()
+    second = t(SECOND[study.second])
+    metric = study.metric
+    gains = metric.gain(rows[metric.name]).to_list()
     costs = [study.frozen[int(n)].values[1] for n in rows["number"]]
+    said = capital(t(metric.words))
     caption = marked(
         "Each trial that ran to its end. Line: the Pareto front, the trials that no other one "
         "beats in both. Rings: finalists, spread over the front. {data}."
@@ -37,26 +41,30 @@ def trade_off(study: StoredSearch) -> list[Section]:
         draw=partial(
             figures.pareto,
             numbers=rows["number"].to_list(),
-            accuracies=accuracies,
+            gains=gains,
             costs=costs,
-            front=record.front(list(zip(accuracies, costs, strict=True))),
+            front=record.front(list(zip(gains, costs, strict=True))),
             finalists=[finalist.number for finalist in study.finalists],
             name=second,
+            metric=metric,
         ),
-        alt=t("Validation accuracy of each trial over its {second}.", second=second),
+        alt=t("{metric} of each trial over its {second}.", metric=said, second=second),
         caption=t(caption, data=study.data_name),
     )
     choice = t(
-        "The winner is the finalist with the best mean validation accuracy over fresh seeds. The "
-        "knee of the finalists' front is the point farthest from the chord between its ends (Das "
+        "The winner is the finalist with the best mean {metric} over fresh seeds. The knee of "
+        "the finalists' front is the point farthest from the chord between its ends (Das "
         "1999), both axes scaled to the front, {second} on a log scale.",
         second=second,
+        metric=t(metric.words),
     )
     blocks: list[Block] = [picture, choice]
-    if (rows["valid_accuracy"] < study.fails_below).any():
-        text = marked("Trials below {share:.1f}% have learned nothing and do not become finalists.")
-        blocks.append(t(text, share=100 * study.fails_below))
-    title = t("Accuracy against {second}", second=second.partition(" (")[0])
+    least = metric.gain(metric.learned(study.data))
+    if min(gains) < least:
+        text = marked("Trials {below} have learned nothing and do not become finalists.")
+        blocks.append(t(text, below=beyond(metric, least)))
+    named = {"metric": capital(t(metric.words)), "second": second.partition(" (")[0]}
+    title = t("{metric} against {second}", **named)
     return [Section(title=title, blocks=blocks)]
 
 

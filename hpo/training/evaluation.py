@@ -1,0 +1,168 @@
+"""What networks answer: loss, accuracy and other metrics, confusion matrices, and the images that a
+network is most wrong about."""
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from hpo.data.datasets import as_bytes
+from hpo.study.metrics import ACCURACY, BY_NAME, Metric
+from hpo.training.network import Network
+from hpo.training.own import OwnNetwork
+from hpo.training.tensors import CHUNK, Examples, batches
+
+# Logits (steps, R, classes, B) and the labels (steps, R, B) that belong to them.
+Answers = tuple[Tensor, Tensor]
+WORST = 16  # images kept of each network: two rows of the report's figure
+
+
+class Evaluated(NamedTuple):
+    """Each replicate's mean cross entropy, accuracy, and value of a metric with code; which rows
+    are right, (R, n) of bool."""
+
+    loss: list[float]
+    accuracy: list[float]
+    right: Tensor | None = None
+    scores: Sequence[float] = ()
+
+
+def evaluate(
+    network: Network | OwnNetwork,
+    examples: Examples,
+    rows: Tensor,
+    *,
+    right: bool = False,
+    metric: Metric = BY_NAME[ACCURACY],
+) -> Evaluated:
+    """Evaluates each replicate on its rows, (R, n); NaN without rows. right: whether to return
+    which rows are right. metric: computed if it has code."""
+    if not rows.numel():
+        unknown = [math.nan] * len(rows)
+        return Evaluated(unknown, unknown, scores=unknown)
+    parts = [answers(network, examples, part) for part in batches(rows, CHUNK)]
+    bits, scores = None, list[float]()
+    if right:  # whether argmax finds the label. It costs a hundredth of an epoch.
+        found = [logits.argmax(2) == labels for logits, labels in parts]
+        bits = torch.cat([part.transpose(0, 1).flatten(1) for part in found], dim=1).cpu()
+    if metric.code:
+        scores = [metric.compute(*_of(parts, replicate)) for replicate in range(len(rows))]
+    return Evaluated(*loss_and_accuracy(parts), bits, scores)
+
+
+def _of(parts: Sequence[Answers], replicate: int) -> Answers:
+    """Returns a replicate's logits, (classes, n), and labels, (n)."""
+    logits = [answer[:, replicate].transpose(0, 1).flatten(1) for answer, _ in parts]
+    return torch.cat(logits, 1), torch.cat([labels[:, replicate].flatten() for _, labels in parts])
+
+
+def answers(network: Network | OwnNetwork, examples: Examples, rows: Tensor) -> Answers:
+    """Returns the network's logits for rows, (steps, R, B), and the labels."""
+    return network.logits(examples.images, rows, examples.classes), examples.labels[rows]
+
+
+def _correct(logits: Tensor, labels: Tensor) -> int:
+    """Counts the labels that argmax finds in logits, (steps, classes, B). Comparing with the
+    maximum takes a tenth of argmax's time; where a maximum is not unique, or NaN, argmax decides.
+    """
+    greatest = logits.amax(1, keepdim=True)
+    if int((logits == greatest).sum().item()) != labels.numel():
+        return int((logits.argmax(1) == labels).sum().item())
+    return int((logits.gather(1, labels.unsqueeze(1)) == greatest).sum().item())
+
+
+def loss_and_accuracy(parts: Sequence[Answers]) -> tuple[list[float], list[float]]:
+    """Returns the mean cross entropy and the accuracy over all parts. Each replicate is summed by
+    itself, so that its numbers do not depend on the stack."""
+    losses, accuracies = [], []
+    count = sum(labels.shape[0] * labels.shape[2] for _, labels in parts)
+    for replicate in range(parts[0][1].shape[1]):
+        loss, correct = 0.0, 0
+        for logits, labels in parts:
+            answer, truth = logits[:, replicate].contiguous(), labels[:, replicate]
+            loss += cross_entropy(answer, truth, reduction="none").double().sum().item()
+            correct += _correct(answer, truth)
+        losses.append(loss / count)
+        accuracies.append(correct / count)
+    return losses, accuracies
+
+
+# --- metrics of study.metrics, of logits (classes, n) and labels (n) ----------------------------
+
+
+def balanced_accuracy(logits: Tensor, labels: Tensor) -> float:
+    """Returns the mean of the classes' recalls, of classes with rows."""
+    right, there, _ = _counts(logits, labels)
+    return float((right / there)[there > 0].mean())
+
+
+def macro_f1(logits: Tensor, labels: Tensor) -> float:
+    """Returns the mean of the classes' F1, of classes with rows or answers; F1 is 2 · right over
+    rows and answers."""
+    right, there, said = _counts(logits, labels)
+    return float((2 * right / (there + said))[there + said > 0].mean())
+
+
+def _counts(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Returns for each class how many rows are right, are there, and are taken for it."""
+    answers, classes = logits.argmax(0), len(logits)
+    every = (labels[answers == labels], labels, answers)
+    right, there, said = (torch.bincount(of, minlength=classes).double() for of in every)
+    return right, there, said
+
+
+def auc(logits: Tensor, labels: Tensor) -> float:
+    """Returns the area under the ROC curve of two classes: the share of pairs of a row of each in
+    which the second class's row has the greater difference of logits; ties count half. NaN if a
+    class has no rows, or a logit is NaN."""
+    _, place, ties = torch.unique(logits[1] - logits[0], return_inverse=True, return_counts=True)
+    ranks = (ties.cumsum(0) - (ties - 1) / 2.0).double()[place]  # from 1 on, the mean of equal ones
+    positive = int(labels.sum())
+    pairs = positive * (len(labels) - positive)
+    if not pairs or bool(logits.isnan().any()):
+        return math.nan
+    return (float(ranks[labels == 1].sum()) - positive * (positive + 1) / 2) / pairs
+
+
+# --- mistakes ------------------------------------------------------------------------------------
+
+
+def inspect(
+    network: Network | OwnNetwork, examples: Examples, shape: Sequence[int]
+) -> list[dict[str, Any]]:
+    """Returns for each replicate, as JSON, confusion[label][predicted] as counts, and `worst`.
+
+    worst: misclassified images with the smallest probability of their label, the smallest first.
+    shape: of an image. Pixels are base64 bytes from 0 to 255; None if it is no picture.
+    """
+    rows = torch.arange(len(examples.labels), device=examples.labels.device)
+    # The same rows for every replicate, as one step: (1, R, n).
+    steps = [part.expand(1, network.replicates, -1).contiguous() for part in rows.split(CHUNK)]
+    parts = [answers(network, examples, step)[0][0] for step in steps]
+    logits = torch.cat(parts, dim=2)  # (R, classes, n)
+    return [_mistakes(answer, examples, shape) for answer in logits]
+
+
+def _mistakes(logits: Tensor, examples: Examples, shape: Sequence[int]) -> dict[str, Any]:
+    labels, classes = examples.labels, examples.classes
+    predicted = logits.argmax(0)
+    chances = torch.log_softmax(logits, 0).exp().gather(0, labels.unsqueeze(0))[0]
+    wrong = (predicted != labels).nonzero()[:, 0]
+    order = wrong[chances[wrong].argsort()][:WORST]
+    confusion = torch.bincount(labels * classes + predicted, minlength=classes**2)
+    return {
+        "confusion": confusion.view(classes, classes).tolist(),
+        "worst": [
+            {
+                "image": int(index),
+                "label": int(labels[index]),
+                "predicted": int(predicted[index]),
+                "probability": float(chances[index]),
+                "pixels": as_bytes(examples.images[index].cpu().numpy(), shape),
+            }
+            for index in order
+        ],
+    }

@@ -1,0 +1,214 @@
+"""Studies of rare classes: other objectives than accuracy, weights of the classes, the guess."""
+
+from pathlib import Path
+
+import numpy as np
+import optuna
+import pytest
+import torch
+from in_process import markdown, opened, prepared
+from sklearn import metrics as reference
+from tiny import SEARCH
+
+import hpo
+from hpo.data.datasets import Dataset
+from hpo.data.schema import Schema
+from hpo.errors import InputError
+from hpo.report.blocks.search_tables import finalists_frame
+from hpo.results.load import load_study
+from hpo.results.study import StoredSearch
+from hpo.runs import runner
+from hpo.runs.loop import End
+from hpo.study import file as study_file
+from hpo.study.config import Seeds
+from hpo.study.metrics import ACCURACY, BY_NAME, OBJECTIVES
+from hpo.training.evaluation import auc, balanced_accuracy, macro_f1
+from hpo.training.tensors import Examples, split_rows
+from hpo.training.train import train
+
+
+def rare_dataset(share: float = 0.2, classes: int = 2) -> Dataset:
+    """Rows of which class 1 is rare, and hard to tell from class 0."""
+    rng = np.random.default_rng(0)
+    labels = (rng.random(500) < share).astype(np.int64)
+    labels[:classes] = np.arange(classes)
+    images = (rng.normal(0, 1, (500, 6)) + labels[:, None] / 2).astype(np.float32)
+    return Dataset(
+        name="mnist-5k",
+        train_images=images[:350],
+        train_labels=labels[:350],
+        test_images=images[350:],
+        test_labels=labels[350:],
+        stratified=True,
+        schema=Schema(shape=(6,), classes=tuple("abc"[:classes]), pixels=False),
+        checksum=f"rare {share}",
+    )
+
+
+def search(folder: Path, **keys: str) -> study_file.SearchStudy:
+    lines = "".join(f"{key} = {value}\n" for key, value in keys.items())
+    (folder / "tiny.toml").write_text(lines + SEARCH)
+    loaded = study_file.load(str(folder / "tiny.toml"))
+    assert isinstance(loaded, study_file.SearchStudy)
+    return loaded
+
+
+def run(folder: Path, dataset: Dataset, **keys: str) -> StoredSearch:
+    file = search(folder, **keys)
+    assert runner.run_search(prepared(file, opened(folder), dataset, out=folder)) is End.COMPLETE
+    found = load_study(opened(folder), "tiny")
+    assert isinstance(found, StoredSearch)
+    return found
+
+
+# --- metrics -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("classes", [2, 4])
+@pytest.mark.parametrize("seed", range(5))
+def test_metrics_are_those_of_scikit_learn(classes: int, seed: int):
+    rng = np.random.default_rng(seed)
+    logits = torch.from_numpy(rng.integers(0, 4, (classes, 80)) / 2)  # with many ties
+    labels = torch.from_numpy(rng.integers(0, classes - seed % 2, 80))  # of a class no row
+    said = logits.argmax(0)
+    wanted = reference.f1_score(labels, said, average="macro", zero_division=0)
+    assert macro_f1(logits, labels) == pytest.approx(wanted, abs=1e-12)
+    there = labels.unique()
+    recalls = reference.recall_score(labels, said, labels=there, average="macro")
+    assert balanced_accuracy(logits, labels) == pytest.approx(recalls, abs=1e-12)
+    if classes == len(there) == 2:
+        wanted = reference.roc_auc_score(labels, logits[1] - logits[0])
+        assert auc(logits, labels) == pytest.approx(wanted, abs=1e-12)
+
+
+def test_an_area_without_both_classes_or_with_a_nan_is_not_a_number():
+    logits, labels = torch.zeros(2, 4), torch.tensor([0, 1, 0, 1])
+    assert auc(logits, labels) == 0.5
+    assert np.isnan(auc(logits, torch.zeros(4, dtype=torch.int64)))
+    assert np.isnan(auc(logits * torch.nan, labels))
+
+
+def test_a_stacked_network_has_the_metric_that_it_has_alone():
+    data = rare_dataset()
+    form = (torch.from_numpy(data.train_images), torch.from_numpy(data.train_labels), 2)
+    config = study_file.example(search_of_width(16))
+    seeds = [Seeds.of(seed) for seed in range(3)]
+    splits = [split_rows(data, seed) for seed in seeds]
+
+    def values(places: list[int]) -> list[float]:
+        chosen = [splits[i] for i in places], [seeds[i] for i in places]
+        epochs = list(train(config, Examples(*form), *chosen, objective="valid_auc"))
+        return epochs[-1].values("valid_auc")
+
+    assert values([0, 1, 2]) == [values([place])[0] for place in range(3)]
+
+
+def search_of_width(width: int) -> study_file.SearchStudy:
+    raw = {"space": {"depth": 1, "width": width, "activation": "relu", "optimizer": "adam",
+                     "lr": [0.01, 0.1], "epochs": 2}}  # fmt: skip
+    found = study_file.parse(raw, "tiny", "tiny.toml")
+    assert isinstance(found, study_file.SearchStudy)
+    return found
+
+
+def test_an_epoch_computes_no_more_than_its_study_seeks():
+    data = rare_dataset()
+    form = (torch.from_numpy(data.train_images), torch.from_numpy(data.train_labels), 2)
+    config, seed = study_file.example(search_of_width(16)), Seeds.of(0)
+    split = [split_rows(data, seed)]
+    assert all(not epoch.scores for epoch in train(config, Examples(*form), split, [seed]))
+
+
+# --- a search by its objective -------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module", params=[name for name in OBJECTIVES if name != ACCURACY])
+def sought(request, tmp_path_factory: pytest.TempPathFactory) -> tuple[StoredSearch, Path]:
+    folder = tmp_path_factory.mktemp(request.param)
+    return run(folder, rare_dataset(), objective=f'"{request.param}"'), folder
+
+
+def test_the_objective_is_what_trials_are_worth(sought):
+    study, folder = sought
+    metric = study.metric
+    optuna_study = optuna.load_study(study_name="tiny", storage=opened(folder))
+    assert optuna_study.direction.name.lower() == metric.direction
+    assert optuna_study.metric_names == [metric.words]
+    for trial in study.frozen:
+        if trial.state.name == "COMPLETE":
+            curve = trial.user_attrs["curve"][metric.name]
+            assert trial.value == curve[-1]
+            assert list(trial.intermediate_values.values()) == curve
+    best = max(study.finished[metric.name] * metric.sign)
+    assert study.ranked.iloc[0][metric.name] * metric.sign == best
+
+
+def test_finalists_are_the_best_trials_and_the_winner_has_the_best_mean(sought):
+    study, _ = sought
+    metric = study.metric
+    best = [int(number) for number in study.ranked["number"][:2]]
+    assert {finalist.number for finalist in study.finalists} == set(best)
+    means = [metric.sign * finalist.runs[metric.name].mean() for finalist in study.finalists]
+    assert means[0] == max(means)
+    frame = finalists_frame(study)
+    assert {metric.name, metric.tested.name, "valid_accuracy", "test_accuracy"} <= set(frame)
+    assert frame[[metric.name, metric.tested.name]].notna().all(axis=None)
+
+
+def test_the_report_speaks_of_the_objective(sought):
+    study, folder = sought
+    text = markdown(study, folder)
+    metric, winner = study.metric, study.winner
+    assert winner
+    value = metric.scale * winner.runs[metric.tested.name].mean()
+    mark = metric.mark
+    assert f"{metric.tested.words} {value:.{metric.digits}f}{mark}" in text.split("##")[0]
+    assert f"its mean {metric.words} over fresh seeds is the best" in text
+    assert f"is judged by its {metric.words}" in text
+    assert metric.header in text
+    for name in set(OBJECTIVES) - {metric.name, ACCURACY, "valid_loss"}:
+        assert BY_NAME[name].words not in text
+
+
+def test_a_study_is_bound_to_its_objective(sought):
+    study, folder = sought
+    other = next(name for name in OBJECTIVES if name not in (study.metric.name, "valid_loss"))
+    with pytest.raises(InputError, match="objective"):
+        run(folder, rare_dataset(), objective=f'"{other}"')
+
+
+def test_objectives_beside_an_objective_are_refused(tmp_path: Path):
+    text = SEARCH.replace("[search]", '[search]\nobjectives = ["valid_accuracy"]')
+    (tmp_path / "a.toml").write_text('objective = "valid_f1"\n' + text)
+    with pytest.raises(InputError, match=r"objective: says the same as search\.objectives"):
+        study_file.load(str(tmp_path / "a.toml"))
+
+
+def test_a_front_may_have_another_first_objective(tmp_path: Path):
+    file = search(tmp_path)
+    raw = {**file.raw, "search": {"n_trials": 4, "objectives": ["valid_loss", "parameters"]}}
+    both = study_file.parse(raw, "tiny", "tiny.toml")
+    assert isinstance(both, study_file.SearchStudy)
+    assert both.directions == ["minimize", "minimize"]
+    dataset = rare_dataset()
+    assert (
+        runner.run_search(prepared(both, opened(tmp_path), dataset, out=tmp_path)) is End.COMPLETE
+    )
+    found = load_study(opened(tmp_path), "tiny")
+    assert isinstance(found, StoredSearch)
+    assert "Validation loss against parameters" in markdown(found, tmp_path)
+
+
+def test_the_reusable_objective_returns_what_is_sought():
+    space = {"depth": 1, "width": 8, "activation": "relu", "optimizer": "adam", "lr": [0.1, 0.01],
+             "epochs": 2}  # fmt: skip
+    objective = hpo.Objective("breast-cancer", space=space, objective="valid_loss")
+    study = optuna.create_study(direction="minimize")
+    study.optimize(objective, n_trials=1)
+    assert study.best_value == study.best_trial.user_attrs["curve"]["valid_loss"][-1]
+    with pytest.raises(InputError, match='direction="minimize"'):
+        optuna.create_study(direction="maximize").optimize(objective, n_trials=1)
+    with pytest.raises(InputError, match="valid_auc needs two classes, the data have 3; give"):
+        hpo.Objective("wine", space=space, objective="valid_auc")
+    with pytest.raises(InputError, match="objective: must be one of"):
+        hpo.Objective("wine", space=space, objective="accuracy")
