@@ -15,8 +15,9 @@ from hpo.errors import InputError
 from hpo.results import trial as record
 from hpo.runs.samplers import mark_diverged
 from hpo.study.config import HYPERPARAMETERS, Config, Seeds
-from hpo.study.file import SearchStudy, load
-from hpo.study.metrics import ACCURACY, BY_NAME, OBJECTIVES
+from hpo.study.fields import read_or_faults
+from hpo.study.file import Head, SearchStudy, load
+from hpo.study.metrics import ACCURACY
 from hpo.study.source import fault_in
 from hpo.study.space import Domain, read_space, suggest
 from hpo.text import quoted
@@ -48,7 +49,8 @@ class Objective:
     {hyperparameter: domain} in place of that of studies/search.toml, domains as a study file writes
     them: a value is fixed, a list is choices, {"low": …, "high": …} with "log" or "step" is a
     range, "when" is a condition. objective: valid_accuracy, valid_balanced_accuracy, valid_auc,
-    valid_f1, or valid_loss, which a study has to minimize. seed fixes split, initial weights and
+    valid_f1, or valid_loss, which a study has to minimize. class_weight: "balanced" or {class:
+    weight}, of the training loss. seed fixes split, initial weights and
     batch order. device: auto, cpu, cuda or mps.
 
     Raises InputError for a dataset, a space or a device that is wrong or not there.
@@ -61,6 +63,7 @@ class Objective:
         data_dir: str | Path | None = None,
         space: Mapping[str, Any] | None = None,
         objective: str = ACCURACY,
+        class_weight: str | Mapping[str, float] | None = None,
         seed: int = 0,
         device: str = "auto",
     ) -> None:
@@ -74,19 +77,22 @@ class Objective:
         if wrong := fault_in(dataset):
             raise InputError(f"dataset: {wrong}")
         self.space = default_space() if space is None else _parsed(space)
-        if objective not in OBJECTIVES:
-            known = ", ".join(OBJECTIVES)
-            raise InputError(f"objective: must be one of {known}, got {quoted(objective)}")
-        self.metric = BY_NAME[objective]
+        asked = {"objective": objective, "class_weight": class_weight}
+        asked = {key: value for key, value in asked.items() if value is not None}
+        head, faults = read_or_faults(Head.model_validate, asked)
+        if head is None:
+            raise InputError("\n".join(f"{key[0]}: {wrong}" for key, wrong in faults))
+        self.metric = head.metric
         self.seeds = Seeds.of(seed)
         self.device = tensors.choose_device(device)
         folder = Path(data_dir or os.environ.get("HPO_DATA_DIR") or data.default_dir())
         loaded = data.load(dataset, folder)
-        if wrong := self.metric.fault(loaded.schema.classes):
-            raise InputError(f"objective: {wrong}")
+        head.check(loaded.schema.classes)
         images, labels = loaded.train_images, loaded.train_labels
         self.examples = tensors.examples(images, labels, loaded.classes, self.device)
         self.split = tensors.split_rows(loaded, self.seeds)
+        given = head.class_weight, self.examples, [self.split], loaded.schema.classes
+        self.weights = tensors.class_weights(*given)
 
     def __call__(self, trial: optuna.trial.BaseTrial) -> float:
         """Trains the network that the trial suggests. Raises optuna.TrialPruned if the pruner asks
@@ -107,7 +113,7 @@ class Objective:
         epochs: list[Epoch] = []
         reason = ""
         name, given = self.metric.name, ([self.split], [self.seeds], self.device)
-        for epoch in train(config, self.examples, *given, objective=name):
+        for epoch in train(config, self.examples, *given, objective=name, weights=self.weights):
             epochs.append(epoch)
             if record.diverged(epoch, 0):
                 reason = "diverged in"

@@ -77,8 +77,7 @@ def _checked(options: Options, file: StudyFile, name: str) -> tuple[Dataset, str
     storages.check_storage(options.storage)
     dataset, name = load_data(file, options.dataset, options.data_dir, name)
     datasets.check(dataset)
-    if wrong := file.metric.fault(dataset.schema.classes):
-        raise InputError(f"study {file.name!r}: objective: {wrong}")
+    file.check(dataset.schema.classes, f"study {file.name!r}: ")
     if dataset.about:  # the user's own
         about = datasets.describe(dataset)
         for title, text in () if options.quiet else card.rows(about):

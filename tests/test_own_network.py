@@ -29,7 +29,8 @@ from hpo.study.config import HYPERPARAMETERS, Config, Seeds
 from hpo.study.file import CellTable
 from hpo.study.space import Fixed, fits, read_space, size
 from hpo.training.own import try_model
-from hpo.training.train import Examples, train
+from hpo.training.tensors import Examples, class_weights
+from hpo.training.train import train
 from hpo.workers import pool
 
 EXAMPLE = Path(__file__).parents[1] / "studies" / "examples"
@@ -89,7 +90,9 @@ def config(factory: str = "nets:build", **changes) -> Config:
 # --- training ----------------------------------------------------------------------------------
 
 
-def by_an_ordinary_loop(settings: Config, seed: int) -> nn.Module:
+def by_an_ordinary_loop(
+    settings: Config, seed: int, weight: torch.Tensor | None = None
+) -> nn.Module:
     torch.manual_seed(seed)
     share = settings.own.get("share", 0.0)
     units = settings.own["units"]
@@ -108,7 +111,7 @@ def by_an_ordinary_loop(settings: Config, seed: int) -> nn.Module:
         for batch in shuffled.split(settings.batch_size):
             optimizer.zero_grad()
             loss = nn.functional.cross_entropy(
-                model(data.images[batch]), data.labels[batch],
+                model(data.images[batch]), data.labels[batch], weight,
                 label_smoothing=settings.label_smoothing,
             )  # fmt: skip
             loss.backward()
@@ -146,6 +149,20 @@ def test_it_is_trained_as_by_an_ordinary_loop_alone_and_beside_others(folder: Pa
                 logits = model(data.images[rows])
             loss = nn.functional.cross_entropy(logits, data.labels[rows]).item()
             assert epoch.valid_loss[replicate] == pytest.approx(loss, rel=2e-3)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_its_class_weights_are_those_of_an_ordinary_loop(folder: Path, smoothing: float):
+    settings, seeds = config(label_smoothing=smoothing), [0, 1]
+    data = Examples(examples().images, examples().labels, 10, (20,))
+    splits, own = [split(seed) for seed in seeds], [Seeds.of(seed) for seed in seeds]
+    weights = class_weights("balanced", data, splits, [str(label) for label in range(10)])
+    epoch = list(train(settings, data, splits, own, folder=str(folder), weights=weights))[-1]
+    for seed in seeds:
+        model = by_an_ordinary_loop(settings, seed, weights[seed])
+        for name, weight in model.state_dict().items():
+            ours = epoch.network.state_dict(seed)[name]
+            torch.testing.assert_close(ours, weight, rtol=1e-4, atol=1e-6)
 
 
 RANDOM = """

@@ -212,3 +212,70 @@ def test_the_reusable_objective_returns_what_is_sought():
         hpo.Objective("wine", space=space, objective="valid_auc")
     with pytest.raises(InputError, match="objective: must be one of"):
         hpo.Objective("wine", space=space, objective="accuracy")
+
+
+# --- weights of the classes ----------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def weighted(tmp_path_factory: pytest.TempPathFactory) -> tuple[StoredSearch, Path]:
+    folder = tmp_path_factory.mktemp("weighted")
+    keys = {"objective": '"valid_balanced_accuracy"', "class_weight": '"balanced"'}
+    return run(folder, rare_dataset(0.1), **keys), folder
+
+
+def test_weights_find_the_rare_class_and_change_no_loss_that_is_shown(weighted, tmp_path: Path):
+    study, _ = weighted
+    plain = run(tmp_path, rare_dataset(0.1), objective='"valid_balanced_accuracy"')
+    assert study.winner is not None
+    assert plain.winner is not None
+    ours, theirs = (of.runs["test_balanced_accuracy"].mean() for of in (study.winner, plain.winner))
+    assert ours > theirs
+    assert study.trials["valid_loss"].min() < 2, "weights would make it larger"
+
+
+def test_the_saved_winner_and_the_report_have_the_weights(weighted):
+    study, folder = weighted
+    assert 'class_weight = "balanced"' in (folder / "tiny/best/config.toml").read_text()
+    text = markdown(study, folder)
+    assert "rows are weighted by their class (balanced: all rows, over" in text
+    assert "All losses shown are without weights." in text
+
+
+def test_a_study_is_bound_to_its_weights(weighted):
+    _, folder = weighted
+    keys = {"objective": '"valid_balanced_accuracy"', "class_weight": "{ b = 3 }"}
+    with pytest.raises(InputError, match="class weight: stored with 'balanced', now 'b 3'"):
+        run(folder, rare_dataset(0.1), **keys)
+
+
+@pytest.mark.parametrize("value", ['"weighted"', "{}", "{ a = 0 }", "{ a = true }", "3", "[1, 2]"])
+def test_other_weights_are_refused(tmp_path: Path, value: str):
+    said = 'class_weight: must be "balanced" or a table of weights above 0'
+    with pytest.raises(InputError, match=said):
+        search(tmp_path, class_weight=value)
+
+
+def test_what_does_not_go_with_the_data_gets_a_line(tmp_path: Path):
+    file = search(tmp_path, class_weight="{ a = 1, rare = 3 }", objective='"valid_auc"')
+    with pytest.raises(InputError) as refused:
+        file.check(("a", "b", "c"), "study 'tiny': ")
+    assert str(refused.value).splitlines() == [
+        "study 'tiny': objective: valid_auc needs two classes, the data have 3; give "
+        "valid_balanced_accuracy or valid_f1",
+        "study 'tiny': class_weight: 'rare' is no class of the data; there are a, b, c",
+    ]
+
+
+def test_the_reusable_objective_weighs_classes_too():
+    space = {"depth": 1, "width": 8, "activation": "relu", "optimizer": "adam", "lr": 0.01,
+             "epochs": 2}  # fmt: skip
+    values = [
+        hpo.Objective("breast-cancer", space=space, class_weight=weight)(
+            optuna.trial.FixedTrial({})
+        )
+        for weight in (None, {"malignant": 50})
+    ]
+    assert values[0] != values[1]
+    with pytest.raises(InputError, match="class_weight: 'bad' is no class of the data"):
+        hpo.Objective("breast-cancer", space=space, class_weight={"bad": 2})

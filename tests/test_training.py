@@ -7,8 +7,10 @@ from collections.abc import Iterator
 from itertools import pairwise
 from multiprocessing.connection import Connection
 
+import numpy as np
 import pytest
 import torch
+from sklearn.utils.class_weight import compute_class_weight
 from tiny import tiny_dataset
 from torch import nn
 
@@ -17,7 +19,7 @@ from hpo.study.names import ACTIVATIONS, INITS, NORMS, OPTIMIZERS, SCHEDULES
 from hpo.training import cores
 from hpo.training import optimizers as schedules
 from hpo.training.evaluation import _correct, evaluate
-from hpo.training.tensors import Examples, Split, denormals_as_zero
+from hpo.training.tensors import Examples, Split, class_weights, denormals_as_zero
 from hpo.training.train import Epoch, train
 from hpo.workers import server
 from hpo.workers.messages import Done, Task
@@ -150,7 +152,9 @@ def linear(fan_in: int, fan_out: int, init: str) -> nn.Linear:
     return made
 
 
-def by_autograd(settings: Config, seed: int, train_rows: int = 320) -> nn.Sequential:
+def by_autograd(
+    settings: Config, seed: int, train_rows: int = 320, weight: torch.Tensor | None = None
+) -> nn.Sequential:
     """The same training as an ordinary PyTorch loop; one torch.optim step a batch."""
     model = reference_model(settings, seed)
     optimizer = reference_optimizer(model.parameters(), settings)
@@ -164,7 +168,7 @@ def by_autograd(settings: Config, seed: int, train_rows: int = 320) -> nn.Sequen
             optimizer.zero_grad()
             logits, smoothing = model(data.images[batch]), settings.label_smoothing
             loss = nn.functional.cross_entropy(
-                logits, data.labels[batch], label_smoothing=smoothing
+                logits, data.labels[batch], weight, label_smoothing=smoothing
             )
             loss.backward()
             if settings.clip_norm:
@@ -286,6 +290,51 @@ def test_the_wider_space_is_autograds_alone_and_stacked(changes, optimizer):
             )
         exact = 1e-3 if cancelled_biases(settings, stacked.network.state_dict()) else 1e-5
         assert stacked.valid_loss[replicate] == pytest.approx(loss.item(), rel=exact)
+
+
+@pytest.mark.parametrize("given", ["balanced", {"3": 20, "7": 0.5}])
+@pytest.mark.parametrize(
+    "changes", [{}, {"optimizer": "adam", "lr": 1e-3, "label_smoothing": 0.1}, {"clip_norm": 0.1}]
+)
+def test_class_weights_are_autograds_alone_and_stacked(changes, given):
+    """F.cross_entropy(weight=…) with its mean: over the weights of the batch."""
+    settings, data, seeds = config(**changes), examples(), [0, 1, 2]
+    splits, own = [split(seed) for seed in seeds], [Seeds.of(seed) for seed in seeds]
+    weights = class_weights(given, data, splits, [str(label) for label in range(10)])
+    assert weights is not None
+    [stacked] = train(settings, data, splits, own, weights=weights)
+    for seed in seeds:
+        model = by_autograd(settings, seed, weight=weights[seed])
+        assert_same_weights(stacked, seed, model)
+        with torch.no_grad():
+            answer = model(data.images[splits[seed].valid])
+        loss = nn.functional.cross_entropy(answer, data.labels[splits[seed].valid]).item()
+        assert stacked.valid_loss[seed] == pytest.approx(loss, rel=1e-5), "without weights"
+        alone = weights[seed : seed + 1]
+        [single] = train(settings, data, [splits[seed]], [own[seed]], weights=alone)
+        assert single.train_loss[0] != last_epoch(settings, [seed]).train_loss[0]
+
+
+def test_balanced_weights_are_those_of_scikit_learn():
+    data, splits = examples(), [split(seed) for seed in range(3)]
+    found = class_weights("balanced", data, splits, [str(label) for label in range(10)])
+    for weights, part in zip(found, splits, strict=True):
+        labels = data.labels[part.train].numpy()
+        wanted = compute_class_weight("balanced", classes=np.arange(10), y=labels)
+        np.testing.assert_allclose(weights, wanted, rtol=1e-6)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_a_weighted_replicate_does_not_feel_its_stack(smoothing):
+    settings = config(width=16, epochs=2, label_smoothing=smoothing)
+    data, splits, own = examples(), [split(s) for s in range(3)], [Seeds.of(s) for s in range(3)]
+    weights = class_weights("balanced", data, splits, [str(label) for label in range(10)])
+    stacked = list(train(settings, data, splits, own, weights=weights))[-1]
+    for place in range(3):
+        part = slice(place, place + 1)
+        single = list(train(settings, data, splits[part], own[part], weights=weights[part]))[-1]
+        assert single.train_loss[0] == stacked.train_loss[place]
+        assert single.valid_loss[0] == stacked.valid_loss[place]
 
 
 def test_every_hyperparameter_of_the_wider_space_changes_the_training():

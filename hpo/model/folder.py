@@ -114,6 +114,7 @@ def winner_of(study: "StoredSearch") -> dict[str, Any] | None:
         "dataset_checksum": study.data["checksum"],
         "trained_on": study.data["train"] + study.data["valid"],
         "seed": SEED,
+        **study.file.judged,
         **schema,
         "config": study.winner.config.as_dict(),
     }

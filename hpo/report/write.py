@@ -120,6 +120,7 @@ def _provenance(study: Stored) -> dict[str, Any]:
         "study": study.name,
         **{key: last.get(key) for key in ("command", "versions", "git_commit", "hardware")},
         "threads": {"workers": last.get("workers"), "torch_threads_per_worker": 1},
+        **study.file.judged,
         "dataset": study.data,
         **({"model_code": dict(study.code)} if study.code else {}),
         "split_seeds": sorted(seeds),

@@ -71,7 +71,7 @@ class Run:
     @property
     def training(self) -> dict[str, Any]:
         """Returns what all tasks of the study share, see messages.Task."""
-        return {"folder": self.file.folder, "objective": self.file.objective}
+        return {"folder": self.file.folder, **self.file.judged}
 
     @property
     def timeout(self) -> float:
@@ -108,8 +108,10 @@ def binding(file: StudyFile, dataset: Dataset) -> dict[str, Any]:
         }
         chosen |= {f"cells.{cell.name}.crossed": "yes" for cell in file.cells if cell.crossed}
         chosen |= {"first seed": file.first} if file.first else {}  # older studies do not name it
-    if file.objective != ACCURACY:  # older studies do not name it
+    if file.objective != ACCURACY:  # older studies name neither
         chosen["objective"] = file.objective
+    if file.class_weight is not None:
+        chosen["class weight"] = file.weights_text
     if file.model:
         chosen["model"] = file.model
         chosen["model code"] = code_digest(code_of(file.model, file.folder))

@@ -192,6 +192,25 @@ def _seconds(value: Any, handler: Callable[[Any], Any]) -> float:
     return float(number * UNITS[unit])
 
 
+BALANCED = "balanced"
+
+
+def _class_weight(value: Any, handler: Callable[[Any], Any]) -> Any:
+    weights = list(value.values()) if isinstance(value, dict) else []
+    numbers = all(type(weight) in (int, float) and 0 < weight <= 1e6 for weight in weights)
+    if value != BALANCED and not (weights and numbers):
+        text = 'must be "balanced" or a table of weights above 0, such as { rare = 20 }'
+        raise fault(f"{text}, got {quoted(value)}")
+    return value
+
+
+_WEIGHTS = {
+    "anyOf": [
+        {"const": BALANCED},
+        {"type": "object", "additionalProperties": {"type": "number", "exclusiveMinimum": 0}},
+    ]
+}
+ClassWeight = Annotated[Any, WrapValidator(_class_weight), WithJsonSchema(_WEIGHTS)]
 _DURATION = {"anyOf": [{"type": "number", "exclusiveMinimum": 0}, {"type": "string"}]}
 Duration = Annotated[float, WrapValidator(_seconds), WithJsonSchema(_DURATION)]
 Tables = Annotated[tuple[T, ...], Field(strict=False), WrapValidator(tables)]

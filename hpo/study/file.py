@@ -41,7 +41,9 @@ from hpo.study.config import (
     with_widths,
 )
 from hpo.study.fields import (
+    BALANCED,
     NAME,
+    ClassWeight,
     Count,
     Duration,
     Fault,
@@ -202,12 +204,14 @@ SECOND = {"parameters": marked("parameters"), "train_seconds": marked("training 
 
 
 class Head(Table):
-    """The keys that grids and searches share. objective: by which networks are judged."""
+    """The keys that grids and searches share. objective: by which networks are judged.
+    class_weight: of the training loss: balanced, or {class: weight}; None: all have weight 1."""
 
     title: Text | None = None
     text: Text = ""
     model: Factory = ""
     objective: Annotated[str, *one_of(OBJECTIVES)] = ACCURACY
+    class_weight: ClassWeight = None
     dataset: SourceField = Field(default_factory=lambda: Source("mnist"))
     scale: Annotated[Scaling, *one_of(get_args(Scaling))] = "standard"
 
@@ -215,6 +219,34 @@ class Head(Table):
     def metric(self) -> Metric:
         """Returns the objective."""
         return BY_NAME[self.objective]
+
+    @property
+    def judged(self) -> dict[str, Any]:
+        """Returns how networks are trained and judged, as tasks and files have it."""
+        weights = {} if self.class_weight is None else {"class_weight": self.class_weight}
+        return {"objective": self.objective, **weights}
+
+    @property
+    def weights_text(self) -> str:
+        """balanced; rare 20, common 1; empty without weights."""
+        given = self.class_weight or {}
+        if given == BALANCED:
+            return BALANCED
+        return ", ".join(f"{printable(name)} {weight:g}" for name, weight in given.items())
+
+    def check(self, classes: Sequence[str], where: str = "") -> None:
+        """Raises InputError for what does not go together with data of these classes. where: begins
+        each line."""
+        faults = [f"objective: {wrong}"] if (wrong := self.metric.fault(classes)) else []
+        names = self.class_weight if isinstance(self.class_weight, dict) else ()
+        faults += [
+            f"class_weight: {quoted(name)} is no class of the data; there are "
+            f"{shortened(', '.join(classes))}"
+            for name in names
+            if name not in classes
+        ]
+        if faults:
+            raise InputError("\n".join(where + fault for fault in faults))
 
 
 if TYPE_CHECKING:

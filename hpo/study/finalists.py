@@ -78,8 +78,7 @@ def grid_of(trials: "Sequence[FrozenTrial]", study_file: SearchStudy) -> GridStu
         "title": f"{study_file.title}: finalists",
         "dataset": study_file.raw.get("dataset", study_file.dataset.name),
         "seeds": study_file.finalist_seeds,
-        **{key: study_file.raw[key] for key in ("class_weight",) if key in study_file.raw},
-        **({"objective": study_file.objective} if study_file.objective != ACCURACY else {}),
+        **study_file.judged,
         "cells": [
             {"name": cell_name(trial.number), **config_of(trial, study_file).given()}
             for trial in trials

@@ -269,13 +269,18 @@ class Pass:
     """
 
     def __init__(
-        self, network: Network, batch: int, generators: Sequence[torch.Generator] | None = None
+        self,
+        network: Network,
+        batch: int,
+        generators: Sequence[torch.Generator] | None = None,
+        *,
+        weighted: bool = False,
     ) -> None:
         """generators: one per replicate, for the noise of training; None: a pass without dropout
-        and with the running statistics of a batch norm."""
+        and with the running statistics of a batch norm. weighted: whether rows have weights."""
         config, layers = network.config, network.layers
         rows, sizes, device = (network.replicates, batch), network.sizes, layers.flat.device
-        self.layers = layers
+        self.layers, self.weighted = layers, weighted
         self.inputs = torch.zeros(*rows, sizes[0], device=device)
         self.input_noise, self.input_dropout = (
             Noise(amount, self.inputs.shape, generators) if generators and amount else None
@@ -314,11 +319,13 @@ class Pass:
         """Writes step · gradient of the cross entropy, summed over the batch, to `into`; adds it if
         these are the network's own layers.
 
-        targets: (R, classes, B), probabilities. Added to the network this is a step of gradient
-        descent: each parameter is used before it is changed.
+        targets: (R, classes, B), probabilities, or their multiples by the weights of rows. Added to
+        the network this is a step of gradient descent: each parameter is used before it is changed.
         """
         keep = float(into is self.layers)
         torch.softmax(logits, 1, out=self.last_delta)
+        if self.weighted:
+            self.last_delta.mul_(targets.sum(1, keepdim=True))
         self.last_delta.sub_(targets)
         skipped = None
         for layer in range(len(self.hidden), -1, -1):

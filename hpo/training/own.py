@@ -270,10 +270,15 @@ class OwnTrainer:
     """The steps of an optimizer over the user's own modules, one replicate after another."""
 
     def __init__(
-        self, network: OwnNetwork, rate: Callable[[int], float], check: Callable[[int], None]
+        self,
+        network: OwnNetwork,
+        rate: Callable[[int], float],
+        check: Callable[[int], None],
+        weights: Tensor | None = None,
     ) -> None:
         """rate: the learning rate of a step, by its number. check: called at every step with its
-        number in the epoch; raises to end the epoch."""
+        number in the epoch; raises to end the epoch. weights: see train.train."""
+        self.weights = [None] * network.replicates if weights is None else [*weights]
         self.network, self.rate, self.check = network, rate, check
         config, vectors = network.config, [_flat(module) for module in network.modules]
         make = OPTIMIZERS[config.optimizer].load()
@@ -298,7 +303,7 @@ class OwnTrainer:
         """None: diagnosis knows hpo's own network only."""
 
     def _epoch(self, replicate: int, examples: Examples, rows: Tensor) -> tuple[float, int]:
-        """Returns the summed cross entropy, without label smoothing, and how many are right."""
+        """Returns the summed cross entropy, unsmoothed and unweighted, and how many are right."""
         config, loss, right = self.network.config, 0.0, 0
         self.network.modules[replicate].train()
         for step, batch in enumerate(rows.split(config.batch_size)):
@@ -316,7 +321,8 @@ class OwnTrainer:
     def _step(self, replicate: int, logits: Tensor, truth: Tensor) -> None:
         config, gradient = self.network.config, self.gradients[replicate]
         gradient.zero_()
-        cross_entropy(logits, truth, label_smoothing=config.label_smoothing).backward()
+        weight, smoothing = self.weights[replicate], config.label_smoothing
+        cross_entropy(logits, truth, weight, label_smoothing=smoothing).backward()
         if config.clip_norm:
             norm = torch.linalg.vector_norm(gradient)
             gradient.mul_(torch.clamp_max(config.clip_norm / (norm + 1e-6), 1.0))

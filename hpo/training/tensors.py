@@ -1,7 +1,7 @@
 """A dataset's arrays as tensors on a device, and how a thread computes with tensors."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -93,6 +93,30 @@ def examples(
 def split_rows(dataset: Dataset, seeds: Seeds) -> Split:
     """Returns the rows that these seeds train on and validate on."""
     return Split(*map(torch.from_numpy, split(dataset, seeds.split)))
+
+
+def class_weights(
+    given: str | Mapping[str, float] | None,
+    examples: Examples,
+    splits: Sequence[Split],
+    names: Sequence[str],
+) -> Tensor | None:
+    """Returns the weight of each class in each split's training loss, (R, classes); None: all 1.
+
+    given: see study.file.Head; classes that it does not name weigh 1. Balanced: n / (k · n_c), as
+    scikit-learn's, of n training rows, n_c of them of the class, and k classes with rows. names: of
+    the classes.
+    """
+    if given is None:
+        return None
+    if isinstance(given, Mapping):
+        weights = torch.tensor([float(given.get(name, 1.0)) for name in names])
+        return weights.expand(len(splits), -1).to(examples.labels.device)
+    labels = [examples.labels[split.train] for split in splits]
+    counts = torch.stack([torch.bincount(each, minlength=len(names)) for each in labels]).double()
+    there = (counts > 0).sum(1, keepdim=True)
+    weights = counts.sum(1, keepdim=True) / (there * counts)
+    return weights.masked_fill(counts == 0, 1.0).float()
 
 
 def all_rows(dataset: Dataset) -> Split:

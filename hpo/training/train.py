@@ -52,6 +52,7 @@ def train(
     diagnose: bool = False,
     folder: str = "",
     objective: str = ACCURACY,
+    weights: Tensor | None = None,
 ) -> Iterator[Epoch]:
     """Trains one network per split and seed, all with one configuration; yields every epoch. To
     stop training, stop iterating.
@@ -61,6 +62,8 @@ def train(
     diagnose: whether to measure gradients, updates and units, see Diagnosis; hpo's own network.
     folder: where the module of the user's own network lies.
     objective: a metric with code is computed after each epoch, too.
+    weights: of the classes in the training loss, (R, classes), as cross_entropy takes them: the
+    mean of a batch is over its weights. The losses of an epoch are without them.
     """
     device = device or torch.device("cpu")
 
@@ -73,10 +76,10 @@ def train(
     if config.model:
         own = OwnNetwork(config, folder, examples, seeds, device)
         check_evaluation(own, examples.images[splits[0].train[:2]])
-        trainer = OwnTrainer(own, rate, check)
+        trainer = OwnTrainer(own, rate, check, weights)
     else:
         network = Network(config, examples.images.shape[1], examples.classes, seeds, device)
-        trainer = _Trainer(network, seeds, rate, check, diagnose)
+        trainer = _Trainer(network, seeds, rate, check, diagnose, weights)
     with suppress(_Stopped):
         yield from _epochs(trainer, examples, splits, seeds, device, BY_NAME[objective])
 
@@ -141,10 +144,11 @@ class _Trainer:
         rate: Callable[[int], float],
         check: Callable[[int], None],
         diagnose: bool,
+        weights: Tensor | None = None,
     ) -> None:
         """check: called at every step with its number in the epoch; raises to end the epoch."""
         self.network, self.config = network, network.config
-        self.rate, self.check = rate, check
+        self.rate, self.check, self.weights = rate, check, weights
         self.diagnosis = Diagnosis(network) if diagnose else None
         device = network.layers.flat.device
         self.noisy = [torch.Generator(device).manual_seed(OFFSET + s.order) for s in seeds]
@@ -171,13 +175,16 @@ class _Trainer:
         """Makes one step for each of rows, (steps, R, B)."""
         labels, batch = examples.labels[rows], rows.shape[2]
         if batch not in self.buffers:
-            self.buffers[batch] = Pass(self.network, batch, self.noisy)
+            weighted = self.weights is not None
+            self.buffers[batch] = Pass(self.network, batch, self.noisy, weighted=weighted)
         buffers = self.buffers[batch]
         inputs = buffers.inputs.flatten(0, 1)
         classes, smoothing = examples.classes, self.config.label_smoothing
         targets = class_major_zeros(rows, classes).scatter_(2, labels.unsqueeze(2), 1.0)
         if smoothing:
             targets.mul_(1 - smoothing).add_(smoothing / classes)
+        if self.weights is not None:
+            _weigh(targets, labels, self.weights)
         logits = torch.empty_like(targets)
         steps = zip(rows.flatten(1), logits, targets, strict=True)
         for step, (index, answer, target) in enumerate(steps):
@@ -204,6 +211,13 @@ class _Trainer:
             self.optimizer(lr)
         if self.config.max_norm:
             _limit_norms(self.network.layers, self.config.max_norm)
+
+
+def _weigh(targets: Tensor, labels: Tensor, weights: Tensor) -> None:
+    """Multiplies the targets of batches by the classes' weights over the mean weight of a batch's
+    labels: the mean of torch.nn.functional.cross_entropy."""
+    mean = weights.expand(len(labels), -1, -1).gather(2, labels).mean(2)
+    targets.mul_(weights.unsqueeze(2)).div_(mean[:, :, None, None])
 
 
 def _clip(gradient: Layers, most: float) -> None:

@@ -114,6 +114,7 @@ def _budget(study: StoredGrid | StoredSearch) -> list[tuple[str, str]]:
     limit += "" if study.timeout is None else f" or {limit_text(study.timeout)} of searching"
     return [
         ("Objective", study.metric.words),
+        *([("Class weights", file.weights_text)] if file.class_weight else []),
         ("Budget", f"{study.n_trials} trials{limit}, {chosen}; then {tested}"),
         ("Space", "; ".join(f"{name}: {spelled(d)}" for name, d in file.space.items())),
     ]

@@ -14,7 +14,7 @@ class Task:
     test: test the networks at the end. inspect: also return confusion matrices. all_images: train
     on all training images, validate on none, and return the network. diagnose: measure training,
     see training.diagnostics. share: of the images of the split to use. folder: where the module of
-    the user's own network lies. objective: the metric that the study seeks.
+    the user's own network lies. objective and class_weight: see study.file.Head.
     """
 
     id: int
@@ -28,6 +28,7 @@ class Task:
     share: float = 1.0
     folder: str = ""
     objective: str = ACCURACY
+    class_weight: str | dict[str, float] | None = None
 
     @property
     def epochs(self) -> int:

@@ -21,6 +21,7 @@ from hpo.training.tensors import (
     Examples,
     all_rows,
     choose_device,
+    class_weights,
     denormals_as_zero,
     examples,
     split_rows,
@@ -89,7 +90,9 @@ def _trained(
         if task.share < 1:
             rows = [split.part(task.share) for split in rows]
         before = place * task.config.epochs
+        weights = class_weights(task.class_weight, images, rows, dataset.schema.classes)
         more: Any = {key: getattr(task, key) for key in ("diagnose", "folder", "objective")}
+        more["weights"] = weights
         for epoch in train(task.config, images, rows, seeds, device, stops, **more):
             last = epoch
             number = before + epoch.number

@@ -11,6 +11,7 @@ from hpo.report.blocks.table import Table, facts
 from hpo.report.figures.axis import beyond
 from hpo.results.study import StoredGrid, StoredSearch, StoredStudy, seconds_of
 from hpo.study.config import SOURCES
+from hpo.study.fields import BALANCED
 from hpo.study.file import Cell
 from hpo.study.names import SCHEDULES, label
 from hpo.study.space import Fixed, spelled
@@ -53,7 +54,8 @@ def of_grid(study: StoredGrid) -> list[Section]:
     below = beyond(tested, tested.gain(tested.learned(data)))
     ends = {"guess": tested.spelled(tested.gain(tested.chance(data)))}
     ends |= {"best": tested.spelled(tested.most)}
-    blocks: list[Block] = [f"{t(text, **sizes, **ways)} {seeding}"]
+    weights = f" {said}" if (said := weights_text(study)) else ""
+    blocks: list[Block] = [f"{t(text, **sizes, **ways)}{weights} {seeding}"]
     blocks += _fixed_part(study)
     blocks.append(t(meaning, metric=t(tested.words), below=below, **ends))
     return [Section(title=t("How the networks were trained"), blocks=blocks)]
@@ -168,7 +170,7 @@ def of_search(study: StoredSearch) -> list[Section]:
 
 def _also(study: StoredSearch) -> list[str]:
     """Returns sentences on seeds per trial, limits, and where the search began."""
-    file, sentences = study.file, []
+    file, sentences = study.file, [said] if (said := weights_text(study)) else []
     if file.seeds_per_trial > 1:
         text = marked(
             "A trial's value is the mean over {n} seeds, each with its own split, initial weights "
@@ -230,6 +232,20 @@ def run_table(study: StoredStudy, more: Sequence[list[str]] = ()) -> Table:
         rows += [[quoted(name), f"{kind}: {held}"] for name, kind, held in columns[:MOST_COLUMNS]]
         rows += [[t("Note"), text] for text in card.warnings(study.data)]
     return facts((t("What"), t("Value")), [*rows, *more])
+
+
+def weights_text(study: StoredGrid | StoredSearch) -> str:
+    """Says how the classes are weighted in training; empty if they are not."""
+    if not study.file.class_weight:
+        return ""
+    text = marked(
+        "In training, rows are weighted by their class ({weights}), and the loss of a batch is "
+        "divided by the sum of its weights. All losses shown are without weights."
+    )
+    weights = study.file.weights_text
+    if weights == BALANCED:
+        weights = t("balanced: all rows, over the number of classes times the rows of the class")
+    return t(text, weights=weights)
 
 
 def other_data(study: StoredGrid | StoredSearch) -> list[str]:
