@@ -1,5 +1,7 @@
 """Studies of rare classes: other objectives than accuracy, weights of the classes, the guess."""
 
+import dataclasses
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +13,10 @@ from sklearn import metrics as reference
 from tiny import SEARCH
 
 import hpo
-from hpo.data.datasets import Dataset
+from hpo.data.datasets import Dataset, load
 from hpo.data.schema import Schema
 from hpo.errors import InputError
+from hpo.report import contents
 from hpo.report.blocks.search_tables import finalists_frame
 from hpo.results.load import load_study
 from hpo.results.study import StoredSearch
@@ -25,6 +28,7 @@ from hpo.study.metrics import ACCURACY, BY_NAME, OBJECTIVES
 from hpo.training.evaluation import auc, balanced_accuracy, macro_f1
 from hpo.training.tensors import Examples, split_rows
 from hpo.training.train import train
+from hpo.watch import note, terminal
 
 
 def rare_dataset(share: float = 0.2, classes: int = 2) -> Dataset:
@@ -279,3 +283,69 @@ def test_the_reusable_objective_weighs_classes_too():
     assert values[0] != values[1]
     with pytest.raises(InputError, match="class_weight: 'bad' is no class of the data"):
         hpo.Objective("breast-cancer", space=space, class_weight={"bad": 2})
+
+
+# --- the guess -----------------------------------------------------------------------------------
+
+
+def first_sentence(study: StoredSearch) -> str:
+    return contents.lead(study)[0].split(". ")[0]
+
+
+def test_a_winner_that_is_no_better_than_a_guess_is_told_so_everywhere(tmp_path: Path):
+    dataset = rare_dataset(0.04)
+    study = run(tmp_path, dataset)
+    share = 100 * (dataset.test_labels == 0).mean()
+    assert first_sentence(study).startswith("The winner is")
+    assert f"; a guess, always the largest class, gets {share:.2f}%" in first_sentence(study)
+    winner = study.winner
+    assert winner is not None
+    said = {
+        True: "It is no better than a guess: ",
+        False: "The 150 test rows do not show that it is better than a guess: ",
+    }[100 * winner.runs["test_accuracy"].mean() <= share]
+    assert said in contents.lead(study)[0]
+    assert said in " ".join(line for line in terminal.terminal(study) if isinstance(line, str))
+    assert said in note.markdown(study, "hpo run tiny", None, ended=True)
+
+
+def test_a_winner_that_is_clearly_better_is_not_doubted(weighted, tmp_path: Path):
+    study, _ = weighted
+    assert "; a guess gets 50.00%, with test accuracy" in first_sentence(study)
+    good = run(tmp_path, load("breast-cancer", None))
+    text = contents.lead(good)[0]
+    assert "; a guess, always the largest class, gets" in text
+    assert "better than a guess" not in text
+
+
+def test_a_single_seed_has_its_word_without_an_interval(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(sys.modules[__name__], "SEARCH", SEARCH.replace("seeds = 2", "seeds = 1"))
+    found = run(tmp_path, rare_dataset(0.04))
+    assert "better than a guess: " in contents.lead(found)[0]
+    assert "over seeds" not in contents.lead(found)[0]
+
+
+def test_every_kind_of_report_begins_with_the_guess(weighted):
+    study, _ = weighted
+    before = dataclasses.replace(study, tested=None)
+    assert "; a guess gets 50.00%" in first_sentence(before)
+    assert study.tested is not None
+    assert "; a guess gets 50.00%" in contents.lead(study.tested)[0].split(". ")[0]
+
+
+def test_metrics_have_the_guess_of_a_constant_answer():
+    data = {"largest": 0.9, "classes": ["a", "b"], "guess_loss": 0.3}
+    labels = np.repeat([0, 1], [90, 10])
+    said = np.zeros(100, int)
+    guesses = {name: BY_NAME[name].guess(data) for name in OBJECTIVES}
+    assert guesses == pytest.approx(
+        {
+            "valid_accuracy": reference.accuracy_score(labels, said),
+            "valid_balanced_accuracy": reference.balanced_accuracy_score(labels, said),
+            "valid_auc": reference.roc_auc_score(labels, said),
+            "valid_f1": reference.f1_score(labels, said, average="macro"),
+            "valid_loss": 0.3,
+        }
+    )

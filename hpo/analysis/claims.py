@@ -1,7 +1,6 @@
 """Tests the claims of a grid over its seeds, validly at any number of them."""
 
 import math
-from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -10,7 +9,6 @@ from itertools import combinations, pairwise, product
 
 import numpy as np
 import pandas as pd
-from scipy.special import bdtr
 
 from hpo.analysis.evidence import (
     NOTHING,
@@ -26,7 +24,7 @@ from hpo.analysis.evidence import (
 )
 from hpo.analysis.hypothesis_tests import Judged, Verdict, greater, judge
 from hpo.analysis.precision import beats, learning_images, precision
-from hpo.analysis.statistics import LEVEL, boundary
+from hpo.analysis.statistics import LEVEL, boundary, guess_line
 from hpo.language import nt, t
 from hpo.results.study import StoredGrid
 from hpo.study.claims import BY_WINS, GUESS, ROUNDS, SECONDS, By, Claim, Comparison, Form, Term
@@ -410,16 +408,10 @@ def _planned(study: StoredGrid, terms: Sequence[Term], kept: pd.Index) -> int | 
 
 
 def line_of(study: StoredGrid, comparison: Comparison) -> float:
-    """Returns the test accuracy below which a run fails, a fraction.
-
-    Of a guess: a run learns nothing if its number of right test images is not above that of a
-    constant answer, which the largest class's share gives (one-sided exact binomial test at 5%).
-    """
+    """Returns the test accuracy below which a run fails, a fraction; of a guess: guess_line."""
     if comparison.below != GUESS:
         return study.fails_below if comparison.below is None else float(comparison.below)
-    n, share = int(study.data["test"]), study.largest_class
-    most = bisect_left(range(n), 1 - LEVEL, key=lambda right: bdtr(right, n, share))
-    return (most + 0.5) / n
+    return guess_line(int(study.data["test"]), study.largest_class)
 
 
 def _failing(study: StoredGrid, comparison: Comparison) -> Part:

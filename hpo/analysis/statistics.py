@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import nctdtr, ndtr, stdtrit
+from scipy.special import bdtr, nctdtr, ndtr, stdtrit
 
 LEVEL = 0.05  # of all tests: the chance of a false verdict
 POWER = 0.8
@@ -92,6 +92,13 @@ def power(effect: float, n: int) -> float:
     tails = nctdtr(freedom, shift, [-critical, critical])
     below, above = np.nan_to_num(tails)  # NaN: a chance too small for SciPy
     return float(below + 1 - above)
+
+
+def guess_line(n: int, share: float) -> float:
+    """Returns the accuracy on n rows above which more are right than a constant answer gets, which
+    the share of the largest class gives: by a one-sided exact binomial test at LEVEL."""
+    most = bisect_left(range(n), 1 - LEVEL, key=lambda right: bdtr(right, n, share))
+    return (most + 0.5) / n
 
 
 def boundary(accepted: Callable[[float], bool], outside: float, inside: float) -> float:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from hpo.language import marked, nt, t
 from hpo.report.blocks import search_tables as tables
 from hpo.report.blocks.page import Section
+from hpo.report.blocks.words import guess_text
 from hpo.report.sections import (
     accuracy,
     causes,
@@ -73,11 +74,14 @@ def _of_grid(study: StoredGrid) -> list[str]:
     seeds = nt("{n} seed each", "{n} seeds each", high)
     if low < high:
         seeds = nt("{low} to {n} seed each", "{low} to {n} seeds each", high, low=low)
-    text = marked("{n} configurations, {seeds}: {trainings} trainings on {data}, {time}.")
+    guess = guess_text(study)  # in the first sentence
+    parts = claims.lead(study, guess)
+    parts += noise.lead(study, "" if parts else guess)
+    text = marked("{n} configurations, {seeds}: {trainings} trainings on {data}, {time}{guess}.")
     known = {"seeds": seeds, "data": study.data_name, "time": trained_in(study)}
+    known["guess"] = "" if parts else guess
     lead = t(text, n=len(file.cells), trainings=sum(counts), **known)
     planned = sum(max(study.seeds, count) for count in counts)
-    parts = [*claims.lead(study), *noise.lead(study)]
     parts += [lead, t(" ".join(file.text.split()))] if file.text else [lead]
     if sum(counts) < planned:
         text = marked("The study is not finished: {done} of {planned} trainings are done.")
@@ -87,18 +91,18 @@ def _of_grid(study: StoredGrid) -> list[str]:
 
 def _of_search(study: StoredSearch) -> list[str]:
     file = study.file
-    parts = (
-        [f"{tables.winner_sentence(study)} {tables.other_search_sentence(study)}"]
-        if study.tested
-        else []
-    )
+    winner = f"{tables.winner_sentence(study)} {tables.other_search_sentence(study)}"
+    parts = [winner] if study.winner else []
     text = marked(
-        "{n} networks tried on {data} ({states}), chosen by {sampler}, with {pruner}: {time}."
+        "{n} networks tried on {data} ({states}), chosen by {sampler}, with {pruner}: "
+        "{time}{guess}."
     )
     chosen = {"sampler": label(SAMPLERS, file.sampler), "pruner": label(PRUNERS, file.pruner)}
     known = {"data": study.data_name, "states": tables.states_text(study) or t("none begun")}
     known |= {name: t(choice) for name, choice in chosen.items()}
-    parts.append(t(text, n=len(study.ended), time=trained_in(study), **known))
+    known |= {"time": trained_in(study), "guess": "" if parts else guess_text(study)}
+    parts.append(t(text, n=len(study.ended), **known))
+    parts += [winner] if study.tested and not study.winner else []
     parts += [t(" ".join(file.text.split()))] if file.text else []
     parts += [sentence] if (sentence := tables.unfinished(study)) else []
     return parts

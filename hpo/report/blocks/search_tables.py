@@ -9,11 +9,11 @@ import pandas as pd
 
 from hpo.analysis.hypothesis_tests import prediction_interval
 from hpo.analysis.selection import knee
-from hpo.analysis.statistics import Estimate, estimate
-from hpo.language import marked, t
+from hpo.analysis.statistics import Estimate, estimate, guess_line
+from hpo.language import marked, printed, t
 from hpo.report.blocks.grid_tables import setting_columns
 from hpo.report.blocks.table import NOTHING, Column, Entry, Table
-from hpo.report.blocks.words import interval_entry, spelled_estimate
+from hpo.report.blocks.words import guess_text, interval_entry, spelled_estimate
 from hpo.results.study import Finalist, StoredSearch, seconds_of
 from hpo.results.trial import KILLED, front
 from hpo.study.config import Config
@@ -203,24 +203,54 @@ def finalists_frame(study: StoredSearch) -> pd.DataFrame:
 
 
 def winner_sentence(study: StoredSearch) -> str:
-    """Names the winner and its test, or the state of the finalists; with two objectives,
-    the ends and the knee of the finalists' front."""
+    """Names the winner, its test beside that of a guess, and whether it is better; or the state of
+    the finalists; with two objectives, the ends and the knee of the finalists' front."""
     if study.tested is None:
         return t("The finalists are not trained yet.")
     if study.winner is None:
         done = sum(len(finalist.runs) for finalist in study.finalists)
         text = marked("The finalists are not finished: {done} of {planned} trainings are done.")
         return t(text, done=done, planned=len(study.finalists) * study.file.finalist_seeds)
+    guess = guess_text(study)
     if study.second and len(along := _finalists_front(study, len(study.winner.runs))) > 1:
-        return _front_sentence(study.metric, study.second, along)
+        front = _front_sentence(study.metric, study.second, along, guess)
+        return f"{front}{_beside_guess(along[0])}"
     metric = study.metric.tested
     estimate = fresh_estimate(study.winner, metric)
-    text = marked("The winner is {network} (trial {number}): {metric} {value}.")
+    text = marked("The winner is {network} (trial {number}): {metric} {value}{guess}.")
     if estimate is None:
-        text = marked("The winner is {network} (trial {number}); it is not tested.")
+        text = marked("The winner is {network} (trial {number}); it is not tested{guess}.")
     network, number = study.winner.config.brief, study.winner.number
     value = spelled_estimate(estimate, metric) if estimate else ""
-    return t(text, network=network, number=number, metric=t(metric.words), value=value)
+    known = {"network": network, "number": number, "metric": t(metric.words), "guess": guess}
+    return f"{t(text, value=value, **known)}{_beside_guess(study.winner)}"
+
+
+def _beside_guess(finalist: Finalist) -> str:
+    """Says it if the test does not show that a network is better than a guess; empty if it does. Of
+    accuracy, the test rows have to show it, too."""
+    study, metric = finalist.search, finalist.search.metric.tested
+    found, share = fresh_estimate(finalist, metric), metric.guess(study.data)
+    guess, tested = metric.gain(share), int(study.data["test"])
+    line = metric.gain(guess_line(tested, share)) if metric.kind == "accuracy" else guess
+    if found is None or (min(found.mean, found.low) > guess and found.mean > line):
+        return ""
+    text = marked("The {n} test {things} do not show that it is better than a guess: {difference}.")
+    if found.mean <= guess:
+        text = marked("It is no better than a guess: {difference}.")
+    difference = metric.difference(metric.sign * (found.mean - guess), "+")
+    if found.n > 1:
+        ends = sorted(metric.sign * (end - guess) + 0.0 for end in (found.low, found.high))
+        low, high = (printed(f"{{:+.{metric.digits}f}}", end) for end in ends)
+        interval = marked("{difference} (95% interval over seeds {low} to {high})")
+        difference = t(interval, difference=difference, low=low, high=high)
+    said = t(text, difference=difference, n=tested, things=t(study.things))
+    if study.data.get("unbalanced") and metric.kind == "accuracy":
+        said += " " + t(
+            "Where a class is rare, seek another objective, such as valid_balanced_accuracy, or "
+            "weigh the classes (class_weight)."
+        )
+    return f" {said}"
 
 
 def _finalists_front(study: StoredSearch, seeds: int) -> list[Finalist]:
@@ -231,8 +261,8 @@ def _finalists_front(study: StoredSearch, seeds: int) -> list[Finalist]:
     return [known[place] for place in front(points)]
 
 
-def _front_sentence(metric: Metric, second: str, along: Sequence[Finalist]) -> str:
-    """Names the ends and the knee of the finalists' front."""
+def _front_sentence(metric: Metric, second: str, along: Sequence[Finalist], guess: str) -> str:
+    """Names the ends and the knee of the finalists' front. guess: ends the first sentence."""
     cost, tested = t(SECOND[second]), metric.tested
 
     def spelled(row: Finalist) -> str:
@@ -243,8 +273,8 @@ def _front_sentence(metric: Metric, second: str, along: Sequence[Finalist]) -> s
         return t(text, metric=t(tested.words), reached=reached, **known)
 
     place = knee([(float(row.gains(metric).mean()), row.cost) for row in along])
-    text = marked("The front of {metric} and {cost} goes from {best} to {least}.")
-    known = {"metric": t(metric.words), "cost": cost}
+    text = marked("The front of {metric} and {cost} goes from {best} to {least}{guess}.")
+    known = {"metric": t(metric.words), "cost": cost, "guess": guess}
     ends = t(text, best=spelled(along[0]), least=spelled(along[-1]), **known)
     if place is None:
         return ends

@@ -108,8 +108,9 @@ def sections(study: StoredGrid) -> list[Section]:
     return [Section(title=t("Which conclusions hold"), blocks=blocks)]
 
 
-def lead(study: StoredGrid) -> list[str]:
-    """Says how many conclusions have which verdict, and how many of these depend on a margin."""
+def lead(study: StoredGrid, guess: str) -> list[str]:
+    """Says how many conclusions have which verdict, and how many of these depend on a margin.
+    guess: ends the first sentence."""
     if not study.file.claims:
         return []
     judged = claim_verdicts(study)
@@ -119,8 +120,8 @@ def lead(study: StoredGrid) -> list[str]:
         "{tally}. With twice a margin of ours, or half of it, {k} of the {n} verdicts turn."
     )
     if not close:
-        return [f"{tally(judged)}."]
-    return [t(text, tally=tally(judged), k=close, n=len(decided))]
+        return [f"{tally(judged)}{guess}."]
+    return [t(text, tally=f"{tally(judged)}{guess}", k=close, n=len(decided))]
 
 
 def _margins(study: StoredGrid) -> list[Block]:

@@ -61,9 +61,9 @@ def sections(study: StoredGrid) -> list[Section]:
     return [Section(title=t("Where the spread comes from"), blocks=blocks)]
 
 
-def lead(study: StoredGrid) -> list[str]:
+def lead(study: StoredGrid, guess: str) -> list[str]:
     """Names the largest part of each network's spread in a sentence, with its interval, if there
-    are crossed cells."""
+    are crossed cells. guess: ends the sentence."""
     parts = []
     for network in _networks(study):
         largest = max(network.spread.components, key=lambda component: component.share)
@@ -71,8 +71,8 @@ def lead(study: StoredGrid) -> list[str]:
         text = marked("{name}, {share:.0f}% (95% interval {low:.0f} to {high:.0f}%; {network})")
         ends = {"low": 100 * largest.low, "high": 100 * largest.high}
         parts.append(t(text, name=name, share=100 * largest.share, network=network.name, **ends))
-    text = marked("The largest part of the spread between runs: {parts}.")
-    return [t(text, parts="; ".join(parts))] if parts else []
+    text = marked("The largest part of the spread between runs: {parts}{guess}.")
+    return [t(text, parts="; ".join(parts), guess=guess)] if parts else []
 
 
 @lru_cache(maxsize=1)  # the first sentence and the section need the same
