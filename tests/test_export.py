@@ -331,6 +331,12 @@ def test_what_a_template_has_commented_out_is_sound(tmp_path: Path):
     assert study_file.parse(tomllib.loads(raw), "mine", "mine.toml")
 
 
+def test_the_template_for_tables_is_a_search():
+    text = (study_file.studies_dir() / "templates/table.toml").read_text("utf-8")
+    raw = tomllib.loads(text.replace("DATASET", "wine"))
+    assert isinstance(study_file.parse(raw, "mine", "mine.toml"), study_file.SearchStudy)
+
+
 # --- from Python -------------------------------------------------------------------------------
 
 
