@@ -5,7 +5,8 @@
 FOLDER holds the files of TABLES. Each of five splits (80:20, stratified, fixed seeds) keeps a fifth
 of the rows for scoring only. A result is a line of --results; what stands there is not run again,
 so --files, --splits and --sides may share the work among several calls. Once no line lacks, the
-script writes reports/published/benchmark-tables.md.
+script writes reports/published/benchmark-tables.md. hpo has seconds of the clock: run it alone on
+the machine. scikit-learn has seconds of the processor, so its sides may share the machine.
 
 --set 'search.seeds_per_trial = 3' changes hpo's study file. --inside does the whole of it within
 the development rows of each split: a fifth of them is scored in place of the test rows. Settings
@@ -47,6 +48,7 @@ STUDY = ROOT / "studies/templates/table.toml"
 PUBLISHED = ROOT / "reports/published/benchmark-tables.md"
 SPLITS, SHARE = 5, 0.2
 INSIDE_SEED = 100  # of the split of development rows
+LEAST_BUSY = 0.7  # of hpo's seconds of the clock, those of the processor: it waits for little else
 GAPS = ["", "?", "NA", "nan", "NaN"]
 HPO, MLP, BOOSTING = "hpo", "mlp, tuned", "boosting, tuned"
 
@@ -247,12 +249,20 @@ def run(jobs: Sequence[Job], path: Path, at_once: int) -> None:
     with ProcessPoolExecutor(at_once) as pool:
         started = [pool.submit(measured, job) for job in missing]
         for number, done_job in enumerate(as_completed(started), 1):
-            line = done_job.result()
-            with path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
-            about = f"{line['file']}, split {line['split']}, {line['side']}"
-            valid = f"validation {100 * line['valid']:.1f}%, " if line["valid"] else ""
-            print(f"{number} of {len(missing)}: {about}: {valid}{line['draws']} draws", flush=True)
+            print(f"{number} of {len(missing)}: {kept(done_job.result(), path)}", flush=True)
+
+
+def kept(line: Mapping[str, Any], path: Path) -> str:
+    """Adds a result to the file. Says what it is. Leaves out a search by hpo, which has seconds of
+    the clock, if other programs took the processor."""
+    about = f"{line['file']}, split {line['split']}, {line['side']}"
+    if line["side"] == HPO and line["busy"] < min(line["seconds"], LEAST_BUSY * line["wall"]):
+        had = f"{line['busy']:.0f} of {line['seconds']} seconds of the processor"
+        return f"{about}: NOT KEPT, it had {had}; run it again on an idle machine"
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(line) + "\n")
+    valid = f"validation {100 * line['valid']:.1f}%, " if line["valid"] else ""
+    return f"{about}: {valid}{line['draws']} draws"
 
 
 # --- the table -----------------------------------------------------------------------------------
