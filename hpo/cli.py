@@ -78,6 +78,9 @@ LABEL = "The column with the labels: its name, or its number in a file without a
 USUAL = "a usual name, first or last"
 Label = Annotated[str, typer.Option("--label", help=LABEL, show_default=USUAL)]
 DARK = "Images are dark on light, unlike MNIST's."
+Ensemble = Annotated[
+    bool, typer.Option("--ensemble", help="By the saved ensemble: the mean of its probabilities.")
+]
 Invert = Annotated[bool, typer.Option("--invert", help=DARK)]
 
 
@@ -263,11 +266,13 @@ def init(
     from hpo.study import file as study_file
 
     lines = tomli_w.dumps({"dataset": dataset or "mnist"}).rstrip()
-    if tables := [path for path in map(Path, (dataset or "", name)) if is_table(path)]:
+    tables = [path for path in map(Path, (dataset or "", name)) if is_table(path)]
+    if tables:
         lines = proposal.propose(tables[0])
     if is_table(Path(name)):
         name = re.sub(r"[^A-Za-z0-9_-]+", "-", Path(name).name.split(".")[0]).strip("-_") or "table"
-    path = study_file.write_template(name, kind, lines)
+    of_table = "table" if tables and kind == "search" else kind
+    path = study_file.write_template(name, of_table, lines)
     print(f"{path}: change it, then: hpo run {path}")
 
 
@@ -284,6 +289,7 @@ def predict(
         ),
     ],
     invert: Invert = False,
+    ensemble: Ensemble = False,
 ) -> None:
     """Classify images, or rows of a table: a line each, with path, class and probability.
 
@@ -298,7 +304,7 @@ def predict(
         print(f"NOTE: {printable(note)}", file=sys.stderr)
     from hpo.model import weights  # loads torch: two seconds, not spent on wrong input
 
-    found = weights.load(best).probabilities(given.rows)
+    found = weights.load(best, ensemble=ensemble).probabilities(given.rows)
     classes = [printable(name) for name in about.schema.classes]
     rows = zip(given.names, found, strict=True)
     lines = [

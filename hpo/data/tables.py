@@ -247,7 +247,9 @@ def table_part(table: Table, source: Source) -> tuple[Part, Schema]:
     left_out = (*schema.left_out, *counted, *(n for n in columns if kinds[n] == IGNORE))
     schema = _with_columns(schema.replace(left_out=left_out), frame, kinds)
     part = replace(part_of(table, frame, schema), times=times)
-    part = replace(part, about={**about, "gaps": _gaps(part.x, schema)})
+    gaps = _gaps(part.x, schema)
+    part = replace(part, about={**about, "gaps": gaps})
+    schema = schema.replace(gaps=tuple(name for name in gaps if name not in schema.levels))
     shape = _picture_shape(schema)
     if shape and (pixels := as_pixels(part.x, shape)) is not None:
         return replace(part, x=pixels, pixels=True), schema.replace(kinds=(), median=None)

@@ -25,16 +25,21 @@ if TYPE_CHECKING:
     from hpo.results.study import StoredGrid, StoredSearch
 
 MODEL, CONFIG, CODE = "model.safetensors", "config.toml", "code"
+ENSEMBLE = "ensemble.safetensors"
 REMEDY = "give the `best` folder of a search's report"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Description:
-    """The description of a saved network. weights: the SHA-256 of its file; empty in older ones."""
+    """The description of a saved network. weights: the SHA-256 of its file; empty in older ones.
+    members, ensemble: how many networks the ensemble has, and the SHA-256 of its file; 1 and empty
+    without one."""
 
     config: Config
     schema: Schema
     weights: str = ""
+    members: int = 1
+    ensemble: str = ""
 
 
 def read(folder: Path) -> Description:
@@ -56,7 +61,8 @@ def read(folder: Path) -> Description:
     except ValueError as error:
         raise InputError(f"{path}: config: was not written by hpo ({error}); {REMEDY}") from error
     schema = Schema.of({**content, "std": content["deviation"]})
-    return Description(config=config, schema=schema, weights=saved.weights)
+    digests = {"weights": saved.weights, "ensemble": saved.ensemble}
+    return Description(config=config, schema=schema, members=saved.members, **digests)
 
 
 class SavedNetwork(Schema):
@@ -67,6 +73,8 @@ class SavedNetwork(Schema):
     std: Annotated[Deviation | tuple[Deviation, ...], Field(alias="deviation")]
     dataset: str
     weights: str = ""
+    ensemble: str = ""
+    members: Annotated[int, Field(ge=1, le=100)] = 1
     token: str = ""
     config: Any = None
 
@@ -114,6 +122,7 @@ def winner_of(study: "StoredSearch") -> dict[str, Any] | None:
         "dataset_checksum": study.data["checksum"],
         "trained_on": study.data["train"] + study.data["valid"],
         "seed": SEED,
+        **({"members": study.file.members} if study.file.members > 1 else {}),
         **study.file.judged,
         **schema,
         "config": study.winner.config.as_dict(),
@@ -125,10 +134,14 @@ def holds_winner(folder: Path, content: Mapping[str, Any] | None) -> bool:
     there is no winner. What a folder of an earlier version does not say is no difference."""
     try:
         stored, model = _toml(folder / CONFIG), folder / MODEL
-        weights = hashlib.sha256(model.read_bytes() if model.is_file() else b"").hexdigest()
+        weights = _digest(model.read_bytes() if model.is_file() else b"")
+        members = stored.get("members", 1) > 1
+        ensemble = _digest((folder / ENSEMBLE).read_bytes()) if members else None
     except (OSError, InputError):
         return False
     if content is None or stored.get("weights", weights) != weights:
+        return False
+    if stored.get("ensemble") != ensemble or stored.get("members", 1) != content.get("members", 1):
         return False
     wanted = tomllib.loads(tomli_w.dumps(content))  # lists for tuples
     for each in (stored, wanted):
@@ -172,11 +185,16 @@ class Unsaved(Exception):  # noqa: N818
 
 
 def write(
-    folder: Path, model: bytes, content: Mapping[str, Any], code: Mapping[str, str] | None = None
+    folder: Path,
+    model: bytes,
+    content: Mapping[str, Any],
+    code: Mapping[str, str] | None = None,
+    ensemble: bytes | None = None,
 ) -> None:
-    """Writes the model and the modules of the user's own network, then config.toml, each of them
-    complete or not at all. Raises Unsaved."""
-    content = {"weights": hashlib.sha256(model).hexdigest(), **content}
+    """Writes the model, the ensemble if there is one, and the modules of the user's own network,
+    then config.toml, each of them complete or not at all. Raises Unsaved."""
+    digests = {"weights": _digest(model), **({"ensemble": _digest(ensemble)} if ensemble else {})}
+    content = {**digests, **content}
     try:
         folder.mkdir(parents=True, exist_ok=True)
         remove(folder)
@@ -184,6 +202,8 @@ def write(
             (folder / CODE / name).parent.mkdir(parents=True, exist_ok=True)
             _write(folder / CODE / name, text.encode())
         _write(folder / MODEL, model)
+        if ensemble:
+            _write(folder / ENSEMBLE, ensemble)
         _write(folder / CONFIG, tomli_w.dumps(content).encode())
     except OSError as error:
         reason = f"{folder}: the winner could not be saved ({error.strerror or error})"
@@ -192,9 +212,13 @@ def write(
 
 def remove(folder: Path) -> None:
     """Deletes a saved winner; config.toml first, so that no other network is taken for it."""
-    for name in (CONFIG, MODEL):
+    for name in (CONFIG, MODEL, ENSEMBLE):
         (folder / name).unlink(missing_ok=True)
     shutil.rmtree(folder / CODE, ignore_errors=True)
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def _write(path: Path, content: bytes) -> None:

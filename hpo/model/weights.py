@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from hpo.data.schema import Schema
 from hpo.errors import InputError
-from hpo.model.folder import CONFIG, MODEL, REMEDY, Description, read
+from hpo.model.folder import CONFIG, ENSEMBLE, MODEL, REMEDY, Description, read
 from hpo.training.modules import mlp
 
 # Examples answered at a time: a wide network's hidden units for all of MNIST would fill a machine.
@@ -40,20 +40,25 @@ class Normalized(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class Saved:
-    """A saved network and its description."""
+    """A saved network, or the networks of an ensemble, and the description."""
 
-    network: nn.Sequential
+    networks: tuple[nn.Sequential, ...]
     description: Description
+
+    @property
+    def network(self) -> nn.Sequential:
+        return self.networks[0]
 
     def module(self) -> Normalized:
         """Returns the network with the normalization before it, for evaluation."""
         return Normalized(self.network, self.description.schema).eval()
 
     def probabilities(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Returns the probabilities (n, classes) for rows (n, features) that the schema made."""
+        """Returns the probabilities (n, classes) for rows (n, features) that the schema made: of an
+        ensemble the mean over its networks."""
         with torch.inference_mode():
             parts = torch.from_numpy(rows).split(CHUNK)
-            answers = torch.cat([self.network(part).softmax(1) for part in parts])
+            answers = torch.cat([self._together(part) for part in parts])
         if not answers.isfinite().all():
             raise InputError(
                 "the network gives no numbers for these examples: its weights, its scale or the "
@@ -61,21 +66,33 @@ class Saved:
             )
         return answers.numpy()
 
+    def _together(self, rows: Tensor) -> Tensor:
+        return torch.stack([network(rows).softmax(1) for network in self.networks]).mean(0)
 
-def load(folder: Path) -> Saved:
-    """Loads the network in a `best/` folder. Raises InputError that names the file if hpo did not
-    write it.
+
+def load(folder: Path, *, ensemble: bool = False) -> Saved:
+    """Loads the network in a `best/` folder, or its ensemble. Raises InputError that names the file
+    if hpo did not write it.
 
     Names, shapes and types of the weights are compared before any of them is read.
     """
     about = read(folder)
+    if ensemble and about.members == 1:
+        raise InputError(
+            f"{folder}: has no ensemble; members = 8 under [finalists] makes one, and the same run "
+            "saves it"
+        )
     with torch.device("meta"):  # without weights
-        network = mlp(about.config, about.schema.features, len(about.schema.classes))
-    path = folder / MODEL
+        sizes = (about.schema.features, len(about.schema.classes))
+        networks = [mlp(about.config, *sizes) for _ in range(about.members if ensemble else 1)]
+    path = folder / (ENSEMBLE if ensemble else MODEL)
+    starts = [f"{place}." if ensemble else "" for place in range(len(networks))]
+    named = dict(zip(starts, networks, strict=True))
+    expected = {f"{s}{k}": v for s, net in named.items() for k, v in net.state_dict().items()}
     if path.exists() and not path.is_file():
         raise InputError(f"{path}: is no file; {REMEDY}")
     try:
-        _check_header(path, network.state_dict())
+        _check_header(path, expected)
         content = path.read_bytes()
         weights = safetensors.torch.load(content)
     except (OSError, safetensors.SafetensorError) as error:
@@ -83,10 +100,13 @@ def load(folder: Path) -> Saved:
         raise InputError(f"{path}: is missing or damaged ({reason}); {REMEDY}") from error
     if not all(weight.isfinite().all() for weight in weights.values()):
         raise InputError(f"{path}: not all of its weights are numbers; {REMEDY}")
-    if about.weights and hashlib.sha256(content).hexdigest() != about.weights:
+    digest = about.ensemble if ensemble else about.weights
+    if digest and hashlib.sha256(content).hexdigest() != digest:
         raise InputError(f"{path}: is not the file that {CONFIG} was written with; {REMEDY}")
-    network.load_state_dict(weights, assign=True)
-    return Saved(network=network.eval(), description=about)
+    for start, network in named.items():
+        state = {k.removeprefix(start): v for k, v in weights.items() if k.startswith(start)}
+        network.load_state_dict(state, assign=True)
+    return Saved(networks=tuple(network.eval() for network in networks), description=about)
 
 
 def _check_header(path: Path, expected: dict[str, Tensor]) -> None:

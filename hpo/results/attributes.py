@@ -83,6 +83,7 @@ STUDY = keys(
         gave_up=bool,
         settled=bool,
         like=keys(study=str, trials=int, of=int),
+        ensemble=keys(trial=int, members=Count, test_accuracy=float),
         images=dict[str, keys(label=Count, pixels=Bytes | None)],  # a system attribute
         code=dict[str, str],  # this, too
     ),

@@ -258,6 +258,7 @@ class StoredSearch(StoredStudy):
     sampler_seed: None of earlier versions.
     like: the search whose trials the sampler knew from the start, how many of them fit the space,
     and how many there were.
+    ensemble: of which trial's configuration, of how many members, and its test accuracy.
     tested: the finalists' grid, its cells in the order of their rank, None before they start.
     random: a search of the same space and data by the random sampler, if one is stored.
     binding: see study.binding.
@@ -271,6 +272,7 @@ class StoredSearch(StoredStudy):
     settled: bool = False
     sampler_seed: int | None = None
     like: dict[str, Any] | None = None
+    ensemble: dict[str, Any] | None = None
     tested: StoredGrid | None
     random: "StoredSearch | None"
     binding: Mapping[str, Any] = field(default_factory=dict)

@@ -187,7 +187,8 @@ class Loop:
             return
         state = TrialState.PRUNED if job.early_stop else TrialState.COMPLETE
         del self.running[job.task.id]
-        job.model = done.model
+        job.model, job.ensemble = done.model, done.ensemble
+        job.ensemble_accuracy = done.ensemble_accuracy
         job.parameters = done.parameters or job.parameters
         self.plan.ended(job, state)
         self.progress.done += len(job.names)

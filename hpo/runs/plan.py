@@ -90,7 +90,7 @@ class Job:
     worker: the number of the one that has the job, since `began` by the monotonic clock.
     limit: the most seconds after that.
     second: the second objective, None without one.
-    parameters: of the network. model: see messages.Done.
+    parameters: of the network. model, ensemble and ensemble_accuracy: see messages.Done.
     """
 
     task: Task
@@ -103,6 +103,8 @@ class Job:
     reported: int = 0
     early_stop: EarlyStop | None = None
     model: bytes | None = None
+    ensemble: bytes | None = None
+    ensemble_accuracy: float | None = None
     worker: int = 0
     began: float = 0.0
     limit: float = math.inf

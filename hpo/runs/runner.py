@@ -259,14 +259,18 @@ def _run_winner(run: Run) -> End:
     task = Task(
         id=1,
         config=winner.config,
-        seeds=(Seeds.of(SEED),),
+        seeds=tuple(Seeds.of(SEED + member) for member in range(search.file.members)),
         all_images=True,
         **run.training,
     )
     job = Job(task=task, label=label, trials=[], names=[label], cost=1.0)
     end = train(run, Plan(f"{run.name}: the winner", jobs=[job]))
     if job.model:
-        best.write(run.winner_folder, job.model, content, search.code)
+        if job.ensemble:
+            known = {"trial": winner.number, "test_accuracy": job.ensemble_accuracy}
+            study = optuna.load_study(study_name=run.name, storage=run.storage)
+            study.set_user_attr("ensemble", {**known, "members": search.file.members})
+        best.write(run.winner_folder, job.model, content, search.code, job.ensemble)
     return end
 
 

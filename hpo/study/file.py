@@ -368,8 +368,13 @@ class SearchOptions(Table):
 
 
 class FinalistsTable(Table):
+    """members: how many networks of the winner's configuration are saved as an ensemble."""
+
     k: Count = 3
     seeds: Count = 5
+    members: Annotated[
+        int, Field(ge=1, le=100), explained("must be a whole number from 1 to 100")
+    ] = 1
 
 
 class SearchTable(Head):
@@ -414,10 +419,11 @@ class SearchStudy(SearchOptions, Head):
     """A search as it is run: its space, sampler, pruner and budget, and its finalists.
 
     timeout: seconds of searching over all runs; None: no limit. finalists: how many of the best
-    trials are trained again, on finalist_seeds fresh seeds each. seeds_per_trial: a trial's value
-    is the mean over so many seeds. objectives: what is sought, `objective` first. trial_limit: the
-    most seconds of a trial. first: hyperparameters of the first trials; others are sampled. title,
-    model, folder and raw: see GridStudy.
+    trials are trained again, on finalist_seeds fresh seeds each. members: how many networks of the
+    winner's configuration are saved, as an ensemble if more than one. seeds_per_trial: a trial's
+    value is the mean over so many seeds. objectives: what is sought, `objective` first.
+    trial_limit: the most seconds of a trial. first: hyperparameters of the first trials; others are
+    sampled. title, model, folder and raw: see GridStudy.
     """
 
     name: str
@@ -425,6 +431,7 @@ class SearchStudy(SearchOptions, Head):
     pruner: str
     finalists: int
     finalist_seeds: int
+    members: int = 1
     space: Mapping[str, Domain]
     folder: str = ""
     raw: Mapping[str, Any] = Field(repr=False)
@@ -461,8 +468,8 @@ def shipped() -> dict[str, Path]:
 def write_template(name: str, kind: str, dataset: str) -> Path:
     """Writes a commented study file NAME.toml to this folder.
 
-    kind: search or grid. dataset: the lines that say which data it is on. Raises InputError for a
-    name that cannot be a study's, and if the file is there already.
+    kind: search, grid, or table: a search on a table. dataset: the lines that say which data it is
+    on. Raises InputError for a name that cannot be a study's, and if the file is there already.
     """
     path = Path(f"{check_name(name.removesuffix('.toml'))}.toml")
     template = studies_dir() / "templates" / f"{kind}.toml"
@@ -711,6 +718,7 @@ def _search(
         "pruner": search.pruner or ("none" if len(search.objectives) > 1 else "median"),
         "finalists": table.finalists.k,
         "finalist_seeds": table.finalists.seeds,
+        "members": table.finalists.members,
         "objectives": objectives,
         "objective": objectives[0],
         "raw": raw,

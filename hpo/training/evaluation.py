@@ -138,12 +138,21 @@ def inspect(
     worst: misclassified images with the smallest probability of their label, the smallest first.
     shape: of an image. Pixels are base64 bytes from 0 to 255; None if it is no picture.
     """
+    return [_mistakes(answer, examples, shape) for answer in _all_logits(network, examples)]
+
+
+def accuracy_together(network: Network | OwnNetwork, examples: Examples) -> float:
+    """Returns the accuracy of the mean of the replicates' probabilities."""
+    predicted = _all_logits(network, examples).softmax(1).mean(0).argmax(0)
+    return float((predicted == examples.labels).double().mean())
+
+
+def _all_logits(network: Network | OwnNetwork, examples: Examples) -> Tensor:
+    """Returns the logits of all examples, (R, classes, n)."""
     rows = torch.arange(len(examples.labels), device=examples.labels.device)
     # The same rows for every replicate, as one step: (1, R, n).
     steps = [part.expand(1, network.replicates, -1).contiguous() for part in rows.split(CHUNK)]
-    parts = [answers(network, examples, step)[0][0] for step in steps]
-    logits = torch.cat(parts, dim=2)  # (R, classes, n)
-    return [_mistakes(answer, examples, shape) for answer in logits]
+    return torch.cat([answers(network, examples, step)[0][0] for step in steps], dim=2)
 
 
 def _mistakes(logits: Tensor, examples: Examples, shape: Sequence[int]) -> dict[str, Any]:

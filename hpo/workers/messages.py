@@ -75,7 +75,9 @@ class Done:
     test_right and valid_right: which images are right, one text per seed, see study.metrics.packed.
     test_recall: the share of each class that is right, None without images, one list per seed.
     confusion: one per seed, see training.evaluation.inspect. model: the network of an `all_images`
-    task, as the bytes of a safetensors file. parameters: of the network.
+    task, as the bytes of a safetensors file. ensemble, ensemble_accuracy: if it has several seeds,
+    all their networks, and the test accuracy of the mean of their probabilities. parameters: of the
+    network.
     """
 
     task: int
@@ -87,6 +89,8 @@ class Done:
     valid_right: list[str] | None = None
     confusion: list[dict[str, Any]] | None = None
     model: bytes | None = None
+    ensemble: bytes | None = None
+    ensemble_accuracy: float | None = None
     parameters: int | None = None
 
 

@@ -14,7 +14,7 @@ from hpo.data import datasets as data
 from hpo.study.metrics import BY_NAME, packed
 from hpo.text import error_line
 from hpo.training import cores
-from hpo.training.evaluation import evaluate, inspect
+from hpo.training.evaluation import accuracy_together, evaluate, inspect
 from hpo.training.network import Network
 from hpo.training.own import OwnNetwork
 from hpo.training.tensors import (
@@ -104,15 +104,13 @@ def _trained(
     elif task.test:
         yield _tested(last, task, dataset, device)
     else:
-        model = _packed(last.network) if task.all_images else None
-        yield Done(task=task.id, model=model, parameters=last.network.parameters)
+        saved = _saved(last.network, dataset, device) if task.all_images else {}
+        yield Done(task=task.id, **saved, parameters=last.network.parameters)
 
 
 def _tested(last: Epoch, task: Task, dataset: data.Dataset, device: torch.device) -> Done:
-    """Tests the trained networks: the only function that reads the test images."""
-    network = last.network
-    form = (dataset.classes, device, dataset.shape)
-    images = examples(dataset.test_images, dataset.test_labels, *form)
+    """Tests the trained networks."""
+    network, images = last.network, _test_images(dataset, device)
     rows: Tensor = torch.arange(len(images.labels), device=device)
     everywhere = rows.expand(network.replicates, -1)
     metric = BY_NAME[task.objective].tested
@@ -142,6 +140,26 @@ def _bits(right: Tensor | None) -> list[str] | None:
     return None if right is None else [packed(bits) for bits in right.numpy()]
 
 
-def _packed(network: Network | OwnNetwork) -> bytes:
-    """Returns the first replicate's parameters as a safetensors file."""
-    return safetensors.torch.save(network.state_dict(), {"format": "pt"})
+def _test_images(dataset: data.Dataset, device: torch.device) -> Examples:
+    """Returns the test images, for trained networks: the only function that reads them."""
+    form = (dataset.classes, device, dataset.shape)
+    return examples(dataset.test_images, dataset.test_labels, *form)
+
+
+def _saved(
+    network: Network | OwnNetwork, dataset: data.Dataset, device: torch.device
+) -> dict[str, Any]:
+    """Returns what Done has of networks to be saved: the first, and all of them as an ensemble."""
+    saved: dict[str, Any] = {"model": _packed(network)}
+    if network.replicates > 1:
+        members = range(network.replicates)
+        saved["ensemble"] = _packed(network, *members)
+        saved["ensemble_accuracy"] = accuracy_together(network, _test_images(dataset, device))
+    return saved
+
+
+def _packed(network: Network | OwnNetwork, *members: int) -> bytes:
+    """Returns the first replicate's parameters as a safetensors file; those of members as "0.NAME"
+    and so on."""
+    state = {f"{m}.{k}": v for m in members for k, v in network.state_dict(m).items()}
+    return safetensors.torch.save(state or network.state_dict(), {"format": "pt"})

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy.stats import binomtest
 
 from hpo.analysis.selection import lead, rivals
 from hpo.analysis.statistics import estimate
@@ -76,7 +77,7 @@ def _saved_blocks(study: StoredSearch, winner: Finalist) -> list[Block]:
         "The winner was trained once more, on all training {things}, and lies in best/, beside "
         "this report."
     )
-    trained = t(trained, things=t(study.things))
+    trained = " ".join([t(trained, things=t(study.things)), *_ensemble(study, winner)])
     if winner.config.model:
         return [trained, Code(text=snippet.own_snippet("best", about))]
     return [
@@ -85,6 +86,23 @@ def _saved_blocks(study: StoredSearch, winner: Finalist) -> list[Block]:
         t("It is a plain torch network, and needs no hpo:"),
         Code(text=snippet.snippet("best", about)),
     ]
+
+
+def _ensemble(study: StoredSearch, winner: Finalist) -> list[str]:
+    """Says what the saved ensemble gets in the test, if there is one of this winner."""
+    found = study.ensemble or {}
+    if found.get("trial") != winner.number or found["members"] != study.file.members:
+        return []
+    rows, accuracy = study.data["test"], found["test_accuracy"]
+    ends = binomtest(round(accuracy * rows), rows).proportion_ci(method="wilson")
+    text = marked(
+        "Beside it lies an ensemble of {members} networks of the winner's configuration, trained "
+        "from as many seeds: the mean of their probabilities has a test accuracy of "
+        "{accuracy:.2f}% (95% interval {low:.2f} to {high:.2f}, for other {things} and not for "
+        "other seeds), and hpo predict --ensemble uses it."
+    )
+    known = {"low": 100 * ends.low, "high": 100 * ends.high, "members": found["members"]}
+    return [t(text, accuracy=100 * accuracy, things=t(study.things), **known)]
 
 
 def _use(study: StoredSearch) -> str:
