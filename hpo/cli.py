@@ -271,6 +271,8 @@ def init(
         lines = proposal.propose(tables[0])
     if is_table(Path(name)):
         name = re.sub(r"[^A-Za-z0-9_-]+", "-", Path(name).name.split(".")[0]).strip("-_") or "table"
+    if Path(name).suffix not in ("", ".toml") and Path(name).is_file() and not tables:
+        raise InputError(f"{name}: is no table that hpo reads; give {FORMS}")
     of_table = "table" if tables and kind == "search" else kind
     path = study_file.write_template(name, of_table, lines)
     print(f"{path}: change it, then: hpo run {path}")

@@ -276,14 +276,16 @@ def test_a_date_is_year_month_day_and_weekday(tmp_path: Path):
 
 
 ODD = {
-    "1,234": '"1,234"', "1.234,5": '"1.234,5"', "12%": "12%", "$3": "$3",
+    "12,50 EUR": '"12,50 EUR"',
+    "1,234": '"1,234"', "1.234,5": '"1.234,5"', "12%": "12%", "$32": "$32",
     "31.12.2020": "31.12.2020",
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("shown", ODD)
 def test_numbers_in_a_way_of_their_own_get_the_remedy(tmp_path: Path, shown: str):
-    line = refused(of_text(tmp_path, column([ODD[shown]] * 30 + [5] * 20)))
+    written = [ODD[shown], *(ODD[shown].replace("2", str(i % 9), 1) for i in range(29))]
+    line = refused(of_text(tmp_path, column(written + [5, 7, 9, 11] * 5)))
     assert "'x'" in line
     assert repr(shown) in line
     assert "write" in line
@@ -480,3 +482,87 @@ def test_a_folder_of_pictures_may_have_rows_to_validate_on(tmp_path: Path, name:
     data.check(loaded)
     assert [len(rows) for rows in data.split(loaded, 3)] == [40, 10]
     assert (len(loaded.test_labels), loaded.classes) == (10, 2)
+
+
+# --- wrong numbers that once ended with exit code 0 ----------------------------------------------
+
+
+@pytest.mark.parametrize("rows", [97, 100, 101, 150])
+def test_a_constant_column_has_a_deviation_of_one(tmp_path: Path, rows: int):
+    frame = animals(rows).assign(price=0.1)
+    loaded = read(csv(frame, tmp_path / "a.csv"))
+    place = loaded.schema.numbers.index("price")
+    assert loaded.schema.std[place] == 1.0  # type: ignore[index]
+    other = inputs.read([csv(frame.assign(price=0.3), tmp_path / "b.csv")], loaded.schema)
+    assert np.abs(other.rows).max() < 50
+
+
+def test_a_point_beside_decimal_commas_is_refused(tmp_path: Path):
+    rows = [f"{i}.250;{i},5;{'ab'[i % 2]}" for i in range(1, 60)]
+    line = refused(of_text(tmp_path, "\n".join(["income;weight;kind", *rows])))
+    assert "'income'" in line
+    assert "'weight' has decimal commas" in line
+
+
+def test_a_header_that_counts_the_columns_is_no_row(tmp_path: Path):
+    values = np.random.default_rng(0).integers(0, 3, (60, 4))
+    pd.DataFrame(values).to_csv(tmp_path / "a.csv", index=False)
+    assert "counts the columns" in refused(tmp_path / "a.csv", 0)
+
+
+@pytest.mark.parametrize("separator", ["   ", ","])
+def test_a_row_with_fewer_cells_is_refused(tmp_path: Path, separator: str):
+    lines = [separator.join([str(i % 9), str(i * 10), "ab"[i % 2]]) for i in range(60)]
+    lines[40] = separator.join(["150", "a"])
+    line = refused(of_text(tmp_path, "\n".join(lines)), -1)
+    assert "line 41 has 2 cells" in line
+
+
+def test_labels_that_end_as_numbers_are_found_again(tmp_path: Path):
+    path = csv(animals().replace({"kind": {"cat": "v1.0", "dog": "v2.1"}}), tmp_path / "a.csv")
+    given = inputs.read([path], read(path).schema)
+    assert given.labels is not None
+    assert (given.labels >= 0).all()
+
+
+def test_long_names_of_classes_stay_apart(tmp_path: Path):
+    names = [f"People who said {n} to it, {'all ' * 30} in the interview" for n in "yn"]
+    frame = animals().assign(kind=[names[i % 2] for i in range(ROWS)])
+    assert len(set(read(csv(frame, tmp_path / "a.csv")).schema.classes)) == 2
+
+
+def test_names_with_commas_bind_apart(tmp_path: Path):
+    bounds = []
+    for names in (["u, v", "w", "kind"], ["u", "v, w", "kind"]):
+        frame = animals()[[*NUMBERS, "kind"]].set_axis(names, axis=1)
+        bounds.append(read(csv(frame, tmp_path / "a.csv")).schema.bound)
+    assert bounds[0] != bounds[1]
+
+
+def test_codes_with_zeros_in_front_are_levels(tmp_path: Path):
+    frame = animals().assign(zip=np.array(["01234", "1234", "00042"])[np.arange(ROWS) % 3])
+    for name in ("a.csv", "a.parquet"):
+        path = tmp_path / name
+        frame.to_parquet(path) if name.endswith("parquet") else csv(frame, path)
+        assert read(path).schema.levels["zip"] == ("00042", "01234", "1234")
+
+
+def test_a_column_without_values_is_left_out_or_named(tmp_path: Path):
+    frame = animals().assign(empty=np.nan)
+    path = csv(frame, tmp_path / "a.csv")
+    loaded = read(path)
+    assert loaded.about["empty"] == ["empty"]
+    tested = {row.tobytes() for row in loaded.test_images}
+    fed = inputs.read([path], loaded.schema).rows
+    place = next(i for i, row in enumerate(fed) if row.tobytes() in tested)
+    frame.loc[place, "empty"] = 3.0
+    assert "'empty' has values only in rows that are tested on" in refused(csv(frame, path))
+
+
+def test_init_refuses_other_files(
+    tmp_path: Path, forked_hpo: Callable, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.xlsx").write_text("x")
+    answer = forked_hpo("init", "a.xlsx")
+    assert (answer.code, "a.xlsx: is no table" in answer.err) == (2, True)

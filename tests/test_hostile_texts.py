@@ -199,4 +199,5 @@ def test_code_and_toml_hold_it_as_text(ran, study):
     saved = tomllib.loads((place / "best/config.toml").read_text("utf-8"))
     assert saved["columns"] == [HOSTILE, f"b{HOSTILE}"]
     assert CLASS in saved["classes"]
-    assert tomllib.loads((ran[0] / "new.toml").read_text("utf-8"))["dataset"] == FILE
+    proposed = tomllib.loads((ran[0] / "new.toml").read_text("utf-8"))
+    assert proposed["dataset"]["file"] == FILE

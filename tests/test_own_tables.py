@@ -185,13 +185,13 @@ def test_a_header_that_looks_like_data_is_refused(tmp_path: Path, first: str):
 
 
 def test_na_is_a_class_like_others_and_an_empty_label_is_none(tmp_path: Path):
-    names = np.array(["NA", "None", "nan"])
+    names = np.array(["NA", "None", "-"])
     frame = plants().assign(label=names[np.arange(60) % 3])
-    assert read(csv(frame, tmp_path / "a.csv")).schema.classes == ("NA", "None", "nan")
-    text = (tmp_path / "a.csv").read_text().replace(",nan\n", ",\n", 1)
+    assert read(csv(frame, tmp_path / "a.csv")).schema.classes == ("-", "NA", "None")
+    text = (tmp_path / "a.csv").read_text().replace(",-\n", ",NaN\n", 1)
     (tmp_path / "a.csv").write_text(text)
     loaded = read(tmp_path / "a.csv")
-    assert loaded.schema.classes == ("NA", "None", "nan")
+    assert loaded.schema.classes == ("-", "NA", "None")
     assert len(loaded.train_labels) + len(loaded.test_labels) == 59
     assert loaded.about["unlabelled"] == 1
 

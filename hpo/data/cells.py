@@ -3,6 +3,7 @@
 A gap is a cell that says nothing: blank, or a usual spelling such as "?" or "NA".
 """
 
+import json
 import re
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
@@ -19,7 +20,7 @@ from hpo.text import quoted
 if TYPE_CHECKING:
     import pandas as pd
 
-NO_LABEL = ("", "?")  # "NA" and "None" may be classes
+NO_LABEL = ("", "?", "nan", "null", "n/a", "#n/a", "<na>")  # NA and None may be classes
 DATE, IGNORE = "date", "ignore"
 BOOLS = {"true": 1.0, "false": 0.0}
 FEW_LEVELS = 10  # each of so many levels has a place of its own, even a rare one
@@ -28,17 +29,19 @@ MOST_LEVELS = 1_000
 EXACT = 2.0**53  # from here on, double precision leaves out whole numbers
 
 NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
+ZEROS = re.compile(r"0\d+")  # of a code, such as a zip
 ISO = re.compile(r"\d{4}-\d{2}-\d{2}([ T]\d{2}:\d{2}(:\d{2}(\.\d+)?)?)?Z?")
 WHOLE_FLOAT = re.compile(r"^(-?(?:0|[1-9]\d*))\.0+$")
 COMMA = re.compile(r"[-+]?\d*,\d+|[-+]?\d+")  # 1,5
-GROUPS = re.compile(r"[-+]?\d{1,3}([,.' ]\d{3})+([.,]\d+)?")  # 1,234 or 1.234,56
+GROUPS = re.compile(r"[-+]?[1-9]\d{0,2}([,.' \u00a0’]\d{3})+([.,]\d+)?")  # 1,234 or 1.234,56
 ODD = (  # how numbers and dates are written that cannot be read for certain, and the remedy
-    (GROUPS, 'write it without separators of thousands and with a decimal point, such as "1234.5"'),
+    (GROUPS, 'which may be a thousand or not; write it as "1234.5"'),
     (COMMA, 'write it with a decimal point, such as "1.5"'),
     (re.compile(r"[-+]?[\d.,]+ ?%"), "write it without the sign"),
-    (re.compile(r"[$€£¥₩] ?[-+]?[\d.,]+|[-+]?[\d.,]+ ?[$€£¥₩]"), "write it without the currency"),
-    (re.compile(r"\d{1,4}([./-])\d{1,2}\1\d{2,4}.*"), 'write dates as "2020-12-31"'),
+    (re.compile(r"\d{1,2}([./])\d{1,2}\1\d{2,4}.*"), 'write dates as "2020-12-31"'),
 )
+# As amounts, times and dates begin.
+AMOUNT = re.compile(r"(?:[A-Z]{3} ?|[$€£¥₩] ?)?[-+−(]?(?:[$€£¥₩] ?)?\d")
 
 
 def texts_of(cells: "pd.Series") -> NDArray[Any]:
@@ -78,18 +81,24 @@ def kind_of(cells: "pd.Series") -> str:
     """Returns the kind of a training column: int, float, bool, category, date or ignore. Raises
     InputError with the value at fault if it cannot be told."""
     letter = cells.dtype.kind
+    if cells.dtype.name == CATEGORY:  # as Parquet says
+        return level_kind(str(cells.name), texts_of(cells))
     if letter in "iub":
         return "bool" if letter == "b" else "int"
     if letter == "M":
         return DATE
     if letter == "f":
-        there = cells.to_numpy()[cells.notna()]
+        there = cells.to_numpy(dtype=np.float64, na_value=np.nan)[cells.notna()]
+        if not len(there):
+            return IGNORE
         return "int" if len(there) < len(cells) and (there == np.floor(there)).all() else "float"
     texts = texts_of(cells)
     there = Counter(texts.tolist())
     del there[""]
     if not there:
         return IGNORE
+    if any(map(ZEROS.fullmatch, there)) and all(map(_is_number, there)):
+        return level_kind(str(cells.name), texts)
     for kind, matches in (("float", _is_number), ("bool", _is_bool), (DATE, ISO.fullmatch)):
         if all(map(matches, there)):
             return kind
@@ -121,11 +130,20 @@ def _refuse_odd(name: str, texts: NDArray[Any], there: Counter[str]) -> None:
         odd = [text for text in there if pattern.fullmatch(text) and not _is_plain(text)]
         if odd and 2 * (sum(there[text] for text in odd) + plain) > there.total():
             raise InputError(f"{_at_fault(name, texts, odd[0])}; {remedy}")
+    key = json.dumps(name, ensure_ascii=False)
+    said = f'or say: columns = {{ {key} = "category" }}, or "ignore" in its place'
     if 2 * plain > there.total():
         wrong = next(text for text in there if not _is_plain(text))
         raise InputError(
             f"{_at_fault(name, texts, wrong)}, and {plain:,} of {there.total():,} cells are "
-            f'numbers or dates; mend it, or say: columns = {{ "{name}" = "category" }}'
+            f"numbers or dates; mend it, {said}"
+        )
+    amounts = [text for text in there if AMOUNT.match(text)]
+    strange = next((text for text in amounts if not _is_plain(text)), "")
+    if strange and len(there) > FEW_LEVELS and 2 * sum(there[t] for t in amounts) > there.total():
+        raise InputError(
+            f"{_at_fault(name, texts, strange)}, which may be a number or a time; write plain "
+            f'numbers ("1234.5") or dates ("2020-12-31"), {said}'
         )
 
 
@@ -143,12 +161,12 @@ def level_kind(name: str, texts: NDArray[Any], *, asked: bool = False) -> str:
     file says that it is a category. Raises InputError for too many levels."""
     counts = Counter(texts.tolist())
     levels = sorted(counts)
-    useless = len(levels) > FEW_LEVELS and max(counts.values()) < RARE * len(texts)
+    useless = len(levels) > FEW_LEVELS and max(counts.values()) < max(RARE * len(texts), 2)
     if len(levels) > MOST_LEVELS or (useless and asked):
         raise InputError(
             f"column {quoted(name)} has {len(levels):,} different texts, such as "
             f"{quoted(levels[-1])}, too many for a category; leave it out: ignore = "
-            f'["{name}"], or merge some of them'
+            f"[{json.dumps(name, ensure_ascii=False)}], or merge some of them"
         )
     return IGNORE if useless else CATEGORY
 
@@ -217,6 +235,20 @@ def times_of(cells: "pd.Series") -> Floats64:
         row = int(np.flatnonzero(gaps)[0])
         raise InputError(f"column {quoted(cells.name)} has no time in row {row}; fill it in")
     return times
+
+
+def check_commas(cells: Sequence["pd.Series"]) -> None:
+    """Raises InputError if some columns of a file have a decimal comma and others a point, which
+    may part thousands."""
+    texts = [column for column in cells if column.dtype.kind not in "iufbM"]
+    commas = [c for c in texts if _decimal_commas({*texts_of(c)} - {""})]
+    for column in cells if commas else ():
+        if column.dtype.kind == "f" and (fractions := column[column % 1 > 0]).any():
+            raise InputError(
+                f"column {quoted(commas[0].name)} has decimal commas, and column "
+                f"{quoted(column.name)} has {fractions.iloc[0]:g} with a point, which may be a "
+                'thousand; write all numbers as "1234.5"'
+            )
 
 
 def codes_of(cells: "pd.Series", levels: Sequence[str]) -> NDArray[np.float64]:

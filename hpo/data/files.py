@@ -165,6 +165,7 @@ def _mapped(labels: list[Array], schema: Schema) -> tuple[list[NDArray[np.int64]
         )
     codes = tuple(str(name) for name in known.tolist())
     classes = tuple(shortened(code, 60) for code in codes)
+    classes = classes if len(set(classes)) == len(codes) else codes
     numbers = [np.searchsorted(known, part).astype(np.int64) for part in labels]
     return numbers, schema.replace(classes=classes, codes=codes if codes != classes else None)
 

@@ -43,6 +43,12 @@ def measured(schema: Schema, x: Array, scales: tuple[float, float] | None = None
 
 def _of_columns(schema: Schema, x: Array, numbers: Array) -> Schema:
     """Returns the schema with what stands in gaps, and the levels that have a place."""
+    if (empty := np.isnan(numbers).all(axis=0)).any():
+        name = schema.numbers[int(np.flatnonzero(empty)[0])]
+        raise InputError(
+            f"column {quoted(name)} has values only in rows that are tested on; leave it out "
+            "(ignore)"
+        )
     medians = [float(np.nanmedian(column)) for column in numbers.T]
     absent = np.flatnonzero(np.isnan(numbers).any(axis=0))
     gaps = tuple(schema.numbers[place] for place in absent)
@@ -53,7 +59,7 @@ def _of_columns(schema: Schema, x: Array, numbers: Array) -> Schema:
                 x[:, place] < len(schema.levels[name]), place
             ]  # others: of rows to validate on
             counts = Counter(schema.levels[name][int(code)] for code in known)
-            least = RARE * len(x) if len(counts) > FEW_LEVELS else 0
+            least = max(RARE * len(x), 2) if len(counts) > FEW_LEVELS else 0
             levels[name] = tuple(sorted(n for n, found in counts.items() if found >= least))
             merged += [name] * (len(levels[name]) < len(counts))
     return schema.replace(median=tuple(medians), gaps=gaps, levels=levels, merged=tuple(merged))
@@ -117,7 +123,9 @@ def _moments(x: Array, *, pixels: bool) -> tuple[Scale, Scale]:
     gaps = axis == 0 and bool(np.isnan(values).any())
     means = np.nanmean(values, axis=axis) if gaps else values.mean(axis=axis)
     std = np.nanstd(values, axis=axis) if gaps else values.std(axis=axis)
-    return _plain(means), _plain(np.where(std > 0, std, 1.0))
+    varies = np.fmax.reduce(values, axis=axis) > np.fmin.reduce(values, axis=axis)
+    # The standard deviation of a constant 0.1 may be 1e-17.
+    return _plain(means), _plain(np.where(varies & (std > 0), std, 1.0))
 
 
 def _plain(found: Any) -> Scale:

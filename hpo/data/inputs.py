@@ -76,8 +76,9 @@ def _known(part: Part, schema: Schema) -> NDArray[np.int64]:
     if not len(part.y):
         return np.full(len(part.x), -1)
     places = {name: place for place, name in enumerate(schema.codes or schema.classes)}
-    labels = [str(label).removesuffix(".0") for label in part.y.tolist()]  # 1.0 beside gaps
-    return np.array([places.get(label, -1) for label in labels])
+    labels = map(str, part.y.tolist())
+    # 1.0 beside gaps is the class 1.
+    return np.array([places.get(x, places.get(x.removesuffix(".0"), -1)) for x in labels])
 
 
 def read_like(path: Path, schema: Schema, *, invert: bool = False) -> Part:

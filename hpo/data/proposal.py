@@ -41,6 +41,7 @@ def propose(path: Path) -> str:
         lines += [f"# It cannot be read yet: {printable(line)}" for line in str(error).splitlines()]
         data = {}  # the file is written all the same: its comments say what to mend
     ignore = data.get("about", {}).get("telling", [])
+    ignore = ignore if len(ignore) < len(data.get("columns", ())) else []
     wanted = ignore if header else list(map(int, ignore))
     dataset = {"file": str(path), "label": given, **({"ignore": wanted} if ignore else {})}
     lines.append(f"dataset = {_inline(dataset)}")

@@ -47,6 +47,7 @@ MOST_ARRAYS = 10_000  # in an .npz file; reading their headers takes a second
 HEADER = 2**16  # bytes that may hold an array's header; numpy takes 10,000 characters
 UNNAMED = re.compile(r"Unnamed: \d+(_level_\d+)?")
 MARK = "="  # before a label, or pandas would take "NA" as missing
+FIRST_ROWS = 1_000
 BLANKS = r"\s+"  # the separator of columns that stand under each other
 SPELLINGS = ("", "?", "-", "--", ".", "na", "n/a", "#n/a", "nan", "<na>", "null", "none")
 GAPS = tuple(dict.fromkeys(s for gap in SPELLINGS for s in (gap, gap.upper(), gap.title())))
@@ -124,6 +125,19 @@ class Table:
         """Returns the names of the columns; without a header these are their positions."""
         return list(self.first) if header else list(map(str, range(len(self.first))))
 
+    def codes(self, names: Sequence[str]) -> set[str]:
+        """Returns the columns whose first cells have zeros in front, which numbers would lose."""
+        import pandas as pd
+
+        if self.stored is not None:
+            return set()  # whose text stays text
+        frame = pd.read_csv(
+            self.path, sep=self.separator, header=None, names=range(len(names)), dtype=str,
+            encoding=self.encoding, skipinitialspace=True, nrows=FIRST_ROWS, on_bad_lines="skip",
+        )  # fmt: skip
+        found = (frame[n].str.fullmatch(r"\s*0\d+\s*", na=False).any() for n in frame)
+        return {name for name, some in zip(names, found, strict=True) if some}
+
     def read(
         self, *, header: bool, names: Sequence[str], label: str, texts: Collection[str] = ()
     ) -> "pd.DataFrame":
@@ -150,7 +164,7 @@ class Table:
             frame = pd.read_csv(
                 self.path, sep=self.separator, header=0 if header else None,
                 names=range(len(names)), converters={} if place is None else {place: MARK.__add__},
-                dtype={number: str for number, name in enumerate(names) if name in texts},
+                dtype={i: str for i, n in enumerate(names) if n in texts and i != place},
                 na_values=list(GAPS), skipinitialspace=True, encoding=self.encoding,
                 low_memory=False, **exact,
             )  # fmt: skip
@@ -158,6 +172,7 @@ class Table:
             raise InputError("holds 0 rows; give some") from error
         except UnicodeDecodeError as error:
             raise _not_utf8(self.path, error) from error
+        _check_lengths(self, frame, len(names))
         if place is not None and len(frame):
             frame[place] = frame[place].str.removeprefix(MARK).str.strip()
         if not header and any(_may_be_header(frame[n]) for n in frame):
@@ -168,11 +183,26 @@ class Table:
         return frame.set_axis(list(names), axis=1)
 
 
+def _check_lengths(table: Table, frame: "pd.DataFrame", fields: int) -> None:
+    """Raises InputError for a row with fewer cells than columns, which pandas fills with gaps."""
+    last = frame.iloc[:, -1]
+    if not (last.isna() | (last.astype(str).isin(("", MARK)))).any():
+        return
+    opener: Any = gzip.open if table.path.name.lower().endswith(".gz") else open
+    with opener(table.path, "rt", encoding=table.encoding, newline="") as lines:
+        for row, cells in enumerate(_rows(lines, table.separator)):
+            if cells and len(cells) < fields:
+                raise InputError(
+                    f"line {row + 1} has {len(cells)} cells, and there are {fields} columns; give "
+                    'each row all cells, "?" for a gap'
+                )
+
+
 def _not_utf8(path: Path, error: UnicodeDecodeError) -> InputError:
     byte = error.object[error.start]
     return InputError(
         f"is not UTF-8 text (byte 0x{byte:02x}); save it as UTF-8, such as by: iconv -f "
-        f"WINDOWS-1252 -t UTF-8 {path.name}"
+        f"WINDOWS-1252 -t UTF-8 {path.name} > new-{path.name}"
     )
 
 
@@ -199,11 +229,9 @@ def open_table(path: Path) -> Table:
     try:
         with opener(path, "rt", encoding=encoding, newline="") as lines:
             start = next((line for line in lines if line.strip()), "")
-            separator = max(",;\t|", key=start.count)
-            wide = separator == "\t" and "  " in start.strip()
-            if wide or (not start.count(separator) and len(start.split()) > 1):
-                separator = BLANKS
-            first, second = _first_rows(chain([start], lines), separator)
+            below = next((line for line in lines if line.strip()), "")
+            separator = _separator(start, below)
+            first, second = _first_rows(chain([start, below], lines), separator)
     except UnicodeDecodeError as error:
         raise _not_utf8(path, error) from error
     if not first:
@@ -216,11 +244,29 @@ def open_table(path: Path) -> Table:
 
 def _first_rows(lines: Iterator[str], separator: str) -> tuple[list[str], int]:
     """Returns the cells of the first row, and how many the second one has."""
-    if separator == BLANKS:
-        rows: Iterator[list[str]] = (shlex.split(line) for line in lines)
-    else:
-        rows = csv.reader(lines, delimiter=separator, skipinitialspace=True)
+    rows = _rows(lines, separator)
     return next(rows, []), next((len(row) for row in rows if row), 0)
+
+
+def _rows(lines: Iterable[str], separator: str) -> Iterator[list[str]]:
+    if separator == BLANKS:
+        return (shlex.split(line) for line in lines)
+    return csv.reader(lines, delimiter=separator, skipinitialspace=True)
+
+
+def _separator(start: str, second: str) -> str:
+    """Returns what parts the cells of two lines: what gives both as many, and the most."""
+
+    def cells(separator: str) -> tuple[bool, int]:
+        lines = (csv.reader([line], delimiter=separator) for line in (start, second))
+        counts = [len(next(line, [])) for line in lines]
+        return counts[0] == counts[1] or not second.strip(), counts[0]
+
+    best = max(",;\t|", key=cells)
+    wide = best == "\t" and start.count("\t") == 1 and "  " in start.strip()
+    if start.count(best) and not wide:
+        return best
+    return BLANKS if len(start.split()) > 1 else best
 
 
 def _open_parquet(path: Path) -> Table:

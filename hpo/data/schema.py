@@ -31,6 +31,7 @@ LIST = 20  # names that an error lists
 CATEGORY = "category"  # the kind of a column of levels
 DATE_PARTS = ("year", "month", "day", "weekday")  # Monday is 0
 CLIP = 3.0  # where the robust scale bends
+NEAR = 1e-7  # of scikit-learn's quantile scale: so near to an end is the end
 MOST_NORMAL = 5.199337582605575  # where scikit-learn's quantile scale ends
 
 
@@ -248,8 +249,11 @@ class Schema(BaseModel):
             levels = np.linspace(0, 1, len(quantiles))
             rising = np.interp(column, quantiles, levels)
             falling = np.interp(-column, -quantiles[::-1], -levels[::-1])
+            level = (rising - falling) / 2
+            level[column - NEAR < quantiles[0]] = 0.0
+            level[column + NEAR > quantiles[-1]] = 1.0
             with np.errstate(divide="ignore"):
-                found[:, place] = ndtri((rising - falling) / 2)
+                found[:, place] = ndtri(level)
         return np.clip(found, -MOST_NORMAL, MOST_NORMAL)
 
     def from_bytes(self, x: Array) -> Array:
@@ -399,6 +403,8 @@ def brief_names(names: Sequence[str]) -> str:
 def _brief(names: Sequence[str]) -> str:
     """Returns names, shortened; with a digest of all where not all are shown."""
     text = ", ".join(names)
+    if len(text) <= 100 and any(", " in name for name in names):
+        return f"{text} ({_digest(names)})"
     return text if len(text) <= 100 else f"{text[:80]} … ({len(names)}, {_digest(names)})"
 
 

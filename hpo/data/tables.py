@@ -15,8 +15,10 @@ from numpy.typing import NDArray
 
 from hpo.data.cells import (
     DATE,
+    EXACT,
     IGNORE,
     NO_LABEL,
+    check_commas,
     codes_of,
     date_parts,
     kind_of,
@@ -76,11 +78,20 @@ class Part:
 def table_schema(table: Table, source: Source) -> Schema:
     """Returns which column of a training file is what. Raises InputError, with the columns, if the
     file does not say it."""
-    header = not isinstance(source.label, int) and not all(table.numbers())
+    wanted, numbers = source.label, all(table.numbers())
+    if isinstance(wanted, int) and str(wanted) in table.first and not numbers:
+        wanted = str(wanted)  # the name of a column, such as 2021
+    header = not isinstance(wanted, int) and not numbers
+    counting = tuple(map(str, range(len(table.first))))
+    if not header and len(counting) > 2 and table.first == counting:
+        raise InputError(
+            "its first row counts the columns, 0, 1, 2 and so on, as pandas writes it; write the "
+            "file again with header=False, or with names"
+        )
     names = table.names(header=header)
-    label = _label(table, source.label, names, header=header)
+    label = _label(table, wanted, names, header=header)
     check_names(names)
-    ignored = [_name_of(wanted, names) for wanted in source.ignore]
+    ignored = [_name_of(each, names) for each in source.ignore]
     if source.time != "":
         ignored.append(_name_of(source.time, names, "time"))
     if label in ignored:
@@ -115,6 +126,7 @@ def _label(table: Table, label: str | int, names: list[str], *, header: bool) ->
             raise InputError(f"has no column {label}; it has {len(names)}, 0 to {len(names) - 1}")
         return names[label]
     if header:
+        label = label.strip()
         if label and label not in names:
             raise InputError(f"has no column {quoted(label)}; {there}")
         return label or _guessed_label(names, table.numbers(), remedy, there)
@@ -226,6 +238,7 @@ def table_part(table: Table, source: Source) -> tuple[Part, Schema]:
     names = table.names(header=schema.header)
     asked = _asked_kinds(source, schema, names)
     texts = {name for name, kind in asked.items() if kind in (CATEGORY, DATE)}
+    texts |= table.codes(names)
     frame = table.read(header=schema.header, names=names, label=schema.label, texts=texts)
     if not len(frame):
         raise InputError("holds 0 rows; give some")
@@ -319,6 +332,7 @@ def part_of(table: Table, frame: "pd.DataFrame", schema: Schema) -> Part:
     lacks."""
     if not len(frame):
         raise InputError("holds 0 rows; give some")
+    check_commas([frame[n] for n in schema.columns if n in frame and n not in schema.levels])
     parts = {f"{date} {p}": v for date in schema.dates for p, v in date_parts(frame[date]).items()}
 
     def column(name: str) -> Array:
@@ -385,10 +399,11 @@ def _labels(cells: "pd.Series") -> Array:
     if cells.dtype.kind in "iuf" and not cells.isna().any():
         return np.asarray(cells)
     text = plain_texts(cells)
-    gap = np.isin(np.char.lower(text), SPELLINGS)
-    words = np.char.lower(text[~gap]).tolist()
+    lower = np.char.lower(text)
+    words = set(lower.tolist()) - {*SPELLINGS}
     numbers = bool(words) and all(map(NUMBER.fullmatch, words))
-    absent = gap if numbers else np.isin(text, NO_LABEL)
+    # "NA" and "None" may be names of classes.
+    absent = np.isin(lower, SPELLINGS if numbers else NO_LABEL)
     text[absent] = ""
     return text if absent.any() else _typed(text)
 
@@ -398,8 +413,11 @@ def _typed(text: Array) -> Array:
     found = set(text.tolist())
     if all(map(WHOLE.fullmatch, found)):
         return text.astype(np.int64)
-    numbers = all(NUMBER.fullmatch(word.lower()) for word in found)
-    return text.astype(np.float64) if numbers else text
+    if not all(NUMBER.fullmatch(word.lower()) for word in found):
+        return text
+    numbers = text.astype(np.float64)
+    whole = bool((numbers == np.floor(numbers)).all() and (np.abs(numbers) < EXACT).all())
+    return numbers.astype(np.int64) if whole else numbers
 
 
 def _names_rows(frame: "pd.DataFrame", name: str) -> bool:

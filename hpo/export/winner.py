@@ -108,8 +108,9 @@ def _with_texts(network: Any, schema: Schema) -> Any:
         nodes += [
             helper.make_node("Gather", ["texts", f"place_{place}"], [text], axis=1),
             helper.make_node(
-                "LabelEncoder", [text], [code], domain="ai.onnx.ml", keys_strings=list(levels),
-                values_int64s=list(range(len(levels))), default_int64=len(levels),
+                "LabelEncoder", [text], [code], domain="ai.onnx.ml",
+                keys_strings=list(levels) or [""], values_int64s=list(range(len(levels) or 1)),
+                default_int64=len(levels),
             ),
             helper.make_node("Cast", [code], [number], to=TensorProto.DOUBLE),
         ]  # fmt: skip

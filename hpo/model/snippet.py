@@ -92,11 +92,11 @@ def own_snippet(folder: str, about: Description) -> str:
         factory=factory,
         arguments=", ".join(f"{name}={value!r}" for name, value in given.items()),
         model=repr(f"{folder}/model.safetensors"),
-        how="hpo.data.inputs.read gives them" if _is_coded(schema) else plain,
+        how="hpo.data.inputs.read gives them" if is_coded(schema) else plain,
     )
 
 
-def _is_coded(schema: Schema) -> bool:
+def is_coded(schema: Schema) -> bool:
     """Whether a network is fed more than numbers less a mean, over a deviation."""
     return bool(schema.levels or schema.gaps or schema.scale != "standard")
 
@@ -105,7 +105,7 @@ def snippet(folder: str, about: Description) -> str:
     """Returns a complete program. folder: where the program finds the model."""
     schema = about.schema
     single = isinstance(schema.mean, float)
-    coded = _is_coded(schema)
+    coded = is_coded(schema)
     statistics = "" if single else STATISTICS.format(config=repr(f"{folder}/config.toml"))
     examples = (IMAGES if schema.pixels else ROWS).format(features=schema.features)
     digits = schema.classes == tuple(map(str, range(len(schema.classes))))

@@ -51,7 +51,10 @@ class Saved:
 
     def module(self) -> Normalized:
         """Returns the network with the normalization before it, for evaluation."""
-        return Normalized(self.network, self.description.schema).eval()
+        schema = self.description.schema
+        if schema.scale == "quantile":
+            raise InputError('scale = "quantile": is not a part of a torch module; use hpo predict')
+        return Normalized(self.network, schema).eval()
 
     def probabilities(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
         """Returns the probabilities (n, classes) for rows (n, features) that the schema made: of an

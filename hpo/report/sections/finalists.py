@@ -83,7 +83,9 @@ def _saved_blocks(study: StoredSearch, winner: Finalist) -> list[Block]:
     return [
         f"{trained} {_use(study)}",
         Code(text=f"hpo predict best {'IMAGE.png' if study.pictures else 'TABLE.csv'}"),
-        t("It is a plain torch network, and needs no hpo:"),
+        t("It is a plain torch network; hpo reads the table:")
+        if snippet.is_coded(study.schema)
+        else t("It is a plain torch network, and needs no hpo:"),
         Code(text=snippet.snippet("best", about)),
     ]
 
