@@ -120,10 +120,11 @@ class Objective:
                 reason = "diverged in"
                 break
             trial.report(epoch.values(name)[0], epoch.number)
-            if epoch.number < config.epochs and trial.should_prune():
+            if not epoch.last and trial.should_prune():
                 reason = "pruned after"
                 break
-        attributes = record.attributes(epochs, 0)
+        kept = record.outcome(epochs, 0)
+        attributes = record.attributes(epochs, 0, kept if config.validated else None)
         attributes["parameters"] = epochs[-1].network.parameters
         for key, value in attributes.items():
             trial.set_user_attr(key, value)
@@ -131,7 +132,7 @@ class Objective:
             mark_diverged(trial, trial.study.sampler)
         if reason:
             raise optuna.TrialPruned(f"{reason} epoch {len(epochs)}")
-        return epochs[-1].values(name)[0]
+        return kept[name]
 
 
 @contextmanager

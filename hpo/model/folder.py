@@ -124,6 +124,7 @@ def winner_of(study: "StoredSearch") -> dict[str, Any] | None:
         "seed": SEED,
         **({"members": study.file.members} if study.file.members > 1 else {}),
         **study.file.judged,
+        **({"epoch": study.winner.cut} if study.winner.cut else {}),
         **schema,
         "config": study.winner.config.as_dict(),
     }

@@ -13,7 +13,7 @@ from pydantic import AfterValidator, Field, TypeAdapter, ValidationError, Valida
 
 from hpo.data.schema import Schema
 from hpo.errors import InputError
-from hpo.study.columns import Bytes, Count, Maybe, TrialAttributes, keys
+from hpo.study.columns import METRICS, Bytes, Count, Maybe, TrialAttributes, keys
 from hpo.study.fields import faults
 
 REMEDY = "restore the storage from a copy, or run the study again with --fresh"
@@ -96,8 +96,21 @@ class StoredTrial(TrialAttributes, total=False):
     right: Annotated[keys(test=Bytes, valid=Bytes), AfterValidator(_a_bit_each)]
 
 
+def _kept_of_curve(trial: StoredTrial) -> StoredTrial:
+    kept, curve = trial.get("kept"), trial.get("curve")
+    if kept is None or curve is None:
+        return trial
+    epoch, epochs = kept["epoch"], len(curve[METRICS[0]])
+    if epoch > epochs:
+        raise ValueError(f"kept: has epoch {epoch:g} of {epochs}")
+    one = trial.get("seeds", 1) == 1  # or they are means over the seeds' own epochs
+    if one and (epoch % 1 or any(kept[m] != curve[m][int(epoch) - 1] for m in curve if m in kept)):
+        raise ValueError(f"kept: is not epoch {epoch:g} of the curve")
+    return trial
+
+
 CHECKED_STUDY: Any = TypeAdapter(Annotated[STUDY, AfterValidator(_bound_search)])
-CHECKED_TRIAL: Any = TypeAdapter(StoredTrial)
+CHECKED_TRIAL: Any = TypeAdapter(Annotated[StoredTrial, AfterValidator(_kept_of_curve)])
 
 
 def check_study(name: str, user: Mapping[str, Any], system: Mapping[str, Any]) -> None:

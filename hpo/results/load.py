@@ -174,6 +174,7 @@ def _trials_frame(
     rows = []
     for trial in trials:
         last = record.last_epoch(trial.user_attrs.get("curve", {}), sound=space is not None)
+        last |= trial.user_attrs.get("kept", {})
         times = {"started": _iso(trial.datetime_start), "ended": _iso(trial.datetime_complete)}
         params = trial.params if space is None else completed(space, trial.params)
         known = {**params, **trial.user_attrs, **last, **times}
@@ -186,6 +187,8 @@ def _trials_frame(
     there = [name for name in [*some, *theirs] if name in frame or name in sought]
     frame = frame.reindex(columns=[*TRIAL_COLUMNS, *there])
     frame["diverged"] = frame["diverged"].eq(True)
+    if "epoch" in frame:
+        frame["epoch"] = frame["epoch"].astype(float).convert_dtypes()  # 7, or a mean over seeds
     return frame.astype(dict.fromkeys([*METRICS, *FIGURES, *sought], float))
 
 

@@ -364,6 +364,13 @@ class Finalist:
         return self.search.tested.of(self.cell)
 
     @property
+    def cut(self) -> int:
+        """Returns the epoch after which the winner's training on all images ends, where no
+        validation can end it: the median over these runs of the epoch that counts, rounded up; 0
+        where that is always the last one."""
+        return math.ceil(self.runs["epoch"].median()) if self.config.validated else 0
+
+    @property
     def selected(self) -> float:
         """Returns the value of the objective by which the search selected the trial."""
         trials = self.search.trials

@@ -17,19 +17,37 @@ KILLED, STOPPED, OUT_OF_TIME = "interrupted: its run was killed", "stopped", "ou
 RETRIED = (KILLED, STOPPED, OUT_OF_TIME)
 
 
-def attributes(epochs: Sequence[EpochMetrics], replicate: int) -> TrialAttributes:
-    """Returns one replicate's curve (NaN and Inf as null), seconds, gap between the last training
-    and validation accuracy, and whether it diverged, as 0 or 1: the dashboard sorts only numbers.
+def outcome(epochs: Sequence[EpochMetrics], replicate: int) -> dict[str, float]:
+    """Returns the metrics of the epoch that counts of one replicate, and its number."""
+    kept = epochs[-1].kept
+    number = kept[replicate] if kept else len(epochs)
+    epoch = epochs[number - 1]
+    names = (*METRICS, *epoch.scores)
+    return {"epoch": number} | {name: epoch.values(name)[replicate] for name in names}
+
+
+def attributes(
+    epochs: Sequence[EpochMetrics], replicate: int, kept: Mapping[str, float] | None = None
+) -> TrialAttributes:
+    """Returns one replicate's curve (NaN and Inf as null), seconds, gap between training and
+    validation accuracy, and whether it diverged, as 0 or 1: the dashboard sorts only numbers.
+
+    kept: see outcome; None where only the last epoch can count.
     """
+    if lengths := epochs[-1].lengths:
+        epochs = epochs[: lengths[replicate]]
     names = (*METRICS, *epochs[0].scores)
     curve = {name: [epoch.values(name)[replicate] for epoch in epochs] for name in names}
+    end = kept or {name: values[-1] for name, values in curve.items()}
     diagnostics = _diagnostics(epochs, replicate)
     found: TrialAttributes = {
         "train_seconds": sum(epoch.seconds for epoch in epochs),
-        "train_valid_gap": curve["train_accuracy"][-1] - curve["valid_accuracy"][-1],
+        "train_valid_gap": end["train_accuracy"] - end["valid_accuracy"],
         "diverged": int(any(diverged(epoch, replicate) for epoch in epochs)),
         "curve": {metric: [finite(v) for v in values] for metric, values in curve.items()},
     }
+    if kept:
+        found["kept"] = {name: finite(value) for name, value in kept.items()}
     if diagnostics:
         found["diagnostics"] = diagnostics
     return found

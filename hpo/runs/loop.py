@@ -108,9 +108,7 @@ class Loop:
         return {
             task
             for task, job in self.running.items()
-            if now > job.began + job.limit
-            and not job.early_stop
-            and len(job.epochs) < job.task.epochs
+            if now > job.began + job.limit and not job.early_stop and not job.complete
         }
 
     def _hand_out(self) -> bool:
@@ -175,7 +173,9 @@ class Loop:
             steps = [(job.trials[0], *step)] if step else []
         else:
             values = job.sought(epoch)
-            steps = [(t, epoch.number, values[i]) for i, t in enumerate(job.trials)]
+            lengths = epoch.lengths or [epoch.number] * len(values)
+            going = [i for i in range(len(job.trials)) if lengths[i] == epoch.number]
+            steps = [(job.trials[i], epoch.number, values[i]) for i in going]
         for trial, number, value in steps:
             self.storage.set_trial_intermediate_value(trial, number, value)
 
@@ -273,7 +273,7 @@ class Loop:
 def _outcome(job: Job) -> str:
     if job.task.all_images:
         return "trained"
-    values = job.sought(job.epochs[-1])
+    values = job.values()
     reached = job.metric.text(sum(values) / len(values))
     if job.early_stop is EarlyStop.DIVERGED:
         return f"diverged in epoch {len(job.epochs)}"
@@ -284,13 +284,12 @@ def _outcome(job: Job) -> str:
 
 def trial_attributes(job: Job, done: Done, replicate: int) -> TrialAttributes:
     """Returns the attributes of the job's trial with this index, with those of the test."""
-    attributes = record.attributes(job.curve(), replicate)
+    kept = job.outcomes()[replicate:][:1] if job.task.config.validated else []
+    attributes = record.attributes(job.curve(), replicate, *kept)
     if job.task.config.model:
         attributes["parameters"] = job.parameters
     if job.averages:
-        length = job.task.config.epochs
-        ends = job.epochs[length - 1 :: length] if job.task.one_by_one else job.epochs[-1:]
-        attributes["valid_by_seed"] = [v for epoch in ends for v in job.sought(epoch)]
+        attributes["valid_by_seed"] = [job.counted(record.outcome(*run)) for run in job.runs()]
     if job.early_stop is EarlyStop.DIVERGED:
         attributes["diverged"] = 1
     if job.early_stop is EarlyStop.LIMIT:

@@ -5,7 +5,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from itertools import pairwise
+from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from optuna.trial import TrialState
 
 from hpo.data.datasets import Dataset, split
 from hpo.results.study import StoredGrid, StoredSearch
+from hpo.results.trial import outcome
 from hpo.runs.progress import Progress, TimeTaken, by_cost
 from hpo.study.columns import METRICS
 from hpo.study.config import SEED, Config
@@ -123,35 +124,62 @@ class Job:
 
     def taken(self) -> TimeTaken:
         """Returns the time that the job has taken so far."""
-        share = len(self.epochs) / self.task.epochs
+        share = 1.0 if self.complete else len(self.epochs) / self.task.epochs
         return TimeTaken(cost=self.cost, share=share, seconds=time.monotonic() - self.began)
 
     def curve(self, *, sound: bool = False) -> list[EpochDone]:
         """Returns the epochs of the job's trials: means over the seeds if it averages. sound:
         without the epoch in which a job diverged."""
-        diverged = sound and self.early_stop is EarlyStop.DIVERGED
-        ended = self.epochs[:-1] if diverged else self.epochs
         if not self.averages:
-            return ended
-        length = self.task.config.epochs
-        by_number = [ended[place::length] for place in range(length)]
-        whole = len(ended) // length  # seeds, where they are trained one by one
-        same = [epochs[: max(whole, 1)] for epochs in by_number]
-        return [mean_epoch(epochs, number) for number, epochs in enumerate(same, 1) if epochs]
+            diverged = sound and self.early_stop is EarlyStop.DIVERGED
+            return self.epochs[:-1] if diverged else self.epochs
+        runs = self.runs(sound=sound)
+        longest = max((len(epochs) for epochs, _ in runs), default=0)
+        return [mean_epoch(runs, place) for place in range(longest)]
+
+    def runs(self, *, sound: bool = False) -> list[tuple[list[EpochDone], int]]:
+        """Returns the epochs of each seed, and the seed's place in them; empty without epochs. Of
+        seeds trained one by one, those that have ended, or else the first. sound: see curve."""
+        diverged = sound and self.early_stop is EarlyStop.DIVERGED
+        epochs = self.epochs[:-1] if diverged else self.epochs
+        if not self.task.one_by_one:
+            return [(epochs, seed) for seed in range(len(self.task.seeds)) if epochs]
+        each = [list(group) for _, group in groupby(epochs, self._seed)]
+        ended = [group for group in each if self._is_last(group[-1])]
+        return [(group, 0) for group in ended or each]
+
+    def _seed(self, epoch: EpochDone) -> int:
+        """Returns the place of the seed whose epoch it is, where they are trained one by one."""
+        return (epoch.number - 1) // self.task.config.epochs
+
+    def _is_last(self, epoch: EpochDone) -> bool:
+        return epoch.last or epoch.number % self.task.config.epochs == 0
+
+    @property
+    def complete(self) -> bool:
+        """Whether the job has all its epochs, which are fewer where patience has ended it."""
+        if not self.epochs or not self._is_last(self.epochs[-1]):
+            return False
+        return not self.task.one_by_one or self._seed(self.epochs[-1]) == len(self.task.seeds) - 1
 
     def step(self) -> tuple[int, float] | None:
         """Returns the trial's new intermediate value, the objective's mean in the last epoch, and
-        its step; one_by_one: a seed's last value, and the seed's place from 1 on."""
-        last, length = self.epochs[-1], self.task.config.epochs
-        values = self.sought(last)
-        value = sum(values) / len(values)
+        its step; one_by_one: the value of a seed that has ended, and its place from 1 on."""
+        last = self.epochs[-1]
         if not self.task.one_by_one:
-            return last.number, value
-        return None if last.number % length else (last.number // length, value)
+            values = self.sought(last)
+            return last.number, sum(values) / len(values)
+        if not self._is_last(last):
+            return None
+        return self._seed(last) + 1, self.counted(outcome(*self.runs()[-1]))
 
     def sought(self, epoch: EpochDone) -> list[float]:
         """Returns the objective's values in an epoch."""
         return [self.metric.finite(value) for value in epoch.values(self.task.objective)]
+
+    def counted(self, outcome: Mapping[str, float]) -> float:
+        """Returns the objective's value of what results.trial.outcome returns."""
+        return self.metric.finite(outcome[self.task.objective])
 
     def seconds(self) -> float:
         """Returns the seconds of all epochs, of all seeds."""
@@ -163,24 +191,34 @@ class Job:
             return []
         return [self.seconds() if self.second == "train_seconds" else float(self.parameters)]
 
+    def outcomes(self) -> list[dict[str, float]]:
+        """Returns the metrics of the epoch that counts of each trial, see results.trial.outcome:
+        means over the seeds if the job averages, each with its own epoch. Of a diverged trial, only
+        the epochs before count; empty without any."""
+        found = [outcome(*run) for run in self.runs(sound=True)]
+        if not found or not self.averages:
+            return found
+        return [{name: sum(each[name] for each in found) / len(found) for name in found[0]}]
+
     def values(self) -> list[float]:
-        """Returns the last value of each trial's objective; of a diverged one, that of the epoch
-        before, or the worst without one."""
-        curve = self.curve(sound=True)
-        return self.sought(curve[-1]) if curve else [self.metric.worst] * len(self.trials)
+        """Returns the value of each trial's objective that counts; the worst without one."""
+        found = [self.counted(each) for each in self.outcomes()]
+        return found or [self.metric.worst] * len(self.trials)
 
 
-def mean_epoch(epochs: Sequence[EpochDone], number: int) -> EpochDone:
-    """Returns the means over the seeds of equal epochs."""
+def mean_epoch(runs: Sequence[tuple[Sequence[EpochDone], int]], place: int) -> EpochDone:
+    """Returns the means over the seeds of the epochs at this place; of a seed that has ended, its
+    last epoch counts. runs: see Job.runs."""
+    same = [(epochs[min(place, len(epochs) - 1)], seed) for epochs, seed in runs]
 
     def mean(metric: str) -> list[float]:
-        values = [value for epoch in epochs for value in epoch.values(metric)]
+        values = [epoch.values(metric)[seed] for epoch, seed in same]
         return [sum(values) / len(values)]
 
     means: dict[str, Any] = {metric: mean(metric) for metric in METRICS}
-    means["scores"] = {metric: mean(metric) for metric in epochs[0].scores}
-    seconds = sum(epoch.seconds * len(epoch.valid_accuracy) for epoch in epochs)
-    return EpochDone(task=epochs[0].task, number=number, seconds=seconds, **means)
+    means["scores"] = {metric: mean(metric) for metric in same[0][0].scores}
+    seconds = sum(epochs[place].seconds for epochs, _ in runs if place < len(epochs))
+    return EpochDone(task=same[0][0].task, number=place + 1, seconds=seconds, **means)
 
 
 class Plan:

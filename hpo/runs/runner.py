@@ -262,6 +262,7 @@ def _run_winner(run: Run) -> End:
         seeds=tuple(Seeds.of(SEED + member) for member in range(search.file.members)),
         all_images=True,
         **run.training,
+        cut=winner.cut,
     )
     job = Job(task=task, label=label, trials=[], names=[label], cost=1.0)
     end = train(run, Plan(f"{run.name}: the winner", jobs=[job]))

@@ -246,8 +246,7 @@ class SearchPlan(Plan):
         if job.second or (step := job.step()) is None:
             return None
         trial.report(step[1], step[0])
-        last = epoch.number == job.task.epochs
-        return EarlyStop.PRUNED if not last and trial.should_prune() else None
+        return EarlyStop.PRUNED if not job.complete and trial.should_prune() else None
 
     def ended(self, job: Job, state: TrialState) -> None:
         trial = self.running.pop(job.task.id)

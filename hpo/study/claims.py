@@ -343,9 +343,9 @@ def _faults(found: Comparison, cells: Mapping[str, Config]) -> Iterator[tuple[st
     if found.matters is not None and any(numbers):
         yield "matters", "belongs to a comparison of cells, not with a number other than 0"
     least = LEAST_EPOCHS.get(metric, 1)
-    short = [name for term in terms for name in term.cells if cells[name].epochs < least]
+    short = [n for term in terms for n in term.cells if cells[n].sure_epochs < least]
     if short:
-        yield form, f"{metric} needs {least} epochs or more; {short[0]} has fewer"
+        yield form, f"{metric} needs {least} epochs or more; {short[0]} has fewer, or may have"
     if found.logs and any(number <= 0 for number in numbers):
         unit = " seconds" if metric == SECONDS else ""
         yield form, f"compares ratios of {metric}, so a number must be more than 0{unit}"
@@ -368,7 +368,7 @@ def _term(value: Any, metric: str, cells: Mapping[str, Config]) -> Term:
         raise fault(no_cell(cell, cells))
     if not at:
         return Term(cell=cell)
-    last = cells[cell].epochs
+    last = cells[cell].sure_epochs
     if not epoch.isdecimal() or len(epoch) > 6 or not 1 <= int(epoch) <= last:
         raise fault(f"must name an epoch of {cell}, 1 to {last}, got {quoted(value)}")
     return Term(cell=cell, epoch=int(epoch))

@@ -53,6 +53,9 @@ Bytes = Annotated[str, AfterValidator(_base64)]
 _EPOCHS = Annotated[list[Maybe], Field(min_length=1)]
 CURVE = keys(**dict.fromkeys(METRICS, _EPOCHS), **dict.fromkeys(SCORES, NotRequired[_EPOCHS]))
 WORST = keys(image=int, label=Count, predicted=Count, probability=Maybe, pixels=Bytes | None)
+# A count of epochs, or a mean of counts over seeds.
+_SOME = dict.fromkeys(SCORES, NotRequired[Maybe])
+KEPT = keys(epoch=Annotated[float, Field(ge=1)], **dict.fromkeys(METRICS, Maybe), **_SOME)
 MISTAKES = keys(confusion=list[list[float]], worst=list[WORST])
 
 
@@ -61,7 +64,8 @@ class TrialAttributes(TypedDict, total=False):
 
     seeds: how many seeds its value is the mean of. first: the entry of [[search.first]] that it
     comes from. over_limit: 1 if its time limit ended it. run_seconds: how long the study had run
-    when it ended, by a clock that cannot be set. For the others see results.trial and runs.loop.
+    when it ended, by a clock that cannot be set. kept: the metrics of the epoch that counts, where
+    validation has a say in it. For the others see results.trial and runs.loop.
     """
 
     cell: Annotated[str, Field(pattern=f"^{NAME.pattern}$")]
@@ -72,6 +76,7 @@ class TrialAttributes(TypedDict, total=False):
     parameters: int | None
     fail_reason: str
     curve: Annotated[CURVE, AfterValidator(_of_one_length)]
+    kept: KEPT
     diagnostics: dict[str, list[list[Maybe]]]
     train_seconds: float
     run_seconds: float
@@ -94,7 +99,8 @@ TRIAL_COLUMNS = (
     "momentum", "nesterov", "weight_decay", "schedule", "parameters", "stack", "started",
     "ended", "fail_reason",
 )  # fmt: skip
-SOME_COLUMNS = (*SCORES, *TESTED, "over_limit", "run_seconds")  # of studies that have them
+# Of studies that have them. epoch: the one that counts.
+SOME_COLUMNS = ("epoch", *SCORES, *TESTED, "over_limit", "run_seconds")
 PARAMS = "params"  # the names of the hyperparameters that a row of trials has a value of
 # Hyperparameters of one's own network are columns beside these, so they cannot be called so.
 RESERVED = {*TRIAL_COLUMNS, *SOME_COLUMNS, *TrialAttributes.__annotations__, PARAMS}

@@ -108,6 +108,9 @@ _WIDTHS_SCHEMA = {
 }
 
 
+KEEPS = ("last", "best")
+
+
 # The upper bounds keep a typing error from taking all memory.
 @dataclass(frozen=True, kw_only=True)
 class Config:
@@ -126,6 +129,10 @@ class Config:
     step. input_noise: standard deviation of the noise added to normalized features. 0 means none
     for clip_norm, the most of a step's gradient norm, and for max_norm, the most of the norm of the
     weights into a hidden unit.
+
+    keep: which epoch's network counts, the last one's, or that of the best validation, the first of
+    equals. patience: a training ends after so many epochs in a row without a better validation; 0
+    means never.
 
     model: the factory of the user's own network, "module:function"; depth, width and activation
     mean nothing then. own: its hyperparameters.
@@ -154,6 +161,8 @@ class Config:
     label_smoothing: Annotated[float, Between(0, 0.99)] = 0.0
     clip_norm: Annotated[float, Between(0, 1e6)] = 0.0
     max_norm: Annotated[float, Between(0, 1e6)] = 0.0
+    keep: Annotated[str, *one_of(KEEPS)] = "last"
+    patience: Annotated[int, Between(0, 100_000)] = 0
     model: Factory = ""
     own: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
@@ -179,6 +188,16 @@ class Config:
         if self.widths:
             return tuple(map(int, self.widths.split("-")))
         return tuple(max(round(self.width * self.pyramid**i), 1) for i in range(self.depth))
+
+    @property
+    def validated(self) -> bool:
+        """Whether validation decides which epoch counts, or which one is the last."""
+        return self.keep == "best" or self.patience > 0
+
+    @property
+    def sure_epochs(self) -> int:
+        """Returns how many epochs a training has at least: with patience it may end early."""
+        return min(self.epochs, self.patience + 1) if self.patience else self.epochs
 
     @property
     def layers(self) -> str:

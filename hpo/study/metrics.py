@@ -214,6 +214,11 @@ class EpochMetrics:
     a replicate's share of the epoch's training and validation. scores: {metric: values} of a metric
     with code, if the study seeks one. diagnostics: {measure: one list per layer}, None if they were
     not asked for.
+
+    kept: the epoch that counts so far, None: this one. lengths: how many epochs count; a replicate
+    that has run out of patience has fewer than `number`, and its metrics are those of its last one;
+    None: all. Both only where the configuration has validation decide. last: whether the training
+    ends with this epoch.
     """
 
     number: int
@@ -224,6 +229,9 @@ class EpochMetrics:
     seconds: float
     scores: dict[str, list[float]] = field(default_factory=dict)
     diagnostics: dict[str, list[list[float]] | None] | None = None
+    kept: list[int] | None = None
+    lengths: list[int] | None = None
+    last: bool = False
 
     def values(self, name: str) -> list[float]:
         """Returns the values of a metric."""

@@ -143,6 +143,19 @@ class Network:
         """Returns the number of parameters of one replicate."""
         return sum(tensor[0].numel() for tensor in self.layers.tensors)
 
+    def copied(self, replicate: int) -> list[Tensor]:
+        """Returns copies of what training changes in one replicate, see restore."""
+        return [tensor.clone() for tensor in self._trained(replicate)]
+
+    def restore(self, replicate: int, copied: Sequence[Tensor]) -> None:
+        """Makes one replicate what it was when it was copied."""
+        for tensor, values in zip(self._trained(replicate), copied, strict=True):
+            tensor.copy_(values)
+
+    def _trained(self, replicate: int) -> list[Tensor]:
+        running = [tensor for norm in self.running for tensor in (norm.mean, norm.var)]
+        return [tensor[replicate] for tensor in (*self.layers.tensors, *running)]
+
     def state_dict(self, replicate: int = 0) -> dict[str, Tensor]:
         """Returns one replicate's parameters, named as in training.modules.mlp."""
         with torch.device("meta"):

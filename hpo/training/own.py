@@ -233,6 +233,20 @@ class OwnNetwork:
         state = self.modules[replicate].state_dict()
         return {name: value.detach().clone().contiguous() for name, value in state.items()}
 
+    def copied(self, replicate: int) -> dict[str, Tensor]:
+        """Returns copies of one replicate's parameters and buffers, see restore."""
+        return {name: tensor.detach().clone() for name, tensor in self._tensors(replicate).items()}
+
+    def restore(self, replicate: int, copied: Mapping[str, Tensor]) -> None:
+        """Makes one replicate what it was when it was copied; it is not trained any further."""
+        for name, tensor in self._tensors(replicate).items():
+            tensor.data = copied[name]
+
+    def _tensors(self, replicate: int) -> dict[str, Tensor]:
+        """Returns parameters and buffers, also those that state_dict leaves out."""
+        module = self.modules[replicate]
+        return {**dict(module.named_parameters()), **dict(module.named_buffers())}
+
     def logits(self, images: Tensor, rows: Tensor, classes: int) -> Tensor:
         """Returns the logits of rows, (steps, R, B), of images, (steps, R, classes, B). What a
         network draws here depends on its seed alone."""

@@ -4,12 +4,14 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from hpo.study.columns import METRICS
 from hpo.study.config import Config, Seeds
 from hpo.study.metrics import ACCURACY, BY_NAME, EpochMetrics, Metric
 from hpo.study.names import OPTIMIZERS, SCHEDULES
@@ -27,7 +29,8 @@ STEPS_BETWEEN_CHECKS = 8
 
 @dataclass(frozen=True, kw_only=True)
 class Epoch(EpochMetrics):
-    """An epoch's metrics and the network after it, the same object in all epochs.
+    """An epoch's metrics and the network after it, the same object in all epochs; after the last
+    one it is that of the kept epochs.
 
     valid_right: which images each replicate gets right, (R, n) of bool, in the order of the split;
     None before the last epoch.
@@ -53,6 +56,7 @@ def train(
     folder: str = "",
     objective: str = ACCURACY,
     weights: Tensor | None = None,
+    cut: int = 0,
 ) -> Iterator[Epoch]:
     """Trains one network per split and seed, all with one configuration; yields every epoch. To
     stop training, stop iterating.
@@ -64,6 +68,7 @@ def train(
     objective: a metric with code is computed after each epoch, too.
     weights: of the classes in the training loss, (R, classes), as cross_entropy takes them: the
     mean of a batch is over its weights. The losses of an epoch are without them.
+    cut: the epoch that is the last, with the learning rates of the whole training; 0: all epochs.
     """
     device = device or torch.device("cpu")
 
@@ -81,7 +86,8 @@ def train(
         network = Network(config, examples.images.shape[1], examples.classes, seeds, device)
         trainer = _Trainer(network, seeds, rate, check, diagnose, weights)
     with suppress(_Stopped):
-        yield from _epochs(trainer, examples, splits, seeds, device, BY_NAME[objective])
+        metric = BY_NAME[objective]
+        yield from _epochs(trainer, examples, splits, seeds, device, metric, cut)
 
 
 def _epochs(
@@ -91,18 +97,21 @@ def _epochs(
     seeds: Sequence[Seeds],
     device: torch.device,
     metric: Metric,
+    cut: int,
 ) -> Iterator[Epoch]:
     orders = [torch.Generator().manual_seed(seed.order) for seed in seeds]
     valid = torch.stack([split.valid for split in splits]).to(device)
     network = trainer.network
-    for number in range(1, network.config.epochs + 1):
+    choice = _Choice(network, metric) if network.config.validated and valid.numel() else None
+    final = cut or network.config.epochs
+    for number in range(1, final + 1):
         start = time.perf_counter()
         drawn = [torch.randperm(len(splits[0].train), generator=order) for order in orders]
         order = torch.stack([s.train[rows] for s, rows in zip(splits, drawn, strict=True)])
         train_loss, train_accuracy = trainer.epoch(examples, order.to(device))
-        last = number == network.config.epochs
+        last = number == final
         found = evaluate(network, examples, valid, right=last, metric=metric)
-        yield Epoch(
+        epoch = Epoch(
             number=number,
             train_loss=train_loss,
             train_accuracy=train_accuracy,
@@ -110,10 +119,73 @@ def _epochs(
             valid_accuracy=found.accuracy,
             scores={metric.name: list(found.scores)} if metric.code else {},
             diagnostics=trainer.measures(examples, valid),
-            seconds=(time.perf_counter() - start) / len(seeds),
+            seconds=0.0,
             network=network,
             valid_right=found.right,
+            last=last,
         )
+        if choice:
+            epoch = choice.take(epoch)
+        if choice and epoch.last:
+            choice.restore()
+            epoch = replace(epoch, valid_right=evaluate(network, examples, valid, right=True).right)
+        yield replace(epoch, seconds=(time.perf_counter() - start) / len(seeds))
+        if epoch.last:
+            return
+
+
+class _Choice:
+    """Which epoch of each replicate counts, and when its training is over: keep and patience.
+
+    Each replicate is judged as if it were alone. One that is out of patience is trained on with its
+    stack, but its metrics stay those of its last epoch, and its network is restored at the end.
+    best: of each replicate, the epoch and its gain. ended: {replicate: its last epoch}. copies:
+    {replicate: its network in the kept epoch}.
+    """
+
+    def __init__(self, network: Network | OwnNetwork, metric: Metric) -> None:
+        self.network, self.config, self.metric = network, network.config, metric
+        self.best = [(0, -math.inf)] * network.replicates
+        self.ended: dict[int, Epoch] = {}
+        self.copies: dict[int, Any] = {}
+
+    def take(self, epoch: Epoch) -> Epoch:
+        """Judges an epoch. Returns it with what is kept so far."""
+        going = [r for r in range(self.network.replicates) if r not in self.ended]
+        for replicate in going:
+            self._judge(replicate, epoch)
+        lengths = [self.ended.get(r, epoch).number for r in range(self.network.replicates)]
+        best = self.config.keep == "best"
+        values: dict[str, Any] = {metric: self._values(epoch, metric) for metric in METRICS}
+        return replace(
+            epoch,
+            **values,
+            scores={name: self._values(epoch, name) for name in epoch.scores},
+            kept=[number for number, _ in self.best] if best else lengths,
+            lengths=lengths,
+            last=epoch.last or len(self.ended) == self.network.replicates,
+        )
+
+    def _judge(self, replicate: int, epoch: Epoch) -> None:
+        gain = self.metric.gain(epoch.values(self.metric.name)[replicate])
+        number, most = self.best[replicate]
+        better = not number or gain > most
+        if better:
+            self.best[replicate] = epoch.number, -math.inf if math.isnan(gain) else gain
+        over = not better and epoch.number - number == self.config.patience
+        if over:
+            self.ended[replicate] = epoch
+        if better if self.config.keep == "best" else over:
+            self.copies[replicate] = self.network.copied(replicate)
+
+    def _values(self, epoch: Epoch, metric: str) -> list[float]:
+        every = range(self.network.replicates)
+        return [self.ended.get(r, epoch).values(metric)[r] for r in every]
+
+    def restore(self) -> None:
+        """Makes each replicate what it was after its kept epoch."""
+        for replicate, copied in self.copies.items():
+            self.network.restore(replicate, copied)
 
 
 def learning_rate(config: Config, rows: int) -> Callable[[int], float]:

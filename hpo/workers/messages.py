@@ -14,7 +14,8 @@ class Task:
     test: test the networks at the end. inspect: also return confusion matrices. all_images: train
     on all training images, validate on none, and return the network. diagnose: measure training,
     see training.diagnostics. share: of the images of the split to use. folder: where the module of
-    the user's own network lies. objective and class_weight: see study.file.Head.
+    the user's own network lies. objective and class_weight: see study.file.Head. cut: see
+    training.train.train.
     """
 
     id: int
@@ -29,11 +30,12 @@ class Task:
     folder: str = ""
     objective: str = ACCURACY
     class_weight: str | dict[str, float] | None = None
+    cut: int = 0
 
     @property
     def epochs(self) -> int:
-        """Returns how many epochs the task reports: with one_by_one, those of all seeds."""
-        return self.config.epochs * (len(self.seeds) if self.one_by_one else 1)
+        """Returns how many epochs the task reports at most: with one_by_one, those of all seeds."""
+        return (self.cut or self.config.epochs) * (len(self.seeds) if self.one_by_one else 1)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -91,7 +91,7 @@ def _trained(
             rows = [split.part(task.share) for split in rows]
         before = place * task.config.epochs
         weights = class_weights(task.class_weight, images, rows, dataset.schema.classes)
-        more: Any = {key: getattr(task, key) for key in ("diagnose", "folder", "objective")}
+        more: Any = {n: getattr(task, n) for n in ("diagnose", "folder", "objective", "cut")}
         more["weights"] = weights
         for epoch in train(task.config, images, rows, seeds, device, stops, **more):
             last = epoch

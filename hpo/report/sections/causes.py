@@ -50,7 +50,9 @@ def _blocks(study: StoredGrid, cause: Cause) -> list[Block]:
     if cause.presumes == "vanishing gradients":
         sentences = [_vanishing(ours, theirs, **names)]
     else:
-        sentences = [_too_long(ours, theirs, **names), _intervention(study, cell)]
+        units = _units(_ends(study, cell), _ends(study, works), **names)
+        steps = _too_long(ours, theirs, **names)
+        sentences = [steps, *units, _intervention(study, cell)]
     alt = marked(
         "Gradients, updates and quiet units of {network} beside {other}, by epoch and layer."
     )
@@ -66,11 +68,29 @@ def _blocks(study: StoredGrid, cause: Cause) -> list[Block]:
 
 def _measured(study: StoredGrid, cell: Cell) -> Measures:
     """Returns {measure: (seeds, epochs, layers)} of the cell's finished trials, NaN where a number
-    was not finite; empty without diagnostics."""
-    stored = [study.frozen[int(n)].user_attrs.get("diagnostics") for n in study.of(cell)["number"]]
-    found: list[dict[str, Any]] = [diagnostics for diagnostics in stored if diagnostics]
+    was not finite; empty without diagnostics. A training that ended early stays as it ended."""
+    found = [trial["diagnostics"] for trial in _diagnosed(study, cell)]
     names = found[0] if found else {}
-    return {name: np.array([measures[name] for measures in found], float) for name in names}
+    longest = max((len(measures[name]) for measures in found for name in names), default=0)
+    return {
+        name: np.array([m[name] + m[name][-1:] * (longest - len(m[name])) for m in found], float)
+        for name in names
+    }
+
+
+def _ends(study: StoredGrid, cell: Cell) -> Measures:
+    """Returns {measure: (seeds, layers)} as _measured, after the epoch that counts."""
+    found = _diagnosed(study, cell)
+    places = [trial["kept"]["epoch"] - 1 if "kept" in trial else -1 for trial in found]
+    names = found[0]["diagnostics"] if found else {}
+    pairs = list(zip(found, places, strict=True))
+    return {name: np.array([t["diagnostics"][name][p] for t, p in pairs], float) for name in names}
+
+
+def _diagnosed(study: StoredGrid, cell: Cell) -> list[dict[str, Any]]:
+    """Returns the attributes of the cell's finished trials that have diagnostics."""
+    stored = [study.frozen[int(number)].user_attrs for number in study.of(cell)["number"]]
+    return [attributes for attributes in stored if attributes.get("diagnostics")]
 
 
 def _vanishing(ours: Measures, theirs: Measures, **names: str) -> str:
@@ -89,8 +109,7 @@ def _vanishing(ours: Measures, theirs: Measures, **names: str) -> str:
 
 
 def _too_long(ours: Measures, theirs: Measures, **names: str) -> str:
-    """Says whether the longest step in epoch 1 is TOO_LONG times that of the network that learns;
-    and the state of the units at the end."""
+    """Says whether the longest step in epoch 1 is TOO_LONG times that of one that learns."""
     # A step that is not finite is one without bound: the run diverged.
     steps, others = (
         np.nan_to_num(measures["largest_update"][:, 0], nan=np.inf, posinf=np.inf).max(axis=1)
@@ -103,15 +122,14 @@ def _too_long(ours: Measures, theirs: Measures, **names: str) -> str:
     )
     known = {"step": _range(steps), "other": _range(others), **names}
     text = t(text, thumb=RULE_OF_THUMB, times=TOO_LONG, **known)
-    text = f"{_verdict(steps > TOO_LONG * _median(others))}: {text}"
-    return " ".join([text, *_units(ours, theirs, **names)])
+    return f"{_verdict(steps > TOO_LONG * _median(others))}: {text}"
 
 
 def _units(ours: Measures, theirs: Measures, **names: str) -> list[str]:
     """Says how many percent of the worst layer's units do nothing at the end."""
     for measure, counted in UNITS.items():
         if measure in ours and measure in theirs:
-            share, other = (_percent(m[measure][:, -1].max(axis=1)) for m in (ours, theirs))
+            share, other = (_percent(m[measure].max(axis=1)) for m in (ours, theirs))
             text = marked(
                 "At the end the share of {units} in its worst layer is {share}, against {other} "
                 "in {beside} (medians)."

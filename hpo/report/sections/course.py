@@ -89,9 +89,11 @@ def _cell_curves(study: StoredGrid, cell: Cell) -> figures.CellCurves | None:
     rows = study.curves[study.curves["number"].isin(numbers)]
     if rows.empty:
         return None
+    each = [own for _, own in rows.groupby("number")]
+    longest = max(map(len, each))  # where patience has ended others, they stay at their last epoch
     values = {
         metric: (100 if metric.endswith("accuracy") else 1)
-        * rows.pivot(index="number", columns="epoch", values=metric).to_numpy()
+        * np.array([np.pad(own[metric], (0, longest - len(own)), "edge") for own in each])
         for metric in METRICS
     }
     label = f"{cell.label} ({count(len(numbers), 'seed')})"

@@ -10,7 +10,7 @@ from hpo.report.blocks.page import Block, Section
 from hpo.report.blocks.table import Table, facts
 from hpo.report.figures.axis import beyond
 from hpo.results.study import StoredGrid, StoredSearch, StoredStudy, seconds_of
-from hpo.study.config import SOURCES
+from hpo.study.config import DEFAULTS, SOURCES
 from hpo.study.fields import BALANCED
 from hpo.study.file import Cell
 from hpo.study.names import SCHEDULES, label
@@ -54,8 +54,8 @@ def of_grid(study: StoredGrid) -> list[Section]:
     below = beyond(tested, tested.gain(tested.learned(data)))
     ends = {"guess": tested.spelled(tested.gain(tested.chance(data)))}
     ends |= {"best": tested.spelled(tested.most)}
-    weights = f" {said}" if (said := weights_text(study)) else ""
-    blocks: list[Block] = [f"{t(text, **sizes, **ways)}{weights} {seeding}"]
+    sentences = [t(text, **sizes, **ways), *_training(study), seeding]
+    blocks: list[Block] = [" ".join(sentences)]
     blocks += _fixed_part(study)
     blocks.append(t(meaning, metric=t(tested.words), below=below, **ends))
     return [Section(title=t("How the networks were trained"), blocks=blocks)]
@@ -170,7 +170,7 @@ def of_search(study: StoredSearch) -> list[Section]:
 
 def _also(study: StoredSearch) -> list[str]:
     """Returns sentences on seeds per trial, limits, and where the search began."""
-    file, sentences = study.file, [said] if (said := weights_text(study)) else []
+    file, sentences = study.file, _training(study)
     if file.seeds_per_trial > 1:
         text = marked(
             "A trial's value is the mean over {n} seeds, each with its own split, initial weights "
@@ -246,6 +246,32 @@ def weights_text(study: StoredGrid | StoredSearch) -> str:
     if weights == BALANCED:
         weights = t("balanced: all rows, over the number of classes times the rows of the class")
     return t(text, weights=weights)
+
+
+def _training(study: StoredGrid | StoredSearch) -> list[str]:
+    """Says how classes are weighted, and which epoch counts where validation decides that."""
+    sentences = [said] if (said := weights_text(study)) else []
+    if _differs(study, "keep"):
+        text = marked(
+            'Where keep is "best", the network, its validation and its test are those of the epoch '
+            "with the best validation, the first of equals; curves show all epochs."
+        )
+        sentences.append(t(text))
+    if _differs(study, "patience"):
+        text = marked(
+            "Where patience is given, a training ends after so many epochs in a row without a "
+            "better validation; in a mean curve it stays at its last epoch."
+        )
+        sentences.append(t(text))
+    return sentences
+
+
+def _differs(study: StoredGrid | StoredSearch, name: str) -> bool:
+    """Whether a hyperparameter may have another value than its default."""
+    usual = DEFAULTS[name]
+    if isinstance(study, StoredGrid):
+        return any(getattr(cell.config, name) != usual for cell in study.file.cells)
+    return study.file.space.get(name, Fixed(value=usual)) != Fixed(value=usual)
 
 
 def other_data(study: StoredGrid | StoredSearch) -> list[str]:
