@@ -329,6 +329,29 @@ def test_a_report_says_which_epoch_counts(whole):
     assert "so many epochs in a row" in text
 
 
+CAUSE = """
+[[causes]]
+cell = "patient"
+beside = "best"
+presumes = "learning rate too high"
+"""
+
+
+def test_diagnostics_at_the_end_are_those_of_the_epoch_that_counts(tmp_path):
+    text = GRID.replace("seeds = 4", "seeds = 4\ndiagnostics = true") + CAUSE
+    study, medians = grid(tmp_path, text), []
+    for cell in ("patient", "best"):
+        rows = study.of(study.cell(cell))
+        stored = [study.frozen[int(number)].user_attrs["diagnostics"] for number in rows["number"]]
+        assert [len(each["dead"]) for each in stored] == [
+            len(by_epoch(study, cell, seed)) for seed in rows["seed"]
+        ]
+        dead = [max(s["dead"][e - 1]) for s, e in zip(stored, rows["epoch"], strict=True)]
+        medians.append(f"{100 * statistics.median(dead):.0f}%")
+    said = f"worst layer is {medians[0]}, against {medians[1]}"
+    assert said in markdown(study, tmp_path).replace("\\", "")
+
+
 @pytest.mark.parametrize(
     ("key", "value"), [("epoch", 7.5), ("epoch", 99), ("epoch", 0), ("valid_accuracy", 0.123)]
 )
