@@ -13,9 +13,11 @@ from sklearn import metrics as reference
 from tiny import SEARCH
 
 import hpo
+from hpo.analysis.compare import compare
 from hpo.data.datasets import Dataset, load
 from hpo.data.schema import Schema
 from hpo.errors import InputError
+from hpo.export import trackers
 from hpo.report import contents
 from hpo.report.blocks.search_tables import finalists_frame
 from hpo.results.load import load_study
@@ -181,6 +183,51 @@ def test_a_study_is_bound_to_its_objective(sought):
         run(folder, rare_dataset(), objective=f'"{other}"')
 
 
+def test_two_studies_are_compared_by_their_objective(sought, weighted):
+    study, _ = sought
+    other = dataclasses.replace(study, name="other")
+    [row] = compare(study, other)
+    assert list(row.sides[0].runs) == [study.metric.name, study.metric.tested.name]
+    header, table, *_ = terminal.comparison(study, other)
+    assert header.startswith(f"{study.metric.header} on ")
+    assert study.winner is not None
+    mean = study.metric.scale * study.winner.runs[study.metric.name].mean()
+    assert table.table.entries[0][1].text.startswith(f"{mean:.{study.metric.digits}f} (")
+    another = dataclasses.replace(study, file=study.file.model_copy(update={"objective": ACCURACY}))
+    with pytest.raises(InputError, match="compare two studies of one objective"):
+        compare(study, dataclasses.replace(another, name="other"))
+
+
+def test_a_smaller_loss_is_the_better_one(tmp_path: Path):
+    study = run(tmp_path, rare_dataset(), objective='"valid_loss"')
+    assert study.tested is not None
+    worse = study.tested.trials.assign(valid_loss=study.tested.trials["valid_loss"] + 0.5)
+    other = dataclasses.replace(study.tested, name="other", trials=worse)
+    for row in compare(study.tested, other):
+        assert row.evidence is not None
+        assert row.evidence.effect == pytest.approx(0.5)
+        assert terminal._difference(study.metric, row).startswith("−0.5000")
+
+
+def test_trackers_have_the_objectives_curve_and_test(sought):
+    study, _ = sought
+    name = study.metric.name
+    assert study.tested is not None
+    for each in trackers.runs(study.tested):
+        assert len(each.curves[name]) == 3
+        assert study.metric.tested.name in each.results
+    assert study.curves[name].notna().all()
+
+
+def test_trials_of_another_objective_do_not_start_a_search(sought):
+    study, folder = sought
+    other = next(name for name in OBJECTIVES if name != study.metric.name)
+    file = search(folder, objective=f'"{other}"')
+    ready = prepared(file, opened(folder), rare_dataset(), out=folder, name="another", like="tiny")
+    with pytest.raises(InputError, match="has another objective, whose results cannot be compared"):
+        runner.run_search(ready)
+
+
 def test_objectives_beside_an_objective_are_refused(tmp_path: Path):
     text = SEARCH.replace("[search]", '[search]\nobjectives = ["valid_accuracy"]')
     (tmp_path / "a.toml").write_text('objective = "valid_f1"\n' + text)
@@ -249,7 +296,9 @@ def test_the_saved_winner_and_the_report_have_the_weights(weighted):
 def test_a_study_is_bound_to_its_weights(weighted):
     _, folder = weighted
     keys = {"objective": '"valid_balanced_accuracy"', "class_weight": "{ b = 3 }"}
-    with pytest.raises(InputError, match="class weight: stored with 'balanced', now 'b 3'"):
+    with pytest.raises(
+        InputError, match="class weight: stored with 'balanced', now 'b 3'; give --n"
+    ):
         run(folder, rare_dataset(0.1), **keys)
 
 

@@ -26,7 +26,7 @@ from hpo.options import Options
 from hpo.results.attributes import check_study
 from hpo.results.trial import KILLED
 from hpo.runs.plan import Shape, Watcher
-from hpo.study.binding import DATA, MODEL, code_digest, code_of, differences
+from hpo.study.binding import DATA, JUDGED, MODEL, code_digest, code_of, differences
 from hpo.study.config import SOURCES
 from hpo.study.file import SECOND, GridStudy, SearchStudy, StudyFile
 from hpo.study.metrics import ACCURACY
@@ -178,7 +178,7 @@ def _told(name: str, found: Mapping[str, tuple[Any, Any]], *, search: bool) -> l
         f"study {name!r}: {key}: stored with {was!r}, now {is_now!r}"
         for key, (was, is_now) in found.items()
     ]
-    comparable = search and not {*DATA, *MODEL} & set(found)
+    comparable = search and not {*DATA, *MODEL, *JUDGED} & set(found)
     like = f"--like {name} to go on with the trials that still fit, " if comparable else ""
     lines[-1] += f"; give {like}--name for a new study, or --fresh to delete the stored one"
     return lines
