@@ -87,7 +87,6 @@ class Objective:
         self.device = tensors.choose_device(device)
         folder = Path(data_dir or os.environ.get("HPO_DATA_DIR") or data.default_dir())
         loaded = data.load(dataset, folder)
-        data.check(loaded)
         head.check(loaded.schema.classes)
         images, labels = loaded.train_images, loaded.train_labels
         self.examples = tensors.examples(images, labels, loaded.classes, self.device)
