@@ -120,6 +120,8 @@ def _ensemble(study: StoredSearch, winner: Finalist) -> list[str]:
 
 def _use(study: StoredSearch) -> str:
     """Says what `hpo predict` takes."""
+    if study.schema.levels:
+        return t("There it classifies the rows of a table (CSV or Parquet):")
     if not study.pictures:
         return t("There it classifies the rows of a table (CSV, Parquet or .npz):")
     if study.classes != list(DIGITS):
