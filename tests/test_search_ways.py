@@ -434,7 +434,7 @@ def test_two_objectives_end_in_a_front_and_finalists_along_it(
     values = {t.number: t.values for t in study.trials}
     front_values = {tuple(values[n]) for n in best}
     assert {tuple(values[n]) for n in finalists["number"]} <= front_values
-    assert "Accuracy against parameters" in text
+    assert "Validation accuracy against parameters" in text
     note = get_note(study)
     assert "spread over the Pareto front of accuracy and parameters" in note
     assert "rows to train on" in note
