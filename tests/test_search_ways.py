@@ -436,7 +436,7 @@ def test_two_objectives_end_in_a_front_and_finalists_along_it(
     assert {tuple(values[n]) for n in finalists["number"]} <= front_values
     assert "Validation accuracy against parameters" in text
     note = get_note(study)
-    assert "spread over the Pareto front of accuracy and parameters" in note
+    assert "spread over the Pareto front of validation accuracy and parameters" in note
     assert "rows to train on" in note
     assert (tmp_path / "reports/mine/figures/pareto.svg").exists()
     command(head.replace("= 12", "= 14") + 'objectives = ["valid_accuracy", "parameters"]\n')
