@@ -3,7 +3,6 @@ predict and in exports; and what is refused."""
 
 import tomllib
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -293,7 +292,6 @@ def test_numbers_in_a_way_of_their_own_get_the_remedy(tmp_path: Path, shown: str
 
 def test_decimal_commas_are_read_where_they_are_certain(tmp_path: Path):
     values = [f"{i},{i % 7}5" for i in range(60)]
-    text = column(values).replace(",kind", ";kind").replace("x,more", "x;more")
     lines = [f"{v};{i};{'ab'[i % 2]}" for i, v in enumerate(values)]
     loaded = read(of_text(tmp_path, "\n".join(["x;more;kind", *lines])))
     assert loaded.schema.high[0] == pytest.approx(59.35, abs=2)  # type: ignore[index]
@@ -302,7 +300,6 @@ def test_decimal_commas_are_read_where_they_are_certain(tmp_path: Path):
     np.testing.assert_array_equal(plain, comma)
     with pytest.raises(InputError, match="'3,350' in row 0"):
         inputs.read([of_text(tmp_path, "x;more\n3,350;3\n")], loaded.schema)
-    assert text
 
 
 def test_a_text_among_numbers_is_named_and_no_good_value(tmp_path: Path):
@@ -345,6 +342,12 @@ def test_a_row_without_a_label_is_left_out_of_both_parts(tmp_path: Path):
 # --- files ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
+def test_separators_are_found(tmp_path: Path, separator: str):
+    loaded = read(csv(animals(), tmp_path / "a.csv", sep=separator))
+    assert loaded.schema.columns == (*NUMBERS, *TEXTS)
+
+
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
 def test_other_encodings_are_read(tmp_path: Path, encoding: str):
     frame = animals().replace({"colour": {"red": "größer"}})
@@ -371,13 +374,11 @@ def test_columns_under_each_other_are_read(tmp_path: Path):
 
 
 def test_two_datasets_of_other_scale_are_not_one(tmp_path: Path):
-    path = csv(animals(), tmp_path / "a.csv")
     np.savez(tmp_path / "p.npz", x=np.zeros((30, 4, 4), np.uint8), y=np.arange(30) % 2)
     assert "scale is for tables" in refused(tmp_path / "p.npz", scale="robust")
-    source = Source("mnist-5k", scale="robust")
-    with pytest.raises(InputError, match="scale"):
-        data.load(source, None)
-    assert replace(source, name=str(path)).scale == "robust"
+    for more in ({"scale": "robust"}, {"valid": "v.csv"}, {"time": "at"}):
+        with pytest.raises(InputError, match="for data of your own"):
+            data.load(Source("mnist-5k", **more), None)
 
 
 # --- hpo init data.csv ---------------------------------------------------------------------------
@@ -434,6 +435,11 @@ def test_all_seeds_validate_on_the_rows_of_the_file_that_the_study_file_names(tm
     assert loaded.schema.mean != plain.schema.mean, "scales are of all rows that are not tested on"
     whole = csv(pd.concat([frame, valid]), tmp_path / "whole.csv")
     assert len(data.split(read(whole), 0)[1]) != 50
+    other_unit = csv(valid.assign(size=valid["size"] * 1000), tmp_path / "unit.csv")
+    assert "far outside the trained range" in refused(paths[0], valid=str(other_unit))
+    unlabelled = csv(valid.assign(kind=valid["kind"].where(valid.index > 4)), tmp_path / "u.csv")
+    notes = read(paths[0], valid=str(unlabelled)).about["valid_notes"]
+    assert "rows without a label are left out: 5" in notes
     lacking = csv(valid[valid["kind"] == "cat"], tmp_path / "cats.csv")
     assert "no validation example of class dog" in refused(paths[0], valid=str(lacking))
 

@@ -108,6 +108,7 @@ def warnings(data: Mapping[str, Any]) -> list[str]:
     found = {key: about[key] for key in texts if about.get(key)}
     said = [texts[key].format(of=_several(value)) for key, value in found.items()]
     said += [t("test part: {what}", what=note) for note in about.get("test_notes", ())]
+    said += [t("validation part: {what}", what=note) for note in about.get("valid_notes", ())]
     return [f"{data['name']}: {text}" for text in said]
 
 

@@ -82,8 +82,12 @@ def load(source: Source | str, folder: Path | None) -> Dataset:
     downloaded first if it is not there. Raises InputError, one line per file, and Unavailable if it
     cannot be downloaded."""
     source = Source(source) if isinstance(source, str) else source
-    if source.known and (source.scale != "standard" or source.columns):
-        raise InputError(f"dataset {source.name!r}: scale and columns are for tables of your own")
+    own = source.scale != "standard" or source.columns or source.valid or source.time != ""
+    if source.known and own:
+        keys = "scale, columns, valid and time"
+        raise InputError(
+            f"dataset {source.name!r}: {keys} are for data of your own; leave them out"
+        )
     if source.known:
         return loader(source.name).load(source.name, folder or default_dir())
     return FILES.load()(source)  # type: ignore[no-any-return]

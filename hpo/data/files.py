@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from hpo.data import readers
 from hpo.data.datasets import Dataset, Pair, make_dataset, repeated
+from hpo.data.fit import ranged
 from hpo.data.inputs import read_like
 from hpo.data.readers import PICTURES, REMEDY, named_errors, naming
 from hpo.data.schema import Array, Schema, brief_names, white_of
@@ -67,6 +68,10 @@ def load(source: Source) -> Dataset:
     more: Any = {"valid": valid, "times": train.times}
     loaded = make_dataset(source.short, pairs[0], test, schema, **more)
     about |= repeated(loaded)
+    for part in validated:
+        with naming(part.where):
+            (schema if train.pixels else ranged(schema, train.x)).check_range(part.x)
+        about["valid_notes"] = list(part.notes)
     if test is not None:
         with naming(parts[1].where):
             loaded.schema.check_range(test[0])
@@ -155,7 +160,8 @@ def _mapped(labels: list[Array], schema: Schema) -> tuple[list[NDArray[np.int64]
     known = np.unique(labels[0])
     if (other := np.setdiff1d(np.concatenate(labels), known)).size:
         raise InputError(
-            f"class {quoted(other.tolist()[0])} is in the test part and not in the training part"
+            f"class {quoted(other.tolist()[0])} is in the test part and not in the training part "
+            "(or in the part to validate on)"
         )
     if len(known) < 2 or len(known) > MOST_CLASSES:
         few = "one class" if len(known) == 1 else f"{len(known):,} classes"

@@ -31,14 +31,20 @@ def measured(schema: Schema, x: Array, scales: tuple[float, float] | None = None
     numbers, table = schema.numbers_of(x), x.ndim == 2
     if not schema.columns:
         schema = schema.replace(shape=shape)
-    whole = numbers if table else x
-    low, high = (_plain(f.reduce(whole, axis=0 if table else None)) for f in (np.fmin, np.fmax))
-    schema = schema.replace(low=low, high=high, white=white_of(x, shape))
+    schema = ranged(schema, x).replace(white=white_of(x, shape))
     if schema.columns:
         schema = _of_columns(schema, x, numbers)
     mean, std = scales or _scales(schema, numbers if table else x)
     schema = _with_quantiles(schema.replace(mean=mean, std=std), numbers)
     return schema.replace(shape=(schema.fed_width,)) if schema.columns else schema
+
+
+def ranged(schema: Schema, x: Array) -> Schema:
+    """Returns the schema with the range of examples (N, …): of a table by column."""
+    table = x.ndim == 2
+    whole, axis = (schema.numbers_of(x), 0) if table else (x, None)
+    low, high = (_plain(ends.reduce(whole, axis=axis)) for ends in (np.fmin, np.fmax))
+    return schema.replace(low=low, high=high)
 
 
 def _of_columns(schema: Schema, x: Array, numbers: Array) -> Schema:

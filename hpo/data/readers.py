@@ -191,7 +191,7 @@ def _check_lengths(table: Table, frame: "pd.DataFrame", fields: int) -> None:
     opener: Any = gzip.open if table.path.name.lower().endswith(".gz") else open
     with opener(table.path, "rt", encoding=table.encoding, newline="") as lines:
         for row, cells in enumerate(_rows(lines, table.separator)):
-            if cells and len(cells) < fields:
+            if any(cells) and len(cells) < fields:
                 raise InputError(
                     f"line {row + 1} has {len(cells)} cells, and there are {fields} columns; give "
                     'each row all cells, "?" for a gap'

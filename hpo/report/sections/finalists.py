@@ -109,10 +109,10 @@ def _ensemble(study: StoredSearch, winner: Finalist) -> list[str]:
     rows, accuracy = study.data["test"], found["test_accuracy"]
     ends = binomtest(round(accuracy * rows), rows).proportion_ci(method="wilson")
     text = marked(
-        "Beside it lies an ensemble of {members} networks of the winner's configuration, trained "
-        "from as many seeds: the mean of their probabilities has a test accuracy of "
+        "An ensemble is saved, too: {members} networks of the winner's configuration, each trained "
+        "from another seed. The mean of their probabilities has a test accuracy of "
         "{accuracy:.2f}% (95% interval {low:.2f} to {high:.2f}, for other {things} and not for "
-        "other seeds), and hpo predict --ensemble uses it."
+        "other seeds). hpo predict --ensemble uses it."
     )
     known = {"low": 100 * ends.low, "high": 100 * ends.high, "members": found["members"]}
     return [t(text, accuracy=100 * accuracy, things=t(study.things), **known)]
