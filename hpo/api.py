@@ -160,8 +160,8 @@ class Result:
     @property
     def winner(self) -> "nn.Module":
         """Returns the saved winner as a module: features as in the data, (n, features) with pixels
-        of 0 … 1, numbers of a table in double precision, to logits (n, classes). Raises InputError
-        if there is none."""
+        of 0 … 1, numbers of a table in double precision, to logits (n, classes), or to numbers
+        (n, 1) in the target's unit. Raises InputError if there is none."""
         from hpo.model.folder import require_winner
         from hpo.model.weights import load
 

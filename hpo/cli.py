@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Collection
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, NoReturn, get_args
 
 import typer
 
@@ -20,7 +20,7 @@ from hpo.language import ENGLISH
 from hpo.options import OUT, STORAGE, Options, checked, option, with_options
 from hpo.passwords import remove_passwords, without_password
 from hpo.process import collect_seldom, end_process, ignore_output_errors, stop_signals
-from hpo.study.names import DATASETS, FORMS
+from hpo.study.names import DATASETS, FORMS, TaskKind
 from hpo.text import count, error_line, printable, printable_path, quoted, shortened
 
 app = typer.Typer(
@@ -40,7 +40,7 @@ def _one_of(known: Collection[str]) -> dict[str, Any]:
     """Returns the arguments of an option that has one of these values."""
 
     def check(param: typer.CallbackParam, value: str) -> str:
-        if value not in known:
+        if value is not None and value not in known:
             names = ", ".join(known)
             raise InputError(f"{param.opts[0]}: must be one of {names}, got {quoted(value)}")
         return value
@@ -76,6 +76,7 @@ AllowHost = Annotated[list[str] | None, option("allow_host")]
 Port = Annotated[int, typer.Option(help=FREE, min=0, max=65_535)]
 LABEL = "The column with the labels: its name, or its number in a file without a header."
 USUAL = "a usual name, first or last"
+Task = Annotated[str | None, typer.Option("--task", **_one_of(get_args(TaskKind)))]
 Label = Annotated[str, typer.Option("--label", help=LABEL, show_default=USUAL)]
 DARK = "Images are dark on light, unlike MNIST's."
 Ensemble = Annotated[
@@ -293,9 +294,10 @@ def predict(
     invert: Invert = False,
     ensemble: Ensemble = False,
 ) -> None:
-    """Classify images, or rows of a table: a line each, with path, class and probability.
+    """Classify images, or rows of a table: a line each, with path, class and probability; or, of a
+    regression, with path and number.
 
-    With labels in the file, prints the accuracy on standard error.
+    With labels in the file, prints the accuracy on standard error, or RMSE, MAE and R².
     """
     from hpo.data import inputs
     from hpo.model import folder
@@ -306,14 +308,18 @@ def predict(
         print(f"NOTE: {printable(note)}", file=sys.stderr)
     from hpo.model import weights  # loads torch: two seconds, not spent on wrong input
 
-    found = weights.load(best, ensemble=ensemble).probabilities(given.rows)
-    classes = [printable(name) for name in about.schema.classes]
-    rows = zip(given.names, found, strict=True)
-    lines = [
-        f"{printable_path(name)}\t{classes[row.argmax()]}\t{row.max():.4f}" for name, row in rows
-    ]
+    found = weights.load(best, ensemble=ensemble).answers(given.rows)
+    names = map(printable_path, given.names)
+    if about.schema.target:
+        lines = [f"{name}\t{value:.7g}" for name, value in zip(names, found[:, 0], strict=True)]
+        said = inputs.errors_text(given, found[:, 0])
+    else:
+        classes = [printable(name) for name in about.schema.classes]
+        rows = zip(names, found, strict=True)
+        lines = [f"{name}\t{classes[row.argmax()]}\t{row.max():.4f}" for name, row in rows]
+        said = inputs.accuracy_text(given, found.argmax(axis=1))
     typer.echo(os.fsencode("\n".join(lines)))  # a path may hold any bytes
-    if said := inputs.accuracy_text(given, found.argmax(axis=1)):
+    if said:
         print(said, file=sys.stderr)
 
 
@@ -321,13 +327,15 @@ def predict(
 def data_get(
     name: Annotated[str, typer.Argument(metavar="NAME", callback=checked("dataset"))],
     label: Label = "",
+    task: Task = None,
     data_dir: DataDir = None,
 ) -> None:
     """Download and check a dataset, or check your own: its path. Prints its data card."""
     from hpo.data import card, datasets
     from hpo.study.source import Source
 
-    source = Source(name, label=int(label) if label.lstrip("-").isdecimal() else label)
+    of_name: Any = {"label": int(label) if label.lstrip("-").isdecimal() else label, "task": task}
+    source = Source(name, **of_name)
     loaded = datasets.load(source, data_dir)
     datasets.check(loaded)
     found = datasets.describe(loaded)

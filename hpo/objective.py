@@ -17,7 +17,6 @@ from hpo.runs.samplers import mark_diverged
 from hpo.study.config import HYPERPARAMETERS, Config, Seeds
 from hpo.study.fields import read_or_faults
 from hpo.study.file import Head, SearchStudy, load
-from hpo.study.metrics import ACCURACY
 from hpo.study.source import fault_in
 from hpo.study.space import Domain, read_space, suggest
 from hpo.text import quoted
@@ -49,9 +48,10 @@ class Objective:
     {hyperparameter: domain} in place of that of studies/search.toml, domains as a study file writes
     them: a value is fixed, a list is choices, {"low": …, "high": …} with "log" or "step" is a
     range, "when" is a condition. objective: valid_accuracy, valid_balanced_accuracy, valid_auc,
-    valid_f1, or valid_loss, which a study has to minimize. class_weight: "balanced" or {class:
-    weight}, of the training loss. seed fixes split, initial weights and
-    batch order. device: auto, cpu, cuda or mps.
+    valid_f1, or valid_loss, which a study has to minimize; of numbers to predict valid_rmse,
+    valid_mae, valid_r2 or valid_loss. None: valid_accuracy, or of numbers valid_rmse. class_weight:
+    "balanced" or {class: weight}, of the training loss. seed fixes split, initial weights and batch
+    order. device: auto, cpu, cuda or mps.
 
     Raises InputError for a dataset, a space or a device that is wrong or not there.
     """
@@ -62,7 +62,7 @@ class Objective:
         *,
         data_dir: str | Path | None = None,
         space: Mapping[str, Any] | None = None,
-        objective: str = ACCURACY,
+        objective: str | None = None,
         class_weight: str | Mapping[str, float] | None = None,
         seed: int = 0,
         device: str = "auto",
@@ -82,16 +82,18 @@ class Objective:
         head, faults = read_or_faults(Head.model_validate, asked)
         if head is None:
             raise InputError("\n".join(f"{key[0]}: {wrong}" for key, wrong in faults))
-        self.metric = head.metric
         self.seeds = Seeds.of(seed)
         self.device = tensors.choose_device(device)
         folder = Path(data_dir or os.environ.get("HPO_DATA_DIR") or data.default_dir())
         loaded = data.load(dataset, folder)
-        head.check(loaded.schema.classes)
+        schema = loaded.schema
+        head = head.on(schema.classes, schema.deviation)
+        head.check(schema.classes)
+        self.metric = head.metric
         images, labels = loaded.train_images, loaded.train_labels
         self.examples = tensors.examples(images, labels, loaded.classes, self.device)
         self.split = tensors.split_rows(loaded, self.seeds)
-        given = head.class_weight, self.examples, [self.split], loaded.schema.classes
+        given = head.class_weight, self.examples, [self.split], schema.classes
         self.weights = tensors.class_weights(*given)
 
     def __call__(self, trial: optuna.trial.BaseTrial) -> float:

@@ -41,7 +41,7 @@ from hpo.workers import pool, provenance, ray_cluster
 
 def run(options: Options, command: str | None, file: StudyFile, name: str) -> tuple[str, bool]:
     """See start.run. file: the study file, as the options change it."""
-    dataset, name = _checked(options, file, name)
+    dataset, file, name = _checked(options, file, name)
     bound = binding(file, dataset)
     if options.like == name:
         name = successor(open_storage(options.storage), bound, name)
@@ -69,15 +69,18 @@ def run(options: Options, command: str | None, file: StudyFile, name: str) -> tu
         return name, _train_and_report(_watched(run, holder, stack))
 
 
-def _checked(options: Options, file: StudyFile, name: str) -> tuple[Dataset, str]:
-    """Returns what load_data does, once everything that can be wrong before training is checked."""
+def _checked(options: Options, file: StudyFile, name: str) -> tuple[Dataset, StudyFile, str]:
+    """Returns the dataset, the study on it, and its name, see load_data, once all is checked that
+    can be wrong before training."""
     if isinstance(file, SearchStudy):
         check_together(file, f"study {file.name!r}")
     storages.quiet()
     storages.check_storage(options.storage)
     dataset, name = load_data(file, options.dataset, options.data_dir, name)
     datasets.check(dataset)
-    file.check(dataset.schema.classes, f"study {file.name!r}: ")
+    schema = dataset.schema
+    file = file.on(schema.classes, schema.deviation)
+    file.check(schema.classes, f"study {file.name!r}: ")
     if dataset.about:  # the user's own
         about = datasets.describe(dataset)
         for title, text in () if options.quiet else card.rows(about):
@@ -89,14 +92,14 @@ def _checked(options: Options, file: StudyFile, name: str) -> tuple[Dataset, str
         pool.require_device(options.device)
     if file.model:
         pool.require_model(example(file), file.folder, dataset, options.epoch_limit, say)
-    return dataset, name
+    return dataset, file, name
 
 
 def load_data(
     file: StudyFile, asked: str | None, data_dir: Path | None, name: str
 ) -> tuple[Dataset, str]:
     """Returns the dataset and the study's name, which changes if mnist-5k replaces MNIST."""
-    wanted = Source(asked, scale=file.scale) if asked else file.dataset
+    wanted = Source(asked, scale=file.scale, task=file.task) if asked else file.dataset
     try:
         return datasets.load(wanted, data_dir), name
     except Unavailable as error:

@@ -61,7 +61,7 @@ def test_the_ensemble_is_the_mean_of_its_networks_and_the_first_is_the_winner(me
     best, table = members.folder / BEST, members.folder / "flowers.csv"
     rows = inputs.read([table], folder.read(best).schema).rows
     together = weights.load(best, ensemble=True)
-    np.testing.assert_allclose(together.probabilities(rows), by_hand(best, rows), atol=1e-6)
+    np.testing.assert_allclose(together.answers(rows), by_hand(best, rows), atol=1e-6)
     alone, first = weights.load(best), together.networks[0]
     for name, weight in alone.network.state_dict().items():
         torch.testing.assert_close(weight, first.state_dict()[name], rtol=0, atol=0)

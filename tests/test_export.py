@@ -282,7 +282,7 @@ def test_onnx_and_torch_export_give_the_winners_probabilities(hpo: Callable, end
     loaded = data.load("mnist-5k", ended)
     rows, schema = loaded.train_images[:50], loaded.schema
     pixels = rows * np.float32(schema.std) + np.float32(schema.mean)
-    expected = saved.probabilities(rows)
+    expected = saved.answers(rows)
     session = onnxruntime.InferenceSession(str(ended / "exports/tiny/winner.onnx"))
     logits = torch.from_numpy(session.run(None, {"features": pixels})[0])
     np.testing.assert_allclose(logits.softmax(1).numpy(), expected, atol=1e-5)

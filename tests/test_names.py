@@ -148,7 +148,7 @@ def test_new_names_go_through_a_search_its_report_and_its_saved_winner(folder):
     program = (
         "import mine, numpy as np; from pathlib import Path; from hpo.model.weights import load\n"
         "saved = load(Path('reports/mine/best')); data = mine.STRIPES.load('stripes', None)\n"
-        "answers = saved.probabilities(data.test_images * 0.25 + 0.5).argmax(1)\n"
+        "answers = saved.answers(data.test_images * 0.25 + 0.5).argmax(1)\n"
         "print((answers == data.test_labels).mean())"
     )
     ended = subprocess.run(

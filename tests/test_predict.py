@@ -152,7 +152,7 @@ def test_saved_network_answers_as_it_did_before(tmp_path: Path, activation: str)
     asked = network(activation)
     loaded = saved.load(write(tmp_path, asked))
     assert loaded.description.config == config(activation)
-    found = loaded.probabilities(ROWS)
+    found = loaded.answers(ROWS)
     expected = logits_of(asked, UNIT).softmax(1).numpy()
     assert found.shape == (3, CLASSES)
     assert expected.max() - expected.min() > 0.05
@@ -162,13 +162,13 @@ def test_saved_network_answers_as_it_did_before(tmp_path: Path, activation: str)
 def test_only_the_first_of_a_stack_is_packed(tmp_path: Path):
     stack = saved.load(write(tmp_path / "stack", network(seeds=(0, 1))))
     alone = saved.load(write(tmp_path / "alone", network(seeds=(0,))))
-    np.testing.assert_array_equal(*(of.probabilities(ROWS) for of in (stack, alone)))
+    np.testing.assert_array_equal(*(of.answers(ROWS) for of in (stack, alone)))
 
 
 def test_many_images_are_answered_as_each_alone(folder: Path):
     loaded = saved.load(folder)
     many = np.resize(UNIT, (saved.CHUNK + 2, FEATURES))
-    found, few = map(loaded.probabilities, (normalized(many).numpy(), ROWS))
+    found, few = map(loaded.answers, (normalized(many).numpy(), ROWS))
     np.testing.assert_allclose(found, np.resize(few, (len(many), CLASSES)), rtol=1e-4)
 
 
@@ -581,7 +581,7 @@ def test_a_network_that_gives_no_numbers_is_refused(folder: Path):
     said = (folder / "config.toml").read_text().splitlines()
     (folder / "config.toml").write_text("\n".join(s for s in said if not s.startswith("weights")))
     with pytest.raises(InputError, match="gives no numbers for these examples"):
-        saved.load(folder).probabilities(ROWS)
+        saved.load(folder).answers(ROWS)
 
 
 # --- the command -------------------------------------------------------------------------------

@@ -25,12 +25,15 @@ from hpo.results.study import StoredSearch
 from hpo.runs import runner
 from hpo.runs.loop import End
 from hpo.study import file as study_file
+from hpo.study import metrics
 from hpo.study.config import Seeds
-from hpo.study.metrics import ACCURACY, BY_NAME, OBJECTIVES
+from hpo.study.metrics import ACCURACY, BY_NAME
 from hpo.training.evaluation import auc, balanced_accuracy, macro_f1
 from hpo.training.tensors import Examples, split_rows
 from hpo.training.train import train
 from hpo.watch import note, terminal
+
+OBJECTIVES = [name for name in metrics.OBJECTIVES if BY_NAME[name].kind not in metrics.REGRESSION]
 
 
 def rare_dataset(share: float = 0.2, classes: int = 2) -> Dataset:

@@ -37,8 +37,19 @@ def rows(data: Mapping[str, Any]) -> list[tuple[str, str]]:
     if schema.label:
         number = t("column {number}; the file has no header", number=schema.label)
         found.append((t("Label"), quoted(schema.label) if schema.header else number))
+    if schema.target:
+        return [*found, (t("Target"), _target(schema, about)), ("SHA-256", data["checksum"])]
     classes = t("Classes (to train on + to test on)") if "of_class" in about else t("Classes")
     return [*found, (classes, _classes(schema, about)), ("SHA-256", data["checksum"])]
+
+
+def _target(schema: Schema, about: Mapping[str, Any]) -> str:
+    """Returns the range, the mean and the standard deviation of a regression's target."""
+    assert schema.target
+    low, high = about["target_range"]["train"]
+    text = marked("numbers from {low} to {high} (mean {mean}, standard deviation {deviation})")
+    mean, deviation = (f"{value:.4g}" for value in schema.target)
+    return t(text, low=f"{low:g}", high=f"{high:g}", mean=mean, deviation=deviation)
 
 
 def _features(schema: Schema) -> str:
@@ -97,6 +108,7 @@ def warnings(data: Mapping[str, Any]) -> list[str]:
         "empty": t("left out, because they hold nothing: {of}"),
         "rare": t("left out, because each of their texts stands in under 1% of the rows: {of}"),
         "unlabelled": t("rows left out, because they have no label: {of}"),
+        "inferred": t("the labels are fractions, so a number is predicted (task: regression)"),
         "arrays": t("left out, because hpo knows no such arrays: {of}"),
         "counting": t("columns that count the rows: {of}. Leave them out (ignore)?"),
         "telling": t("columns that determine the label alone: {of}. Are they made from it?"),

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from hpo.data.fit import check_told_apart, measured, recoded
+from hpo.data.fit import check_told_apart, measured, recoded, targeted
 from hpo.data.readers import naming
 from hpo.data.schema import Array, Floats, Floats64, Schema, is_picture, white_level
 from hpo.errors import InputError
@@ -20,12 +20,14 @@ from hpo.study.names import DATASETS, FILES
 from hpo.study.source import Source
 
 Integers = NDArray[np.int64]
+Labels = NDArray[Any]  # (N,): int64 classes, or float32 targets, standardized
 Pair = tuple[Array, Array]  # examples (N, …) and labels (N,), as in the data
 
 REPLACEMENT = "mnist-5k"  # of MNIST where it is not to be had
 TEST_SHARE = 0.2  # held out where there is no test part
 TEST_SEED = 0
 VALID_SHARE = 0.2
+TENTHS = 10  # a regression's parts are drawn from the tenths of its target
 LEAST_TRAINING = 5  # one of five is validated on
 LEAST_OF_A_CLASS = 3  # a fifth of three rounds to one, of two to none
 EXAMPLES = 256  # by which an exported network is checked
@@ -38,9 +40,9 @@ class Dataset:
 
     name: str
     train_images: Floats  # (N, features), normalized
-    train_labels: Integers  # (N,)
+    train_labels: Labels
     test_images: Floats  # only for trained networks
-    test_labels: Integers
+    test_labels: Labels
     stratified: bool  # whether each class is split by itself
     checksum: str  # SHA-256 of all four as they stand in the data
     valid_rows: Integers = field(default_factory=lambda: np.zeros(0, np.int64))  # if not by seed
@@ -52,7 +54,12 @@ class Dataset:
 
     @property
     def classes(self) -> int:
-        return len(self.schema.classes)
+        """Returns how many classes there are; 1 of a regression: a network answers one number."""
+        return self.schema.outputs
+
+    @property
+    def regression(self) -> bool:
+        return self.schema.target is not None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -83,8 +90,8 @@ def load(source: Source | str, folder: Path | None) -> Dataset:
     cannot be downloaded."""
     source = Source(source) if isinstance(source, str) else source
     own = source.scale != "standard" or source.columns or source.valid or source.time != ""
-    if source.known and own:
-        keys = "scale, columns, valid and time"
+    if source.known and (own or source.task == "regression"):
+        keys = "scale, columns, valid, time and regression"
         raise InputError(
             f"dataset {source.name!r}: {keys} are for data of your own; leave them out"
         )
@@ -139,7 +146,7 @@ def make_dataset(
     drawn = len(labels) if times is None else _cut(times[: len(labels)], VALID_SHARE)
     if valid:
         x, labels = np.concatenate([x, valid[0]]), np.concatenate([labels, valid[1]])
-    before, schema = schema, measured(schema, x, scales)
+    before, schema = schema, targeted(measured(schema, x, scales), labels)
     x, test_x = (recoded(part, before, schema) for part in (x, test_x))
     digest = hashlib.sha256()
     for array in (x, labels, test_x, test_labels):
@@ -151,15 +158,20 @@ def make_dataset(
     return Dataset(
         name=name,
         train_images=images,
-        train_labels=labels.astype(np.int64),
+        train_labels=_trained(schema, labels),
         test_images=schema.normalized(test_x),
-        test_labels=test_labels.astype(np.int64),
+        test_labels=_trained(schema, test_labels),
         stratified=stratified,
         checksum=digest.hexdigest(),
         valid_rows=np.arange(drawn, len(labels)),
         schema=schema,
         examples=_as_exported(schema, x[:EXAMPLES]),
     )
+
+
+def _trained(schema: Schema, labels: Array) -> Labels:
+    """Returns labels as networks are trained on them."""
+    return schema.standardized(labels) if schema.target else labels.astype(np.int64)
 
 
 def _as_exported(schema: Schema, x: Array) -> Array:
@@ -220,12 +232,11 @@ def test_pictures(dataset: Dataset, images: Sequence[int]) -> dict[str, dict[str
 
 
 def describe(dataset: Dataset) -> dict[str, Any]:
-    """Returns what a study stores of its data: name, checksum, sizes, input schema, accuracy and
-    loss of a guess, the largest class's share of the test labels; of the user's own data also where
+    """Returns what a study stores of its data: name, checksum, sizes, input schema, what a guess
+    gets, the largest class's share of the test labels; of the user's own data also where
     they are from, and the examples of each class."""
     train_rows, valid_rows = split(dataset, 0)
-    parts = {"train": dataset.train_labels, "test": dataset.test_labels}
-    of_class = {k: np.bincount(v, minlength=dataset.classes).tolist() for k, v in parts.items()}
+    guess, of_labels = (_of_targets if dataset.regression else _of_classes)(dataset)
     return {
         "name": dataset.name,
         "checksum": dataset.checksum,
@@ -234,12 +245,44 @@ def describe(dataset: Dataset) -> dict[str, Any]:
         "test": len(dataset.test_labels),
         **dataset.schema.as_dict(),
         "features": dataset.train_images.shape[1],
+        **guess,
+        **({"about": {**dataset.about, **of_labels}} if dataset.about else {}),
+    }
+
+
+def _of_classes(dataset: Dataset) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Returns what a guess gets, and the examples of each class."""
+    parts = {"train": dataset.train_labels, "test": dataset.test_labels}
+    of_class = {k: np.bincount(v, minlength=dataset.classes).tolist() for k, v in parts.items()}
+    guess = {
         "chance": chance(dataset),
         "largest": max(of_class["test"]) / len(dataset.test_labels),
         "guess_loss": _guess_loss(dataset),
         "unbalanced": is_unbalanced(dataset),
-        **({"about": {**dataset.about, "of_class": of_class}} if dataset.about else {}),
     }
+    return guess, {"of_class": of_class}
+
+
+def _of_targets(dataset: Dataset) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Returns what a guess gets of a regression's training rows and test rows, and the range of
+    each part's targets. The guess is the training rows' mean; of the absolute error, their
+    median."""
+    assert dataset.schema.target
+    unit = dataset.schema.target[1]
+    parts = {"train": dataset.train_labels, "test": dataset.test_labels}
+    median, guess, ranges = np.median(dataset.train_labels), {}, {}
+    for part, labels in parts.items():
+        targets = labels.astype(np.float64)
+        loss, variance = float((targets**2).mean()), float(targets.var())
+        guess[part] = {
+            "loss": loss,
+            "rmse": unit * math.sqrt(loss),
+            "mae": unit * float(np.abs(targets - median).mean()),
+            "r2": 1 - loss / variance if variance else 0.0,
+        }
+        ends = dataset.schema.in_unit(np.array([labels.min(), labels.max()]))
+        ranges[part] = ends.tolist()
+    return {"guess": guess}, {"target_range": ranges}
 
 
 def check(dataset: Dataset) -> None:
@@ -250,7 +293,7 @@ def check(dataset: Dataset) -> None:
     shapes = dataset.train_images.shape[1:], dataset.test_images.shape[1:]
     if shapes[0] != shapes[1] or shapes[0] == (0,):
         faults.append(f"examples of {shapes[0]} and {shapes[1]} features: must be alike, and some")
-    if not faults and dataset.stratified:
+    if not faults and dataset.stratified and not dataset.regression:
         labels = dataset.train_labels, dataset.test_labels
         counts = [np.bincount(part, minlength=classes) for part in labels]
         each = list(zip(dataset.schema.classes, *counts, strict=True))
@@ -272,14 +315,16 @@ def check(dataset: Dataset) -> None:
         raise InputError("\n".join(f"dataset {dataset.name!r}: {fault}" for fault in faults))
 
 
-def _fault(part: str, images: Floats, labels: Integers, least: int, classes: int) -> list[str]:
+def _fault(part: str, images: Floats, labels: Labels, least: int, classes: int) -> list[str]:
     if images.ndim != 2 or labels.shape != (len(images),):
         shapes = f"{part} examples of shape {images.shape} and labels of shape {labels.shape}"
         return [f"{shapes}: must be (N, features) and (N,)"]
     if len(labels) < least:
         return [f"{len(labels)} {part} examples: at least {least} are needed"]
     low, high = labels.min(), labels.max()
-    if not 0 <= low <= high < classes:
+    if labels.dtype.kind == "f" and not np.isfinite(labels).all():
+        return [f"{part} labels: hold values that are not finite"]
+    if labels.dtype.kind != "f" and not 0 <= low <= high < classes:
         return [f"{part} labels from {low} to {high}: must be from 0 to {classes - 1}"]
     if not math.isfinite(float(images.sum(dtype=np.float64))):
         return [f"{part} examples: hold values that are not finite"]
@@ -303,14 +348,25 @@ def split(dataset: Dataset, seed: int) -> tuple[Integers, Integers]:
 def _split(
     labels: NDArray[Any], share: float, rng: np.random.Generator
 ) -> tuple[Integers, Integers]:
-    """Draws the same share of every class; returns the rows left and those drawn, both sorted.
+    """Draws the same share of every stratum; returns the rows left and those drawn, both sorted.
     scikit-learn's function would take 1.2 s to import in each worker."""
+    strata = _strata(labels)
     chosen = [
         rng.permutation(rows)[: round(share * len(rows))]
-        for rows in (np.flatnonzero(labels == label) for label in np.unique(labels))
+        for rows in (np.flatnonzero(strata == each) for each in np.unique(strata))
     ]
     drawn = np.sort(np.concatenate(chosen))
     return np.setdiff1d(np.arange(len(labels)), drawn), drawn
+
+
+def _strata(labels: Labels) -> NDArray[Any]:
+    """Returns the part of the labels that each row is drawn from: its class; of targets the tenth
+    that it lies in, or a larger part where a tenth has fewer than ten rows."""
+    if labels.dtype.kind != "f":
+        return labels
+    parts = max(min(TENTHS, len(labels) // TENTHS), 1)
+    edges = np.quantile(labels, np.arange(1, parts) / parts)
+    return np.searchsorted(np.unique(edges), labels, side="right")
 
 
 def is_unbalanced(dataset: Dataset) -> bool:

@@ -6,21 +6,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from hpo.data import readers
+from hpo.data.cells import EXACT
 from hpo.data.datasets import Dataset, Pair, make_dataset, repeated
 from hpo.data.fit import ranged
 from hpo.data.inputs import read_like
 from hpo.data.readers import PICTURES, REMEDY, named_errors, naming
-from hpo.data.schema import Array, Schema, brief_names, white_of
-from hpo.data.tables import Part, suspects, table_part, with_labels
+from hpo.data.schema import FAR, LARGEST, Array, Schema, brief_names, white_of
+from hpo.data.tables import NUMBER, Part, suspects, table_part, with_labels
 from hpo.errors import InputError
 from hpo.study.names import FORMS
 from hpo.study.source import Source
 from hpo.text import quoted, shortened
 
 MOST_CLASSES = 1_000
+MOST_NUMBERED = 20  # different whole numbers that are taken for classes
 VALIDATION = ("valid", "val", "validation")  # names of folders
 GIVE = f"give {FORMS}"
 
@@ -56,10 +57,17 @@ def load(source: Source) -> Dataset:
             _check(part, schema)
             _check_alike(train, part)
     with naming(train.where):
-        labels, schema = _mapped([part.y for part in (*parts, *validated)], schema)
+        found = [part.y for part in (*parts, *validated)]
+        number = _is_regression(found, source, schema)
+        labels, schema = _numbers(found, schema) if number else _mapped(found, schema)
     valid_file = validated[0].where if validated else ""
     files = {"file": source.name, "test_file": source.test, "valid_file": valid_file}
-    about = {**files, "time": str(source.time), **train.about}
+    about = {
+        **files,
+        "time": str(source.time),
+        "inferred": number and not source.task,
+        **train.about,
+    }
     if schema.columns and not train.pixels:
         about |= suspects(train.x, labels[0], schema)
     read = zip((*parts, *validated), labels, strict=True)
@@ -128,8 +136,6 @@ def _check(part: Part, schema: Schema) -> None:
         raise InputError(
             f"{len(x)} rows of features, and labels of shape {y.shape}; give one label a row"
         )
-    if y.dtype.kind == "f":
-        raise InputError(f"labels are {y.dtype.name}, such as {y[0]:g}; give whole numbers or text")
     schema.check_numbers(x, part.what)
 
 
@@ -150,8 +156,58 @@ def _check_alike(train: Part, test: Part) -> None:
         )
 
 
-def _mapped(labels: list[Array], schema: Schema) -> tuple[list[NDArray[np.int64]], Schema]:
+def _is_regression(labels: list[Array], source: Source, schema: Schema) -> bool:
+    """Whether labels are numbers to predict: fractions are, if the study file does not say it.
+    Raises InputError for many whole numbers, which may be either."""
+    if source.task:
+        return source.task == "regression"
+    if any(part.dtype.kind == "f" for part in labels):
+        return True
+    values = np.unique(labels[0])
+    if labels[0].dtype.kind in "iu" and len(values) > MOST_NUMBERED and not schema.codes:
+        raise InputError(
+            f"has {len(values):,} different whole numbers as labels; say in the study file what "
+            'they are: task = "regression" for numbers to predict, task = "classification" for '
+            "classes"
+        )
+    return False
+
+
+def _numbers(labels: list[Array], schema: Schema) -> tuple[list[Array], Schema]:
+    """Returns the labels of the parts as numbers to predict, and the schema of a regression; its
+    target is measured later, see data.fit."""
+    if schema.codes:
+        raise InputError("has classes (folders, or class_names), and task is regression")
+    for part in labels:
+        if part.dtype.kind not in "iuf":
+            plain = [text for text in part.tolist() if not NUMBER.fullmatch(text)]
+            raise InputError(
+                f"label {quoted((plain or part.tolist())[0])} is no number; for a regression, give "
+                "plain numbers such as 1234.5"
+            )
+    numbers = [part.astype(np.float64) for part in labels]
+    for part in numbers:
+        if wrong := part[~(np.abs(part) <= LARGEST)].tolist():
+            raise InputError(f"has a label of {wrong[0]:g}; fill in a number, or leave out the row")
+    if (numbers[0] == numbers[0][:1]).all():
+        raise InputError(
+            f"every row to train on has the label {numbers[0][0]:g}, so there is nothing to learn"
+        )
+    low, high = numbers[0].min(), numbers[0].max()
+    for part in numbers[1:]:
+        far = part[(part < low - FAR * (high - low)) | (part > high + FAR * (high - low))]
+        if far.size:
+            raise InputError(
+                f"label {far[0]:g} is far outside the trained range, {low:g} to {high:g}; give "
+                "labels in the unit of the training data"
+            )
+    return numbers, schema.replace(target=(0.0, 1.0), classes=())
+
+
+def _mapped(labels: list[Array], schema: Schema) -> tuple[list[Array], Schema]:
     """Returns the labels of the parts as 0, 1 and so on, and the schema with the classes."""
+    if any(part.dtype.kind == "f" for part in labels):
+        labels = [_whole(part) for part in labels]
     if schema.codes:
         _check_numbered(labels, schema.classes)
         return [part.astype(np.int64) for part in labels], schema
@@ -174,6 +230,21 @@ def _mapped(labels: list[Array], schema: Schema) -> tuple[list[NDArray[np.int64]
     classes = classes if len(set(classes)) == len(codes) else codes
     numbers = [np.searchsorted(known, part).astype(np.int64) for part in labels]
     return numbers, schema.replace(classes=classes, codes=codes if codes != classes else None)
+
+
+def _whole(labels: Array) -> Array:
+    """Returns labels as whole numbers, or as they are if they are text. Raises InputError for
+    fractions."""
+    if labels.dtype.kind != "f":
+        return labels
+    whole = np.isfinite(labels) & (labels == np.floor(labels)) & (np.abs(labels) < EXACT)
+    if not whole.all():
+        wrong = labels[~whole][0]
+        raise InputError(
+            f"labels are {labels.dtype.name}, such as {wrong:g}; give whole numbers or text, or "
+            'task = "regression" in the study file'
+        )
+    return labels.astype(np.int64)
 
 
 def _check_numbered(labels: list[Array], names: Sequence[str]) -> None:

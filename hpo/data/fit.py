@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from hpo.data.cells import FEW_LEVELS, RARE
-from hpo.data.schema import LEAST_STD, Array, Floats, Scale, Schema, square, white_of
+from hpo.data.schema import LARGEST, LEAST_STD, Array, Floats, Scale, Schema, square, white_of
 from hpo.errors import InputError
 from hpo.text import quoted
 
@@ -37,6 +37,17 @@ def measured(schema: Schema, x: Array, scales: tuple[float, float] | None = None
     mean, std = scales or _scales(schema, numbers if table else x)
     schema = _with_quantiles(schema.replace(mean=mean, std=std), numbers)
     return schema.replace(shape=(schema.fed_width,)) if schema.columns else schema
+
+
+def targeted(schema: Schema, labels: Array) -> Schema:
+    """Returns the schema of a regression with the target's mean and standard deviation in the rows
+    that are not tested on; any other schema as it is."""
+    if not schema.target:
+        return schema
+    deviation = float(labels.std())
+    if not LEAST_STD <= deviation <= LARGEST:
+        raise InputError(f"the labels' standard deviation is {deviation:g}; give another unit")
+    return schema.replace(target=(float(labels.mean()), deviation))
 
 
 def ranged(schema: Schema, x: Array) -> Schema:

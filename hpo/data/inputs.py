@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from hpo.data import readers
 from hpo.data.readers import REMEDY, named_errors
 from hpo.data.schema import Array, Floats, Schema, brief_names, is_picture
-from hpo.data.tables import NO_LABELS, Part, as_pixels, part_of, read_as, remarks
+from hpo.data.tables import NO_LABELS, NUMBER, Part, as_pixels, part_of, read_as, remarks
 from hpo.errors import InputError
 
 NO_INPUTS = ("y", "y_train", "y_test", "class_names")  # arrays of a training file
@@ -25,7 +25,9 @@ class Inputs:
 
     names: list[str]  # of the examples: the path, or path[0] and so on of a file with several
     rows: Floats  # (N, features), normalized
-    labels: NDArray[np.int64] | None  # -1 where a label is no class; None if no file has labels
+    # -1 where a label is no class; of a regression numbers, NaN where there is none. None if no
+    # file has labels.
+    labels: NDArray[Any] | None
     notes: list[str]  # what was left out
 
 
@@ -71,14 +73,43 @@ def accuracy_text(given: Inputs, found: NDArray[np.int64]) -> str:
     return f"accuracy: {share}({right} of {known} labels{more})"
 
 
-def _known(part: Part, schema: Schema) -> NDArray[np.int64]:
-    """Returns the classes of the labels; -1 for other labels, and without labels."""
+def errors_text(given: Inputs, found: NDArray[np.float64]) -> str:
+    """Says how far a regression's answers are from the numbers in the files; empty without
+    numbers."""
+    if given.labels is None:
+        return ""
+    there = ~np.isnan(given.labels)
+    if not there.any():
+        return "no label is a number"
+    targets, errors = given.labels[there], found[there] - given.labels[there]
+    squared, variance = float((errors**2).mean()), float(targets.var())
+    absent = int((~there).sum())
+    more = f"; {absent} have no label, or one that is no number" if absent else ""
+    r2 = f", R² {1 - squared / variance:.4f}" if variance else ""
+    size = f"RMSE {math.sqrt(squared):.6g}, MAE {np.abs(errors).mean():.6g}{r2}"
+    return f"{size} ({len(targets)} labels{more})"
+
+
+def _known(part: Part, schema: Schema) -> NDArray[Any]:
+    """Returns the classes of the labels, -1 for other labels and without labels; of a regression
+    the numbers, NaN for other labels and without."""
+    if schema.target:
+        return _numbers(part)
     if not len(part.y):
         return np.full(len(part.x), -1)
     places = {name: place for place, name in enumerate(schema.codes or schema.classes)}
     labels = map(str, part.y.tolist())
     # 1.0 beside gaps is the class 1.
     return np.array([places.get(x, places.get(x.removesuffix(".0"), -1)) for x in labels])
+
+
+def _numbers(part: Part) -> NDArray[np.float64]:
+    if not len(part.y):
+        return np.full(len(part.x), np.nan)
+    if part.y.dtype.kind in "iuf":
+        return part.y.astype(np.float64)
+    plain = [NUMBER.fullmatch(text.lower()) is not None for text in part.y.tolist()]
+    return np.array([float(y) if n else math.nan for y, n in zip(part.y, plain, strict=True)])
 
 
 def read_like(path: Path, schema: Schema, *, invert: bool = False) -> Part:

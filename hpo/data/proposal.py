@@ -9,13 +9,25 @@ import tomli_w
 from hpo.data import card, datasets, readers
 from hpo.data.tables import LABELS
 from hpo.errors import InputError
+from hpo.study.names import TaskKind
 from hpo.study.source import Source
 from hpo.text import printable, shortened
 
 if TYPE_CHECKING:
     import pandas as pd
 
-USUAL = (*LABELS, "species", "survived", "outcome", "diagnosis", "result", "churn", "income")
+USUAL = (
+    *LABELS,
+    "species",
+    "survived",
+    "outcome",
+    "diagnosis",
+    "result",
+    "churn",
+    "income",
+    "price",
+    "value",
+)
 FEW_CLASSES = 20  # whole numbers or texts in a column of labels
 
 
@@ -29,7 +41,7 @@ def propose(path: Path) -> str:
         frame = table.read(header=header, names=names, label="")
         label, others = _label(frame)
     given: str | int = label if header else -1 if label == names[-1] else names.index(label)
-    source = Source(str(path), label=given)
+    source = Source(str(path), label=given, task=_task(frame[label]))
     others_said = f"; or one of {_listed(others)}" if others else ""
     start = f"# Proposed from {printable(path.name)}: correct what is wrong. The label is a guess"
     lines = [f"{start}{others_said}."]
@@ -43,6 +55,8 @@ def propose(path: Path) -> str:
     ignore = data.get("about", {}).get("telling", [])
     ignore = ignore if len(ignore) < len(data.get("columns", ())) else []
     wanted = ignore if header else list(map(int, ignore))
+    if source.task:
+        lines.append(f'task = "{source.task}"  # a number is predicted; or "classification"')
     dataset = {"file": str(path), "label": given, **({"ignore": wanted} if ignore else {})}
     lines.append(f"dataset = {_inline(dataset)}")
     if ignore:
@@ -68,6 +82,12 @@ def _label(frame: "pd.DataFrame") -> tuple[str, list[str]]:
     usual = [name for name in edges if name.lower() in USUAL]
     likely = [*usual, *(name for name in edges if name in few), *few, edges[0]]
     return likely[0], [name for name in few if name != likely[0]]
+
+
+def _task(labels: "pd.Series") -> TaskKind | None:
+    """Returns what may be learned, if the labels' column does not say it by itself."""
+    numbers = labels.dtype.kind in "iuf" and labels.nunique() > FEW_CLASSES
+    return "regression" if numbers else None
 
 
 def _inline(values: Mapping[str, object]) -> str:

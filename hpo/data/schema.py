@@ -1,7 +1,8 @@
 """The input schema: what the numbers of an example mean, and how they become what a network is fed.
 
 Training, test files, `hpo predict`, exports and `hpo.load` feed networks by the schema alone. It
-is made when data are read, stored with the study, and saved in `best/config.toml`.
+is made when data are read, stored with the study, and saved in `best/config.toml`. So is what a
+network answers: classes, or a number.
 """
 
 import hashlib
@@ -49,8 +50,7 @@ class Schema(BaseModel):
 
     An example of a table is a row of numbers, a column each: NaN for a gap, the place of a
     category's level. `normalized` turns it into what a network is fed: all numbers, then a 1 for a
-    gap of each column with gaps, then a 1 in the place of each category's level. Targets that are
-    numbers would stand where `classes` do.
+    gap of each column with gaps, then a 1 in the place of each category's level.
     """
 
     model_config = ConfigDict(strict=True, allow_inf_nan=False, frozen=True)
@@ -60,6 +60,9 @@ class Schema(BaseModel):
     # Names of the labels 0, 1 and so on; and how files write them, where not by these names.
     classes: Annotated[tuple[str, ...], Field(min_length=2)] = DIGITS
     codes: Annotated[tuple[str, ...], Field(min_length=2)] | None = None
+    # Of a regression, which has no classes: mean and standard deviation of the target in training.
+    # A network is trained on, and answers, (target − mean) / deviation.
+    target: tuple[Number, Deviation] | None = None
     # What the numbers are normalized by, a category's levels aside: mean and standard deviation;
     # robust: median and interquartile range; quantile: as standard, of what `quantiles` gives.
     scale: Scaling = "standard"
@@ -94,6 +97,8 @@ class Schema(BaseModel):
             self.__dict__["features"] = math.prod(self.shape)
         if not self.shape:
             self.__dict__["shape"] = square(self.features) or (self.features,)
+        if self.target:
+            self.__dict__["classes"] = ()
 
     @field_validator("*", mode="before")
     @classmethod
@@ -149,11 +154,39 @@ class Schema(BaseModel):
         scale = f"{self.scale}: " if self.scale != "standard" else ""
         more = [self.levels, self.merged, self.gaps, self.gaps and self.median, self.dates]
         coded = f"; gaps and levels {_digest(more)}" if any(more) else ""
+        target = (
+            {"target": f"mean {self.target[0]:g}, deviation {self.target[1]:g}"}
+            if self.target
+            else {}
+        )
         return {
-            "classes": _brief(self.classes),
+            **target,
+            "classes": "none: a number" if self.target else _brief(self.classes),
             "input": f"{rows}{shape} {kind}{table}{coded}",
             "normalization": f"{scale}mean {mean}, standard deviation {std}",
         }
+
+    # --- answers -------------------------------------------------------------------------------
+
+    @property
+    def outputs(self) -> int:
+        """Returns how many numbers a network answers: a logit a class, or one number."""
+        return 1 if self.target else len(self.classes)
+
+    @property
+    def deviation(self) -> float:
+        """Returns the standard deviation of a regression's target; 1 of classes."""
+        return self.target[1] if self.target else 1.0
+
+    def standardized(self, targets: Array) -> Floats:
+        """Returns targets (N,) of a regression as a network is trained on them."""
+        assert self.target
+        return np.asarray((targets - self.target[0]) / self.target[1], np.float32)
+
+    def in_unit(self, answers: Array) -> Floats64:
+        """Returns a network's answers (N,) in the target's unit: the inverse of `standardized`."""
+        assert self.target
+        return answers.astype(np.float64) * self.target[1] + self.target[0]
 
     # --- columns -------------------------------------------------------------------------------
 

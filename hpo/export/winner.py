@@ -17,12 +17,13 @@ from hpo.model.weights import Normalized
 from hpo.process import replacing
 
 INPUT = "hpo.input"  # key of the input schema, as JSON
-TOLERANCE = 1e-4  # of probabilities
+TOLERANCE = 1e-4  # of probabilities; of numbers in standard deviations of the target
 
 
 def to_onnx(best: Path, folder: Path, examples: Array) -> Path:
     """Writes winner.onnx: `features` (n, columns), pixels of 0 … 1 as float32 or numbers of a table
-    as double with NaN for a gap, to `logits` (n, classes). The input schema lies in its metadata.
+    as double with NaN for a gap, to `logits` (n, classes), or to `values` (n, 1) in the target's
+    unit. The input schema lies in its metadata.
 
     Columns of text are a second input, `texts` (n, categories), "" for a gap. Both have the order
     of the schema's columns.
@@ -45,8 +46,8 @@ def to_onnx(best: Path, folder: Path, examples: Array) -> Path:
 
         def exported(rows: Array) -> Array:
             given = {k: v for k, v in onnx_inputs(schema, rows).items() if k in known}
-            logits: Array = session.run(["logits"], given)[0]
-            return logits
+            answers: Array = session.run([output_of(schema)], given)[0]
+            return answers
 
         _check(network, examples, exported, path)
     return path
@@ -74,6 +75,11 @@ def to_program(best: Path, folder: Path, examples: Array) -> Path:
     return path
 
 
+def output_of(schema: Schema) -> str:
+    """Returns the name of the output of winner.onnx."""
+    return "values" if schema.target else "logits"
+
+
 def write_onnx(network: Normalized, examples: Array, schema: Schema, path: Path) -> None:
     """Writes a network as an ONNX file with its input schema. examples: two or more, for their
     form."""
@@ -81,7 +87,7 @@ def write_onnx(network: Normalized, examples: Array, schema: Schema, path: Path)
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
             network, (torch.from_numpy(examples[:2]),), dynamo=True, verbose=False,
-            input_names=["features"], output_names=["logits"],
+            input_names=["features"], output_names=[output_of(schema)],
             dynamic_shapes=({0: torch.export.Dim("n")},),
         )  # fmt: skip
     assert program is not None
@@ -158,10 +164,13 @@ def _check_scale(schema: Schema, to: str) -> None:
 def _check(
     network: Normalized, examples: Array, exported: Callable[[Array], Array], path: Path
 ) -> None:
-    """Raises RuntimeError unless the export gives the network's probabilities."""
+    """Raises RuntimeError unless the export gives the network's probabilities, or numbers."""
     with torch.inference_mode():
-        expected = network(torch.from_numpy(examples)).softmax(1)
-    found = torch.from_numpy(np.asarray(exported(examples))).softmax(1)
-    worst = float((found - expected).abs().max())
+        expected = network(torch.from_numpy(examples))
+    found, schema = torch.from_numpy(np.asarray(exported(examples))), network.schema
+    if not schema.target:
+        found, expected = found.softmax(1), expected.softmax(1)
+    worst = float((found - expected).abs().max()) / schema.deviation
     if not worst < TOLERANCE:
-        raise RuntimeError(f"{path}: gives other probabilities than the winner, by {worst:.2g}")
+        kind = "numbers" if schema.target else "probabilities"
+        raise RuntimeError(f"{path}: gives other {kind} than the winner, by {worst:.2g}")

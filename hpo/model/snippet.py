@@ -22,9 +22,10 @@ network.eval()
 {statistics}
 {examples}
 with torch.inference_mode():
-    logits = network({scaled})
-print(logits.softmax(1).max(1))  # probabilities and classes{names}
+    {answers} = network({scaled})
+print({printed}
 """
+PROBABILITIES = "logits.softmax(1).max(1))  # probabilities and classes"
 RESIDUAL = """
 
 class Residual(nn.Module):
@@ -79,20 +80,23 @@ def own_snippet(folder: str, about: Description) -> str:
     module, _, factory = about.config.model.partition(":")
     schema = about.schema
     shape = input_shape(schema.shape, schema.features)
-    given = {"shape": shape, "classes": len(schema.classes), **about.config.own}
+    given = {"shape": shape, "classes": schema.outputs, **about.config.own}
     single = isinstance(schema.mean, float)
     plain = (
         f"subtract {schema.mean!r}, divide by {schema.std!r}"
         if single
         else ("subtract each column's mean, divide by its standard deviation")
     )
+    unit = ""
+    if schema.target:
+        unit = f"; gives numbers: times {schema.target[1]!r}, plus {schema.target[0]!r}"
     return OWN.format(
         code=repr(f"{folder}/code"),
         module=module,
         factory=factory,
         arguments=", ".join(f"{name}={value!r}" for name, value in given.items()),
         model=repr(f"{folder}/model.safetensors"),
-        how="hpo.data.inputs.read gives them" if is_coded(schema) else plain,
+        how=("hpo.data.inputs.read gives them" if is_coded(schema) else plain) + unit,
     )
 
 
@@ -111,16 +115,25 @@ def snippet(folder: str, about: Description) -> str:
     digits = schema.classes == tuple(map(str, range(len(schema.classes))))
     rows = "images" if schema.pixels else "rows"
     scaled = f"({rows} - {schema.mean!r}) / {schema.std!r}" if single else f"({rows} - mean) / std"
+    names = "" if digits else f": {_names(schema.classes)}"
     return PROGRAM.format(
         imports="import torch" if single or coded else "import tomllib\n\nimport torch",
         residual=RESIDUAL if about.config.residual else "",
-        layers="\n".join(_layers(about.config, schema.features, len(schema.classes))),
+        layers="\n".join(_layers(about.config, schema.features, schema.outputs)),
         model=repr(f"{folder}/model.safetensors"),
         statistics="" if coded else statistics,
         examples=CODED.format(folder=repr(folder)) if coded else examples,
         scaled="rows" if coded else scaled if schema.pixels else f"({scaled}).float()",
-        names="" if digits else f": {_names(schema.classes)}",
+        answers="answers" if schema.target else "logits",
+        printed=_in_unit(schema) if schema.target else f"{PROBABILITIES}{names}",
     )
+
+
+def _in_unit(schema: Schema) -> str:
+    """Returns how answers become numbers in the target's unit, as the end of a program's line."""
+    assert schema.target
+    mean, deviation = schema.target
+    return f"answers[:, 0].double() * {deviation!r} + {mean!r})  # in the unit of the labels"
 
 
 def _names(classes: Any) -> str:

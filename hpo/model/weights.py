@@ -1,4 +1,4 @@
-"""A saved network: loaded from a safetensors file and asked for probabilities."""
+"""A saved network: loaded from a safetensors file and asked for probabilities, or numbers."""
 
 import hashlib
 from dataclasses import dataclass
@@ -22,7 +22,8 @@ CHUNK = 1024
 
 class Normalized(nn.Module):
     """A network with the normalization before it: features as in the data, pixels of 0 … 1, to
-    logits. Numbers of a table are normalized in double precision, as for the training."""
+    logits; of a regression to numbers in the target's unit, in double precision. Numbers of a table
+    are normalized in double precision, as for the training."""
 
     def __init__(self, network: nn.Module, schema: Schema) -> None:
         super().__init__()
@@ -35,6 +36,9 @@ class Normalized(nn.Module):
         else:
             fed = schema.transformed(features.double(), torch).float()
         logits: Tensor = self.network(fed)
+        if schema.target:
+            mean, deviation = schema.target
+            logits = logits.double() * deviation + mean
         return logits
 
 
@@ -56,9 +60,10 @@ class Saved:
             raise InputError('scale = "quantile": is not a part of a torch module; use hpo predict')
         return Normalized(self.network, schema).eval()
 
-    def probabilities(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Returns the probabilities (n, classes) for rows (n, features) that the schema made: of an
-        ensemble the mean over its networks."""
+    def answers(self, rows: NDArray[np.float32]) -> NDArray[Any]:
+        """Returns the probabilities (n, classes) for rows (n, features) that the schema made; of a
+        regression the numbers (n, 1) in the target's unit. Of an ensemble, the mean over its
+        networks."""
         with torch.inference_mode():
             parts = torch.from_numpy(rows).split(CHUNK)
             answers = torch.cat([self._together(part) for part in parts])
@@ -67,10 +72,15 @@ class Saved:
                 "the network gives no numbers for these examples: its weights, its scale or the "
                 f"examples are out of all proportion; {REMEDY}, or other examples"
             )
-        return answers.numpy()
+        found = answers.numpy()
+        schema = self.description.schema
+        return schema.in_unit(found) if schema.target else found
 
     def _together(self, rows: Tensor) -> Tensor:
-        return torch.stack([network(rows).softmax(1) for network in self.networks]).mean(0)
+        answers = torch.stack([network(rows) for network in self.networks])
+        if self.description.schema.target:
+            return answers.double().mean(0)
+        return answers.softmax(2).mean(0)
 
 
 def load(folder: Path, *, ensemble: bool = False) -> Saved:
@@ -86,7 +96,7 @@ def load(folder: Path, *, ensemble: bool = False) -> Saved:
             "saves it"
         )
     with torch.device("meta"):  # without weights
-        sizes = (about.schema.features, len(about.schema.classes))
+        sizes = (about.schema.features, about.schema.outputs)
         networks = [mlp(about.config, *sizes) for _ in range(about.members if ensemble else 1)]
     path = folder / (ENSEMBLE if ensemble else MODEL)
     starts = [f"{place}." if ensemble else "" for place in range(len(networks))]

@@ -40,6 +40,7 @@ class Data(Schema):
     valid: Count
     test: Count
     chance: float = 0.1
+    guess: dict[str, dict[str, float]] | None = None
     unbalanced: bool = False
     largest: float | None = None
     guess_loss: float | None = None
@@ -83,7 +84,7 @@ STUDY = keys(
         gave_up=bool,
         settled=bool,
         like=keys(study=str, trials=int, of=int),
-        ensemble=keys(trial=int, members=Count, test_accuracy=float),
+        ensemble=keys(trial=int, members=Count, **_optional(test_accuracy=float, test_rmse=float)),
         images=dict[str, keys(label=Count, pixels=Bytes | None)],  # a system attribute
         code=dict[str, str],  # this, too
     ),

@@ -13,6 +13,7 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
+from hpo.data.datasets import schema_of
 from hpo.errors import InputError
 from hpo.results import trial as record
 from hpo.results.attributes import REMEDY, check_study, check_trials
@@ -58,7 +59,9 @@ def _load_study(
         raise InputError(f"study {name!r}: was not made by hpo")
     system = storage.get_study_system_attrs(optuna_study._study_id)
     check_study(name, attributes, system)
+    schema = schema_of(attributes["data"])
     file = parse(attributes["study_file"], name, f"stored study {name}")
+    file = file.on(schema.classes, schema.deviation)
     kind: Any = StoredGrid if isinstance(file, GridStudy) else StoredSearch
     if ("seeds" if kind is StoredGrid else "n_trials") not in attributes:
         raise InputError(f"study {name!r}: was created but not run yet; `hpo run` starts it")

@@ -90,6 +90,11 @@ class StoredStudy:
         return list(self.schema.classes)
 
     @property
+    def regression(self) -> bool:
+        """Whether networks predict a number, and no class."""
+        return self.schema.target is not None
+
+    @property
     def pictures(self) -> bool:
         """Whether the data are pictures, grey or coloured."""
         return len(self.schema.shape) > 1

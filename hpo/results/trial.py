@@ -42,10 +42,12 @@ def attributes(
     diagnostics = _diagnostics(epochs, replicate)
     found: TrialAttributes = {
         "train_seconds": sum(epoch.seconds for epoch in epochs),
-        "train_valid_gap": end["train_accuracy"] - end["valid_accuracy"],
         "diverged": int(any(diverged(epoch, replicate) for epoch in epochs)),
         "curve": {metric: [finite(v) for v in values] for metric, values in curve.items()},
     }
+    gap = end["train_accuracy"] - end["valid_accuracy"]
+    if math.isfinite(gap):  # a regression has no accuracy
+        found["train_valid_gap"] = gap
     if kept:
         found["kept"] = {name: finite(value) for name, value in kept.items()}
     if diagnostics:

@@ -188,7 +188,7 @@ class Loop:
         state = TrialState.PRUNED if job.early_stop else TrialState.COMPLETE
         del self.running[job.task.id]
         job.model, job.ensemble = done.model, done.ensemble
-        job.ensemble_accuracy = done.ensemble_accuracy
+        job.ensemble_score = done.ensemble_score
         job.parameters = done.parameters or job.parameters
         self.plan.ended(job, state)
         self.progress.done += len(job.names)
@@ -296,7 +296,7 @@ def trial_attributes(job: Job, done: Done, replicate: int) -> TrialAttributes:
         attributes["over_limit"] = 1
     if done.test_loss and done.test_accuracy:
         attributes["test_loss"] = record.finite(done.test_loss[replicate])
-        attributes["test_accuracy"] = done.test_accuracy[replicate]
+        attributes["test_accuracy"] = record.finite(done.test_accuracy[replicate])
     for name, values in done.test_scores.items():
         attributes[name] = record.finite(values[replicate])  # type: ignore[literal-required]
     if done.test_recall:
@@ -306,6 +306,8 @@ def trial_attributes(job: Job, done: Done, replicate: int) -> TrialAttributes:
         attributes["test_recall"] = [s if s is None else round(s, 6) for s in recall]
     if done.confusion:
         attributes["mistakes"] = done.confusion[replicate]
+    if done.predictions:
+        attributes["predictions"] = done.predictions[replicate]
     return attributes
 
 

@@ -18,7 +18,7 @@ from hpo.results.trial import outcome
 from hpo.runs.progress import Progress, TimeTaken, by_cost
 from hpo.study.columns import METRICS
 from hpo.study.config import SEED, Config
-from hpo.study.metrics import BY_NAME, Metric
+from hpo.study.metrics import Metric
 from hpo.workers.messages import EpochDone, Task
 
 # Replicates of a network trained at once. Measured on 2 cores of an AMD EPYC (Zen 4), one thread
@@ -91,7 +91,7 @@ class Job:
     worker: the number of the one that has the job, since `began` by the monotonic clock.
     limit: the most seconds after that.
     second: the second objective, None without one.
-    parameters: of the network. model, ensemble and ensemble_accuracy: see messages.Done.
+    parameters: of the network. model, ensemble and ensemble_score: see messages.Done.
     """
 
     task: Task
@@ -105,7 +105,7 @@ class Job:
     early_stop: EarlyStop | None = None
     model: bytes | None = None
     ensemble: bytes | None = None
-    ensemble_accuracy: float | None = None
+    ensemble_score: tuple[str, float] | None = None
     worker: int = 0
     began: float = 0.0
     limit: float = math.inf
@@ -120,7 +120,7 @@ class Job:
     @property
     def metric(self) -> Metric:
         """Returns the objective."""
-        return BY_NAME[self.task.objective]
+        return self.task.metric
 
     def taken(self) -> TimeTaken:
         """Returns the time that the job has taken so far."""

@@ -267,8 +267,9 @@ def _run_winner(run: Run) -> End:
     job = Job(task=task, label=label, trials=[], names=[label], cost=1.0)
     end = train(run, Plan(f"{run.name}: the winner", jobs=[job]))
     if job.model:
-        if job.ensemble:
-            known = {"trial": winner.number, "test_accuracy": job.ensemble_accuracy}
+        if job.ensemble and job.ensemble_score:
+            name, value = job.ensemble_score
+            known = {"trial": winner.number, name: value}
             study = optuna.load_study(study_name=run.name, storage=run.storage)
             study.set_user_attr("ensemble", {**known, "members": search.file.members})
         best.write(run.winner_folder, job.model, content, search.code, job.ensemble)

@@ -71,7 +71,8 @@ class Run:
     @property
     def training(self) -> dict[str, Any]:
         """Returns what all tasks of the study share, see messages.Task."""
-        return {"folder": self.file.folder, **self.file.judged}
+        of_target = {"deviation": self.dataset.schema.deviation}
+        return {"folder": self.file.folder, **of_target, **self.file.judged}
 
     @property
     def timeout(self) -> float:

@@ -23,7 +23,7 @@ ADDED: dict[str, str | int | None] = {
     "model input": "(height, width, 3), taken as (3, height, width)",
 }
 # Without these, the results of two studies cannot be compared.
-DATA = ("dataset checksum", "classes", "input", "normalization")
+DATA = ("dataset checksum", "classes", "target", "input", "normalization")
 MODEL = ("model", "model code", "model input")
 JUDGED = ("objective", "class weight")  # how networks are trained and judged
 

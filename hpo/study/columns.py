@@ -37,6 +37,12 @@ def _of_one_length(curve: dict[str, list[Any]]) -> dict[str, list[Any]]:
     return curve
 
 
+def _of_equal_length(predictions: dict[str, list[float]]) -> dict[str, list[float]]:
+    if len(predictions["target"]) != len(predictions["answer"]):
+        raise ValueError("has not one answer for each target")
+    return predictions
+
+
 def _of_the_classes(mistakes: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
     """The context has the number of classes."""
     data: Any = info.context
@@ -56,6 +62,7 @@ WORST = keys(image=int, label=Count, predicted=Count, probability=Maybe, pixels=
 # A count of epochs, or a mean of counts over seeds.
 _SOME = dict.fromkeys(SCORES, NotRequired[Maybe])
 KEPT = keys(epoch=Annotated[float, Field(ge=1)], **dict.fromkeys(METRICS, Maybe), **_SOME)
+PREDICTIONS = keys(target=list[float], answer=list[float])
 MISTAKES = keys(confusion=list[list[float]], worst=list[WORST])
 
 
@@ -89,8 +96,12 @@ class TrialAttributes(TypedDict, total=False):
     test_balanced_accuracy: Maybe
     test_auc: Maybe
     test_f1: Maybe
+    test_rmse: Maybe
+    test_mae: Maybe
+    test_r2: Maybe
     test_recall: list[Maybe]
     mistakes: Annotated[MISTAKES, AfterValidator(_of_the_classes)]
+    predictions: Annotated[PREDICTIONS, AfterValidator(_of_equal_length)]
 
 
 TRIAL_COLUMNS = (

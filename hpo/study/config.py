@@ -126,7 +126,9 @@ class Config:
     pyramid: a layer's width over that of the layer before. norm: after each hidden layer's sum.
     residual: from the second hidden layer on, a layer's input is added to its output. init: of the
     weights. dropout and input_dropout: the share of units, and of features, set to 0 in a training
-    step. input_noise: standard deviation of the noise added to normalized features. 0 means none
+    step. input_noise: standard deviation of the noise added to normalized features. huber: of a
+    regression, the error from which on the training loss rises linearly (Huber 1964), in standard
+    deviations of the target; 0 means squared error. 0 means none
     for clip_norm, the most of a step's gradient norm, and for max_norm, the most of the norm of the
     weights into a hidden unit.
 
@@ -159,6 +161,7 @@ class Config:
     input_dropout: Annotated[float, Between(0, 0.99)] = 0.0
     input_noise: Annotated[float, Between(0, 100)] = 0.0
     label_smoothing: Annotated[float, Between(0, 0.99)] = 0.0
+    huber: Annotated[float, Between(0, 1e6)] = 0.0
     clip_norm: Annotated[float, Between(0, 1e6)] = 0.0
     max_norm: Annotated[float, Between(0, 1e6)] = 0.0
     keep: Annotated[str, *one_of(KEEPS)] = "last"

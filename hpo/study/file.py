@@ -8,11 +8,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice, product
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, get_args
 
 from pydantic import (
     AfterValidator,
     Field,
+    PrivateAttr,
     TypeAdapter,
     WrapValidator,
     create_model,
@@ -61,13 +62,14 @@ from hpo.study.fields import (
     one_of,
     read_or_faults,
 )
-from hpo.study.metrics import ACCURACY, BY_NAME, OBJECTIVES, Metric
-from hpo.study.names import PRUNERS, SAMPLERS, Scaling
+from hpo.study.metrics import ACCURACY, BY_NAME, OBJECTIVES, RMSE, Metric
+from hpo.study.names import PRUNERS, SAMPLERS, Scaling, TaskKind
 from hpo.study.source import Source, SourceField
 from hpo.study.space import (
     Choices,
     Domain,
     OwnSpace,
+    Range,
     Space,
     around,
     assigned,
@@ -214,11 +216,14 @@ class Head(Table):
     class_weight: ClassWeight = None
     dataset: SourceField = Field(default_factory=lambda: Source("mnist"))
     scale: Annotated[Scaling, *one_of(get_args(Scaling))] = "standard"
+    task: Annotated[TaskKind, *one_of(get_args(TaskKind))] | None = None
+
+    _deviation: float = PrivateAttr(1.0)  # of a regression's target
 
     @property
     def metric(self) -> Metric:
-        """Returns the objective."""
-        return BY_NAME[self.objective]
+        """Returns the objective, see `on`."""
+        return BY_NAME[self.objective].of(self._deviation)
 
     @property
     def judged(self) -> dict[str, Any]:
@@ -234,16 +239,44 @@ class Head(Table):
             return BALANCED
         return ", ".join(f"{printable(name)} {weight:g}" for name, weight in given.items())
 
+    def on(self, classes: Sequence[str], deviation: float) -> Self:
+        """Returns the study on data of these classes. Without any it is a regression, whose
+        objective is valid_rmse where the file names none. deviation: of its target."""
+        if classes:
+            return self
+        found = self.model_copy(update={} if self._names_objective else self._sought(RMSE))
+        found._deviation = deviation
+        return found
+
+    @property
+    def _names_objective(self) -> bool:
+        return "objective" in self.model_fields_set
+
+    def _sought(self, objective: str) -> dict[str, Any]:
+        """Returns the fields that say what is sought."""
+        return {"objective": objective}
+
+    def _uses(self, name: str) -> bool:
+        """Whether some network has another value of this hyperparameter than 0."""
+        return False
+
     def check(self, classes: Sequence[str], where: str = "") -> None:
-        """Raises InputError for what does not go together with data of these classes. where: begins
-        each line."""
+        """Raises InputError for what does not go together with data of these classes, none of a
+        regression. where: begins each line."""
         faults = [f"objective: {wrong}"] if (wrong := self.metric.fault(classes)) else []
+        if not classes and self.class_weight is not None:
+            faults.append("class_weight: is of classes, and the labels are numbers; leave it out")
+        other, kind, labels = "huber", "numbers", "classes"
+        if not classes:
+            other, kind, labels = "label_smoothing", labels, kind
+        if self._uses(other):
+            faults.append(f"{other}: is of {kind}, and the labels are {labels}; leave it out")
         names = self.class_weight if isinstance(self.class_weight, dict) else ()
         faults += [
             f"class_weight: {quoted(name)} is no class of the data; there are "
             f"{shortened(', '.join(classes))}"
             for name in names
-            if name not in classes
+            if classes and name not in classes
         ]
         if faults:
             raise InputError("\n".join(where + fault for fault in faults))
@@ -414,6 +447,21 @@ class GridStudy(GridTable):
     folder: str = ""
     raw: Mapping[str, Any] = Field(repr=False)
 
+    @property
+    def _names_objective(self) -> bool:
+        return "objective" in self.raw
+
+    def _uses(self, name: str) -> bool:
+        return any(getattr(cell.config, name) for cell in self.cells)
+
+    def check(self, classes: Sequence[str], where: str = "") -> None:
+        if not classes:
+            raise InputError(
+                f"{where}a grid compares accuracies, and the labels are numbers; give a study file "
+                "with [space], which searches"
+            )
+        super().check(classes, where)
+
 
 class SearchStudy(SearchOptions, Head):
     """A search as it is run: its space, sampler, pruner and budget, and its finalists.
@@ -441,6 +489,18 @@ class SearchStudy(SearchOptions, Head):
         """Returns Optuna's direction of each objective."""
         first = self.metric.direction
         return [first, "minimize"] if len(self.objectives) > 1 else [first]
+
+    @property
+    def _names_objective(self) -> bool:
+        return "objective" in self.raw or "objectives" in self.raw.get("search", {})
+
+    def _sought(self, objective: str) -> dict[str, Any]:
+        return {"objective": objective, "objectives": (objective, *self.objectives[1:])}
+
+    def _uses(self, name: str) -> bool:
+        domain = self.space.get(name)
+        values = (domain.high,) if isinstance(domain, Range) else domain.values if domain else ()
+        return any(values) or any(entry.get(name) for entry in self.first)
 
     @property
     def search_seeds(self) -> Sequence[int]:
@@ -597,7 +657,7 @@ def _grid(
     given = {
         "name": name,
         "title": table.title or name,
-        "dataset": replace(table.dataset, scale=table.scale),
+        "dataset": replace(table.dataset, scale=table.scale, task=table.task),
         "first": seeds.first,
         "seeds": seeds.start,
         "rounds": seeds,
@@ -714,7 +774,7 @@ def _search(
     given = {
         "name": name,
         "title": table.title or name,
-        "dataset": replace(table.dataset, scale=table.scale),
+        "dataset": replace(table.dataset, scale=table.scale, task=table.task),
         "pruner": search.pruner or ("none" if len(search.objectives) > 1 else "median"),
         "finalists": table.finalists.k,
         "finalist_seeds": table.finalists.seeds,

@@ -90,4 +90,6 @@ def grid_of(trials: "Sequence[FrozenTrial]", study_file: SearchStudy) -> GridStu
         raw["model"] = study_file.model
     grid = parse(raw, name_of(study_file.name), "finalists")
     assert isinstance(grid, GridStudy)
-    return grid.model_copy(update={"dataset": study_file.dataset, "folder": study_file.folder})
+    found = grid.model_copy(update={"dataset": study_file.dataset, "folder": study_file.folder})
+    found._deviation = study_file._deviation
+    return found

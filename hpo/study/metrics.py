@@ -5,7 +5,7 @@ import base64
 import math
 import pkgutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -16,7 +16,10 @@ from hpo.language import marked, printed, t
 POINTS, SECONDS_UNIT, PLAIN = marked("{value} points"), marked("{value} s"), "{value}"
 # A hundred times the loss of a guess among ten classes: nothing useful comes after it.
 USELESS_LOSS = 230.0
-ACCURACY = "valid_accuracy"
+ACCURACY, RMSE = "valid_accuracy", "valid_rmse"  # sought where a study file names no objective
+DIGITS = 3  # of the standard deviation that a value in the target's unit shows
+REGRESSION = ("rmse", "mae", "r2")  # metrics of numbers, besides the loss
+NUMBERS = (*(f"valid_{kind}" for kind in REGRESSION), "valid_loss")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +37,8 @@ class Metric:
     mark: stands after a value. unit: of a difference, with its number.
     code: what computes it from logits and labels, as "module:function"; empty for what every
     training measures.
+    of_unit: whether it is in the unit of a regression's target; it is computed of standardized
+    targets, and multiplied by their standard deviation.
     """
 
     name: str
@@ -46,6 +51,7 @@ class Metric:
     mark: str = ""
     unit: str = PLAIN
     code: str = ""
+    of_unit: bool = False
 
     @property
     def sign(self) -> int:
@@ -69,6 +75,11 @@ class Metric:
     def point(self) -> float:
         """Returns a difference that can be seen, as a gain: a point of accuracy."""
         return float(10 ** (2 - self.digits))
+
+    @property
+    def rough(self) -> "Metric":
+        """Returns the metric with a digit less."""
+        return replace(self, digits=max(self.digits - 1, 0))
 
     def number(self, gain: float) -> str:
         """98.54, 0.0512: the value of a gain."""
@@ -114,7 +125,23 @@ class Metric:
     @property
     def tested(self) -> "Metric":
         """Returns the same metric of the test part."""
-        return BY_NAME[f"test_{self.kind}"]
+        other = BY_NAME[f"test_{self.kind}"]
+        return replace(other, digits=self.digits, worst=self.worst) if self.of_unit else other
+
+    def of(self, deviation: float) -> "Metric":
+        """Returns the metric of targets with this standard deviation: of one in their unit, digits
+        and the worst value follow from it."""
+        if not self.of_unit:
+            return self
+        digits = min(max(DIGITS - math.floor(math.log10(deviation)), 0), 12)
+        return replace(self, digits=digits, worst=math.sqrt(USELESS_LOSS) * deviation)
+
+    def scored(self, *, regression: bool) -> "tuple[Metric, ...]":
+        """Returns the metrics with code that are computed where this one is sought."""
+        if not regression:
+            return (self,) if self.code else ()
+        part = self.name.partition("_")[0]
+        return tuple(BY_NAME[f"{part}_{kind}"] for kind in REGRESSION)
 
     @property
     def kind(self) -> str:
@@ -124,6 +151,8 @@ class Metric:
     def guess(self, data: Mapping[str, Any]) -> float:
         """Returns its value for an answer that does not depend on the input: the largest class; of
         a loss, the classes' shares as probabilities. data: see data.datasets.describe."""
+        if "guess" in data:
+            return float(data["guess"]["test"][self.kind])
         share, classes = largest_share(data), len(data.get("classes", range(10)))
         known = {
             "accuracy": share,
@@ -136,16 +165,25 @@ class Metric:
 
     def chance(self, data: Mapping[str, Any]) -> float:
         """Returns the value of a guess by the training part alone."""
+        if "guess" in data:
+            return float(data["guess"]["train"][self.kind])
         return self.guess({**data, "largest": data.get("chance", 0.1)})
 
     def learned(self, data: Mapping[str, Any]) -> float:
         """Returns the value from which on a network has learned something: two ninths of the way
-        from a guess to the best, which is three times the guess's accuracy among ten classes."""
-        guess = self.chance(data)
-        return round(guess + (self.best - guess) * 2 / 9, 4)
+        from a guess to the best, which is three times the guess's accuracy among ten classes; of a
+        regression a twentieth of the way."""
+        guess, share = self.chance(data), 1 / 20 if "guess" in data else 2 / 9
+        return round(guess + (self.best - guess) * share, max(self.digits, 4))
 
     def fault(self, classes: Sequence[str]) -> str:
-        """Returns why it cannot be computed of these classes; empty if it can be."""
+        """Returns why it cannot be computed of these classes, none of a regression; empty if it
+        can be."""
+        if not classes and self.kind not in ("loss", *REGRESSION):
+            others = f"{', '.join(NUMBERS[:-1])} or {NUMBERS[-1]}"
+            return f"{self.name} is of classes, and the labels are numbers; give {others}"
+        if classes and self.kind in REGRESSION:
+            return f"{self.name} is of numbers, and the labels are classes; give {ACCURACY}"
         if self.kind != "auc" or len(classes) == 2:
             return ""
         others = "valid_balanced_accuracy or valid_f1"
@@ -180,6 +218,26 @@ _METRICS = (
     Metric(name="test_auc", words=marked("test AUC"), code=_AUC),
     _percent("valid_f1", marked("validation macro F1"), code=_F1),
     _percent("test_f1", marked("test macro F1"), code=_F1),
+    # Of a regression.
+    *(
+        Metric(
+            name=f"{part}_{kind}",
+            words=words,
+            minimized=kind != "r2",
+            best=float(kind == "r2"),
+            worst=1 - USELESS_LOSS if kind == "r2" else USELESS_LOSS,
+            code=f"hpo.training.evaluation:{kind}",
+            of_unit=kind != "r2",
+        )
+        for part, kind, words in (
+            ("valid", "rmse", marked("validation RMSE")),
+            ("test", "rmse", marked("test RMSE")),
+            ("valid", "mae", marked("validation MAE")),
+            ("test", "mae", marked("test MAE")),
+            ("valid", "r2", marked("validation R²")),
+            ("test", "r2", marked("test R²")),
+        )
+    ),
     # Of the claims of a grid.
     _percent("gap", marked("gap between training and validation accuracy")),
     _percent("valid_spread", marked("epoch-to-epoch spread of validation accuracy")),
@@ -188,7 +246,9 @@ _METRICS = (
 )
 BY_NAME = {metric.name: metric for metric in _METRICS}
 # What a study file may seek.
-OBJECTIVES = (ACCURACY, "valid_balanced_accuracy", "valid_auc", "valid_f1", "valid_loss")
+OBJECTIVES = (
+    ACCURACY, "valid_balanced_accuracy", "valid_auc", "valid_f1", "valid_loss", *NUMBERS[:-1]
+)  # fmt: skip
 
 
 def capital(text: str) -> str:

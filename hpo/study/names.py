@@ -12,6 +12,7 @@ from hpo.language import marked
 
 ColumnKind = Literal["number", "category", "date", "ignore"]  # that a study file may ask for
 Scaling = Literal["standard", "robust", "quantile"]  # of a table's numbers, see data.schema
+TaskKind = Literal["classification", "regression"]  # what is learned: classes, or a number
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 from pydantic import Field, WrapValidator
 
 from hpo.study.fields import Table, Text, explained, fault
-from hpo.study.names import DATASETS, FORMS, ColumnKind, Scaling, label
+from hpo.study.names import DATASETS, FORMS, ColumnKind, Scaling, TaskKind, label
 from hpo.text import quoted
 
 FILES = (".npz", ".csv", ".csv.gz", ".parquet")
@@ -27,6 +27,7 @@ class Source:
     valid: the file with the rows that all seeds validate on.
     time: the column that puts rows in order: the last ones are tested on, those before them
         validated on.
+    task: what is learned; None: fractions are numbers to predict, other labels are classes.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Source:
     scale: Scaling = "standard"
     valid: str = ""
     time: str | int = ""
+    task: TaskKind | None = None
 
     @property
     def known(self) -> bool:

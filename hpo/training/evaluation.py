@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, mse_loss
 
 from hpo.data.datasets import as_bytes
 from hpo.study.metrics import ACCURACY, BY_NAME, Metric
@@ -18,16 +18,18 @@ from hpo.training.tensors import CHUNK, Examples, batches
 # Logits (steps, R, classes, B) and the labels (steps, R, B) that belong to them.
 Answers = tuple[Tensor, Tensor]
 WORST = 16  # images kept of each network: two rows of the report's figure
+MOST_SHOWN = 500  # answers of a regression kept of each network: dots in the report's figure
 
 
 class Evaluated(NamedTuple):
-    """Each replicate's mean cross entropy, accuracy, and value of a metric with code; which rows
-    are right, (R, n) of bool."""
+    """Each replicate's mean loss, accuracy, and values of metrics with code; which rows are right,
+    (R, n) of bool. The loss is cross entropy; of a regression the squared error of standardized
+    targets, and accuracy is NaN."""
 
     loss: list[float]
     accuracy: list[float]
     right: Tensor | None = None
-    scores: Sequence[float] = ()
+    scores: dict[str, list[float]] = {}  # noqa: RUF012
 
 
 def evaluate(
@@ -39,17 +41,22 @@ def evaluate(
     metric: Metric = BY_NAME[ACCURACY],
 ) -> Evaluated:
     """Evaluates each replicate on its rows, (R, n); NaN without rows. right: whether to return
-    which rows are right. metric: computed if it has code."""
+    which rows are right; a regression has none. metric: what is sought, see Metric.scored."""
+    metrics = metric.scored(regression=examples.regression)
     if not rows.numel():
         unknown = [math.nan] * len(rows)
-        return Evaluated(unknown, unknown, scores=unknown)
+        return Evaluated(unknown, unknown, scores={each.name: unknown for each in metrics})
     parts = [answers(network, examples, part) for part in batches(rows, CHUNK)]
-    bits, scores = None, list[float]()
-    if right:  # whether argmax finds the label. It costs a hundredth of an epoch.
+    bits = None
+    if (
+        right and not examples.regression
+    ):  # whether argmax finds the label. It costs a hundredth of an epoch.
         found = [logits.argmax(2) == labels for logits, labels in parts]
         bits = torch.cat([part.transpose(0, 1).flatten(1) for part in found], dim=1).cpu()
-    if metric.code:
-        scores = [metric.compute(*_of(parts, replicate)) for replicate in range(len(rows))]
+    scores = {}
+    for each in metrics:
+        values = (each.compute(*_of(parts, replicate)) for replicate in range(len(rows)))
+        scores[each.name] = [v * (examples.deviation if each.of_unit else 1.0) for v in values]
     return Evaluated(*loss_and_accuracy(parts), bits, scores)
 
 
@@ -75,18 +82,21 @@ def _correct(logits: Tensor, labels: Tensor) -> int:
 
 
 def loss_and_accuracy(parts: Sequence[Answers]) -> tuple[list[float], list[float]]:
-    """Returns the mean cross entropy and the accuracy over all parts. Each replicate is summed by
-    itself, so that its numbers do not depend on the stack."""
+    """Returns the mean loss and the accuracy over all parts, see Evaluated. Each replicate is
+    summed by itself, so that its numbers do not depend on the stack."""
     losses, accuracies = [], []
     count = sum(labels.shape[0] * labels.shape[2] for _, labels in parts)
     for replicate in range(parts[0][1].shape[1]):
         loss, correct = 0.0, 0
         for logits, labels in parts:
             answer, truth = logits[:, replicate].contiguous(), labels[:, replicate]
+            if truth.is_floating_point():
+                loss += float(mse_loss(answer[:, 0], truth, reduction="none").double().sum())
+                continue
             loss += cross_entropy(answer, truth, reduction="none").double().sum().item()
             correct += _correct(answer, truth)
         losses.append(loss / count)
-        accuracies.append(correct / count)
+        accuracies.append(math.nan if parts[0][1].is_floating_point() else correct / count)
     return losses, accuracies
 
 
@@ -127,6 +137,27 @@ def auc(logits: Tensor, labels: Tensor) -> float:
     return (float(ranks[labels == 1].sum()) - positive * (positive + 1) / 2) / pairs
 
 
+def rmse(answers: Tensor, targets: Tensor) -> float:
+    """Returns the root of the mean squared error of answers (1, n)."""
+    return math.sqrt(_squared(answers[0], targets))
+
+
+def mae(answers: Tensor, targets: Tensor) -> float:
+    """Returns the mean absolute error of answers (1, n)."""
+    return float((answers[0].double() - targets.double()).abs().mean())
+
+
+def r2(answers: Tensor, targets: Tensor) -> float:
+    """Returns R², 1 - squared error / variance of these targets, of answers (1, n); NaN where the
+    targets do not vary."""
+    variance = float(targets.double().var(correction=0))
+    return 1 - _squared(answers[0], targets) / variance if variance else math.nan
+
+
+def _squared(answers: Tensor, targets: Tensor) -> float:
+    return float((answers.double() - targets.double()).square().mean())
+
+
 # --- mistakes ------------------------------------------------------------------------------------
 
 
@@ -141,10 +172,24 @@ def inspect(
     return [_mistakes(answer, examples, shape) for answer in _all_logits(network, examples)]
 
 
-def accuracy_together(network: Network | OwnNetwork, examples: Examples) -> float:
-    """Returns the accuracy of the mean of the replicates' probabilities."""
-    predicted = _all_logits(network, examples).softmax(1).mean(0).argmax(0)
-    return float((predicted == examples.labels).double().mean())
+def score_together(network: Network | OwnNetwork, examples: Examples) -> tuple[str, float]:
+    """Returns the name and the value of the metric of the mean of the replicates' answers: the
+    accuracy of their probabilities, or the RMSE."""
+    answers = _all_logits(network, examples)
+    if examples.regression:
+        return "test_rmse", examples.deviation * rmse(answers.double().mean(0), examples.labels)
+    predicted = answers.softmax(1).mean(0).argmax(0)
+    return "test_accuracy", float((predicted == examples.labels).double().mean())
+
+
+def predictions(network: Network | OwnNetwork, examples: Examples) -> list[dict[str, list[float]]]:
+    """Returns for each replicate of a regression the targets and the answers of up to MOST_SHOWN
+    examples, evenly chosen, standardized."""
+    rows = torch.linspace(0, len(examples.labels) - 1, min(MOST_SHOWN, len(examples.labels))).long()
+    return [
+        {"target": examples.labels[rows].tolist(), "answer": answer[0, rows].tolist()}
+        for answer in _all_logits(network, examples)
+    ]
 
 
 def _all_logits(network: Network | OwnNetwork, examples: Examples) -> Tensor:

@@ -195,7 +195,7 @@ xavier = partial(_without_bias, nn.init.xavier_uniform_)
 
 
 def _add(into: Tensor, sums: Tensor, step: float, keep: float) -> None:
-    """Computes into = keep · into + step · sums, of padded vectors. keep: 0 or 1."""
+    """Computes into = keep · into + step · sums. keep: 0 or 1."""
     if keep:
         into.add_(sums, alpha=step)
     else:
@@ -294,6 +294,7 @@ class Pass:
         config, layers = network.config, network.layers
         rows, sizes, device = (network.replicates, batch), network.sizes, layers.flat.device
         self.layers, self.weighted = layers, weighted
+        self.regression, self.huber = sizes[-1] == 1, config.huber  # of classes there are two
         self.inputs = torch.zeros(*rows, sizes[0], device=device)
         self.input_noise, self.input_dropout = (
             Noise(amount, self.inputs.shape, generators) if generators and amount else None
@@ -326,20 +327,37 @@ class Pass:
                 torch.baddbmm(biases[layer].values, inputs, weights[layer], out=hidden.sums)
             hidden.forward(inputs)
             inputs = hidden.output
+        if self.regression:  # by sums, see backward
+            sums = torch.sum(inputs * self._weights_t[-1], 2).unsqueeze(1)
+            torch.add(sums, self._last_bias_t, out=logits)
+            return
         torch.baddbmm(self._last_bias_t, self._weights_t[-1], self._outputs_t[-1], out=logits)
 
-    def backward(self, logits: Tensor, targets: Tensor, into: Layers, step: float) -> None:
-        """Writes step · gradient of the cross entropy, summed over the batch, to `into`; adds it if
-        these are the network's own layers.
+    def _differentiate(self, logits: Tensor, targets: Tensor) -> None:
+        """Writes the derivative of each row's loss by its logits to last_delta."""
+        if not self.regression:
+            torch.softmax(logits, 1, out=self.last_delta)
+            if self.weighted:
+                self.last_delta.mul_(targets.sum(1, keepdim=True))
+            self.last_delta.sub_(targets)
+            return
+        torch.sub(logits, targets, out=self.last_delta)
+        if self.huber:
+            self.last_delta.clamp_(-self.huber, self.huber)
+        else:
+            self.last_delta.mul_(2)
 
-        targets: (R, classes, B), probabilities, or their multiples by the weights of rows. Added to
-        the network this is a step of gradient descent: each parameter is used before it is changed.
+    def backward(self, logits: Tensor, targets: Tensor, into: Layers, step: float) -> None:
+        """Writes step · gradient of the loss, summed over the batch, to `into`; adds it if these
+        are the network's own layers.
+
+        targets: (R, classes, B), probabilities, or their multiples by the weights of rows; of a
+        regression (R, 1, B), numbers. The loss is cross entropy, or squared or Huber's error.
+        Added to the network this is a step of gradient descent: each parameter is used before it
+        is changed.
         """
         keep = float(into is self.layers)
-        torch.softmax(logits, 1, out=self.last_delta)
-        if self.weighted:
-            self.last_delta.mul_(targets.sum(1, keepdim=True))
-        self.last_delta.sub_(targets)
+        self._differentiate(logits, targets)
         skipped = None
         for layer in range(len(self.hidden), -1, -1):
             delta = self._deltas[layer]
@@ -353,9 +371,15 @@ class Pass:
                         torch.bmm(delta, weights_t, out=below)
                     else:
                         torch.baddbmm(skipped, delta, weights_t, out=below)
-            with self._to_weights[layer]:
-                into.weights[layer].baddbmm_(self._outputs_t[layer], delta, beta=keep, alpha=step)
-            # By a sum and not by a product with ones: MKL's rounding of so thin a product depends
-            # on the size of the stack, and a replicate must not feel its neighbours.
+            # By sums where a product would be thin: MKL's rounding of it depends on the size of the
+            # stack, and a replicate must not feel its neighbours.
+            if self.regression and layer == len(self.hidden):
+                sums = torch.sum(self._outputs_t[layer].mT * delta, 1).unsqueeze(2)
+                _add(into.weights[layer], sums, step, keep)
+            else:
+                with self._to_weights[layer]:
+                    into.weights[layer].baddbmm_(
+                        self._outputs_t[layer], delta, beta=keep, alpha=step
+                    )
             torch.sum(delta, 1, keepdim=True, out=self._sums[layer].values)
         _add(into.bias_vector, self._bias_sums, step, keep)

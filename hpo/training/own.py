@@ -1,5 +1,6 @@
 """The user's own network: built by a factory, trained by autograd with hpo's optimizers."""
 
+import math
 import pkgutil
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -8,10 +9,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, huber_loss, mse_loss
 from torch.nn.parameter import is_lazy
 
-from hpo.data.datasets import Integers
+from hpo.data.datasets import Labels
 from hpo.data.schema import Floats, input_shape
 from hpo.errors import InputError
 from hpo.study.config import Config, Seeds
@@ -68,7 +69,7 @@ def try_model(
     folder: str,
     shape: Sequence[int],
     images: Floats,
-    labels: Integers,
+    labels: Labels,
     classes: int,
 ) -> str:
     """Builds networks, evaluates them and trains a step on a few rows. Returns what the user should
@@ -152,7 +153,9 @@ def check_evaluation(network: "OwnNetwork", rows: Tensor) -> None:
             not torch.allclose(logits[0], alone[0], rtol=1e-3, atol=1e-4)
         ),
         "gives probabilities; give logits: leave out the softmax": (
-            (logits >= 0).all() and torch.allclose(sums, torch.ones_like(sums), atol=1e-4)
+            network.classes > 1
+            and (logits >= 0).all()
+            and torch.allclose(sums, torch.ones_like(sums), atol=1e-4)
         ),
     }
     for fault, there in faults.items():
@@ -280,6 +283,19 @@ def _flat(module: nn.Module) -> tuple[Tensor, Tensor]:
     return weights, gradient
 
 
+def _loss(logits: Tensor, truth: Tensor, huber: float = 0.0, **more: Any) -> Tensor:
+    """Returns the cross entropy; of a regression, whose truth is numbers, squared or Huber's error.
+    more: arguments of torch's function, those of classes alone among them."""
+    if not truth.is_floating_point():
+        return cross_entropy(logits, truth, **more)
+    more = {"reduction": more.get("reduction", "mean")}
+    return (
+        huber_loss(logits[:, 0], truth, delta=huber, **more)
+        if huber
+        else mse_loss(logits[:, 0], truth, **more)
+    )
+
+
 class OwnTrainer:
     """The steps of an optimizer over the user's own modules, one replicate after another."""
 
@@ -316,8 +332,9 @@ class OwnTrainer:
     def measures(self, examples: Examples, valid: Tensor) -> None:
         """None: diagnosis knows hpo's own network only."""
 
-    def _epoch(self, replicate: int, examples: Examples, rows: Tensor) -> tuple[float, int]:
-        """Returns the summed cross entropy, unsmoothed and unweighted, and how many are right."""
+    def _epoch(self, replicate: int, examples: Examples, rows: Tensor) -> tuple[float, float]:
+        """Returns the summed loss, unsmoothed and unweighted, and how many are right, NaN of a
+        regression."""
         config, loss, right = self.network.config, 0.0, 0
         self.network.modules[replicate].train()
         for step, batch in enumerate(rows.split(config.batch_size)):
@@ -328,15 +345,16 @@ class OwnTrainer:
             logits = self.network(replicate, inputs)
             self._step(replicate, logits, truth)
             with torch.no_grad():
-                loss += float(cross_entropy(logits, truth, reduction="sum"))
+                loss += float(_loss(logits, truth, reduction="sum"))
                 right += int((logits.argmax(1) == truth).sum())
-        return loss, right
+        return loss, math.nan if examples.regression else right
 
     def _step(self, replicate: int, logits: Tensor, truth: Tensor) -> None:
         config, gradient = self.network.config, self.gradients[replicate]
         gradient.zero_()
         weight, smoothing = self.weights[replicate], config.label_smoothing
-        cross_entropy(logits, truth, weight, label_smoothing=smoothing).backward()
+        more: Any = {"huber": config.huber, "weight": weight, "label_smoothing": smoothing}
+        _loss(logits, truth, **more).backward()
         if config.clip_norm:
             norm = torch.linalg.vector_norm(gradient)
             gradient.mul_(torch.clamp_max(config.clip_norm / (norm + 1e-6), 1.0))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hpo.data.datasets import Dataset, Integers, split
+from hpo.data.datasets import Dataset, Labels, split
 from hpo.data.schema import Floats
 from hpo.errors import InputError
 from hpo.study.config import Seeds
@@ -19,12 +19,18 @@ CHUNK = 256
 
 @dataclass(frozen=True)
 class Examples:
-    """Images (N, features) float32 and labels (N,) int64, from 0 to classes - 1."""
+    """Images (N, features) float32 and labels (N,) int64, from 0 to classes - 1; of a regression
+    float32, standardized, and one number is answered, as if of one class."""
 
     images: Tensor
     labels: Tensor
     classes: int = 10
     shape: tuple[int, ...] = ()  # of an image before it was made a row
+    deviation: float = 1.0  # of a regression's targets, in their unit
+
+    @property
+    def regression(self) -> bool:
+        return self.labels.is_floating_point()
 
 
 @dataclass(frozen=True)
@@ -80,14 +86,15 @@ def denormals_as_zero() -> Iterator[None]:
 
 def examples(
     images: Floats,
-    labels: Integers,
+    labels: Labels,
     classes: int,
     device: torch.device,
     shape: tuple[int, ...] = (),
+    deviation: float = 1.0,
 ) -> Examples:
     """Returns the arrays as tensors; on the CPU they share the arrays' memory."""
     rows, truth = (torch.from_numpy(array).to(device) for array in (images, labels))
-    return Examples(rows, truth, classes, shape)
+    return Examples(rows, truth, classes, shape, deviation)
 
 
 def split_rows(dataset: Dataset, seeds: Seeds) -> Split:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hpo.errors import InputError
 from hpo.study.columns import METRICS
 from hpo.study.config import Config, Seeds
 from hpo.study.metrics import ACCURACY, BY_NAME, EpochMetrics, Metric
@@ -76,6 +77,10 @@ def train(
         if step % STEPS_BETWEEN_CHECKS == 0 and should_stop():
             raise _Stopped
 
+    if examples.regression and (config.label_smoothing or weights is not None):
+        raise InputError("label_smoothing and class_weight: are of classes, not of numbers")
+    if config.huber and not examples.regression:
+        raise InputError("huber: is of numbers, not of classes")
     rate = learning_rate(config, len(splits[0].train))
     trainer: _Trainer | OwnTrainer
     if config.model:
@@ -117,7 +122,7 @@ def _epochs(
             train_accuracy=train_accuracy,
             valid_loss=found.loss,
             valid_accuracy=found.accuracy,
-            scores={metric.name: list(found.scores)} if metric.code else {},
+            scores=found.scores,
             diagnostics=trainer.measures(examples, valid),
             seconds=0.0,
             network=network,
@@ -252,7 +257,9 @@ class _Trainer:
         buffers = self.buffers[batch]
         inputs = buffers.inputs.flatten(0, 1)
         classes, smoothing = examples.classes, self.config.label_smoothing
-        targets = class_major_zeros(rows, classes).scatter_(2, labels.unsqueeze(2), 1.0)
+        targets = labels.unsqueeze(2)
+        if not examples.regression:
+            targets = class_major_zeros(rows, classes).scatter_(2, targets, 1.0)
         if smoothing:
             targets.mul_(1 - smoothing).add_(smoothing / classes)
         if self.weights is not None:

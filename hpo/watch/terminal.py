@@ -77,7 +77,7 @@ def _search(study: StoredSearch) -> Iterator[RenderableType]:
     if len(study.ranked):
         yield Fitted(best_table(study, 5).only(["trial", "network", "validation", "seconds"]))
     if study.tested is not None and len(study.tested.finished):
-        tested = [metric.name for metric in test_metrics(study.metric)]
+        tested = [metric.name for metric in test_metrics(study)]
         keys = ["finalist", "network", "selected", "fresh", "bias", *tested]
         yield Fitted(finalists_table(study).only(keys))
         yield winner_sentence(study)

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hpo.study.config import Config, Seeds
-from hpo.study.metrics import ACCURACY, EpochMetrics
+from hpo.study.metrics import ACCURACY, BY_NAME, EpochMetrics, Metric
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,8 +14,8 @@ class Task:
     test: test the networks at the end. inspect: also return confusion matrices. all_images: train
     on all training images, validate on none, and return the network. diagnose: measure training,
     see training.diagnostics. share: of the images of the split to use. folder: where the module of
-    the user's own network lies. objective and class_weight: see study.file.Head. cut: see
-    training.train.train.
+    the user's own network lies. objective and class_weight: see study.file.Head. deviation: of a
+    regression's target. cut: see training.train.train.
     """
 
     id: int
@@ -29,8 +29,14 @@ class Task:
     share: float = 1.0
     folder: str = ""
     objective: str = ACCURACY
+    deviation: float = 1.0
     class_weight: str | dict[str, float] | None = None
     cut: int = 0
+
+    @property
+    def metric(self) -> Metric:
+        """Returns the objective."""
+        return BY_NAME[self.objective].of(self.deviation)
 
     @property
     def epochs(self) -> int:
@@ -76,10 +82,11 @@ class Done:
     test_scores: {metric: values} as EpochMetrics.scores, of the test.
     test_right and valid_right: which images are right, one text per seed, see study.metrics.packed.
     test_recall: the share of each class that is right, None without images, one list per seed.
-    confusion: one per seed, see training.evaluation.inspect. model: the network of an `all_images`
-    task, as the bytes of a safetensors file. ensemble, ensemble_accuracy: if it has several seeds,
-    all their networks, and the test accuracy of the mean of their probabilities. parameters: of the
-    network.
+    confusion: one per seed, see training.evaluation.inspect. predictions: of a regression, see
+    training.evaluation.predictions, in the target's unit. model: the network of an `all_images`
+    task, as the bytes of a safetensors file. ensemble, ensemble_score: if it has several seeds,
+    all their networks, and the name and value of the test metric of their mean answer. parameters:
+    of the network.
     """
 
     task: int
@@ -90,9 +97,10 @@ class Done:
     test_recall: list[list[float | None]] | None = None
     valid_right: list[str] | None = None
     confusion: list[dict[str, Any]] | None = None
+    predictions: list[dict[str, list[float]]] | None = None
     model: bytes | None = None
     ensemble: bytes | None = None
-    ensemble_accuracy: float | None = None
+    ensemble_score: tuple[str, float] | None = None
     parameters: int | None = None
 
 

@@ -6,6 +6,7 @@ from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any
 
+import numpy as np
 import safetensors.torch
 import torch
 from torch import Tensor
@@ -14,7 +15,7 @@ from hpo.data import datasets as data
 from hpo.study.metrics import BY_NAME, packed
 from hpo.text import error_line
 from hpo.training import cores
-from hpo.training.evaluation import accuracy_together, evaluate, inspect
+from hpo.training.evaluation import evaluate, inspect, predictions, score_together
 from hpo.training.network import Network
 from hpo.training.own import OwnNetwork
 from hpo.training.tensors import (
@@ -75,8 +76,7 @@ def answers(
 def _trained(
     task: Task, dataset: data.Dataset, device: torch.device, should_stop: Callable[[], bool]
 ) -> Iterator[EpochDone | Done]:
-    form = (dataset.classes, device, dataset.shape)
-    images = examples(dataset.train_images, dataset.train_labels, *form)
+    images = examples(dataset.train_images, dataset.train_labels, *_form(dataset, device))
     stopped, last = False, None
 
     def stops() -> bool:
@@ -119,13 +119,25 @@ def _tested(last: Epoch, task: Task, dataset: data.Dataset, device: torch.device
         task=task.id,
         test_loss=found.loss,
         test_accuracy=found.accuracy,
-        test_scores={metric.name: list(found.scores)} if metric.code else {},
+        test_scores=found.scores,
         test_right=_bits(found.right),
         test_recall=None if found.right is None else [_recall(b, images) for b in found.right],
         valid_right=_bits(last.valid_right),
         parameters=network.parameters,
-        confusion=inspect(network, images, dataset.shape) if task.inspect else None,
+        **_inspected(network, images, dataset) if task.inspect else {},
     )
+
+
+def _inspected(
+    network: Network | OwnNetwork, images: Examples, dataset: data.Dataset
+) -> dict[str, Any]:
+    """Returns what Done has of the answers to single images."""
+    if not images.regression:
+        return {"confusion": inspect(network, images, dataset.shape)}
+    found, unit = predictions(network, images), dataset.schema.in_unit
+    return {
+        "predictions": [{key: unit(np.array(v)).tolist() for key, v in of.items()} for of in found]
+    }
 
 
 def _recall(right: Tensor, images: Examples) -> list[float | None]:
@@ -142,8 +154,11 @@ def _bits(right: Tensor | None) -> list[str] | None:
 
 def _test_images(dataset: data.Dataset, device: torch.device) -> Examples:
     """Returns the test images, for trained networks: the only function that reads them."""
-    form = (dataset.classes, device, dataset.shape)
-    return examples(dataset.test_images, dataset.test_labels, *form)
+    return examples(dataset.test_images, dataset.test_labels, *_form(dataset, device))
+
+
+def _form(dataset: data.Dataset, device: torch.device) -> tuple[Any, ...]:
+    return dataset.classes, device, dataset.shape, dataset.schema.deviation
 
 
 def _saved(
@@ -154,7 +169,7 @@ def _saved(
     if network.replicates > 1:
         members = range(network.replicates)
         saved["ensemble"] = _packed(network, *members)
-        saved["ensemble_accuracy"] = accuracy_together(network, _test_images(dataset, device))
+        saved["ensemble_score"] = score_together(network, _test_images(dataset, device))
     return saved
 
 

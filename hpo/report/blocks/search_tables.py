@@ -53,7 +53,8 @@ def best_table(study: StoredSearch, most: int = BEST, caption: str = "") -> Tabl
     def value(row: Any) -> float:
         return metric.scale * float(getattr(row, metric.name))
 
-    metric, training = study.metric, BY_NAME["train_accuracy"]
+    metric, name = study.metric, "train_loss" if study.regression else "train_accuracy"
+    training = BY_NAME[name]
     rows = list(study.ranked.head(most).itertuples())
     columns = [
         Column("trial", t("Trial"), lambda row: int(row.number), short="trial"),
@@ -63,7 +64,10 @@ def best_table(study: StoredSearch, most: int = BEST, caption: str = "") -> Tabl
             "validation", metric.header, value, f"{{:.{metric.digits}f}}",
             short=uncapital(metric.header),
         ),
-        Column("training", training.header, lambda row: 100 * row.train_accuracy, "{:.2f}"),
+        Column(
+            "training", training.header, lambda row: training.scale * getattr(row, name),
+            f"{{:.{training.digits}f}}",
+        ),
         Column(
             "seconds", t("Seconds"), lambda row: row.train_seconds, "{:.1f}",
             short="seconds", priority=1,
@@ -135,7 +139,7 @@ def finalists_table(study: StoredSearch, caption: str = "") -> Table:
         brief_column(lambda row: row.config),
         *network_columns(study, rows, lambda row: row.config),
         *_validation_columns(study.metric),
-        *(metric_column(each.name, each) for each in test_metrics(study.metric)),
+        *(metric_column(each.name, each) for each in test_metrics(study)),
     ]
     if study.second:
         header, text = t(SECOND[study.second]).capitalize(), COSTS[study.second]
@@ -168,9 +172,14 @@ def _validation_columns(metric: Metric) -> Sequence[Column]:
     ]  # fmt: skip
 
 
-def test_metrics(metric: Metric) -> Sequence[Metric]:
-    """Returns what is shown of the test: the objective's counterpart, and accuracy."""
-    return list(dict.fromkeys([metric.tested, BY_NAME[ACCURACY].tested]))
+def test_metrics(study: StoredSearch) -> Sequence[Metric]:
+    """Returns what is shown of the test: the objective's counterpart, and accuracy; of a regression
+    RMSE, MAE and R²."""
+    tested = study.metric.tested
+    if not study.regression:
+        return list(dict.fromkeys([tested, BY_NAME[ACCURACY].tested]))
+    others = (each.of(study.schema.deviation) for each in tested.scored(regression=True))
+    return list({each.name: each for each in (tested, *others)}.values())
 
 
 def metric_column(key: str, metric: Metric, header: str = "", **more: Any) -> Column:
@@ -193,7 +202,7 @@ def fresh_estimate(finalist: Finalist, metric: Metric) -> Estimate | None:
 def finalists_frame(study: StoredSearch) -> pd.DataFrame:
     """Returns finalists.csv: a row per finalist and fresh seed."""
     columns = ["rank", "number", "seed", "valid_accuracy", "test_loss", "test_accuracy"]
-    more = [metric.name for metric in (study.metric, study.metric.tested)]
+    more = [metric.name for metric in (study.metric, *test_metrics(study))]
     columns += [name for name in more if name not in columns]
     parts = [pd.DataFrame(columns=columns)]
     for finalist in study.finalists:

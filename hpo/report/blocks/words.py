@@ -48,6 +48,11 @@ def p_text(p: float) -> str:
 def guess_text(study: StoredStudy) -> str:
     """; a guess, always the largest class, gets 95.72%: the end of a report's first sentence."""
     metric, accuracy = study.metric.tested, BY_NAME[ACCURACY].tested
+    if study.regression:
+        text = marked("; a guess, always the training rows' mean, gets {value}")
+        if metric.kind == "mae":
+            text = marked("; a guess, always the training rows' median, gets {value}")
+        return t(text, value=metric.spelled(metric.gain(metric.guess(study.data))))
     value, share = (of.spelled(of.gain(of.guess(study.data))) for of in (metric, accuracy))
     text = marked("; a guess gets {value}, with test accuracy {share} (always the largest class)")
     if metric == accuracy:

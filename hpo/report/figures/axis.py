@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 from typing import Any
@@ -83,7 +83,7 @@ def value_ticks() -> FuncFormatter:
 def beyond(metric: Metric, gain: float) -> str:
     """below 95.0%, above 0.123: what is worse than this gain."""
     text = marked("above {value}") if metric.minimized else marked("below {value}")
-    return t(text, value=replace(metric, digits=metric.digits - 1).spelled(gain))
+    return t(text, value=metric.rough.spelled(gain))
 
 
 def focus(values: np.ndarray, metric: Metric = SHOWN) -> tuple[float, float]:

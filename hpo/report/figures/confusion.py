@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from hpo.language import t
 from hpo.report.figures import style
+from hpo.report.figures.svg import plot
 
 ACROSS = 8  # images in a row
 NAME = 1.5  # inches of a class's name, at most
@@ -137,4 +138,28 @@ def disputed(groups: Sequence[tuple[str, Sequence[tuple[np.ndarray, str, str]]]]
             for pixels, ours, theirs in images
         ]
         _images(row, told)
+    return figure
+
+
+@style.as_svg
+def predictions(target: np.ndarray, answers: np.ndarray, name: str) -> Figure:
+    """Draws the predicted against the true numbers, and the residuals over the predictions. name:
+    of the target."""
+    figure = style.blank(3.2, left=0.7, right=0.1, bottom=0.5)
+    left, right = figure.subplots(1, 2)
+    figure.subplots_adjust(wspace=0.32)
+    named = t("{name}, predicted", name=style.fit(name, NAME)) if name else t("Predicted")
+    residuals = answers - target
+    texts = [
+        t("data {target:.5g}, predicted {answer:.5g}", target=y, answer=x)
+        for y, x in zip(target, answers, strict=True)
+    ]
+    look = {"color": style.BLUE, "marker": "o", "ms": 3, "alpha": 0.5, "linestyle": ""}
+    ends = [min(target.min(), answers.min()), max(target.max(), answers.max())]
+    left.plot(ends, ends, color=style.DARK_GREY, linewidth=0.8)
+    plot(left, target, answers, texts, **look)
+    left.set(xlabel=t("in the data"), ylabel=named)
+    right.axhline(0, color=style.DARK_GREY, linewidth=0.8)
+    plot(right, answers, residuals, texts, **look)
+    right.set(xlabel=named, ylabel=t("Predicted minus data"))
     return figure

@@ -179,7 +179,7 @@ def _matrix(
 ) -> str:
     """Draws median and number of the trials of each pair; returns how to read it."""
     columns, rows = x.levels or [], y.levels or []
-    rough = replace(metric, digits=metric.digits - 1)
+    rough = metric.rough
     axes.grid(visible=False)
     groups: dict[tuple[int, int], list[float]] = {}
     for a, b, value in zip(x.values, y.values, values, strict=True):

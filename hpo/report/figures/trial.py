@@ -49,18 +49,22 @@ class CurvePicture:
     def png(self, curve: Curve, epochs: int) -> bytes:
         """Returns a PNG. curve: the trial's metrics, one value per epoch, None if it is not a
         number. epochs: of a complete training."""
+        regression = "valid_rmse" in curve
+        self.axes[1].set_title("RMSE" if regression else "Accuracy (%)", loc="left")
         for metric, line in self.lines.items():
             scale = 100 if metric.endswith("accuracy") else 1
-            values = scale * np.array([*curve[metric]], float)
+            name = "valid_rmse" if regression and metric == "valid_accuracy" else metric
+            values = scale * np.array([*curve[name]], float)
             line.set_data(range(1, len(values) + 1), values)
         with style.drawing():
             for axes in self.axes:
                 axes.relim()
                 axes.autoscale_view()
                 axes.set_xlim(0.5, epochs + 0.5)
-            accuracies = self.axes[1]
-            accuracies.set_ylim(*within(*accuracies.get_ylim()))
-            accuracies.set_autoscaley_on(True)
+            second = self.axes[1]
+            if not regression:
+                second.set_ylim(*within(*second.get_ylim()))
+            second.set_autoscaley_on(True)
             buffer = io.BytesIO()
             self.figure.savefig(buffer, format="png")
         return buffer.getvalue()

@@ -23,8 +23,9 @@ from hpo.report.blocks.table import Column, Table
 from hpo.report.blocks.words import spelled_estimate
 from hpo.report.figures import confusion as figures
 from hpo.report.sections.trials import at_bounds
-from hpo.results.study import Finalist, StoredSearch
+from hpo.results.study import Finalist, StoredGrid, StoredSearch
 from hpo.results.trial import NO_EPOCH
+from hpo.study.metrics import BY_NAME
 from hpo.text import limit_text, listed
 
 
@@ -106,6 +107,15 @@ def _ensemble(study: StoredSearch, winner: Finalist) -> list[str]:
     found = study.ensemble or {}
     if found.get("trial") != winner.number or found["members"] != study.file.members:
         return []
+    if study.regression:
+        text = marked(
+            "An ensemble is saved, too: {members} networks of the winner's configuration, each "
+            "trained from another seed. The mean of their numbers has a test RMSE of {value} (one "
+            "ensemble, so without an interval). hpo predict --ensemble uses it."
+        )
+        metric = BY_NAME["test_rmse"].of(study.schema.deviation)
+        value = metric.spelled(metric.gain(found["test_rmse"]))
+        return [t(text, members=found["members"], value=value)]
     rows, accuracy = study.data["test"], found["test_accuracy"]
     ends = binomtest(round(accuracy * rows), rows).proportion_ci(method="wilson")
     text = marked(
@@ -120,6 +130,8 @@ def _ensemble(study: StoredSearch, winner: Finalist) -> list[str]:
 
 def _use(study: StoredSearch) -> str:
     """Says what `hpo predict` takes."""
+    if study.regression:
+        return t("There it predicts the number for each row:")
     if study.schema.levels:
         return t("There it classifies the rows of a table (CSV or Parquet):")
     if not study.pictures:
@@ -253,9 +265,12 @@ def _epoch_gains(finalist: Finalist) -> pd.Series:
 
 
 def mistakes(study: StoredSearch) -> list[Section]:
-    """Returns the winner's confusion matrix and worst images; empty before there is a winner."""
+    """Returns the winner's confusion matrix and worst images, or a regression's predictions; empty
+    before there is a winner."""
     if study.tested is None or study.winner is None:
         return []
+    if study.regression:
+        return _predictions(study, study.tested, study.winner)
     mistakes = [
         trial.user_attrs["mistakes"]
         for trial in study.tested.frozen
@@ -278,6 +293,34 @@ def mistakes(study: StoredSearch) -> list[Section]:
         )
         blocks.append(picture)
     return [Section(title=t("What the winner mistakes"), blocks=blocks)]
+
+
+def _predictions(study: StoredSearch, tested: StoredGrid, winner: Finalist) -> list[Section]:
+    """Returns what the winner predicts for test rows, and how far it is off."""
+    found = [
+        trial.user_attrs["predictions"]
+        for trial in tested.frozen
+        if trial.state.name == "COMPLETE"
+        and trial.user_attrs["cell"] == winner.cell.name
+        and "predictions" in trial.user_attrs
+    ]
+    if not found:
+        return []
+    target = np.array(found[0]["target"])
+    answers = np.mean([each["answer"] for each in found], axis=0)
+    caption = marked(
+        "Left: what the winner predicts for {n} test {things}, mean over {seeds} seeds, and the "
+        "number in the data; on the line both are equal. Right: prediction minus data, over the "
+        "prediction. {data}."
+    )
+    named = {"n": len(target), "things": t(study.things), "seeds": len(found)}
+    picture = Picture(
+        file="predictions.svg",
+        draw=partial(figures.predictions, target, answers, study.schema.label),
+        alt=t("Predicted against true numbers of the test {things}.", things=t(study.things)),
+        caption=t(caption, data=study.data_name, **named),
+    )
+    return [Section(title=t("How far the winner is off"), blocks=[picture])]
 
 
 def _confusion(study: StoredSearch, matrices: Sequence[Sequence[Sequence[float]]]) -> Picture:
@@ -335,7 +378,7 @@ def _repeats_table(study: StoredSearch) -> Table:
         tables.metric_column(
             "fresh", study.metric, t("{metric}, fresh seeds", metric=study.metric.header)
         ),
-        *(tables.metric_column(each.name, each) for each in tables.test_metrics(study.metric)),
+        *(tables.metric_column(each.name, each) for each in tables.test_metrics(study)),
         Column("trials", t("Trials"), lambda row: len(row.search.ended)),
     ]
     caption = marked(
