@@ -33,6 +33,11 @@ def rows(data: Mapping[str, Any]) -> list[tuple[str, str]]:
         found.append((t("Validation file"), about["valid_file"]))
     if about.get("time"):
         found.append((t("Order of the rows"), t("by column {name}", name=quoted(about["time"]))))
+    if about.get("group"):
+        text = t(
+            "by column {name}: those of one value stand in one part", name=quoted(about["group"])
+        )
+        found.append((t("Groups of rows"), text))
     found += [(t("Examples"), sizes), (t("Features"), _features(schema))]
     if schema.label:
         number = t("column {number}; the file has no header", number=schema.label)

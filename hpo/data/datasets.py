@@ -31,6 +31,7 @@ TENTHS = 10  # a regression's parts are drawn from the tenths of its target
 LEAST_TRAINING = 5  # one of five is validated on
 LEAST_OF_A_CLASS = 3  # a fifth of three rounds to one, of two to none
 EXAMPLES = 256  # by which an exported network is checked
+DRAWS = 20  # of groups, of which the most even one is taken
 UNBALANCED = 1.5  # the largest class has so many times the smallest one's examples
 
 
@@ -46,6 +47,8 @@ class Dataset:
     stratified: bool  # whether each class is split by itself
     checksum: str  # SHA-256 of all four as they stand in the data
     valid_rows: Integers = field(default_factory=lambda: np.zeros(0, np.int64))  # if not by seed
+    # Of each training row, if all rows of a group stand in one part; parts differ in size then.
+    groups: Integers = field(default_factory=lambda: np.zeros(0, np.int64))
     # What the images and labels mean; without one, an image is a row of any length.
     schema: Schema = field(default_factory=lambda: Schema().replace(shape=()))
     examples: Array = field(default_factory=lambda: np.zeros((0, 0)))  # of training, in their unit
@@ -89,11 +92,12 @@ def load(source: Source | str, folder: Path | None) -> Dataset:
     downloaded first if it is not there. Raises InputError, one line per file, and Unavailable if it
     cannot be downloaded."""
     source = Source(source) if isinstance(source, str) else source
-    own = source.scale != "standard" or source.columns or source.valid or source.time != ""
+    keys = (source.scale != "standard", source.columns, source.valid, source.time, source.group)
+    own = any(key not in ("", False, ()) for key in keys)
     if source.known and (own or source.task == "regression"):
-        keys = "scale, columns, valid, time and regression"
+        names = "scale, columns, valid, time, group and regression"
         raise InputError(
-            f"dataset {source.name!r}: {keys} are for data of your own; leave them out"
+            f"dataset {source.name!r}: {names} are for data of your own; leave them out"
         )
     if source.known:
         return loader(source.name).load(source.name, folder or default_dir())
@@ -128,6 +132,7 @@ def make_dataset(
     scales: tuple[float, float] | None = None,
     valid: Pair | None = None,
     times: Floats64 | None = None,
+    groups: Integers | None = None,
 ) -> Dataset:
     """Makes a dataset of (examples, labels), as in the data; completes the schema by what
     data.fit measures on the training part.
@@ -136,12 +141,17 @@ def make_dataset(
     valid: those that all seeds validate on; None: each seed draws them.
     times: of the training examples, rising: the last fifth is held out, and the last fifth before
         it is validated on. Equal times stay together.
+    groups: of the training examples: all of a group stand in one part.
     scales: mean and standard deviation to normalize by; None: those of the training part.
     Raises InputError for columns that tell a network nothing, see data.fit.
     """
     stratified = test is None
+    if groups is not None:
+        _check_groups(groups, held_out=test is None)
     if test is None:
-        train, test = _held_out(*train) if times is None else _last(*train, times)
+        rows = _parts(train[1], times, groups)
+        train, test = ((train[0][part], train[1][part]) for part in rows)
+        groups = groups[rows[0]] if groups is not None else None
     (x, labels), (test_x, test_labels) = train, test
     drawn = len(labels) if times is None else _cut(times[: len(labels)], VALID_SHARE)
     if valid:
@@ -149,7 +159,8 @@ def make_dataset(
     before, schema = schema, targeted(measured(schema, x, scales), labels)
     x, test_x = (recoded(part, before, schema) for part in (x, test_x))
     digest = hashlib.sha256()
-    for array in (x, labels, test_x, test_labels):
+    digested = [x, labels, test_x, test_labels, *([] if groups is None else [groups])]
+    for array in digested:
         digest.update(np.ascontiguousarray(array).data)
     images = schema.normalized(x)
     if not schema.pixels and x.ndim == 2:
@@ -164,6 +175,7 @@ def make_dataset(
         stratified=stratified,
         checksum=digest.hexdigest(),
         valid_rows=np.arange(drawn, len(labels)),
+        groups=np.zeros(0, np.int64) if groups is None else groups,
         schema=schema,
         examples=_as_exported(schema, x[:EXAMPLES]),
     )
@@ -182,15 +194,26 @@ def _as_exported(schema: Schema, x: Array) -> Array:
     return rows.astype(np.float64)
 
 
-def _held_out(x: Array, labels: Array) -> tuple[Pair, Pair]:
-    rows = _split(labels, TEST_SHARE, np.random.default_rng(TEST_SEED))
-    train, test = ((x[part], labels[part]) for part in rows)
-    return train, test
+def _parts(
+    labels: Array, times: Floats64 | None, groups: Integers | None
+) -> tuple[Integers, Integers]:
+    """Returns the rows to train on and those to test on."""
+    if times is not None:
+        start = _cut(times, TEST_SHARE)
+        return np.arange(start), np.arange(start, len(labels))
+    rng = np.random.default_rng(TEST_SEED)
+    if groups is not None:
+        return _split_groups(labels, groups, TEST_SHARE, rng)
+    return _split(labels, TEST_SHARE, rng)
 
 
-def _last(x: Array, labels: Array, times: Floats64) -> tuple[Pair, Pair]:
-    start = _cut(times, TEST_SHARE)
-    return (x[:start], labels[:start]), (x[start:], labels[start:])
+def _check_groups(groups: Integers, *, held_out: bool) -> None:
+    count, parts = len(np.unique(groups)), ["to train on", "to validate on"]
+    parts += ["to test on"] * held_out
+    if count < len(parts):
+        raise InputError(
+            f"group: has {count} values, and {len(parts)} are needed, of rows {', '.join(parts)}"
+        )
 
 
 def _cut(times: Floats64, share: float) -> int:
@@ -338,6 +361,8 @@ def split(dataset: Dataset, seed: int) -> tuple[Integers, Integers]:
             dataset.valid_rows
         )
     rng = np.random.default_rng(seed)
+    if len(dataset.groups):
+        return _split_groups(dataset.train_labels, dataset.groups, VALID_SHARE, rng)
     if dataset.stratified:
         return _split(dataset.train_labels, VALID_SHARE, rng)
     n = len(dataset.train_labels)
@@ -357,6 +382,28 @@ def _split(
     ]
     drawn = np.sort(np.concatenate(chosen))
     return np.setdiff1d(np.arange(len(labels)), drawn), drawn
+
+
+def _split_groups(
+    labels: Labels, groups: Integers, share: float, rng: np.random.Generator
+) -> tuple[Integers, Integers]:
+    """Draws whole groups of about this share of the rows; returns the rows left and those drawn. Of
+    DRAWS draws, the one whose share of each class (or tenth of a target) is nearest to `share`."""
+    strata = np.unique(_strata(labels), return_inverse=True)[1]
+    names, places = np.unique(groups, return_inverse=True)
+    counts = np.zeros((len(names), strata.max() + 1))  # rows of each group and stratum
+    np.add.at(counts, (places, strata), 1)
+    wanted = share * counts.sum(axis=0)
+    best, least = np.zeros(0, np.int64), math.inf
+    for _ in range(DRAWS):
+        order = rng.permutation(len(names))[: len(names) - 1]  # a group is left
+        sums = counts[order].cumsum(axis=0)
+        count = int(np.abs(sums.sum(axis=1) - wanted.sum()).argmin())
+        error = float(((sums[count] - wanted) ** 2 / np.maximum(wanted, 1)).sum())
+        if error < least:
+            best, least = order[: count + 1], error
+    drawn = np.isin(places, best)
+    return np.flatnonzero(~drawn), np.flatnonzero(drawn)
 
 
 def _strata(labels: Labels) -> NDArray[Any]:

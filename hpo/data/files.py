@@ -50,8 +50,9 @@ def load(source: Source) -> Dataset:
             if validated:
                 raise InputError("the first folder has rows to validate on; leave out valid")
             validated = [_test_part(Path(source.valid), source, schema)]
-    if source.time != "" and train.times is None:
-        raise InputError(f"{path}: time is a column of a table; leave it out")
+    for key, column in (("time", train.times), ("group", train.groups)):
+        if getattr(source, key) != "" and column is None:
+            raise InputError(f"{path}: {key} is a column of a table; leave it out")
     for part in (*parts, *validated):
         with naming(part.where):
             _check(part, schema)
@@ -65,6 +66,7 @@ def load(source: Source) -> Dataset:
     about = {
         **files,
         "time": str(source.time),
+        "group": str(source.group),
         "inferred": number and not source.task,
         **train.about,
     }
@@ -73,8 +75,9 @@ def load(source: Source) -> Dataset:
     read = zip((*parts, *validated), labels, strict=True)
     pairs: list[Pair] = [(part.x, numbers) for part, numbers in read]
     test, valid = pairs[1] if len(parts) > 1 else None, pairs[-1] if validated else None
-    more: Any = {"valid": valid, "times": train.times}
-    loaded = make_dataset(source.short, pairs[0], test, schema, **more)
+    more: Any = {"valid": valid, "times": train.times, "groups": train.groups}
+    with naming(train.where):
+        loaded = make_dataset(source.short, pairs[0], test, schema, **more)
     about |= repeated(loaded)
     for part in validated:
         with naming(part.where):

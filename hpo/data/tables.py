@@ -67,6 +67,7 @@ class Part:
     what: str = "x"  # a value's name in errors
     pixels: bool = False  # whether features are brightness
     times: Floats64 | None = None  # (N,), rising, if a column says the time
+    groups: NDArray[np.int64] | None = None  # (N,), if a column says which rows stand together
     validates: bool = False  # whether all seeds validate on it
     about: Mapping[str, Any] = field(default_factory=dict)  # of a training file, see data.card
     notes: tuple[str, ...] = ()  # what is to be said of a file to predict
@@ -92,10 +93,13 @@ def table_schema(table: Table, source: Source) -> Schema:
     label = _label(table, wanted, names, header=header)
     check_names(names)
     ignored = [_name_of(each, names) for each in source.ignore]
-    if source.time != "":
-        ignored.append(_name_of(source.time, names, "time"))
+    for key in ("time", "group"):
+        if (given := getattr(source, key)) != "":
+            ignored.append(_name_of(given, names, key))
     if label in ignored:
-        raise InputError(f"column {quoted(label)} has the labels; take it out of ignore and time")
+        raise InputError(
+            f"column {quoted(label)} has the labels; take it out of ignore, time and group"
+        )
     columns = tuple(n for n in names if n and n != label and n not in ignored)
     return Schema().replace(
         columns=columns, header=header, label=label, left_out=tuple(ignored), pixels=False,
@@ -259,7 +263,7 @@ def table_part(table: Table, source: Source) -> tuple[Part, Schema]:
     }
     left_out = (*schema.left_out, *counted, *(n for n in columns if kinds[n] == IGNORE))
     schema = _with_columns(schema.replace(left_out=left_out), frame, kinds)
-    part = replace(part_of(table, frame, schema), times=times)
+    part = replace(part_of(table, frame, schema), times=times, groups=_groups(frame, source))
     gaps = _gaps(part.x, schema)
     part = replace(part, about={**about, "gaps": gaps})
     schema = schema.replace(gaps=tuple(name for name in gaps if name not in schema.levels))
@@ -279,6 +283,19 @@ def _in_order(
     times = times_of(cells)
     order = np.argsort(times, kind="stable")
     return frame.iloc[order].reset_index(drop=True), times[order]
+
+
+def _groups(frame: "pd.DataFrame", source: Source) -> NDArray[np.int64] | None:
+    """Returns the number of each row's group, if the study file names their column. Raises
+    InputError for a gap: hpo cannot tell which rows stand together."""
+    if source.group == "":
+        return None
+    name = _name_of(source.group, list(frame.columns), "group")
+    texts = texts_of(frame[name])
+    if (texts == "").any():
+        row = int(np.flatnonzero(texts == "")[0])
+        raise InputError(f"group: row {row} has no value in column {quoted(name)}; fill it in")
+    return np.unique(texts.astype(str), return_inverse=True)[1].astype(np.int64)
 
 
 def _gaps(x: Array, schema: Schema) -> dict[str, int]:

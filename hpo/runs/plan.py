@@ -35,11 +35,13 @@ class Shape:
     features: int
     classes: int
     train_rows: int
+    alone: bool = False  # whether parts differ in size from seed to seed
 
     @classmethod
     def of(cls, dataset: Dataset) -> "Shape":
         features, rows = dataset.train_images.shape[1], len(split(dataset, SEED)[0])
-        return cls(features=features, classes=dataset.classes, train_rows=rows)
+        alone = len(dataset.groups) > 0
+        return cls(features=features, classes=dataset.classes, train_rows=rows, alone=alone)
 
 
 def parameter_count(config: Config, shape: Shape) -> int:
@@ -58,7 +60,7 @@ def stack_size(config: Config, shape: Shape) -> int:
     rounds by position where rows are not full cache lines: a replicate's last bits would depend on
     its place in the stack. Such a network is trained alone.
     """
-    if config.model:
+    if config.model or shape.alone:
         return 1
     batches = (config.batch_size, shape.train_rows % config.batch_size)
     aligned = all(units % 16 == 0 for units in config.hidden) and all(

@@ -172,7 +172,7 @@ class SearchPlan(Plan):
             id=self.asked,
             config=config,
             seeds=tuple(map(Seeds.of, self.file.search_seeds)),
-            one_by_one=self.file.pruner == "wilcoxon",
+            one_by_one=self.file.pruner == "wilcoxon" or self.run.shape.alone,
             **self.run.training,
         )
         stored, number = self._store(trial, config, first)

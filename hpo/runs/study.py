@@ -119,6 +119,8 @@ def binding(file: StudyFile, dataset: Dataset) -> dict[str, Any]:
         if len(dataset.shape) == 3:
             chosen["model input"] = str(input_shape(dataset.shape, 0))
     split = f"{len(dataset.train_labels)} training images, 8:2 by seed"
+    if len(dataset.groups):
+        split += ", whole groups"
     if fixed := len(dataset.valid_rows):
         split = f"{len(dataset.train_labels)} training images, the last {fixed} to validate on"
     return {

@@ -27,6 +27,7 @@ class Source:
     valid: the file with the rows that all seeds validate on.
     time: the column that puts rows in order: the last ones are tested on, those before them
         validated on.
+    group: the column whose rows of one value stand in one part: those of a patient.
     task: what is learned; None: fractions are numbers to predict, other labels are classes.
     """
 
@@ -38,6 +39,7 @@ class Source:
     scale: Scaling = "standard"
     valid: str = ""
     time: str | int = ""
+    group: str | int = ""
     task: TaskKind | None = None
 
     @property
@@ -79,13 +81,15 @@ class SourceTable(Table):
     folder of images for each class. test, valid: other files with the rows to test on and to
     validate on. label: the column with the labels: its name, or its number in a file without a
     header (-1: the last one). ignore: columns to leave out. columns: the kinds of columns: number,
-    category, date or ignore. time: the column that puts rows in order: the last are tested on."""
+    category, date or ignore. time: the column that puts rows in order: the last are tested on.
+    group: the column whose rows of one value stand in one part."""
 
     file: Text
     test: Text = ""
     valid: Text = ""
     label: Column = ""
     time: Column = ""
+    group: Column = ""
     ignore: Annotated[tuple[Column, ...], Field(strict=False), _LISTED] = ()
     columns: Annotated[dict[str, ColumnKind], _KINDS] = Field(default_factory=dict)
 
@@ -94,10 +98,13 @@ def _read(value: Any, handler: Any) -> Source:
     if isinstance(value, dict):
         table = SourceTable.model_validate(value)
         kinds = tuple(table.columns.items())
-        more: Any = {"columns": kinds, "valid": table.valid, "time": table.time}
+        more: Any = {"columns": kinds, **{k: getattr(table, k) for k in ("valid", "time", "group")}}
         source = Source(table.file, table.test, table.label, table.ignore, **more)
         if table.valid and table.time != "":
             raise fault("time says which rows to validate on; leave out valid")
+        if table.group != "" and (table.valid or table.time != ""):
+            other = "valid" if table.valid else "time"
+            raise fault(f"group draws the parts, and so does {other}; leave out one of them")
     elif isinstance(value, str):
         source = Source(value)
     else:

@@ -1,0 +1,122 @@
+"""Rows of one group, such as those of a patient, stand in one part."""
+
+from pathlib import Path
+
+import numpy as np
+import optuna
+import pandas as pd
+import pytest
+from own_runs import hpo_in, study
+
+from hpo.data import datasets
+from hpo.data.files import load
+from hpo.errors import InputError
+from hpo.study.source import Source
+
+
+def visits(patients: int = 30, regression: bool = False) -> pd.DataFrame:
+    """Some visits of each patient: who knows the patient knows the label, but for noise."""
+    rng = np.random.default_rng(0)
+    patient = np.repeat(np.arange(patients), rng.integers(3, 12, patients))
+    level = rng.normal(0, 1, patients)
+    sick = (level + rng.normal(0, 0.5, patients) > 0).astype(int)
+    frame = pd.DataFrame(
+        {
+            "patient": [f"p{number}" for number in patient],
+            "pulse": 70 + 9 * level[patient] + rng.normal(0, 2, len(patient)),
+            "age": rng.integers(20, 80, patients)[patient],
+            "sick": level[patient] + 0.5 if regression else sick[patient],
+        }
+    )
+    return frame.sample(frac=1, random_state=0)
+
+
+def read(frame: pd.DataFrame, place: Path, **source: object) -> datasets.Dataset:
+    frame.to_csv(place / "visits.csv", index=False)
+    keys: dict = {"label": "sick", "group": "patient", **source}
+    return load(Source(str(place / "visits.csv"), **keys))
+
+
+@pytest.mark.parametrize("regression", [False, True])
+def test_no_group_stands_in_two_parts(regression: bool, tmp_path: Path):
+    frame = visits(regression=regression)
+    found = read(frame, tmp_path)
+    assert len(found.schema.columns) == 2, "the group is no feature"
+    assert len(found.train_labels) + len(found.test_labels) == len(frame)
+    shares = []
+    for seed in range(8):
+        rows, valid = datasets.split(found, seed)
+        assert not set(found.groups[rows]) & set(found.groups[valid])
+        assert sorted([*rows, *valid]) == list(range(len(found.train_labels)))
+        shares.append(len(valid) / len(found.train_labels))
+    assert 0.1 < min(shares) < max(shares) < 0.3
+    assert len({tuple(datasets.split(found, seed)[1]) for seed in range(8)}) > 4
+    # A test row has an age that no training row has, where ages are of one patient each.
+    alone = frame.drop_duplicates("patient")["age"].value_counts()
+    once = set(alone[alone == 1].index)
+    mean, std = found.schema.mean[1], found.schema.std[1]
+    raw = [part[:, 1] * std + mean for part in (found.train_images, found.test_images)]
+    train_ages, test_ages = (set(np.rint(part).astype(int)) for part in raw)
+    assert not train_ages & test_ages & once
+
+
+def test_parts_keep_the_classes_shares(tmp_path: Path):
+    found = read(visits(60), tmp_path)
+    whole = np.mean([*found.train_labels, *found.test_labels])
+    parts = [
+        found.test_labels,
+        *(found.train_labels[datasets.split(found, s)[1]] for s in range(6)),
+    ]
+    assert max(abs(part.mean() - whole) for part in parts) < 0.15
+
+
+def test_other_groups_are_other_data(tmp_path: Path):
+    frame = visits()
+    first = read(frame, tmp_path)
+    frame["patient"] = frame["patient"].replace("p0", "p1")
+    assert read(frame, tmp_path).checksum != first.checksum
+
+
+@pytest.mark.parametrize(
+    ("frame", "source", "said"),
+    [
+        (visits(2), {}, r"group: has 2 values, and 3 are needed, of rows to train on, to val"),
+        (visits().assign(patient=["", *visits()["patient"][1:]]), {}, "group: row 0 has no value"),
+        (visits(), {"group": "doctor"}, "group: has no column 'doctor'"),
+        (visits(), {"group": "sick"}, "has the labels; take it out of ignore, time and group"),
+    ],
+)
+def test_groups_that_cannot_be_drawn_are_refused(frame, source, said: str, tmp_path: Path):
+    with pytest.raises(InputError, match=said):
+        read(frame, tmp_path, **source)
+
+
+def test_a_search_by_groups_ends_with_a_winner(tmp_path: Path):
+    visits().to_csv(tmp_path / "visits.csv", index=False)
+    text = study('{ file = "visits.csv", label = "sick", group = "patient" }')
+    text = text.replace("[search]\n", "[search]\nseeds_per_trial = 3\n")
+    (tmp_path / "visits.toml").write_text(text.replace("seeds = 1", "seeds = 3"))
+    answer = hpo_in(tmp_path, "run", "visits.toml")
+    assert answer.code == 0, answer.err
+    stored = optuna.load_study(study_name="visits", storage=f"sqlite:///{tmp_path}/hpo.db")
+    assert "whole groups" in stored.user_attrs["binding"]["split"]
+    values = stored.best_trial.user_attrs["valid_by_seed"]
+    assert len(values) == 3
+    assert stored.best_value == pytest.approx(np.mean(values))
+    report = (tmp_path / "reports/visits/report.md").read_text()
+    assert "by column 'patient': those of one value stand in one part" in report
+    without = text.replace(', group = "patient"', "")
+    (tmp_path / "visits.toml").write_text(without)
+    again = hpo_in(tmp_path, "run", "visits.toml")
+    assert again.code == 2
+    assert "split" in again.err or "checksum" in again.err
+
+
+def test_groups_and_other_parts_are_refused_together(tmp_path: Path):
+    visits().to_csv(tmp_path / "visits.csv", index=False)
+    for other in ('time = "age"', 'valid = "visits.csv"'):
+        source = f'{{ file = "visits.csv", label = "sick", group = "patient", {other} }}'
+        (tmp_path / "visits.toml").write_text(study(source))
+        answer = hpo_in(tmp_path, "run", "visits.toml")
+        assert answer.code == 2
+        assert "group draws the parts, and so does" in answer.err
