@@ -81,6 +81,8 @@ def _checked(options: Options, file: StudyFile, name: str) -> tuple[Dataset, Stu
     schema = dataset.schema
     file = file.on(schema.classes, schema.deviation)
     file.check(schema.classes, f"study {file.name!r}: ")
+    if isinstance(file, SearchStudy) and file.folds:
+        datasets.check_folds(dataset, file.folds)
     if dataset.about:  # the user's own
         about = datasets.describe(dataset)
         for title, text in () if options.quiet else card.rows(about):

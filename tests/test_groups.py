@@ -120,3 +120,61 @@ def test_groups_and_other_parts_are_refused_together(tmp_path: Path):
         answer = hpo_in(tmp_path, "run", "visits.toml")
         assert answer.code == 2
         assert "group draws the parts, and so does" in answer.err
+
+
+# --- folds -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("regression", [False, True])
+@pytest.mark.parametrize("folds", [2, 5, 7])
+def test_folds_are_even_and_hold_each_row_once(folds: int, regression: bool, tmp_path: Path):
+    found = read(visits(60, regression), tmp_path, group="", ignore=("patient",))
+    n = len(found.train_labels)
+    parts = [datasets.fold(found, number, folds) for number in range(folds)]
+    validated = np.concatenate([valid for _, valid in parts])
+    assert {len(valid) for _, valid in parts} == {n // folds}
+    assert len(set(validated)) == len(validated) > n - folds
+    whole = found.train_labels.mean()
+    for rows, valid in parts:
+        assert sorted([*rows, *valid]) == list(range(n))
+        assert abs(found.train_labels[valid].mean() - whole) < (0.2 if regression else 0.05)
+
+
+def folded(place: Path, source: str, options: str) -> Path:
+    visits().to_csv(place / "visits.csv", index=False)
+    text = study(source).replace("[search]\n", f"[search]\n{options}\n")
+    (place / "visits.toml").write_text(text)
+    return place
+
+
+def test_a_trial_is_worth_the_mean_of_its_folds(tmp_path: Path):
+    place = folded(tmp_path, '{ file = "visits.csv", label = "sick" }', "folds = 4")
+    answer = hpo_in(place, "run", "visits.toml")
+    assert answer.code == 0, answer.err
+    stored = optuna.load_study(study_name="visits", storage=f"sqlite:///{tmp_path}/hpo.db")
+    values = stored.best_trial.user_attrs["valid_by_seed"]
+    assert (len(values), stored.user_attrs["binding"]["folds"]) == (4, "4")
+    assert stored.best_value == pytest.approx(np.mean(values))
+    data = stored.user_attrs["data"]
+    every = data["train"] + data["valid"]
+    size = every // 4
+    assert all(value * size == pytest.approx(round(value * size)) for value in values)
+    report = (tmp_path / "reports/visits/report.md").read_text()
+    assert f"on {every - size:,} rows" in report
+    assert "the mean over 4 folds of the training rows" in report
+
+
+@pytest.mark.parametrize(
+    ("source", "options", "said"),
+    [
+        ('group = "patient"', "folds = 5", "folds: the data say which rows stand in which part"),
+        ('time = "age"', "folds = 5", "folds: the data say which rows stand in which part"),
+        ('ignore = ["age"]', "folds = 100", "folds: 100 folds need 200 rows"),
+        ('ignore = ["age"]', "folds = 1", "folds: must be a whole number from 2 to 100"),
+        ('ignore = ["age"]', "folds = 5\nseeds_per_trial = 2", "leave out seeds_per_trial"),
+    ],
+)
+def test_folds_that_cannot_be_are_refused(source: str, options: str, said: str, tmp_path: Path):
+    place = folded(tmp_path, f'{{ file = "visits.csv", label = "sick", {source} }}', options)
+    answer = hpo_in(place, "run", "visits.toml")
+    assert (answer.code, said in answer.err) == (2, True), answer.err

@@ -25,7 +25,7 @@ Pair = tuple[Array, Array]  # examples (N, …) and labels (N,), as in the data
 
 REPLACEMENT = "mnist-5k"  # of MNIST where it is not to be had
 TEST_SHARE = 0.2  # held out where there is no test part
-TEST_SEED = 0
+TEST_SEED, FOLDS_SEED = 0, 0
 VALID_SHARE = 0.2
 TENTHS = 10  # a regression's parts are drawn from the tenths of its target
 LEAST_TRAINING = 5  # one of five is validated on
@@ -368,6 +368,25 @@ def split(dataset: Dataset, seed: int) -> tuple[Integers, Integers]:
     n = len(dataset.train_labels)
     order, train = rng.permutation(n), n - int(n * VALID_SHARE)
     return order[:train], order[train:]
+
+
+def fold(dataset: Dataset, number: int, folds: int) -> tuple[Integers, Integers]:
+    """Returns the rows (train, valid) of a fold of the training images. Folds are equally large,
+    and each has the same share of every class, or of the tenths of a target; the fewer than `folds`
+    rows that are left are always trained on."""
+    labels = dataset.train_labels
+    order = np.random.default_rng(FOLDS_SEED).permutation(len(labels))
+    order = order[np.argsort(_strata(labels)[order], kind="stable")]
+    valid = np.sort(order[: len(labels) // folds * folds].reshape(-1, folds)[:, number])
+    return np.setdiff1d(np.arange(len(labels)), valid), valid
+
+
+def check_folds(dataset: Dataset, folds: int) -> None:
+    """Raises InputError for data that say themselves which rows validate, or have too few rows."""
+    if len(dataset.valid_rows) or len(dataset.groups):
+        raise InputError("folds: the data say which rows stand in which part; leave out folds")
+    if len(dataset.train_labels) < 2 * folds:
+        raise InputError(f"folds: {folds} folds need {2 * folds} rows to train on, or more")
 
 
 def _split(

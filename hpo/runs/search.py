@@ -172,6 +172,7 @@ class SearchPlan(Plan):
             id=self.asked,
             config=config,
             seeds=tuple(map(Seeds.of, self.file.search_seeds)),
+            folds=self.file.folds or 0,
             one_by_one=self.file.pruner == "wilcoxon" or self.run.shape.alone,
             **self.run.training,
         )

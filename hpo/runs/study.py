@@ -93,6 +93,8 @@ def binding(file: StudyFile, dataset: Dataset) -> dict[str, Any]:
         chosen |= {"sampler": file.sampler, "pruner": file.pruner}
         if file.seeds_per_trial > 1:  # older studies name neither
             chosen["seeds_per_trial"] = str(file.seeds_per_trial)
+        if file.folds:
+            chosen["folds"] = str(file.folds)
         if len(file.objectives) > 1:
             chosen["objectives"] = ", ".join(file.objectives)
     else:

@@ -379,10 +379,20 @@ class SearchOptions(Table):
     seeds_per_trial: Annotated[
         int, Field(ge=1, le=100), explained("must be a whole number from 1 to 100")
     ] = 1
+    folds: (
+        Annotated[int, Field(ge=2, le=100), explained("must be a whole number from 2 to 100")]
+        | None
+    ) = None
     objectives: Names = (ACCURACY,)
     stop_after: StopAfter | None = None
     trial_limit: Duration | None = None
     first: Tables[dict[str, Any]] = ()
+
+    @model_validator(mode="after")
+    def _check_folds(self) -> "SearchOptions":
+        if self.folds and "seeds_per_trial" in self.model_fields_set:
+            raise faulty((("folds",), "each fold has a seed; leave out seeds_per_trial"))
+        return self
 
     @model_validator(mode="after")
     def _check_objectives(self) -> "SearchOptions":
@@ -469,7 +479,8 @@ class SearchStudy(SearchOptions, Head):
     timeout: seconds of searching over all runs; None: no limit. finalists: how many of the best
     trials are trained again, on finalist_seeds fresh seeds each. members: how many networks of the
     winner's configuration are saved, as an ensemble if more than one. seeds_per_trial: a trial's
-    value is the mean over so many seeds. objectives: what is sought, `objective` first.
+    value is the mean over so many seeds. folds: or over the folds of the rows, a seed each.
+    objectives: what is sought, `objective` first.
     trial_limit: the most seconds of a trial. first: hyperparameters of the first trials; others are
     sampled. title, model, folder and raw: see GridStudy.
     """
@@ -775,6 +786,7 @@ def _search(
         "name": name,
         "title": table.title or name,
         "dataset": replace(table.dataset, scale=table.scale, task=table.task),
+        "seeds_per_trial": search.folds or search.seeds_per_trial,
         "pruner": search.pruner or ("none" if len(search.objectives) > 1 else "median"),
         "finalists": table.finalists.k,
         "finalist_seeds": table.finalists.seeds,

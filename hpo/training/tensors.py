@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hpo.data.datasets import Dataset, Labels, split
+from hpo.data.datasets import Dataset, Labels, fold, split
 from hpo.data.schema import Floats
 from hpo.errors import InputError
 from hpo.study.config import Seeds
@@ -97,9 +97,13 @@ def examples(
     return Examples(rows, truth, classes, shape, deviation)
 
 
-def split_rows(dataset: Dataset, seeds: Seeds) -> Split:
-    """Returns the rows that these seeds train on and validate on."""
-    return Split(*map(torch.from_numpy, split(dataset, seeds.split)))
+def split_rows(dataset: Dataset, seeds: Seeds, folds: int = 0) -> Split:
+    """Returns the rows that these seeds train on and validate on. folds: see data.datasets.fold; 0:
+    the split is drawn."""
+    number = seeds.split
+    return Split(
+        *map(torch.from_numpy, fold(dataset, number, folds) if folds else split(dataset, number))
+    )
 
 
 def class_weights(

@@ -13,9 +13,10 @@ class Task:
 
     test: test the networks at the end. inspect: also return confusion matrices. all_images: train
     on all training images, validate on none, and return the network. diagnose: measure training,
-    see training.diagnostics. share: of the images of the split to use. folder: where the module of
-    the user's own network lies. objective and class_weight: see study.file.Head. deviation: of a
-    regression's target. cut: see training.train.train.
+    see training.diagnostics. folds: each seed's split is one of so many folds; 0: it is drawn.
+    share: of the images of the split to use. folder: where the module of the user's own network
+    lies. objective and class_weight: see study.file.Head. deviation: of a regression's target. cut:
+    see training.train.train.
     """
 
     id: int
@@ -26,6 +27,7 @@ class Task:
     diagnose: bool = False
     all_images: bool = False
     one_by_one: bool = False
+    folds: int = 0
     share: float = 1.0
     folder: str = ""
     objective: str = ACCURACY

@@ -86,7 +86,9 @@ def _trained(
 
     at_once = [(seed,) for seed in task.seeds] if task.one_by_one else [task.seeds]
     for place, seeds in enumerate(at_once):
-        rows = [all_rows(dataset) if task.all_images else split_rows(dataset, s) for s in seeds]
+        rows = [split_rows(dataset, seed, task.folds) for seed in seeds]
+        if task.all_images:
+            rows = [all_rows(dataset)] * len(seeds)
         if task.share < 1:
             rows = [split.part(task.share) for split in rows]
         before = place * task.config.epochs

@@ -150,6 +150,9 @@ def of_search(study: StoredSearch) -> list[Section]:
     )
     free = sum(not isinstance(domain, Fixed) for domain in file.space.values())
     known = {part: data[part] for part in ("train", "valid", "test")}
+    if file.folds:
+        every = data["train"] + data["valid"]
+        known |= {"valid": every // file.folds, "train": every - every // file.folds}
     known |= {"data": study.data_name, "things": t(study.things), "metric": t(study.metric.words)}
     again = marked(
         "The {n} finalists are trained again on {seeds} fresh seeds, each with its own split, "
@@ -176,6 +179,12 @@ def _also(study: StoredSearch) -> list[str]:
             "A trial's value is the mean over {n} seeds, each with its own split, initial weights "
             "and batch order; finalists get others."
         )
+        if file.folds:
+            text = marked(
+                "A trial's value is the mean over {n} folds of the training rows: each fold is "
+                "validated on once, by a network trained on the others. Finalists get splits of "
+                "their own."
+            )
         sentences.append(t(text, n=file.seeds_per_trial))
     if file.trial_limit:
         sentences.append(t("A trial may take {time}.", time=limit_text(file.trial_limit)))
