@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 from hpo.language import marked, nt, t
 from hpo.report.blocks import search_tables as tables
-from hpo.report.blocks.page import Section
+from hpo.report.blocks.page import Block, Section
 from hpo.report.blocks.words import guess_text
 from hpo.report.sections import (
     accuracy,
@@ -54,11 +54,18 @@ SECTIONS: Sequence[tuple[type[StoredStudy], Callable[..., list[Section]]]] = (
 
 def sections(study: Stored, *, saved: bool = False) -> list[Section]:
     """Returns the report's sections. saved: whether the winner is in best/ beside the report."""
-    found = []
+    found = _front(study, saved) if isinstance(study, StoredSearch) else []
     for kind, build in SECTIONS:
         if isinstance(study, kind):
             found += build(study, saved) if build is finalists.sections else build(study)
     return found
+
+
+def _front(study: StoredSearch, saved: bool) -> list[Section]:
+    """Returns what stands before the first heading: how the search went, and the winner's card."""
+    found: list[Block | None] = [course.progress_picture(study), finalists.card(study, saved)]
+    blocks = [block for block in found if block is not None]
+    return [Section(title="", blocks=blocks)] if blocks else []
 
 
 def lead(study: Stored) -> list[str]:

@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Any
 
 import jinja2
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from hpo.language import current, t
 from hpo.report.blocks.table import NOTHING, Table
@@ -66,12 +66,32 @@ class Verdicts:
         return any(row["where"] != NOTHING for row in self.rows)
 
 
-Block = str | list[str] | Table | Verdicts | Picture | Code
+@dataclass(frozen=True, kw_only=True)
+class Trials:
+    """All trials of a search for the page's script, as JSON. text: says where they are, for a
+    reader without the script."""
+
+    json: str
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Card:
+    """The answer at a glance. rows: (what, value). toml: to copy. links: (text, path beside the
+    page)."""
+
+    rows: Sequence[tuple[str, str]]
+    toml: str
+    links: Sequence[tuple[str, str]]
+
+
+Block = str | list[str] | Table | Verdicts | Picture | Code | Trials | Card
 
 
 @dataclass(frozen=True, kw_only=True)
 class Section:
-    """A heading and its blocks: paragraphs (text), lists of sentences, tables, pictures, code."""
+    """A heading and its blocks: paragraphs (text), lists of sentences, tables, pictures, code. The
+    front of a page has no heading."""
 
     title: str
     blocks: list[Block]
@@ -106,8 +126,21 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     environment.globals |= {"t": t, "language": current()}
-    environment.filters |= {"t": t, "inline": _inline, "md": markdown, "data": _data}
-    kinds = {"table": Table, "findings": list, "code": Code, "verdicts": Verdicts}
+    environment.filters |= {
+        "t": t,
+        "inline": _inline,
+        "md": markdown,
+        "data": _data,
+        "options": _options,
+    }
+    kinds = {
+        "table": Table,
+        "findings": list,
+        "code": Code,
+        "verdicts": Verdicts,
+        "trials": Trials,
+        "card": Card,
+    }
     for name, kind in {**kinds, "picture": Picture}.items():
         environment.tests[name] = lambda block, kind=kind: isinstance(block, kind)
     return environment
@@ -178,6 +211,11 @@ def _inline(picture: Picture) -> str:
 def _data(value: float | None) -> Markup:
     """Returns the attribute by which the page's script sorts a number; nothing for a text."""
     return Markup("" if value is None else f' data-value="{value:.10g}"')
+
+
+def _options(text: str) -> Markup:
+    """Returns a text with the options in it, such as --repeats 3, as code, which no line breaks."""
+    return Markup(re.sub(r"--[a-z][a-z-]*(?: \d+)?", r"<code>\g<0></code>", str(escape(text))))
 
 
 def markdown(text: str) -> str:

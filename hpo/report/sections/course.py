@@ -171,32 +171,33 @@ def _published_differences(study: StoredGrid, *cells: Cell) -> str:
 
 def sections(study: StoredSearch) -> list[Section]:
     blocks: list[Block] = []
-    metric = study.metric
-    if np.isfinite(selected_gains(study, study.ended)).any():
-        sampler = t(label(SAMPLERS, study.file.sampler))
-        runs = [_progress(study, t("this search ({sampler})", sampler=sampler))]
-        if study.random is not None and len(study.random.ended):
-            name = t("random search ({name})", name=study.random.name)
-            runs.append(_progress(study.random, name))
-        blocks.append(
-            Picture(
-                file="progress.svg",
-                draw=partial(progress, runs, metric),
-                alt=t("Best {metric} so far, over trials and over time.", metric=t(metric.words)),
-                caption=t(
-                    "The best {metric} so far, over trials that ended and over the time of "
-                    "running. {data}.",
-                    metric=t(metric.words),
-                    data=study.data_name,
-                ),
-            )
-        )
     caption = marked("Seconds of a core: training and validation, one core a trial. {data}.")
     caption = t(caption, data=study.data_name)
     blocks.append(states_table(study, caption))
     if len(study.ranked):
         blocks.append(_curves(study))
     return [Section(title=t("How the search went"), blocks=blocks)]
+
+
+def progress_picture(study: StoredSearch) -> Picture | None:
+    """Returns the picture of the best value so far; None before a trial has one."""
+    metric = study.metric
+    if not np.isfinite(selected_gains(study, study.ended)).any():
+        return None
+    sampler = t(label(SAMPLERS, study.file.sampler))
+    runs = [_progress(study, t("this search ({sampler})", sampler=sampler))]
+    if study.random is not None and len(study.random.ended):
+        name = t("random search ({name})", name=study.random.name)
+        runs.append(_progress(study.random, name))
+    text = marked(
+        "The best {metric} so far, over trials that ended and over the time of running. {data}."
+    )
+    return Picture(
+        file="progress.svg",
+        draw=partial(progress, runs, metric),
+        alt=t("Best {metric} so far, over trials and over time.", metric=t(metric.words)),
+        caption=t(text, metric=t(metric.words), data=study.data_name),
+    )
 
 
 def _progress(study: StoredSearch, label: str) -> Run:

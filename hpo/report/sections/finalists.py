@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import tomli_w
 from scipy.stats import binomtest
 
 from hpo.analysis.selection import lead, rivals
@@ -18,14 +19,14 @@ from hpo.model import snippet
 from hpo.model.folder import Description
 from hpo.report.blocks import search_tables as tables
 from hpo.report.blocks.grid_tables import recall_table
-from hpo.report.blocks.page import Block, Code, Picture, Section
-from hpo.report.blocks.table import Column, Table
+from hpo.report.blocks.page import Block, Card, Code, Picture, Section
+from hpo.report.blocks.table import NOTHING, Column, Table
 from hpo.report.blocks.words import spelled_estimate
 from hpo.report.figures import confusion as figures
 from hpo.report.sections.trials import at_bounds
 from hpo.results.study import Finalist, StoredGrid, StoredSearch
 from hpo.results.trial import NO_EPOCH
-from hpo.study.metrics import BY_NAME
+from hpo.study.metrics import BY_NAME, capital
 from hpo.text import limit_text, listed
 
 
@@ -52,6 +53,24 @@ def _blocks(study: StoredSearch, saved: bool) -> list[Block]:
         last = _saved_blocks(study, winner)
     conclusions = [*_verdicts(study, winner), *at_bounds(study, winner.config)]
     return [table, conclusions, *([recall] if recall else []), *last]
+
+
+def card(study: StoredSearch, saved: bool) -> Card | None:
+    """Returns the winner's configuration and result, and where the files are; None without one."""
+    winner, metric = study.winner, study.metric.tested
+    if winner is None:
+        return None
+    found, guess = tables.fresh_estimate(winner, metric), metric.gain(metric.guess(study.data))
+    rows = [(t("Winner"), winner.config.brief)]
+    if extras := winner.config.extras(but=("batch_size", "epochs")):
+        rows.append((t("Further"), extras))
+    rows.append((capital(t(metric.words)), spelled_estimate(found, metric) if found else NOTHING))
+    rows.append((t("A guess"), metric.spelled(guess)))
+    files = ("trials.csv", "curves.csv", "finalists.csv", "provenance.json")
+    links = [(t("The winner's network"), "best/config.toml")] if saved else []
+    values = {key: value for key, value in winner.config.given().items() if value != ""}
+    toml = tomli_w.dumps(values).strip()
+    return Card(rows=rows, toml=toml, links=[*links, *((name, name) for name in files)])
 
 
 def _no_finalist(study: StoredSearch) -> str:

@@ -1,20 +1,53 @@
-"""A search's best trials, their trade-off, and whether they lie on a bound of the space."""
+"""A search's best trials, all trials for the page's script, their trade-off, and whether they lie
+on a bound of the space."""
 
+import json
 import math
+from collections.abc import Sequence
 from functools import partial
+from typing import Any
+
+import numpy as np
+import pandas as pd
 
 from hpo.language import marked, t
-from hpo.report.blocks.page import Block, Picture, Section
-from hpo.report.blocks.search_tables import best_table
+from hpo.report.blocks.page import Block, Picture, Section, Trials
+from hpo.report.blocks.search_tables import best_table, over_limit
 from hpo.report.figures import search as figures
-from hpo.report.figures.axis import beyond
+from hpo.report.figures.axis import beyond, focus
 from hpo.results import trial as record
 from hpo.results.study import StoredSearch
 from hpo.study.config import BOUNDS, Config
 from hpo.study.file import SECOND
 from hpo.study.metrics import capital
-from hpo.study.space import Range
+from hpo.study.space import Fixed, Range
 
+POINTS = 24  # of a small curve, at most
+LEVELS = 100  # a small curve's heights are whole numbers from 0 to this
+SHOWN_DIGITS = 4  # of a hyperparameter
+# What the page's script says.
+WORDS = {
+    "of": marked("{n} of {all} trials"),
+    "unknown": marked("no column {name}; known: {known}"),
+    "pinned": marked("Pinned trials"),
+    "pin": marked("Click a row or a line to pin a trial; two pinned trials are compared here."),
+    "unpin": marked("Unpin all"),
+    "best": marked("best"),
+    "trial": marked("Trial"),
+    "curve": marked("Curve"),
+    "columns": marked("Columns"),
+    "filter": marked("Filter, such as lr<0.01 relu state=pruned"),
+    "brush": marked("Drag along an axis to keep a range; click it to drop the range."),
+    "csv": marked("Download these trials (CSV)"),
+}
+STATES = {
+    "COMPLETE": marked("complete"),
+    "PRUNED": marked("pruned"),
+    "LIMITED": marked("stopped at its time limit"),
+    "DIVERGED": marked("diverged"),
+    "FAIL": marked("failed or stopped"),
+    "RUNNING": marked("running"),
+}
 AT_A_BOUND = 0.02  # of a range's width, on its scale
 BOUND = marked(
     "Its {name} of {value:g} lies at the end of its range, {bound:g}: better values may lie "
@@ -76,6 +109,8 @@ def sections(study: StoredSearch) -> list[Section]:
         caption = marked("One training each, on {data}, all with the same split and seed.")
         table = best_table(study, caption=t(caption, data=study.data_name))
         blocks.append(table.but("network"))
+        every = every_trial(study)
+        blocks += [every] if every else []
         if study.tested is None:
             best = study.config(int(study.ranked.iloc[0]["number"]))
             blocks.append(at_bounds(study, best))
@@ -99,3 +134,79 @@ def at_bounds(study: StoredSearch, config: Config) -> list[str]:
                 bound = domain.high if place > 0.5 else domain.low
                 sentences.append(t(BOUND, name=name, value=value, bound=bound))
     return sentences
+
+
+# --- all trials, for the page's script ---------------------------------------------------------
+
+
+def every_trial(study: StoredSearch) -> Trials | None:
+    """Returns all trials for the page's script; None without any."""
+    rows = study.trials
+    if rows.empty:
+        return None
+    metric = study.metric
+    states = rows["state"].mask(over_limit(rows), "LIMITED").mask(rows["diverged"], "DIVERGED")
+    worth = _column(metric.name, metric.header, digits=metric.digits)
+    worth["better"] = -1 if metric.minimized else 1
+    columns = [_column("number", t("Trial")), _column("state", t("State"), number=False), worth]
+    values: list[Sequence[Any]] = [
+        rows["number"].astype(int).tolist(),
+        [t(STATES[state]) for state in states],
+        _rounded((metric.scale * rows[metric.name]).mask(rows["diverged"]), metric.digits),
+    ]
+    for name, domain in study.file.space.items():
+        if name not in rows or (isinstance(domain, Fixed) and not domain.when):
+            continue
+        number = isinstance(domain, Range) or pd.api.types.is_numeric_dtype(rows[name])
+        log = isinstance(domain, Range) and domain.log
+        columns.append(_column(name, name, number=number, log=log, axis=True))
+        values.append(_significant(rows[name]) if number else _texts(rows[name]))
+    columns.append(_column("train_seconds", t("Seconds"), digits=1))
+    values.append(_rounded(rows["train_seconds"].astype(float), 1))
+    found = {
+        "columns": columns,
+        "rows": list(zip(*values, strict=True)),
+        "curves": _curves(study),
+        "finalists": [finalist.number for finalist in study.finalists],
+        "words": {key: t(text) for key, text in WORDS.items()},
+    }
+    content = json.dumps(found, ensure_ascii=False, separators=(",", ":"))
+    text = marked("All {n:,} trials are in trials.csv.")
+    return Trials(json=content.replace("<", "\\u003c"), text=t(text, n=len(rows)))
+
+
+def _column(
+    key: str, label: str, *, number: bool = True, log: bool = False, axis: bool = False,
+    digits: int | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """axis: whether it is a hyperparameter."""
+    return {"key": key, "label": label, "number": number, "log": log, "axis": axis,
+            "digits": digits}  # fmt: skip
+
+
+def _rounded(values: pd.Series, digits: int) -> list[float | None]:
+    return [None if math.isnan(v) else round(v, digits) for v in values.astype(float)]
+
+
+def _significant(values: pd.Series) -> list[float | None]:
+    shown = (None if pd.isna(v) else float(f"{v:.{SHOWN_DIGITS}g}") for v in values.astype(float))
+    return [None if v is None else int(v) if v.is_integer() else v for v in shown]
+
+
+def _texts(values: pd.Series) -> list[str | None]:
+    return [None if pd.isna(value) else str(value) for value in values]
+
+
+def _curves(study: StoredSearch) -> dict[str, list[int]]:
+    """Returns the small curve of each trial, by its number: gains as heights, on one scale."""
+    gains = study.curves.assign(gain=study.metric.gain(study.curves[study.metric.name]))
+    known = gains["gain"].replace([np.inf, -np.inf], np.nan).dropna().to_numpy()
+    if not known.size:
+        return {}
+    low, high = focus(known, study.metric)
+    found = {}
+    for number, own in gains.groupby("number", sort=False)["gain"]:
+        places = np.linspace(0, len(own) - 1, min(POINTS, len(own))).round().astype(int)
+        heights = LEVELS * (own.to_numpy()[places] - low) / (high - low)
+        found[str(number)] = [round(h) for h in np.clip(np.nan_to_num(heights), 0, LEVELS).tolist()]
+    return found

@@ -89,3 +89,63 @@ addEventListener("resize", place);
 const closed = [...document.querySelectorAll("details:not([open])")];
 addEventListener("beforeprint", () => closed.forEach((each) => { each.dataset.closed = !each.open; each.open = true; }));
 addEventListener("afterprint", () => closed.forEach((each) => { each.open = each.dataset.closed !== "true"; }));
+
+// The winner's configuration is copied.
+for (const button of document.querySelectorAll(".card .copy")) {
+  button.hidden = false;
+  button.addEventListener("click", async () => {
+    await navigator.clipboard.writeText(button.closest(".card").querySelector("code").textContent + "\n");
+    button.textContent = button.dataset.done;
+  });
+}
+
+// Each picture as a file: SVG, PNG, and the values that its marks say.
+const save = (name, content) => {
+  const link = document.createElement("a");
+  link.download = name;
+  link.href = URL.createObjectURL(content);
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+};
+for (const figure of document.querySelectorAll("figure.picture[data-file]")) {
+  const name = figure.dataset.file.replace(/\.svg$/, "");
+  const drawing = figure.querySelector("svg");
+  const source = () => {
+    const copy = drawing.cloneNode(true);
+    const [, , width, height] = drawing.getAttribute("viewBox").split(" ").map(Number);
+    for (const [key, value] of Object.entries({ xmlns: "http://www.w3.org/2000/svg", width, height })) copy.setAttribute(key, value);
+    // Letters that an earlier picture of the page defines.
+    const letters = [...copy.querySelectorAll("use")].map((use) => use.getAttribute("href") ?? use.getAttribute("xlink:href"));
+    const missing = [...new Set(letters)].filter((id) => id && !copy.querySelector(CSS.escape ? `[id="${id.slice(1)}"]` : id));
+    const shared = document.createElementNS("http://www.w3.org/2000/svg", "defs");
+    shared.append(...missing.map((id) => document.getElementById(id.slice(1))?.cloneNode(true)).filter(Boolean));
+    copy.prepend(shared);
+    return { text: new XMLSerializer().serializeToString(copy), width, height };
+  };
+  const png = () => {
+    const { text, width, height } = source(), image = new Image(), canvas = document.createElement("canvas");
+    Object.assign(canvas, { width: 3 * width, height: 3 * height });
+    image.onload = () => {
+      const context = canvas.getContext("2d");
+      context.fillStyle = "#fff";
+      context.fillRect(0, 0, canvas.width, canvas.height);
+      context.drawImage(image, 0, 0, canvas.width, canvas.height);
+      canvas.toBlob((blob) => save(`${name}.png`, blob));
+    };
+    image.src = `data:image/svg+xml;charset=utf-8,${encodeURIComponent(text)}`;
+  };
+  const values = [...drawing.querySelectorAll("title")].map((title) => title.textContent.replaceAll("\n", " "));
+  const kinds = { SVG: () => save(`${name}.svg`, new Blob([source().text], { type: "image/svg+xml" })), PNG: png };
+  if (values.length) kinds.TXT = () => save(`${name}.txt`, new Blob([values.join("\n") + "\n"], { type: "text/plain" }));
+  const bar = document.createElement("p");
+  bar.className = "save";
+  for (const [kind, act] of Object.entries(kinds)) {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.textContent = kind;
+    button.setAttribute("aria-label", `${name}: ${kind}`);
+    button.addEventListener("click", act);
+    bar.append(button);
+  }
+  figure.append(bar);
+}
