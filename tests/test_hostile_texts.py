@@ -170,7 +170,8 @@ def test_pages_hold_it_as_text(ran, study):
     raw = {t.content.strip() for t in (*tokens, *inline) if t.type.startswith("html")}
     assert all(re.fullmatch(r"</?(details|summary)>.*", text) for text in raw), raw
     links = [t.attrs for t in inline if t.type in ("link_open", "image")]
-    assert all(re.fullmatch(r"figures/[\w.-]+\.svg", a.get("src", "x")) for a in links), links
+    own = r"figures/[\w.-]+\.svg|best/config\.toml|[a-z]+\.(csv|json)"
+    assert all(re.fullmatch(own, a.get("src") or a["href"]) for a in links), links
     for token, text in pairwise(tokens):
         if token.type == "heading_open":
             assert text.content != "heading"
