@@ -21,7 +21,7 @@ from hpo.options import OUT, STORAGE, Options, checked, option, with_options
 from hpo.passwords import remove_passwords, without_password
 from hpo.process import collect_seldom, end_process, ignore_output_errors, stop_signals
 from hpo.study.names import DATASETS, FORMS, TaskKind
-from hpo.text import count, error_line, printable, printable_path, quoted, shortened
+from hpo.text import count, error_line, printable, printable_path, quoted, same_command, shortened
 
 app = typer.Typer(
     help="Hyperparameter studies of multilayer perceptrons.",
@@ -392,7 +392,7 @@ def main() -> NoReturn:
     except Exception as error:
         _fail(error, f"{error_line(error)}; HPO_DEBUG=1 shows where", 1)
     if code == STOPPED and sys.argv[1:2] == ["run"]:
-        same = "the same command without --fresh" if "--fresh" in sys.argv else "the same command"
+        same = same_command(fresh="--fresh" in sys.argv)
         print(f"hpo: stopped; {same} goes on from here", file=sys.stderr)
     sys.exit(code if isinstance(code, int) else 0)
 

@@ -82,3 +82,8 @@ def listed(names: Sequence[str]) -> str:
     """a, b and c."""
     *others, last = names
     return t("{first} and {last}", first=", ".join(others), last=last) if others else last
+
+
+def same_command(*, fresh: bool) -> str:
+    """Names the command that goes on with a run. fresh: the run was given --fresh."""
+    return "the same command without --fresh" if fresh else "the same command"

@@ -11,6 +11,7 @@ import platform
 import secrets
 import signal
 import socket
+import subprocess
 import tempfile
 import time
 import traceback
@@ -27,7 +28,7 @@ import numpy as np
 from hpo.data.datasets import Dataset
 from hpo.errors import InputError
 from hpo.options import Options
-from hpo.text import error_text, quoted
+from hpo.text import error_text, quoted, same_command
 from hpo.workers.messages import Died, Done, EpochDone, Event, Failed, Ready, Stop, Task
 from hpo.workers.pool import Lost, Place, Pool, PoolLost
 from hpo.workers.provenance import hardware, versions
@@ -39,6 +40,12 @@ LOST_SECONDS = 15.0  # without an answer of the head node, then the cluster is l
 COMPARED = ("python", "hpo", "torch")  # versions that nodes must share
 MOST = 10**6  # workers
 INSTALL = "pip install 'hpo-studies[ray]'"
+LAST_WORDS = (
+    "hpo: this process was ended from outside. Ray ends it at once when Ray's own raylet or agent "
+    "on this machine dies. Finished trials are stored; {same} goes on from here"
+)
+# Waits for a line; without one, prints its argument. Signals of the process group do not end it.
+WATCHER = 'trap "" INT TERM HUP; read -r ended || printf "%s\\n" "$1" >&2'
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,10 +148,28 @@ def connect(options: Options, dataset: Dataset) -> Iterator[Cluster]:
             workers=options.workers,
         )
         cluster.check(dataset, options.device)
-        yield cluster
+        with _last_words(same_command(fresh=options.fresh)):
+            yield cluster
     finally:
         ray.shutdown()
         folder.cleanup()
+
+
+@contextmanager
+def _last_words(same: str) -> Iterator[None]:
+    """Says on stderr that this process is gone, if it does not come to the end of the block.
+
+    Ray ends the process by its C++ code, without an exception and without exit handlers, when its
+    raylet on this machine is lost. So another process waits, which sees its pipe break. same: the
+    command that goes on, in words.
+    """
+    words = LAST_WORDS.format(same=same)
+    command = ["/bin/sh", "-c", WATCHER, "hpo", words]
+    watcher = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
+    try:
+        yield
+    finally:
+        watcher.communicate(b"\n")
 
 
 def _import_ray(address: str | None) -> Any:
@@ -153,6 +178,7 @@ def _import_ray(address: str | None) -> Any:
         os.environ["RAY_AUTH_MODE"] = "token"
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its C++ code writes to stderr
     os.environ.setdefault("RAY_NUM_REDIS_GET_RETRIES", "3")  # seconds that it tries to connect
     if not address or address.startswith(("127.", "localhost")):
         # Ray's switch for systems without clusters: all addresses are 127.0.0.1.
