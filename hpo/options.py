@@ -137,6 +137,11 @@ class Options(BaseModel):
     gpus_per_trial: Amount | None = _shown(
         "Ray: GPUs of each training; 0.25 shares one.", "0", metavar="FLOAT"
     )
+    nodes: Count | None = _shown(
+        "Ray: nodes that will come; the run waits for the first, and shows which are missing.",
+        "those that are there",
+        metavar="N",
+    )
     epoch_limit: Limit = _shown(
         "Start a training again that ends no epoch for so long, twice at most.",
         value=600.0,

@@ -118,10 +118,11 @@ def load_data(
 def _workers(options: Options, dataset: Dataset, stack: ExitStack) -> tuple[pool.MakePool, int]:
     """Returns what makes pools of workers, and how many workers they have at most."""
     if options.pool == "ray":
-        cluster = stack.enter_context(ray_cluster.connect(options, dataset))
+        cluster = stack.enter_context(ray_cluster.connect(options, dataset, say))
         return cluster.pool, options.workers or ray_cluster.MOST
-    if options.cpus_per_trial is not None or options.gpus_per_trial is not None:
-        raise InputError("--cpus-per-trial and --gpus-per-trial: need --pool ray")
+    of_ray = (options.cpus_per_trial, options.gpus_per_trial, options.nodes)
+    if any(value is not None for value in of_ray):
+        raise InputError("--cpus-per-trial, --gpus-per-trial and --nodes: need --pool ray")
     # joblib counts within a container's limits.
     return pool.LocalPool, options.workers or int(joblib.cpu_count())
 

@@ -173,12 +173,12 @@ def test_without_ray_the_command_to_install_it_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     options = Options(study="tiny", ray_address="auto")
     said = r"^--pool ray: Ray is not installed; pip install 'hpo-studies\[ray\]'$"
-    with pytest.raises(InputError, match=said), ray_cluster.connect(options, tiny_dataset()):
+    with pytest.raises(InputError, match=said), ray_cluster.connect(options, tiny_dataset(), print):
         pass
 
 
 def test_options_of_a_cluster_need_one_and_have_bounds(forked_hpo):
-    refused(forked_hpo, "and --gpus-per-trial: need --pool ray", "--cpus-per-trial", "2")
+    refused(forked_hpo, "and --nodes: need --pool ray", "--cpus-per-trial", "2")
     refused(
         forked_hpo, "--cpus-per-trial: must be a number of at least 0", "--cpus-per-trial", "-1"
     )
@@ -201,6 +201,34 @@ def test_room_counts_what_fits_on_each_node():
     assert room(1, 0.5) == 2
     with pytest.raises(InputError, match="no node of the cluster has both"):
         Fake(address="", cpus=4, gpus=1, workers=None).check(tiny_dataset(), "auto")
+
+
+def test_expected_nodes_are_waited_for_until_one_has_room(monkeypatch, capsys):
+    large = [{"CPU": 8.0, "object_store_memory": 1e9}]
+    looks = [[{"CPU": 0.0}], [{"CPU": 0.0}], [{"CPU": 0.0}, *large], [{"CPU": 0.0}, *large, *large]]
+    cluster = Fake(address="", cpus=1, gpus=0, workers=None, expected=2)
+    monkeypatch.setattr(Fake, "_nodes", lambda self: looks[0])
+    monkeypatch.setattr(ray_cluster.time, "sleep", lambda seconds: looks.pop(0))
+    cluster.await_first(tiny_dataset(), "auto", print)
+    assert len(looks) == 2
+    assert capsys.readouterr().out == "waiting for nodes: 0 of 2 are there\n"
+    assert cluster.waiting() == "waiting for nodes: 1 of 2 are there"
+    looks.pop(0)
+    assert cluster.waiting() == ""
+
+
+def test_a_first_node_that_does_not_come_in_time_is_a_line(monkeypatch):
+    monkeypatch.setattr(Fake, "_nodes", lambda self: [{"CPU": 0.0}])
+    monkeypatch.setattr(ray_cluster, "NODES_SECONDS", -1.0)
+    cluster = Fake(address="", cpus=1, gpus=0, workers=None, expected=2)
+    with pytest.raises(InputError, match="no node of the cluster has so many CPUs, the most is 0"):
+        cluster.await_first(tiny_dataset(), "auto", print)
+    options = Options(study="tiny", nodes=2)
+    with (
+        pytest.raises(InputError, match="--nodes: needs --ray-address"),
+        ray_cluster.connect(options, tiny_dataset(), print),
+    ):
+        pass
 
 
 def test_a_dataset_larger_than_an_object_store_is_refused():

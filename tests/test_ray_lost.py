@@ -77,7 +77,11 @@ print("end")
         ("pass", 0, False),
         ("sys.exit(3)", 3, False),
         ("raise KeyboardInterrupt", -signal.SIGINT, False),
-        ("time.sleep(1); os.killpg(0, signal.SIGTERM)", -signal.SIGTERM, True),  # the watcher lives on
+        (
+            "time.sleep(1); os.killpg(0, signal.SIGTERM)",
+            -signal.SIGTERM,
+            True,
+        ),  # the watcher lives on
     ],
 )
 def test_only_an_end_without_python_is_told(body, code, says):

@@ -80,6 +80,7 @@ class Loop:
             for event in self.pool.wait(TICK_SECONDS):
                 self._handle(event)
             self._stop_overdue()
+            self._await_nodes()
         self._abandon(record.STOPPED if self.stopping else record.OUT_OF_TIME)
         return End.STOPPED if self.stopping else End.OUT_OF_TIME
 
@@ -87,6 +88,12 @@ class Loop:
         """Tells all watchers what the user must see."""
         for watcher in self.watchers:
             watcher.on_notice(text)
+
+    def _await_nodes(self) -> None:
+        """Tells all watchers when the nodes change that the run waits for."""
+        if self.pool.waiting != self.progress.waiting:
+            self.progress.waiting = self.pool.waiting
+            self.notice(self.pool.waiting or "all nodes are there")
 
     def _stop_overdue(self) -> None:
         """Stops jobs that have taken longer than their limit. Reads first what their workers have

@@ -19,7 +19,8 @@ class Progress:
     """How far a plan is.
 
     done: trials that are COMPLETE or PRUNED. diverged: of a search, whose diverged trials are
-    PRUNED, too; pruned: the others. workers: what each worker trains. started and finish:
+    PRUNED, too; pruned: the others. workers: what each worker trains. waiting: for what workers or
+    machines the run waits while it trains, empty for none. started and finish:
     times of the monotonic clock; finish is a forecast, None while it is unknown. seconds: how long
     the run took, None while it runs.
     """
@@ -31,6 +32,7 @@ class Progress:
     diverged: int = 0
     failed: int = 0
     workers: list[str] = field(default_factory=list)
+    waiting: str = ""
     best: str = ""
     best_value: float | None = None
     objective: str = ACCURACY

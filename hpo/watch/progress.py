@@ -56,6 +56,8 @@ def render(progress: Progress) -> RenderableType:
     if more := progress.workers[MOST_WORKERS:]:
         busy = sum(map(bool, more))
         rows.add_row(Text(f"{len(more)} more", style="dim"), Text(f"{busy} are training"))
+    if progress.waiting:
+        rows.add_row(Text("cluster", style="dim"), Text(progress.waiting))
     if progress.best:
         rows.add_row(Text("best", style="dim"), Text(progress.best))
     return Group(header, rows)
@@ -135,7 +137,9 @@ def watch(storage: BaseStorage, name: str, here: Callable[[], bool], console: Co
                 live.update(Group(*views(study, here())), refresh=True)
             else:
                 parts = [read_progress(part, here()) for part in study.parts]
-                line = "; ".join(f"{part.title}: {part.counts}" for part in parts)
+                line = "; ".join(
+                    f"{p.title}: {p.counts}{p.waiting and ', '}{p.waiting}" for p in parts
+                )
                 if line != last:
                     console.print(last := line, soft_wrap=True, markup=False)
             time.sleep(LOOK_SECONDS)

@@ -49,7 +49,8 @@ class Pool(ABC):
 
     A worker whose process is lost is replaced, and so is one that ends no epoch of its task in
     time, `epoch_limit` seconds; the task comes back as Died. device: the kind of device of the
-    first worker. machines: host, hardware and versions of each machine but this one.
+    first worker. machines: host, hardware and versions of each machine but this one. waiting: what
+    the user should know about workers that are still to come.
     """
 
     kind = "local"
@@ -58,6 +59,7 @@ class Pool(ABC):
     def __init__(self, workers: int, epoch_limit: float) -> None:
         """workers: at most."""
         self.device = ""
+        self.waiting = ""
         self.machines: list[dict[str, Any]] = []
         self._most = workers
         self._places: list[Any] = []  # of a kind of Place

@@ -16,7 +16,7 @@ import tempfile
 import time
 import traceback
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from threading import current_thread, main_thread
@@ -37,6 +37,7 @@ ANSWER_SECONDS = 5.0  # for an address to accept a connection
 LEAST_STORE = 100 * 2**20  # bytes of the object store of a cluster that is started here
 LOOK_SECONDS = 2.0  # between two looks at the cluster's nodes
 LOST_SECONDS = 15.0  # without an answer of the head node, then the cluster is lost
+NODES_SECONDS = 300.0  # for the head and the first node to come, if --nodes says that some will
 COMPARED = ("python", "hpo", "torch")  # versions that nodes must share
 MOST = 10**6  # workers
 INSTALL = "pip install 'hpo-studies[ray]'"
@@ -54,6 +55,7 @@ class Cluster:
 
     address: of its head node, host:port. cpus and gpus: what Ray reserves for each training.
     workers: how many trainings should run at once, None for as many as the nodes have room for.
+    expected: how many nodes with room for a training there will be; 0 for unknown.
     spare: actors that an earlier pool of the run has left, with torch loaded.
     """
 
@@ -61,6 +63,7 @@ class Cluster:
     cpus: float
     gpus: float
     workers: int | None
+    expected: int = 0
     spare: list[Any] = field(default_factory=list)
     stored: dict[int, Any] = field(default_factory=dict)  # references of datasets
 
@@ -70,17 +73,36 @@ class Cluster:
 
     def room(self) -> int:
         """Returns how many trainings the nodes have room for, if nothing else uses them."""
-        fitting = 0
-        for node in self._nodes():
-            shares = [node.get("CPU", 0.0) / self.cpus if self.cpus else math.inf]
-            shares += [node.get("GPU", 0.0) / self.gpus] if self.gpus else []
-            fitting += int(min(*shares, MOST))
-        return fitting
+        return sum(map(self._fitting, self._nodes()))
+
+    def _fitting(self, node: Mapping[str, float]) -> int:
+        shares = [node.get("CPU", 0.0) / self.cpus if self.cpus else math.inf]
+        shares += [node.get("GPU", 0.0) / self.gpus] if self.gpus else []
+        return int(min(*shares, MOST))
+
+    def waiting(self) -> str:
+        """waiting for nodes: 2 of 4 are there. Empty if all are there."""
+        there = sum(self._fitting(node) > 0 for node in self._nodes())
+        return f"waiting for nodes: {there} of {self.expected} are there" * (there < self.expected)
 
     def _nodes(self) -> list[dict[str, float]]:
         import ray
 
         return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+    def await_first(self, dataset: Dataset, device: str, say: Callable[[str], None]) -> None:
+        """Waits for the first node that has what a training needs, if further nodes are expected.
+        Raises InputError if none has come in time."""
+        said, deadline = "", time.monotonic() + NODES_SECONDS
+        while True:
+            try:
+                return self.check(dataset, device)
+            except InputError:
+                if len(self._nodes()) >= self.expected or time.monotonic() > deadline:
+                    raise
+            if said != (said := self.waiting()):
+                say(said)
+            time.sleep(LOOK_SECONDS)
 
     def check(self, dataset: Dataset, device: str) -> None:
         """Raises InputError if no node has what a training needs."""
@@ -111,19 +133,21 @@ class Cluster:
 
 
 @contextmanager
-def connect(options: Options, dataset: Dataset) -> Iterator[Cluster]:
+def connect(options: Options, dataset: Dataset, say: Callable[[str], None]) -> Iterator[Cluster]:
     """Connects to the cluster at --ray-address (host:port, or "auto" for the one of this machine),
     or starts one on this machine for the time of the block if there is none.
 
     A cluster that is started listens on loopback only, with a token, and without dashboard and
-    usage reports. Raises InputError if Ray is not installed, nobody answers at the address, the
-    token is wrong, Python and Ray are of other versions than the cluster's, or no node has what a
-    training needs.
+    usage reports. say: told of nodes that are waited for. Raises InputError if Ray is not
+    installed, nobody answers at the address, the token is wrong, Python and Ray are of other
+    versions than the cluster's, or no node has what a training needs.
     """
     address = options.ray_address
+    if options.nodes and not address:
+        raise InputError("--nodes: needs --ray-address, the head node of those nodes")
     if address and address != "auto":
-        _check_address(address)
-    ray = _import_ray(address)
+        _check_address(address, NODES_SECONDS if options.nodes else 0.0, say)
+    ray = _import_ray(address, "60" if options.nodes else "3")
     numbers = (signal.SIGINT, signal.SIGTERM) if current_thread() is main_thread() else ()
     handlers = {number: signal.getsignal(number) for number in numbers}
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
@@ -146,8 +170,9 @@ def connect(options: Options, dataset: Dataset) -> Iterator[Cluster]:
             cpus=1.0 if options.cpus_per_trial is None else options.cpus_per_trial,
             gpus=options.gpus_per_trial or 0.0,
             workers=options.workers,
+            expected=options.nodes or 0,
         )
-        cluster.check(dataset, options.device)
+        cluster.await_first(dataset, options.device, say)
         with _last_words(same_command(fresh=options.fresh)):
             yield cluster
     finally:
@@ -172,14 +197,15 @@ def _last_words(same: str) -> Iterator[None]:
         watcher.communicate(b"\n")
 
 
-def _import_ray(address: str | None) -> Any:
-    """Imports Ray, which reads its settings from the environment when it is imported."""
+def _import_ray(address: str | None, seconds: str) -> Any:
+    """Imports Ray, which reads its settings from the environment when it is imported. seconds: that
+    it tries to connect."""
     if not address:
         os.environ["RAY_AUTH_MODE"] = "token"
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its C++ code writes to stderr
-    os.environ.setdefault("RAY_NUM_REDIS_GET_RETRIES", "3")  # seconds that it tries to connect
+    os.environ.setdefault("RAY_NUM_REDIS_GET_RETRIES", seconds)
     if not address or address.startswith(("127.", "localhost")):
         # Ray's switch for systems without clusters: all addresses are 127.0.0.1.
         os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
@@ -211,18 +237,25 @@ def _without_stderr() -> Iterator[None]:
         os.close(nowhere)
 
 
-def _check_address(address: str) -> None:
+def _check_address(address: str, patience: float, say: Callable[[str], None]) -> None:
+    """Raises InputError if nobody answers at the address within `patience` seconds."""
     host, _, port = address.rpartition(":")
     if not host or not port.isdecimal() or "/" in host:
         raise InputError(
             f"--ray-address {quoted(address)}: must be host:port of the head node, such as "
             "10.0.0.1:6379, or auto"
         )
-    if not _accepts(address, ANSWER_SECONDS):
-        raise InputError(
-            f"--ray-address {quoted(address)}: nobody answers there; start the cluster by "
-            "`ray start --head`, or give another address"
-        )
+    deadline, said = time.monotonic() + patience, False
+    while not _accepts(address, ANSWER_SECONDS):
+        if time.monotonic() >= deadline:
+            raise InputError(
+                f"--ray-address {quoted(address)}: nobody answers there; start the cluster by "
+                "`ray start --head`, or give another address"
+            )
+        if not said:
+            say(f"waiting for the head node {address}")
+        said = True
+        time.sleep(LOOK_SECONDS)
 
 
 def _accepts(address: str, seconds: float) -> bool:
@@ -321,6 +354,7 @@ class RayPool(Pool):
         self._arguments = (cluster.stored[id(dataset)], device, max(int(cluster.cpus), 1))
         self._versions = {name: versions()[name] for name in COMPARED}
         self._looked = self._answered = time.monotonic()
+        self.waiting = cluster.waiting()
 
     def _fill(self, workers: int) -> None:
         """Starts the actors: as many as asked for, which makes a cluster grow that can, or else as
@@ -396,7 +430,7 @@ class RayPool(Pool):
             return events
         self._looked = now
         if _accepts(self._cluster.address, 1.0):
-            self._answered = now
+            self._answered, self.waiting = now, self._cluster.waiting()
             self._fill(self._most)
         elif now > self._answered + LOST_SECONDS:
             raise PoolLost(
