@@ -2,6 +2,7 @@
 
 import inspect
 import os
+import re
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -51,6 +52,17 @@ def _data(name: str) -> str:
     return name
 
 
+def _device(value: Any) -> str:
+    """Takes a device's name, or cuda with numbers of GPUs."""
+    kind, _, numbers = _text(value).partition(":")
+    listed = numbers.split(",")
+    some = kind == "cuda" and all(re.fullmatch("[0-9]{1,3}", number) for number in listed)
+    if value not in DEVICES and not (some and len(set(map(int, listed))) == len(listed)):
+        names = ", ".join(DEVICES)
+        raise fault(f"must be one of {names}, or cuda:0,1 for some GPUs, got {quoted(value)}")
+    return str(value)
+
+
 Text = Annotated[str, PlainValidator(_text)]
 Texts = Annotated[tuple[str, ...], PlainValidator(_texts)]
 Folder = Annotated[Path, PlainValidator(lambda value: Path(_text(value)))]
@@ -64,7 +76,7 @@ Sampler = Annotated[str, *one_of(SAMPLERS)]
 Pruner = Annotated[str, *one_of(PRUNERS)]
 Pool = Annotated[str, *one_of(POOLS)]
 Lang = Annotated[str, *one_of(LANGUAGES)]
-Device = Annotated[str, *one_of(DEVICES)]
+Device = Annotated[str, PlainValidator(_device)]
 
 
 def _shown(
@@ -161,7 +173,9 @@ class Options(BaseModel):
         "The report's language: ", value=ENGLISH, envvar="HPO_LANG", names=LANGUAGES
     )
     name: Text | None = _shown("The study's name in the storage and in --out.", "the file's name")
-    device: Device = _shown("", value="auto", names=DEVICES)
+    device: Device = _shown(
+        "cuda uses all GPUs of the machine, cuda:1 or cuda:0,1 some; ", value="auto", names=DEVICES
+    )
     dashboard: Flag = _shown("Serve the dashboard while the run lasts.", value=False)
     allow_host: Texts = _shown(
         "Dashboard: a name, beside addresses, under which browsers may ask.",

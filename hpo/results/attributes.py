@@ -61,7 +61,7 @@ MACHINES = list[keys(host=str, hardware=HARDWARE)]
 SESSION = keys(
     started=float, workers=int, device=str, command=str, hardware=HARDWARE,
     versions=dict[str, str], git_commit=str | None,
-    **_optional(host=str, seconds=float, machines=MACHINES),
+    **_optional(host=str, seconds=float, machines=MACHINES, gpus=list[str]),
 )  # fmt: skip
 PROGRESS = keys(
     title=str, total=int, done=int, pruned=int, failed=int, workers=list[str], best=str,

@@ -342,6 +342,8 @@ class _Session(Watcher):
             return
         del self.session["counted"]
         self.session |= {"machines": self.pool.machines} if self.pool.machines else {}
+        if self.pool.gpus:
+            self.session["gpus"] = sorted({*self.session.get("gpus", ()), *self.pool.gpus})
         with suppress(StorageLost):  # the loop has raised StorageLost already
             self._store("seconds")
 

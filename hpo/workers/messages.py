@@ -63,9 +63,10 @@ class Cores:
 @dataclass(frozen=True, kw_only=True)
 class Ready:
     """A worker has started and trains on this kind of device. machine: of another machine, its
-    host, hardware and versions."""
+    host, hardware and versions. gpu: its number and name."""
 
     device: str
+    gpu: str = ""
     machine: dict[str, Any] = field(default_factory=dict)
 
 

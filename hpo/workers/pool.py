@@ -1,11 +1,13 @@
 """Pools of workers that train tasks: what all share, and the pool of this machine's processes."""
 
+import os
 import signal
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
 from multiprocessing import connection
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
@@ -14,7 +16,7 @@ from typing import Any, Self
 from hpo.data.datasets import Dataset
 from hpo.errors import InputError
 from hpo.study.config import Config
-from hpo.workers import server
+from hpo.workers import gpus, server
 from hpo.workers.messages import Cores, Died, Done, Event, Failed, Ready, Stop, Task
 from hpo.workers.shared_data import SharedDataset
 
@@ -50,7 +52,8 @@ class Pool(ABC):
     A worker whose process is lost is replaced, and so is one that ends no epoch of its task in
     time, `epoch_limit` seconds; the task comes back as Died. device: the kind of device of the
     first worker. machines: host, hardware and versions of each machine but this one. waiting: what
-    the user should know about workers that are still to come.
+    the user should know about workers that are still to come. gpus: the numbers and names of those
+    that train.
     """
 
     kind = "local"
@@ -60,6 +63,7 @@ class Pool(ABC):
         """workers: at most."""
         self.device = ""
         self.waiting = ""
+        self.gpus: set[str] = set()
         self.machines: list[dict[str, Any]] = []
         self._most = workers
         self._places: list[Any] = []  # of a kind of Place
@@ -176,9 +180,13 @@ class Pool(ABC):
         """Notes a worker that has started."""
         place.ready = True
         self.device = self.device or ready.device
+        if ready.gpu:
+            self.gpus.add(f"{ready.machine['host']} {ready.gpu}" if ready.machine else ready.gpu)
 
     def _replace(self, place: Any, reason: str) -> Died:
-        self._places[self._places.index(place)] = self._new_place()
+        number = self._places.index(place)
+        del self._places[number]  # its GPU is free again
+        self._places.insert(number, self._new_place())
         if place.hung:
             reason = f"ended no epoch in {self._limit:g} s (see --epoch-limit)"
         return Died(task=place.task.id if place.task else None, reason=reason)
@@ -196,19 +204,23 @@ class _Worker(Place):
     process: BaseProcess
     channel: Connection
     cores: int = 1
+    gpu: str = ""
 
 
 class LocalPool(Pool):
-    """A Pool of `workers` processes with one torch thread each that share a dataset in memory."""
+    """A Pool of `workers` processes with one torch thread each that share a dataset in memory. Each
+    of them uses one GPU, the next after its neighbour's."""
 
     def __init__(self, workers: int, dataset: Dataset, device: str, epoch_limit: float) -> None:
         super().__init__(workers, epoch_limit)
+        self._asked_device, _ = gpus.parts(device)
+        self._gpus = machine_gpus(device)
         self._shared = SharedDataset(dataset)
-        self._asked_device = device
 
     def _new_place(self) -> _Worker:
-        process, channel = server.start(WORK, self._shared, self._asked_device)
-        return _Worker(process=process, channel=channel)
+        gpu = gpus.least_used(self._gpus, [worker.gpu for worker in self._places])
+        process, channel = server.start(WORK, self._shared, self._asked_device, gpu)
+        return _Worker(process=process, channel=channel, gpu=gpu)
 
     def start(self, worker: int, task: Task) -> None:
         for place in self._places:
@@ -266,12 +278,29 @@ class LocalPool(Pool):
 
 def require_device(device: str) -> None:
     """Raises InputError unless a worker can train on the device."""
-    if device not in ("auto", "cpu"):
+    if device != "auto":
         try:
-            with _asked("hpo.training.tensors:choose_device", device) as channel:
-                _answer_of(channel)
+            machine_gpus(device)
         except InputError as error:
             raise InputError(f"--device: {error}") from error
+
+
+def machine_gpus(device: str) -> list[str]:
+    """Returns the entries of CUDA_VISIBLE_DEVICES of the GPUs that workers share on this device.
+    Raises InputError if one is not there."""
+    kind, _ = gpus.parts(device)
+    visible = os.environ.get(gpus.VISIBLE)
+    names = () if kind == "cpu" else _gpu_names(kind, visible)
+    return gpus.chosen(device, len(names), visible) if names else []
+
+
+@cache
+def _gpu_names(kind: str, visible: str | None) -> tuple[str, ...]:
+    try:
+        with _asked("hpo.workers.worker:gpu_names", kind, visible) as channel:
+            return tuple(_answer_of(channel).splitlines())
+    except EOFError:  # torch cannot be loaded: the workers die, too, and are told of
+        return ()
 
 
 def require_model(

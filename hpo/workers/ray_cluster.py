@@ -106,6 +106,11 @@ class Cluster:
 
     def check(self, dataset: Dataset, device: str) -> None:
         """Raises InputError if no node has what a training needs."""
+        if device.startswith("cuda:"):
+            raise InputError(
+                f"--device {device}: Ray chooses the GPUs of each training; give --device cuda and "
+                "--gpus-per-trial, and CUDA_VISIBLE_DEVICES where `ray start` is typed"
+            )
         if device == "cuda" and not self.gpus:
             raise InputError("--device cuda: needs --gpus-per-trial, such as 1 or 0.25")
         if not (self.cpus or self.gpus or self.workers):
@@ -305,8 +310,11 @@ class RayWorker:
 
     def ready(self) -> Ready:
         """Returns the worker's device and its machine's host, hardware and versions."""
+        from hpo.workers.worker import gpu_label
+
         machine = {"host": platform.node(), "hardware": hardware(), "versions": versions()}
-        return Ready(device=self.device.type, machine=machine)
+        gpu = gpu_label() if self.device.type == "cuda" else ""
+        return Ready(device=self.device.type, machine=machine, gpu=gpu)
 
     def train(self, task: Task) -> Iterator[EpochDone | Done | Failed]:
         """Trains a task; yields an EpochDone for each epoch, and then Done or Failed."""

@@ -1,5 +1,6 @@
 """A worker process: takes tasks, trains, sends every epoch. Loaded once, in the fork server."""
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
@@ -28,17 +29,21 @@ from hpo.training.tensors import (
     split_rows,
 )
 from hpo.training.train import Epoch, train
+from hpo.workers.gpus import VISIBLE
 from hpo.workers.messages import Cores, Done, EpochDone, Failed, Ready, Stop, Task
 from hpo.workers.shared_data import SharedDataset
 
 
-def work(channel: Connection, shared: SharedDataset, device_name: str) -> None:
-    """Trains the tasks that come through the channel until it closes."""
+def work(channel: Connection, shared: SharedDataset, device_name: str, gpu: str) -> None:
+    """Trains the tasks that come through the channel until it closes. gpu: the entry of
+    CUDA_VISIBLE_DEVICES of this worker's GPU, empty for none."""
+    os.environ |= {VISIBLE: gpu} if gpu else {}  # before torch uses CUDA
     torch.set_num_threads(1)
     device = choose_device(device_name)
     dataset = shared.open()
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):  # the runner is gone
-        channel.send(Ready(device=device.type))
+        label = gpu_label() if device.type == "cuda" else ""
+        channel.send(Ready(device=device.type, gpu=label))
         while True:
             task = channel.recv()
             if isinstance(task, Cores):
@@ -46,6 +51,25 @@ def work(channel: Connection, shared: SharedDataset, device_name: str) -> None:
             elif isinstance(task, Task):
                 for answer in answers(task, dataset, device, partial(_is_stopped, channel, task)):
                     channel.send(answer)
+
+
+def gpu_names(device: str, visible: str | None) -> str:
+    """Returns the names of the CUDA devices, a line each; empty if the device is not CUDA.
+
+    visible: CUDA_VISIBLE_DEVICES of the process that asks, None if it has none; this process must
+    not have used CUDA before. Raises InputError as choose_device does.
+    """
+    os.environ.pop(VISIBLE, None)
+    os.environ |= {} if visible is None else {VISIBLE: visible}
+    if choose_device(device).type != "cuda":
+        return ""
+    return "\n".join(map(torch.cuda.get_device_name, range(torch.cuda.device_count())))
+
+
+def gpu_label() -> str:
+    """Returns the first CUDA device's entry in CUDA_VISIBLE_DEVICES, and its name."""
+    entry = os.environ.get(VISIBLE, "0").split(",")[0]
+    return f"{entry}: {torch.cuda.get_device_name(0)}"
 
 
 def _is_stopped(channel: Connection, task: Task) -> bool:

@@ -311,9 +311,11 @@ def _session_facts(study: StoredStudy) -> list[list[str]]:
     machine = t("{processor}, {n} cores", processor=hardware["processor"], n=hardware["cores"])
     memory = f", {hardware['memory_gib']} GiB" if hardware["memory_gib"] else ""
     packages = ", ".join(f"{name} {version}" for name, version in versions.items())
-    workers = t("{n} on {device}, one thread each", n=last["workers"], device=last["device"])
+    gpus = ", ".join(last.get("gpus", ()))
+    device = f"{last['device']} ({gpus})" if gpus else last["device"]
+    workers = t("{n} on {device}, one thread each", n=last["workers"], device=device)
     if last.get("machines"):
-        workers = t("{n} on {device}", n=last["workers"], device=last["device"])
+        workers = t("{n} on {device}", n=last["workers"], device=device)
     facts = [[t("Command"), repeatable(last["command"])], [t("Workers"), workers]]
     facts += [[t("Machine"), machine + memory], *_cluster_facts(study), [t("Versions"), packages]]
     return facts + ([[t("Commit"), last["git_commit"]]] if last["git_commit"] else [])
