@@ -16,6 +16,18 @@
 # shellcheck disable=SC2317 # what a trap calls is reached
 set -euo pipefail
 
+# After a requeue, --fresh would delete what the job has done so far.
+options=()
+for option in "$@"; do
+  if [[ $option == --more || $option == --more=* ]]; then
+    echo "hpo: --more: would count anew after each requeue; give --trials" >&2
+    exit 2
+  fi
+  if [[ $option != --fresh || ${SLURM_RESTART_COUNT:-0} == 0 ]]; then
+    options+=("$option")
+  fi
+done
+
 MOST_RESTARTS=${HPO_MOST_RESTARTS:-20} # a training longer than the job's time would never end
 
 export PATH="$PWD/.venv/bin:$PATH"
@@ -56,14 +68,6 @@ start_node "${nodes[0]}" --head --node-ip-address="$head_ip" --port="${address##
   --include-dashboard=false --temp-dir="$temporary"
 for node in "${nodes[@]:1}"; do
   start_node "$node" --address="$address"
-done
-
-# After a requeue, --fresh would delete what the job has done so far.
-options=()
-for option in "$@"; do
-  if [[ $option != --fresh || ${SLURM_RESTART_COUNT:-0} == 0 ]]; then
-    options+=("$option")
-  fi
 done
 
 # hpo begins with the nodes that are there and takes each other one as it comes: a node that never

@@ -21,7 +21,16 @@ from hpo.options import OUT, STORAGE, Options, checked, option, with_options
 from hpo.passwords import remove_passwords, without_password
 from hpo.process import collect_seldom, end_process, ignore_output_errors, stop_signals
 from hpo.study.names import DATASETS, FORMS, TaskKind
-from hpo.text import count, error_line, printable, printable_path, quoted, same_command, shortened
+from hpo.text import (
+    count,
+    error_line,
+    meant,
+    printable,
+    printable_path,
+    quoted,
+    same_command,
+    shortened,
+)
 
 app = typer.Typer(
     help="Hyperparameter studies of multilayer perceptrons.",
@@ -42,7 +51,9 @@ def _one_of(known: Collection[str]) -> dict[str, Any]:
     def check(param: typer.CallbackParam, value: str) -> str:
         if value is not None and value not in known:
             names = ", ".join(known)
-            raise InputError(f"{param.opts[0]}: must be one of {names}, got {quoted(value)}")
+            raise InputError(
+                f"{param.opts[0]}: must be one of {names}, got {quoted(value)}{meant(value, known)}"
+            )
         return value
 
     text = f"{', '.join(known)}."
@@ -92,11 +103,15 @@ Invert = Annotated[bool, typer.Option("--invert", help=DARK)]
 @with_options
 def run(study: StudyArgument, **given: Any) -> None:
     """Run or resume a study, then write its report."""
-    options = Options.of({"study": study, **given})
-    from hpo import start
+    try:
+        options = Options.of({"study": study, **given})
+        from hpo import start
 
-    ignore_output_errors()
-    _, complete = start.run(options)
+        ignore_output_errors()
+        _, complete = start.run(options)
+    except KeyboardInterrupt as stopped:
+        _say_stopped(*stopped.args)
+        raise typer.Exit(STOPPED) from stopped
     if not complete:
         raise typer.Exit(1)
 
@@ -213,6 +228,27 @@ def dashboard(
             print(f"WARNING: the dashboard has no login; whoever reaches {host} can delete studies")
         print(f"optuna-dashboard on {server.address} (Ctrl-C ends it)", flush=True)
         server.serve_forever()
+
+
+Yes = Annotated[bool, option("yes")]
+
+
+@app.command()
+def delete(
+    study: StudyArgument,
+    storage: Storage = STORAGE,
+    out: Out = OUT,
+    artifacts: Artifacts = None,
+    name: Name = None,
+    yes: Yes = False,
+) -> None:
+    """Delete a stored study, with its finalists, pictures and saved winner; keeps its report."""
+    stored_name = _stored_name(study, name)
+    given = {"storage": storage, "out": out, "artifacts": artifacts, "yes": yes}
+    from hpo import start
+
+    start.delete(stored_name, Options.of({"study": study, **given}))
+    print(f"deleted: study {stored_name!r}")
 
 
 EXPORTS = ("parquet", "tensorboard", "mlflow", "onnx", "torch-export")
@@ -385,16 +421,21 @@ def main() -> NoReturn:
         code = app(standalone_mode=False)
     except (KeyboardInterrupt, typer.Abort):  # newer versions of typer return 130 instead
         code = STOPPED
+        if sys.argv[1:2] == ["run"]:
+            _say_stopped()
     except typer.BadParameter.__base__ as error:  # type: ignore[misc]  # click's UsageError
         _fail(error, shortened(without_password(error.format_message()), 600), 2)
     except InputError as error:
         _fail(error, str(error), 2)
     except Exception as error:
         _fail(error, f"{error_line(error)}; HPO_DEBUG=1 shows where", 1)
-    if code == STOPPED and sys.argv[1:2] == ["run"]:
-        same = same_command(fresh="--fresh" in sys.argv)
-        print(f"hpo: stopped; {same} goes on from here", file=sys.stderr)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _say_stopped(same: str = "") -> None:
+    """same: the command that goes on; without it, the one that was typed."""
+    same = same or same_command(fresh="--fresh" in sys.argv)
+    print(f"hpo: stopped; {same} goes on from here", file=sys.stderr)
 
 
 def script() -> NoReturn:

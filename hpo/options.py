@@ -24,7 +24,7 @@ from hpo.study import fields
 from hpo.study.fields import Flag, explained, fault, one_of
 from hpo.study.names import DATASETS, FORMS, PRUNERS, SAMPLERS
 from hpo.study.source import fault_in
-from hpo.text import quoted
+from hpo.text import meant, quoted
 
 STORAGE = "sqlite:///hpo.db"
 OUT = Path("reports")
@@ -58,8 +58,8 @@ def _device(value: Any) -> str:
     listed = numbers.split(",")
     some = kind == "cuda" and all(re.fullmatch("[0-9]{1,3}", number) for number in listed)
     if value not in DEVICES and not (some and len(set(map(int, listed))) == len(listed)):
-        names = ", ".join(DEVICES)
-        raise fault(f"must be one of {names}, or cuda:0,1 for some GPUs, got {quoted(value)}")
+        names, near = ", ".join(DEVICES), meant(str(value), DEVICES)
+        raise fault(f"must be one of {names}, or cuda:0,1 for some GPUs, got {quoted(value)}{near}")
     return str(value)
 
 
@@ -114,6 +114,7 @@ class Options(BaseModel):
     trials: Count | None = _shown(
         "Search: go on until the study holds N finished trials in total.", FILE, metavar="N"
     )
+    more: Count | None = _shown("Search: N finished trials more than the study holds.", metavar="N")
     timeout: Amount | None = _shown(
         "Start no trial after this time, stop those that run, go on to the report.",
         metavar="SECONDS",
@@ -196,8 +197,8 @@ class Options(BaseModel):
         """Returns the options with these values. typed: as text, in a terminal. Raises InputError,
         a line for each fault."""
         if unknown := sorted(set(given) - set(cls.model_fields)):
-            known = ", ".join(sorted(cls.model_fields))
-            raise InputError(f"options: unknown {', '.join(unknown)}; known: {known}")
+            known, near = ", ".join(sorted(cls.model_fields)), meant(unknown[0], cls.model_fields)
+            raise InputError(f"options: unknown {', '.join(unknown)}; known: {known}{near}")
         try:
             there = {name: value for name, value in given.items() if value is not None}
             return cls.model_validate(there, strict=not typed)

@@ -9,6 +9,7 @@ from pathlib import Path
 import joblib
 import optuna
 import typer
+from optuna.storages import BaseStorage
 
 from hpo.data import card, datasets
 from hpo.data.datasets import Dataset
@@ -23,6 +24,7 @@ from hpo.results.load import load_study
 from hpo.runs import runner
 from hpo.runs.loop import End
 from hpo.runs.samplers import check_together
+from hpo.runs.search import FINISHED
 from hpo.runs.study import Run, binding, successor
 from hpo.storage import open as storages
 from hpo.storage.lock import Holder, only_run
@@ -31,7 +33,7 @@ from hpo.storage.retry import retrying
 from hpo.study.file import SearchStudy, StudyFile, example
 from hpo.study.finalists import name_of
 from hpo.study.source import Source
-from hpo.text import printable
+from hpo.text import count, printable, same_command
 from hpo.watch import artifacts as pictures
 from hpo.watch import note, progress
 from hpo.workers import pool, provenance, ray_cluster
@@ -66,7 +68,11 @@ def run(options: Options, command: str | None, file: StudyFile, name: str) -> tu
             make_pool=make_pool,
             workers=workers,
         )
-        return name, _train_and_report(_watched(run, holder, stack))
+        run = _with_more(_watched(run, holder, stack))
+        try:
+            return name, _train_and_report(run)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(_same(run)) from None
 
 
 def _checked(options: Options, file: StudyFile, name: str) -> tuple[Dataset, StudyFile, str]:
@@ -133,7 +139,7 @@ def _watched(run: Run, holder: Holder, stack: ExitStack) -> Run:
     options = run.options
     artifacts = options.artifacts or storages.artifacts_folder(options.storage)
     if options.fresh:
-        _delete(run, artifacts, holder)
+        _delete(run.storage, run.name, artifacts, holder, "--fresh", yes=options.yes)
         remove_winner(run.winner_folder)
     watchers = (
         progress.Heartbeat(holder),
@@ -149,22 +155,63 @@ def _watched(run: Run, holder: Holder, stack: ExitStack) -> Run:
     return dataclasses.replace(run, watchers=watchers, started=time.monotonic())
 
 
-def _delete(run: Run, artifacts: Path, holder: Holder) -> None:
-    """Deletes the stored study, its finalists and their pictures, after a question."""
-    storage, name = run.storage, run.name
+def _with_more(run: Run) -> Run:
+    """Returns the run with the number of trials that --more means."""
+    more, file = run.options.more, run.file
+    if more is None or not isinstance(file, SearchStudy):
+        return run
+    held = 0
+    if run.name in optuna.get_all_study_names(run.storage):
+        study = run.storage.get_study_id_from_name(run.name)
+        held = len(run.storage.get_all_trials(study, deepcopy=False, states=FINISHED))
+    file = file.model_copy(update={"n_trials": held + more})
+    say(
+        f"--more {more}: study {run.name!r} holds {count(held, 'finished trial')}, so this run "
+        f"ends with {file.n_trials}; if it is stopped, --trials {file.n_trials} goes on"
+    )
+    return dataclasses.replace(run, file=file)
+
+
+def _same(run: Run) -> str:
+    """Names the command that goes on with a run that was stopped."""
+    trials = ""
+    if isinstance(run.file, SearchStudy) and run.options.more:
+        trials = str(run.file.n_trials)
+    return same_command(fresh=run.options.fresh, trials=trials)
+
+
+def delete(name: str, options: Options) -> None:
+    """See start.delete."""
+    url = storages.absolute(options.storage)
+    storages.quiet()
+    storage = open_storage(options.storage, create=False)
+    with storages.written_back(url, say), only_run(url, name, say) as holder:
+        artifacts = options.artifacts or storages.artifacts_folder(options.storage)
+        if not _delete(storage, name, artifacts, holder, "delete", yes=options.yes):
+            load_study(storage, name)  # raises InputError that names those that are there
+        remove_winner(options.out / name / "best")
+
+
+def _delete(
+    storage: BaseStorage, name: str, artifacts: Path, holder: Holder, asked: str, *, yes: bool
+) -> bool:
+    """Deletes a stored study, its finalists and their pictures, after a question. Returns whether
+    there was one. asked: the option or command that asks for it."""
     stored = [n for n in (name_of(name), name) if n in optuna.get_all_study_names(storage)]
     if not stored:
-        return
+        return False
     if name in stored:
         holder.take(optuna.load_study(study_name=name, storage=storage))
-    if not run.options.yes:
+    if not yes:
         if not sys.stdin.isatty():
-            raise InputError("--fresh: would delete a study; add --yes where nobody can be asked")
+            text = f"would delete study {name!r}; add --yes where nobody can be asked"
+            raise InputError(f"{asked}: {text}")
         if not typer.confirm(f"Delete the stored study {name!r} with all its trials?"):
-            raise InputError("--fresh: nothing deleted, nothing run")
+            raise InputError(f"{asked}: nothing deleted, nothing run")
     for each in stored:
         pictures.remove(storage, storage.get_study_id_from_name(each), artifacts)
         optuna.delete_study(study_name=each, storage=storage)
+    return True
 
 
 def _train_and_report(run: Run) -> bool:

@@ -6,7 +6,7 @@ from hpo.output import check_language, check_writable, say
 from hpo.study import file as study_file
 
 OF_GRIDS = ("seeds", "first_seed", "until_resolved", "changed_claims")
-OF_SEARCHES = ("trials", "sampler", "sampler_seed", "pruner", "repeats", "like")
+OF_SEARCHES = ("trials", "more", "sampler", "sampler_seed", "pruner", "repeats", "like")
 
 
 def run(options: Options, command: str | None = None) -> tuple[str, bool]:
@@ -29,6 +29,13 @@ def run(options: Options, command: str | None = None) -> tuple[str, bool]:
     from hpo import session
 
     return session.run(options, command, file, name)
+
+
+def delete(name: str, options: Options) -> None:
+    """Deletes a stored study with its finalists, pictures and saved winner, after a question."""
+    from hpo import session
+
+    session.delete(name, options)
 
 
 def _repeat(options: Options, command: str | None, file: study_file.SearchStudy, name: str) -> bool:
@@ -69,11 +76,15 @@ def _with_options(file: study_file.StudyFile, options: Options) -> study_file.St
             return file
         raw = {**file.raw, "seeds": {**dict(file.rounds), "first": first}}
         return file.model_copy(update={"first": first, "raw": raw})
+    if options.trials is not None and options.more is not None:
+        raise InputError("--more: counts from what is stored, and --trials all trials; give one")
     given = {name: getattr(options, name) for name in ("sampler", "sampler_seed", "pruner")}
     changes = {name: value for name, value in given.items() if value is not None}
     if options.trials is not None:
-        changes |= {"n_trials": options.trials, "stop_after": None}
-    if options.trials is not None or options.timeout is not None:
+        changes["n_trials"] = options.trials
+    if options.trials is not None or options.more is not None:
+        changes["stop_after"] = None
+    if {options.trials, options.more, options.timeout} != {None}:
         changes["timeout"] = None  # these options replace the file's time limit
     return file.model_copy(update=changes)
 

@@ -1,8 +1,9 @@
 """Text for people: values quoted short and printable, counts and times in words."""
 
+import difflib
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from hpo.language import nt, t
 from hpo.passwords import without_password
@@ -84,6 +85,15 @@ def listed(names: Sequence[str]) -> str:
     return t("{first} and {last}", first=", ".join(others), last=last) if others else last
 
 
-def same_command(*, fresh: bool) -> str:
-    """Names the command that goes on with a run. fresh: the run was given --fresh."""
-    return "the same command without --fresh" if fresh else "the same command"
+def meant(given: str, known: Iterable[str]) -> str:
+    """; did you mean 'search'? Empty if nothing that is known is near."""
+    near = difflib.get_close_matches(given, list(known), 1)
+    return f"; did you mean {quoted(near[0])}?" if near else ""
+
+
+def same_command(*, fresh: bool, trials: str = "") -> str:
+    """Names the command that goes on with a run. fresh: the run was given --fresh. trials: how many
+    trials it was to end with, if it was given --more, which would count anew."""
+    changes = ["without --fresh"] if fresh else []
+    changes += [f"with --trials {trials} in the place of --more"] if trials else []
+    return " ".join(["the same command", " and ".join(changes)]).rstrip()

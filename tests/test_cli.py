@@ -131,6 +131,9 @@ BASE = "depth = 1\nwidth = 8\nactivation = 'relu'\noptimizer = 'sgd'\nlr = 0.1"
 
 OPTIONS = [
     (["run", "nonsense"], ["'nonsense'", "grid-report, interactions, noise, search"]),
+    (["run", "serch"], ["'serch'", "or a path; did you mean 'search'?"]),
+    (["init", "x", "--kind", "gird"], ["grid, got 'gird'; did you mean 'grid'?"]),
+    (["run", "grid-report", "--more", "2"], ["--more: study 'grid-report' is a grid"]),
     (["run", "."], ["cannot be read"]),
     (["run", "grid-report", "--seeds", "0"], ["--seeds: must be a whole number from 1", "got '0'"]),
     (["run", "grid-report", "--seeds", "x"], ["--seeds: must be a whole number from 1 to", "'x'"]),

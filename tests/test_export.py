@@ -382,7 +382,10 @@ def test_a_slip_from_python_is_an_input_error(tmp_path: Path, monkeypatch: pytes
         ({"dataset": "imagenet"}, "--dataset: must be one of mnist"),
         ({"sampler": "best"}, "--sampler: must be one of tpe"),
         ({"pool": "lokal"}, "--pool: must be one of local, ray, got 'lokal'"),
-        ({"device": "tpu"}, "--device: must be one of auto, cpu, cuda, mps, got 'tpu'"),
+        (
+            {"device": "tpu"},
+            "--device: must be one of auto, cpu, cuda, mps, or cuda:0,1 for some GPUs, got 'tpu'",
+        ),
         ({"sampler_seed": -1}, "--sampler-seed: must be a whole number from 0 to 1000000, got -1"),
         ({"timeout": float("nan")}, "--timeout: must be a number of at least 0, got nan"),
         ({"epoch_limit": 0}, "--epoch-limit: must be a number of at least 1, got 0"),

@@ -101,11 +101,63 @@ def test_a_signal_ends_in_a_whole_report_and_the_same_command_goes_on(hpo, hpo_p
     assert (folder / "best/model.safetensors").is_file()
 
 
+def winner_of(folder: Path) -> tuple[bytes, int]:
+    """The saved network, and when it was written."""
+    path = folder / "reports/tiny/best/model.safetensors"
+    return path.read_bytes(), path.stat().st_mtime_ns
+
+
+def test_more_trials_count_from_what_is_stored(hpo, hpo_process, tiny):
+    said = "holds 0 finished trials, so this run ends with 2; if it is stopped, --trials 2 goes on"
+    assert said in hpo("run", "tiny.toml", "--more", "2", "--quiet").err
+    winner = winner_of(tiny)
+    again = hpo("run", "tiny.toml", "--trials", "2", "--quiet")
+    assert again.err == "NOTE: nothing was left to do: study 'tiny' is complete\n"
+    assert winner_of(tiny) == winner
+    answer = hpo("run", "tiny.toml", "--more", "1", "--quiet")
+    assert answer.code == 0, answer.err
+    assert "holds 2 finished trials, so this run ends with 3" in answer.err
+    assert ended_in(tiny) >= 3
+    trials = pd.read_csv(tiny / "reports/tiny/trials.csv")
+    assert trials["state"].isin(["COMPLETE", "PRUNED"]).sum() == 3
+    process = hpo_process("run", "tiny.toml", "--more", "100000")
+    await_trials(tiny, ended_in(tiny) + 1)
+    process.terminate()
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 130, err
+    same = "the same command with --trials 100003 in the place of --more"
+    assert err.splitlines()[-1] == f"hpo: stopped; {same} goes on from here"
+
+
+def test_a_deleted_study_is_gone_with_its_finalists_pictures_and_winner(hpo, forked_hpo, tiny):
+    assert hpo("run", "tiny.toml", "--trials", "2", "--quiet").code == 0
+    assert list((tiny / "hpo.artifacts").iterdir())
+    kept = forked_hpo("delete", "tiny")
+    assert (kept.code, kept.out) == (2, "")
+    line = "hpo: delete: would delete study 'tiny'; add --yes where nobody can be asked\n"
+    assert kept.err == line
+    assert (tiny / "reports/tiny/best/model.safetensors").is_file()
+    gone = forked_hpo("delete", "tiny.toml", "--yes")
+    assert (gone.code, gone.out, gone.err) == (0, "deleted: study 'tiny'\n", "")
+    assert "tiny" not in forked_hpo("list").out.partition("Studies in")[2]
+    assert not (tiny / "hpo.artifacts").exists()
+    assert not list((tiny / "reports/tiny/best").iterdir())
+    assert (tiny / "reports/tiny/index.html").is_file()
+    missing = forked_hpo("delete", "tiny", "--yes")
+    assert missing.code == 2
+    assert "study 'tiny': is not in the storage" in missing.err
+
+
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
         (["--sampler", "grid"], "--sampler: must be one of tpe, random, gp, cmaes, qmc"),
         (["--pruner", "magic"], "--pruner: must be one of none, median"),
+        (["--sampler", "tep"], "got 'tep'; did you mean 'tpe'?"),
+        (["--dataset", "mnst"], "got 'mnst'; did you mean 'mnist'?"),
+        (["--device", "cude"], "got 'cude'; did you mean 'cuda'?"),
+        (["--trails", "3"], "No such option: --trails"),
+        (["--more", "2", "--trials", "3"], "--more: counts from what is stored, and --trials all"),
         (["--trials", "0"], "--trials: must be a whole number from 1 to"),
         (["--seeds", "3"], "--seeds: study 'tiny' is a search, which has no such option"),
         (["--sampler", "cmaes"], "sampler cmaes needs two ranges or more in the space, it has lr"),

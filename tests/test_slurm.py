@@ -164,6 +164,15 @@ def test_a_stopped_job_goes_back_into_the_queue(job, number, state, code, restar
     wait_for(lambda: not job.left(), 20)
 
 
+@pytest.mark.parametrize("option", [("--more", "5"), ("--more=5",)])
+def test_an_option_that_counts_anew_after_a_requeue_is_refused(job, option):
+    process = job.start("study", *option)
+    said, _ = process.communicate(timeout=20)
+    assert process.returncode == 2
+    assert said == "hpo: --more: would count anew after each requeue; give --trials\n"
+    assert not job.calls("srun")
+
+
 def test_a_run_that_ends_by_itself_ends_the_nodes_and_gives_its_code(job):
     (job.tools / "hpo").write_text("#!/bin/bash\nsleep 0.5\nexit 3\n")
     process = job.start("study", nodes=f"{HEAD},{LATE}")

@@ -27,7 +27,7 @@ from hpo.study.config import OPTIONAL
 from hpo.study.file import FIGURES, GridStudy, SearchStudy, parse
 from hpo.study.metrics import BY_NAME
 from hpo.study.space import Domain, completed
-from hpo.text import error_line
+from hpo.text import error_line, meant
 
 IMAGES = "images"  # system attribute of a grid: {index: label and pixels of a test image}
 CODE = "code"  # system attribute of a study: {path: text} of the user's own network
@@ -52,8 +52,9 @@ def _load_study(
     try:
         optuna_study = optuna.load_study(study_name=name, storage=storage)
     except KeyError as error:
-        known = ", ".join(optuna.get_all_study_names(storage)) or "none"
-        raise InputError(f"study {name!r}: is not in the storage; there are: {known}") from error
+        known = optuna.get_all_study_names(storage)
+        there = f"there are: {', '.join(known) or 'none'}{meant(name, known)}"
+        raise InputError(f"study {name!r}: is not in the storage; {there}") from error
     attributes = optuna_study.user_attrs
     if "study_file" not in attributes:
         raise InputError(f"study {name!r}: was not made by hpo")

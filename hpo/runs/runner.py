@@ -138,7 +138,7 @@ def run_search(run: Run) -> End:
     if plan.finished > file.n_trials:
         text = f"the study holds {plan.finished} finished trials, which --trials counts, too"
         for watcher in run.watchers:
-            watcher.on_notice(f"{text}: to go on, give a larger number")
+            watcher.on_notice(f"{text}: to go on, give a larger number, or --more")
     end = train(run, plan, timeout)
     optuna_study.set_user_attr("gave_up", plan.gave_up)
     optuna_study.set_user_attr("settled", plan.settled)

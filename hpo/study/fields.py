@@ -19,7 +19,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 from pydantic_core.core_schema import no_info_wrap_validator_function
 
-from hpo.text import printable, quoted, shortened
+from hpo.text import meant, printable, quoted, shortened
 
 T = TypeVar("T")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")  # of a study, and of a cell
@@ -120,7 +120,9 @@ def one_of(names: Collection[str]) -> tuple[WrapValidator, WithJsonSchema]:
 
     def check(value: Any, handler: Callable[[Any], Any]) -> Any:
         if not isinstance(value, str) or value not in names:
-            raise fault(f"must be one of {', '.join(names)}, got {quoted(value)}")
+            raise fault(
+                f"must be one of {', '.join(names)}, got {quoted(value)}{meant(str(value), names)}"
+            )
         return value
 
     return WrapValidator(check), WithJsonSchema({"enum": list(names)})

@@ -76,7 +76,7 @@ from hpo.study.space import (
     entry_faults,
     first_of,
 )
-from hpo.text import printable, quoted, shortened
+from hpo.text import meant, printable, quoted, shortened
 
 COLUMNS = {
     "hidden_layers": marked("Hidden layers"),
@@ -572,6 +572,7 @@ def load(study: str) -> StudyFile:
         known = ", ".join(shipped())
         raise InputError(
             f"study {quoted(study)}: no such study or file; there are {known}, or a path"
+            f"{meant(study, shipped())}"
         ) from error
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); give a TOML file") from error

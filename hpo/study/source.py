@@ -8,7 +8,7 @@ from pydantic import Field, WrapValidator
 
 from hpo.study.fields import Table, Text, explained, fault
 from hpo.study.names import DATASETS, FORMS, ColumnKind, Scaling, TaskKind, label
-from hpo.text import quoted
+from hpo.text import meant, quoted
 
 FILES = (".npz", ".csv", ".csv.gz", ".parquet")
 
@@ -68,7 +68,8 @@ def fault_in(name: str) -> str | None:
     """Returns what is wrong with the name of a dataset; None for a known one and for a path."""
     if name in DATASETS or name.lower().endswith(FILES) or "/" in name or "\\" in name:
         return None
-    return f"must be one of {', '.join(DATASETS)}, or {FORMS}, got {quoted(name)}"
+    near = meant(name, DATASETS)
+    return f"must be one of {', '.join(DATASETS)}, or {FORMS}, got {quoted(name)}{near}"
 
 
 Column = Annotated[str | int, explained("must be a name or a whole number")]

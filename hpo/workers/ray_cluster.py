@@ -178,7 +178,7 @@ def connect(options: Options, dataset: Dataset, say: Callable[[str], None]) -> I
             expected=options.nodes or 0,
         )
         cluster.await_first(dataset, options.device, say)
-        with _last_words(same_command(fresh=options.fresh)):
+        with _last_words(same_command(fresh=options.fresh, trials="N" if options.more else "")):
             yield cluster
     finally:
         ray.shutdown()
