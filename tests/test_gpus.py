@@ -2,12 +2,14 @@
 
 import json
 import os
+import platform
 import signal
 from collections import Counter
 from pathlib import Path
 
 import fake_gpus
 import pytest
+import torch
 from scenes import GRID
 from tiny import tiny_dataset
 
@@ -17,7 +19,7 @@ from hpo.options import Options
 from hpo.workers import gpus, pool
 from hpo.workers.gpus import VISIBLE
 from hpo.workers.pool import LocalPool
-from hpo.workers.ray_cluster import Cluster
+from hpo.workers.ray_cluster import Cluster, RayWorker
 
 
 @pytest.fixture(autouse=True)
@@ -106,6 +108,18 @@ def test_ray_chooses_gpus_itself():
     cluster = Cluster(address="", cpus=1, gpus=1, workers=None)
     with pytest.raises(InputError, match="--device cuda:1: Ray chooses the GPUs of each training"):
         cluster.check(tiny_dataset(), "cuda:1")
+
+
+def test_a_gpu_of_a_node_is_named_with_its_node(monkeypatch):
+    worker = RayWorker(tiny_dataset(), "cpu", 1)
+    worker.device = torch.device("cuda")
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda number: "Fake")
+    monkeypatch.setenv(VISIBLE, "3")  # by Ray
+    ready = worker.ready()
+    opened = LocalPool(1, tiny_dataset(), "cpu", 600.0)
+    opened._welcome(opened._new_place(), ready)
+    opened.close()
+    assert opened.gpus == {f"{platform.node()} 3: Fake"}
 
 
 def test_a_run_names_its_gpus(tmp_path: Path, monkeypatch):

@@ -347,7 +347,7 @@ class Sent:
     """A pool of one worker that has sent these epochs before the runner looks; then it ends its
     task."""
 
-    size, idle = 1, [0]
+    size, idle, waiting = 1, [0], ""
 
     def __init__(self, epochs: int, seconds: float) -> None:
         figures = {metric: [0.5] for metric in METRICS}
@@ -389,6 +389,29 @@ def test_a_trial_that_has_ended_its_epochs_within_its_limit_is_complete(
     Loop(plan=plan, storage=storage, pool=pool, progress=progress).run()
     assert (plan.state, pool.stopped) == (state, state is TrialState.PRUNED)
     assert len(plan.job.epochs) == epochs
+
+
+def test_nodes_that_a_run_waits_for_are_told_when_they_change():
+    class Growing(Sent):
+        """Has all its nodes after its second look."""
+
+        def wait(self, seconds: float) -> list[EpochDone | Done]:
+            self.waiting = f"waiting for nodes: {3 - len(self.events)} of 4 are there"
+            self.waiting *= len(self.events) > 1
+            return super().wait(seconds)
+
+    told: list[str] = []
+    watcher = Watcher()
+    watcher.on_notice = told.append  # type: ignore[method-assign]
+    progress = Progress(title="x", total=1, started=0.0, workers=[""])
+    storage = optuna.storages.InMemoryStorage()
+    parts = {"storage": storage, "pool": Growing(3, 0.0), "progress": progress}
+    plan = OneJob()
+    plan.job.limit = 600.0
+    Loop(plan=plan, watchers=[watcher], **parts).run()
+    first, second = (f"waiting for nodes: {n} of 4 are there" for n in (0, 1))
+    assert told == [first, second, "all nodes are there"]
+    assert progress.waiting == ""
 
 
 @pytest.mark.parametrize(

@@ -151,6 +151,14 @@ def test_hundreds_of_workers_have_one_line():
     assert "4 are training" in lines[-1]
 
 
+def test_nodes_that_are_missing_have_a_line():
+    said = "waiting for nodes: 2 of 4 are there"
+    progress = Progress(title="big", total=9, workers=["a trial"])
+    assert "nodes" not in text_of(render(progress))
+    progress.waiting = said
+    assert said in text_of(render(Progress.from_json(progress.as_json())))
+
+
 @pytest.mark.parametrize("width", [40, 80])
 def test_no_line_of_the_picture_wraps(width):
     progress = Progress(

@@ -240,7 +240,7 @@ def main() -> None:
     runs = [(workers, "random", 0) for workers in options.workers]
     runs += [(max(options.workers), "tpe", stored) for stored in options.stored]
     asked = Options(study="scale", device="cpu", cpus_per_trial=0, workers=1)
-    with connect(asked, dataset()) as cluster:
+    with connect(asked, dataset(), print) as cluster:
         for workers, sampler, stored in runs:
             row = measure(
                 Cluster(**{**vars(cluster), "workers": workers, "stored": {}}),
