@@ -166,7 +166,7 @@ def _with_more(run: Run) -> Run:
         held = len(run.storage.get_all_trials(study, deepcopy=False, states=FINISHED))
     file = file.model_copy(update={"n_trials": held + more})
     say(
-        f"--more {more}: study {run.name!r} holds {count(held, 'finished trial')}, so this run "
+        f"--more {more}: study {run.name!r} has finished {count(held, 'trial')}, so this run "
         f"ends with {file.n_trials}; if it is stopped, --trials {file.n_trials} goes on"
     )
     return dataclasses.replace(run, file=file)

@@ -108,7 +108,7 @@ def winner_of(folder: Path) -> tuple[bytes, int]:
 
 
 def test_more_trials_count_from_what_is_stored(hpo, hpo_process, tiny):
-    said = "holds 0 finished trials, so this run ends with 2; if it is stopped, --trials 2 goes on"
+    said = "has finished 0 trials, so this run ends with 2; if it is stopped, --trials 2 goes on"
     assert said in hpo("run", "tiny.toml", "--more", "2", "--quiet").err
     winner = winner_of(tiny)
     again = hpo("run", "tiny.toml", "--trials", "2", "--quiet")
@@ -116,7 +116,7 @@ def test_more_trials_count_from_what_is_stored(hpo, hpo_process, tiny):
     assert winner_of(tiny) == winner
     answer = hpo("run", "tiny.toml", "--more", "1", "--quiet")
     assert answer.code == 0, answer.err
-    assert "holds 2 finished trials, so this run ends with 3" in answer.err
+    assert "has finished 2 trials, so this run ends with 3" in answer.err
     assert ended_in(tiny) >= 3
     trials = pd.read_csv(tiny / "reports/tiny/trials.csv")
     assert trials["state"].isin(["COMPLETE", "PRUNED"]).sum() == 3
