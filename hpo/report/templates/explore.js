@@ -183,7 +183,10 @@ const drawLines = () => {
     context.lineTo(x(index), y(1));
     context.stroke();
     const room = Math.max((width - 2 * SIDE) / Math.max(axes.length - 1, 1) - 6, 40);
-    context.fillText(axis.label, x(index), 12, index === 0 || index === axes.length - 1 ? Math.min(room, 2 * SIDE) : room);
+    const edge = index === 0 ? "left" : index === axes.length - 1 ? "right" : "center";
+    context.textAlign = edge;
+    context.fillText(axis.label, { left: 2, right: width - 2, center: x(index) }[edge], 12, edge === "center" ? room : room / 2 + SIDE);
+    context.textAlign = "center";
     context.fillStyle = colour("--soft");
     context.fillText(axis.ends[1] === undefined ? "" : shownValue(axis.place, axis.ends[1]), x(index), TOP - 6, room);
     context.fillText(axis.ends[0] === undefined ? "" : shownValue(axis.place, axis.ends[0]), x(index), y(0) + 16, room);
