@@ -295,6 +295,12 @@ def test_a_key_of_cells_is_no_name_of_a_hyperparameter(name: str):
     assert said in fault(SEARCH.replace("share = [", f"{name} = ["))
 
 
+@pytest.mark.parametrize("name", ["noise", "ema", "dropout"])
+def test_what_only_hpos_own_perceptron_has_is_refused(name: str):
+    said = f"space.{name}: belongs to hpo's own perceptron; give your network's another name"
+    assert said in fault(SEARCH.replace("share = [", f"{name} = ["))
+
+
 def cells_with(*values: str) -> str:
     """GRID with a cell for each of these values of `kind`."""
     cells = (f'[[cells]]\nname = "c{i}"\nunits = 4\nkind = {v}\n' for i, v in enumerate(values))

@@ -26,6 +26,7 @@ from hpo.workers.messages import Done, Task
 from hpo.workers.worker import answers
 
 FEATURES = 20
+COUNTED = 100  # of 320 rows, in these tests
 MODULES = {
     "sigmoid": nn.Sigmoid,
     "tanh": nn.Tanh,
@@ -44,6 +45,11 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(autouse=True)
+def _counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hpo.training.train.COUNTED_ROWS", COUNTED)
 
 
 def config(**changes) -> Config:
@@ -134,6 +140,7 @@ def reference_model(settings: Config, seed: int) -> nn.Sequential:
     for place, (fan_in, fan_out) in enumerate(pairwise([FEATURES, *widths])):
         block: list[nn.Module] = [linear(fan_in, fan_out, settings.init)]
         block += [norms[settings.norm](fan_out)] if settings.norm != "none" else []
+        block += [Drawn(generator, std=settings.noise)] if settings.noise else []
         block.append(MODULES[settings.activation]())
         block += [Drawn(generator, settings.dropout)] if settings.dropout else []
         layers += [Skip(*block)] if settings.residual and place else block
@@ -162,7 +169,8 @@ def by_autograd(
     steps = settings.epochs * math.ceil(train_rows / settings.batch_size)
     schedule = reference_schedule(optimizer, settings.schedule, steps)
     order = torch.Generator().manual_seed(seed)
-    for _ in range(settings.epochs):
+    steps_of: list[list[torch.Tensor]] = []
+    for epoch in range(settings.epochs):
         shuffled = rows[torch.randperm(len(rows), generator=order)]
         for batch in shuffled.split(settings.batch_size):
             optimizer.zero_grad()
@@ -177,7 +185,26 @@ def by_autograd(
             schedule.step()
             if settings.max_norm:
                 limit_norms(model, settings.max_norm)
+            steps_of.append([p.detach().double() for p in model.parameters()])
+        if settings.ema:
+            averaged(model, steps_of, settings.ema)
+            full = shuffled[: len(rows) // settings.batch_size * settings.batch_size]
+            parts = full.split(settings.batch_size)[: math.ceil(COUNTED / settings.batch_size)]
+            if settings.norm == "batch":
+                torch.optim.swa_utils.update_bn([data.images[part] for part in parts], model)
+            if epoch < settings.epochs - 1:
+                averaged(model, steps_of[-1:], 0.5)
     return model.eval()
+
+
+def averaged(model: nn.Module, steps: list[list[torch.Tensor]], decay: float) -> None:
+    """Gives the model the average of its parameters after all steps, the last one first: their
+    shares fall by the decay."""
+    shares = torch.tensor([decay**age for age in range(len(steps))], dtype=torch.float64).flip(0)
+    with torch.no_grad():
+        for parameter, values in zip(model.parameters(), zip(*steps, strict=True), strict=True):
+            kept = torch.tensordot(shares / shares.sum(), torch.stack(values), 1)
+            parameter.copy_(kept)
 
 
 def limit_norms(model: nn.Sequential, most: float) -> None:
@@ -250,6 +277,17 @@ WIDER = {
     "both dropouts": {"dropout": 0.5, "input_dropout": 0.1, "activation": "relu"},
     "input noise": {"input_noise": 0.3},
     "noise and dropout": {"input_noise": 0.3, "input_dropout": 0.2, "dropout": 0.2},
+    "noise": {"noise": 0.4},
+    "noise before an activation that keeps its input": {"noise": 0.4, "activation": "gelu"},
+    "noise, norm, dropout": {"noise": 0.3, "norm": "layer", "dropout": 0.2, "activation": "relu"},
+    "noise, residual": {"noise": 0.3, "residual": True, "depth": 3, "input_noise": 0.2},
+    "average": {"ema": 0.9, "epochs": 3},
+    "average, a batch that is not full": {"ema": 0.8, "epochs": 2, "batch_size": 48},
+    "average, clipping, max norm": {"ema": 0.95, "clip_norm": 0.5, "max_norm": 0.7},
+    "average, batch norm": {"ema": 0.9, "norm": "batch", "epochs": 2},
+    "average, batch norm, noise": {
+        "ema": 0.9, "norm": "batch", "epochs": 2, "noise": 0.3, "dropout": 0.2,
+    },
     "label smoothing": {"label_smoothing": 0.1},
     "batch norm": {"norm": "batch", "activation": "relu"},
     "batch norm, gelu": {"norm": "batch", "activation": "gelu"},
@@ -268,7 +306,8 @@ WIDER = {
     "all together": {
         "residual": True, "depth": 3, "norm": "layer", "dropout": 0.2, "input_dropout": 0.1,
         "input_noise": 0.1, "label_smoothing": 0.1, "init": "kaiming", "clip_norm": 1.0,
-        "max_norm": 2.0, "weight_decay": 0.01, "schedule": "cosine", "activation": "relu",
+        "max_norm": 2.0, "noise": 0.1, "ema": 0.9, "weight_decay": 0.01, "schedule": "cosine",
+        "activation": "relu",
     },
 }  # fmt: skip
 
@@ -352,6 +391,45 @@ def test_a_replicate_does_not_feel_its_stack_in_the_wider_space(changes, shape):
     weights = stacked.network.state_dict(3)
     for name, weight in alone.network.state_dict().items():
         assert torch.equal(weight, weights[name]), name
+
+
+def test_the_average_after_one_step_is_the_weights_after_it():
+    """Without a bias of the start: a decay near 1 does not hold back an early epoch."""
+    plain, average = (
+        last_epoch(config(batch_size=320, ema=ema), [1]).network.state_dict()
+        for ema in (0.0, 0.9999)
+    )
+    for name, weight in plain.items():
+        assert torch.equal(weight, average[name]), name
+
+
+def test_training_goes_on_with_its_own_weights_beside_the_average():
+    plain, average = (last_epoch(config(epochs=3, ema=ema), [1]) for ema in (0.0, 0.99))
+    assert average.train_loss == plain.train_loss
+    assert average.valid_loss != plain.valid_loss
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_kept_epoch_of_the_average_is_that_epochs_network(seed):
+    common = {"epochs": 8, "lr": 0.05, "ema": 0.9, "norm": "batch", "optimizer": "adam"}
+    kept, rows = last_epoch(config(**common, keep="best"), [seed]), split(seed)
+    assert kept.kept is not None
+    epochs = train(config(**common), examples(), [rows], [Seeds.of(seed)])
+    then = next(epoch for epoch in epochs if epoch.number == kept.kept[0])
+    weights = kept.network.state_dict()
+    for name, weight in then.network.state_dict().items():
+        assert torch.equal(weight, weights[name]), name
+
+
+@pytest.mark.parametrize("ema", [-0.1, 1.0, 2])
+def test_an_average_needs_a_decay_below_one(ema):
+    with pytest.raises(ValueError, match="ema"):
+        config(ema=ema)
+
+
+def test_extras_name_noise_and_average_and_never_round_a_decay_to_one():
+    found = config(noise=0.25, ema=0.9999, momentum=0.9995).extras()
+    assert {"noise 0.25", "ema 0.9999", "momentum 0.9995"} <= set(found.split(", "))
 
 
 def test_warm_up_rises_to_the_schedule(monkeypatch):

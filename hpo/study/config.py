@@ -21,7 +21,7 @@ FACTORY = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 # Hyperparameters of hpo's own perceptron, which a factory does not get.
 PERCEPTRON = (
     "depth", "width", "activation", "widths", "pyramid", "norm", "residual", "init", "dropout",
-    "input_dropout", "max_norm",
+    "input_dropout", "noise", "max_norm", "ema",
 )  # fmt: skip
 PLACEHOLDERS = {"depth": 1, "width": 1, "activation": "relu"}
 CELL_KEYS = ("name", "varies", "crossed", "reported")  # of a [[cells]] table
@@ -126,11 +126,12 @@ class Config:
     pyramid: a layer's width over that of the layer before. norm: after each hidden layer's sum.
     residual: from the second hidden layer on, a layer's input is added to its output. init: of the
     weights. dropout and input_dropout: the share of units, and of features, set to 0 in a training
-    step. input_noise: standard deviation of the noise added to normalized features. huber: of a
-    regression, the error from which on the training loss rises linearly (Huber 1964), in standard
-    deviations of the target; 0 means squared error. 0 means none
-    for clip_norm, the most of a step's gradient norm, and for max_norm, the most of the norm of the
-    weights into a hidden unit.
+    step. input_noise: standard deviation of the noise added to normalized features; noise: of that
+    added before each hidden activation, after the norm. huber: of a regression, the error from
+    which on the training loss rises linearly (Huber 1964), in standard deviations of the target; 0
+    means squared error. 0 means none for clip_norm, the most of a step's gradient norm, and for
+    max_norm, the most of the norm of the weights into a hidden unit.
+    ema: the decay, in each step, of a moving average of the weights; 0 means no average.
 
     keep: which epoch's network counts, the last one's, or that of the best validation, the first of
     equals. patience: a training ends after so many epochs in a row without a better validation; 0
@@ -160,10 +161,12 @@ class Config:
     dropout: Annotated[float, Between(0, 0.99)] = 0.0
     input_dropout: Annotated[float, Between(0, 0.99)] = 0.0
     input_noise: Annotated[float, Between(0, 100)] = 0.0
+    noise: Annotated[float, Between(0, 100)] = 0.0
     label_smoothing: Annotated[float, Between(0, 0.99)] = 0.0
     huber: Annotated[float, Between(0, 1e6)] = 0.0
     clip_norm: Annotated[float, Between(0, 1e6)] = 0.0
     max_norm: Annotated[float, Between(0, 1e6)] = 0.0
+    ema: Annotated[float, Between(0, 0.999999)] = 0.0
     keep: Annotated[str, *one_of(KEEPS)] = "last"
     patience: Annotated[int, Between(0, 100_000)] = 0
     model: Factory = ""
@@ -248,7 +251,9 @@ class Config:
 
 
 def _short(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else printable(str(value))
+    if isinstance(value, float):
+        return f"{value:.3g}" if value < 0.99 or value >= 1 else f"{value:.6g}"  # 0.9999 is not 1
+    return printable(str(value))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -128,10 +128,12 @@ class Network:
             pass
         return logits
 
-    def passes(self, images: Tensor, rows: Tensor, logits: Tensor) -> "Iterator[Pass]":
+    def passes(
+        self, images: Tensor, rows: Tensor, logits: Tensor, buffers: "Pass | None" = None
+    ) -> "Iterator[Pass]":
         """Yields a pass after each step over rows, (steps, R, B), of images, which writes its
-        logits; all in the same buffers."""
-        buffers = Pass(self, rows.shape[2])
+        logits; all in the same buffers, of evaluation unless they are given."""
+        buffers = buffers or Pass(self, rows.shape[2])
         inputs = buffers.inputs.flatten(0, 1)
         for index, answer in zip(rows.flatten(1), logits, strict=True):
             torch.index_select(images, 0, index, out=inputs)
@@ -205,7 +207,7 @@ def _add(into: Tensor, sums: Tensor, step: float, keep: float) -> None:
 class Hidden:
     """A hidden layer in a pass, from its sums to its output and back; (R, B, units) each.
 
-        sums, norm: kept, activation: active, dropout and residual connection: output
+        sums, norm and noise: kept, activation: active, dropout and residual connection: output
 
     Buffers share memory where nothing that is still needed is overwritten:
 
@@ -224,9 +226,10 @@ class Hidden:
         shape = (network.replicates, batch, network.sizes[layer + 1])
         self.layers, self.layer = network.layers, layer
         self.activation: Activation = ACTIVATIONS[config.activation].load()
-        self.dropout = None
-        if generators and config.dropout:
-            self.dropout = Noise(config.dropout, shape, generators)
+        self.noise, self.dropout = (
+            Noise(amount, shape, generators) if generators and amount else None
+            for amount in (config.noise, config.dropout)
+        )
         self.residual = config.residual and layer > 0
         self.active = self.kept = Padded.zeros(shape, device)
         if self.activation.keeps_input:
@@ -249,6 +252,8 @@ class Hidden:
         if self.norm:
             scale, shift = self.layers.scales[self.layer], self.layers.shifts[self.layer]
             self.norm.forward(scale.values, shift.values, self.kept.values)
+        if self.noise:
+            self.kept.values.add_(self.noise.normal())
         self.activation.forward(self.kept.vector, out=self.active.vector)
         shown = self.active.values
         if self.dropout:

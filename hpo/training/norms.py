@@ -12,18 +12,23 @@ EPS, MOMENTUM = 1e-5, 0.1  # the defaults of torch.nn
 
 
 class Running:
-    """The running means and variances of a batch norm, (R, 1, units) each; for evaluation."""
+    """The running means and variances of a batch norm, (R, 1, units) each; for evaluation.
+
+    steps: how many batches they are of. alike: whether all batches count alike, or later ones more,
+    as in torch.nn.BatchNorm1d with momentum None and by default.
+    """
 
     def __init__(self, replicates: int, units: int, device: torch.device) -> None:
         self.mean = torch.zeros(replicates, 1, units, device=device)
         self.var = torch.ones(replicates, 1, units, device=device)
-        self.steps = 0
+        self.steps, self.alike = 0, False
 
     def take(self, mean: Tensor, var: Tensor, rows: int) -> None:
         """Moves towards a batch's mean and variance, as torch.nn.BatchNorm1d does."""
-        self.mean.lerp_(mean, MOMENTUM)
-        self.var.lerp_(var * (rows / max(rows - 1, 1)), MOMENTUM)
         self.steps += 1
+        share = 1 / self.steps if self.alike else MOMENTUM
+        self.mean.lerp_(mean, share)
+        self.var.lerp_(var * (rows / max(rows - 1, 1)), share)
 
 
 class NormPass:

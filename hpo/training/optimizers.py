@@ -1,4 +1,6 @@
-"""The optimizers and schedules: torch.optim's steps, by its functional interface.
+"""The optimizers, the moving average of weights, and schedules.
+
+Steps are torch.optim's, by its functional interface.
 
 A class of torch.optim imports torch's compiler when it is created, 1.5 s of CPU in every worker,
 and costs Adam 20 to 30 µs a step. The functions that it calls do neither. Each function here takes
@@ -61,6 +63,30 @@ def rmsprop(weights: Tensor, gradient: Tensor, config: Config) -> Step:
         foreach=True, alpha=ALPHA, eps=EPS, weight_decay=config.weight_decay,
         momentum=config.momentum, centered=False,
     )  # fmt: skip
+
+
+class Average:
+    """The moving average of flat weights over the steps of a training: after t steps, those after
+    step i count decay^(t - i), over the sum of all such shares. So it has no bias at its start.
+
+    show: puts the average in the place of the weights; hide puts the weights back.
+    """
+
+    def __init__(self, weights: Tensor, decay: float) -> None:
+        self.weights, self.decay, self.rest = weights, decay, 1.0
+        self.mean, self.hidden = weights.clone(), weights.clone()
+
+    def take(self) -> None:
+        """Takes the weights after a step."""
+        self.rest *= self.decay
+        self.mean.lerp_(self.weights, (1 - self.decay) / (1 - self.rest))
+
+    def show(self) -> None:
+        self.hidden.copy_(self.weights)
+        self.weights.copy_(self.mean)
+
+    def hide(self) -> None:
+        self.weights.copy_(self.hidden)
 
 
 # --- schedules: the learning rate as a share of `lr`, by the share of the steps that are done -----
