@@ -494,7 +494,7 @@ def along_a_front(study: StoredSearch, accuracies: list[float], costs: list[int]
     frozen, tested = [copy.deepcopy(trial) for trial in study.frozen], study.tested
     for finalist, cost in zip(study.finalists, costs, strict=True):
         frozen[finalist.number].values = [0.5, cost]
-    names = [cell.name for cell in tested.file.cells]
+    names = [finalist.cell.name for finalist in study.finalists]
     fresh = tested.trials["cell"].map(dict(zip(names, accuracies, strict=True)))
     tested = dataclasses.replace(tested, trials=tested.trials.assign(valid_accuracy=fresh))
     file = study.file.model_copy(update={"objectives": ["valid_accuracy", "parameters"]})

@@ -73,6 +73,15 @@ def compare(first: Stored, second: Stored) -> list[Row]:
     ]
 
 
+def over_reference(search: StoredSearch) -> Evidence | None:
+    """Tests the winner's gain over the reference in pairs of seeds; None without a common seed."""
+    if search.winner is None or search.tested is None or search.reference is None:
+        return None
+    ours, theirs = (_side(search.tested, c) for c in (search.winner.cell, search.reference))
+    gains = (ours.runs.iloc[:, 0] - theirs.runs.iloc[:, 0]).dropna()
+    return greater(gains, bimodal=ours.fails or theirs.fails) if len(gains) else None
+
+
 def _pairs(first: Stored, second: Stored) -> list[tuple[str, tuple[Side, Side]]]:
     if isinstance(first, StoredSearch) and isinstance(second, StoredSearch):
         return [("the winner", (_winner(first), _winner(second)))]

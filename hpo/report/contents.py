@@ -98,7 +98,8 @@ def _of_grid(study: StoredGrid) -> list[str]:
 
 def _of_search(study: StoredSearch) -> list[str]:
     file = study.file
-    winner = f"{tables.winner_sentence(study)} {tables.other_search_sentence(study)}"
+    said = (tables.winner_sentence, tables.gain_sentence, tables.other_search_sentence)
+    winner = " ".join(filter(None, (sentence(study) for sentence in said)))
     parts = [winner] if study.winner else []
     text = marked(
         "{n} networks tried on {data} ({states}), chosen by {sampler}, with {pruner}: "

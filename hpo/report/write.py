@@ -15,7 +15,7 @@ from hpo.language import ENGLISH, t, use
 from hpo.model import folder as best
 from hpo.report import contents
 from hpo.report.blocks import page
-from hpo.report.blocks.search_tables import finalists_frame
+from hpo.report.blocks.search_tables import finalists_frame, reference_frame
 from hpo.report.blocks.table import Table
 from hpo.report.draw import draw
 from hpo.report.sections.basis import sentence
@@ -75,6 +75,8 @@ def _write_files(study: Stored, folder: Path, target: Path) -> None:
     study.curves.to_csv(folder / "curves.csv", index=False)
     if isinstance(study, StoredSearch):
         finalists_frame(study).to_csv(folder / "finalists.csv", index=False)
+        if len(reference := reference_frame(study)):
+            reference.to_csv(folder / "reference.csv", index=False)
     else:
         if study.timings:
             study.times.to_csv(folder / "times.csv", index=False)
@@ -97,7 +99,8 @@ def _move_in(source: Path, target: Path) -> None:
     made = [path.relative_to(source) for path in source.rglob("*") if path.is_file()]
     for path in sorted(made, key=lambda path: (path.name in PAGES, path)):
         os.replace(source / path, target / path)
-    for old in (*(target / "figures").glob("*.svg"), *target.glob("times.csv")):
+    some = (target / name for name in ("times.csv", "reference.csv"))
+    for old in (*(target / "figures").glob("*.svg"), *(path for path in some if path.exists())):
         if old.relative_to(target) not in made:
             old.unlink()
 

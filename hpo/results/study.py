@@ -264,7 +264,8 @@ class StoredSearch(StoredStudy):
     like: the search whose trials the sampler knew from the start, how many of them fit the space,
     and how many there were.
     ensemble: of which trial's configuration, of how many members, and its test accuracy.
-    tested: the finalists' grid, its cells in the order of their rank, None before they start.
+    tested: the finalists' grid, its cells in the order of their rank, the reference behind them;
+    None before they start.
     random: a search of the same space and data by the random sampler, if one is stored.
     binding: see study.binding.
     repeats: stored searches that differ only in the sampler's seed and have a winner.
@@ -286,10 +287,18 @@ class StoredSearch(StoredStudy):
     @cached_property
     def finalists(self) -> "Sequence[Finalist]":
         """Returns the trials that were trained again, the best first; empty before they start."""
+        cells = self.tested.file.cells if self.tested else ()
+        chosen = [cell for cell in cells if cell.name != finalists.REFERENCE]
         return [
             Finalist(rank=rank, number=finalists.trial_number(cell.name), cell=cell, search=self)
-            for rank, cell in enumerate(self.tested.file.cells if self.tested else (), 1)
+            for rank, cell in enumerate(chosen, 1)
         ]
+
+    @cached_property
+    def reference(self) -> Cell | None:
+        """Returns the network that tuning is measured by, see study.finalists.reference_cell."""
+        cells = self.tested.file.cells if self.tested else ()
+        return finalists.reference_cell(cells, self.file)
 
     @cached_property
     def winner(self) -> "Finalist | None":

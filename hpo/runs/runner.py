@@ -220,11 +220,12 @@ def _trained_finalists(run: Run, search: optuna.Study) -> Counter[int]:
             f"study {name!r}: has the finalists of another search, which is gone; give --name "
             "another one, or --fresh to delete them"
         )
-    return Counter(finalists.trial_number(cell) for cell, _ in finished_seeds(stored))
+    cells = [cell for cell, _ in finished_seeds(stored) if cell != finalists.REFERENCE]
+    return Counter(map(finalists.trial_number, cells))
 
 
 def _run_finalists(run: Run, search: optuna.Study, best_trials: Sequence[FrozenTrial]) -> End:
-    """Trains the finalists.
+    """Trains the finalists and the reference.
 
     Their study is bound to the search and not to its cells, which may be others when the search
     goes on. It has the search's distributions: Optuna does not let a study change its choices.

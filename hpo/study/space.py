@@ -499,6 +499,20 @@ def first_of(name: str, domain: Domain) -> Any:
     return domain.values[0]
 
 
+def nearest(name: str, domain: Domain, value: Any) -> Any:
+    """Returns the value if it is in the domain; or the nearest number there; or the first choice.
+    Conditions aside."""
+    if contains(name, domain, value):
+        return value
+    options = _options(name, domain)
+    if options is None and isinstance(domain, Range):
+        return min(max(value, domain.low), domain.high)
+    numbers = [option for option in options or () if is_number(option)]
+    if numbers and is_number(value):
+        return min(numbers, key=lambda option: abs(option - value))
+    return first_of(name, domain)
+
+
 def size(space: Mapping[str, Domain]) -> float:
     """Returns the number of configurations; inf if a range is continuous, or if conditions make
     them too many to be counted."""

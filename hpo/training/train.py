@@ -28,7 +28,7 @@ from hpo.training.tensors import Examples, Split, batches
 STEPS_BETWEEN_CHECKS = 8
 # Rows of an epoch that give the statistics of a batch norm under averaged weights. In training,
 # running statistics rest on about 19 batches; these rows cost a fiftieth of an epoch of MNIST.
-COUNTED_ROWS = 4_096
+COUNTED_ROWS = 2_048
 
 
 @dataclass(frozen=True, kw_only=True)

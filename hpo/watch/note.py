@@ -75,7 +75,7 @@ def markdown(
     """Returns the note. ended: whether the run is over; then the note has the main table. report:
     the report's path, None if it could not be written."""
     from hpo.report.blocks import page
-    from hpo.report.blocks.search_tables import winner_sentence
+    from hpo.report.blocks.search_tables import gain_sentence, winner_sentence
     from hpo.report.sections.protocol import one_line_each, repeatable
 
     train, valid, test = (f"{study.data[part]:,}" for part in ("train", "valid", "test"))
@@ -91,7 +91,7 @@ def markdown(
         if isinstance(study, StoredGrid):
             table = glance.main_table(study)
         else:
-            lead.append(winner_sentence(study))
+            lead += filter(None, (winner_sentence(study), gain_sentence(study)))
             table = finalists.main_table(study) if study.tested else None
     title, lead = study.file.title, one_line_each(lead)
     return page.render("note.md.j2", title, lead, facts=facts, block=table)

@@ -14,6 +14,7 @@ from hpo.report.blocks.grid_tables import cells_table, most_accurate
 from hpo.report.blocks.search_tables import (
     best_table,
     finalists_table,
+    gain_sentence,
     states_text,
     test_metrics,
     unfinished,
@@ -81,6 +82,8 @@ def _search(study: StoredSearch) -> Iterator[RenderableType]:
         keys = ["finalist", "network", "selected", "fresh", "bias", *tested]
         yield Fitted(finalists_table(study).only(keys))
         yield winner_sentence(study)
+        if gained := gain_sentence(study):
+            yield gained
 
 
 # --- hpo compare -------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """A search's results as text and tables: trials, finalists, states."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -7,6 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from hpo.analysis.compare import over_reference
+from hpo.analysis.evidence import Evidence
 from hpo.analysis.hypothesis_tests import prediction_interval
 from hpo.analysis.selection import knee
 from hpo.analysis.statistics import Estimate, estimate, guess_line
@@ -209,6 +212,58 @@ def finalists_frame(study: StoredSearch) -> pd.DataFrame:
         runs = finalist.runs.assign(rank=finalist.rank, number=finalist.number)
         parts.append(runs[columns].astype({"seed": int}))
     return pd.concat([part for part in parts if len(part)] or parts, ignore_index=True)
+
+
+def reference_frame(study: StoredSearch) -> pd.DataFrame:
+    """Returns reference.csv: a row per fresh seed of the reference, which has no rank."""
+    frame = finalists_frame(study).iloc[:0]
+    if study.tested is None or study.reference is None:
+        return frame
+    return study.tested.of(study.reference).assign(rank=None, number=None)[[*frame.columns]]
+
+
+def gain_sentence(study: StoredSearch) -> str:
+    """Says what tuning gained over the reference on the fresh seeds, and if it gained nothing;
+    empty without a winner or a reference."""
+    winner, reference, metric = study.winner, study.reference, study.metric
+    if winner is None or reference is None:
+        return ""
+    known: dict[str, Any] = {"network": reference.config.brief, "metric": t(metric.words)}
+    if reference == winner.cell:
+        text = marked("Tuning gained nothing: the winner is the reference itself, {network}.")
+        return t(text, **known)
+    found = over_reference(study)
+    if found is None:
+        return t("The reference, {network}, has no finished training.", **known)
+    known |= {"n": found.n, "gain": metric.difference(metric.sign * found.effect, "+")}
+    if not (math.isfinite(found.low) and math.isfinite(found.high)):
+        text = marked(
+            "The fresh seeds ({n}) are too few to tell what tuning gained: in {metric}, the winner "
+            "minus the reference, {network}, is {gain}."
+        )
+        return t(text, **known)
+    ends = sorted(metric.sign * end + 0.0 for end in found.interval)
+    low, high = (printed(f"{{:+.{metric.digits}f}}", end) for end in ends)
+    return t(_gain_text(found), low=low, high=high, **known)
+
+
+def _gain_text(found: Evidence) -> str:
+    if found.low > 0:
+        return marked(
+            "Tuning gained: in {metric}, the winner minus the reference, {network}, is {gain} (95% "
+            "interval {low} to {high}, {n} fresh seeds in pairs; they also chose the winner, which "
+            "flatters it)."
+        )
+    if found.high < 0:
+        return marked(
+            "Tuning gained nothing: in {metric}, the winner minus the reference, {network}, is "
+            "{gain} (95% interval {low} to {high}, {n} fresh seeds in pairs), so the reference is "
+            "better."
+        )
+    return marked(
+        "Tuning gained nothing that {n} fresh seeds show: in {metric}, the winner minus the "
+        "reference, {network}, is {gain} (95% interval {low} to {high}, in pairs)."
+    )
 
 
 def winner_sentence(study: StoredSearch) -> str:

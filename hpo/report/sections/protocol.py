@@ -10,7 +10,7 @@ from hpo.report.blocks.page import Block, Section
 from hpo.report.blocks.table import Table, facts
 from hpo.report.figures.axis import beyond
 from hpo.results.study import StoredGrid, StoredSearch, StoredStudy, seconds_of
-from hpo.study.config import DEFAULTS, SOURCES
+from hpo.study.config import DEFAULTS, SOURCES, Config
 from hpo.study.fields import BALANCED
 from hpo.study.file import Cell
 from hpo.study.names import SCHEDULES, label
@@ -161,6 +161,8 @@ def of_search(study: StoredSearch) -> list[Section]:
         "choice."
     )
     finalists = t(again, n=file.finalists, seeds=file.finalist_seeds, **known)
+    if study.reference:
+        finalists += f" {_reference(study.reference.config)}"
     blocks: list[Block] = [
         t(text, free=free, **known),
         *_also(study),
@@ -169,6 +171,16 @@ def of_search(study: StoredSearch) -> list[Section]:
         finalists,
     ]
     return [Section(title=t("How it was searched"), blocks=blocks)]
+
+
+def _reference(config: Config) -> str:
+    """Says which network tuning is compared with."""
+    text = marked(
+        "On the same seeds, a reference is trained: {network}. It is no finalist and has no part "
+        "in any choice; the search is measured by it."
+    )
+    extras = config.extras()
+    return t(text, network=f"{config.brief} ({extras})" if extras else config.brief)
 
 
 def _also(study: StoredSearch) -> list[str]:
