@@ -11,6 +11,7 @@ import pandas as pd
 import tomli_w
 from scipy.stats import binomtest
 
+from hpo.analysis.compare import over_reference
 from hpo.analysis.selection import lead, rivals
 from hpo.analysis.statistics import estimate
 from hpo.data.schema import DIGITS
@@ -66,7 +67,16 @@ def card(study: StoredSearch, saved: bool) -> Card | None:
         rows.append((t("Further"), extras))
     rows.append((capital(t(metric.words)), spelled_estimate(found, metric) if found else NOTHING))
     rows.append((t("A guess"), metric.spelled(guess)))
-    files = ("trials.csv", "curves.csv", "finalists.csv", "provenance.json")
+    gained, sought = over_reference(study), study.metric
+    if gained and math.isfinite(gained.low + gained.high):
+        ends = sorted(sought.sign * end + 0.0 for end in gained.interval)
+        low, high = (printed(f"{{:+.{sought.digits}f}}", end) for end in ends)
+        text = marked("{gain} (95% interval {low} to {high}) of {metric}")
+        known = {"gain": sought.difference(sought.sign * gained.effect, "+"), "low": low}
+        value = t(text, high=high, metric=t(sought.words), **known)
+        rows.append((t("Minus the reference, on the seeds that chose the winner"), value))
+    files = ["trials.csv", "curves.csv", "finalists.csv", "provenance.json"]
+    files[3:3] = ["reference.csv"] * (study.reference is not None)
     links = [(t("The winner's network"), "best/config.toml")] if saved else []
     values = {key: value for key, value in winner.config.given().items() if value != ""}
     toml = tomli_w.dumps(values).strip()
