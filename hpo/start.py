@@ -16,7 +16,7 @@ def run(options: Options, command: str | None = None) -> tuple[str, bool]:
     command: what the report shows as the command; None: what was typed. Raises InputError, and
     KeyboardInterrupt if the run was stopped.
     """
-    file = _with_options(study_file.load(options.study), options)
+    file = with_options(study_file.load(options.study), options)
     name = study_file.check_name(file.name if options.name is None else options.name)
     if isinstance(file, study_file.SearchStudy) and (options.repeats or 1) > 1:
         return name, _repeat(options, command, file, name)
@@ -54,7 +54,7 @@ def _repeat(options: Options, command: str | None, file: study_file.SearchStudy,
     return done
 
 
-def _with_options(file: study_file.StudyFile, options: Options) -> study_file.StudyFile:
+def with_options(file: study_file.StudyFile, options: Options) -> study_file.StudyFile:
     """Returns the study as the options change it; InputError for an option of the other kind."""
     search = isinstance(file, study_file.SearchStudy)
     kind, others = ("search", OF_GRIDS) if search else ("grid", OF_SEARCHES)

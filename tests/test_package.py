@@ -76,6 +76,7 @@ RULES = {
     "cli": "start output options export watch model results storage data study",
     "api": "start options report report.sections report.blocks analysis model results storage "
     "study",
+    "scikit": "start output watch report runs options workers analysis model results data study",
     "start": "session output options workers.server study",
     "session": "output watch runs options workers model results storage data study",
     "output": "watch report report.figures results",

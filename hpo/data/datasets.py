@@ -45,6 +45,7 @@ class Dataset:
     test_images: Floats  # only for trained networks
     test_labels: Labels
     stratified: bool  # whether each class is split by itself
+    tested: bool = True  # whether it has a test part
     checksum: str  # SHA-256 of all four as they stand in the data
     valid_rows: Integers = field(default_factory=lambda: np.zeros(0, np.int64))  # if not by seed
     # Of each training row, if all rows of a group stand in one part; parts differ in size then.
@@ -133,6 +134,7 @@ def make_dataset(
     valid: Pair | None = None,
     times: Floats64 | None = None,
     groups: Integers | None = None,
+    tested: bool = True,
 ) -> Dataset:
     """Makes a dataset of (examples, labels), as in the data; completes the schema by what
     data.fit measures on the training part.
@@ -143,12 +145,15 @@ def make_dataset(
         it is validated on. Equal times stay together.
     groups: of the training examples: all of a group stand in one part.
     scales: mean and standard deviation to normalize by; None: those of the training part.
+    tested: whether to hold out a test part where there is none; without, all are to train on.
     Raises InputError for columns that tell a network nothing, see data.fit.
     """
     stratified = test is None
     if groups is not None:
         _check_groups(groups, held_out=test is None)
-    if test is None:
+    if test is None and not tested:
+        test = (train[0][:0], train[1][:0])
+    elif test is None:
         rows = _parts(train[1], times, groups)
         train, test = ((train[0][part], train[1][part]) for part in rows)
         groups = groups[rows[0]] if groups is not None else None
@@ -173,6 +178,7 @@ def make_dataset(
         test_images=schema.normalized(test_x),
         test_labels=_trained(schema, test_labels),
         stratified=stratified,
+        tested=tested,
         checksum=digest.hexdigest(),
         valid_rows=np.arange(drawn, len(labels)),
         groups=np.zeros(0, np.int64) if groups is None else groups,
@@ -256,8 +262,8 @@ def test_pictures(dataset: Dataset, images: Sequence[int]) -> dict[str, dict[str
 
 def describe(dataset: Dataset) -> dict[str, Any]:
     """Returns what a study stores of its data: name, checksum, sizes, input schema, what a guess
-    gets, the largest class's share of the test labels; of the user's own data also where
-    they are from, and the examples of each class."""
+    gets, the largest class's share of the test labels (without a test part, of all); of the user's
+    own data also where they are from, and the examples of each class."""
     train_rows, valid_rows = split(dataset, 0)
     guess, of_labels = (_of_targets if dataset.regression else _of_classes)(dataset)
     return {
@@ -277,9 +283,10 @@ def _of_classes(dataset: Dataset) -> tuple[dict[str, Any], dict[str, Any]]:
     """Returns what a guess gets, and the examples of each class."""
     parts = {"train": dataset.train_labels, "test": dataset.test_labels}
     of_class = {k: np.bincount(v, minlength=dataset.classes).tolist() for k, v in parts.items()}
+    judged = of_class["test" if dataset.tested else "train"]
     guess = {
         "chance": chance(dataset),
-        "largest": max(of_class["test"]) / len(dataset.test_labels),
+        "largest": max(judged) / sum(judged),
         "guess_loss": _guess_loss(dataset),
         "unbalanced": is_unbalanced(dataset),
     }
@@ -292,7 +299,8 @@ def _of_targets(dataset: Dataset) -> tuple[dict[str, Any], dict[str, Any]]:
     median."""
     assert dataset.schema.target
     unit = dataset.schema.target[1]
-    parts = {"train": dataset.train_labels, "test": dataset.test_labels}
+    tests = dataset.test_labels if dataset.tested else dataset.train_labels
+    parts = {"train": dataset.train_labels, "test": tests}
     median, guess, ranges = np.median(dataset.train_labels), {}, {}
     for part, labels in parts.items():
         targets = labels.astype(np.float64)
@@ -312,7 +320,8 @@ def check(dataset: Dataset) -> None:
     """Raises InputError, one line per fault, for a dataset that cannot be trained on."""
     classes = dataset.classes
     faults = _fault("training", dataset.train_images, dataset.train_labels, LEAST_TRAINING, classes)
-    faults += _fault("test", dataset.test_images, dataset.test_labels, 1, classes)
+    if dataset.tested:
+        faults += _fault("test", dataset.test_images, dataset.test_labels, 1, classes)
     shapes = dataset.train_images.shape[1:], dataset.test_images.shape[1:]
     if shapes[0] != shapes[1] or shapes[0] == (0,):
         faults.append(f"examples of {shapes[0]} and {shapes[1]} features: must be alike, and some")
@@ -323,12 +332,12 @@ def check(dataset: Dataset) -> None:
         faults += [
             f"{train} training examples of class {name}: the split needs {LEAST_OF_A_CLASS} of each"
             for name, train, _ in each
-            if 0 < train < LEAST_OF_A_CLASS
+            if 0 < train < LEAST_OF_A_CLASS and (dataset.tested or max(counts[0]) == train)
         ]
         faults += [
             f"no test example of class {name}: give some, or leave out the test part"
             for name, train, test in each
-            if train and not test
+            if train and not test and dataset.tested
         ]
         parts = split(dataset, 0) if len(dataset.valid_rows) else ()
         for part, rows in zip(("training", "validation"), parts, strict=False):

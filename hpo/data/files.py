@@ -29,11 +29,15 @@ GIVE = f"give {FORMS}"
 # --- a dataset ---------------------------------------------------------------------------------
 
 
-def load(source: Source) -> Dataset:
+def load(source: Source, given: tuple[list[Part], Schema] | None = None) -> Dataset:
     """Reads a dataset from the user's files, with labels of whole numbers or text. Raises
-    InputError."""
+    InputError.
+
+    given: rows in memory that are read already; no test part is held out of them, and `name` of
+    the source is what they are called.
+    """
     path = Path(source.name)
-    every, schema = _read(path, source)
+    every, schema = given or _read(path, source)
     parts, validated = ([part for part in every if part.validates == w] for w in (False, True))
     train = parts[0]
     if source.scale != "standard" and (train.pixels or train.x.ndim > 2):
@@ -76,6 +80,7 @@ def load(source: Source) -> Dataset:
     pairs: list[Pair] = [(part.x, numbers) for part, numbers in read]
     test, valid = pairs[1] if len(parts) > 1 else None, pairs[-1] if validated else None
     more: Any = {"valid": valid, "times": train.times, "groups": train.groups}
+    more["tested"] = given is None
     with naming(train.where):
         loaded = make_dataset(source.short, pairs[0], test, schema, **more)
     about |= repeated(loaded)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpo.data import readers
-from hpo.data.readers import REMEDY, named_errors
+from hpo.data.readers import REMEDY, Table, named_errors
 from hpo.data.schema import Array, Floats, Schema, brief_names, is_picture
 from hpo.data.tables import NO_LABELS, NUMBER, Part, as_pixels, part_of, read_as, remarks
 from hpo.errors import InputError
@@ -117,7 +117,7 @@ def read_like(path: Path, schema: Schema, *, invert: bool = False) -> Part:
     kind of file to predict has its place here."""
     with named_errors(path, REMEDY):
         if readers.is_table(path):
-            part = _like_table(path, schema)
+            part = like_table(readers.open_table(path), schema)
         elif (start := readers.start_of(path)) == readers.ZIP:
             part = _like_arrays(path, schema)
         else:
@@ -187,8 +187,8 @@ def _in_unit(x: Array, name: str, schema: Schema) -> Array:
     return schema.from_bytes(examples) if of_bytes else examples
 
 
-def _like_table(path: Path, schema: Schema) -> Part:
-    table = readers.open_table(path)
+def like_table(table: Table, schema: Schema) -> Part:
+    """Reads a table as the training data of this schema were read, with labels if it has some."""
     frame, here, notes = read_as(table, schema)
     part = part_of(table, frame, here)
     if schema.pixels:

@@ -278,6 +278,11 @@ def _open_parquet(path: Path) -> Table:
         raise InputError(
             "reading Parquet needs pyarrow: pip install 'hpo-studies[parquet]'"
         ) from error
+    return of_frame(path, frame)
+
+
+def of_frame(path: Path, frame: "pd.DataFrame") -> Table:
+    """Returns a frame as a table. path: what errors call it."""
     index = ", ".join(str(name) for name in frame.index.names if name is not None)
     names = tuple(_name(str(name)) for name in frame.columns)
     return Table(path=path, first=names, stored=frame.reset_index(drop=True), index=index)

@@ -18,7 +18,7 @@ from pydantic import Field, ValidationError
 from hpo.data.schema import MOST_FEATURES, Deviation, Number, Schema
 from hpo.errors import InputError
 from hpo.process import replacing
-from hpo.study.config import DEFAULTS, HYPERPARAMETERS, REQUIRED, SEED, Config
+from hpo.study.config import DEFAULTS, HYPERPARAMETERS, REQUIRED, Config
 from hpo.study.fields import faults
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ def winner_of(study: "StoredSearch") -> dict[str, Any] | None:
         "dataset": study.data["name"],
         "dataset_checksum": study.data["checksum"],
         "trained_on": study.data["train"] + study.data["valid"],
-        "seed": SEED,
+        "seed": study.file.first_seed,
         **({"members": study.file.members} if study.file.members > 1 else {}),
         **study.file.judged,
         **({"epoch": study.winner.cut} if study.winner.cut else {}),

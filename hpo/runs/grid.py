@@ -65,7 +65,7 @@ class GridPlan(Plan):
                     id=len(self.stacks) + 1,
                     config=cell.config,
                     seeds=tuple(cell.draw(seed) for seed in stack),
-                    test=True,
+                    test=run.dataset.tested,
                     inspect=ranges is not None,
                     diagnose=run.file.diagnostics,
                     **run.training,

@@ -30,7 +30,7 @@ from hpo.storage.retry import during_run
 from hpo.study import finalists
 from hpo.study.binding import DATA, JUDGED, MODEL, code_digest, code_of, differences
 from hpo.study.claims import SECONDS
-from hpo.study.config import SEED, Seeds
+from hpo.study.config import Seeds
 from hpo.study.file import GridStudy, SearchStudy
 from hpo.workers.messages import Task
 from hpo.workers.pool import Pool
@@ -260,7 +260,7 @@ def _run_winner(run: Run) -> End:
     task = Task(
         id=1,
         config=winner.config,
-        seeds=tuple(Seeds.of(SEED + member) for member in range(search.file.members)),
+        seeds=tuple(Seeds.of(search.file.first_seed + m) for m in range(search.file.members)),
         all_images=True,
         **run.training,
         cut=winner.cut,

@@ -22,7 +22,7 @@ from hpo.runs.plan import EarlyStop, Job, Plan, parameter_count
 from hpo.runs.progress import Candidate, Progress, by_count, finalists
 from hpo.runs.study import Run
 from hpo.study.columns import TrialAttributes
-from hpo.study.config import SEED, Config, Seeds, with_widths
+from hpo.study.config import Config, Seeds, with_widths
 from hpo.study.file import SearchStudy
 from hpo.study.finalists import config_of
 from hpo.study.space import Fixed, completed, draw, fits, size, suggest
@@ -226,7 +226,7 @@ class SearchPlan(Plan):
     def _store(self, trial: Trial, config: Config, first: str | None) -> tuple[int, int]:
         """Stores a RUNNING trial with its parameters in one transaction; its id and its number."""
         parameters = parameter_count(config, self.run.shape)
-        attributes: TrialAttributes = {"seed": SEED, "parameters": parameters}
+        attributes: TrialAttributes = {"seed": self.file.first_seed, "parameters": parameters}
         if self.file.seeds_per_trial > 1:
             attributes["seeds"] = self.file.seeds_per_trial
         if first:

@@ -95,6 +95,7 @@ def binding(file: StudyFile, dataset: Dataset) -> dict[str, Any]:
             chosen["seeds_per_trial"] = str(file.seeds_per_trial)
         if file.folds:
             chosen["folds"] = str(file.folds)
+        chosen |= {"first seed": file.first_seed} if file.first_seed else {}
         if len(file.objectives) > 1:
             chosen["objectives"] = ", ".join(file.objectives)
     else:

@@ -375,6 +375,7 @@ class SearchOptions(Table):
     timeout: Count | None = None
     sampler: Annotated[str, *one_of(SAMPLERS)] = "tpe"
     sampler_seed: Seed = 0
+    first_seed: Seed = SEED
     pruner: Annotated[str, *one_of(PRUNERS)] | None = None
     seeds_per_trial: Annotated[
         int, Field(ge=1, le=100), explained("must be a whole number from 1 to 100")
@@ -479,10 +480,10 @@ class SearchStudy(SearchOptions, Head):
     timeout: seconds of searching over all runs; None: no limit. finalists: how many of the best
     trials are trained again, on finalist_seeds fresh seeds each. members: how many networks of the
     winner's configuration are saved, as an ensemble if more than one. seeds_per_trial: a trial's
-    value is the mean over so many seeds. folds: or over the folds of the rows, a seed each.
-    objectives: what is sought, `objective` first.
-    trial_limit: the most seconds of a trial. first: hyperparameters of the first trials; others are
-    sampled. title, model, folder and raw: see GridStudy.
+    value is the mean over so many seeds, from first_seed on; finalists have the seeds after them.
+    folds: or over the folds of the rows, a seed each. objectives: what is sought, `objective` first. trial_limit: the most seconds of a trial. first:
+    hyperparameters of the first trials; others are sampled. title, model, folder and raw: see
+    GridStudy.
     """
 
     name: str
@@ -516,7 +517,7 @@ class SearchStudy(SearchOptions, Head):
     @property
     def search_seeds(self) -> Sequence[int]:
         """Returns the seeds of each trial."""
-        return range(SEED, SEED + self.seeds_per_trial)
+        return range(self.first_seed, self.first_seed + self.seeds_per_trial)
 
 
 StudyFile = GridStudy | SearchStudy

@@ -91,6 +91,7 @@ def _without_main() -> Iterator[None]:
             if threading.get_ident() == thread:
                 data.pop("init_main_from_name", None)
                 data.pop("init_main_from_path", None)
+                data.pop("start_method", None)  # in a worker of joblib one that only joblib knows
             return data
 
         spawn.get_preparation_data = prepared

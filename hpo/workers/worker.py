@@ -193,8 +193,8 @@ def _saved(
     """Returns what Done has of networks to be saved: the first, and all of them as an ensemble."""
     saved: dict[str, Any] = {"model": _packed(network)}
     if network.replicates > 1:
-        members = range(network.replicates)
-        saved["ensemble"] = _packed(network, *members)
+        saved["ensemble"] = _packed(network, *range(network.replicates))
+    if network.replicates > 1 and dataset.tested:
         saved["ensemble_score"] = score_together(network, _test_images(dataset, device))
     return saved
 

@@ -177,8 +177,10 @@ def _validation_columns(metric: Metric) -> Sequence[Column]:
 
 def test_metrics(study: StoredSearch) -> Sequence[Metric]:
     """Returns what is shown of the test: the objective's counterpart, and accuracy; of a regression
-    RMSE, MAE and R²."""
+    RMSE, MAE and R²; nothing without a test part."""
     tested = study.metric.tested
+    if not study.data["test"]:
+        return []
     if not study.regression:
         return list(dict.fromkeys([tested, BY_NAME[ACCURACY].tested]))
     others = (each.of(study.schema.deviation) for each in tested.scored(regression=True))
@@ -294,10 +296,12 @@ def _beside_guess(finalist: Finalist) -> str:
     """Says it if the test does not show that a network is better than a guess; empty if it does. Of
     accuracy, the test rows have to show it, too."""
     study, metric = finalist.search, finalist.search.metric.tested
-    found, share = fresh_estimate(finalist, metric), metric.guess(study.data)
+    if (found := fresh_estimate(finalist, metric)) is None:
+        return ""
+    share = metric.guess(study.data)
     guess, tested = metric.gain(share), int(study.data["test"])
     line = metric.gain(guess_line(tested, share)) if metric.kind == "accuracy" else guess
-    if found is None or (min(found.mean, found.low) > guess and found.mean > line):
+    if min(found.mean, found.low) > guess and found.mean > line:
         return ""
     text = marked("The {n} test {things} do not show that it is better than a guess: {difference}.")
     if found.mean <= guess:

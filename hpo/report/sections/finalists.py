@@ -304,6 +304,7 @@ def mistakes(study: StoredSearch) -> list[Section]:
         trial.user_attrs["mistakes"]
         for trial in study.tested.frozen
         if trial.state.name == "COMPLETE" and trial.user_attrs["cell"] == study.winner.cell.name
+        if "mistakes" in trial.user_attrs  # not without a test part
     ]
     if not mistakes:
         return []

@@ -160,6 +160,12 @@ def of_search(study: StoredSearch) -> list[Section]:
         "{things} are used once for each finalist and seed, for the figures above and for no "
         "choice."
     )
+    if not data["test"]:
+        again = marked(
+            "The {n} finalists are trained again on {seeds} fresh seeds, each with its own split, "
+            "initial weights and batch order. Their validation names the winner; no {things} were "
+            "given to test on."
+        )
     finalists = t(again, n=file.finalists, seeds=file.finalist_seeds, **known)
     if study.reference:
         finalists += f" {_reference(study.reference.config)}"
@@ -198,6 +204,8 @@ def _also(study: StoredSearch) -> list[str]:
                 "their own."
             )
         sentences.append(t(text, n=file.seeds_per_trial))
+    if file.first_seed:
+        sentences.append(t("The seeds count from {first} on.", first=file.first_seed))
     if file.trial_limit:
         sentences.append(t("A trial may take {time}.", time=limit_text(file.trial_limit)))
     if file.first:

@@ -1,0 +1,1 @@
+"""hpo as estimators of scikit-learn: a search over rows in memory."""
