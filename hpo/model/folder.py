@@ -32,12 +32,14 @@ REMEDY = "give the `best` folder of a search's report"
 @dataclass(frozen=True, kw_only=True)
 class Description:
     """The description of a saved network. weights: the SHA-256 of its file; empty in older ones.
-    members, ensemble: how many networks the ensemble has, and the SHA-256 of its file; 1 and empty
-    without one."""
+    temperature: what its logits are divided by for probabilities; 1 in older ones. members,
+    ensemble: how many networks the ensemble has, and the SHA-256 of its file; 1 and empty without
+    one."""
 
     config: Config
     schema: Schema
     weights: str = ""
+    temperature: float = 1.0
     members: int = 1
     ensemble: str = ""
 
@@ -61,8 +63,9 @@ def read(folder: Path) -> Description:
     except ValueError as error:
         raise InputError(f"{path}: config: was not written by hpo ({error}); {REMEDY}") from error
     schema = Schema.of({**content, "std": content["deviation"]})
-    digests = {"weights": saved.weights, "ensemble": saved.ensemble}
-    return Description(config=config, schema=schema, members=saved.members, **digests)
+    digests: Any = {"weights": saved.weights, "ensemble": saved.ensemble}
+    more: Any = {"members": saved.members, "temperature": saved.temperature}
+    return Description(config=config, schema=schema, **more, **digests)
 
 
 class SavedNetwork(Schema):
@@ -74,6 +77,7 @@ class SavedNetwork(Schema):
     dataset: str
     weights: str = ""
     ensemble: str = ""
+    temperature: Annotated[float, Field(gt=0, le=1e6)] = 1.0
     members: Annotated[int, Field(ge=1, le=100)] = 1
     token: str = ""
     config: Any = None
@@ -112,7 +116,7 @@ def winner_of(study: "StoredSearch") -> dict[str, Any] | None:
     """Returns the content of config.toml for a stored search's winner; None before there is one."""
     if study.winner is None:
         return None
-    schema = study.schema.as_dict()
+    schema, temperature = study.schema.as_dict(), study.winner.temperature
     schema["deviation"] = schema.pop("std")
     return {
         "study": study.name,
@@ -125,6 +129,7 @@ def winner_of(study: "StoredSearch") -> dict[str, Any] | None:
         **({"members": study.file.members} if study.file.members > 1 else {}),
         **study.file.judged,
         **({"epoch": study.winner.cut} if study.winner.cut else {}),
+        **({} if temperature is None else {"temperature": temperature}),
         **schema,
         "config": study.winner.config.as_dict(),
     }

@@ -25,7 +25,7 @@ with torch.inference_mode():
     {answers} = network({scaled})
 print({printed}
 """
-PROBABILITIES = "logits.softmax(1).max(1))  # probabilities and classes"
+PROBABILITIES = "{logits}.softmax(1).max(1))  # probabilities and classes"
 RESIDUAL = """
 
 class Residual(nn.Module):
@@ -90,6 +90,8 @@ def own_snippet(folder: str, about: Description) -> str:
     unit = ""
     if schema.target:
         unit = f"; gives numbers: times {schema.target[1]!r}, plus {schema.target[0]!r}"
+    elif about.temperature != 1:
+        unit = f"; gives logits: divide them by {about.temperature!r} before the softmax"
     return OWN.format(
         code=repr(f"{folder}/code"),
         module=module,
@@ -116,6 +118,8 @@ def snippet(folder: str, about: Description) -> str:
     rows = "images" if schema.pixels else "rows"
     scaled = f"({rows} - {schema.mean!r}) / {schema.std!r}" if single else f"({rows} - mean) / std"
     names = "" if digits else f": {_names(schema.classes)}"
+    logits = "logits" if about.temperature == 1 else f"(logits / {about.temperature!r})"
+    probabilities = PROBABILITIES.format(logits=logits)
     return PROGRAM.format(
         imports="import torch" if single or coded else "import tomllib\n\nimport torch",
         residual=RESIDUAL if about.config.residual else "",
@@ -125,7 +129,7 @@ def snippet(folder: str, about: Description) -> str:
         examples=CODED.format(folder=repr(folder)) if coded else examples,
         scaled="rows" if coded else scaled if schema.pixels else f"({scaled}).float()",
         answers="answers" if schema.target else "logits",
-        printed=_in_unit(schema) if schema.target else f"{PROBABILITIES}{names}",
+        printed=_in_unit(schema) if schema.target else f"{probabilities}{names}",
     )
 
 

@@ -22,12 +22,13 @@ CHUNK = 1024
 
 class Normalized(nn.Module):
     """A network with the normalization before it: features as in the data, pixels of 0 … 1, to
-    logits; of a regression to numbers in the target's unit, in double precision. Numbers of a table
-    are normalized in double precision, as for the training."""
+    logits, divided by the temperature that calibrates their probabilities; of a regression to
+    numbers in the target's unit, in double precision. Numbers of a table are normalized in double
+    precision, as for the training."""
 
-    def __init__(self, network: nn.Module, schema: Schema) -> None:
+    def __init__(self, network: nn.Module, schema: Schema, temperature: float = 1.0) -> None:
         super().__init__()
-        self.network, self.schema = network, schema
+        self.network, self.schema, self.temperature = network, schema, temperature
 
     def forward(self, features: Tensor) -> Tensor:
         schema: Any = self.schema
@@ -39,7 +40,7 @@ class Normalized(nn.Module):
         if schema.target:
             mean, deviation = schema.target
             logits = logits.double() * deviation + mean
-        return logits
+        return logits if self.temperature == 1 else logits / self.temperature
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,12 +59,13 @@ class Saved:
         schema = self.description.schema
         if schema.scale == "quantile":
             raise InputError('scale = "quantile": is not a part of a torch module; use hpo predict')
-        return Normalized(self.network, schema).eval()
+        return Normalized(self.network, schema, self.description.temperature).eval()
 
     def answers(self, rows: NDArray[np.float32]) -> NDArray[Any]:
         """Returns the probabilities (n, classes) for rows (n, features) that the schema made; of a
         regression the numbers (n, 1) in the target's unit. Of an ensemble, the mean over its
-        networks."""
+        networks, whose logits have no temperature: that is of one network, and a mean of several is
+        less certain than each."""
         with torch.inference_mode():
             parts = torch.from_numpy(rows).split(CHUNK)
             answers = torch.cat([self._together(part) for part in parts])
@@ -80,6 +82,9 @@ class Saved:
         answers = torch.stack([network(rows) for network in self.networks])
         if self.description.schema.target:
             return answers.double().mean(0)
+        temperature = self.description.temperature
+        if len(self.networks) == 1 and temperature != 1:  # exact: no two classes become equal
+            return (answers[0].double() / temperature).softmax(1)
         return answers.softmax(2).mean(0)
 
 

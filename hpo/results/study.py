@@ -21,7 +21,7 @@ from hpo.results.trial import RETRIED, RIGHT
 from hpo.study import finalists
 from hpo.study.config import Config
 from hpo.study.file import Cell, GridStudy, Reported, SearchStudy
-from hpo.study.metrics import ACCURACY, BY_NAME, Metric, largest_share, unpacked
+from hpo.study.metrics import ACCURACY, BY_NAME, TEMPERATURES, Metric, largest_share, unpacked
 from hpo.study.names import DATASETS, label
 from hpo.study.space import size
 from hpo.text import printable
@@ -383,6 +383,27 @@ class Finalist:
         validation can end it: the median over these runs of the epoch that counts, rounded up; 0
         where that is always the last one."""
         return math.ceil(self.runs["epoch"].median()) if self.config.validated else 0
+
+    @property
+    def calibration(self) -> dict[str, NDArray[np.float64]]:
+        """Returns loss and error of each fresh seed's network on its validation rows, with its
+        logits divided by each of TEMPERATURES: (seeds, temperatures). Without rows of a regression,
+        and of earlier versions."""
+        assert self.search.tested
+        by_number = {trial.number: trial.user_attrs for trial in self.search.tested.frozen}
+        stored = [by_number[int(number)].get("calibration") for number in self.runs["number"]]
+        width = len(TEMPERATURES)
+        return {
+            key: np.array([each[key] for each in stored if each]).reshape(-1, width)
+            for key in ("loss", "error")
+        }
+
+    @property
+    def temperature(self) -> float | None:
+        """Returns what the winner's logits are divided by for their probabilities: the best for the
+        validation rows of all fresh seeds; None if nothing is known."""
+        losses = self.calibration["loss"]
+        return TEMPERATURES[int(losses.mean(0).argmin())] if len(losses) else None
 
     @property
     def selected(self) -> float:

@@ -67,6 +67,7 @@ class GridPlan(Plan):
                     seeds=tuple(cell.draw(seed) for seed in stack),
                     test=run.dataset.tested,
                     inspect=ranges is not None,
+                    calibrate=ranges is not None,
                     diagnose=run.file.diagnostics,
                     **run.training,
                 )

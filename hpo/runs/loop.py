@@ -315,6 +315,8 @@ def trial_attributes(job: Job, done: Done, replicate: int) -> TrialAttributes:
         attributes["mistakes"] = done.confusion[replicate]
     if done.predictions:
         attributes["predictions"] = done.predictions[replicate]
+    if done.calibration and (found := done.calibration[replicate]):
+        attributes["calibration"] = found
     return attributes
 
 

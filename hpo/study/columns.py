@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field, ValidationInfo
 from typing_extensions import TypedDict  # which pydantic needs before Python 3.12
 
 from hpo.study.fields import NAME
-from hpo.study.metrics import BY_NAME, OBJECTIVES
+from hpo.study.metrics import BY_NAME, OBJECTIVES, TEMPERATURES
 
 METRICS = ("train_loss", "train_accuracy", "valid_loss", "valid_accuracy")  # of an epoch
 SCORES = tuple(name for name in OBJECTIVES if name not in METRICS)  # of studies that seek one
@@ -63,6 +63,8 @@ WORST = keys(image=int, label=Count, predicted=Count, probability=Maybe, pixels=
 _SOME = dict.fromkeys(SCORES, NotRequired[Maybe])
 KEPT = keys(epoch=Annotated[float, Field(ge=1)], **dict.fromkeys(METRICS, Maybe), **_SOME)
 PREDICTIONS = keys(target=list[float], answer=list[float])
+_AT_EACH = Annotated[list[float], Field(min_length=len(TEMPERATURES), max_length=len(TEMPERATURES))]
+CALIBRATION = keys(loss=_AT_EACH, error=_AT_EACH)
 MISTAKES = keys(confusion=list[list[float]], worst=list[WORST])
 
 
@@ -101,6 +103,7 @@ class TrialAttributes(TypedDict, total=False):
     test_r2: Maybe
     test_recall: list[Maybe]
     mistakes: Annotated[MISTAKES, AfterValidator(_of_the_classes)]
+    calibration: CALIBRATION
     predictions: Annotated[PREDICTIONS, AfterValidator(_of_equal_length)]
 
 

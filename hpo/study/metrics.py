@@ -251,6 +251,11 @@ OBJECTIVES = (
 )  # fmt: skip
 
 
+# What logits may be divided by, so that their probabilities fit: a grid, so that each network's
+# losses on its own validation rows can be added up. A step changes the loss by less than seeds do.
+TEMPERATURES = tuple(2 ** (step / 16) for step in range(-32, 81))
+
+
 def capital(text: str) -> str:
     """Returns the text with a capital first; AUC stays AUC."""
     return text[:1].upper() + text[1:]

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, mse_loss
 
 from hpo.data.datasets import as_bytes
-from hpo.study.metrics import ACCURACY, BY_NAME, Metric
+from hpo.study.metrics import ACCURACY, BY_NAME, TEMPERATURES, Metric
 from hpo.training.network import Network
 from hpo.training.own import OwnNetwork
 from hpo.training.tensors import CHUNK, Examples, batches
@@ -156,6 +156,43 @@ def r2(answers: Tensor, targets: Tensor) -> float:
 
 def _squared(answers: Tensor, targets: Tensor) -> float:
     return float((answers.double() - targets.double()).square().mean())
+
+
+# --- calibration --------------------------------------------------------------------------------
+
+BINS = 15  # of equal width, as in Guo et al. (2017), "On Calibration of Modern Neural Networks"
+
+
+def calibration(
+    network: Network | OwnNetwork, examples: Examples, rows: Tensor
+) -> list[dict[str, list[float]] | None]:
+    """Returns for each replicate, on its rows, (R, n), the mean cross entropy (`loss`) and the
+    expected calibration error (`error`) with its logits divided by each of TEMPERATURES; None where
+    logits are no numbers."""
+    parts = [answers(network, examples, part) for part in batches(rows, CHUNK)]
+    return [_at_temperatures(*_of(parts, replicate)) for replicate in range(len(rows))]
+
+
+def _at_temperatures(logits: Tensor, labels: Tensor) -> dict[str, list[float]] | None:
+    if not logits.isfinite().all():
+        return None
+    found: dict[str, list[float]] = {"loss": [], "error": []}
+    right = logits.argmax(0) == labels
+    for temperature in TEMPERATURES:
+        chances = (logits.double() / temperature).log_softmax(0)
+        error = calibration_error(chances.amax(0).exp(), right)
+        loss = -float(chances.gather(0, labels.unsqueeze(0)).mean())
+        for key, value in (("loss", loss), ("error", error)):
+            found[key].append(float(f"{value:.7g}"))
+    return found
+
+
+def calibration_error(confidence: Tensor, right: Tensor) -> float:
+    """Returns the expected calibration error: by BINS of the probability of the answer, (n), the
+    mean distance of that probability from the share of right answers, weighted by rows."""
+    places = ((confidence * BINS).ceil().long() - 1).clamp(0, BINS - 1)
+    gaps = torch.bincount(places, confidence.double() - right.double(), minlength=BINS)
+    return float(gaps.abs().sum()) / len(right)
 
 
 # --- mistakes ------------------------------------------------------------------------------------

@@ -11,7 +11,8 @@ from hpo.study.metrics import ACCURACY, BY_NAME, EpochMetrics, Metric
 class Task:
     """Train one network per seed, as a stack, or one after another.
 
-    test: test the networks at the end. inspect: also return confusion matrices. all_images: train
+    test: test the networks at the end. inspect: also return confusion matrices. calibrate: return
+    what fits a temperature. all_images: train
     on all training images, validate on none, and return the network. diagnose: measure training,
     see training.diagnostics. folds: each seed's split is one of so many folds; 0: it is drawn.
     share: of the images of the split to use. folder: where the module of the user's own network
@@ -24,6 +25,7 @@ class Task:
     seeds: tuple[Seeds, ...]
     test: bool = False
     inspect: bool = False
+    calibrate: bool = False
     diagnose: bool = False
     all_images: bool = False
     one_by_one: bool = False
@@ -86,7 +88,8 @@ class Done:
     test_right and valid_right: which images are right, one text per seed, see study.metrics.packed.
     test_recall: the share of each class that is right, None without images, one list per seed.
     confusion: one per seed, see training.evaluation.inspect. predictions: of a regression, see
-    training.evaluation.predictions, in the target's unit. model: the network of an `all_images`
+    training.evaluation.predictions, in the target's unit. calibration: one per seed, see
+    training.evaluation.calibration. model: the network of an `all_images`
     task, as the bytes of a safetensors file. ensemble, ensemble_score: if it has several seeds,
     all their networks, and the name and value of the test metric of their mean answer. parameters:
     of the network.
@@ -101,6 +104,7 @@ class Done:
     valid_right: list[str] | None = None
     confusion: list[dict[str, Any]] | None = None
     predictions: list[dict[str, list[float]]] | None = None
+    calibration: list[dict[str, list[float]] | None] | None = None
     model: bytes | None = None
     ensemble: bytes | None = None
     ensemble_score: tuple[str, float] | None = None

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any
@@ -16,7 +17,7 @@ from hpo.data import datasets as data
 from hpo.study.metrics import BY_NAME, packed
 from hpo.text import error_line
 from hpo.training import cores
-from hpo.training.evaluation import evaluate, inspect, predictions, score_together
+from hpo.training.evaluation import calibration, evaluate, inspect, predictions, score_together
 from hpo.training.network import Network
 from hpo.training.own import OwnNetwork
 from hpo.training.tensors import (
@@ -127,11 +128,16 @@ def _trained(
             break
     if stopped or last is None:
         yield Done(task=task.id, parameters=last.network.parameters if last else None)
-    elif task.test:
-        yield _tested(last, task, dataset, device)
+        return
+    if task.test:
+        done = _tested(last, task, dataset, device)
     else:
         saved = _saved(last.network, dataset, device) if task.all_images else {}
-        yield Done(task=task.id, **saved, parameters=last.network.parameters)
+        done = Done(task=task.id, **saved, parameters=last.network.parameters)
+    if task.calibrate and not images.regression:
+        valid = torch.stack([split.valid for split in rows]).to(device)
+        done = replace(done, calibration=calibration(last.network, images, valid))
+    yield done
 
 
 def _tested(last: Epoch, task: Task, dataset: data.Dataset, device: torch.device) -> Done:

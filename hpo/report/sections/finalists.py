@@ -27,7 +27,7 @@ from hpo.report.figures import confusion as figures
 from hpo.report.sections.trials import at_bounds
 from hpo.results.study import Finalist, StoredGrid, StoredSearch
 from hpo.results.trial import NO_EPOCH
-from hpo.study.metrics import BY_NAME, capital
+from hpo.study.metrics import BY_NAME, TEMPERATURES, capital
 from hpo.text import limit_text, listed
 
 
@@ -53,6 +53,7 @@ def _blocks(study: StoredSearch, saved: bool) -> list[Block]:
     if saved:
         last = _saved_blocks(study, winner)
     conclusions = [*_verdicts(study, winner), *at_bounds(study, winner.config)]
+    conclusions += _calibration(winner)
     return [table, conclusions, *([recall] if recall else []), *last]
 
 
@@ -103,7 +104,8 @@ def _no_finalist(study: StoredSearch) -> str:
 
 
 def _saved_blocks(study: StoredSearch, winner: Finalist) -> list[Block]:
-    about = Description(config=winner.config, schema=study.schema)
+    temperature = winner.temperature or 1.0
+    about = Description(config=winner.config, schema=study.schema, temperature=temperature)
     trained = marked(
         "The winner was trained once more, on all training {things}, and lies in best/, beside "
         "this report."
@@ -275,6 +277,35 @@ def _epoch_sentences(study: StoredSearch) -> list[str]:
         "seeds. The test is free of this choice."
     )
     return [t(text, mean=metric.difference(found.mean), low=low, high=high)]
+
+
+def _calibration(winner: Finalist) -> list[str]:
+    """Says by what the winner's logits are divided, and what that does to the calibration error of
+    its networks on the fresh seeds; each has the temperature that the others' rows give."""
+    losses, errors = winner.calibration["loss"], winner.calibration["error"]
+    if not len(losses):
+        return []
+    text = marked(
+        "The saved network's logits are divided by {temperature:.2f} for its probabilities: the "
+        "temperature with the smallest cross entropy on the validation rows of {n} fresh seeds. "
+        "The most probable class stays the same; hpo predict --ensemble does without it."
+    )
+    said = [t(text, temperature=winner.temperature, n=len(losses))]
+    if len(losses) < 2:
+        return said
+    others = (losses.sum(axis=0) - losses).argmin(axis=1)  # of each seed
+    after = errors[np.arange(len(errors)), others]
+    before = errors[:, TEMPERATURES.index(1.0)]
+    change, names = estimate(100 * (after - before)), ("before", "after")
+    known = {name: 100 * each.mean() for name, each in zip(names, (before, after), strict=True)}
+    text = marked(
+        "Expected calibration error, mean over these seeds, each with the temperature that the "
+        "others give: {before:.2f} points without it, {after:.2f} with it (difference "
+        "{mean:+.2f}, 95% interval {low:+.2f} to {high:+.2f}). It has 15 bins of equal width (Guo "
+        "et al., 2017), and is overestimated where rows are few; here they are {rows:,} a seed."
+    )
+    ends = {end: round(getattr(change, end), 2) + 0.0 for end in ("mean", "low", "high")}
+    return [*said, t(text, rows=winner.search.data["valid"], **known, **ends)]
 
 
 def _epoch_gains(finalist: Finalist) -> pd.Series:
