@@ -11,7 +11,9 @@ from own_runs import hpo_in, study
 from hpo.data import datasets
 from hpo.data.files import load
 from hpo.errors import InputError
+from hpo.study.config import Seeds
 from hpo.study.source import Source
+from hpo.training.tensors import split_rows
 
 
 def visits(patients: int = 30, regression: bool = False) -> pd.DataFrame:
@@ -162,6 +164,13 @@ def test_a_trial_is_worth_the_mean_of_its_folds(tmp_path: Path):
     report = (tmp_path / "reports/visits/report.md").read_text()
     assert f"on {every - size:,} rows" in report
     assert "the mean over 4 folds of the training rows" in report
+
+
+def test_each_fold_is_validated_on_whatever_the_first_seed(tmp_path: Path):
+    found = read(visits(), tmp_path, group="", ignore=("patient",))
+    parts = [split_rows(found, Seeds.of(seed), 4).valid.tolist() for seed in range(7, 11)]
+    wanted = [datasets.fold(found, number, 4)[1].tolist() for number in range(4)]
+    assert sorted(parts) == sorted(wanted)
 
 
 @pytest.mark.parametrize(

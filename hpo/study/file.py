@@ -481,9 +481,9 @@ class SearchStudy(SearchOptions, Head):
     trials are trained again, on finalist_seeds fresh seeds each. members: how many networks of the
     winner's configuration are saved, as an ensemble if more than one. seeds_per_trial: a trial's
     value is the mean over so many seeds, from first_seed on; finalists have the seeds after them.
-    folds: or over the folds of the rows, a seed each. objectives: what is sought, `objective` first. trial_limit: the most seconds of a trial. first:
-    hyperparameters of the first trials; others are sampled. title, model, folder and raw: see
-    GridStudy.
+    folds: or over the folds of the rows, a seed each. objectives: what is sought, `objective`
+    first. trial_limit: the most seconds of a trial. first: hyperparameters of the first trials;
+    others are sampled. title, model, folder and raw: see GridStudy.
     """
 
     name: str

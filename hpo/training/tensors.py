@@ -101,9 +101,8 @@ def split_rows(dataset: Dataset, seeds: Seeds, folds: int = 0) -> Split:
     """Returns the rows that these seeds train on and validate on. folds: see data.datasets.fold; 0:
     the split is drawn."""
     number = seeds.split
-    return Split(
-        *map(torch.from_numpy, fold(dataset, number, folds) if folds else split(dataset, number))
-    )
+    rows = fold(dataset, number % folds, folds) if folds else split(dataset, number)
+    return Split(*map(torch.from_numpy, rows))
 
 
 def class_weights(
