@@ -203,7 +203,6 @@ WRONG_TABLES = {
     "has no column 'kind'; there are a, b": "a,b\n1,2\n",
     "no row has a label in column 'kind'": "a,kind\n1,\n2,\n",
     "labels of one class": "a,kind\n1,x\n2,\n",
-    "labels are float64": "a,kind\n1,0.5\n2,1.5\n",
     "a value is inf in row 1, column 'a'": "a,kind\n1,x\ninf,y\n",
     "Expected 2 fields in line 3": "a,kind\n1,2\n1,2,3\n",
 }

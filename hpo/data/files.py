@@ -169,7 +169,13 @@ def _is_regression(labels: list[Array], source: Source, schema: Schema) -> bool:
     Raises InputError for many whole numbers, which may be either."""
     if source.task:
         return source.task == "regression"
-    if any(part.dtype.kind == "f" for part in labels):
+    floats = [part for part in labels if part.dtype.kind == "f"]
+    if floats and all(((part == np.floor(part)) | np.isinf(part)).all() for part in floats):
+        raise InputError(
+            f"labels are {floats[0].dtype.name}, such as {floats[0][0]:g}; give whole numbers or "
+            'text, or task = "regression" in the study file'
+        )
+    if floats:
         return True
     values = np.unique(labels[0])
     if labels[0].dtype.kind in "iu" and len(values) > MOST_NUMBERED and not schema.codes:
