@@ -668,7 +668,7 @@ def test_a_smaller_number_of_trials_than_are_stored_leaves_nothing_to_do(tmp_pat
     assert run(written(tmp_path), tmp_path, n_trials=2, watchers=[heard]) is End.COMPLETE
     assert heard.notices == [
         "the study holds 4 finished trials, which --trials counts, too: to go on, give a larger "
-        "number"
+        "number, or --more"
     ]
     assert not heard.progress, "nothing is trained"
     after = stored(tmp_path)
