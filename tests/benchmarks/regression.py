@@ -184,6 +184,9 @@ def measured(folder: str, job: Job) -> dict[str, Any]:
 
 
 def page(found: Mapping[tuple[str, str], list[dict[str, Any]]], seconds: int) -> str:
+    files = list(dict.fromkeys(file for file, _ in found))
+    others = ", ".join(file for file in TABLES if file not in files)
+    lacking = f" Not measured on an idle machine, and left out: {others}." if others else ""
     facts, splits = provenance.collect("")["hardware"], len(next(iter(found.values())))
 
     def errors(file: str, side: str, key: str = "rmse") -> np.ndarray:
@@ -196,17 +199,17 @@ def page(found: Mapping[tuple[str, str], list[dict[str, Any]]], seconds: int) ->
     def ratio(file: str, side: str, key: str = "rmse") -> str:
         return corrected(100 * np.log(errors(file, HPO, key) / errors(file, side)))
 
-    means = {side: [errors(file, side).mean() for file in TABLES] for side in SIDES}
+    means = {side: [errors(file, side).mean() for file in files] for side in SIDES}
     ranks = pd.DataFrame(means).rank(axis=1).mean()
     body = [
         [f"{file}, {found[file, HPO][0]['rows']} rows", *(cell(errors(file, s)) for s in SIDES),
          cell(errors(file, HPO, "alone"))]
-        for file in TABLES
+        for file in files
     ]  # fmt: skip
     body.append(["**mean rank**", *(f"**{ranks[side]:.1f}**" for side in SIDES), ""])
     rivals = ("ridge, tuned", "mlp, tuned", "boosting, tuned")
-    differences = [[file, *(ratio(file, side) for side in rivals)] for file in TABLES]
-    draws = {side: np.mean([n["draws"] for f in TABLES for n in found[f, side]]) for side in SIDES}
+    differences = [[file, *(ratio(file, side) for side in rivals)] for file in files]
+    draws = {side: np.mean([n["draws"] for f in files for n in found[f, side]]) for side in SIDES}
     searches = [side for side in SIDES if draws[side]]
     lines = [
         "# Small tables with a number to predict",
@@ -226,7 +229,7 @@ def page(found: Mapping[tuple[str, str], list[dict[str, Any]]], seconds: int) ->
         "`studies/templates/table.toml`, chosen on classification, as it is; scikit-learn's of the "
         "processor, random search with the defaults first, five folds, the target standardized. "
         "The spaces of scikit-learn's network and boosting are those of the benchmark on classes. "
-        "Nothing was changed after a score of this table.",
+        f"Nothing was changed after a score of this table.{lacking}",
         "",
         *table(["", *searches], [["trials, mean", *(f"{draws[side]:.0f}" for side in searches)]]),
     ]
@@ -239,11 +242,12 @@ def main() -> None:
     parser.add_argument("--results", type=Path, required=True, help="a line of JSON for each")
     parser.add_argument("--seconds", type=int, default=30, help="of each search")
     parser.add_argument("--splits", type=int, nargs="+", default=list(range(SPLITS)))
+    parser.add_argument("--files", nargs="+", default=list(TABLES), choices=TABLES)
     parser.add_argument("--sides", nargs="+", default=list(SIDES), choices=SIDES)
     options = parser.parse_args()
 
     def jobs(sides: Sequence[str]) -> list[Job]:
-        return [Job(*of, options.seconds) for of in product(TABLES, options.splits, sides)]
+        return [Job(*of, options.seconds) for of in product(options.files, options.splits, sides)]
 
     def known() -> dict[tuple[Any, ...], dict[str, Any]]:
         keys = ("file", "split", "side", "seconds")
