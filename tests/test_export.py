@@ -354,7 +354,7 @@ def test_a_run_from_python_gives_tables_figures_and_the_winner(
     assert {"progress", "slices", "confusion"} <= set(result.figures)
     winner = result.stored.winner.number
     assert repr(result) == f"Result('tiny': 8 trials, winner trial {winner})"
-    assert repr(api.load("tiny.finalists")) == "Result('tiny.finalists': 4 trials)"
+    assert repr(api.load("tiny.finalists")) == "Result('tiny.finalists': 6 trials)"
     shown = [repr(figure) for figure in result.figures.values()]
     assert all(text.startswith("Figure(") and len(text) < 200 for text in shown)
     result.figures["progress"].save("progress.svg")

@@ -216,7 +216,7 @@ def test_watch_follows_a_run_from_elsewhere_to_its_end(hpo, hpo_process, tmp_pat
     assert err.count("\n") == 1
     assert watched.code == 0, watched.err
     assert "tiny: 8/8 trials" in watched.out
-    assert "tiny.finalists: 4/4 trials" in watched.out
+    assert "tiny.finalists: 6/6 trials" in watched.out
     assert "the winner" in watched.out
     assert artifacts_of(tmp_path, "tiny") == [[]] * 8
 
