@@ -91,7 +91,8 @@ class Objective:
         head.check(schema.classes)
         self.metric = head.metric
         images, labels = loaded.train_images, loaded.train_labels
-        self.examples = tensors.examples(images, labels, loaded.classes, self.device)
+        form: Any = {"classes": loaded.classes, "device": self.device}
+        self.examples = tensors.examples(images, labels, **form, deviation=schema.deviation)
         self.split = tensors.split_rows(loaded, self.seeds)
         given = head.class_weight, self.examples, [self.split], schema.classes
         self.weights = tensors.class_weights(*given)
