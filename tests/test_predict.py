@@ -573,6 +573,26 @@ def test_what_is_no_file_is_no_network_and_does_not_hang(folder: Path, name: str
         signal.signal(signal.SIGALRM, before)
 
 
+@pytest.mark.parametrize(
+    ("stored", "held"), [("0.0", True), ("0.9", True), (None, True), ("0.5", False)]
+)
+def test_a_saved_winner_has_the_momentum_of_its_optimizer(
+    tmp_path: Path, stored: str | None, held: bool
+):
+    """Folders of earlier versions say 0, which stands for the optimizer's own."""
+    config = {**CONFIG, "optimizer": "sgd_momentum", "momentum": 0.0}
+    used = best._used(config)
+    assert used == {**config, "momentum": 0.9}
+    assert best._used({**config, "momentum": 0.5})["momentum"] == 0.5
+    assert best._used({"optimizer": "adam"}) == {"optimizer": "adam"}
+    content = {"dataset": "mnist", "config": used}
+    best.write(tmp_path, b"weights", content)
+    path = tmp_path / "config.toml"
+    line = "" if stored is None else f"momentum = {stored}"
+    path.write_text(path.read_text().replace("momentum = 0.9", line))
+    assert best.holds_winner(tmp_path, content) == held
+
+
 def test_a_network_that_gives_no_numbers_is_refused(folder: Path):
     """Its weights are numbers, and their sums are none."""
     (folder / "model.safetensors").write_bytes(

@@ -20,6 +20,7 @@ from hpo.errors import InputError
 from hpo.process import replacing
 from hpo.study.config import DEFAULTS, HYPERPARAMETERS, REQUIRED, Config
 from hpo.study.fields import faults
+from hpo.study.names import OPTIMIZERS
 
 if TYPE_CHECKING:
     from hpo.results.study import StoredGrid, StoredSearch
@@ -131,8 +132,14 @@ def winner_of(study: "StoredSearch") -> dict[str, Any] | None:
         **({"epoch": study.winner.cut} if study.winner.cut else {}),
         **({} if temperature is None else {"temperature": temperature}),
         **schema,
-        "config": study.winner.config.as_dict(),
+        "config": _used(study.winner.config.as_dict()),
     }
+
+
+def _used(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns hyperparameters with the momentum that the optimizer has of itself."""
+    own = OPTIMIZERS[config["optimizer"]].momentum if config.get("optimizer") in OPTIMIZERS else 0
+    return {**config, "momentum": config.get("momentum") or own} if own else dict(config)
 
 
 def holds_winner(folder: Path, content: Mapping[str, Any] | None) -> bool:
@@ -152,7 +159,7 @@ def holds_winner(folder: Path, content: Mapping[str, Any] | None) -> bool:
     wanted = tomllib.loads(tomli_w.dumps(content))  # lists for tuples
     for each in (stored, wanted):
         # Folders of earlier versions leave out what has its default.
-        each["config"] = {**DEFAULTS, **each.get("config", {})}
+        each["config"] = _used({**DEFAULTS, **each.get("config", {})})
     return all(stored[key] == value for key, value in wanted.items() if key in stored)
 
 
