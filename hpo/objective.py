@@ -37,9 +37,10 @@ class Objective:
         study = optuna.create_study(direction="maximize")
         study.optimize(hpo.Objective(dataset="mnist"), n_trials=20)
 
-    Every epoch's value is reported, so the study's pruner can end a trial early. The
-    trial keeps its learning curve, its seconds, its number of parameters and whether it diverged as
-    user attributes; a diverged trial is PRUNED at once, and TPE takes it for worse than all others.
+    Every epoch's value is reported, so the study's pruner can end a trial early. The trial keeps
+    its seconds, its number of parameters and whether it diverged as user attributes, its learning
+    curve as the system attribute "curve", {metric: a value for each epoch}; a diverged trial is
+    PRUNED at once, and TPE takes it for worse than all others.
     The test images are not touched. torch has one thread meanwhile, unless
     torch.set_num_threads or OMP_NUM_THREADS has set another number.
 
@@ -128,10 +129,13 @@ class Objective:
         kept = record.outcome(epochs, 0)
         attributes = record.attributes(epochs, 0, kept if config.validated else None)
         attributes["parameters"] = epochs[-1].network.parameters
-        for key, value in attributes.items():
-            trial.set_user_attr(key, value)
-        if attributes["diverged"] and isinstance(trial, optuna.Trial):
-            mark_diverged(trial, trial.study.sampler)
+        if isinstance(trial, optuna.Trial):
+            record.store(trial.study._storage, trial._trial_id, attributes)
+            if attributes["diverged"]:
+                mark_diverged(trial, trial.study.sampler)
+        else:  # it lies in no storage
+            for key, value in attributes.items():
+                trial.set_user_attr(key, value)
         if reason:
             raise optuna.TrialPruned(f"{reason} epoch {len(epochs)}")
         return kept[name]

@@ -153,7 +153,7 @@ def check_grid(trials: list[FrozenTrial], cells: int, seeds: int) -> None:
     assert {trial.state.name for trial in trials} <= {"COMPLETE", "FAIL"}
     for trial in trials:
         if trial.state is TrialState.COMPLETE:
-            epochs = len(trial.user_attrs["curve"]["valid_accuracy"])
+            epochs = len(trial.system_attrs["curve"]["valid_accuracy"])
             assert sorted(trial.intermediate_values) == list(range(1, epochs + 1))
             assert 0 <= trial.user_attrs["test_accuracy"] <= 1
 

@@ -13,6 +13,7 @@ from hpo.errors import InputError
 from hpo.results.load import load_study
 from hpo.results.study import StoredSearch
 from hpo.storage.open import open_storage
+from hpo.study.columns import INTERNAL
 
 DEEP = "[" * 3000 + "]" * 3000
 OTHERS = (None, "x", 5, 1.5, True, ["x"], {"x": 1}, "DEEP")
@@ -35,6 +36,10 @@ def database(ended_search) -> bytes:
         return connection.serialize()
 
 
+def of_trial(key: str) -> str:
+    return f"trial_{'system' if key in INTERNAL else 'user'}_attributes"
+
+
 def loaded(folder: Path, database: bytes, table: str, key: str, text: str | None) -> Any:
     """What is read of the search after one attribute, of each study or trial that has it, was
     changed; None deletes it."""
@@ -53,7 +58,7 @@ def loaded(folder: Path, database: bytes, table: str, key: str, text: str | None
 
 @pytest.mark.parametrize("key", [*OF_STUDY, *OF_TRIAL])
 def test_another_kind_of_value_is_a_line_that_names_study_and_attribute(tmp_path, database, key):
-    table = "trial_user_attributes" if key in OF_TRIAL else "study_user_attributes"
+    table = of_trial(key) if key in OF_TRIAL else "study_user_attributes"
     for value in OTHERS:
         text = json.dumps(value).replace('"DEEP"', DEEP)
         if value in SOUND.get(key, ()) and type(value) in map(type, SOUND[key]):
@@ -81,11 +86,11 @@ def test_another_kind_of_value_is_a_line_that_names_study_and_attribute(tmp_path
 def test_a_value_of_the_wrong_length_or_place_is_named(tmp_path, database, key, change):
     (tmp_path / "hpo.db").write_bytes(database)
     with closing(sqlite3.connect(tmp_path / "hpo.db")) as connection:
-        query = "SELECT value_json FROM trial_user_attributes WHERE key = ? LIMIT 1"
+        query = f"SELECT value_json FROM {of_trial(key)} WHERE key = ? LIMIT 1"
         [text] = connection.execute(query, (key,)).fetchone()
     changed = json.dumps(change(json.loads(text)))
     with pytest.raises(InputError, match=f"study 'tiny.*trial [0-9]+, attribute {key}"):
-        loaded(tmp_path, database, "trial_user_attributes", key, changed)
+        loaded(tmp_path, database, of_trial(key), key, changed)
 
 
 def test_what_is_missing_is_named_if_it_is_needed(tmp_path, database):
@@ -94,9 +99,9 @@ def test_what_is_missing_is_named_if_it_is_needed(tmp_path, database):
             loaded(tmp_path, database, "study_user_attributes", key, None)
     for key in ("curve", "cell"):
         with pytest.raises(InputError, match=f"trial 0, attribute {key}"):
-            loaded(tmp_path, database, "trial_user_attributes", key, None)
+            loaded(tmp_path, database, of_trial(key), key, None)
     for key in ("train_valid_gap", "stack", "parameters"):  # of later versions
-        stored = loaded(tmp_path, database, "trial_user_attributes", key, None)
+        stored = loaded(tmp_path, database, of_trial(key), key, None)
         assert isinstance(stored, StoredSearch)
 
 

@@ -102,7 +102,7 @@ def test_a_search_by_groups_ends_with_a_winner(tmp_path: Path):
     assert answer.code == 0, answer.err
     stored = optuna.load_study(study_name="visits", storage=f"sqlite:///{tmp_path}/hpo.db")
     assert "whole groups" in stored.user_attrs["binding"]["split"]
-    values = stored.best_trial.user_attrs["valid_by_seed"]
+    values = stored.best_trial.system_attrs["valid_by_seed"]
     assert len(values) == 3
     assert stored.best_value == pytest.approx(np.mean(values))
     report = (tmp_path / "reports/visits/report.md").read_text()
@@ -154,7 +154,7 @@ def test_a_trial_is_worth_the_mean_of_its_folds(tmp_path: Path):
     answer = hpo_in(place, "run", "visits.toml")
     assert answer.code == 0, answer.err
     stored = optuna.load_study(study_name="visits", storage=f"sqlite:///{tmp_path}/hpo.db")
-    values = stored.best_trial.user_attrs["valid_by_seed"]
+    values = stored.best_trial.system_attrs["valid_by_seed"]
     assert (len(values), stored.user_attrs["binding"]["folds"]) == (4, "4")
     assert stored.best_value == pytest.approx(np.mean(values))
     data = stored.user_attrs["data"]

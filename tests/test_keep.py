@@ -360,7 +360,7 @@ def test_a_kept_epoch_that_is_not_the_curves_is_refused(whole, tmp_path, key, va
     with closing(sqlite3.connect(whole[0] / "hpo.db")) as connection:
         (tmp_path / "hpo.db").write_bytes(connection.serialize())
     text = json.dumps({**trial.user_attrs["kept"], key: value})
-    change = "UPDATE trial_user_attributes SET value_json = ? WHERE key = 'kept' AND trial_id = ?"
+    change = "UPDATE trial_system_attributes SET value_json = ? WHERE key = 'kept' AND trial_id = ?"
     with closing(sqlite3.connect(tmp_path / "hpo.db")) as connection, connection:
         connection.execute(change, (text, trial._trial_id))
     with pytest.raises(InputError, match=f"trial {trial.number}, attribute kept"):

@@ -51,7 +51,7 @@ def test_a_study_optimizes_it_and_every_trial_has_its_curve(objective):
     for trial in study.trials:
         assert set(trial.params) == {"depth", "width", "activation", "optimizer", "lr"}
         assert list(trial.intermediate_values) == [1, 2, 3]
-        assert trial.value == trial.user_attrs["curve"]["valid_accuracy"][-1]
+        assert trial.value == trial.system_attrs["curve"]["valid_accuracy"][-1]
         assert trial.user_attrs["train_seconds"] > 0
         assert trial.user_attrs["parameters"] > 16 * 784
 
@@ -92,7 +92,7 @@ def test_a_pruned_trial_keeps_the_curve_that_it_has(objective):
     study.optimize(objective, n_trials=1)
     trial = study.trials[0]
     assert trial.state == optuna.trial.TrialState.PRUNED
-    assert len(trial.user_attrs["curve"]["train_loss"]) == 1
+    assert len(trial.system_attrs["curve"]["train_loss"]) == 1
 
 
 def test_a_diverged_trial_is_pruned_at_once():

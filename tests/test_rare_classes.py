@@ -259,7 +259,7 @@ def test_the_reusable_objective_returns_what_is_sought():
     objective = hpo.Objective("breast-cancer", space=space, objective="valid_loss")
     study = optuna.create_study(direction="minimize")
     study.optimize(objective, n_trials=1)
-    assert study.best_value == study.best_trial.user_attrs["curve"]["valid_loss"][-1]
+    assert study.best_value == study.best_trial.system_attrs["curve"]["valid_loss"][-1]
     with pytest.raises(InputError, match='direction="minimize"'):
         optuna.create_study(direction="maximize").optimize(objective, n_trials=1)
     with pytest.raises(InputError, match="valid_auc needs two classes, the data have 3; give"):

@@ -365,10 +365,10 @@ def test_the_objective_takes_numbers(tmp_path: Path):
     objective = package.Objective(str(tmp_path / "cars.csv"), space=space)
     found = optuna.create_study(direction="minimize")
     found.optimize(objective, n_trials=2)
-    assert found.best_trial.user_attrs["curve"]["valid_rmse"][-1] == found.best_value
+    assert found.best_trial.system_attrs["curve"]["valid_rmse"][-1] == found.best_value
     assert objective.metric.name == "valid_rmse"
     deviation = load(Source(str(tmp_path / "cars.csv"), label="y")).schema.target[1]
-    in_unit = deviation * np.sqrt(found.best_trial.user_attrs["curve"]["valid_loss"][-1])
+    in_unit = deviation * np.sqrt(found.best_trial.system_attrs["curve"]["valid_loss"][-1])
     assert found.best_value == pytest.approx(in_unit, rel=1e-5)
 
 

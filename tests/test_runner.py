@@ -141,7 +141,7 @@ def test_every_epoch_is_an_intermediate_value_and_the_last_is_the_trials_value(q
     for trial in seen.trials:
         assert list(trial.intermediate_values) == [1, 2]
         assert trial.value == trial.intermediate_values[2]
-        assert trial.intermediate_values[1] == trial.user_attrs["curve"]["valid_accuracy"][0]
+        assert trial.intermediate_values[1] == trial.system_attrs["curve"]["valid_accuracy"][0]
 
 
 def test_the_last_training_gets_the_cores_of_idle_workers(tmp_path, monkeypatch):
@@ -378,6 +378,7 @@ def test_ctrl_c_stops_training_keeps_what_is_finished_and_writes_the_report(tmp_
     output = finish(process)
     assert finished <= complete_in(tmp_path)
     assert process.returncode == 130, output
+    assert "stopping; the report follows\n" in output
     assert "\nhpo: stopped; the same command goes on from here\n" in output
     assert "Traceback" not in output
     assert (tmp_path / "reports/long/index.html").is_file()

@@ -88,7 +88,7 @@ def _trials(
     """needed: attributes that each ended trial has."""
     name = optuna_study.study_name
     try:
-        trials = all_trials(optuna_study, storage)
+        trials = [record.whole(trial) for trial in all_trials(optuna_study, storage)]
     except json.JSONDecodeError:  # of an attribute, see load_study
         raise
     except (AssertionError, LookupError, TypeError, ValueError) as error:

@@ -4,9 +4,10 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
 
+from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from hpo.study.columns import METRICS, TrialAttributes
+from hpo.study.columns import INTERNAL, METRICS, TrialAttributes
 from hpo.study.config import Config
 from hpo.study.metrics import USELESS_LOSS, EpochMetrics, Metric
 
@@ -53,6 +54,23 @@ def attributes(
     if diagnostics:
         found["diagnostics"] = diagnostics
     return found
+
+
+def store(storage: BaseStorage, trial: int, attributes: TrialAttributes) -> None:
+    """Stores the attributes of a trial, given by its id."""
+    for key, value in attributes.items():
+        internal = key in INTERNAL
+        to = storage.set_trial_system_attr if internal else storage.set_trial_user_attr
+        to(trial, key, value)  # type: ignore[arg-type]
+
+
+def whole(trial: FrozenTrial) -> FrozenTrial:
+    """Returns a stored trial with all of its attributes as user attributes."""
+    found = {key: trial.system_attrs[key] for key in INTERNAL if key in trial.system_attrs}
+    if found:
+        trial = copy(trial)
+        trial.user_attrs = {**found, **trial.user_attrs}
+    return trial
 
 
 def _diagnostics(

@@ -81,6 +81,8 @@ class Loop:
                 self._handle(event)
             self._stop_overdue()
             self._await_nodes()
+        if self.stopping:
+            self.notice("stopping; the report follows")
         self._abandon(record.STOPPED if self.stopping else record.OUT_OF_TIME)
         return End.STOPPED if self.stopping else End.OUT_OF_TIME
 
@@ -215,8 +217,7 @@ class Loop:
         """Stores what the job's trial with this index has given, and ends it."""
         trial, value = job.trials[replicate], job.values()[replicate]
         attributes = trial_attributes(job, done, replicate)
-        for key, stored in attributes.items():
-            self.storage.set_trial_user_attr(trial, key, stored)
+        record.store(self.storage, trial, attributes)
         if done.test_right and done.valid_right:
             right = {"test": done.test_right[replicate], "valid": done.valid_right[replicate]}
             self.storage.set_trial_system_attr(trial, record.RIGHT, right)

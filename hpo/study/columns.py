@@ -68,8 +68,17 @@ CALIBRATION = keys(loss=_AT_EACH, error=_AT_EACH)
 MISTAKES = keys(confusion=list[list[float]], worst=list[WORST])
 
 
+# Attributes that hpo alone reads. They are system attributes of the trial: as a user attribute a
+# curve makes the dashboard's page of the trial thousands of pixels wide. Earlier versions had them
+# there.
+INTERNAL = (
+    "curve", "kept", "diagnostics", "valid_by_seed", "test_recall", "mistakes", "calibration",
+    "predictions",
+)  # fmt: skip
+
+
 class TrialAttributes(TypedDict, total=False):
-    """The user attributes of a trial.
+    """The attributes of a trial: user attributes, but for those of INTERNAL.
 
     seeds: how many seeds its value is the mean of. first: the entry of [[search.first]] that it
     comes from. over_limit: 1 if its time limit ended it. run_seconds: how long the study had run

@@ -164,7 +164,8 @@ def test_a_crash_between_any_two_writes_loses_nothing(full, stage, kind, tmp_pat
         assert process.returncode in (0, -signal.SIGKILL), output
         now = {trial.number: trial for trial in scene.trials() if trial.state in FINISHED}
         for trial in now.values():
-            assert {"curve", "train_seconds", "diverged"} <= set(trial.user_attrs)
+            assert {"train_seconds", "diverged"} <= set(trial.user_attrs)
+            assert "curve" in trial.system_attrs
             assert trial.values is not None
         assert before.items() <= now.items()
         before = now
