@@ -251,7 +251,7 @@ def delete(
     print(f"deleted: study {stored_name!r}")
 
 
-EXPORTS = ("parquet", "tensorboard", "mlflow", "onnx", "torch-export")
+EXPORTS = ("parquet", "tensorboard", "mlflow", "onnx", "torch-export", "huggingface")
 To = Annotated[str, typer.Option("--to", **_one_of(EXPORTS))]
 EXPORTED = "Where it goes: OUT/STUDY/. MLflow goes to MLFLOW_TRACKING_URI if that is set."
 ExportOut = Annotated[Path, typer.Option("--out", help=EXPORTED)]
@@ -412,6 +412,10 @@ def _stored_name(study: str, name: str | None) -> str:
 
 def main() -> NoReturn:
     """The `hpo` command: exit code 0, 1, 2 or 130, one line an error, as the README says."""
+    if os.name == "nt":
+        sys.exit(
+            "hpo: does not run on Windows itself; install WSL (`wsl --install`), and hpo there"
+        )
     for number in stop_signals():
         if signal.getsignal(number) is signal.SIG_DFL:
             signal.signal(number, signal.default_int_handler)

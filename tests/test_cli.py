@@ -39,6 +39,13 @@ def written(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
 
 
+def test_on_windows_a_line_says_where_it_runs():
+    code = "import os, hpo.cli; os.name = 'nt'; hpo.cli.main()"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (ran.returncode, len(ran.stderr.splitlines())) == (1, 1), ran.stderr
+    assert "install WSL" in ran.stderr
+
+
 # --- what is loaded ----------------------------------------------------------------------------
 
 

@@ -7,6 +7,8 @@ import re
 import shutil
 import socket
 import sqlite3
+import subprocess
+import sys
 import time
 import tomllib
 from collections.abc import Callable
@@ -36,6 +38,7 @@ from hpo.results.load import load_study
 from hpo.results.study import StoredSearch
 from hpo.storage.open import open_storage
 from hpo.study import file as study_file
+from hpo.study import finalists
 
 NOTEBOOK = Path(__file__).parents[1] / "studies/examples/digits.ipynb"
 
@@ -113,6 +116,58 @@ def test_mlflow_gets_every_trial_once(hpo: Callable, ended: Path):
     assert {status for _, status in runs} == {"FINISHED"}
     assert sorted(accuracies) == pytest.approx(sorted(trials["valid_accuracy"]))
     assert {"depth", "width", "lr", "optimizer"} <= names
+
+
+@pytest.mark.slow
+def test_mlflow_gets_a_run_per_cell_with_its_mean_above_those_of_its_seeds(
+    hpo: Callable, ended: Path
+):
+    from mlflow import MlflowClient
+
+    name = finalists.name_of("tiny")
+    for _ in range(2):
+        answer = hpo("export", name, "--to", "mlflow", timeout=120)
+        assert (answer.code, answer.err) == (0, "")
+    client = MlflowClient(f"sqlite:///{ended}/exports/{name}/mlflow/mlflow.db")
+    [experiment] = [e for e in client.search_experiments() if e.name == name]
+    runs = client.search_runs([experiment.experiment_id])
+    cells = {run.info.run_id: run for run in runs if "hpo.seed" not in run.data.tags}
+    below = [run for run in runs if run.info.run_id not in cells]
+    frame = pd.read_csv(ended / "reports/tiny/finalists.csv")
+    reference = pd.read_csv(ended / "reports/tiny/reference.csv")
+    assert len(below) == len(frame) + len(reference)
+    for number, rows in frame.groupby("number"):
+        [cell] = [key for key, run in cells.items() if run.info.run_name == f"trial-{number}"]
+        metrics = cells[cell].data.metrics
+        assert metrics["test_accuracy"] == pytest.approx(rows["test_accuracy"].mean())
+        assert metrics["seeds"] == len(rows)
+        assert metrics["test_accuracy_low"] <= metrics["test_accuracy"]
+        children = [run for run in below if run.data.tags["mlflow.parentRunId"] == cell]
+        found = sorted(run.data.metrics["test_accuracy"] for run in children)
+        assert found == pytest.approx(sorted(rows["test_accuracy"]))
+
+
+def test_a_folder_for_the_hub_has_the_winner_and_its_figures(hpo: Callable, ended: Path):
+    folder = ended / "exports/tiny/huggingface"
+    (folder / ".git").mkdir(parents=True)
+    (folder / "ensemble.safetensors").touch()  # of an earlier winner
+    assert export(hpo, "--to", "huggingface").strip() == "exported: exports/tiny/huggingface"
+    assert {path.name for path in folder.iterdir()} == {
+        ".git", "README.md", "config.toml", "model.safetensors"
+    }  # fmt: skip
+    for name in ("config.toml", "model.safetensors"):
+        assert (folder / name).read_bytes() == (ended / "reports/tiny/best" / name).read_bytes()
+    _, head, body = (folder / "README.md").read_text().split("---\n", 2)
+    about = json.loads(head)
+    [result] = about["model-index"][0]["results"]
+    rows = pd.read_csv(ended / "reports/tiny/finalists.csv").query("rank == 1")
+    values = {metric["type"]: metric["value"] for metric in result["metrics"]}
+    assert values["accuracy"] == pytest.approx(rows["test_accuracy"].mean(), rel=1e-5)
+    assert about["pipeline_tag"] == result["task"]["type"]
+    code = re.search(r"```python\n(.*?)```", body, re.DOTALL)
+    assert code
+    ran = subprocess.run([sys.executable, "-c", code[1]], cwd=folder, capture_output=True)
+    assert ran.returncode == 0, ran.stderr
 
 
 def test_a_package_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch, ended: Path):

@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from hpo.study import names
+from hpo.study.metrics import OBJECTIVES
+
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
 
@@ -56,6 +59,13 @@ def test_what_a_run_writes_by_default_is_no_change_of_the_checkout():
 
 def test_it_is_short():
     assert len(README.split()) <= 1800
+
+
+def test_the_reference_of_study_files_lists_the_values_of_every_choice():
+    text = (ROOT / "studies/README.md").read_text("utf-8")
+    for table in (names.ACTIVATIONS, names.OPTIMIZERS, names.SCHEDULES, names.NORMS, names.INITS,
+                  names.SAMPLERS, names.PRUNERS, OBJECTIVES):  # fmt: skip
+        assert not [name for name in table if f"`{name}`" not in text]
 
 
 def test_its_tables_are_those_of_the_committed_results():

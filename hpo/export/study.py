@@ -28,19 +28,24 @@ def export(
             return write(study, folder / to)
         if not isinstance(study, StoredSearch):
             raise InputError(f"--to {to}: study {study.name!r} is a grid, which has no winner")
+        saved = report / "best"
+        if to == "huggingface":
+            best.require_winner(saved, study)
+            from hpo.export import hub  # loads matplotlib
+
+            return hub.to_hub(study, saved, folder / to)
         if study.winner and study.winner.config.model:
             raise InputError(
                 f"--to {to}: the winner is a network of {study.winner.config.model!r}, whose code "
                 "hpo does not run here; load it in Python as the report says, and export it there"
             )
         examples = _real_examples(study, data_dir)
-        folder_of_winner = report / "best"
-        best.require_winner(folder_of_winner, study)
+        best.require_winner(saved, study)
         from hpo.export import winner  # loads torch
 
         folder.mkdir(parents=True, exist_ok=True)
         write_winner = winner.to_onnx if to == "onnx" else winner.to_program
-        return [write_winner(folder_of_winner, folder, examples)]
+        return [write_winner(saved, folder, examples)]
     except OSError as error:
         reason = f"{error.filename or folder}: cannot be written ({error.strerror or error})"
         raise InputError(f"--to {to}: {reason}; make room there, or give another --out") from error

@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import sqlite3
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, redirect_stderr
 from dataclasses import dataclass
@@ -19,17 +20,21 @@ from typing import Any
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from hpo.analysis.statistics import estimate
 from hpo.errors import InputError
 from hpo.passwords import remove_passwords, without_password
 from hpo.process import replacing
 from hpo.results.study import StoredGrid, StoredSearch
 from hpo.study.columns import METRICS, SCORES, TESTED
+from hpo.study.config import Config
 from hpo.text import shortened
 
 FINAL = ("test_loss", "test_accuracy", *TESTED, "train_seconds", "parameters")
 TOKEN, NUMBER = "hpo.token", "hpo.trial"  # tags of a run in MLflow: the study's, the trial's number
 OLD_RUN = re.compile(r"trial-\d+|.+-seed-\d+")  # a folder of TensorBoard that has no token
 STUDY = "hpo.study"  # a tag that earlier versions set, too
+CELL, SEED = "hpo.cell", "hpo.seed"  # of a grid; the run of a cell has no seed
+PARENT = "mlflow.parentRunId"  # MLflow shows a run below this one
 STATUS = {"COMPLETE": "FINISHED", "PRUNED": "KILLED", "FAIL": "FAILED"}  # of a run in MLflow
 BATCH, MOST_RUNS = 1000, 50_000  # how many metrics MLflow takes at once, and how many runs it gives
 # For a tracking server that does not answer. MLflow's own values wait for minutes.
@@ -66,18 +71,23 @@ def runs(study: StoredGrid | StoredSearch) -> Iterator[Run]:
         names = [*METRICS, *(name for name in SCORES if name in curve)]
         facts = [key for key in ("cell", "seed", "diverged", "fail_reason") if key in known]
         times = (trial.datetime_start, trial.datetime_complete)
-        started, ended = (time.timestamp() for time in times if time)
+        started, ended = (when.timestamp() for when in times if when)
         yield Run(
             number=trial.number,
             name=name,
             started=started,
             ended=ended,
-            params={key: value for key, value in config.as_dict().items() if value != ""},
+            params=set_values(config),
             curves={name: curve.get(name, []) for name in names},
             results={key: known[key] for key in FINAL if known.get(key) is not None},
             facts={"state": trial.state.name, "study": study.name}
             | {key: str(known[key]) for key in facts},
         )
+
+
+def set_values(config: Config) -> dict[str, Any]:
+    """Returns the hyperparameters with the defaults, without empty texts."""
+    return {key: value for key, value in config.as_dict().items() if value != ""}
 
 
 def token_of(study: StoredGrid | StoredSearch) -> str:
@@ -133,7 +143,8 @@ def to_tensorboard(study: StoredGrid | StoredSearch, folder: Path) -> Sequence[P
 
 
 def to_mlflow(study: StoredGrid | StoredSearch, folder: Path) -> Sequence[Path | str]:
-    """Writes a run per trial to the experiment of the study's name, unless it is there.
+    """Writes a run per trial to the experiment of the study's name, unless it is there; of a grid
+    below a run per cell, which has the mean over the seeds and its 95% interval.
 
     The tracking server is MLFLOW_TRACKING_URI, or a SQLite file in `folder`. In the file, runs of
     another study of this name are deleted. Raises InputError if MLflow is not installed, if the
@@ -173,39 +184,77 @@ def _database(file: Path) -> str:
 
 
 def _log(client: Any, study: StoredGrid | StoredSearch, folder: Path) -> None:
-    from mlflow.entities import Metric, Param
-
     experiment, token = client.get_experiment_by_name(study.name), token_of(study)
     if experiment is None:
         artifacts = (folder / "artifacts").absolute().as_uri()
         key = client.create_experiment(study.name, artifact_location=artifacts)
     else:
         key = experiment.experiment_id
-    logged = _complete_runs(client, key, token)
+    logged, parents = _complete_runs(client, key, token)
+    if isinstance(study, StoredGrid):
+        parents = _log_cells(client, key, study, parents)
     for run in runs(study):
-        if str(run.number) in logged:
-            continue
-        start, end = int(1000 * run.started), int(1000 * run.ended)
-        tags = {TOKEN: token, **{f"hpo.{name}": value for name, value in run.facts.items()}}
-        run_id = client.create_run(key, start, tags, run.name).info.run_id
-        metrics = [
-            Metric(metric, value, end, epoch)
-            for metric, values in run.curves.items()
-            for epoch, value in enumerate(values, 1)
-            if value is not None and math.isfinite(value)
-        ]
-        metrics += [Metric(name, float(value), end, 0) for name, value in run.results.items()]
-        client.log_batch(run_id, params=[Param(name, str(v)) for name, v in run.params.items()])
-        for first in range(0, len(metrics), BATCH):
-            client.log_batch(run_id, metrics[first : first + BATCH])
-        client.set_terminated(run_id, STATUS[run.facts["state"]], end)
-        client.set_tag(run_id, NUMBER, str(run.number))  # last: a killed export leaves none
+        if str(run.number) not in logged:
+            above = {PARENT: parents[run.facts["cell"]]} if "cell" in run.facts else {}
+            _log_run(client, key, run, {TOKEN: token, **above})
 
 
-def _complete_runs(client: Any, experiment: str, token: str) -> set[str]:
-    """Returns the numbers of the trials that are there. Deletes runs that a killed export left, and
-    runs of another study; on a server these may be somebody's: InputError."""
-    complete = set()
+def _log_run(client: Any, experiment: str, run: Run, tags: Mapping[str, str]) -> None:
+    from mlflow.entities import Metric
+
+    start, end = int(1000 * run.started), int(1000 * run.ended)
+    tags = {**tags, **{f"hpo.{name}": value for name, value in run.facts.items()}}
+    run_id = client.create_run(experiment, start, tags, run.name).info.run_id
+    metrics = [
+        Metric(metric, value, end, epoch)
+        for metric, values in run.curves.items()
+        for epoch, value in enumerate(values, 1)
+        if value is not None and math.isfinite(value)
+    ]
+    metrics += [Metric(name, float(value), end, 0) for name, value in run.results.items()]
+    _log_params(client, run_id, run.params)
+    for first in range(0, len(metrics), BATCH):
+        client.log_batch(run_id, metrics[first : first + BATCH])
+    client.set_terminated(run_id, STATUS[run.facts["state"]], end)
+    client.set_tag(run_id, NUMBER, str(run.number))  # last: a killed export leaves none
+
+
+def _log_cells(
+    client: Any, experiment: str, study: StoredGrid, known: Mapping[str, str]
+) -> dict[str, str]:
+    """Writes a run per cell, or what is new in those that are there. known, and returned: the runs'
+    ids by cell."""
+    from mlflow.entities import Metric
+
+    metric, ids, now = study.metric.tested.name, dict(known), int(1000 * time.time())
+    for cell in study.file.cells:
+        if cell.name not in ids:
+            tags = {TOKEN: token_of(study), STUDY: study.name, CELL: cell.name}
+            ids[cell.name] = client.create_run(experiment, now, tags, cell.name).info.run_id
+            _log_params(client, ids[cell.name], set_values(cell.config))
+        values = study.values(cell, metric).dropna()
+        found: dict[str, float] = {"seeds": len(values)}
+        if len(values):
+            of = estimate(values.to_numpy(float))
+            found |= {metric: of.mean, f"{metric}_low": of.low, f"{metric}_high": of.high}
+        finite = {name: value for name, value in found.items() if math.isfinite(value)}
+        metrics = [Metric(name, float(value), now, 0) for name, value in finite.items()]
+        client.log_batch(ids[cell.name], metrics)
+        client.set_terminated(ids[cell.name], "FINISHED", now)
+    return ids
+
+
+def _log_params(client: Any, run_id: str, params: Mapping[str, Any]) -> None:
+    from mlflow.entities import Param
+
+    client.log_batch(run_id, params=[Param(name, str(value)) for name, value in params.items()])
+
+
+def _complete_runs(client: Any, experiment: str, token: str) -> tuple[set[str], dict[str, str]]:
+    """Returns the numbers of the trials that are there, and the ids of the cells' runs. Deletes
+    runs that a killed export left, and runs of another study; on a server these may be somebody's:
+    InputError."""
+    complete, cells = set(), {}
     for run in client.search_runs([experiment], max_results=MOST_RUNS):
         tags = run.data.tags
         another = tags.get(TOKEN) != token
@@ -216,8 +265,10 @@ def _complete_runs(client: Any, experiment: str, token: str) -> set[str]:
                 f"--to mlflow: {without_password(server)}: experiment {tags[STUDY]!r} has runs of "
                 "another study of this name, or of an earlier hpo; delete them there"
             )
-        if another or NUMBER not in tags:
-            client.delete_run(run.info.run_id)
-        else:
+        if not another and NUMBER in tags:
             complete.add(tags[NUMBER])
-    return complete
+        elif not another and SEED not in tags and CELL in tags:
+            cells[tags[CELL]] = run.info.run_id
+        else:
+            client.delete_run(run.info.run_id)
+    return complete, cells
