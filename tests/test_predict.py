@@ -581,10 +581,10 @@ def test_a_saved_winner_has_the_momentum_of_its_optimizer(
 ):
     """Folders of earlier versions say 0, which stands for the optimizer's own."""
     config = {**CONFIG, "optimizer": "sgd_momentum", "momentum": 0.0}
-    used = best._used(config)
+    used = best.used(config)
     assert used == {**config, "momentum": 0.9}
-    assert best._used({**config, "momentum": 0.5})["momentum"] == 0.5
-    assert best._used({"optimizer": "adam"}) == {"optimizer": "adam"}
+    assert best.used({**config, "momentum": 0.5})["momentum"] == 0.5
+    assert best.used({"optimizer": "adam"}) == {"optimizer": "adam"}
     content = {"dataset": "mnist", "config": used}
     best.write(tmp_path, b"weights", content)
     path = tmp_path / "config.toml"

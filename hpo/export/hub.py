@@ -7,7 +7,7 @@ from typing import Any
 
 from hpo.language import t
 from hpo.model import snippet
-from hpo.model.folder import CODE, CONFIG, ENSEMBLE, MODEL, Description
+from hpo.model.folder import CODE, CONFIG, ENSEMBLE, MODEL, Description, used
 from hpo.process import replacing
 from hpo.report.blocks import page
 from hpo.report.blocks.search_tables import (
@@ -60,7 +60,7 @@ def card(study: StoredSearch, winner: Finalist) -> str:
             things=t(study.things),
         )
     )
-    values = {key: str(value) for key, value in winner.config.given().items() if value != ""}
+    values = {key: str(value) for key, value in used(winner.config.given()).items() if value}
     body = page.render(
         "note.md.j2",
         study.file.title,

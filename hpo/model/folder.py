@@ -132,11 +132,11 @@ def winner_of(study: "StoredSearch") -> dict[str, Any] | None:
         **({"epoch": study.winner.cut} if study.winner.cut else {}),
         **({} if temperature is None else {"temperature": temperature}),
         **schema,
-        "config": _used(study.winner.config.as_dict()),
+        "config": used(study.winner.config.as_dict()),
     }
 
 
-def _used(config: Mapping[str, Any]) -> dict[str, Any]:
+def used(config: Mapping[str, Any]) -> dict[str, Any]:
     """Returns hyperparameters with the momentum that the optimizer has of itself."""
     own = OPTIMIZERS[config["optimizer"]].momentum if config.get("optimizer") in OPTIMIZERS else 0
     return {**config, "momentum": config.get("momentum") or own} if own else dict(config)
@@ -159,7 +159,7 @@ def holds_winner(folder: Path, content: Mapping[str, Any] | None) -> bool:
     wanted = tomllib.loads(tomli_w.dumps(content))  # lists for tuples
     for each in (stored, wanted):
         # Folders of earlier versions leave out what has its default.
-        each["config"] = _used({**DEFAULTS, **each.get("config", {})})
+        each["config"] = used({**DEFAULTS, **each.get("config", {})})
     return all(stored[key] == value for key, value in wanted.items() if key in stored)
 
 

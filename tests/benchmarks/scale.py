@@ -88,9 +88,9 @@ SEARCHED = f"""
 ## Whether shared fits cost anything
 
 From 100 running trials on, a fit of TPE gives a suggestion for each {samplers.RUNNING_EACH} that
-run (500: 10). {SEARCHES} searches by hpo's TPE and by Optuna's, which fits for each, the same seeds; no
-pruner. Best value of a search, validation accuracy in percent by a model of the published search
-`search` (the mean of the {NEAREST} nearest of its trials); mean and 95% t interval, of the
+run (500: 10). {SEARCHES} searches by hpo's TPE and by Optuna's, which fits for each, the same
+seeds; no pruner. Best value of a search: validation accuracy in percent by a model of the published
+search `search` (the mean of the {NEAREST} nearest of its trials); mean and 95% t interval, of the
 differences seed by seed. Below 100 workers both are the same sampler.
 """
 TAIL = """
