@@ -1,5 +1,9 @@
 """Rows of one group, such as those of a patient, stand in one part."""
 
+import json
+import re
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -7,10 +11,13 @@ import optuna
 import pandas as pd
 import pytest
 from own_runs import hpo_in, study
+from scipy import stats
 
 from hpo.data import datasets
 from hpo.data.files import load
 from hpo.errors import InputError
+from hpo.results.load import load_study
+from hpo.storage.open import open_storage
 from hpo.study.config import Seeds
 from hpo.study.source import Source
 from hpo.training.tensors import split_rows
@@ -164,6 +171,41 @@ def test_a_trial_is_worth_the_mean_of_its_folds(tmp_path: Path):
     report = (tmp_path / "reports/visits/report.md").read_text()
     assert f"on {every - size:,} rows" in report
     assert "the mean over 4 folds of the training rows" in report
+    shown = hpo_in(place, "show", "visits").out
+    for trial in stored.trials:
+        [row] = re.findall(rf"^\| {trial.number} \|.*?\) \|", report, re.MULTILINE)
+        values = trial.user_attrs["valid_by_seed"]
+        low, high = corrected(values)
+        ends = f"{100 * max(low, 0):.2f} to {100 * min(high, 1):.2f}"
+        text = f"{100 * np.mean(values):.2f} ({ends})"
+        assert row.endswith(f"| {text} |")
+        assert f" {text} " in shown
+    spread = [np.std(trial.user_attrs["valid_by_seed"]) for trial in stored.trials]
+    assert max(spread) > 0, "or each interval would be a point"
+    assert "taken as (1/4 + 1/3) s², not s²/4 (Nadeau and Bengio 2003)" in report
+
+
+def corrected(values: list[float]) -> tuple[float, float]:
+    """The ends of the interval of Nadeau and Bengio, each network trained on all other folds."""
+    n = len(values)
+    error = np.sqrt((1 / n + 1 / (n - 1)) * np.var(values, ddof=1))
+    half = stats.t.ppf(0.975, n - 1) * error
+    return np.mean(values) - half, np.mean(values) + half
+
+
+def test_values_of_folds_that_are_not_the_trials_are_refused(tmp_path: Path):
+    place = folded(tmp_path, '{ file = "visits.csv", label = "sick" }', "folds = 4")
+    assert hpo_in(place, "run", "visits.toml", "--trials", "1").code == 0
+    stored = optuna.load_study(study_name="visits", storage=f"sqlite:///{place}/hpo.db")
+    values = stored.trials[0].user_attrs["valid_by_seed"]
+    for wrong in (values[:-1], [values[0] + 0.1, *values[1:]], []):
+        with closing(sqlite3.connect(place / "hpo.db")) as database, database:
+            database.execute(
+                "UPDATE trial_user_attributes SET value_json = ? WHERE key = 'valid_by_seed'",
+                (json.dumps(wrong),),
+            )
+        with pytest.raises(InputError, match="trial 0, attribute valid_by_seed"):
+            load_study(open_storage(f"sqlite:///{place}/hpo.db", create=False), "visits")
 
 
 def test_each_fold_is_validated_on_whatever_the_first_seed(tmp_path: Path):

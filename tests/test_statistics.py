@@ -2,9 +2,11 @@
 
 import math
 
+import numpy as np
 import pytest
+from scipy import stats
 
-from hpo.analysis.statistics import summarize
+from hpo.analysis.statistics import estimate, summarize
 
 
 def test_summary_of_known_values():
@@ -26,3 +28,31 @@ def test_one_value_has_no_deviation():
     summary = summarize([1.0])
     assert summary is not None
     assert math.isnan(summary.sd)
+
+
+@pytest.mark.parametrize("folds", [2, 3, 5, 10])
+def test_an_interval_over_folds_is_that_of_nadeau_and_bengio(folds: int):
+    values = np.random.default_rng(folds).normal(90, 2, folds)
+    found = estimate(values, share=1 / (folds - 1))
+    error = math.sqrt((1 / folds + 1 / (folds - 1)) * values.var(ddof=1))
+    ends = stats.t(folds - 1, values.mean(), error).interval(0.95)
+    assert (found.low, found.high) == pytest.approx(ends)
+    plain = estimate(values)
+    assert (plain.low, plain.high) == pytest.approx(
+        stats.t(folds - 1, values.mean(), stats.sem(values)).interval(0.95)
+    )
+
+
+def test_it_covers_where_folds_are_as_alike_as_they_assume():
+    """They assume that two folds correlate by the share of rows that judge. Without the correction
+    the interval covers too seldom."""
+    rng, folds, draws = np.random.default_rng(0), 5, 4000
+    common = math.sqrt(1 / folds) * rng.normal(size=(draws, 1))
+    values = common + math.sqrt(1 - 1 / folds) * rng.normal(size=(draws, folds))
+
+    def covered(share: float) -> float:
+        found = [estimate(row, share=share) for row in values]
+        return float(np.mean([each.low < 0 < each.high for each in found]))
+
+    assert covered(1 / (folds - 1)) == pytest.approx(0.95, abs=0.015)
+    assert covered(0.0) < 0.88

@@ -5,7 +5,9 @@ too. Versions add keys, so that others than these are left alone."""
 # mypy: disable-error-code="valid-type,misc,arg-type"
 
 import base64
+import math
 from collections.abc import Mapping, Sequence
+from statistics import fmean
 from typing import Annotated, Any, NotRequired
 
 from optuna.trial import FrozenTrial, TrialState
@@ -13,6 +15,7 @@ from pydantic import AfterValidator, Field, TypeAdapter, ValidationError, Valida
 
 from hpo.data.schema import Schema
 from hpo.errors import InputError
+from hpo.results.trial import is_sound
 from hpo.study.columns import METRICS, Bytes, Count, Maybe, TrialAttributes, keys
 from hpo.study.fields import faults
 
@@ -138,6 +141,19 @@ def check_trials(
         if missing := [key for key in needed if ended and key not in attributes]:
             raise InputError(f"{where} {missing[0]}: is missing; {REMEDY}")
         _check(CHECKED_TRIAL, attributes, where, known)
+        _check_means(trial, where)
+
+
+def _check_means(trial: FrozenTrial, where: str) -> None:
+    """Raises InputError unless a sound trial's value is the mean over all its seeds."""
+    values = trial.user_attrs.get("valid_by_seed")
+    if values is None or not is_sound(trial):
+        return
+    seeds = trial.user_attrs.get("seeds", len(values))
+    near = math.isclose(fmean(values), trial.values[0], rel_tol=1e-6, abs_tol=1e-9)
+    if len(values) != seeds or not near:
+        text = f"is not {seeds} values whose mean is the trial's value"
+        raise InputError(f"{where} valid_by_seed: {text}; {REMEDY}")
 
 
 def _check(kind: Any, attributes: Mapping[str, Any], where: str, context: Any = None) -> None:

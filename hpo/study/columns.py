@@ -55,6 +55,7 @@ def _of_the_classes(mistakes: dict[str, Any], info: ValidationInfo) -> dict[str,
 
 Count = Annotated[int, Field(ge=0, le=10**12)]
 Maybe = float | None
+_FINITE = Annotated[float, Field(allow_inf_nan=False)]
 Bytes = Annotated[str, AfterValidator(_base64)]
 _EPOCHS = Annotated[list[Maybe], Field(min_length=1)]
 CURVE = keys(**dict.fromkeys(METRICS, _EPOCHS), **dict.fromkeys(SCORES, NotRequired[_EPOCHS]))
@@ -83,7 +84,8 @@ class TrialAttributes(TypedDict, total=False):
     seeds: how many seeds its value is the mean of. first: the entry of [[search.first]] that it
     comes from. over_limit: 1 if its time limit ended it. run_seconds: how long the study had run
     when it ended, by a clock that cannot be set. kept: the metrics of the epoch that counts, where
-    validation has a say in it. For the others see results.trial and runs.loop.
+    validation has a say in it. valid_by_seed: the objective of each seed or fold that its value is
+    the mean of. For the others see results.trial and runs.loop.
     """
 
     cell: Annotated[str, Field(pattern=f"^{NAME.pattern}$")]
@@ -101,7 +103,7 @@ class TrialAttributes(TypedDict, total=False):
     train_valid_gap: float
     diverged: bool | Annotated[int, Field(ge=0, le=1)]
     over_limit: bool | int
-    valid_by_seed: list[float]
+    valid_by_seed: Annotated[list[_FINITE], Field(min_length=1)]
     test_loss: Maybe
     test_accuracy: Maybe
     test_balanced_accuracy: Maybe

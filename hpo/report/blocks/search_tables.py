@@ -53,8 +53,10 @@ def best_table(study: StoredSearch, most: int = BEST, caption: str = "") -> Tabl
     def config(row: Any) -> Config:
         return study.config(int(row.number))
 
-    def value(row: Any) -> float:
-        return metric.scale * float(getattr(row, metric.name))
+    def value(row: Any) -> float | Entry:
+        found = over_folds(study, int(row.number))
+        known = metric.scale * float(getattr(row, metric.name))
+        return interval_entry(found, metric) if found else known
 
     metric, name = study.metric, "train_loss" if study.regression else "train_accuracy"
     training = BY_NAME[name]
@@ -79,9 +81,18 @@ def best_table(study: StoredSearch, most: int = BEST, caption: str = "") -> Tabl
     return Table(columns=columns, rows=rows, caption=caption)
 
 
+def over_folds(study: StoredSearch, number: int) -> Estimate | None:
+    """Returns the mean gain of a trial over its folds, which share training rows; None without
+    folds."""
+    values, folds = study.frozen[number].user_attrs.get("valid_by_seed"), study.file.folds
+    if not (folds and values):
+        return None
+    return estimate([study.metric.gain(value) for value in values], share=1 / (folds - 1))
+
+
 def states_text(study: StoredSearch) -> str:
     """30 trained to the end, 32 pruned; empty without trials. Trials that do not count as tried are
-    named last: 30 trained to the end; besides these, 1 failed or stopped."""
+    named last: 30 trained to the end; besides these, 1 failed, 2 stopped."""
     parts: dict[bool, list[str]] = {True: [], False: []}
     for state, trials in trials_by_state(study).items():
         tried = bool(trials["state"].isin(["COMPLETE", "PRUNED"]).all())

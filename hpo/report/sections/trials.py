@@ -106,8 +106,7 @@ def sections(study: StoredSearch) -> list[Section]:
     if study.ranked.empty:
         blocks.append(t("No trial has been trained to its end yet."))
     else:
-        caption = marked("One training each, on {data}, all with the same split and seed.")
-        table = best_table(study, caption=t(caption, data=study.data_name))
+        table = best_table(study, caption=_how_trained(study))
         blocks.append(table.but("network"))
         every = every_trial(study)
         blocks += [every] if every else []
@@ -115,6 +114,21 @@ def sections(study: StoredSearch) -> list[Section]:
             best = study.config(int(study.ranked.iloc[0]["number"]))
             blocks.append(at_bounds(study, best))
     return [Section(title=t("The best trials"), blocks=blocks)]
+
+
+def _how_trained(study: StoredSearch) -> str:
+    """Says what a trial's value is the mean of, and how the interval over folds is made."""
+    n = study.file.seeds_per_trial
+    text = marked("One training each, on {data}, all with the same split and seed.")
+    if n > 1:
+        text = marked("Means over {n} trainings on {data}; all trials have the same splits.")
+    if study.file.folds:
+        text = marked(
+            "Means over {n} folds of {data} with 95% intervals. Folds share training rows, so the "
+            "variance of a mean is taken as (1/{n} + 1/{others}) s², not s²/{n} (Nadeau and Bengio "
+            "2003). The intervals do not know that the best of many trials stand here."
+        )
+    return t(text, data=study.data_name, n=n, others=n - 1)
 
 
 def at_bounds(study: StoredSearch, config: Config) -> list[str]:
