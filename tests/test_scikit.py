@@ -164,6 +164,24 @@ def test_validation_is_that_of_the_finalists_on_seeds_that_no_trial_had(quick, m
     assert fitted.validation_["mean"] == pytest.approx(tested.finished["valid_accuracy"].mean())
 
 
+@pytest.mark.parametrize("folds", [3, 4])
+def test_folds_replace_the_templates_seeds_per_trial(quick, monkeypatch, folds):
+    seen, searched = [], fit.search
+
+    def spied(*given, **more):
+        seen.append(searched(*given, **more))
+        return seen[-1]
+
+    monkeypatch.setattr(fit, "search", spied)
+    quick(settings={"search": {"folds": folds}, "finalists": {"k": 1, "seeds": 2}}).fit(X, Y)
+    [found] = seen
+    assert (found.search.file.folds, found.search.file.seeds_per_trial) == (folds, folds)
+    values = [trial.user_attrs["valid_by_seed"] for trial in found.search.frozen]
+    assert {len(each) for each in values} == {folds}
+    size = len(X) // folds
+    assert all(v * size == pytest.approx(round(v * size)) for each in values for v in each)
+
+
 @pytest.mark.parametrize("ensemble", [False, True])
 def test_it_answers_as_hpo_predict_does_to_the_bit(quick, tmp_path, ensemble):
     frame, target = people()
@@ -290,6 +308,9 @@ WRONG = [
     ({"space": 3}, X, Y, "hpo.Classifier: space: must be a dictionary"),
     ({"objective": "accuracy"}, X, Y, "hpo.Classifier: objective: must be one of"),
     ({"objective": "valid_auc"}, X, Y, "objective: valid_auc needs two classes"),
+    ({"settings": {"search": {"folds": 80}}}, X, Y, "folds: 80 folds need 160 rows to train on"),
+    ({"settings": {"search": {"folds": 1}}}, X, Y, "folds: must be a whole number from 2 to 100"),
+    ({"settings": {"search": {"folds": 3, "seeds_per_trial": 2}}}, X, Y, "leave out seeds_per_tri"),
     ({"settings": {"serch": {}}}, X, Y, "hpo.Classifier: serch"),
 ]
 

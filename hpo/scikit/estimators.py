@@ -177,8 +177,8 @@ class Classifier(ClassifierMixin, _Searched):  # type: ignore[misc]
 
     trials, timeout: the budget in trials and in seconds; finalists and the winner come after it.
     space: {hyperparameter: domain} as a study file has them. settings: other tables of a study
-    file, such as {"search": {"seeds_per_trial": 1}, "finalists": {"k": 1}}. What is not given is
-    that of studies/templates/table.toml.
+    file, such as {"search": {"folds": 5}, "finalists": {"k": 1}}. What is not given is that of
+    studies/templates/table.toml.
     objective: what the search seeks: valid_accuracy, valid_balanced_accuracy, valid_auc, valid_f1
     or valid_loss. class_weight: balanced, or {class: weight}.
     ensemble: whether several networks of the winner's configuration answer together.

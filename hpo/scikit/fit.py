@@ -67,6 +67,8 @@ def study(name: str, asked: Mapping[str, Any], options: Options) -> SearchStudy:
     }
     if "space" in asked:
         raw["search"].pop("first")  # which lie in the template's space
+    if asked.get("search", {}).get("folds"):
+        raw["search"].pop("seeds_per_trial")  # a fold has one seed
     for key, value in asked.items():
         merged = isinstance(value, Mapping) and key in ("search", "finalists")
         raw[key] = {**raw[key], **value} if merged else value
@@ -148,6 +150,8 @@ def search(file: SearchStudy, rows: Dataset, options: Options, *, verbose: bool)
     server.preload()
     file = file.on(rows.schema.classes, rows.schema.deviation)
     file.check(rows.schema.classes, f"hpo.{file.title}: ")
+    if file.folds:
+        datasets.check_folds(rows, file.folds)
     pool.require_device(options.device)
     with _quietly(), _folder(options) as (changed, keeps):
         storage = optuna.storages.InMemoryStorage()
