@@ -90,9 +90,8 @@ USUAL = "a usual name, first or last"
 Task = Annotated[str | None, typer.Option("--task", **_one_of(get_args(TaskKind)))]
 Label = Annotated[str, typer.Option("--label", help=LABEL, show_default=USUAL)]
 DARK = "Images are dark on light, unlike MNIST's."
-Ensemble = Annotated[
-    bool, typer.Option("--ensemble", help="By the saved ensemble: the mean of its probabilities.")
-]
+BY_ALL = "By the saved ensemble: the mean of its probabilities, or of its numbers."
+Ensemble = Annotated[bool, typer.Option("--ensemble", help=BY_ALL)]
 Invert = Annotated[bool, typer.Option("--invert", help=DARK)]
 
 
@@ -242,13 +241,18 @@ def delete(
     name: Name = None,
     yes: Yes = False,
 ) -> None:
-    """Delete a stored study, with its finalists, pictures and saved winner; keeps its report."""
+    """Delete a stored study, with its finalists, pictures and saved winner.
+
+    Its report stays: the folder OUT/STUDY/, without the saved winner.
+    """
     stored_name = _stored_name(study, name)
     given = {"storage": storage, "out": out, "artifacts": artifacts, "yes": yes}
     from hpo import start
 
     start.delete(stored_name, Options.of({"study": study, **given}))
     print(f"deleted: study {stored_name!r}")
+    if (page := out / stored_name / "index.html").is_file():
+        print(f"its report stays: {page}")
 
 
 EXPORTS = ("parquet", "tensorboard", "mlflow", "onnx", "torch-export", "huggingface")
