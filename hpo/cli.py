@@ -22,7 +22,6 @@ from hpo.passwords import remove_passwords, without_password
 from hpo.process import collect_seldom, end_process, ignore_output_errors, stop_signals
 from hpo.study.names import DATASETS, FORMS, TaskKind
 from hpo.text import (
-    count,
     error_line,
     meant,
     printable,
@@ -147,15 +146,16 @@ def show(
     """Show a study in the terminal: progress, states, best trials, results."""
     from hpo.storage.open import absolute, log_note, open_storage
 
-    stored_name = _stored_name(study, name)
-    opened = open_storage(storage, create=False)
+    stored_name, open_it = _stored_name(study, name), partial(open_storage, storage, create=False)
+    opened = None if watch else open_it()
     from hpo.results.load import load_study
     from hpo.storage import lock
     from hpo.study.finalists import search_of
     from hpo.watch import progress, terminal
 
     here = partial(lock.held, absolute(storage), search_of(stored_name))
-    if watch:
+    if opened is None:
+        opened = progress.begun(open_it, stored_name, output.console())
         stored = progress.watch(opened, stored_name, here, output.console())
     else:
         stored = load_study(opened, stored_name)
@@ -186,22 +186,22 @@ def compare(
 def list_(storage: Storage = STORAGE) -> None:
     """List the study files that can be run, and the studies in the storage."""
     from hpo.study import file as study_file
+    from hpo.watch import listing
 
-    print("Study files:")
-    for name in study_file.shipped():
-        print(f"  {name:24}{study_file.load(name).title}")
-    from hpo.storage.open import NothingStored, open_storage
+    titles = {name: study_file.load(name).title for name in study_file.shipped()}
+    output.print_parts(["Study files:", listing.study_files(titles)])
+    from hpo.storage import lock
+    from hpo.storage.open import NothingStored, absolute, open_storage
+    from hpo.study.finalists import search_of
 
     try:
         opened = open_storage(storage, create=False)
     except NothingStored as error:
         print(f"No studies: {error}")
         return
-    import optuna
-
-    print(f"Studies in {without_password(storage)}:")
-    for summary in optuna.get_all_study_summaries(storage=opened):
-        print(f"  {printable(summary.study_name):24}{count(summary.n_trials, 'trial')}")
+    url = absolute(storage)
+    stored = listing.stored_studies(opened, lambda name: lock.held(url, search_of(name)))
+    output.print_parts([f"Studies in {without_password(storage)}:", stored])
 
 
 @app.command()

@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 
 import optuna
@@ -19,8 +20,10 @@ from hpo import cli, session
 from hpo.data.catalog import NAMES
 from hpo.data.download import Unavailable
 from hpo.passwords import without_password
+from hpo.results.load import load_study
 from hpo.storage.open import open_storage
 from hpo.study import file as study_file
+from hpo.watch import listing
 
 Run = Callable[..., Answer]
 
@@ -331,7 +334,7 @@ def test_list_shows_study_files_before_there_is_a_storage(forked_hpo: Run, tmp_p
     answer = forked_hpo("list")
     assert (answer.code, answer.err) == (0, "")
     for name in study_file.shipped():
-        assert f"  {name} " in answer.out
+        assert f"\n{name} " in answer.out
     assert "No studies" in answer.out
     assert written(tmp_path) == []
 
@@ -348,7 +351,40 @@ def test_list_shows_the_studies_in_the_storage(forked_hpo: Run, tmp_path: Path):
     study.add_trial(optuna.trial.create_trial(value=0.5))
     answer = forked_hpo("list")
     assert (answer.code, answer.err) == (0, "")
-    assert ["mine", "1", "trial"] in [line.split() for line in answer.out.splitlines()]
+    rows = [line.split() for line in answer.out.partition("Studies in")[2].splitlines()]
+    assert rows[1:] == [
+        ["name", "kind", "finished", "best", "dataset", "last", "run"],
+        ["mine", "not", "of", "hpo", "1", "trial", "–", "–", "–"],
+    ]
+
+
+def test_list_names_kind_best_and_dataset_of_a_search_and_its_finalists(ended_search):
+    url = f"sqlite:///{ended_search.folder / 'hpo.db'}"
+    storage = open_storage(url, create=False)
+    stored = load_study(storage, "tiny")
+    rows = listing.stored_studies(storage, lambda _: True).table.rows
+    said = (("search", "trials"), ("finalists", "trainings"))
+    for row, part, (kind, noun) in zip(rows, stored.parts, said, strict=True):
+        assert (row.name, row.kind, row.dataset) == (part.name, kind, part.data_name)
+        finished = part.trials["state"].isin(["COMPLETE", "PRUNED"]).sum()
+        assert row.finished == f"{finished} {noun}"
+        assert row.best == part.metric.text(part.ranked.iloc[0][part.metric.name])
+        day = datetime.fromtimestamp(part.sessions[-1]["started"])
+        assert row.last_run == f"{day:%Y-%m-%d}"
+
+
+def test_list_names_a_study_whose_attributes_are_damaged(tmp_path: Path):
+    storage = open_storage(f"sqlite:///{tmp_path / 'hpo.db'}")
+    study = optuna.create_study(storage=storage, study_name="mine")
+    study.set_user_attr("study_file", {"space": 3})
+    [row] = listing.stored_studies(storage, lambda _: False).table.rows
+    assert (row.name, row.kind, row.finished) == ("mine", "damaged", "0 trials")
+    journal = open_storage(f"journal:///{tmp_path / 'hpo.log'}")
+    optuna.create_study(storage=journal, study_name="other").add_trial(
+        optuna.trial.create_trial(value=0.5)
+    )
+    [row] = listing.stored_studies(journal, lambda _: False).table.rows
+    assert (row.name, row.kind, row.finished) == ("other", "not of hpo", "1 trial")
 
 
 def test_data_list_says_what_is_on_disk(forked_hpo: Run, tmp_path: Path):

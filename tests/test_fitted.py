@@ -9,6 +9,7 @@ from test_compare import stored_search, two
 from test_report import store
 
 from hpo.report.blocks.table import Column, Table
+from hpo.watch import listing
 from hpo.watch.fitted import Fitted
 from hpo.watch.terminal import comparison, terminal
 
@@ -50,6 +51,29 @@ def tables(tmp_path_factory: pytest.TempPathFactory, ended_search) -> list[Table
     search = stored_search(ended_search)
     parts = [*terminal(store(folders[0])), *terminal(search), *comparison(*two(folders[1]))]
     return [part.table for part in parts if isinstance(part, Fitted)]
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_a_list_of_studies_is_whole_at_any_width(width: int):
+    names = ["tiny", "a-study-with-a-long-name.finalists"]
+    rows = [
+        listing.Listed(
+            name=name,
+            kind="finalists, running",
+            finished="12 trainings",
+            best="balanced validation accuracy 98.58%",
+            dataset="mnist-5k",
+            last_run="2026-01-31",
+        )
+        for name in names
+    ]
+    check_whole(listing.table_of(rows), width)
+    check_whole(listing.study_files(dict.fromkeys(names, "Does width pay?")).table, width)
+    if width > 100:
+        ends = [
+            line.index("finalists, running") for line in printed(listing.table_of(rows), width)[1:]
+        ]
+        assert ends == [len(names[1]) + 2] * 2, "the column is as wide as the longest name"
 
 
 @pytest.mark.parametrize("width", WIDTHS)

@@ -310,7 +310,7 @@ def test_trials_at_their_limit_are_not_called_pruned_and_counts_add_up(
     study = read(tmp_path)
     text = markdown(study, tmp_path)
     assert "7 networks tried on wine (5 trained to the end, 2 stopped at the time limit" in text
-    assert "2 stopped at the time limit; besides these, 1 failed or stopped)" in text
+    assert "2 stopped at the time limit; besides these, 1 failed)" in text
     assert "and of the 2 stopped early up to where they ended" in text
     assert "of 7 trials apart from all, those stopped early included" in text
     assert "pruned" not in text

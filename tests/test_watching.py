@@ -17,16 +17,17 @@ from test_report import store
 from test_search_cli import await_trials
 from tiny import SEARCH
 
+from hpo.errors import InputError
 from hpo.report.figures.trial import CurvePicture
 from hpo.results.load import load_study
 from hpo.results.study import StoredGrid
-from hpo.runs.plan import Job
+from hpo.runs.plan import Job, Plan
 from hpo.runs.progress import Progress
 from hpo.storage import lock
 from hpo.storage.open import open_storage
 from hpo.study.columns import METRICS
 from hpo.study.config import Config
-from hpo.watch import artifacts
+from hpo.watch import artifacts, listing, terminal
 from hpo.watch import progress as watching
 from hpo.watch.artifacts import CurveArtifacts, remove
 from hpo.watch.progress import Display, render
@@ -91,6 +92,13 @@ def test_a_running_grid_is_shown_as_its_run_shows_it(running):
     assert re.search(r"3\d s, about .* left", shown)
 
 
+def test_a_list_says_which_study_is_running(running, tmp_path):
+    storage = open_storage(f"sqlite:///{tmp_path / 'hpo.db'}")
+    for here, kind in ((True, "grid, running"), (False, "grid")):
+        [row] = listing.stored_studies(storage, lambda _, here=here: here).table.rows
+        assert (row.name, row.kind, row.finished) == (running.name, kind, "24 trials")
+
+
 def test_a_progress_survives_json():
     progress = Progress(title="grid", total=4, done=2, workers=["a"], best="b")
     progress.expect(60)
@@ -129,6 +137,50 @@ def test_a_trial_that_will_run_again_has_not_failed(running):
     frame.loc[:2, "fail_reason"] = ["stopped", "RuntimeError: no memory", "out of time"]
     stopped = dataclasses.replace(running, trials=frame)
     assert watching.read_progress(stopped, here=False).failed == 1
+
+
+def test_what_a_run_stopped_is_not_called_failed(running):
+    frame = running.trials.astype({"fail_reason": object})
+    frame.loc[:2, "state"] = "FAIL"
+    frame.loc[:2, "fail_reason"] = ["stopped", "RuntimeError: no memory", "out of time"]
+    first, *_ = terminal.terminal(dataclasses.replace(running, trials=frame))
+    assert first.endswith(": 21 complete, 1 failed, 2 stopped, 2 running")
+
+
+def test_finalists_have_trainings_and_no_trials(ended_search):
+    storage = open_storage(f"sqlite:///{ended_search.folder / 'hpo.db'}")
+    search, tested = load_study(storage, "tiny").parts
+    shown = [text_of(render(watching.read_progress(part, here=False))) for part in (search, tested)]
+    assert ["trials" in text for text in shown] == [True, False]
+    assert ["trainings" in text for text in shown] == [False, True]
+    assert "best training: " in "\n".join(map(text_of, terminal.terminal(tested)))
+    assert Plan("tiny: the winner").progress(0.0).counts == "0/0 trainings"
+
+
+def test_a_watch_waits_for_a_study_that_has_not_begun(tmp_path, monkeypatch):
+    """It has no storage first, then no study, then one that no run has begun."""
+    url, file = f"sqlite:///{tmp_path / 'hpo.db'}", io.StringIO()
+    steps = [
+        lambda: open_storage(url),
+        lambda: optuna.create_study(storage=url, study_name="grid-report"),
+        lambda: optuna.delete_study(storage=url, study_name="grid-report"),
+        lambda: store(tmp_path),
+    ]
+    monkeypatch.setattr(watching.time, "sleep", lambda _: steps.pop(0)())
+    console = Console(file=file, width=200, highlight=False)
+    opened = watching.begun(lambda: open_storage(url, create=False), "grid-report", console)
+    assert not steps
+    [line] = file.getvalue().splitlines()
+    assert line.startswith("waiting for study grid-report to begin (storage sqlite:///")
+    assert load_study(opened, "grid-report").name == "grid-report"
+
+
+def test_a_watch_does_not_wait_for_what_no_run_can_begin(tmp_path):
+    url = f"sqlite:///{tmp_path / 'hpo.db'}"
+    study = optuna.create_study(storage=open_storage(url), study_name="mine")
+    study.add_trial(create_trial(value=0.5))
+    with pytest.raises(InputError, match="study 'mine': was not made by hpo"):
+        watching.begun(lambda: open_storage(url, create=False), "mine", Console())
 
 
 def test_an_ended_study_says_how_long_it_took(tmp_path):
@@ -216,7 +268,7 @@ def test_watch_follows_a_run_from_elsewhere_to_its_end(hpo, hpo_process, tmp_pat
     assert err.count("\n") == 1
     assert watched.code == 0, watched.err
     assert "tiny: 8/8 trials" in watched.out
-    assert "tiny.finalists: 6/6 trials" in watched.out
+    assert "tiny.finalists: 6/6 trainings" in watched.out
     assert "the winner" in watched.out
     assert artifacts_of(tmp_path, "tiny") == [[]] * 8
 

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any
 
 import optuna
@@ -33,6 +34,10 @@ IMAGES = "images"  # system attribute of a grid: {index: label and pixels of a t
 CODE = "code"  # system attribute of a study: {path: text} of the user's own network
 
 
+class NotBegun(InputError):  # noqa: N818
+    """The study is not stored, or no run has begun to train it."""
+
+
 def load_study(storage: BaseStorage, name: str) -> StoredGrid | StoredSearch:
     """Reads the study of that name. Raises InputError if it is not stored, with the names that are,
     and if the storage fails."""
@@ -54,18 +59,17 @@ def _load_study(
     except KeyError as error:
         known = optuna.get_all_study_names(storage)
         there = f"there are: {', '.join(known) or 'none'}{meant(name, known)}"
-        raise InputError(f"study {name!r}: is not in the storage; {there}") from error
+        raise NotBegun(f"study {name!r}: is not in the storage; {there}") from error
     attributes = optuna_study.user_attrs
     if "study_file" not in attributes:
-        raise InputError(f"study {name!r}: was not made by hpo")
+        empty = not attributes and not optuna_study.get_trials(deepcopy=False)
+        refused = NotBegun if empty else InputError  # a run may be about to bind it
+        raise refused(f"study {name!r}: was not made by hpo")
     system = storage.get_study_system_attrs(optuna_study._study_id)
-    check_study(name, attributes, system)
-    schema = schema_of(attributes["data"])
-    file = parse(attributes["study_file"], name, f"stored study {name}")
-    file = file.on(schema.classes, schema.deviation)
+    file = file_of(name, attributes, system)
     kind: Any = StoredGrid if isinstance(file, GridStudy) else StoredSearch
     if ("seeds" if kind is StoredGrid else "n_trials") not in attributes:
-        raise InputError(f"study {name!r}: was created but not run yet; `hpo run` starts it")
+        raise NotBegun(f"study {name!r}: was created but not run yet; `hpo run` starts it")
     needed = ("cell", "seed", "curve") if kind is StoredGrid else ("curve",)
     trials = _trials(storage, optuna_study, needed)
     facts = {f.name: attributes[f.name] for f in fields(kind) if f.name in attributes}
@@ -80,6 +84,17 @@ def _load_study(
     facts |= {"frozen": trials, "curves": _curves_frame(trials, file.objective)}
     found: StoredGrid | StoredSearch = kind(**facts)
     return found
+
+
+def file_of(
+    name: str, attributes: Mapping[str, Any], system: Mapping[str, Any] = MappingProxyType({})
+) -> GridStudy | SearchStudy:
+    """Returns the study file of a stored study. Raises InputError for attributes that are not as
+    hpo stores them. system: the study's system attributes."""
+    check_study(name, attributes, system)
+    schema = schema_of(attributes["data"])
+    file = parse(attributes["study_file"], name, f"stored study {name}")
+    return file.on(schema.classes, schema.deviation)
 
 
 def _trials(

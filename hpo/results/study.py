@@ -73,6 +73,12 @@ class StoredStudy:
         return self.trials.set_index(self.trials["number"].to_numpy()).loc[numbers]
 
     @property
+    def stopped(self) -> pd.Series:
+        """Returns for each trial whether the end of a run stopped it; the next run trains it
+        again. Others in the state FAIL have failed."""
+        return (self.trials["state"] == "FAIL") & self.trials["fail_reason"].isin(RETRIED)
+
+    @property
     def no_result(self) -> str:
         """Says why there is no result; empty if there is a sound trial."""
         if len(self.ranked):

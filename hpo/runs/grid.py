@@ -19,6 +19,7 @@ from hpo.study.claims import ROUNDS
 from hpo.study.columns import TrialAttributes
 from hpo.study.config import DEFAULTS, SEED, Seeds
 from hpo.study.file import Cell, GridStudy
+from hpo.study.finalists import noun_of
 from hpo.workers.messages import Task
 
 MOST_ROUNDS = 5 * ROUNDS  # where `--until-resolved` measures again
@@ -81,9 +82,14 @@ class GridPlan(Plan):
 
     def progress(self, started: float) -> Progress:
         done = self.total - sum(len(job.names) for job in self.waiting)
-        metric, total = self.run.file.metric, self.total
+        metric = self.run.file.metric
         progress = Progress(
-            title=self.title, total=total, done=done, objective=metric.name, started=started
+            title=self.title,
+            noun=noun_of(self.run.name),
+            total=self.total,
+            done=done,
+            objective=metric.name,
+            started=started,
         )
         for trial in record.ranked(self.stored, metric)[:1]:
             name = record.run_name(trial.user_attrs["cell"], trial.user_attrs["seed"])

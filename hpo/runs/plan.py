@@ -245,7 +245,7 @@ class Plan:
 
     def progress(self, started: float) -> Progress:
         """Returns the progress at the start. started: of the run, by the monotonic clock."""
-        return Progress(title=self.title, total=self.jobs, started=started)
+        return Progress(title=self.title, noun="training", total=self.jobs, started=started)
 
     def next(self) -> Job | None:
         """Returns the next job to start; None if there is none, now or for good."""

@@ -18,11 +18,11 @@ ALL_IMAGES = 1.25  # the winner trains on all images, a trial on four fifths of 
 class Progress:
     """How far a plan is.
 
-    done: trials that are COMPLETE or PRUNED. diverged: of a search, whose diverged trials are
-    PRUNED, too; pruned: the others. workers: what each worker trains. waiting: for what workers or
-    machines the run waits while it trains, empty for none. started and finish:
-    times of the monotonic clock; finish is a forecast, None while it is unknown. seconds: how long
-    the run took, None while it runs.
+    noun: what is counted, trial or training. done: those that are COMPLETE or PRUNED. diverged: of
+    a search, whose diverged trials are PRUNED, too; pruned: the others. workers: what each worker
+    trains. waiting: for what workers or machines the run waits while it trains, empty for none.
+    started and finish: times of the monotonic clock; finish is a forecast, None while it is
+    unknown. seconds: how long the run took, None while it runs.
     """
 
     title: str
@@ -31,6 +31,7 @@ class Progress:
     pruned: int = 0
     diverged: int = 0
     failed: int = 0
+    noun: str = "trial"
     workers: list[str] = field(default_factory=list)
     waiting: str = ""
     best: str = ""
@@ -55,7 +56,7 @@ class Progress:
     @property
     def counts(self) -> str:
         """34/50 trials, 12 pruned, 1 failed."""
-        parts = [f"{self.done}/{self.total} trials"]
+        parts = [f"{self.done}/{self.total} {self.noun}s"]
         parts += [f"{self.pruned} pruned"] if self.pruned else []
         parts += [f"{self.diverged} diverged"] if self.diverged else []
         parts += [f"{self.failed} failed"] if self.failed else []

@@ -15,13 +15,14 @@ import optuna
 import sqlalchemy.orm
 from optuna.distributions import json_to_distribution
 from optuna.storages import BaseStorage
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 
 from hpo.storage.open import database_of
 from hpo.storage.retry import RetryingStorage
 
 # What the use of models that differ raises.
 DIFFERENT = (ImportError, AttributeError, TypeError, KeyError, sqlalchemy.exc.ArgumentError)
+FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 Rows = dict[int, list[Any]]  # {trial id: rows of a table}
 
 
@@ -74,6 +75,27 @@ def _select_all(connection: sqlalchemy.Connection, study: int) -> list[FrozenTri
         )
         for key, number, state, start, complete in trials
     ]
+
+
+def finished_counts(storage: BaseStorage) -> dict[int, int]:
+    """Returns {study id: its COMPLETE and PRUNED trials}; reads no trial of a database."""
+    if database := database_of(storage):
+        try:
+            with database.engine.connect() as connection:
+                return _count_finished(connection)
+        except DIFFERENT:
+            pass
+    ids = [study._study_id for study in storage.get_all_studies()]
+    return {i: len(storage.get_all_trials(i, deepcopy=False, states=FINISHED)) for i in ids}
+
+
+def _count_finished(connection: sqlalchemy.Connection) -> dict[int, int]:
+    from optuna.storages._rdb import models
+
+    trial = models.TrialModel
+    query: Any = sqlalchemy.select(trial.study_id, sqlalchemy.func.count())
+    query = query.where(trial.state.in_(FINISHED)).group_by(trial.study_id)
+    return dict(connection.execute(query).all())
 
 
 def _rows(

@@ -33,6 +33,11 @@ def search_of(name: str) -> str:
     return name.removesuffix(".finalists")
 
 
+def noun_of(name: str) -> str:
+    """Returns what the trainings of a study are called: those of finalists are no trials."""
+    return "trial" if search_of(name) == name else "training"
+
+
 def cell_name(number: int) -> str:
     """Returns the name of the finalist's cell of a trial."""
     return f"trial-{number}"

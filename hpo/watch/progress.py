@@ -16,12 +16,14 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from hpo.results.load import load_study
+from hpo.results.load import NotBegun, load_study
 from hpo.results.study import StoredGrid, StoredSearch, seconds_of
-from hpo.results.trial import RETRIED, run_name, trial_name
+from hpo.results.trial import run_name, trial_name
 from hpo.runs.plan import Job, Watcher
 from hpo.runs.progress import Progress
 from hpo.storage.lock import Holder
+from hpo.storage.open import NothingStored
+from hpo.study.finalists import noun_of
 from hpo.text import count, legible, seconds_text
 
 MOST_WORKERS = 16  # with a line of their own
@@ -50,7 +52,8 @@ def render(progress: Progress) -> RenderableType:
     rows = Table.grid(padding=(0, 2))
     rows.add_column(no_wrap=True, min_width=len(f"worker {len(progress.workers)}"))
     rows.add_column(no_wrap=True, overflow="ellipsis")
-    rows.add_row(Text("trials", style="dim"), Text(progress.counts.replace(" trials", "")))
+    nouns = f"{progress.noun}s"
+    rows.add_row(Text(nouns, style="dim"), Text(progress.counts.replace(f" {nouns}", "")))
     for number, task in enumerate(progress.workers[:MOST_WORKERS], 1):
         rows.add_row(Text(f"worker {number}", style="dim"), Text(task or "idle"))
     if more := progress.workers[MOST_WORKERS:]:
@@ -123,6 +126,24 @@ class Heartbeat(Watcher):
 # --- hpo show ----------------------------------------------------------------------------------
 
 
+def begun(opened: Callable[[], BaseStorage], name: str, console: Console) -> BaseStorage:
+    """Returns the storage once a run has begun the study in it; says so if it has to wait. opened:
+    opens the storage."""
+    said = False
+    while True:
+        try:
+            storage = opened()
+            load_study(storage, name)
+        except (NothingStored, NotBegun) as error:
+            if not said:
+                text = f"waiting for study {name} to begin ({error})"
+                console.print(text, soft_wrap=True, markup=False)
+            said = True
+            time.sleep(LOOK_SECONDS)
+        else:
+            return storage
+
+
 def watch(storage: BaseStorage, name: str, here: Callable[[], bool], console: Console) -> Stored:
     """Shows the progress until the study ends: live on a terminal, else a line per change.
 
@@ -154,10 +175,12 @@ def views(study: Stored, here: bool) -> Iterator[RenderableType]:
     for part in study.parts:
         yield render(read_progress(part, here))
     parts = [part for part in study.parts if not _runs(part, here)]
-    left = sum(int((part.trials["state"] == "RUNNING").sum()) for part in parts)
-    if left:
+    for part in parts:
+        if not (left := int((part.trials["state"] == "RUNNING").sum())):
+            continue
+        are = "is" if left == 1 else "are"
         yield (
-            f"{count(left, 'trial')} {'is' if left == 1 else 'are'} marked as running, but nothing "
+            f"{count(left, noun_of(part.name))} {are} marked as running, but nothing "
             "runs the study: its run was killed, or its SQLite file was copied without the -wal "
             "file. `hpo run` goes on with it."
         )
@@ -175,7 +198,6 @@ def read_progress(study: Stored, here: bool) -> Progress:
     session = study.sessions[-1] if study.sessions else {}
     if study.progress and "seconds" not in session and _runs(study, here):
         return Progress.from_json(study.progress)
-    failed = study.trials[study.trials["state"] == "FAIL"]
     pruned = study.trials["state"] == "PRUNED"
     if isinstance(study, StoredGrid):
         done = sum(len(study.of(cell)) for cell in study.file.cells)
@@ -184,12 +206,13 @@ def read_progress(study: Stored, here: bool) -> Progress:
         done, total = len(study.ended), int(min(study.planned, 10**9))
     progress = Progress(
         title=study.name,
+        noun=noun_of(study.name),
         objective=study.metric.name,
         total=total,
         done=done,
         pruned=int((pruned & ~study.trials["diverged"]).sum()),
         diverged=int((pruned & study.trials["diverged"]).sum()),
-        failed=int((~failed["fail_reason"].isin(RETRIED)).sum()),
+        failed=int(((study.trials["state"] == "FAIL") & ~study.stopped).sum()),
         seconds=sum(_seconds(study, session) for session in study.sessions),
     )
     for _, best in study.ranked.head(1).iterrows():

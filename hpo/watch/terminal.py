@@ -21,10 +21,11 @@ from hpo.report.blocks.search_tables import (
     winner_sentence,
 )
 from hpo.report.blocks.table import Column, Table
-from hpo.report.blocks.words import interval_entry, p_text
+from hpo.report.blocks.words import grid_states_text, interval_entry, p_text
 from hpo.results.study import StoredGrid, StoredSearch
 from hpo.results.trial import run_name
 from hpo.study.file import FIGURES
+from hpo.study.finalists import noun_of
 from hpo.study.metrics import Metric
 from hpo.text import count, printable
 from hpo.watch.fitted import Fitted
@@ -39,9 +40,8 @@ def terminal(study: StoredGrid | StoredSearch) -> Iterator[RenderableType]:
 
 def _grid(study: StoredGrid) -> Iterator[RenderableType]:
     """Yields the results of each cell and the states of the trials."""
-    counts = study.trials["state"].value_counts()
-    states = ", ".join(f"{n} {state}" for state, n in counts.items()) or "no trials"
-    yield f"{study.name} on {study.data_name}: {states}"
+    noun = noun_of(study.name)
+    yield f"{study.name} on {study.data_name}: {grid_states_text(study) or f'no {noun}s'}"
     cells = most_accurate(study, study.file.cells)
     table = cells_table(study, [(cell, None) for cell in cells])
     figures = dict.fromkeys([study.metric.tested.name, *FIGURES])
@@ -51,7 +51,7 @@ def _grid(study: StoredGrid) -> Iterator[RenderableType]:
         yield f"the {len(cells)} most accurate {of_all}; the report has all"
     for _, best in study.ranked.head(1).iterrows():
         reached = study.metric.text(best[study.metric.name])
-        yield f"best trial: {best['number']}, {run_name(best['cell'], best['seed'])}, {reached}"
+        yield f"best {noun}: {best['number']}, {run_name(best['cell'], best['seed'])}, {reached}"
     yield from _verdicts(study)
 
 

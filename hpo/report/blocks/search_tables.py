@@ -113,7 +113,8 @@ def trials_by_state(study: StoredSearch) -> dict[str, pd.DataFrame]:
         marked("pruned"): trials[(state == "PRUNED") & ~limited & ~diverged],
         marked("stopped at the time limit"): trials[(state == "PRUNED") & limited],
         marked("diverged"): trials[(state == "PRUNED") & diverged],
-        marked("failed or stopped"): trials[state == "FAIL"],
+        marked("failed"): trials[(state == "FAIL") & ~study.stopped],
+        marked("stopped"): trials[study.stopped],
         marked("running"): trials[state == "RUNNING"],
     }
 

@@ -5,8 +5,23 @@ import math
 from hpo.analysis.statistics import Estimate, Summary
 from hpo.language import marked, t
 from hpo.report.blocks.table import NOTHING, Entry
-from hpo.results.study import StoredStudy
+from hpo.results.study import StoredGrid, StoredStudy
 from hpo.study.metrics import ACCURACY, BY_NAME, Metric
+
+STATES = {
+    "COMPLETE": marked("complete"),
+    "PRUNED": marked("pruned"),
+    "FAIL": marked("failed"),
+    "STOPPED": marked("stopped"),
+    "RUNNING": marked("running"),
+}
+
+
+def grid_states_text(study: StoredGrid) -> str:
+    """80 complete, 2 stopped: the states of a grid's trainings; empty without any."""
+    counts = study.trials["state"].mask(study.stopped, "STOPPED").value_counts()
+    known = {text: counts[state] for state, text in STATES.items() if state in counts}
+    return ", ".join(t("{n} {state}", n=n, state=t(text)) for text, n in known.items())
 
 
 def bounded(percent: float) -> float:

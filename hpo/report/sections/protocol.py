@@ -8,6 +8,7 @@ from hpo.data import card
 from hpo.language import marked, nt, t
 from hpo.report.blocks.page import Block, Section
 from hpo.report.blocks.table import Table, facts
+from hpo.report.blocks.words import grid_states_text
 from hpo.report.figures.axis import beyond
 from hpo.results.study import StoredGrid, StoredSearch, StoredStudy, seconds_of
 from hpo.study.config import DEFAULTS, SOURCES, Config
@@ -18,8 +19,6 @@ from hpo.study.space import Fixed, spelled
 from hpo.text import limit_text, quoted, seconds_text
 
 MOST_COLUMNS = 20  # of a table that the report lists
-
-STATES = (marked("COMPLETE"), marked("PRUNED"), marked("FAIL"), marked("RUNNING"))  # Optuna's
 
 # --- a grid -------------------------------------------------------------------------------------
 
@@ -126,10 +125,9 @@ def run_of_grid(study: StoredGrid) -> list[Section]:
             "arithmetic is left, so a wide network costs many times as much. Neither seconds nor "
             "ratios of times can be compared with the report's."
         )
-    more, counts = [], study.trials["state"].value_counts()
-    if set(counts.index) - {"COMPLETE"}:
-        states = [t("{n} {state}", n=counts[s], state=t(s)) for s in STATES if s in counts]
-        more.append([t("Trials"), ", ".join(states)])
+    more = []
+    if set(study.trials["state"]) - {"COMPLETE"}:
+        more.append([t("Trials"), grid_states_text(study)])
     if study.file.source:
         more.append([t("Source"), t(" ".join(study.file.source.split()))])
     return [Section(title=t("How it was run"), blocks=[run_table(study, more), times])]

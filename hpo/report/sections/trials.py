@@ -13,6 +13,7 @@ import pandas as pd
 from hpo.language import marked, t
 from hpo.report.blocks.page import Block, Picture, Section, Trials
 from hpo.report.blocks.search_tables import best_table, over_limit
+from hpo.report.blocks.words import STATES
 from hpo.report.figures import search as figures
 from hpo.report.figures.axis import beyond, focus
 from hpo.results import trial as record
@@ -40,13 +41,10 @@ WORDS = {
     "brush": marked("Drag along an axis to keep a range; click it to drop the range."),
     "csv": marked("Download these trials (CSV)"),
 }
-STATES = {
-    "COMPLETE": marked("complete"),
-    "PRUNED": marked("pruned"),
+OF_TRIALS = {
+    **STATES,
     "LIMITED": marked("stopped at its time limit"),
     "DIVERGED": marked("diverged"),
-    "FAIL": marked("failed or stopped"),
-    "RUNNING": marked("running"),
 }
 AT_A_BOUND = 0.02  # of a range's width, on its scale
 BOUND = marked(
@@ -160,12 +158,13 @@ def every_trial(study: StoredSearch) -> Trials | None:
         return None
     metric = study.metric
     states = rows["state"].mask(over_limit(rows), "LIMITED").mask(rows["diverged"], "DIVERGED")
+    states = states.mask(study.stopped, "STOPPED")
     worth = _column(metric.name, metric.header, digits=metric.digits)
     worth["better"] = -1 if metric.minimized else 1
     columns = [_column("number", t("Trial")), _column("state", t("State"), number=False), worth]
     values: list[Sequence[Any]] = [
         rows["number"].astype(int).tolist(),
-        [t(STATES[state]) for state in states],
+        [t(OF_TRIALS[state]) for state in states],
         _rounded((metric.scale * rows[metric.name]).mask(rows["diverged"]), metric.digits),
     ]
     for name, domain in study.file.space.items():
