@@ -174,13 +174,13 @@ def test_a_trial_is_worth_the_mean_of_its_folds(tmp_path: Path):
     shown = hpo_in(place, "show", "visits").out
     for trial in stored.trials:
         [row] = re.findall(rf"^\| {trial.number} \|.*?\) \|", report, re.MULTILINE)
-        values = trial.user_attrs["valid_by_seed"]
+        values = trial.system_attrs["valid_by_seed"]
         low, high = corrected(values)
         ends = f"{100 * max(low, 0):.2f} to {100 * min(high, 1):.2f}"
         text = f"{100 * np.mean(values):.2f} ({ends})"
         assert row.endswith(f"| {text} |")
         assert f" {text} " in shown
-    spread = [np.std(trial.user_attrs["valid_by_seed"]) for trial in stored.trials]
+    spread = [np.std(trial.system_attrs["valid_by_seed"]) for trial in stored.trials]
     assert max(spread) > 0, "or each interval would be a point"
     assert "taken as (1/4 + 1/3) s², not s²/4 (Nadeau and Bengio 2003)" in report
 
@@ -197,11 +197,11 @@ def test_values_of_folds_that_are_not_the_trials_are_refused(tmp_path: Path):
     place = folded(tmp_path, '{ file = "visits.csv", label = "sick" }', "folds = 4")
     assert hpo_in(place, "run", "visits.toml", "--trials", "1").code == 0
     stored = optuna.load_study(study_name="visits", storage=f"sqlite:///{place}/hpo.db")
-    values = stored.trials[0].user_attrs["valid_by_seed"]
+    values = stored.trials[0].system_attrs["valid_by_seed"]
     for wrong in (values[:-1], [values[0] + 0.1, *values[1:]], []):
         with closing(sqlite3.connect(place / "hpo.db")) as database, database:
             database.execute(
-                "UPDATE trial_user_attributes SET value_json = ? WHERE key = 'valid_by_seed'",
+                "UPDATE trial_system_attributes SET value_json = ? WHERE key = 'valid_by_seed'",
                 (json.dumps(wrong),),
             )
         with pytest.raises(InputError, match="trial 0, attribute valid_by_seed"):

@@ -80,7 +80,7 @@ RULES = {
     "start": "session output options workers.server study",
     "session": "output watch runs options workers model results storage data study",
     "output": "watch report report.figures results",
-    "export": "report.blocks model results data study",
+    "export": "report.blocks analysis.statistics model results data study",
     "watch": "report.figures report.sections report.blocks runs workers.server analysis "
     "results storage study",  # the dashboard's process starts as a worker's
     "report": "report.sections report.blocks analysis model results study",

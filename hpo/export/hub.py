@@ -11,12 +11,12 @@ from hpo.model.folder import CODE, CONFIG, ENSEMBLE, MODEL, Description, used
 from hpo.process import replacing
 from hpo.report.blocks import page
 from hpo.report.blocks.search_tables import (
+    finalists_table,
     fresh_estimate,
     gain_sentence,
     test_metrics,
     winner_sentence,
 )
-from hpo.report.sections.finalists import main_table
 from hpo.results.study import Finalist, StoredSearch
 
 CARD = "README.md"
@@ -66,7 +66,7 @@ def card(study: StoredSearch, winner: Finalist) -> str:
         study.file.title,
         [sentence for sentence in lead if sentence],
         facts=[(t("Data"), study.data_name), *values.items()],
-        block=main_table(study),
+        block=finalists_table(study).but("finalist", "network"),
     )
     return f"---\n{head}\n---\n\n{body.strip()}\n\n```python\n{code('.', about).strip()}\n```\n"
 
