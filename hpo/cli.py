@@ -78,7 +78,7 @@ Out = Annotated[Path, option("out")]
 Lang = Annotated[str, option("lang")]
 Name = Annotated[str | None, option("name")]
 Artifacts = Annotated[Path | None, option("artifacts")]
-WATCHED = "Keep it fresh, until Ctrl-C or the study's end."
+WATCHED = "Wait until it begins and keep it fresh, until Ctrl-C or the study's end."
 Watch = Annotated[bool, typer.Option("--watch", help=WATCHED)]
 Host = Annotated[str, typer.Option(help="The address to listen on.")]
 FREE = "The port to listen on; 0 takes a free one."
