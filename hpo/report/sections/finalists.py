@@ -13,7 +13,7 @@ from scipy.stats import binomtest
 
 from hpo.analysis.compare import over_reference
 from hpo.analysis.selection import lead, rivals
-from hpo.analysis.statistics import estimate
+from hpo.analysis.statistics import Estimate, estimate
 from hpo.data.schema import DIGITS
 from hpo.language import marked, printed, t
 from hpo.model import snippet
@@ -250,16 +250,26 @@ def _bias_sentences(study: StoredSearch) -> list[str]:
     found = marked("Selection bias, mean over the finalists: {mean}{interval}")
     mean = metric.difference(metric.sign * bias.mean, "+")
     found = t(found, mean=mean, interval=interval if bias.n > 1 else "")
-    text = marked("{found}: no clear bias.")
-    if bias.resolved and bias.mean < 0:
-        text = marked(
+    return [t(_bias_text(study, bias), found=found), *_epoch_sentences(study)]
+
+
+def _bias_text(study: StoredSearch, bias: Estimate) -> str:
+    one = study.file.seeds_per_trial == 1
+    if not bias.resolved:
+        return marked("{found}: no clear bias.")
+    if bias.mean < 0 and one:
+        return marked(
             "{found}: the search's one split was harder than most and hides the luck of choice."
         )
-    elif bias.resolved:
-        text = marked(
+    if bias.mean < 0:
+        return marked(
+            "{found}: the search's splits were harder than most and hide the luck of choice."
+        )
+    if one:
+        return marked(
             "{found}: the best of many look too good, and the one split may be an easy one."
         )
-    return [t(text, found=found), *_epoch_sentences(study)]
+    return marked("{found}: the best of many look too good, and the splits may be easy ones.")
 
 
 def _epoch_sentences(study: StoredSearch) -> list[str]:
