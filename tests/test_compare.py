@@ -122,7 +122,7 @@ def test_what_cannot_be_compared_is_a_line(tmp_path, ended_search):
     with pytest.raises(InputError, match="needs another one"):
         compare(one, one)
     elsewhere = dataclasses.replace(other, data={**other.data, "checksum": "1", "name": "kmnist"})
-    with pytest.raises(InputError, match="'two' on KMNIST: their accuracies are of different"):
+    with pytest.raises(InputError, match="'two' on KMNIST: their results are of different"):
         compare(one, elsewhere)
     cell = dataclasses.replace(other.file.cells[0], name="c")
     cell = dataclasses.replace(cell, config=dataclasses.replace(cell.config, width=7))

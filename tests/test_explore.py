@@ -44,8 +44,8 @@ def enlarged(search: StoredSearch, count: int) -> StoredSearch:
     return dataclasses.replace(
         search,
         frozen=frozen,
-        trials=load._trials_frame(frozen, objective, search.file.space),
-        curves=load._curves_frame(frozen, objective),
+        trials=load._trials_frame(frozen, [objective], search.file.space),
+        curves=load._curves_frame(frozen, [objective]),
         n_trials=count,
     )
 

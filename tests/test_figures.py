@@ -451,7 +451,8 @@ def test_curves_of_a_cell_that_fails_name_the_accuracy_of_a_guess():
     values |= {"train_accuracy": shares, "valid_accuracy": shares}
     cell = grid.CellCurves(label="x", collapsed=True, values=values)
     assert "dotted: chance, 10%" in texts(grid.curves([cell]))
-    assert "dotted: chance, 39.4%" in texts(grid.curves([cell], classes=3, chance=100 * 56 / 142))
+    guess = grid.guess_of_classes(3, 100 * 56 / 142)
+    assert "dotted: chance, 39.4%" in texts(grid.curves([cell], guess))
 
 
 # --- mistakes ----------------------------------------------------------------------------------

@@ -18,8 +18,9 @@ from conftest import Ended
 from hpo.errors import InputError
 from hpo.language import LANGUAGES, LOCALE, current, marked, nt, t, use
 from hpo.report.blocks.table import Column
-from hpo.report.blocks.words import bounded
+from hpo.report.blocks.words import span_entry
 from hpo.report.figures import style
+from hpo.study.metrics import BY_NAME
 from hpo.text import count, limit_text, listed, seconds_text
 
 HANGUL = re.compile("[가-힣]")
@@ -128,7 +129,10 @@ def test_texts_are_english_unless_a_language_is_in_use():
 def test_limits_are_exact_and_accuracies_stay_within_100_percent():
     limits = [limit_text(seconds) for seconds in (0.09, 1.5, 45, 300)]
     assert limits == ["0.09 s", "1.5 s", "45 s", "5 min 00 s"]
-    assert [bounded(percent) for percent in (-2.0, 87.56, 105.3)] == [0.0, 87.56, 100.0]
+    accuracy, error = BY_NAME["test_accuracy"], BY_NAME["test_rmse"].of(30.0)
+    assert span_entry(accuracy, -2.0, 105.3) == ("0.00 to 100.00", 0.0)
+    assert span_entry(accuracy, 87.5, 88.0) == ("87.50 to 88.00", 87.5)
+    assert span_entry(error, -5.25, 1.0) == ("0.00 to 5.25", 0.0)
 
 
 def test_a_text_without_a_translation_stays_as_it_is():

@@ -29,12 +29,13 @@ from hpo.language import nt, t
 from hpo.results.study import StoredGrid
 from hpo.study.claims import BY_WINS, GUESS, ROUNDS, SECONDS, By, Claim, Comparison, Form, Term
 from hpo.study.file import Cell
+from hpo.study.metrics import Metric
 
 REACH = 10  # times a margin: what a farther one would change is not looked for
 MOST_SEEDS = 1_000
 Z80 = 1.2815515655446004  # 80% of a normal distribution
 LEAST_PLANNED = 5  # seeds: a test of fewer decides nothing, and would take half of the error
-GREATER_IS_BETTER = ("test_accuracy", "valid_accuracy", "train_accuracy")
+GREATER_IS_BETTER = ("test_accuracy", "valid_accuracy", "train_accuracy", "test_r2", "valid_r2")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -62,7 +63,12 @@ class Part(Evidence):
 
     @property
     def metric(self) -> str:
-        return "test_accuracy" if self.form is Form.FAILS else self.comparison.metric
+        return self.study.result.name if self.form is Form.FAILS else self.comparison.metric
+
+    @property
+    def measure(self) -> Metric:
+        """Returns the metric that is compared."""
+        return self.study.named(self.metric)
 
     @property
     def by(self) -> By:
@@ -82,7 +88,7 @@ class Part(Evidence):
     @property
     def most(self) -> float:
         """Returns the largest margin that makes sense."""
-        return 1.0 if self.comparison.metric.endswith("accuracy") else math.inf
+        return 1.0 if self.metric.endswith("accuracy") else math.inf
 
     @property
     def is_share(self) -> bool:
@@ -310,11 +316,11 @@ def open_cells(study: StoredGrid) -> set[str]:
 
 
 def difference(study: StoredGrid, a: Cell, b: Cell) -> Evidence:
-    """Returns the evidence that a's mean test accuracy is above b's, a fraction, over the seeds
-    with which both learn, with the interval that a verdict on it has; in a study without claims by
+    """Returns the evidence that a's mean result, in its own unit, is above b's, over the seeds with
+    which both learn, with the interval that a verdict on it has; in a study without claims by
     Student's t, for one look."""
-    terms = Term(cell=a.name), Term(cell=b.name)
-    comparison = Comparison(form=Form.GREATER, terms=terms)
+    terms, metric = (Term(cell=a.name), Term(cell=b.name)), study.result.name
+    comparison = Comparison(form=Form.GREATER, terms=terms, metric=metric, plain=True)
     found = _compared(study, comparison, *terms)
     if study.file.claims or not found.n:
         return found
@@ -325,11 +331,11 @@ def difference(study: StoredGrid, a: Cell, b: Cell) -> Evidence:
 
 
 def is_claimed(study: StoredGrid, a: Cell, b: Cell) -> bool:
-    """Whether a claim compares the test accuracies of two cells."""
+    """Whether a claim compares the results of two cells."""
     names = {a.name, b.name}
     parts = (part for of in claim_verdicts(study) for part in of.parts)
     return any(
-        part.comparison.metric == "test_accuracy" and names == {side.cell for side in part.sides}
+        part.comparison.metric == study.result.name and names == {side.cell for side in part.sides}
         for part in parts
     )
 
@@ -408,9 +414,10 @@ def _planned(study: StoredGrid, terms: Sequence[Term], kept: pd.Index) -> int | 
 
 
 def line_of(study: StoredGrid, comparison: Comparison) -> float:
-    """Returns the test accuracy below which a run fails, a fraction; of a guess: guess_line."""
+    """Returns the test accuracy below which a run fails, a fraction; of a guess: guess_line. Of a
+    regression the value of the result that is the line."""
     if comparison.below != GUESS:
-        return study.fails_below if comparison.below is None else float(comparison.below)
+        return study.line if comparison.below is None else float(comparison.below)
     return guess_line(int(study.data["test"]), study.largest_class)
 
 
@@ -426,7 +433,7 @@ def _failing(study: StoredGrid, comparison: Comparison) -> Part:
     part = partial(
         Part, study=study, comparison=comparison, sides=comparison.terms, margin=below, seeds=counts
     )
-    if seeds.empty or below > 1:
+    if seeds.empty or (comparison.below == GUESS and below > 1):
         return part(**vars(NOTHING))
     return part(**vars(at(below)), at=at)
 
@@ -516,10 +523,14 @@ def _fails(study: StoredGrid, term: Term) -> pd.Series:
 
 
 def chosen(study: StoredGrid, term: Term) -> pd.Series:
-    """Returns by seed the cell of the group with the best mean validation accuracy over the seeds
-    before it; the first seed has none. So the choice knows nothing of the seed that it is for, and
-    evidence from the differences stays valid."""
-    columns = {name: _rows(study, name)["valid_accuracy"].fillna(0.0) for name in term.group}
+    """Returns by seed the cell of the group with the best mean validation over the seeds before it;
+    the first seed has none. So the choice knows nothing of the seed that it is for, and evidence
+    from the differences stays valid."""
+    metric = study.compared
+    columns = {
+        name: metric.sign * _rows(study, name)[metric.name].fillna(metric.worst)
+        for name in term.group
+    }
     frame = pd.concat(columns, axis=1, join="inner").sort_index()  # the seeds that all cells have
     before = frame.expanding().mean().shift(1).iloc[1:]
     return before.idxmax(axis=1)

@@ -53,7 +53,7 @@ def compare(first: Stored, second: Stored) -> list[Row]:
     if first.data["checksum"] != second.data["checksum"]:
         raise InputError(
             f"study {first.name!r} is on {first.data_name}, {second.name!r} on {second.data_name}: "
-            "their accuracies are of different images and cannot be compared"
+            "their results are of different data and cannot be compared"
         )
     if first.metric != second.metric:
         raise InputError(

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,9 +44,10 @@ def subsets(names: Sequence[str]) -> list[tuple[str, ...]]:
     return [subset for size in sizes for subset in combinations(names, size)]
 
 
-def crossed(right: NDArray[np.bool_]) -> Spread:
+def crossed(right: NDArray[Any]) -> Spread:
     """Analyses blocks of runs, (blocks, 2, 2, 2, images): 1 where a network is right; the axes of
-    two levels are those of SOURCES.
+    two levels are those of SOURCES. Of results that are not means over images, the last axis has
+    one number, and there is no component of the images.
 
     Splits and initial weights are crossed. A batch order permutes a split's own images, so one seed
     orders the images of two splits without anything in common: orders are nested in splits, and the
@@ -71,6 +73,7 @@ def crossed(right: NDArray[np.bool_]) -> Spread:
     shares = parts / np.where(variances, variances, 1.0)
     fitted = np.append(_reml(np.array(expected), squares, freedom, of_images), images)
     found = _components([*effects, IMAGES], fitted / (fitted.sum() or 1.0), shares[1:], shares[0])
+    found = found if right.shape[-1] > 1 else found[:-1]
     low, high = np.percentile(np.sqrt(variances[1:]), (2.5, 97.5)).tolist()
     return Spread(std=float(variances[0, 0] ** 0.5), low=low, high=high, components=tuple(found))
 
@@ -109,7 +112,7 @@ def _reml(expected: Floats, squares: Floats, freedom: Floats, fixed: Floats) -> 
     return np.asarray(scale * found.x, float)
 
 
-def _mean_squares(right: NDArray[np.bool_], effect: Sequence[str]) -> tuple[float, float, int]:
+def _mean_squares(right: NDArray[Any], effect: Sequence[str]) -> tuple[float, float, int]:
     """Returns the effect's mean square, its part that the images cause, and its degrees of
     freedom."""
     contrast = right.astype(np.float64)
@@ -120,7 +123,8 @@ def _mean_squares(right: NDArray[np.bool_], effect: Sequence[str]) -> tuple[floa
             first, second = contrast[:, 0], contrast[:, 1]
             contrast = second - first if source in effect else second + first
     runs, squares = 8 * len(right) / len(contrast), contrast.mean(axis=1) ** 2
-    by_image = contrast.var(axis=1, ddof=1) / contrast.shape[1]
+    images = contrast.shape[1]
+    by_image = contrast.var(axis=1, ddof=1) / images if images > 1 else np.zeros(1)
     return float(squares.mean() / runs), float(by_image.mean() / runs), len(contrast)
 
 

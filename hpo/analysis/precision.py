@@ -1,4 +1,4 @@
-"""How exact accuracies are: over seeds alone, over seeds and test images, and for single runs."""
+"""How exact results are: over seeds alone, over seeds and test images, and for single runs."""
 
 import math
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ MOST = 8  # disputed images of each side
 
 @dataclass(frozen=True, kw_only=True)
 class Precision:
-    """A mean accuracy, or a mean difference, with two 95% intervals; NaN where nothing is known.
+    """A mean result, or a mean difference, with two 95% intervals; NaN where nothing is known.
 
     seeds: for other seeds on the same test images. both: for other seeds and other test images,
     never narrower. images_share: the share of the variance between runs that comes from the test
@@ -33,8 +33,8 @@ class Precision:
 
 
 def cell_precision(study: StoredGrid, cell: Cell) -> Precision:
-    """Returns the precision of a cell's test accuracy over the seeds with which it learns; without
-    stored images, not over images."""
+    """Returns the precision of a cell's result over the seeds with which it learns; without stored
+    images, and of numbers, not over images."""
     if not study.right(cell).empty:
         kept = learning_images(study, cell)
         return precision(kept.to_numpy()) if len(kept) else Precision()

@@ -14,10 +14,10 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from hpo.analysis.claims import ClaimVerdict, claim_verdicts
 from hpo.analysis.evidence import most_failures
 from hpo.analysis.hypothesis_tests import Verdict, one_more
-from hpo.analysis.precision import cell_precision
+from hpo.analysis.precision import NOTHING, cell_precision
 from hpo.analysis.statistics import LEVEL
 from hpo.results.study import StoredGrid
-from hpo.study.claims import Term
+from hpo.study.claims import RATIOS, Term
 from hpo.study.file import Cell, studies_dir
 
 FILE = "verdicts.schema.json"
@@ -99,8 +99,19 @@ class ClaimOut(BaseModel):
     basis: str
 
 
+class ResultOut(BaseModel):
+    """A network's result where labels are numbers, in the metric's own unit."""
+
+    metric: str = Field(description="test_rmse, test_mae, test_r2 or test_loss")
+    mean: Finite = Field(description="over the seeds with which it learns")
+    interval_seeds: Interval = Field(description="95%, for other seeds on these test rows")
+    one_more_run: Interval = Field(description="95% prediction interval")
+    reported: list[float]
+
+
 class NetworkOut(BaseModel):
-    """A network's runs. Accuracies are fractions."""
+    """A network's runs. Accuracies are fractions. Where labels are numbers, accuracies and their
+    intervals are null, and `result` has what takes their place."""
 
     cell: str
     n: int
@@ -111,6 +122,7 @@ class NetworkOut(BaseModel):
     interval_seeds_and_images: Interval
     one_more_run: Interval = Field(description="95% prediction interval of the test accuracy")
     reported: list[float]
+    result: ResultOut | None = Field(None, description="only where labels are numbers")
 
 
 class Verdicts(BaseModel):
@@ -123,7 +135,12 @@ class Verdicts(BaseModel):
     level: float
     planned_seeds: int | None
     test_size: int = Field(description="how many test images or rows there are")
-    largest_class: float = Field(description="the largest class's share of the test labels")
+    largest_class: float | None = Field(
+        description="the largest class's share of the test labels; null where they are numbers"
+    )
+    guess: float | None = Field(
+        None, description="what a guess gets in the networks' `result`; only where it is there"
+    )
     conclusions: list[ClaimOut]
     networks: list[NetworkOut]
     changed_conclusions: list[dict[str, Any]]
@@ -131,6 +148,7 @@ class Verdicts(BaseModel):
 
 def verdicts(study: StoredGrid, basis: Callable[[ClaimVerdict], str]) -> Verdicts:
     """Returns what verdicts.json holds. basis: says in a sentence what a verdict rests on."""
+    guess = {"guess": study.result.guess(study.data)} if study.regression else {}
     return Verdicts(
         format="hpo-verdicts/2",
         study=study.name,
@@ -139,16 +157,18 @@ def verdicts(study: StoredGrid, basis: Callable[[ClaimVerdict], str]) -> Verdict
         level=LEVEL,
         planned_seeds=study.planned_seeds,
         test_size=study.data["test"],
-        largest_class=study.largest_class,
+        largest_class=None if study.regression else study.largest_class,
         conclusions=[_claim(judged, basis(judged)) for judged in claim_verdicts(study)],
         networks=[_network(study, cell) for cell in study.file.cells],
         changed_conclusions=study.claim_changes,
+        **guess,
     )
 
 
 def text(study: StoredGrid, basis: Callable[[ClaimVerdict], str]) -> str:
     """Returns verdicts.json."""
-    indented = json.dumps(verdicts(study, basis).model_dump(), indent=1, ensure_ascii=False)
+    found = verdicts(study, basis).model_dump(exclude_unset=True)  # as ever where there are classes
+    indented = json.dumps(found, indent=1, ensure_ascii=False)
     return NUMBERS.sub(lambda found: " ".join(found[0].split()), indented) + "\n"
 
 
@@ -174,18 +194,24 @@ def _claim(judged: ClaimVerdict, basis: str) -> ClaimOut:
 
 def _network(study: StoredGrid, cell: Cell) -> NetworkOut:
     n, failures = len(study.of(cell)), int(study.failing(cell).sum())
-    exact = cell_precision(study, cell)
-    return NetworkOut(
-        cell=cell.name,
-        n=n,
-        failures=failures,
-        most_failures=most_failures(failures, n),
-        test_accuracy=exact.mean,
-        interval_seeds=exact.seeds,
-        interval_seeds_and_images=exact.both,
-        one_more_run=one_more(study.values(cell).to_list(), collapsed=study.fails(cell)),
-        reported=[r.test_accuracy for r in cell.reported if r.test_accuracy is not None],
-    )
+    exact, metric, collapsed = cell_precision(study, cell), study.result.name, study.fails(cell)
+    more = one_more(study.values(cell).to_list(), collapsed=collapsed, logs=metric in RATIOS)
+    reported = [value for each in cell.reported if (value := getattr(each, metric)) is not None]
+    runs: dict[str, Any] = {"cell": cell.name, "n": n, "failures": failures}
+    runs["most_failures"] = most_failures(failures, n)
+    known: dict[str, Any] = {"interval_seeds": exact.seeds, "one_more_run": more}
+    known["reported"] = reported
+    if study.regression:
+        intervals = ("interval_seeds", "interval_seeds_and_images", "one_more_run")
+        nothing: dict[str, Any] = {
+            **dict.fromkeys(intervals, NOTHING),
+            "test_accuracy": None,
+            "reported": [],
+        }
+        result = ResultOut(metric=metric, mean=exact.mean, **known)
+        return NetworkOut(**runs, **nothing, result=result)
+    known |= {"test_accuracy": exact.mean, "interval_seeds_and_images": exact.both}
+    return NetworkOut(**runs, **known)
 
 
 if __name__ == "__main__":

@@ -77,11 +77,14 @@ def _load_study(
     if isinstance(file, SearchStudy):
         trials = [record.by_rule(trial) for trial in trials]
         facts |= _of_search(storage, optuna_study, file, alone)
-        facts["trials"] = _trials_frame(trials, file.objective, file.space)
+        facts["trials"] = _trials_frame(trials, [file.objective], file.space)
+        facts["curves"] = _curves_frame(trials, [file.objective])
     else:
-        facts |= {"trials": _trials_frame(trials, file.objective)}
+        scored = file.metric.scored(regression=not schema.classes)
+        names = [file.objective, *(metric.name for metric in scored)]
+        facts |= {"trials": _trials_frame(trials, names), "curves": _curves_frame(trials, names)}
         facts["images"] = system.get(IMAGES, {})
-    facts |= {"frozen": trials, "curves": _curves_frame(trials, file.objective)}
+    facts["frozen"] = trials
     found: StoredGrid | StoredSearch = kind(**facts)
     return found
 
@@ -186,10 +189,10 @@ def _alike(
 
 
 def _trials_frame(
-    trials: Sequence[FrozenTrial], objective: str, space: Mapping[str, Domain] | None = None
+    trials: Sequence[FrozenTrial], metrics: Sequence[str], space: Mapping[str, Domain] | None = None
 ) -> pd.DataFrame:
-    """objective: has a column in any case. space: of a search, whose fixed values are no parameters
-    of its trials."""
+    """metrics: of the validation; they and their counterparts in the test have columns in any case.
+    space: of a search, whose fixed values are no parameters of its trials."""
     rows = []
     for trial in trials:
         last = record.last_epoch(trial.user_attrs.get("curve", {}), sound=space is not None)
@@ -202,7 +205,8 @@ def _trials_frame(
     frame = pd.DataFrame(rows)
     some = [*OPTIONAL, *SOME_COLUMNS]  # columns of studies that have them
     theirs = sorted({name for row in rows for name in row[PARAMS]} - {*TRIAL_COLUMNS, *some})
-    sought = [name for name in (objective, BY_NAME[objective].tested.name) if name in some]
+    both = [name for metric in metrics for name in (metric, BY_NAME[metric].tested.name)]
+    sought = [name for name in dict.fromkeys(both) if name in some]
     there = [name for name in [*some, *theirs] if name in frame or name in sought]
     frame = frame.reindex(columns=[*TRIAL_COLUMNS, *there])
     frame["diverged"] = frame["diverged"].eq(True)
@@ -216,8 +220,9 @@ def _iso(time: datetime | None) -> str | None:
     return time.astimezone().isoformat() if time else None
 
 
-def _curves_frame(trials: Sequence[FrozenTrial], objective: str) -> pd.DataFrame:
-    metrics = list(dict.fromkeys([*METRICS, objective]))
+def _curves_frame(trials: Sequence[FrozenTrial], more: Sequence[str]) -> pd.DataFrame:
+    """more: metrics of a curve besides METRICS."""
+    metrics = list(dict.fromkeys([*METRICS, *more]))
     rows = [
         (trial.number, trial.user_attrs.get("cell"), trial.user_attrs.get("seed"), epoch, *values)
         for trial in trials

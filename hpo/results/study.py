@@ -105,15 +105,14 @@ class StoredStudy:
         """Whether the data are pictures, grey or coloured."""
         return len(self.schema.shape) > 1
 
+    def named(self, name: str) -> Metric:
+        """Returns the metric of this name; in the target's unit if it is one of these."""
+        return BY_NAME[name].of(self.schema.deviation)
+
     @property
     def things(self) -> str:
         """Returns what the examples are called, for t(): images, or rows of a table."""
         return marked("images") if self.pictures else marked("rows")
-
-    @property
-    def fails_below(self) -> float:
-        """Returns the accuracy below which a network has learned nothing."""
-        return BY_NAME[ACCURACY].learned(self.data)
 
     @property
     def largest_class(self) -> float:
@@ -158,6 +157,39 @@ class StoredGrid(StoredStudy):
         rows = [(n, *pair) for n, times in enumerate(self.timings, 1) for pair in times.items()]
         return pd.DataFrame(rows, columns=["round", "cell", "seconds"])
 
+    @property
+    def compared(self) -> Metric:
+        """Returns the metric of the validation by which the report compares networks: accuracy; of
+        a regression, which has none, the objective."""
+        return self.metric if self.regression else BY_NAME[ACCURACY]
+
+    @property
+    def result(self) -> Metric:
+        """Returns the metric of the test by which the report compares networks."""
+        return self.compared.tested
+
+    @property
+    def figures(self) -> Sequence[str]:
+        """Returns the names of the results that tables show."""
+        return self.file.figures(self.classes)
+
+    @property
+    def line(self) -> float:
+        """Returns the value of `result` from which on a network has learned something."""
+        return self.result.learned(self.data)
+
+    @property
+    def floor(self) -> float:
+        """Returns the least gain of `result` that figures show: 0 of accuracy, for which nothing is
+        worse; of numbers that of a guess, or one diverged run would set a figure's scale."""
+        result = self.result
+        return float(result.gain(result.guess(self.data) if self.regression else result.worst))
+
+    def results(self, cell: Cell) -> pd.Series:
+        """Returns the gains of `result` of the cell's finished trials, indexed by seed; one below
+        `floor` counts as that."""
+        return self.gains(cell, self.result).clip(lower=self.floor)
+
     def cell(self, name: str | None) -> Cell:
         """Returns the cell of that name."""
         return next(cell for cell in self.file.cells if cell.name == name)
@@ -195,9 +227,10 @@ class StoredGrid(StoredStudy):
         ended = trials["state"].isin(["COMPLETE", "FAIL"]) & ~trials["fail_reason"].isin(RETRIED)
         return set(zip(trials["cell"][ended], trials["seed"][ended], strict=True))
 
-    def values(self, cell: Cell, metric: str = "test_accuracy") -> pd.Series:
-        """Returns a metric of the cell's finished trials, indexed by seed."""
-        return self.by_seed(cell)[metric]
+    def values(self, cell: Cell, metric: str = "") -> pd.Series:
+        """Returns the values of a metric, of `result` without one, of the cell's finished trials,
+        indexed by seed."""
+        return self.by_seed(cell)[metric or self.result.name]
 
     def gains(self, cell: Cell, metric: Metric) -> pd.Series:
         """Returns the gains of a metric of the cell's finished trials, indexed by seed; a trial
@@ -208,13 +241,13 @@ class StoredGrid(StoredStudy):
 
     def failing(self, cell: Cell, below: float | None = None) -> pd.Series:
         """Returns for each finished trial of the cell whether it failed to learn, by seed: True
-        where it diverged, or its test accuracy stayed below this share; None: where the objective
-        in the test says that it learned nothing."""
-        rows, metric = self.by_seed(cell), self.metric if below is None else BY_NAME[ACCURACY]
+        where it diverged, or where its `result` is not as good as `below`; None: where the
+        objective in the test says that it learned nothing."""
+        rows, metric = self.by_seed(cell), self.metric.tested if below is None else self.result
         least = metric.gain(metric.learned(self.data) if below is None else below)
         return self.once(
             ("failing", cell.name, metric.name, least),
-            lambda: (metric.gain(rows[metric.tested.name]) < least) | rows["diverged"].astype(bool),
+            lambda: (metric.gain(rows[metric.name]) < least) | rows["diverged"].astype(bool),
         )
 
     def right(self, cell: Cell, part: str = "test") -> pd.DataFrame:
@@ -235,11 +268,9 @@ class StoredGrid(StoredStudy):
         """Whether any trial of the cell failed to learn."""
         return bool(self.failing(cell).any())
 
-    def paired(
-        self, a: Cell, b: Cell, metric: str = "test_accuracy"
-    ) -> tuple[pd.Series, pd.Series]:
-        """Returns a metric of two cells at the seeds that both have."""
-        ours, theirs = self.values(a, metric), self.values(b, metric)
+    def paired(self, a: Cell, b: Cell) -> tuple[pd.Series, pd.Series]:
+        """Returns the results of two cells at the seeds that both have."""
+        ours, theirs = self.results(a), self.results(b)
         common = ours.index.intersection(theirs.index)
         return ours[common], theirs[common]
 

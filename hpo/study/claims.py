@@ -22,19 +22,32 @@ from hpo.study.fields import (
     is_number,
     one_of,
 )
+from hpo.study.metrics import REGRESSION, Metric
 from hpo.text import quoted
 
 SECONDS = "train_seconds"
 ROUNDS = 8  # of timing, measured at once
-EPOCH_METRICS = ("valid_accuracy", "valid_loss", "train_accuracy", "train_loss", "gap")
+OF_NUMBERS: tuple[str, ...] = tuple(
+    f"{part}_{kind}" for part in ("test", "valid") for kind in REGRESSION
+)
+EPOCH_METRICS = (
+    "valid_accuracy", "valid_loss", "train_accuracy", "train_loss", "gap",
+    *OF_NUMBERS[len(REGRESSION) :],
+)  # fmt: skip
 # Metrics that are 0 with many seeds, or skewed: always compared by wins.
 # valid_spread: the standard deviation of the changes of validation accuracy from epoch to epoch.
 # valid_falls: the mean fall from an epoch to the next, 0 where validation accuracy rises.
 BY_WINS = ("valid_spread", "valid_falls")
 LEAST_EPOCHS = {"valid_spread": 3, "valid_falls": 2}
-METRICS = ("test_accuracy", "test_loss", SECONDS, *EPOCH_METRICS, *BY_WINS)
+OF_CLASSES: tuple[str, ...] = ("test_accuracy", "valid_accuracy", "train_accuracy", "gap", *BY_WINS)
+METRICS = (
+    "test_accuracy", "test_loss", SECONDS, *OF_NUMBERS[: len(REGRESSION)], *EPOCH_METRICS, *BY_WINS
+)  # fmt: skip
 # Metrics above 0 whose logarithms are compared: they spread in proportion to their size.
-RATIOS = ("test_loss", "valid_loss", "train_loss", SECONDS)
+RATIOS = (
+    "test_loss", "valid_loss", "train_loss", SECONDS,
+    *(name for name in OF_NUMBERS if not name.endswith("r2")),
+)  # fmt: skip
 FAILS_BELOW = 0.3  # test accuracy: three times chance among ten classes
 GUESS = "guess"
 PRESUMPTIONS = ("vanishing gradients", "learning rate too high")
@@ -139,9 +152,9 @@ class ComparisonTable(Table):
     """What is compared: exactly one of greater, best, fails and similar.
 
     within: how much similar cells may differ, a share of the value for RATIOS and a difference for
-    other metrics. matters: the smallest difference of interest. below: the test accuracy under
-    which a run fails; "guess": one that is not above the largest class's share; None: that of the
-    data. among: the cells that the best is compared with; None: all others.
+    other metrics. matters: the smallest difference of interest. below: of classes, the test
+    accuracy under which a run fails; "guess": one that is not above the largest class's share;
+    None: as the data say. among: the cells that the best is compared with; None: all others.
     """
 
     metric: Annotated[str, *one_of(METRICS)] = "test_accuracy"
@@ -234,7 +247,8 @@ class ClaimTable(ComparisonTable):
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """A comparison of a claim. terms: its sides; the other fields: see ComparisonTable."""
+    """A comparison of a claim. terms: its sides; plain: never of logarithms; the other fields: see
+    ComparisonTable."""
 
     form: Form
     terms: tuple[Term, ...]
@@ -243,11 +257,12 @@ class Comparison:
     within: float = 0.1
     matters: float | None = None
     below: float | str | None = None
+    plain: bool = False
 
     @property
     def logs(self) -> bool:
         """Whether logarithms are compared."""
-        plain = self.matters is not None or any(term.minus for term in self.terms)
+        plain = self.plain or self.matters is not None or any(term.minus for term in self.terms)
         return self.metric in RATIOS and self.by is By.MEANS and not plain
 
     @property
@@ -280,6 +295,19 @@ class Claim(ClaimTable):
             return found[0]
         given = {"form": "untestable", "terms": [], "by": self.by.value, "below": FAILS_BELOW}
         return given | {key: getattr(self, key) for key in ("metric", "within", "matters")}
+
+    def faults(self, objective: Metric, classes: Sequence[str]) -> Iterator[str]:
+        """Yields what does not go together with data of these classes, none of a regression.
+        objective: by which networks are judged there."""
+        wrong, kinds, instead = OF_CLASSES, ("classes", "numbers"), objective.tested.name
+        if classes:
+            wrong, kinds, instead = OF_NUMBERS, ("numbers", "classes"), "test_accuracy"
+        where, why = f"claim {quoted(self.says)}", "is of {}, and the labels are {}".format(*kinds)
+        for each in self.comparisons:
+            if each.form is not Form.FAILS and each.metric in wrong:
+                yield f'{where}: {each.metric} {why}; give metric = "{instead}"'
+            if each.form is Form.FAILS and each.below is not None and not classes:
+                yield f"{where}: below {why}; leave it out"
 
 
 def claim_of(

@@ -84,12 +84,17 @@ COLUMNS = {
     "optimizer": marked("Optimizer"),
     "lr": marked("Learning rate"),
     "test_accuracy": marked("Test accuracy (%)"),
+    "test_rmse": marked("Test RMSE"),
+    "test_mae": marked("Test MAE"),
+    "test_r2": marked("Test R²"),
     "test_loss": marked("Test loss"),
     "train_seconds": marked("Training time (s)"),
 }
 MOST_CELLS = 1_000  # of [grid]: a typing error should not start a study of years
 BLOCK = 8  # seeds of a crossed cell that are analysed together
-FIGURES = ("test_accuracy", "test_loss", "train_seconds")
+FIGURES = ("test_accuracy", "test_loss", "train_seconds")  # of classes
+FIGURES_OF_NUMBERS = ("test_rmse", "test_mae", "test_r2", *FIGURES[1:])
+RESULTS = tuple(name for name in COLUMNS if name.startswith("test_"))
 
 
 # --- the parts of a file -----------------------------------------------------------------------
@@ -101,12 +106,16 @@ _Positive = Annotated[
 
 
 class Reported(Table):
-    """What a publication reports for one run: accuracy as a fraction, loss in nats, seconds."""
+    """What a publication reports for one run: accuracy as a fraction, loss in nats, seconds; of a
+    regression RMSE and MAE in the label's unit."""
 
     label: Text = "reported"
     test_accuracy: Annotated[
         float | None, Field(ge=0, le=1), explained("must be a number from 0 to 1")
     ] = None
+    test_rmse: _Positive = None
+    test_mae: _Positive = None
+    test_r2: Annotated[float | None, Field(le=1), explained("must be a number up to 1")] = None
     test_loss: _Positive = None
     train_seconds: _Positive = None
 
@@ -263,6 +272,10 @@ class Head(Table):
     def check(self, classes: Sequence[str], where: str = "") -> None:
         """Raises InputError for what does not go together with data of these classes, none of a
         regression. where: begins each line."""
+        if faults := self._faults(classes):
+            raise InputError("\n".join(where + fault for fault in dict.fromkeys(faults)))
+
+    def _faults(self, classes: Sequence[str]) -> list[str]:
         faults = [f"objective: {wrong}"] if (wrong := self.metric.fault(classes)) else []
         if not classes and self.class_weight is not None:
             faults.append("class_weight: is of classes, and the labels are numbers; leave it out")
@@ -272,14 +285,12 @@ class Head(Table):
         if self._uses(other):
             faults.append(f"{other}: is of {kind}, and the labels are {labels}; leave it out")
         names = self.class_weight if isinstance(self.class_weight, dict) else ()
-        faults += [
+        return faults + [
             f"class_weight: {quoted(name)} is no class of the data; there are "
             f"{shortened(', '.join(classes))}"
             for name in names
             if classes and name not in classes
         ]
-        if faults:
-            raise InputError("\n".join(where + fault for fault in faults))
 
 
 if TYPE_CHECKING:
@@ -465,13 +476,31 @@ class GridStudy(GridTable):
     def _uses(self, name: str) -> bool:
         return any(getattr(cell.config, name) for cell in self.cells)
 
-    def check(self, classes: Sequence[str], where: str = "") -> None:
-        if not classes:
-            raise InputError(
-                f"{where}a grid compares accuracies, and the labels are numbers; give a study file "
-                "with [space], which searches"
-            )
-        super().check(classes, where)
+    def figures(self, classes: Sequence[str]) -> Sequence[str]:
+        """Returns the results that tables show, the first one in every figure: of a regression,
+        whose data have no classes, the objective's counterpart in the test first."""
+        if classes:
+            return FIGURES
+        return tuple(dict.fromkeys([self.metric.tested.name, *FIGURES_OF_NUMBERS]))
+
+    def _faults(self, classes: Sequence[str]) -> list[str]:
+        faults = super()._faults(classes)
+        for claim in self.claims:
+            faults += claim.faults(self.metric, classes)
+        named = [
+            (f"cells.{cell.name}.reported", entry.model_fields_set)
+            for cell in self.cells
+            for entry in cell.reported
+        ]
+        named += [
+            (f"experiments, {quoted(each.title)}", {*each.columns})
+            for each in self.experiments
+            if each.columns != tuple(COLUMNS)
+        ]
+        for where, names in named:
+            wrong = (BY_NAME[name].fault(classes) for name in RESULTS if name in names)
+            faults += [f"{where}: {text}" for text in wrong if text]
+        return faults
 
 
 class SearchStudy(SearchOptions, Head):

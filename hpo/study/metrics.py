@@ -89,6 +89,11 @@ class Metric:
         """98.54%, 0.0512: with its mark."""
         return self.number(gain) + self.mark
 
+    def beyond(self, gain: float) -> str:
+        """below 95.00%, above 0.1234: what is worse than this gain."""
+        text = marked("above {value}") if self.minimized else marked("below {value}")
+        return t(text, value=self.spelled(gain))
+
     def ends(self, low: float, high: float) -> dict[str, str]:
         """Returns the values of the ends of an interval of gains, the smaller one as low: not
         beyond the best and the worst value."""
@@ -164,9 +169,11 @@ class Metric:
         return float(known[self.kind])
 
     def chance(self, data: Mapping[str, Any]) -> float:
-        """Returns the value of a guess by the training part alone."""
+        """Returns the value of a guess by the training part alone; of a regression, for the rows of
+        the metric's part, test or others."""
         if "guess" in data:
-            return float(data["guess"]["train"][self.kind])
+            part = "test" if self.name.startswith("test_") else "train"
+            return float(data["guess"][part][self.kind])
         return self.guess({**data, "largest": data.get("chance", 0.1)})
 
     def learned(self, data: Mapping[str, Any]) -> float:
@@ -179,11 +186,12 @@ class Metric:
     def fault(self, classes: Sequence[str]) -> str:
         """Returns why it cannot be computed of these classes, none of a regression; empty if it
         can be."""
+        part = self.name.partition("_")[0]
         if not classes and self.kind not in ("loss", *REGRESSION):
-            others = f"{', '.join(NUMBERS[:-1])} or {NUMBERS[-1]}"
+            others = f"{', '.join(f'{part}_{kind}' for kind in REGRESSION)} or {part}_loss"
             return f"{self.name} is of classes, and the labels are numbers; give {others}"
         if classes and self.kind in REGRESSION:
-            return f"{self.name} is of numbers, and the labels are classes; give {ACCURACY}"
+            return f"{self.name} is of numbers, and the labels are classes; give {part}_accuracy"
         if self.kind != "auc" or len(classes) == 2:
             return ""
         others = "valid_balanced_accuracy or valid_f1"

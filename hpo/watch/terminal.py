@@ -24,7 +24,6 @@ from hpo.report.blocks.table import Column, Table
 from hpo.report.blocks.words import grid_states_text, interval_entry, p_text
 from hpo.results.study import StoredGrid, StoredSearch
 from hpo.results.trial import run_name
-from hpo.study.file import FIGURES
 from hpo.study.finalists import noun_of
 from hpo.study.metrics import Metric
 from hpo.text import count, printable
@@ -44,11 +43,12 @@ def _grid(study: StoredGrid) -> Iterator[RenderableType]:
     yield f"{study.name} on {study.data_name}: {grid_states_text(study) or f'no {noun}s'}"
     cells = most_accurate(study, study.file.cells)
     table = cells_table(study, [(cell, None) for cell in cells])
-    figures = dict.fromkeys([study.metric.tested.name, *FIGURES])
-    yield Fitted(table.only(["name", "seeds", *figures, "test_accuracy.reported"]))
+    figures = dict.fromkeys([study.metric.tested.name, *study.figures])
+    yield Fitted(table.only(["name", "seeds", *figures, f"{study.result.name}.reported"]))
     if len(cells) < len(study.file.cells):
+        most = "best" if study.regression else "most accurate"
         of_all = f"of {len(study.file.cells):,} cells"
-        yield f"the {len(cells)} most accurate {of_all}; the report has all"
+        yield f"the {len(cells)} {most} {of_all}; the report has all"
     for _, best in study.ranked.head(1).iterrows():
         reached = study.metric.text(best[study.metric.name])
         yield f"best {noun}: {best['number']}, {run_name(best['cell'], best['seed'])}, {reached}"

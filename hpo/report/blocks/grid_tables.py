@@ -1,5 +1,6 @@
 """A grid's results as tables, reported values beside reproduced ones, and their captions."""
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -12,18 +13,15 @@ from hpo.report.blocks.table import NOTHING, Column, Entry, Table
 from hpo.report.blocks.words import summary_text
 from hpo.results.study import StoredGrid
 from hpo.study.config import MOSTLY_SHARED, Config
-from hpo.study.file import COLUMNS, FIGURES, Cell, Reported
-from hpo.study.metrics import BY_NAME
+from hpo.study.file import COLUMNS, Cell, Reported
+from hpo.study.metrics import Metric, uncapital
 from hpo.study.names import ACTIVATIONS, OPTIMIZERS, label
 
 MOST_SHOWN, MOST_CLASSES = 40, 10  # cells, classes
 
-# In the terminal: header, and the priority of Column.
-SHORT = {
-    "test_accuracy": ("test accuracy (%)", 0),
-    "test_loss": ("test loss", 3),
-    "train_seconds": ("seconds", 4),
-}
+# In the terminal, besides the first result: header, and the priority of Column.
+SHORT = {"train_seconds": ("seconds", 4)}
+LESS = 3  # priority of other results
 
 
 def data_text(study: StoredGrid) -> str:
@@ -37,7 +35,22 @@ def data_text(study: StoredGrid) -> str:
 def basis(study: StoredGrid) -> str:
     """Describes the data that the main table is based on."""
     text = marked("{data}; accuracy and loss on its {n:,} test {things}")
+    if study.regression:
+        text = marked("{data}; errors on its {n:,} test {things}, RMSE and MAE in the label's unit")
     return t(text, data=data_text(study), n=study.data["test"], things=t(study.things))
+
+
+def plural(metric: Metric) -> str:
+    """test accuracies; test RMSE: a metric's values in a sentence."""
+    return t("test accuracies") if metric.kind == "accuracy" else t(metric.words)
+
+
+def at_worst(study: StoredGrid) -> str:
+    """Says at the end of a caption what counts for a run that is worse than StoredGrid.floor; of
+    accuracies none is."""
+    if not study.regression:
+        return ""
+    return " " + t("Here a run that is worse than a guess counts as a guess.")
 
 
 def results_key(study: StoredGrid, cells: Sequence[Cell]) -> str:
@@ -51,17 +64,19 @@ def results_key(study: StoredGrid, cells: Sequence[Cell]) -> str:
     return t("Mean ± standard deviation over the seeds")
 
 
-def of_many(shown: Sequence[Cell], cells: Sequence[Cell]) -> str:
+def of_many(study: StoredGrid, shown: Sequence[Cell], cells: Sequence[Cell]) -> str:
     """Returns a sentence for a caption if not all networks are shown."""
     if len(shown) == len(cells):
         return ""
     text = marked("The {shown} most accurate of {n:,} networks; the tables have all.")
+    if study.regression:
+        text = marked("The {shown} best of {n:,} networks; the tables have all.")
     return f" {t(text, shown=len(shown), n=len(cells))}"
 
 
 def reproduced(study: StoredGrid, cell: Cell, figure: str) -> Entry:
     """mean ± std, or median (range) where runs fail; an en dash without a finished trial."""
-    metric = BY_NAME[figure]
+    metric = study.named(figure)
     values = study.of(cell)[figure] * metric.scale
     summary = summarize(values.to_list())
     if summary is None:
@@ -73,10 +88,9 @@ def reproduced(study: StoredGrid, cell: Cell, figure: str) -> Entry:
     return Entry(text, summary.median if collapsed else summary.mean)
 
 
-def _reported(entries: Sequence[Reported], figure: str) -> Entry:
+def _reported(entries: Sequence[Reported], metric: Metric) -> Entry:
     """Returns published values of a cell."""
-    metric = BY_NAME[figure]
-    values = [metric.scale * v for e in entries if (v := getattr(e, figure)) is not None]
+    values = [metric.scale * v for e in entries if (v := getattr(e, metric.name)) is not None]
     texts = [f"{value:.{metric.digits}f}" for value in values]
     return Entry(t(" and ").join(texts) or NOTHING, next(iter(values), None))
 
@@ -116,8 +130,8 @@ def cells_table(
         Column("name", "cell", lambda row: row[0].name),
         Column("model", t("Model"), lambda row: _label(*row)),
         *setting_columns(rows, lambda row: row[0].config),
-        *([] if sought.name in FIGURES else [_found(study, sought.name, sought.header)]),
-        *(column for figure in FIGURES for column in _results(study, figure)),
+        *([] if sought.name in study.figures else [_found(study, sought.name, sought.header)]),
+        *(column for figure in study.figures for column in _results(study, figure)),
         Column("seeds", t("Seeds"), lambda row: len(study.of(row[0])), short="seeds", priority=2),
     ]
     return Table(columns=columns, rows=rows, caption=caption)
@@ -125,20 +139,22 @@ def cells_table(
 
 def _results(study: StoredGrid, figure: str) -> Sequence[Column]:
     """Returns the columns of reported and reproduced results."""
+    metric = study.named(figure)
     group = t(COLUMNS[figure]) if study.published else ""
     header = t("reproduced") if study.published else t(COLUMNS[figure])
-    short, priority = SHORT[figure]
+    priority = 0 if figure == study.result.name else LESS
+    short, priority = SHORT.get(figure, (uncapital(metric.header), priority))
     found = _found(study, figure, header, group=group, short=short, priority=priority)
     if not study.published:
         return [found]
 
     def reported(row: tuple[Cell, int | None]) -> Entry:
         entries = study.reported(row[0])
-        return _reported(entries if row[1] is None else entries[row[1] : row[1] + 1], figure)
+        return _reported(entries if row[1] is None else entries[row[1] : row[1] + 1], metric)
 
     paper = Column(
         f"{figure}.reported", t("reported"), reported,
-        group=group, short="reported (%)", priority=1,
+        group=group, short=f"reported{f' ({metric.mark})' if metric.mark else ''}", priority=1,
     )  # fmt: skip
     return [paper, found]
 
@@ -216,10 +232,10 @@ def _balanced(recalls: np.ndarray) -> Entry:
 
 
 def most_accurate(study: StoredGrid, cells: Sequence[Cell]) -> Sequence[Cell]:
-    """Returns the cells that figures and terminals show: all, or the MOST_SHOWN most accurate."""
+    """Returns the cells that figures and terminals show: all, or the MOST_SHOWN best."""
     if len(cells) <= MOST_SHOWN:
         return cells
-    means = study.finished.groupby("cell")["test_accuracy"].mean()
-    ranked = sorted(cells, key=lambda cell: -means.get(cell.name, -1.0))[:MOST_SHOWN]
+    means = {cell.name: study.results(cell).mean() for cell in cells if len(study.of(cell))}
+    ranked = sorted(cells, key=lambda cell: -means.get(cell.name, -math.inf))[:MOST_SHOWN]
     kept = {cell.name for cell in ranked}
     return [cell for cell in cells if cell.name in kept]

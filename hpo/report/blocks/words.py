@@ -3,7 +3,7 @@
 import math
 
 from hpo.analysis.statistics import Estimate, Summary
-from hpo.language import marked, t
+from hpo.language import marked, printed, t
 from hpo.report.blocks.table import NOTHING, Entry
 from hpo.results.study import StoredGrid, StoredStudy
 from hpo.study.metrics import ACCURACY, BY_NAME, Metric
@@ -24,19 +24,15 @@ def grid_states_text(study: StoredGrid) -> str:
     return ", ".join(t("{n} {state}", n=n, state=t(text)) for text, n in known.items())
 
 
-def bounded(percent: float) -> float:
-    """Returns an end of an accuracy's interval as it is shown: not below 0%, not above 100%."""
-    return min(max(percent, 0.0), 100.0)
-
-
 def summary_text(summary: Summary, digits: int, *, collapsed: bool = False) -> str:
     """mean ± standard deviation, or median (range) where runs fail; one value as it is."""
+    keys = ("mean", "sd", "median", "low", "high")
+    texts = {key: printed(f"{{:.{digits}f}}", getattr(summary, key) + 0.0) for key in keys}
     if summary.n == 1:
-        return f"{summary.mean:.{digits}f}"
+        return texts["mean"]
     if collapsed:
-        texts = {key: f"{getattr(summary, key):.{digits}f}" for key in ("median", "low", "high")}
         return t("median {median} ({low}–{high})", **texts)
-    return f"{summary.mean:.{digits}f} ± {summary.sd:.{digits}f}"
+    return f"{texts['mean']} ± {texts['sd']}"
 
 
 def interval_entry(estimate: Estimate | None, metric: Metric = BY_NAME[ACCURACY]) -> Entry:
@@ -48,6 +44,15 @@ def interval_entry(estimate: Estimate | None, metric: Metric = BY_NAME[ACCURACY]
         return Entry(mean, value)
     text = marked("{mean} ({low} to {high})")
     return Entry(t(text, mean=mean, **metric.ends(estimate.low, estimate.high)), value)
+
+
+def span_entry(metric: Metric, low: float, high: float) -> Entry:
+    """98.49 to 98.58: an interval of gains, nothing if it is NaN."""
+    if math.isnan(low):
+        return Entry(NOTHING)
+    ends, worst = metric.ends(low, high), metric.gain(metric.worst)
+    text = t("{first} to {last}", first=ends["low"], last=ends["high"])
+    return Entry(text, min(metric.sign * min(max(e, worst), metric.most) for e in (low, high)))
 
 
 def ends_entry(text: str, low: float, high: float) -> Entry:
@@ -67,7 +72,9 @@ def guess_text(study: StoredStudy) -> str:
         text = marked("; a guess, always the training rows' mean, gets {value}")
         if metric.kind == "mae":
             text = marked("; a guess, always the training rows' median, gets {value}")
-        return t(text, value=metric.spelled(metric.gain(metric.guess(study.data))))
+        guess = metric.guess(study.data)
+        named = isinstance(study, StoredGrid)  # a search's sentence has named the metric before
+        return t(text, value=metric.text(guess) if named else metric.spelled(metric.gain(guess)))
     value, share = (of.spelled(of.gain(of.guess(study.data))) for of in (metric, accuracy))
     text = marked("; a guess gets {value}, with test accuracy {share} (always the largest class)")
     if metric == accuracy:

@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.axis import XAxis, YAxis
 from matplotlib.ticker import FuncFormatter, Locator, LogLocator, MaxNLocator, NullLocator
 
-from hpo.language import marked, t
+from hpo.language import t
 from hpo.report.figures.style import fit, width
 from hpo.study.metrics import ACCURACY, BY_NAME, Metric
 
@@ -68,7 +68,7 @@ class Parameter:
         return f"{self.name} {f'{value:.4g}' if isinstance(value, float) else value}"
 
 
-def set_gains(axis: YAxis, metric: Metric) -> None:
+def set_gains(axis: XAxis | YAxis, metric: Metric) -> None:
     """Names an axis of gains, and shows the metric's values at its ticks."""
     axis.set_label_text(metric.axis)
     if metric.minimized:
@@ -82,8 +82,7 @@ def value_ticks() -> FuncFormatter:
 
 def beyond(metric: Metric, gain: float) -> str:
     """below 95.0%, above 0.123: what is worse than this gain."""
-    text = marked("above {value}") if metric.minimized else marked("below {value}")
-    return t(text, value=metric.rough.spelled(gain))
+    return metric.rough.beyond(gain)
 
 
 def focus(values: np.ndarray, metric: Metric = SHOWN) -> tuple[float, float]:

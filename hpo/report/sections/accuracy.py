@@ -1,4 +1,4 @@
-"""The report's section on how exact the accuracies are: over seeds, and over test images."""
+"""The report's section on how exact the results are: over seeds, and over test images."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -11,10 +11,11 @@ from hpo.language import marked, t
 from hpo.report.blocks.grid_tables import data_text, most_accurate
 from hpo.report.blocks.page import Block, Picture, Section
 from hpo.report.blocks.table import Column, Entry, Table
-from hpo.report.blocks.words import bounded, ends_entry
+from hpo.report.blocks.words import ends_entry, span_entry
 from hpo.report.figures import confusion as figures
 from hpo.results.study import StoredGrid
 from hpo.study.file import Cell
+from hpo.study.metrics import Metric, capital
 
 
 def sections(study: StoredGrid) -> list[Section]:
@@ -24,15 +25,17 @@ def sections(study: StoredGrid) -> list[Section]:
         return []
     found = {cell: cell_precision(study, cell) for cell in cells}
     blocks = [_table(study, found), *_picture(study)]
-    return [Section(title=t("How exact the accuracies are"), blocks=blocks)]
+    title = marked("How exact the accuracies are")
+    if study.regression:
+        title = marked("How exact the results are")
+    return [Section(title=t(title), blocks=blocks)]
 
 
 def _table(study: StoredGrid, found: Mapping[Cell, Precision]) -> Table:
-    things = t(study.things)
+    things, result = t(study.things), study.result
 
-    def of_share(row: tuple[Cell, Precision]) -> Entry:
-        low, high = (100 * end for end in row[1].images_share[1:])
-        return ends_entry(marked("{low:.0f} to {high:.0f}%"), low, high)
+    def of_seeds(row: tuple[Cell, Precision]) -> Entry:
+        return _interval(result, row[1].seeds)
 
     caption = marked(
         "{data}. At most: with 95% (Clopper and Pearson). Intervals: 95%, for other seeds on these "
@@ -40,25 +43,45 @@ def _table(study: StoredGrid, found: Mapping[Cell, Precision]) -> Table:
         "{name}' share: how much of the variance between runs would go if there were many more "
         "test {things}, with its 95% interval."
     )
+    if study.regression:
+        caption = marked(
+            "{data}. At most: with 95% (Clopper and Pearson). Intervals: 95%, over seeds: for "
+            "other seeds on these {n:,} test {things}, not for other {things}."
+        )
     named = {"data": data_text(study), "things": things, "name": things.capitalize()}
-    exact = t("Test accuracy where it learns (%)")
-    share = t("{things}' share of the spread", things=things.capitalize())
+    name, mark = capital(t(result.words)), f" ({result.mark})" if result.mark else ""
+    exact = t("{metric} where it learns", metric=name) + mark
+    mean = f"{{:.{result.digits}f}}"
     columns = [
         Column("model", t("Model"), lambda row: row[0].label),
         *(_failures(study) if any(study.fails(cell) for cell in found) else []),
-        Column("mean", t("mean"), lambda row: 100 * row[1].mean, "{:.2f}", group=exact),
-        Column("seeds", t("other seeds"), lambda row: _interval(row[1].seeds), group=exact),
+        Column("mean", t("mean"), lambda row: result.scale * row[1].mean, mean, group=exact),
+        Column("seeds", t("other seeds"), of_seeds, group=exact),
+        *([] if study.regression else _over_images(study, exact)),
+    ]
+    caption = t(caption, n=study.data["test"], **named)
+    return Table(columns=columns, rows=list(found.items()), caption=caption)
+
+
+def _over_images(study: StoredGrid, exact: str) -> list[Column]:
+    """Returns the columns of what depends on which rows are right. exact: the group of means."""
+    things, result = t(study.things), study.result
+
+    def of_share(row: tuple[Cell, Precision]) -> Entry:
+        low, high = (100 * end for end in row[1].images_share[1:])
+        return ends_entry(marked("{low:.0f} to {high:.0f}%"), low, high)
+
+    share = t("{things}' share of the spread", things=things.capitalize())
+    return [
         Column(
-            "both", t("seeds and {things}", things=things), lambda row: _interval(row[1].both),
-            group=exact,
+            "both", t("seeds and {things}", things=things),
+            lambda row: _interval(result, row[1].both), group=exact,
         ),
         Column(
             "share", t("share"), lambda row: 100 * row[1].images_share[0], "{:.0f}%", group=share
         ),
         Column("share_interval", t("95% interval"), of_share, group=share),
     ]  # fmt: skip
-    caption = t(caption, n=study.data["test"], **named)
-    return Table(columns=columns, rows=list(found.items()), caption=caption)
 
 
 def _failures(study: StoredGrid) -> list[Column]:
@@ -81,9 +104,9 @@ def _failures(study: StoredGrid) -> list[Column]:
     ]
 
 
-def _interval(bounds: tuple[float, float]) -> Entry:
-    low, high = (bounded(100 * bound) for bound in bounds)
-    return ends_entry(marked("{low:.2f} to {high:.2f}"), low, high)
+def _interval(metric: Metric, bounds: tuple[float, float]) -> Entry:
+    low, high = (metric.gain(bound) for bound in bounds[:: metric.sign])
+    return span_entry(metric, low, high)
 
 
 def _picture(study: StoredGrid) -> list[Block]:

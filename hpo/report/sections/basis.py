@@ -8,7 +8,7 @@ from hpo.analysis.hypothesis_tests import Verdict
 from hpo.language import marked, printed, t
 from hpo.results.study import StoredGrid
 from hpo.study.claims import GUESS, SECONDS, By, Form, Term
-from hpo.study.metrics import BY_NAME
+from hpo.study.metrics import Metric
 from hpo.text import listed
 
 RUNNING = ("train_accuracy", "train_loss")  # means over an epoch, not values after it
@@ -39,7 +39,7 @@ DECISIVE = {
 
 def effect(part: Part) -> str:
     """+0.76 points (0.61 to 0.91); ratios as × 1.03 (0.98 to 1.08); shares in percent."""
-    ends, compared = part.interval, part.comparison
+    ends = part.interval
     if part.is_share:
         fails = part.form is Form.FAILS
         text = marked("{share}% of runs") if fails else marked("{share}% of seeds")
@@ -49,17 +49,16 @@ def effect(part: Part) -> str:
         value = t("× {ratio:.2f}", ratio=ratio(part.effect))
         low, high = (f"{ratio(end):.2f}" for end in ends)
     else:
-        metric = compared.metric
-        value = BY_NAME[metric].in_unit(_digits(part.effect, metric, "+"))
+        metric = part.measure
+        value = metric.in_unit(_digits(part.effect, metric, "+"))
         low, high = (_digits(end, metric) for end in ends)
     if not math.isfinite(part.low) or not math.isfinite(part.high):
         return value
     return t("{value} ({low} to {high})", value=value, low=low, high=high)
 
 
-def _digits(value: float, metric: str, sign: str = "") -> str:
-    of = BY_NAME[metric]
-    return printed(f"{{:{sign}.{of.digits}f}}", of.scale * value)
+def _digits(value: float, metric: Metric, sign: str = "") -> str:
+    return printed(f"{{:{sign}.{metric.digits}f}}", metric.scale * value)
 
 
 def ratio(value: float) -> float:
@@ -101,7 +100,7 @@ def _basis(judged: ClaimVerdict) -> str:
 def _nothing(part: Part) -> str:
     labels = dict.fromkeys(part.study.cell(c).label for side in part.sides for c in side.cells)
     text = marked("{names} have no seed in common, so this cannot be tested.")
-    if part.margin > 1 and part.form is Form.FAILS:
+    if part.comparison.below == GUESS and part.margin > 1:
         text = marked("The test part is too small to tell what {names} learn from a guess.")
     if part.left_out:
         text = marked("There is no seed with which {names} learn, so nothing is compared.")
@@ -114,13 +113,15 @@ def _comparison(part: Part) -> str:
     compared, n = part.comparison, part.n
     if compared.form is Form.FAILS:
         network, k = part.study.cell(part.sides[0].cell).label, round(part.effect * n)
-        text = marked("{network} fails to learn (test accuracy below {line}) with {k} of {n} seeds")
+        text = marked("{network} fails to learn ({metric} {beyond}) with {k} of {n} seeds")
         if compared.below == GUESS:
             text = marked(
-                "{network} learns nothing (test accuracy below {line}, not above that of a "
-                "constant answer) with {k} of {n} seeds"
+                "{network} learns nothing ({metric} {beyond}, not above that of a constant "
+                "answer) with {k} of {n} seeds"
             )
-        return t(text, network=network, k=k, n=n, line=f"{100 * part.margin:.2f}%")
+        metric = part.measure
+        known = {"metric": t(metric.words), "beyond": metric.beyond(metric.gain(part.margin))}
+        return t(text, network=network, k=k, n=n, **known)
     if compared.by is By.WINS:
         return _wins(part)
     difference = _difference(part)
@@ -150,7 +151,7 @@ def _sized(part: Part) -> bool:
 
 def _difference(part: Part) -> str:
     """Compares the two sides by their difference, or by their ratio."""
-    (first, second), difference, metric = part.sides, part.effect, part.comparison.metric
+    (first, second), difference, metric = part.sides, part.effect, part.measure
     text = marked("{subject} is {ratio} {other}")
     if not part.logs:
         if first.number is not None:  # the cell is what a sentence is about
@@ -161,18 +162,18 @@ def _difference(part: Part) -> str:
         subject=_value(part, first),
         other=_value(part, second, THAT),
         ratio=effect(part),
-        size=BY_NAME[metric].in_unit(_digits(abs(difference), metric)),
+        size=metric.in_unit(_digits(abs(difference), metric)),
     )
 
 
 def _value(part: Part, side: Term, text: str = marked("the {metric} of {side}")) -> str:
     """the test accuracy of ReLU MLP; or the side's number: 96.00%, 1.00 points, 0.1000."""
-    metric = part.comparison.metric
+    metric = part.measure
     if side.number is not None:
         value = _digits(side.number, metric)
-        line = metric.endswith("accuracy") and not part.is_margin
-        return f"{value}%" if line else BY_NAME[metric].in_unit(value)
-    return t(text, metric=t(BY_NAME[metric].words), side=_side(part.study, side, metric))
+        line = metric.name.endswith("accuracy") and not part.is_margin
+        return f"{value}%" if line else metric.in_unit(value)
+    return t(text, metric=t(metric.words), side=_side(part.study, side, metric.name))
 
 
 def _side(study: StoredGrid, side: Term, metric: str) -> str:
@@ -189,8 +190,10 @@ def _side(study: StoredGrid, side: Term, metric: str) -> str:
 
 
 def _group(study: StoredGrid, side: Term) -> str:
-    labels = [study.cell(name).label for name in side.group]
-    return t("the best by validation of {names}", names=listed(labels))
+    labels = listed([study.cell(name).label for name in side.group])
+    if study.regression:
+        return t("the best by {metric} of {names}", metric=t(study.metric.words), names=labels)
+    return t("the best by validation of {names}", names=labels)
 
 
 # --- details -----------------------------------------------------------------------------------
@@ -258,20 +261,20 @@ def turns_text(judged: ClaimVerdict, part: Part) -> str:
         text = marked("below {at} {verdict}")
         if margin > part.margin:
             text = marked("above {at} {verdict}")
-        digits = BY_NAME[part.metric].digits
-        texts.append(t(text, at=margin_text(part, margin, digits), verdict=t(verdict.value)))
+        at = margin_text(part, margin, part.measure.digits)
+        texts.append(t(text, at=at, verdict=t(verdict.value)))
     return ", ".join(texts)
 
 
 def margin_text(part: Part, at: float, digits: int | None = None) -> str:
     """10%, 2 points, 12%, 2.3: a margin or a line. digits: of a computed one."""
-    metric, percent = part.metric, part.logs and part.form is Form.SIMILAR
-    shown = 2 if part.form is Form.FAILS or (digits and percent) else digits
-    scale = 100.0 if percent else BY_NAME[metric].scale
+    metric, percent = part.measure, part.logs and part.form is Form.SIMILAR
+    shown = metric.digits if part.form is Form.FAILS else 2 if digits and percent else digits
+    scale = 100.0 if percent else metric.scale
     text = f"{scale * at:g}" if shown is None else f"{scale * at:.{shown}f}"
-    if percent or (metric.endswith("accuracy") and not part.is_margin):
+    if percent or (metric.name.endswith("accuracy") and not part.is_margin):
         return f"{text}%"
-    return BY_NAME[metric].in_unit(text)
+    return metric.in_unit(text)
 
 
 def _end(judged: ClaimVerdict) -> str:

@@ -28,7 +28,6 @@ from hpo.report.sections.basis import (
 )
 from hpo.results.study import StoredGrid
 from hpo.study.claims import Form
-from hpo.study.metrics import BY_NAME
 
 TESTS = {
     "t": marked("t, n = {n}"),
@@ -54,7 +53,7 @@ METHOD = (
     ),
     marked(
         "Two questions are kept apart. Does a network learn? A run fails if it diverges or ends "
-        "below the test accuracy that counts as learning; the bound beside each count is "
+        "{short_of}; the bound beside each count is "
         "one-sided, 95% (Clopper and Pearson 1934). How good is it where it learns? Networks are "
         "compared over the seeds with which all of them learn, in pairs of seeds. Where the "
         'study file says so (by = "wins"), the signs of all pairs are compared instead, and a '
@@ -70,10 +69,8 @@ METHOD = (
         "2024). Shares: a prior that is even from one half to 1."
     ),
     marked(
-        "Losses, which spread in proportion to their size, and times are compared by their "
-        "logarithms, as ratios; the unevenness and the falls of validation accuracy, which are "
-        "skewed, by signs. Which metric is tested how was fixed before the data. The t-test "
-        "assumes that differences are roughly normal; signs assume nothing."
+        "{ratios} Which metric is tested how was fixed before the data. The t-test assumes that "
+        "differences are roughly normal; signs assume nothing."
     ),
     marked(
         "Holm's correction (1979) over all conclusions that can be tested keeps the chance of "
@@ -85,6 +82,22 @@ METHOD = (
         "order in this protocol; training times only this machine; and no other data."
     ),
 )
+# What the metrics of a study have in the places of METHOD: of classes, of numbers.
+OF_CLASSES = {
+    "short_of": marked("below the test accuracy that counts as learning"),
+    "ratios": marked(
+        "Losses, which spread in proportion to their size, and times are compared by their "
+        "logarithms, as ratios; the unevenness and the falls of validation accuracy, which are "
+        "skewed, by signs."
+    ),
+}
+OF_NUMBERS = {
+    "short_of": marked("without a test that counts as learning"),
+    "ratios": marked(
+        "Losses, RMSE and MAE, which spread in proportion to their size, and times are compared by "
+        "their logarithms, as ratios; R² by differences. A greater error is a worse one."
+    ),
+}
 PLANNED = marked(
     "The study file planned {n} seeds before the first one was trained. So a second test looks at "
     "exactly these: Student's t with one degree of freedom fewer, because differences are a little "
@@ -150,7 +163,7 @@ def _margins(study: StoredGrid) -> list[Block]:
 
 
 def _margin_row(judged: ClaimVerdict, part: Part) -> tuple[str, ...]:
-    texts = t(judged.claim.says), t(BY_NAME[part.metric].words), margin_text(part, part.margin)
+    texts = t(judged.claim.says), t(part.measure.words), margin_text(part, part.margin)
     return *texts, t(judged.verdict.value), turns_text(judged, part)
 
 
@@ -174,7 +187,9 @@ def method_sections(study: StoredGrid) -> list[Section]:
     """Returns the section on how the claims were tested."""
     if not study.file.claims:
         return []
-    blocks: list[Block] = [t(text) for text in METHOD]
+    metrics = OF_NUMBERS if study.regression else OF_CLASSES
+    places = {key: t(text) for key, text in metrics.items()}
+    blocks: list[Block] = [t(text, **places) for text in METHOD]
     if (study.planned_seeds or 0) >= LEAST_PLANNED:
         blocks.insert(4, t(PLANNED, n=study.planned_seeds))
     if study.until_resolved is not None:
@@ -215,7 +230,7 @@ def _effect_value(part: Part) -> float:
     """Returns the effect as it is printed: in percent, as a ratio, or in the metric's unit."""
     if part.is_share:
         return 100 * part.effect
-    return ratio(part.effect) if part.logs else BY_NAME[part.comparison.metric].scale * part.effect
+    return ratio(part.effect) if part.logs else part.measure.scale * part.effect
 
 
 def _forest(part: Part) -> str:
@@ -224,7 +239,7 @@ def _forest(part: Part) -> str:
     if part.is_share:  # half of the seeds is the middle
         low, middle, high = (2 * value - 1 for value in values)
         return interval_svg(low, middle, high, "100%")
-    scale = 1.0 if part.logs else BY_NAME[part.comparison.metric].scale
+    scale = 1.0 if part.logs else part.measure.scale
     margin = 0.0
     if part.comparison.form is Form.SIMILAR:
         margin = math.log1p(part.margin) if part.logs else scale * part.margin

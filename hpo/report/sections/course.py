@@ -21,8 +21,8 @@ from hpo.report.figures.trial import TrialCurve, trial_curves
 from hpo.report.sections.basis import interval_kind
 from hpo.results.study import StoredGrid, StoredSearch
 from hpo.study.columns import METRICS
-from hpo.study.file import FIGURES, Cell, Experiment, GridStudy
-from hpo.study.metrics import capital
+from hpo.study.file import Cell, Experiment, GridStudy
+from hpo.study.metrics import BY_NAME, RMSE, Metric, capital
 from hpo.study.names import SAMPLERS, label
 from hpo.text import count
 
@@ -45,25 +45,45 @@ def _experiment(study: StoredGrid, number: int, experiment: Experiment) -> Secti
     blocks += [findings] if findings else []
     drawn = [c for cell in shown if (c := _cell_curves(study, cell)) is not None]
     if drawn:
-        chance = 100 * study.data.get("chance", 1 / len(study.classes))
+        metric = _beside_loss(study)
         labels = ", ".join(curve.label for curve in drawn)
-        alt = marked("Learning curves of {labels}: loss on the left, accuracy on the right.")
+        alt = marked("Learning curves of {labels}: loss on the left, {metric} on the right.")
+        right = t("accuracy") if metric.kind == "accuracy" else t(metric.words)
         blocks.append(
             Picture(
                 file=f"curves-{number}.svg",
-                draw=partial(figures.curves, drawn, len(study.classes), chance),
-                alt=t(alt, labels=labels),
-                caption=_curves_caption(study, drawn) + tables.of_many(shown, named),
+                draw=partial(figures.curves, drawn, _guess(study, metric), metric),
+                alt=t(alt, labels=labels, metric=right),
+                caption=_curves_caption(study, drawn) + tables.of_many(study, shown, named),
             )
         )
     return Section(title=t(experiment.title), blocks=blocks)
 
 
+def _beside_loss(study: StoredGrid) -> Metric:
+    """Returns the metric that curves show beside the loss."""
+    return study.named(RMSE) if study.compared.kind == "loss" else study.compared
+
+
+def _guess(study: StoredGrid, metric: Metric) -> figures.Guess:
+    """Returns what a guess gets, for the curves of networks that fail."""
+    if not study.regression:
+        chance = 100 * study.data.get("chance", 1 / len(study.classes))
+        return figures.guess_of_classes(len(study.classes), chance)
+    both = (study.named("valid_loss"), metric)
+    loss, value = (each.chance(study.data) for each in both)
+    left, right = (
+        t("dotted: a guess, {value}", value=each.spelled(each.gain(each.chance(study.data))))
+        for each in both
+    )
+    return figures.Guess(loss=loss, value=metric.scale * value, texts=(left, right))
+
+
 def _results(study: StoredGrid, experiment: Experiment, cells: Sequence[Cell]) -> Table:
     caption = f"{tables.data_text(study)}. {tables.results_key(study, cells)}."
     table = tables.cells_table(study, [(cell, None) for cell in cells], caption)
-    results = [key for key in experiment.columns if key in FIGURES]
-    settings = [key for key in experiment.columns if key not in FIGURES]
+    results = [key for key in experiment.columns if key in study.figures]
+    settings = [key for key in experiment.columns if key not in study.figures]
     both = [key for figure in results for key in (f"{figure}.reported", figure)]
     return table.only(["model", *settings, "further", *both, "seeds"])
 
@@ -91,10 +111,12 @@ def _cell_curves(study: StoredGrid, cell: Cell) -> figures.CellCurves | None:
         return None
     each = [own for _, own in rows.groupby("number")]
     longest = max(map(len, each))  # where patience has ended others, they stay at their last epoch
+    names = [*METRICS] if not study.regression else ["train_loss", "valid_loss"]
+    names += [name for name in (_beside_loss(study).name,) if name not in names]
     values = {
-        metric: (100 if metric.endswith("accuracy") else 1)
-        * np.array([np.pad(own[metric], (0, longest - len(own)), "edge") for own in each])
-        for metric in METRICS
+        name: BY_NAME[name].scale
+        * np.array([np.pad(own[name], (0, longest - len(own)), "edge") for own in each])
+        for name in names
     }
     label = f"{cell.label} ({count(len(numbers), 'seed')})"
     return figures.CellCurves(label=label, collapsed=study.fails(cell), values=values)
@@ -125,44 +147,55 @@ def _share(count: int, n: int) -> str:
 
 
 def comparisons(study: StoredGrid, cells: Sequence[Cell]) -> list[str]:
-    """Ranks the cells that learn by mean test accuracy and compares each with the next, seed by
+    """Ranks the cells that learn by their mean results and compares each with the next, seed by
     seed, unless a claim does."""
     learned = [cell for cell in cells if len(study.of(cell)) and not study.fails(cell)]
-    learned.sort(key=lambda cell: -study.of(cell)["test_accuracy"].mean())
+    learned.sort(key=lambda cell: -study.result.sign * study.values(cell).mean())
     pairs = [pair for pair in pairwise(learned) if not is_claimed(study, *pair)]
     return [_comparison(study, a, b) for a, b in pairs]
 
 
 def _comparison(study: StoredGrid, better: Cell, worse: Cell) -> str:
-    found = difference(study, better, worse)
+    found, metric = difference(study, better, worse), study.result
     if not found.n:
         text = marked("{better} and {worse} have no seed in common yet.")
         return t(text, better=better.label, worse=worse.label)
-    if found.effect < 0:  # ranked by all seeds, compared on those in common
+    if metric.sign * found.effect < 0:  # ranked by all seeds, compared on those in common
         return _comparison(study, worse, better)
-    low, mean, high = (100 * value for value in (found.low, found.effect, found.high))
     published, kind = _published_differences(study, better, worse), interval_kind(study)
-    basis = marked("95% interval {low:.2f} to {high:.2f}, {kind}; {n} pairs of seeds{published}")
+    low, high = (printed(f"{{:.{metric.digits}f}}", metric.scale * end) for end in found.interval)
+    basis = marked("95% interval {low} to {high}, {kind}; {n} pairs of seeds{published}")
     basis = t(basis, low=low, high=high, n=found.n, kind=kind, published=published)
-    text = marked(
-        "These seeds do not decide between {better} and {worse}: {mean:+.2f} points ({basis})."
-    )
-    if not math.isfinite(low):
+    mean = _difference_text(metric, found.effect, "+")
+    text = marked("These seeds do not decide between {better} and {worse}: {mean} ({basis}).")
+    if not math.isfinite(found.low):
         text = marked(
-            "{better} is {mean:+.2f} points from {worse} in {n} pairs of runs, too few to tell "
-            "what other seeds would give{published}."
+            "{better} is {mean} from {worse} in {n} pairs of runs, too few to tell what other "
+            "seeds would give{published}."
         )
-    elif low > 0:
-        text = marked("{better} is {mean:.2f} points more accurate than {worse} ({basis}).")
+    elif min(metric.sign * end for end in found.interval) > 0:
+        text = marked("{better} is better than {worse}: {mean} ({basis}).")
+        if metric.kind == "accuracy":
+            text = marked("{better} is {mean} more accurate than {worse} ({basis}).")
+            mean = _difference_text(metric, found.effect)
     names = {"better": better.label, "worse": worse.label, "mean": mean, "n": found.n}
     return t(text, basis=basis, published=published, **names)
 
 
+def _difference_text(metric: Metric, difference: float, sign: str = "") -> str:
+    """+1.20 points; −0.123 in test RMSE: a difference of values."""
+    text = metric.difference(metric.scale * difference, sign)
+    if metric.mark:
+        return text
+    return t("{difference} in {metric}", difference=text, metric=t(metric.words))
+
+
 def _published_differences(study: StoredGrid, *cells: Cell) -> str:
     """Returns the differences of what was published of two cells; empty without."""
-    known = product(*([e.test_accuracy for e in study.reported(cell)] for cell in cells))
-    pairs = [100 * (a - b) for a, b in known if a is not None and b is not None]
-    texts = t(" and ").join(printed("{:+.2f}", difference) for difference in pairs)
+    metric = study.result
+    known = product(*([getattr(e, metric.name) for e in study.reported(c)] for c in cells))
+    pairs = [metric.scale * (a - b) for a, b in known if a is not None and b is not None]
+    texts = t(" and ").join(printed(f"{{:+.{metric.digits}f}}", each) for each in pairs)
     return t("; reported: {differences}", differences=texts) if pairs else ""
 
 

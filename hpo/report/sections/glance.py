@@ -10,11 +10,13 @@ from hpo.report.figures import grid as figures
 from hpo.report.sections.course import curve_cells
 from hpo.results.study import StoredGrid
 from hpo.study.file import Cell
+from hpo.study.metrics import capital
 
 
 def sections(study: StoredGrid) -> list[Section]:
     """Returns the section with the picture and the tables of all networks."""
-    shown = tables.most_accurate(study, study.file.cells)
+    shown, result = tables.most_accurate(study, study.file.cells), study.result
+    said = capital(t(result.words))
     rows = [row for row in overview_rows(study) if row[0] in shown]
     dots = [_dots(study, cell, which) for cell, which in rows]
     blocks: list[Block] = []
@@ -22,10 +24,16 @@ def sections(study: StoredGrid) -> list[Section]:
         blocks.append(
             Picture(
                 file="overview.svg",
-                draw=partial(figures.overview, dots, 100 * study.fails_below),
-                alt=t("Test accuracy of every network: a dot for each seed, a bar at their mean."),
-                caption=t("Test accuracy, a dot a seed. {data}.", data=tables.data_text(study))
-                + tables.of_many(shown, study.file.cells),
+                draw=partial(figures.overview, dots, result.gain(study.line), result, study.floor),
+                alt=t(
+                    "{metric} of every network: a dot for each seed, a bar at their mean.",
+                    metric=said,
+                ),
+                caption=t(
+                    "{metric}, a dot a seed. {data}.", metric=said, data=tables.data_text(study)
+                )
+                + tables.of_many(study, shown, study.file.cells)
+                + (tables.at_worst(study) if any(row.fails for row in dots) else ""),
             )
         )
     blocks.append(main_table(study))
@@ -43,13 +51,13 @@ def sections(study: StoredGrid) -> list[Section]:
 
 
 def _dots(study: StoredGrid, cell: Cell, which: int | None) -> figures.Dots:
-    entry = None if which is None else cell.reported[which]
-    accuracy = entry.test_accuracy if entry else None
+    entry, result = None if which is None else cell.reported[which], study.result
+    reported = getattr(entry, result.name) if entry else None
     return figures.Dots(
         label=entry.label if entry else cell.label,
         fails=study.fails(cell),
-        values=(100 * study.of(cell)["test_accuracy"]).dropna().to_list(),
-        reported=None if accuracy is None else 100 * accuracy,
+        values=study.gains(cell, result).to_list(),
+        reported=None if reported is None else result.gain(reported),
     )
 
 

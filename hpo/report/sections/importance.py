@@ -16,6 +16,7 @@ from hpo.report.figures.contour import contour
 from hpo.report.figures.slices import slices
 from hpo.report.sections.basis import interval_kind
 from hpo.results.study import StoredGrid, StoredSearch
+from hpo.study.file import Cell
 from hpo.study.metrics import capital
 from hpo.study.space import Range
 from hpo.text import listed
@@ -29,33 +30,54 @@ def differences(study: StoredGrid) -> list[Section]:
     importances."""
     baseline, *others = study.file.cells
     shown = tables.most_accurate(study, others)
-    rows = []
-    for cell in shown:
-        a, b = study.paired(cell, baseline)
-        if a.empty:
-            continue
-        found = difference(study, cell, baseline)
-        mean, ends = 100 * float((a - b).mean()), (math.nan, math.nan)
-        if found.n:
-            mean = 100 * found.effect
-        if math.isfinite(found.low):
-            ends = 100 * found.low, 100 * found.high
-        rows.append(grid.DifferenceRow(label=cell.label, mean=mean, low=ends[0], high=ends[1]))
+    rows = [row for cell in shown if (row := _difference(study, cell, baseline))]
     if not rows:
         return []
-    named = {"baseline": baseline.label}
+    result, named = study.result, {"baseline": baseline.label}
+    words = {"metric": capital(t(result.words)), "data": tables.data_text(study)}
     caption = marked(
         "Test accuracy minus that of {baseline}, seed by seed, where both learn: mean and 95% "
         "interval ({kind}). {data}."
     )
+    if study.regression:
+        caption = marked(
+            "{metric} minus that of {baseline}, seed by seed, where both learn: mean and 95% "
+            "interval ({kind}). {data}."
+        )
     picture = Picture(
         file="importance.svg",
-        draw=partial(grid.differences, rows, baseline.label),
-        alt=t("Difference of each network's test accuracy from that of {baseline}.", **named),
-        caption=t(caption, data=tables.data_text(study), kind=interval_kind(study), **named)
-        + tables.of_many(shown, others),
-    )
+        draw=partial(grid.differences, rows, baseline.label, _far(study)),
+        alt=t(
+            "Difference of each network's {metric} from that of {baseline}.",
+            metric=t(result.words), **named,
+        ),
+        caption=t(caption, kind=interval_kind(study), **words, **named)
+        + tables.of_many(study, shown, others)
+        + (tables.at_worst(study) if any(map(study.fails, study.file.cells)) else ""),
+    )  # fmt: skip
     return [Section(title=t("How far each network is from {baseline}", **named), blocks=[picture])]
+
+
+def _difference(study: StoredGrid, cell: Cell, baseline: Cell) -> grid.DifferenceRow | None:
+    """Returns a cell's difference from the baseline; None without a common seed."""
+    a, b = study.paired(cell, baseline)
+    if a.empty:
+        return None
+    found, result = difference(study, cell, baseline), study.result
+    mean, ends = float((a - b).mean()), (math.nan, math.nan)
+    if found.n:
+        mean = result.gain(found.effect)
+    if math.isfinite(found.low):
+        low, high = (result.gain(end) for end in found.interval[:: result.sign])
+        ends = low, high
+    return grid.DifferenceRow(label=cell.label, mean=mean, low=ends[0], high=ends[1], metric=result)
+
+
+def _far(study: StoredGrid) -> float:
+    """Returns the difference, of gains, from which on a figure has another scale."""
+    result = study.result
+    share = grid.FAR / 100
+    return share * (result.most - study.floor)
 
 
 def sections(study: StoredSearch) -> list[Section]:

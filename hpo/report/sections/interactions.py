@@ -9,7 +9,7 @@ import numpy as np
 
 from hpo.analysis.components import Component, factorial
 from hpo.language import marked, t
-from hpo.report.blocks.grid_tables import data_text
+from hpo.report.blocks.grid_tables import at_worst, data_text, plural
 from hpo.report.blocks.page import Block, Picture, Section
 from hpo.report.blocks.table import Column, Entry, Table
 from hpo.report.blocks.words import ends_entry
@@ -56,14 +56,14 @@ def sections(study: StoredGrid) -> list[Section]:
 
 
 def _values(study: StoredGrid, levels: Levels) -> np.ndarray:
-    """Returns test accuracies in percent, (seeds, levels …), of the seeds that all cells have; a
-    run that diverged counts as it was tested."""
+    """Returns gains of results, (seeds, levels …), of the seeds that all cells have, see
+    StoredGrid.results."""
     by_key: dict[tuple[object, ...], Cell] = {
         tuple(cell.config.as_dict()[name] for name in levels): cell for cell in study.file.cells
     }
-    columns = [study.values(by_key[key]).fillna(0.0) for key in product(*levels.values())]
+    columns = [study.results(by_key[key]) for key in product(*levels.values())]
     common = set.intersection(*(set(column.index) for column in columns))
-    rows = np.array([[100 * column[seed] for column in columns] for seed in sorted(common)])
+    rows = np.array([[column[seed] for column in columns] for seed in sorted(common)])
     return rows.reshape(len(rows), *(len(values) for values in levels.values()))
 
 
@@ -75,12 +75,13 @@ def _table(study: StoredGrid, found: Sequence[Component], seeds: int) -> Table:
         return ends_entry(marked("{low:.1f} to {high:.1f}%"), 100 * row.low, 100 * row.high)
 
     caption = marked(
-        "{data}. Variance between the mean test accuracies of the {networks} networks over {seeds} "
+        "{data}. Variance between the mean {results} of the {networks} networks over {seeds} "
         "seeds, runs that fail to learn included, split as in an analysis of variance; an "
         "interaction is what its parts do not explain one by one. Intervals: bootstrap over the "
         "seeds."
     )
-    caption = t(caption, data=data_text(study), networks=len(study.file.cells), seeds=seeds)
+    known = {"data": data_text(study), "results": plural(study.result), "seeds": seeds}
+    caption = t(caption, networks=len(study.file.cells), **known) + at_worst(study)
     columns = [
         Column("of", t("Hyperparameters"), lambda row: " × ".join(row.effect)),
         Column("kind", t("Kind"), kind),
@@ -105,14 +106,15 @@ def _picture(study: StoredGrid, levels: Levels, values: np.ndarray) -> Picture:
         for key in keys
     }
     caption = marked(
-        "Mean test accuracy over {across}, a line for each {line}, a dot for each seed. Lines that "
-        "are not parallel are an interaction. {data}."
+        "Mean {metric} over {across}, a line for each {line}, a dot for each seed. Lines that are "
+        "not parallel are an interaction. {data}."
     )
-    named = {"across": across, "line": line}
+    named = {"metric": t(study.result.words), "across": across, "line": line}
+    texts = list(map(_level, levels[across]))
     return Picture(
         file="interactions.svg",
-        draw=partial(figures.interactions, panels, across, list(map(_level, levels[across]))),
-        alt=t("Mean test accuracy over {across}, a line for each {line}.", **named),
+        draw=partial(figures.interactions, panels, across, texts, study.result),
+        alt=t("Mean {metric} over {across}, a line for each {line}.", **named),
         caption=t(caption, data=data_text(study), **named),
     )
 

@@ -16,14 +16,14 @@ from hpo.language import marked, t
 from hpo.report.blocks.grid_tables import data_text
 from hpo.report.blocks.page import Block, Section
 from hpo.report.blocks.table import NOTHING, Column, Entry, Table
-from hpo.report.blocks.words import bounded, ends_entry
+from hpo.report.blocks.words import ends_entry
 from hpo.results.study import StoredGrid
+from hpo.study.claims import RATIOS, SECONDS
 from hpo.study.config import SOURCES
 from hpo.study.file import BLOCK, COLUMNS, Cell, Reported
-from hpo.study.metrics import BY_NAME
+from hpo.study.metrics import Metric
 
-DIFFERENCES = (0.1, 0.2, 0.5, 1.0)  # points of test accuracy
-RESULTS = ("test_accuracy", "test_loss")
+DIFFERENCES = (0.1, 0.2, 0.5, 1.0)  # points of test accuracy; of others in a unit of their spread
 NAMES = {
     "split": marked("split"),
     "weights": marked("initial weights"),
@@ -34,10 +34,11 @@ RESAMPLES = 2_000
 
 @dataclass(frozen=True, kw_only=True)
 class Crossed:
-    """A cell with two complete blocks or more. accuracies: in percent, (blocks, 8)."""
+    """A cell with two complete blocks or more. gains: of the results, (blocks, 8). spread: of the
+    results' values."""
 
     cell: Cell
-    accuracies: np.ndarray
+    gains: np.ndarray
     spread: Spread
 
     @property
@@ -54,9 +55,9 @@ def sections(study: StoredGrid) -> list[Section]:
     std = float(np.sqrt(np.mean([network.spread.std**2 for network in found])))
     if std > 0:
         blocks.append(_power_table(study, std))
-    sentences = [_chance(network) for network in found]
+    sentences = [_chance(study.result, network) for network in found]
     for pair in combinations(found, 2):
-        sentences += [_apart(*pair), _correlation(*pair)]
+        sentences += [_apart(study.result, *pair), _correlation(study.result, *pair)]
     blocks.append(list(filter(None, sentences)))
     return [Section(title=t("Where the spread comes from"), blocks=blocks)]
 
@@ -84,7 +85,7 @@ def _networks(study: StoredGrid) -> list[Crossed]:
 def _crossed(study: StoredGrid, cell: Cell) -> Crossed | None:
     """Analyses a cell's complete blocks; None for fewer than two, and if a run failed to learn: the
     spread would measure failures."""
-    right = study.right(cell)
+    right = study.values(cell).dropna().to_frame() if study.regression else study.right(cell)
     if right.empty or study.fails(cell):
         return None
     starts = range(0, int(right.index.max()) + 1, BLOCK)
@@ -96,28 +97,33 @@ def _crossed(study: StoredGrid, cell: Cell) -> Crossed | None:
     # A run's bits are those of split, weights and order, the lowest first; the last axis varies
     # fastest, so the axes are order, weights, split before they are turned round.
     blocks = runs.reshape(len(whole), 2, 2, 2, -1).transpose(0, 3, 2, 1, 4)
-    accuracies = 100 * runs.mean(axis=1).reshape(len(whole), BLOCK)
-    return Crossed(cell=cell, accuracies=accuracies, spread=crossed(blocks))
+    gains = study.result.gain(runs.mean(axis=1)).reshape(len(whole), BLOCK)
+    return Crossed(cell=cell, gains=gains, spread=crossed(blocks))
 
 
 def _spread_table(study: StoredGrid, networks: Sequence[Crossed]) -> Table:
-    counts = ", ".join(t("{n} runs", n=network.accuracies.size) for network in networks)
+    counts = ", ".join(t("{n} runs", n=network.gains.size) for network in networks)
     caption = marked(
-        "{data}; {runs}. Shares of the variance of test accuracy between runs, which add up to "
-        "100%. Runs are crossed: two splits, two initial weights and two batch orders in all "
+        "{data}; {runs}. Shares of the variance of {metric} between runs, which add up to 100%. "
+        "Runs are crossed: two splits, two initial weights and two batch orders in all "
         "combinations, in blocks with new draws each. A batch order permutes the {things} of a "
         "split, so its effect is one within the split. A row of two sources: what they do only "
-        "together. Test {things}: what would go with many more of them. Share: variance components "
-        "by REML, at least 0; raw: by expected mean squares, which may fall below 0. Intervals: "
-        "generalized pivotal quantities of the raw shares, cut at 0 and 100%."
+        "together. {images}Share: variance components by REML, at least 0; raw: by expected mean "
+        "squares, which may fall below 0. Intervals: generalized pivotal quantities of the raw "
+        "shares, cut at 0 and 100%."
     )
-    caption = t(caption, data=data_text(study), runs=counts, things=t(study.things))
+    metric, things, images = study.result, t(study.things), ""
+    if not study.regression:
+        images = t("Test {things}: what would go with many more of them.", things=things) + " "
+    known = {"metric": t(metric.words), "things": things, "images": images}
+    caption = t(caption, data=data_text(study), runs=counts, **known)
     spreads = [network.spread for network in networks]
     rows = [
         [Entry(_name(study, row[0])), *(entry for part in row for entry in _entries(part))]
         for row in zip(*(spread.components for spread in spreads), strict=True)
     ]
-    rows.append([Entry(t("All, sd in points")), *(e for part in spreads for e in _entries(part))])
+    text = t("All, sd in points") if metric.mark else t("All, sd of {metric}", **known)
+    rows.append([Entry(text), *(entry for part in spreads for entry in _whole(metric, part))])
     columns = [Column("of", t("Drawn anew"), itemgetter(0))]
     for i, network in enumerate(networks):
         share, interval = itemgetter(2 * i + 1), itemgetter(2 * i + 2)
@@ -126,12 +132,17 @@ def _spread_table(study: StoredGrid, networks: Sequence[Crossed]) -> Table:
     return Table(columns=columns, rows=rows, caption=caption)
 
 
-def _entries(part: Component | Spread) -> list[Entry]:
-    """Returns a share with the raw one, or the standard deviation in points; and its interval."""
+def _whole(metric: Metric, spread: Spread) -> list[Entry]:
+    """Returns the standard deviation, and its interval."""
+    numbers = (spread.std, spread.low, spread.high)
+    std, low, high = (f"{metric.scale * number:.{metric.digits}f}" for number in numbers)
+    ends = Entry(t("{first} to {last}", first=low, last=high), metric.scale * spread.low)
+    return [Entry(std, metric.scale * spread.std), ends]
+
+
+def _entries(part: Component) -> list[Entry]:
+    """Returns a share with the raw one, and its interval."""
     low, high = 100 * part.low, 100 * part.high
-    if isinstance(part, Spread):
-        ends = ends_entry(marked("{low:.2f} to {high:.2f}"), low, high)
-        return [Entry(f"{100 * part.std:.2f}", 100 * part.std), ends]
     share, raw = 100 * part.share, 100 * part.raw
     ends = ends_entry(marked("{low:.0f} to {high:.0f}%"), low, high)
     return [Entry(t("{share:.0f}% ({raw:.0f}%)", share=share, raw=raw), share), ends]
@@ -151,17 +162,18 @@ def _name(study: StoredGrid, component: Component) -> str:
 
 
 def _power_table(study: StoredGrid, std: float) -> Table:
-    std *= 100
+    metric = study.result
+    std *= metric.scale
     caption = marked(
-        "{data}. For two networks whose runs spread by {std:.2f} points each, all three drawn "
-        "anew. Seeds needed: of each network, without pairs, for a single t-test at 5% that looks "
-        "once to find the difference four times of five; conclusions that are tested together "
-        "need more."
+        "{data}. For two networks whose runs spread by {std} each, all three drawn anew. Seeds "
+        "needed: of each network, without pairs, for a single t-test at 5% that looks once to find "
+        "the difference four times of five; conclusions that are tested together need more."
     )
+    unit = 1.0 if metric.mark else 10.0 ** (1 + math.floor(math.log10(std)))
     columns = [
         Column(
             "difference", t("True difference"),
-            lambda row: Entry(t("{value} points", value=f"{row:g}"), row),
+            lambda row: Entry(t(metric.unit, value=f"{row:g}"), row),
         ),
         Column(
             "right", t("One run each ranks them right"),
@@ -169,51 +181,59 @@ def _power_table(study: StoredGrid, std: float) -> Table:
         ),
         Column("seeds", t("Seeds needed"), lambda row: seeds_needed(row, std)),
     ]  # fmt: skip
-    caption = t(caption, data=data_text(study), std=std)
-    return Table(columns=columns, rows=DIFFERENCES, caption=caption)
+    caption = t(caption, data=data_text(study), std=metric.difference(std))
+    rows = [float(f"{unit * difference:.3g}") for difference in DIFFERENCES]
+    return Table(columns=columns, rows=rows, caption=caption)
 
 
-def _chance(network: Crossed) -> str:
-    std = 100 * network.spread.std
+def _chance(metric: Metric, network: Crossed) -> str:
+    std = metric.scale * network.spread.std
     if not std > 0:
         return ""
     text = marked(
-        "Two runs of {network} differ by more than {apart:.2f} points one time in twenty, by "
-        "chance alone: a smaller difference between single runs of two networks tells nothing."
+        "Two runs of {network} differ by more than {apart} one time in twenty, by chance alone: a "
+        "smaller difference between single runs of two networks tells nothing."
     )
-    return t(text, network=network.name, apart=1.96 * math.sqrt(2) * std)
+    return t(text, network=network.name, apart=metric.difference(1.96 * math.sqrt(2) * std))
 
 
-def _apart(a: Crossed, b: Crossed) -> str:
+def _apart(metric: Metric, a: Crossed, b: Crossed) -> str:
     """Says how often single runs of two networks would have ranked them correctly."""
-    gap = a.accuracies.mean() - b.accuracies.mean()
+    gap = a.gains.mean() - b.gains.mean()
     better, worse = (a, b) if gap > 0 else (b, a)
-    spread = 100 * math.hypot(a.spread.std, b.spread.std) / math.sqrt(2)
+    spread = metric.scale * math.hypot(a.spread.std, b.spread.std) / math.sqrt(2)
     if not spread > 0:
         return ""
     text = marked(
-        "{better} is {gap:.2f} points more accurate than {worse}; one run of each would have "
-        "ranked them so with {right:.0f}%."
+        "{better} is {gap} more accurate than {worse}; one run of each would have ranked them so "
+        "with {right:.0f}%."
     )
-    names = {"better": better.name, "worse": worse.name}
-    return t(text, gap=abs(gap), right=100 * ranked_right(abs(gap), spread), **names)
+    if not metric.mark:
+        text = marked(
+            "{better} is better than {worse}, by {gap} in {metric}; one run of each would have "
+            "ranked them so with {right:.0f}%."
+        )
+    names = {"better": better.name, "worse": worse.name, "metric": t(metric.words)}
+    known = {"gap": metric.difference(abs(gap)), "right": 100 * ranked_right(abs(gap), spread)}
+    return t(text, **known, **names)
 
 
-def _correlation(a: Crossed, b: Crossed) -> str:
+def _correlation(metric: Metric, a: Crossed, b: Crossed) -> str:
     """Says how many seeds pairs need, from the correlation of two networks over shared seeds."""
-    blocks = min(len(a.accuracies), len(b.accuracies))
-    ours, theirs = a.accuracies[:blocks], b.accuracies[:blocks]
+    blocks = min(len(a.gains), len(b.gains))
+    ours, theirs = a.gains[:blocks], b.gains[:blocks]
     if not ours.std() or not theirs.std():
         return ""
     rows = np.random.default_rng(0).integers(blocks, size=(RESAMPLES, blocks))
     low, high = np.nanpercentile([_r(ours[row], theirs[row]) for row in rows], (2.5, 97.5))
     r = _r(ours, theirs)
     text = marked(
-        "Over the same seeds the accuracies of {a} and {b} correlate with r = {r:.2f} (95% "
+        "Over the same seeds the {results} of {a} and {b} correlate with r = {r:.2f} (95% "
         "interval {low:.2f} to {high:.2f}), so comparisons in pairs of seeds need {times:.2f} "
         "times as many seeds as the table says ({least:.2f} to {most:.2f})."
     )
     names, times = {"a": a.name, "b": b.name}, {"least": 1 - high, "most": 1 - low}
+    names["results"] = t("accuracies") if metric.mark else t(metric.words)
     return t(text, r=r, low=low, high=high, times=1 - r, **names, **times)
 
 
@@ -232,19 +252,22 @@ def predictions(study: StoredGrid) -> list[Section]:
         return []
     caption = marked(
         "{data}. One more run: 95% prediction interval from five seeds or more (Student's t; of "
-        "the logarithm of a loss), as CORE-Bench grades replications (Siegel et al. 2024, "
+        "the logarithm of {errors}), as CORE-Bench grades replications (Siegel et al. 2024, "
         "arXiv:2409.11363); where runs fail to learn, their range, which holds one more of n + 1 "
         "runs with probability (n − 1)/(n + 1). Of {checks} checks, {outside:.1f} fall outside by "
         "chance."
     )
-    shown = [c for c in RESULTS if any(getattr(entry, c) is not None for _, entry in entries)]
+    results = [figure for figure in study.figures if figure != SECONDS]
+    shown = [c for c in results if any(getattr(entry, c) is not None for _, entry in entries)]
     columns = [
         Column("model", t("Model"), lambda row: row[1].label),
         *(column for metric in shown for column in _predicted(study, metric)),
         Column("seeds", t("Seeds"), lambda row: len(study.of(row[0]))),
     ]
     checks = sum(getattr(entry, column) is not None for _, entry in entries for column in shown)
-    caption = t(caption, data=data_text(study), checks=checks, outside=0.05 * checks)
+    errors = t("a loss, RMSE or MAE") if study.regression else t("a loss")
+    known = {"errors": errors, "checks": checks, "outside": 0.05 * checks}
+    caption = t(caption, data=data_text(study), **known)
     table = Table(columns=columns, rows=entries, caption=caption)
     return [Section(title=t("Would one more run give what was reported?"), blocks=[table])]
 
@@ -252,7 +275,8 @@ def predictions(study: StoredGrid) -> list[Section]:
 def _predicted(study: StoredGrid, metric: str) -> list[Column]:
     """Returns the columns of a reported number, of where one more run would fall, and of whether
     the reported one lies there. Rows: a cell and what was reported of it."""
-    scale, digits = BY_NAME[metric].scale, BY_NAME[metric].digits
+    of = study.named(metric)
+    scale, digits = of.scale, of.digits
     group = t(COLUMNS[metric])
 
     def reported(row: tuple[Cell, Reported]) -> float:
@@ -262,7 +286,7 @@ def _predicted(study: StoredGrid, metric: str) -> list[Column]:
     def bounds(row: tuple[Cell, Reported]) -> tuple[float, float]:
         """Returns the bounds, as exact as is printed; NaN without them or a reported number."""
         values = (scale * study.of(row[0])[metric]).to_list()
-        low, high = one_more(values, collapsed=study.fails(row[0]), logs=metric == "test_loss")
+        low, high = one_more(values, collapsed=study.fails(row[0]), logs=metric in RATIOS)
         unknown = math.isnan(reported(row))
         return (math.nan, math.nan) if unknown else (round(low, digits), round(high, digits))
 
@@ -270,8 +294,8 @@ def _predicted(study: StoredGrid, metric: str) -> list[Column]:
         low, high = bounds(row)
         if math.isnan(low):
             return Entry(NOTHING)
-        if metric == "test_accuracy":
-            low, high = bounded(low), bounded(high)
+        if not of.minimized:  # a loss below 0 has no logarithm
+            low, high = max(low, of.gain(of.worst)), min(high, of.most)
         return Entry(f"{low:.{digits}f}–{high:.{digits}f}", low)
 
     def place(row: tuple[Cell, Reported]) -> str | None:

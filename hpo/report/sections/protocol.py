@@ -27,9 +27,9 @@ def of_grid(study: StoredGrid) -> list[Section]:
     data, cells = study.data, study.file.cells
     text = marked(
         "Every training splits the {all:,} training {things} of {data} into {train:,} to train on "
-        "and {valid:,} to validate on, starts from {weights}, and minimizes cross entropy "
-        "{batches}, shuffled every epoch, {epochs}{schedule}. The network of the last epoch is "
-        "tested on the {test:,} test {things}."
+        "and {valid:,} to validate on, starts from {weights}, and minimizes {loss} {batches}, "
+        "shuffled every epoch, {epochs}{schedule}. The network of the last epoch is tested on the "
+        "{test:,} test {things}."
     )
     sizes = {part: data[part] for part in ("train", "valid", "test")}
     sizes["all"] = data["train"] + data["valid"]
@@ -40,12 +40,20 @@ def of_grid(study: StoredGrid) -> list[Section]:
         epochs = t("for {n} epochs", n=cells[0].config.epochs)
     ways = {"weights": _initial(cells), "batches": batches, "epochs": epochs}
     ways |= {"schedule": _schedule(cells), "things": t(study.things), "data": study.data_name}
+    ways["loss"] = _loss(study)
     meaning = marked(
         "Training loss and accuracy are running means over an epoch while the weights change, so "
         "early in training they lag behind validation. Training time covers training and "
         "validation, not the test. A run fails to learn if its {metric} ends {below}, two ninths "
         "of the way from a guess ({guess}) to {best}."
     )
+    if study.regression:
+        meaning = marked(
+            "The training loss is a running mean over an epoch while the weights change, so early "
+            "in training it lags behind validation. Training time covers training and validation, "
+            "not the test. A run fails to learn if its {metric} ends {below}, a twentieth of the "
+            "way from a guess ({guess}) to {best}."
+        )
     seeding = _seeding(cells)
     if first := study.file.first:
         seeding += " " + t("The seeds count from {first} on.", first=first)
@@ -58,6 +66,15 @@ def of_grid(study: StoredGrid) -> list[Section]:
     blocks += _fixed_part(study)
     blocks.append(t(meaning, metric=t(tested.words), below=below, **ends))
     return [Section(title=t("How the networks were trained"), blocks=blocks)]
+
+
+def _loss(study: StoredGrid) -> str:
+    """Says what a training minimizes."""
+    if not study.regression:
+        return t("cross entropy")
+    if any(cell.config.huber for cell in study.file.cells):
+        return t("the squared error of the standardized label, or Huber's where a cell has huber,")
+    return t("the squared error of the standardized label")
 
 
 def _initial(cells: Sequence[Cell]) -> str:
