@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.axis import XAxis, YAxis
 from matplotlib.ticker import FuncFormatter, Locator, LogLocator, MaxNLocator, NullLocator
 
-from hpo.language import t
+from hpo.language import printed, t
 from hpo.report.figures.style import fit, width
 from hpo.study.metrics import ACCURACY, BY_NAME, Metric
 
@@ -77,7 +77,7 @@ def set_gains(axis: XAxis | YAxis, metric: Metric) -> None:
 
 def value_ticks() -> FuncFormatter:
     """Shows at a gain the value of a metric that is minimized."""
-    return FuncFormatter(lambda gain, _: f"{0.0 - gain:g}")
+    return FuncFormatter(lambda gain, _: printed("{:g}", 0.0 - gain))
 
 
 def beyond(metric: Metric, gain: float) -> str:

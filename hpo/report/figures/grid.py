@@ -137,6 +137,9 @@ def _chance(left: Axes, right: Axes, cell: CellCurves, guess: Guess, metric: Met
         if metric.kind != "accuracy":
             low, most = max(min(float(finite.min(initial=0.0)), 0.0), -1.0), 1.0
         right.set_ylim(*within(low, most, metric))
+    if metric.kind != "accuracy" and not np.isfinite(cell.both("loss")).any():
+        for axes in (left, right):
+            axes.set_xlim(0.5, cell.values["valid_loss"].shape[1] + 0.5)
     for axes, level, height, text in (
         (left, guess.loss, 0.04, guess.texts[0]),
         (right, guess.value, 0.04 if metric.minimized else 0.9, guess.texts[1]),
@@ -368,7 +371,8 @@ def _difference_limits(panel: Sequence[DifferenceRow], beyond: float) -> tuple[f
     far = abs(means[0]) > beyond
     places = means if far else [*means, 0.0]
     low, high = min(places), max(places)
-    reach = 1.5 * max(high - low, beyond / 2 if far else beyond / 200)
+    least = beyond / 200 if panel and panel[0].metric.mark else beyond / 20
+    reach = 1.5 * max(high - low, beyond / 2 if far else least)
     ends = [end for row in panel for end in (row.low, row.high) if not math.isnan(end)]
     low, high = max(min([low, *ends]), low - reach), min(max([high, *ends]), high + reach)
     margin = 0.08 * (high - low) or beyond / 40
