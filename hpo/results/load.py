@@ -80,7 +80,8 @@ def _load_study(
         facts["trials"] = _trials_frame(trials, [file.objective], file.space)
         facts["curves"] = _curves_frame(trials, [file.objective])
     else:
-        scored = file.metric.scored(regression=not schema.classes)
+        classes = schema_of(attributes["data"]).classes
+        scored = file.metric.scored(regression=not classes)
         names = [file.objective, *(metric.name for metric in scored)]
         facts |= {"trials": _trials_frame(trials, names), "curves": _curves_frame(trials, names)}
         facts["images"] = system.get(IMAGES, {})
