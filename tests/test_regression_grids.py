@@ -246,7 +246,7 @@ def test_verdicts_hold_no_error_in_the_place_of_an_accuracy(ended: Ended):
 
 
 REFUSED = {
-    'greater = ["good", "short"]': 'test_accuracy is of classes, .*; give metric = "test_rmse"',
+    'greater = ["good", "short"]': r'give metric = "test_rmse" \(the greater, the worse\)',
     'greater = ["good", "short"]\nmetric = "gap"': "gap is of classes, and the labels are numbers",
     'fails = "good"\nbelow = 0.3': "below is of classes, and the labels are numbers; leave it out",
     'fails = "good"\nbelow = "guess"': "below is of classes",

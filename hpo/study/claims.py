@@ -302,10 +302,11 @@ class Claim(ClaimTable):
         wrong, kinds, instead = OF_CLASSES, ("classes", "numbers"), objective.tested.name
         if classes:
             wrong, kinds, instead = OF_NUMBERS, ("numbers", "classes"), "test_accuracy"
+        worse = " (the greater, the worse)" if objective.minimized and not classes else ""
         where, why = f"claim {quoted(self.says)}", "is of {}, and the labels are {}".format(*kinds)
         for each in self.comparisons:
             if each.form is not Form.FAILS and each.metric in wrong:
-                yield f'{where}: {each.metric} {why}; give metric = "{instead}"'
+                yield f'{where}: {each.metric} {why}; give metric = "{instead}"{worse}'
             if each.form is Form.FAILS and each.below is not None and not classes:
                 yield f"{where}: below {why}; leave it out"
 
