@@ -47,8 +47,8 @@ def plural(metric: Metric) -> str:
 
 def at_worst(study: StoredGrid) -> str:
     """Says at the end of a caption what counts for a run that is worse than StoredGrid.floor; of
-    accuracies none is."""
-    if not study.regression:
+    accuracies none is, nor where all networks learn."""
+    if not study.regression or not any(map(study.fails, study.file.cells)):
         return ""
     return " " + t("Here a run that is worse than a guess counts as a guess.")
 

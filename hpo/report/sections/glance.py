@@ -33,7 +33,7 @@ def sections(study: StoredGrid) -> list[Section]:
                     "{metric}, a dot a seed. {data}.", metric=said, data=tables.data_text(study)
                 )
                 + tables.of_many(study, shown, study.file.cells)
-                + (tables.at_worst(study) if any(row.fails for row in dots) else ""),
+                + tables.at_worst(study),
             )
         )
     blocks.append(main_table(study))

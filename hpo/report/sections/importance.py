@@ -53,7 +53,7 @@ def differences(study: StoredGrid) -> list[Section]:
         ),
         caption=t(caption, kind=interval_kind(study), **words, **named)
         + tables.of_many(study, shown, others)
-        + (tables.at_worst(study) if any(map(study.fails, study.file.cells)) else ""),
+        + tables.at_worst(study),
     )  # fmt: skip
     return [Section(title=t("How far each network is from {baseline}", **named), blocks=[picture])]
 
