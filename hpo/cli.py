@@ -351,7 +351,8 @@ def predict(
     found = weights.load(best, ensemble=ensemble).answers(given.rows)
     names = map(printable_path, given.names)
     if about.schema.target:
-        lines = [f"{name}\t{value:.7g}" for name, value in zip(names, found[:, 0], strict=True)]
+        numbers = found[:, 0].tolist()
+        lines = [f"{name}\t{value!r}" for name, value in zip(names, numbers, strict=True)]
         said = inputs.errors_text(given, found[:, 0])
     else:
         classes = [printable(name) for name in about.schema.classes]

@@ -1,5 +1,6 @@
 """The data card: what a dataset is, in words, for the terminal and the report."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -53,8 +54,15 @@ def _target(schema: Schema, about: Mapping[str, Any]) -> str:
     assert schema.target
     low, high = about["target_range"]["train"]
     text = marked("numbers from {low} to {high} (mean {mean}, standard deviation {deviation})")
-    mean, deviation = (f"{value:.4g}" for value in schema.target)
-    return t(text, low=f"{low:g}", high=f"{high:g}", mean=mean, deviation=deviation)
+    mean, deviation = schema.target
+
+    def figure(value: float, digits: int) -> str:
+        """Returns the number with the digits that the deviation needs: 1e9 + 2 is not 1e9."""
+        far = abs(value) / deviation
+        return f"{value:.{digits + math.floor(math.log10(far)) if far > 1 else digits}g}"
+
+    ends = {"low": figure(low, 6), "high": figure(high, 6)}
+    return t(text, **ends, mean=figure(mean, 4), deviation=f"{deviation:.4g}")
 
 
 def _features(schema: Schema) -> str:

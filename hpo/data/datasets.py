@@ -24,6 +24,7 @@ Labels = NDArray[Any]  # (N,): int64 classes, or float32 targets, standardized
 Pair = tuple[Array, Array]  # examples (N, …) and labels (N,), as in the data
 
 REPLACEMENT = "mnist-5k"  # of MNIST where it is not to be had
+MOST_FAULTS = 6  # that are listed of rare classes
 TEST_SHARE = 0.2  # held out where there is no test part
 TEST_SEED, FOLDS_SEED = 0, 0
 VALID_SHARE = 0.2
@@ -262,8 +263,8 @@ def test_pictures(dataset: Dataset, images: Sequence[int]) -> dict[str, dict[str
 
 def describe(dataset: Dataset) -> dict[str, Any]:
     """Returns what a study stores of its data: name, checksum, sizes, input schema, what a guess
-    gets, the largest class's share of the test labels (without a test part, of all); of the user's
-    own data also where they are from, and the examples of each class."""
+    gets, the share of the training rows' largest class in the test labels (without a test part, in
+    all); of the user's own data also where they are from, and the examples of each class."""
     train_rows, valid_rows = split(dataset, 0)
     guess, of_labels = (_of_targets if dataset.regression else _of_classes)(dataset)
     return {
@@ -286,7 +287,7 @@ def _of_classes(dataset: Dataset) -> tuple[dict[str, Any], dict[str, Any]]:
     judged = of_class["test" if dataset.tested else "train"]
     guess = {
         "chance": chance(dataset),
-        "largest": max(judged) / sum(judged),
+        "largest": judged[int(np.argmax(of_class["train"]))] / sum(judged),
         "guess_loss": _guess_loss(dataset),
         "unbalanced": is_unbalanced(dataset),
     }
@@ -316,6 +317,31 @@ def _of_targets(dataset: Dataset) -> tuple[dict[str, Any], dict[str, Any]]:
     return {"guess": guess}, {"target_range": ranges}
 
 
+def _rare(dataset: Dataset) -> list[str]:
+    """Returns a fault for each class with too few examples, and of many the first ones."""
+    classes, remedy = dataset.classes, "give some, or leave out the test part"
+    if not dataset.about.get("test_file"):  # the part was held out
+        remedy = "give more examples of it"
+    labels = dataset.train_labels, dataset.test_labels
+    counts = [np.bincount(part, minlength=classes) for part in labels]
+    each = list(zip(dataset.schema.classes, *counts, strict=True))
+    faults = [
+        f"{train} training examples of class {name}: the split needs {LEAST_OF_A_CLASS} of each"
+        for name, train, _ in each
+        if 0 < train < LEAST_OF_A_CLASS and (dataset.tested or max(counts[0]) == train)
+    ]
+    faults += [
+        f"no test example of class {name}: {remedy}"
+        for name, train, test in each
+        if train and not test and dataset.tested
+    ]
+    if len(faults) > MOST_FAULTS:
+        faults[MOST_FAULTS:] = [f"and {len(faults) - MOST_FAULTS} such lines more"]
+    if faults and all(name.lstrip("-").isdecimal() for name in dataset.schema.classes):
+        faults[-1] += '; if the labels are numbers to predict, give task = "regression"'
+    return faults
+
+
 def check(dataset: Dataset) -> None:
     """Raises InputError, one line per fault, for a dataset that cannot be trained on."""
     classes = dataset.classes
@@ -326,19 +352,7 @@ def check(dataset: Dataset) -> None:
     if shapes[0] != shapes[1] or shapes[0] == (0,):
         faults.append(f"examples of {shapes[0]} and {shapes[1]} features: must be alike, and some")
     if not faults and dataset.stratified and not dataset.regression:
-        labels = dataset.train_labels, dataset.test_labels
-        counts = [np.bincount(part, minlength=classes) for part in labels]
-        each = list(zip(dataset.schema.classes, *counts, strict=True))
-        faults += [
-            f"{train} training examples of class {name}: the split needs {LEAST_OF_A_CLASS} of each"
-            for name, train, _ in each
-            if 0 < train < LEAST_OF_A_CLASS and (dataset.tested or max(counts[0]) == train)
-        ]
-        faults += [
-            f"no test example of class {name}: give some, or leave out the test part"
-            for name, train, test in each
-            if train and not test and dataset.tested
-        ]
+        faults += _rare(dataset)
         parts = split(dataset, 0) if len(dataset.valid_rows) else ()
         for part, rows in zip(("training", "validation"), parts, strict=False):
             absent = np.setdiff1d(dataset.train_labels, dataset.train_labels[rows])

@@ -51,6 +51,7 @@ class Run:
     ended: float
     params: Mapping[str, Any]  # the hyperparameters with the defaults
     curves: Mapping[str, list[float | None]]  # by metric
+    kept: Mapping[str, float]  # by metric, of the epoch that counts, where it is not the last
     results: Mapping[str, float]  # of the end, see FINAL
     facts: Mapping[str, str]
 
@@ -79,6 +80,11 @@ def runs(study: StoredGrid | StoredSearch) -> Iterator[Run]:
             ended=ended,
             params=set_values(config),
             curves={name: curve.get(name, []) for name in names},
+            kept={
+                key: value
+                for key, value in known.get("kept", {}).items()
+                if key in curve and value is not None
+            },
             results={key: known[key] for key in FINAL if known.get(key) is not None},
             facts={"state": trial.state.name, "study": study.name}
             | {key: str(known[key]) for key in facts},
@@ -132,7 +138,9 @@ def to_tensorboard(study: StoredGrid | StoredSearch, folder: Path) -> Sequence[P
                     at = run.started + (run.ended - run.started) * epoch / len(values)
                     if value is not None:
                         writer.add_scalar(metric.replace("_", "/", 1), value, epoch, at)
-            final = {f"final/{name}": value for name, value in run.results.items()}
+            ends = {name: values[-1] for name, values in run.curves.items() if values}
+            last = {**ends, **run.kept, **run.results}
+            final = {f"final/{name}": v for name, v in last.items() if v is not None}
             writer.add_hparams(dict(run.params), final, run_name=".")
         (scratch / TOKEN).write_text(token_of(study), encoding="utf-8")
         scratch.rename(target)
@@ -210,6 +218,10 @@ def _log_run(client: Any, experiment: str, run: Run, tags: Mapping[str, str]) ->
         for metric, values in run.curves.items()
         for epoch, value in enumerate(values, 1)
         if value is not None and math.isfinite(value)
+    ]
+    # After the last epoch once more: MLflow takes the last value for that of the run.
+    metrics += [
+        Metric(name, value, end, len(run.curves[name]) + 1) for name, value in run.kept.items()
     ]
     metrics += [Metric(name, float(value), end, 0) for name, value in run.results.items()]
     _log_params(client, run_id, run.params)

@@ -8,6 +8,7 @@ import hashlib
 import shutil
 import tomllib
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -209,8 +210,8 @@ def write(
     digests = {"weights": _digest(model), **({"ensemble": _digest(ensemble)} if ensemble else {})}
     content = {**digests, **content}
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         remove(folder)
+        folder.mkdir(parents=True, exist_ok=True)
         for name, text in (code or {}).items():
             (folder / CODE / name).parent.mkdir(parents=True, exist_ok=True)
             _write(folder / CODE / name, text.encode())
@@ -228,6 +229,8 @@ def remove(folder: Path) -> None:
     for name in (CONFIG, MODEL, ENSEMBLE):
         (folder / name).unlink(missing_ok=True)
     shutil.rmtree(folder / CODE, ignore_errors=True)
+    with suppress(OSError):  # it is not there, or holds something else
+        folder.rmdir()
 
 
 def _digest(content: bytes) -> str:

@@ -20,9 +20,10 @@ class Progress:
 
     noun: what is counted, trial or training. done: those that are COMPLETE or PRUNED. diverged: of
     a search, whose diverged trials are PRUNED, too; pruned: the others. workers: what each worker
-    trains. waiting: for what workers or machines the run waits while it trains, empty for none.
-    started and finish: times of the monotonic clock; finish is a forecast, None while it is
-    unknown. seconds: how long the run took, None while it runs.
+    trains. objective, and deviation of a regression's target: of best_value. waiting: for what
+    workers or machines the run waits while it trains, empty for none. started and finish: times of
+    the monotonic clock; finish is a forecast, None while it is unknown. seconds: how long the run
+    took, None while it runs.
     """
 
     title: str
@@ -37,6 +38,7 @@ class Progress:
     best: str = ""
     best_value: float | None = None
     objective: str = ACCURACY
+    deviation: float = 1.0
     started: float = field(default_factory=time.monotonic)
     finish: float | None = None
     seconds: float | None = None
@@ -48,7 +50,7 @@ class Progress:
     def take_best(self, name: str, value: float) -> None:
         """Takes a trial as the best if it is better than the one so far: its name and its value of
         the objective."""
-        metric = BY_NAME[self.objective]
+        metric = BY_NAME[self.objective].of(self.deviation)
         if self.best_value is None or metric.gain(value) > metric.gain(self.best_value):
             self.best_value = value
             self.best = f"{name}, {metric.text(value)}"

@@ -148,6 +148,7 @@ class SearchPlan(Plan):
         progress = Progress(
             title=self.title,
             objective=self.metric.name,
+            deviation=self.run.dataset.schema.deviation,
             total=self.finished + self.jobs,
             done=self.finished,
             pruned=pruned - diverged,

@@ -96,8 +96,9 @@ class Metric:
 
     def ends(self, low: float, high: float) -> dict[str, str]:
         """Returns the values of the ends of an interval of gains, the smaller one as low: not
-        beyond the best and the worst value."""
-        least, most = self.gain(self.worst), self.most
+        beyond the best value, and of a share not below 0."""
+        share = not self.minimized and self.worst == 0
+        least, most = self.gain(self.worst) if share else -math.inf, self.most
         ends = [self.number(min(max(end, least), most)) for end in (low, high)]
         return dict(zip(("low", "high"), ends[:: self.sign], strict=True))
 

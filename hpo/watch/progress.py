@@ -208,6 +208,7 @@ def read_progress(study: Stored, here: bool) -> Progress:
         title=study.name,
         noun=noun_of(study.name),
         objective=study.metric.name,
+        deviation=study.schema.deviation,
         total=total,
         done=done,
         pruned=int((pruned & ~study.trials["diverged"]).sum()),

@@ -24,6 +24,7 @@ from hpo.report.blocks.page import Block, Card, Code, Picture, Section
 from hpo.report.blocks.table import NOTHING, Column, Table
 from hpo.report.blocks.words import spelled_estimate
 from hpo.report.figures import confusion as figures
+from hpo.report.sections.protocol import fixed_part
 from hpo.report.sections.trials import at_bounds
 from hpo.results.study import Finalist, StoredGrid, StoredSearch
 from hpo.results.trial import NO_EPOCH
@@ -174,15 +175,22 @@ def _use(study: StoredSearch) -> str:
 
 def main_table(study: StoredSearch) -> Table:
     """Returns a row per finalist: as selected, on fresh seeds, and on the test images."""
-    caption = t(
+    caption = marked(
         "Data: {data}. As selected: the one validation that the search ranked by. "
         "Fresh seeds and test: mean (95% interval) over seeds that the search never saw, each with "
         "a split of its own; the intervals, and that of the lead below, are for other seeds and "
         "splits of these data, not for other {things} and not for another search. Selection bias: "
-        "as selected minus fresh seeds.",
-        data=study.data_name,
-        things=t(study.things),
+        "as selected minus fresh seeds."
     )
+    if fixed_part(study):
+        caption = marked(
+            "Data: {data}. As selected: the one validation that the search ranked by. "
+            "Fresh seeds and test: mean (95% interval) over seeds that the search never saw, all "
+            "validated on the same {things}; the intervals, and that of the lead below, are for "
+            "other seeds, not for other {things}, other splits or another search. Selection bias: "
+            "as selected minus fresh seeds."
+        )
+    caption = t(caption, data=study.data_name, things=t(study.things))
     return tables.finalists_table(study, caption).but("finalist", "network")
 
 
@@ -254,22 +262,24 @@ def _bias_sentences(study: StoredSearch) -> list[str]:
 
 
 def _bias_text(study: StoredSearch, bias: Estimate) -> str:
-    one = study.file.seeds_per_trial == 1
     if not bias.resolved:
         return marked("{found}: no clear bias.")
-    if bias.mean < 0 and one:
-        return marked(
+    if fixed_part(study):
+        harder = marked("{found}: the search's seeds were worse than most and hide the luck.")
+        easier = marked("{found}: the best of many look too good.")
+    elif study.file.seeds_per_trial == 1:
+        harder = marked(
             "{found}: the search's one split was harder than most and hides the luck of choice."
         )
-    if bias.mean < 0:
-        return marked(
-            "{found}: the search's splits were harder than most and hide the luck of choice."
-        )
-    if one:
-        return marked(
+        easier = marked(
             "{found}: the best of many look too good, and the one split may be an easy one."
         )
-    return marked("{found}: the best of many look too good, and the splits may be easy ones.")
+    else:
+        harder = marked(
+            "{found}: the search's splits were harder than most and hide the luck of choice."
+        )
+        easier = marked("{found}: the best of many look too good, and the splits may be easy ones.")
+    return harder if bias.mean < 0 else easier
 
 
 def _epoch_sentences(study: StoredSearch) -> list[str]:
