@@ -5,7 +5,7 @@ import os
 import re
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Self, get_args
 
 import typer
 from pydantic import (
@@ -22,7 +22,7 @@ from hpo.errors import InputError
 from hpo.language import ENGLISH, LANGUAGES
 from hpo.study import fields
 from hpo.study.fields import Flag, explained, fault, one_of
-from hpo.study.names import DATASETS, FORMS, PRUNERS, SAMPLERS
+from hpo.study.names import DATASETS, FORMS, PRUNERS, SAMPLERS, Precision
 from hpo.study.source import fault_in
 from hpo.text import meant, quoted
 
@@ -74,6 +74,7 @@ Amount = Annotated[float, Field(ge=0), explained("must be a number of at least 0
 Limit = Annotated[float, Field(ge=1), explained("must be a number of at least 1"), _plain]
 Sampler = Annotated[str, *one_of(SAMPLERS)]
 Pruner = Annotated[str, *one_of(PRUNERS)]
+Precise = Annotated[Precision, *one_of(get_args(Precision))]
 Pool = Annotated[str, *one_of(POOLS)]
 Lang = Annotated[str, *one_of(LANGUAGES)]
 Device = Annotated[str, PlainValidator(_device)]
@@ -131,6 +132,11 @@ class Options(BaseModel):
         metavar="STUDY",
     )
     pruner: Pruner | None = _shown("Search: ", FILE, names=PRUNERS)
+    precision: Precise | None = _shown(
+        "Of large products in training, where the processor has AMX or AVX512-BF16: ",
+        FILE,
+        names=get_args(Precision),
+    )
     workers: Count | None = _shown(
         "Trainings at once; on this machine, processes with one torch thread each.",
         CORES,

@@ -87,6 +87,8 @@ def _checked(options: Options, file: StudyFile, name: str) -> tuple[Dataset, Stu
     schema = dataset.schema
     file = file.on(schema.classes, schema.deviation)
     file.check(schema.classes, f"study {file.name!r}: ")
+    if options.pool == "local":  # a node of a cluster says it itself
+        file = pool.in_possible_precision(file, options.device, say)
     if isinstance(file, SearchStudy) and file.folds:
         datasets.check_folds(dataset, file.folds)
     if dataset.about:  # the user's own

@@ -63,6 +63,7 @@ def with_options(file: study_file.StudyFile, options: Options) -> study_file.Stu
         if value is not None and value is not False:  # 0 is given
             text = f"study {file.name!r} is a {kind}, which has no such option"
             raise InputError(f"{flag(name)}: {text}")
+    file = file if options.precision is None else file.in_precision(options.precision)
     if not isinstance(file, study_file.SearchStudy):
         if options.until_resolved:
             _check_rounds(options, file)

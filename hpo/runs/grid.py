@@ -70,7 +70,7 @@ class GridPlan(Plan):
                     inspect=ranges is not None,
                     calibrate=ranges is not None,
                     diagnose=run.file.diagnostics,
-                    **run.training,
+                    **cell.training(run.training),
                 )
                 self.stacks[task.id] = cell, stack
                 names = [record.run_name(cell.name, seed) for seed in stack]
@@ -89,6 +89,7 @@ class GridPlan(Plan):
             total=self.total,
             done=done,
             objective=metric.name,
+            deviation=self.run.dataset.schema.deviation,
             started=started,
         )
         for trial in record.ranked(self.stored, metric)[:1]:
@@ -155,7 +156,8 @@ class TimingPlan(Plan):
             config = replace(cell.config, epochs=1)
             epoch = cost(config, shape)
             share, seeds = min(SAMPLE_SECONDS / epoch, 1.0), (Seeds.of(SEED),)
-            task = Task(id=key, config=config, seeds=seeds, share=share, **training)
+            shared = cell.training(training)
+            task = Task(id=key, config=config, seeds=seeds, share=share, **shared)
             label = f"time of {cell.name}, round {before + number} of {before + ROUNDS}"
             job = Job(task=task, label=label, trials=[], names=[label], cost=epoch * share)
             self.waiting.append(job)

@@ -30,6 +30,7 @@ from hpo.study.binding import DATA, JUDGED, MODEL, code_digest, code_of, differe
 from hpo.study.config import SOURCES
 from hpo.study.file import SECOND, GridStudy, SearchStudy, StudyFile
 from hpo.study.metrics import ACCURACY
+from hpo.study.names import FLOAT32
 from hpo.study.space import spelled
 from hpo.text import quoted
 from hpo.workers.pool import LocalPool, MakePool
@@ -111,11 +112,14 @@ def binding(file: StudyFile, dataset: Dataset) -> dict[str, Any]:
             if cell.varies != SOURCES
         }
         chosen |= {f"cells.{cell.name}.crossed": "yes" for cell in file.cells if cell.crossed}
+        chosen |= {f"cells.{c.name}.precision": c.precision for c in file.cells if c.precision}
         chosen |= {"first seed": file.first} if file.first else {}  # older studies do not name it
     if file.objective != ACCURACY:  # older studies name neither
         chosen["objective"] = file.objective
     if file.class_weight is not None:
         chosen["class weight"] = file.weights_text
+    if file.precision != FLOAT32:
+        chosen["precision"] = file.precision
     if file.model:
         chosen["model"] = file.model
         chosen["model code"] = code_digest(code_of(file.model, file.folder))

@@ -15,6 +15,7 @@ from hpo.errors import InputError
 from hpo.options import Options
 from hpo.scikit import fit
 from hpo.study.names import TaskKind
+from hpo.text import shortened
 
 try:
     from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
@@ -126,6 +127,7 @@ class _Searched(BaseEstimator):  # type: ignore[misc]
     def _rows(self, x: Any, *, reset: bool) -> "pd.DataFrame | Array":
         """Returns a frame as it is, or an array of numbers, each of which is one."""
         known = getattr(self, "feature_names_in_", None)
+        self._check_order(x, reset=reset)
         if isinstance(x, pd.DataFrame) and (reset or known is not None):
             validate_data(self, x, reset=reset, skip_check_array=True)
             return x
@@ -139,6 +141,20 @@ class _Searched(BaseEstimator):  # type: ignore[misc]
                 "in a DataFrame, which are learned as such"
             )
         return rows if known is None else pd.DataFrame(rows, columns=known)
+
+    def _check_order(self, x: Any, *, reset: bool) -> None:
+        """Raises InputError for a frame with other columns than that of the training, where their
+        names are no texts: scikit-learn looks at texts alone."""
+        names = [*x.columns] if isinstance(x, pd.DataFrame) else None
+        if names and len({*names}) < len(names):
+            raise InputError("X: has two columns of one name; give each a name of its own")
+        if reset:
+            self._columns = names
+        elif names and self._columns and names != self._columns:
+            texts = all(isinstance(name, str) for name in (*names, *self._columns))
+            first, now = (shortened(str(each)) for each in (self._columns, names))
+            if not texts:
+                raise InputError(f"X: its columns were {first} in fit, and are {now}")
 
     def _answers(self, x: Any) -> NDArray[Any]:
         """Returns what the winner answers to each row: probabilities, or a number."""

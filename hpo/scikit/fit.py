@@ -1,6 +1,7 @@
 """A search over rows in memory, and what its winner is fed; knows nothing of scikit-learn."""
 
 import tomllib
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -153,6 +154,7 @@ def search(file: SearchStudy, rows: Dataset, options: Options, *, verbose: bool)
     if file.folds:
         datasets.check_folds(rows, file.folds)
     pool.require_device(options.device)
+    file = pool.in_possible_precision(file, options.device, warnings.warn)
     with _quietly(), _folder(options) as (changed, keeps):
         storage = optuna.storages.InMemoryStorage()
         run = Run(

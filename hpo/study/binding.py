@@ -20,6 +20,7 @@ ADDED: dict[str, str | int | None] = {
     "first seed": 0,
     "objective": "valid_accuracy",
     "class weight": "none",
+    "precision": "float32",
     "model input": "(height, width, 3), taken as (3, height, width)",
 }
 # Without these, the results of two studies cannot be compared.

@@ -24,7 +24,7 @@ PERCEPTRON = (
     "input_dropout", "noise", "max_norm", "ema",
 )  # fmt: skip
 PLACEHOLDERS = {"depth": 1, "width": 1, "activation": "relu"}
-CELL_KEYS = ("name", "varies", "crossed", "reported")  # of a [[cells]] table
+CELL_KEYS = ("name", "varies", "crossed", "precision", "reported")  # of a [[cells]] table
 GIVEN = ("shape", "classes")  # arguments that every factory gets
 MOST_TEXT = 100
 

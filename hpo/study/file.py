@@ -63,7 +63,7 @@ from hpo.study.fields import (
     read_or_faults,
 )
 from hpo.study.metrics import ACCURACY, BY_NAME, OBJECTIVES, RMSE, Metric
-from hpo.study.names import PRUNERS, SAMPLERS, Scaling, TaskKind
+from hpo.study.names import BFLOAT16, FLOAT32, PRUNERS, SAMPLERS, Precision, Scaling, TaskKind
 from hpo.study.source import Source, SourceField
 from hpo.study.space import (
     Choices,
@@ -126,7 +126,8 @@ class Cell:
 
     varies: what its seeds draw anew; the rest has seed 0. crossed: whether seeds 8b … 8b + 7 are
     the combinations of two splits, two initial weights and two batch orders, 2b and 2b + 1. An
-    order permutes the images of a split, so it is nested in the split.
+    order permutes the images of a split, so it is nested in the split. precision: None: that of
+    the study.
     """
 
     name: str
@@ -134,6 +135,11 @@ class Cell:
     reported: tuple[Reported, ...] = ()
     varies: tuple[str, ...] = SOURCES
     crossed: bool = False
+    precision: Precision | None = None
+
+    def training(self, shared: Mapping[str, Any]) -> dict[str, Any]:
+        """Returns what a task of the cell has of what all tasks of the study share."""
+        return {**shared, **({} if self.precision is None else {"precision": self.precision})}
 
     def draw(self, seed: int) -> Seeds:
         """Returns the seeds of split, weights and order that the cell's seed stands for."""
@@ -216,7 +222,8 @@ SECOND = {"parameters": marked("parameters"), "train_seconds": marked("training 
 
 class Head(Table):
     """The keys that grids and searches share. objective: by which networks are judged.
-    class_weight: of the training loss: balanced, or {class: weight}; None: all have weight 1."""
+    class_weight: of the training loss: balanced, or {class: weight}; None: all have weight 1.
+    precision: see training.precision."""
 
     title: Text | None = None
     text: Text = ""
@@ -226,6 +233,7 @@ class Head(Table):
     dataset: SourceField = Field(default_factory=lambda: Source("mnist"))
     scale: Annotated[Scaling, *one_of(get_args(Scaling))] = "standard"
     task: Annotated[TaskKind, *one_of(get_args(TaskKind))] | None = None
+    precision: Annotated[Precision, *one_of(get_args(Precision))] = FLOAT32
 
     _deviation: float = PrivateAttr(1.0)  # of a regression's target
 
@@ -238,7 +246,19 @@ class Head(Table):
     def judged(self) -> dict[str, Any]:
         """Returns how networks are trained and judged, as tasks and files have it."""
         weights = {} if self.class_weight is None else {"class_weight": self.class_weight}
-        return {"objective": self.objective, **weights}
+        halved = {} if self.precision == FLOAT32 else {"precision": self.precision}
+        return {"objective": self.objective, **weights, **halved}
+
+    @property
+    def halved(self) -> bool:
+        """Whether some network is trained in half precision."""
+        return bool(self.precision != FLOAT32)
+
+    def in_precision(self, precision: Precision) -> Self:
+        """Returns the study with this precision of all networks, also in the file that is
+        stored."""
+        raw = {**getattr(self, "raw", {}), "precision": precision}
+        return self.model_copy(update={"precision": precision, "raw": raw})
 
     @property
     def weights_text(self) -> str:
@@ -282,6 +302,8 @@ class Head(Table):
         other, kind, labels = "huber", "numbers", "classes"
         if not classes:
             other, kind, labels = "label_smoothing", labels, kind
+        if self.model and self.halved:
+            faults.append(f"precision: {BFLOAT16} is for hpo's own network; leave it out")
         if self._uses(other):
             faults.append(f"{other}: is of {kind}, and the labels are {labels}; leave it out")
         names = self.class_weight if isinstance(self.class_weight, dict) else ()
@@ -329,6 +351,7 @@ class CellTable(Settings):
     ] = Field(None, validate_default=True)
     varies: Annotated[Names, AfterValidator(_some_sources)] = SOURCES
     crossed: Flag = False
+    precision: Annotated[Precision, *one_of(get_args(Precision))] | None = None
     reported: Tables[Reported] = ()
 
     @model_validator(mode="after")
@@ -475,6 +498,18 @@ class GridStudy(GridTable):
 
     def _uses(self, name: str) -> bool:
         return any(getattr(cell.config, name) for cell in self.cells)
+
+    @property
+    def halved(self) -> bool:
+        return BFLOAT16 in {cell.precision or self.precision for cell in self.cells}
+
+    def in_precision(self, precision: Precision) -> Self:
+        found = super().in_precision(precision)
+        given = self.raw.get("cells", ())
+        cells = [{k: v for k, v in each.items() if k != "precision"} for each in given]
+        raw = {**found.raw, **({"cells": cells} if cells else {})}
+        plain = tuple(replace(cell, precision=None) for cell in self.cells)
+        return found.model_copy(update={"cells": plain, "raw": raw})
 
     def figures(self, classes: Sequence[str]) -> Sequence[str]:
         """Returns the results that tables show, the first one in every figure: of a regression,

@@ -6,13 +6,15 @@ loaded when it is first used, so that this table imports neither torch nor Optun
 
 import pkgutil
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from hpo.language import marked
 
 ColumnKind = Literal["number", "category", "date", "ignore"]  # that a study file may ask for
 Scaling = Literal["standard", "robust", "quantile"]  # of a table's numbers, see data.schema
 TaskKind = Literal["classification", "regression"]  # what is learned: classes, or a number
+Precision = Literal["float32", "bfloat16"]  # of large products in training
+FLOAT32, BFLOAT16 = get_args(Precision)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,9 @@ from functools import cache
 import torch
 from torch import Tensor
 
+from hpo.study.names import FLOAT32
+from hpo.training.precision import Bfloat16, pays
+
 # A thread's least share of a product's columns, and the least rows: below them it does not pay.
 COLUMNS, ROWS = 128, 16
 
@@ -35,8 +38,9 @@ PRODUCTS: dict[str, Product] = {
 
 
 @cache
-def same_bits(product: Product, shape: Shape, most: int) -> int:
+def same_bits(product: Product, shape: Shape, most: int, precision: str = FLOAT32) -> int:
     """Returns the greatest number of threads, at most `most`, that gives the bits of one thread.
+    precision: in which this process computes at the moment.
 
     The product is tried out. MKL computes most large products in the same order for any number of
     threads, but not all: with AVX-512, (64, 784) times (784, 512) has other bits on two threads.
@@ -62,20 +66,25 @@ class _Threads:
     product: Product
     shape: Shape
     most: int
+    precision: str
 
     def __enter__(self) -> None:
         if _count > 1:
             most = min(_count, self.most)
-            torch.set_num_threads(same_bits(self.product, self.shape, most))
+            torch.set_num_threads(same_bits(self.product, self.shape, most, self.precision))
 
     def __exit__(self, *error: object) -> None:
         if _count > 1:
             torch.set_num_threads(1)
 
 
-def for_product(product: Product, shape: Shape) -> AbstractContextManager[None]:
+def for_product(
+    product: Product, shape: Shape, precision: str = FLOAT32
+) -> AbstractContextManager[None]:
     """Returns the context to compute the product in. Training sets torch's number of threads to 1
-    before."""
+    before. precision: of products for which it pays."""
     most = min(shape[2:]) // COLUMNS
+    precision = precision if pays(shape) else FLOAT32
     usable = most > 1 and shape[1] >= ROWS and torch.backends.mkl.is_available()
-    return _Threads(product, shape, most) if usable else nullcontext()
+    threads = _Threads(product, shape, most, precision) if usable else nullcontext()
+    return threads if precision == FLOAT32 else Bfloat16(threads)

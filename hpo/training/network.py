@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from hpo.study.config import Config, Seeds
-from hpo.study.names import ACTIVATIONS, INITS, NORMS
+from hpo.study.names import ACTIVATIONS, FLOAT32, INITS, NORMS
 from hpo.training import cores
 from hpo.training.activations import Activation
 from hpo.training.modules import mlp
@@ -91,7 +91,7 @@ class Network:
         seeds: Sequence[Seeds],
         device: torch.device,
     ) -> None:
-        self.config = config
+        self.config, self.precision = config, FLOAT32
         self.sizes = (features, *config.hidden, classes)
         self.norm: int = NORMS[config.norm].load()
         self.replicates = len(seeds)
@@ -316,7 +316,7 @@ class Pass:
         self._last_bias_t = layers.biases[-1].values.mT
         shapes = [(*rows, *fans) for fans in pairwise(sizes)]
         self._forward, self._to_inputs, self._to_weights = (
-            [cores.for_product(product, shape) for shape in shapes]
+            [cores.for_product(product, shape, network.precision) for shape in shapes]
             for product in cores.PRODUCTS.values()
         )
 

@@ -16,7 +16,7 @@ from hpo.data.datasets import Labels
 from hpo.data.schema import Floats, input_shape
 from hpo.errors import InputError
 from hpo.study.config import Config, Seeds
-from hpo.study.names import OPTIMIZERS
+from hpo.study.names import FLOAT32, OPTIMIZERS
 from hpo.text import error_line
 from hpo.training.noise import OFFSET, Generators
 from hpo.training.optimizers import Step
@@ -209,7 +209,7 @@ class OwnNetwork:
         device: torch.device,
     ) -> None:
         """folder: where the factory's module lies. examples: such as the network takes."""
-        self.config, self.classes = config, examples.classes
+        self.config, self.classes, self.precision = config, examples.classes, FLOAT32
         self.shape = input_shape(examples.shape, examples.images.shape[1])
         self.rows = examples.shape if len(self.shape) == 3 else self.shape
         self.replicates = len(seeds)

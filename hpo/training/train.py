@@ -15,7 +15,7 @@ from hpo.errors import InputError
 from hpo.study.columns import METRICS
 from hpo.study.config import Config, Seeds
 from hpo.study.metrics import ACCURACY, BY_NAME, EpochMetrics, Metric
-from hpo.study.names import OPTIMIZERS, SCHEDULES
+from hpo.study.names import FLOAT32, OPTIMIZERS, SCHEDULES
 from hpo.training.diagnostics import Diagnosis, Measures
 from hpo.training.evaluation import Answers, evaluate, loss_and_accuracy
 from hpo.training.network import Layers, Network, Pass, class_major_zeros
@@ -61,6 +61,7 @@ def train(
     objective: str = ACCURACY,
     weights: Tensor | None = None,
     cut: int = 0,
+    precision: str = FLOAT32,
 ) -> Iterator[Epoch]:
     """Trains one network per split and seed, all with one configuration; yields every epoch. To
     stop training, stop iterating.
@@ -73,6 +74,8 @@ def train(
     weights: of the classes in the training loss, (R, classes), as cross_entropy takes them: the
     mean of a batch is over its weights. The losses of an epoch are without them.
     cut: the epoch that is the last, with the learning rates of the whole training; 0: all epochs.
+    precision: of the large products in training and validation, see training.precision; hpo's own
+    network.
     """
     device = device or torch.device("cpu")
 
@@ -92,6 +95,7 @@ def train(
         trainer = OwnTrainer(own, rate, check, weights)
     else:
         network = Network(config, examples.images.shape[1], examples.classes, seeds, device)
+        network.precision = precision
         trainer = _Trainer(network, seeds, rate, check, diagnose, weights)
     with suppress(_Stopped):
         metric = BY_NAME[objective]

@@ -5,6 +5,7 @@ from typing import Any
 
 from hpo.study.config import Config, Seeds
 from hpo.study.metrics import ACCURACY, BY_NAME, EpochMetrics, Metric
+from hpo.study.names import FLOAT32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,8 +17,8 @@ class Task:
     on all training images, validate on none, and return the network. diagnose: measure training,
     see training.diagnostics. folds: each seed's split is one of so many folds; 0: it is drawn.
     share: of the images of the split to use. folder: where the module of the user's own network
-    lies. objective and class_weight: see study.file.Head. deviation: of a regression's target. cut:
-    see training.train.train.
+    lies. objective, class_weight and precision: see study.file.Head. deviation: of a regression's
+    target. cut: see training.train.train.
     """
 
     id: int
@@ -35,6 +36,7 @@ class Task:
     objective: str = ACCURACY
     deviation: float = 1.0
     class_weight: str | dict[str, float] | None = None
+    precision: str = FLOAT32
     cut: int = 0
 
     @property

@@ -11,11 +11,13 @@ from functools import cache
 from multiprocessing import connection
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from hpo.data.datasets import Dataset
 from hpo.errors import InputError
 from hpo.study.config import Config
+from hpo.study.file import Head
+from hpo.study.names import FLOAT32
 from hpo.workers import gpus, server
 from hpo.workers.messages import Cores, Died, Done, Event, Failed, Ready, Stop, Task
 from hpo.workers.shared_data import SharedDataset
@@ -26,6 +28,9 @@ DEATHS = 3  # of each worker, before any has started
 LISTENED_SECONDS = 5.0  # the most that counts between two waits: the caller may have been busy
 ROWS = 2  # of the dataset, to try a network of the user's own
 PATIENCE_SECONDS = 10.0  # for the user's own network to be built, then a note says so
+
+
+F = TypeVar("F", bound=Head)
 
 
 class PoolLost(Exception):  # noqa: N818
@@ -301,6 +306,20 @@ def _gpu_names(kind: str, visible: str | None) -> tuple[str, ...]:
             return tuple(_answer_of(channel).splitlines())
     except EOFError:  # torch cannot be loaded: the workers die, too, and are told of
         return ()
+
+
+def in_possible_precision(file: F, device: str, say: Callable[[str], None]) -> F:
+    """Returns the study in float32 if workers of this machine cannot compute as it asks, and says
+    why."""
+    if not file.halved:
+        return file
+    kind, _ = gpus.parts(device)
+    with _asked("hpo.workers.worker:bfloat16_fault", kind) as channel:
+        fault = _answer_of(channel)
+    if not fault:
+        return file
+    say(f"precision: {fault}; this run trains in {FLOAT32}")
+    return file.in_precision(FLOAT32)
 
 
 def require_model(

@@ -14,9 +14,11 @@ import torch
 from torch import Tensor
 
 from hpo.data import datasets as data
+from hpo.errors import InputError
 from hpo.study.metrics import BY_NAME, packed
+from hpo.study.names import BFLOAT16, FLOAT32
 from hpo.text import error_line
-from hpo.training import cores
+from hpo.training import cores, precision
 from hpo.training.evaluation import calibration, evaluate, inspect, predictions, score_together
 from hpo.training.network import Network
 from hpo.training.own import OwnNetwork
@@ -52,6 +54,12 @@ def work(channel: Connection, shared: SharedDataset, device_name: str, gpu: str)
             elif isinstance(task, Task):
                 for answer in answers(task, dataset, device, partial(_is_stopped, channel, task)):
                     channel.send(answer)
+
+
+def bfloat16_fault(device: str) -> str:
+    """Returns why workers on this kind of device cannot compute products in bfloat16; empty if they
+    can."""
+    return precision.fault(choose_device(device))
 
 
 def gpu_names(device: str, visible: str | None) -> str:
@@ -101,6 +109,8 @@ def answers(
 def _trained(
     task: Task, dataset: data.Dataset, device: torch.device, should_stop: Callable[[], bool]
 ) -> Iterator[EpochDone | Done]:
+    if task.precision == BFLOAT16 and (fault := precision.fault(device)):
+        raise InputError(f"precision {BFLOAT16}: {fault}")
     images = examples(dataset.train_images, dataset.train_labels, *_form(dataset, device))
     stopped, last = False, None
 
@@ -119,7 +129,7 @@ def _trained(
         before = place * task.config.epochs
         weights = class_weights(task.class_weight, images, rows, dataset.schema.classes)
         more: Any = {n: getattr(task, n) for n in ("diagnose", "folder", "objective", "cut")}
-        more["weights"] = weights
+        more |= {"weights": weights, "precision": task.precision}
         for epoch in train(task.config, images, rows, seeds, device, stops, **more):
             last = epoch
             number = before + epoch.number
@@ -129,6 +139,7 @@ def _trained(
     if stopped or last is None:
         yield Done(task=task.id, parameters=last.network.parameters if last else None)
         return
+    last.network.precision = FLOAT32  # from here on: as whoever loads it has it
     if task.test:
         done = _tested(last, task, dataset, device)
     else:

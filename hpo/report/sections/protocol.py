@@ -14,7 +14,7 @@ from hpo.results.study import StoredGrid, StoredSearch, StoredStudy, seconds_of
 from hpo.study.config import DEFAULTS, SOURCES, Config
 from hpo.study.fields import BALANCED
 from hpo.study.file import Cell
-from hpo.study.names import SCHEDULES, label
+from hpo.study.names import BFLOAT16, SCHEDULES, label
 from hpo.study.space import Fixed, spelled
 from hpo.text import limit_text, quoted, seconds_text
 
@@ -63,7 +63,7 @@ def of_grid(study: StoredGrid) -> list[Section]:
     ends |= {"best": tested.spelled(tested.most)}
     sentences = [t(text, **sizes, **ways), *_training(study), seeding]
     blocks: list[Block] = [" ".join(sentences)]
-    blocks += _fixed_part(study)
+    blocks += fixed_part(study)
     blocks.append(t(meaning, metric=t(tested.words), below=below, **ends))
     return [Section(title=t("How the networks were trained"), blocks=blocks)]
 
@@ -153,15 +153,22 @@ def run_of_grid(study: StoredGrid) -> list[Section]:
 # --- a search -----------------------------------------------------------------------------------
 
 
+def own_text(study: StoredStudy) -> str:
+    """Returns what each seed has of its own, as the end of a sentence."""
+    if fixed_part(study):
+        return t("its own initial weights and batch order")
+    return t("its own split, initial weights and batch order")
+
+
 def of_search(study: StoredSearch) -> list[Section]:
     data, file = study.data, study.file
     space = [f"{name}: {spelled(domain)}" for name, domain in file.space.items()]
     text = marked(
-        "Each trial trains one network on {train:,} {things} of {data} and is judged by its "
-        "{metric} on {valid:,} others after its last epoch. All trials share splits, seeds and "
-        "batch orders. The search chooses {free} hyperparameters. A trial that diverges (a loss "
-        "that is not finite, or a hundred times that of a guess) ends at once, as the worst. No "
-        "configuration is trained twice."
+        "Each trial trains {networks} on {train:,} {things} of {data} and is judged by {metric} on "
+        "{valid:,} others {when}. All trials share splits, seeds and batch orders. The search "
+        "chooses {free} hyperparameters. A trial that diverges (a loss that is not finite, or a "
+        "hundred times that of a guess) ends at once, as the worst. No configuration is trained "
+        "twice."
     )
     free = sum(not isinstance(domain, Fixed) for domain in file.space.values())
     known = {part: data[part] for part in ("train", "valid", "test")}
@@ -169,25 +176,30 @@ def of_search(study: StoredSearch) -> list[Section]:
         every = data["train"] + data["valid"]
         known |= {"valid": every // file.folds, "train": every - every // file.folds}
     known |= {"data": study.data_name, "things": t(study.things), "metric": t(study.metric.words)}
+    known["networks"] = nt("one network", "{n} networks", file.seeds_per_trial)
+    validated = _differs(study, "keep") or _differs(study, "patience")
+    known["when"] = t("after the epoch that counts") if validated else t("after its last epoch")
+    known["own"] = own_text(study)
+    known["fresh"] = nt(
+        "The finalist is trained again", "The {n} finalists are trained again", file.finalists
+    )
     again = marked(
-        "The {n} finalists are trained again on {seeds} fresh seeds, each with its own split, "
-        "initial weights and batch order. Their validation names the winner; the {test:,} test "
-        "{things} are used once for each finalist and seed, for the figures above and for no "
-        "choice."
+        "{fresh} on {seeds} fresh seeds, each with {own}. Their validation names the winner; the "
+        "{test:,} test {things} are used once for each finalist and seed, for the figures above "
+        "and for no choice."
     )
     if not data["test"]:
         again = marked(
-            "The {n} finalists are trained again on {seeds} fresh seeds, each with its own split, "
-            "initial weights and batch order. Their validation names the winner; no {things} were "
-            "given to test on."
+            "{fresh} on {seeds} fresh seeds, each with {own}. Their validation names the winner; "
+            "no {things} were given to test on."
         )
-    finalists = t(again, n=file.finalists, seeds=file.finalist_seeds, **known)
+    finalists = t(again, seeds=file.finalist_seeds, **known)
     if study.reference:
         finalists += f" {_reference(study.reference.config)}"
     blocks: list[Block] = [
         t(text, free=free, **known),
         *_also(study),
-        *_fixed_part(study),
+        *fixed_part(study),
         space,
         finalists,
     ]
@@ -209,8 +221,7 @@ def _also(study: StoredSearch) -> list[str]:
     file, sentences = study.file, _training(study)
     if file.seeds_per_trial > 1:
         text = marked(
-            "A trial's value is the mean over {n} seeds, each with its own split, initial weights "
-            "and batch order; finalists get others."
+            "A trial's value is the mean over {n} seeds, each with {own}; finalists get others."
         )
         if file.folds:
             text = marked(
@@ -218,7 +229,7 @@ def _also(study: StoredSearch) -> list[str]:
                 "validated on once, by a network trained on the others. Finalists get splits of "
                 "their own."
             )
-        sentences.append(t(text, n=file.seeds_per_trial))
+        sentences.append(t(text, n=file.seeds_per_trial, own=own_text(study)))
     if file.first_seed:
         sentences.append(t("The seeds count from {first} on.", first=file.first_seed))
     if file.trial_limit:
@@ -240,7 +251,7 @@ def _also(study: StoredSearch) -> list[str]:
     return [" ".join(sentences)] if sentences else []
 
 
-def _fixed_part(study: StoredStudy) -> list[str]:
+def fixed_part(study: StoredStudy) -> list[str]:
     """Says that all seeds validate on the same rows, where that is so."""
     about = study.data.get("about", {})
     if about.get("time"):
@@ -293,8 +304,18 @@ def weights_text(study: StoredGrid | StoredSearch) -> str:
 
 
 def _training(study: StoredGrid | StoredSearch) -> list[str]:
-    """Says how classes are weighted, and which epoch counts where validation decides that."""
+    """Says how classes are weighted, in which precision products are computed, and which epoch
+    counts where validation decides that."""
     sentences = [said] if (said := weights_text(study)) else []
+    if study.file.halved:
+        cells = getattr(study.file, "cells", ())
+        names = [c.name for c in cells if (c.precision or study.file.precision) == BFLOAT16]
+        text = marked(
+            "In training and validation{some}, products of large layers are computed in bfloat16. "
+            "Tests, and networks that are saved, are in float32."
+        )
+        some = t(" of {names}", names=", ".join(names)) if len(names) < len(cells) else ""
+        sentences.append(t(text, some=some))
     if _differs(study, "keep"):
         text = marked(
             'Where keep is "best", the network, its validation and its test are those of the epoch '
