@@ -33,6 +33,7 @@ from torch import nn
 import hpo
 from hpo.analysis import importance
 from hpo.errors import InputError
+from hpo.export import trackers
 from hpo.results import trial as record
 from hpo.results.load import load_study
 from hpo.results.study import StoredGrid, StoredSearch
@@ -273,6 +274,18 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, StoredGrid]:
 def by_epoch(study: StoredGrid, cell: str, seed: int) -> pd.DataFrame:
     curves = study.curves
     return curves[(curves["cell"] == cell) & (curves["seed"] == seed)].set_index("epoch")
+
+
+def test_trackers_get_the_figures_of_the_epoch_that_counts(whole):
+    trials = whole[1].trials.set_index("number")
+    for run in trackers.runs(whole[1]):
+        row = trials.loc[run.number]
+        ends = {name: values[-1] for name, values in run.curves.items() if values}
+        counted = {**ends, **run.kept}
+        assert counted["valid_accuracy"] == row["valid_accuracy"]
+        assert counted["train_loss"] == row["train_loss"]
+        assert bool(run.kept) == (row["cell"] != "last")
+        assert "epoch" not in run.kept
 
 
 def test_a_grids_trials_have_the_kept_epochs_figures(whole):

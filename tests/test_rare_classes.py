@@ -14,7 +14,8 @@ from tiny import SEARCH
 
 import hpo
 from hpo.analysis.compare import compare
-from hpo.data.datasets import Dataset, load
+from hpo.data import files
+from hpo.data.datasets import Dataset, describe, load
 from hpo.data.schema import Schema
 from hpo.errors import InputError
 from hpo.export import trackers
@@ -28,6 +29,7 @@ from hpo.study import file as study_file
 from hpo.study import metrics
 from hpo.study.config import Seeds
 from hpo.study.metrics import ACCURACY, BY_NAME
+from hpo.study.source import Source
 from hpo.training.evaluation import auc, balanced_accuracy, macro_f1
 from hpo.training.tensors import Examples, split_rows
 from hpo.training.train import train
@@ -342,6 +344,19 @@ def test_the_reusable_objective_weighs_classes_too():
 
 def first_sentence(study: StoredSearch) -> str:
     return contents.lead(study)[0].split(". ")[0]
+
+
+def test_a_guess_is_the_largest_class_of_the_training_rows_also_where_the_test_has_another(
+    tmp_path: Path,
+):
+    for name, yes, no in (("train", 120, 60), ("test", 10, 45)):
+        x = np.random.default_rng(0).normal(size=yes + no).round(3)
+        rows = [f"{v},{'yes' if i < yes else 'no'}" for i, v in enumerate(x)]
+        (tmp_path / f"{name}.csv").write_text("\n".join(["x,y", *rows]))
+    source = Source(str(tmp_path / "train.csv"), test=str(tmp_path / "test.csv"), label="y")
+    data = describe(files.load(source))
+    assert data["largest"] == 10 / 55
+    assert BY_NAME["test_accuracy"].guess(data) == 10 / 55
 
 
 def test_a_winner_that_is_no_better_than_a_guess_is_told_so_everywhere(tmp_path: Path):

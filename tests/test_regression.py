@@ -18,10 +18,12 @@ from torch import nn
 
 import hpo as package
 from hpo.analysis.statistics import estimate
-from hpo.data import datasets, inputs
+from hpo.data import card, datasets, inputs
 from hpo.data.files import load
+from hpo.data.schema import Schema
 from hpo.errors import InputError
 from hpo.model import folder, weights
+from hpo.runs.progress import Progress
 from hpo.study.config import Config, Seeds
 from hpo.study.metrics import BY_NAME
 from hpo.study.source import Source
@@ -331,11 +333,33 @@ def test_predict_gives_numbers_in_the_targets_unit(ended: Ended, hpo: Callable):
         answer = hpo("predict", str(best), str(ended.folder / "cars.csv"), *ensemble)
         assert answer.code == 0, answer.err
         found = [float(line.split("\t")[1]) for line in answer.out.splitlines()]
-        assert found == pytest.approx(wanted, rel=1e-6)
+        assert found == wanted.tolist(), "to the bit: a target may be 1e9 with a deviation of 2"
         truth = cars()["price"]
         rmse = reference.root_mean_squared_error(truth, wanted)
         assert f"RMSE {rmse:.6g}, MAE" in answer.err
         assert f"R² {reference.r2_score(truth, wanted):.4f} (250 labels)" in answer.err
+
+
+def test_an_interval_of_r2_has_no_lower_bound_and_that_of_an_accuracy_is_a_share():
+    r2, accuracy, rmse = (BY_NAME[f"test_{kind}"] for kind in ("r2", "accuracy", "rmse"))
+    assert r2.ends(-500.0, 1.5) == {"low": "−500.0000", "high": "1.0000"}
+    assert accuracy.ends(-3.0, 104.0) == {"low": "0.00", "high": "100.00"}
+    assert rmse.of(1.0).ends(-1e6, 2.0) == {"low": "0.000", "high": "1000000.000"}
+
+
+def test_the_best_of_a_progress_has_the_digits_of_its_target():
+    progress = Progress(title="a", total=2, objective="valid_rmse", deviation=1e-9)
+    progress.take_best("trial 1", 5.45e-10)
+    assert progress.best == "trial 1, validation RMSE 0.000000000545"
+    assert Progress.from_json(progress.as_json()).deviation == 1e-9
+
+
+def test_the_data_card_has_the_digits_that_the_deviation_needs():
+    schema = Schema(columns=("a",), kinds=("number",), target=(1e9 + 0.25, 2.264))
+    text = card._target(schema, {"target_range": {"train": [1e9 - 6.5, 1e9 + 7.25]}})
+    assert (
+        "from 999999993.5 to 1000000007.25 (mean 1000000000.25, standard deviation 2.264)" in text
+    )
 
 
 def test_the_saved_winner_gives_numbers_in_python_and_onnx(

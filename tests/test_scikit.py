@@ -86,6 +86,16 @@ def test_it_is_an_estimator_by_scikit_learns_checks(quick, kind, expected):
     assert len(found) > 50
 
 
+def test_columns_whose_names_are_no_texts_have_to_come_in_the_same_order(quick):
+    frame = pd.DataFrame(X)
+    fitted = quick().fit(frame, Y)
+    assert (fitted.predict(frame) == fitted.predict(X)).all()
+    with pytest.raises(InputError, match=r"X: its columns were \[0, 1, 2, 3\] in fit, and are"):
+        fitted.predict(frame[[1, 0, 2, 3]])
+    with pytest.raises(InputError, match="X: has two columns of one name"):
+        quick().fit(pd.DataFrame(X, columns=["a", "a", "b", "c"]), Y)
+
+
 def test_it_works_in_a_pipeline_in_cross_validation_and_in_a_grid_search(quick):
     pipeline = make_pipeline(MinMaxScaler(), quick())
     assert cross_val_score(pipeline, X, NAMES[Y], cv=3).mean() > 0.85
