@@ -140,7 +140,7 @@ BASE = "depth = 1\nwidth = 8\nactivation = 'relu'\noptimizer = 'sgd'\nlr = 0.1"
 # --- what is refused ---------------------------------------------------------------------------
 
 OPTIONS = [
-    (["run", "nonsense"], ["'nonsense'", "grid-report, interactions, noise, search"]),
+    (["run", "nonsense"], ["'nonsense'", "grid-report, interactions, noise, precision, search"]),
     (["run", "serch"], ["'serch'", "or a path; did you mean 'search'?"]),
     (["init", "x", "--kind", "gird"], ["grid, got 'gird'; did you mean 'grid'?"]),
     (["run", "grid-report", "--more", "2"], ["--more: study 'grid-report' is a grid"]),

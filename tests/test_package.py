@@ -51,7 +51,7 @@ def test_installed_wheel_runs_its_studies_by_name_away_from_the_checkout(
     assert Path(file) == installed / "hpo" / "__init__.py"
     assert studies.split() == [
         f"{name}={name}"
-        for name in ("grid-report", "interactions", "noise", "search-wide", "search")
+        for name in ("grid-report", "interactions", "noise", "precision", "search-wide", "search")
     ]
 
 
@@ -268,7 +268,7 @@ def test_test_images_have_a_single_door():
         node for node in MODULES["data.datasets"].body if isinstance(node, ast.FunctionDef)
     ]
     users = {f.name for f in functions if "dataset.test_" in ast.unparse(f)}
-    described = {"describe", "_of_classes", "_of_targets"}
+    described = {"describe", "_of_classes", "_of_targets", "_rare"}
     assert users == {"check", "repeated", "test_pictures"} | described, (
         "their form, the data card, and for a report"
     )

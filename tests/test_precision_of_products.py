@@ -22,14 +22,14 @@ from hpo.results.study import StoredGrid
 from hpo.study.config import Config, Seeds
 from hpo.study.file import load, parse
 from hpo.study.names import BFLOAT16, FLOAT32
-from hpo.training import cores, precision
+from hpo.training import cores
 from hpo.training.tensors import examples, split_rows
 from hpo.training.train import train
 from hpo.workers import worker
 from hpo.workers.messages import Failed, Task
 
 CPU = torch.device("cpu")
-FAULT = precision.fault(CPU)
+FAULT = cores.bfloat16_fault(CPU)
 needs = pytest.mark.skipif(bool(FAULT), reason=FAULT or "there")
 WIDE = Config(
     depth=2, width=512, activation="relu", optimizer="adam", lr=1e-3, batch_size=256, epochs=2
@@ -55,13 +55,13 @@ precision = "bfloat16"
 
 
 def test_the_rule_is_one_of_shapes():
-    assert precision.pays((1, 256, 784, 512))
-    assert precision.pays((1, 64, 512, 512))
-    assert not precision.pays((1, 64, 784, 128)), "too little"
-    assert not precision.pays((1, 10_000, 784, 10)), "thin"
-    assert not precision.pays((2, 256, 784, 512)), "a stack"
+    assert cores.pays((1, 256, 784, 512))
+    assert cores.pays((1, 64, 512, 512))
+    assert not cores.pays((1, 64, 784, 128)), "too little"
+    assert not cores.pays((1, 10_000, 784, 10)), "thin"
+    assert not cores.pays((2, 256, 784, 512)), "a stack"
     plain = cores.for_product(cores.PRODUCTS["forward"], (1, 256, 784, 512))
-    assert not isinstance(plain, precision.Bfloat16)
+    assert not isinstance(plain, cores.Bfloat16)
 
 
 @needs
@@ -132,7 +132,7 @@ def test_a_cell_in_half_precision_is_stored_bound_shown_and_compared(tmp_path: P
 @needs
 def test_a_search_saves_what_it_was_trained_in_and_tests_in_float32(tmp_path: Path):
     (tmp_path / "s.toml").write_text(
-        'dataset = "mnist-5k"\nprecision = "bfloat16"\n[search]\nn_trials = 1\n'
+        'dataset = "mnist-5k"\nprecision = "bfloat16"\n[search]\nn_trials = 1\npruner = "none"\n'
         "[finalists]\nk = 1\nseeds = 2\n[space]\ndepth = 1\nwidth = 256\nactivation = 'relu'\n"
         "optimizer = ['adam', 'sgd']\nlr = 1e-3\nbatch_size = 256\nepochs = 1\n"
     )
@@ -163,7 +163,7 @@ def test_without_the_instructions_a_line_says_float32_and_the_study_is_stored_so
 
 
 def test_a_worker_that_cannot_refuses_the_task(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(precision, "fault", lambda device: "this processor has no AMX")
+    monkeypatch.setattr(cores, "bfloat16_fault", lambda device: "this processor has no AMX")
     task = Task(id=1, config=WIDE, seeds=(Seeds.of(0),), precision=BFLOAT16)
     [answer] = worker.answers(task, tiny_dataset(), CPU, lambda: False)
     assert isinstance(answer, Failed)

@@ -175,7 +175,7 @@ def test_the_report_speaks_of_the_objective(sought):
     mark = metric.mark
     assert f"{metric.tested.words} {value:.{metric.digits}f}{mark}" in text.split("##")[0]
     assert f"its mean {metric.words} over fresh seeds is the best" in text
-    assert f"is judged by its {metric.words}" in text
+    assert f"is judged by {metric.words}" in text
     assert metric.header in text
     for name in set(OBJECTIVES) - {metric.name, ACCURACY, "valid_loss"}:
         assert BY_NAME[name].words not in text

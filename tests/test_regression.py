@@ -355,7 +355,7 @@ def test_the_best_of_a_progress_has_the_digits_of_its_target():
 
 
 def test_the_data_card_has_the_digits_that_the_deviation_needs():
-    schema = Schema(columns=("a",), kinds=("number",), target=(1e9 + 0.25, 2.264))
+    schema = Schema(columns=("a",), kinds=("float",), shape=(1,), target=(1e9 + 0.25, 2.264))
     text = card._target(schema, {"target_range": {"train": [1e9 - 6.5, 1e9 + 7.25]}})
     assert (
         "from 999999993.5 to 1000000007.25 (mean 1000000000.25, standard deviation 2.264)" in text

@@ -85,7 +85,7 @@ def test_shipped_study_loads_by_name_and_by_path(name: str):
 
 
 def test_every_file_in_the_studies_folder_is_shipped():
-    known = {"grid-report", "interactions", "noise", "search", "search-wide"}
+    known = {"grid-report", "interactions", "noise", "precision", "search", "search-wide"}
     assert set(study_file.shipped()) == known
 
 
@@ -226,7 +226,9 @@ def test_search_of_the_users_own_loads_with_defaults(path: Path):
 
 
 def test_unknown_study_is_told_which_there_are():
-    with pytest.raises(InputError, match=r"'nonsense'.*grid-report, interactions, noise, search"):
+    with pytest.raises(
+        InputError, match=r"'nonsense'.*grid-report, interactions, noise, precision, search"
+    ):
         load("nonsense")
 
 

@@ -370,11 +370,11 @@ def test_any_curve_can_be_drawn(values):
 def test_pictures_are_left_out_where_trials_end_too_fast(tmp_path, monkeypatch):
     storage = open_storage(f"sqlite:///{tmp_path / 'hpo.db'}")
     folder, curve, told = tmp_path / "artifacts", {metric: [0.5] for metric in METRICS}, []
-    monkeypatch.setattr(artifacts, "AT_ONCE", 3)
-    monkeypatch.setattr(artifacts, "A_SECOND", 0.0)
+    monkeypatch.setattr(artifacts, "AT_ONCE", 1e-6)
+    monkeypatch.setattr(artifacts, "SHARE", 0.0)
     drawing = CurveArtifacts(storage, folder, told.append)
     study = optuna.create_study(storage=storage)
     for _ in range(5):
         drawing.on_trial(study.ask()._trial_id, curve, 2)
-    assert len(list(folder.iterdir())) == 3
+    assert len(list(folder.iterdir())) == 1
     assert told == ["trials end too fast to draw all of them; some have no picture"]

@@ -223,7 +223,7 @@ SECOND = {"parameters": marked("parameters"), "train_seconds": marked("training 
 class Head(Table):
     """The keys that grids and searches share. objective: by which networks are judged.
     class_weight: of the training loss: balanced, or {class: weight}; None: all have weight 1.
-    precision: see training.precision."""
+    precision: see training.cores."""
 
     title: Text | None = None
     text: Text = ""

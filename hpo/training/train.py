@@ -74,7 +74,7 @@ def train(
     weights: of the classes in the training loss, (R, classes), as cross_entropy takes them: the
     mean of a batch is over its weights. The losses of an epoch are without them.
     cut: the epoch that is the last, with the learning rates of the whole training; 0: all epochs.
-    precision: of the large products in training and validation, see training.precision; hpo's own
+    precision: of the large products in training and validation, see training.cores; hpo's own
     network.
     """
     device = device or torch.device("cpu")

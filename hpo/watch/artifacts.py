@@ -20,23 +20,23 @@ if TYPE_CHECKING:
     from hpo.report.figures.trial import Curve, CurvePicture
 
 NAME = "learning-curve.png"
-# A picture takes 25 ms of the runner. AT_ONCE pictures are drawn in any case; after that, A_SECOND
-# pictures in each second.
-AT_ONCE, A_SECOND = 200, 4.0
+# Seconds of drawing that are taken in any case, and the share of the time that more of it may take:
+# a picture takes 25 to 70 ms of the runner, which has one core.
+AT_ONCE, SHARE = 5.0, 0.1
 
 
 class CurveArtifacts(Watcher):
     """Attaches a picture of its learning curve to each trial before the trial ends.
 
     If the folder cannot be written, `say` is told once, no more pictures are drawn, and trials go
-    on without them. If trials end faster than A_SECOND for long, some of them have no picture.
+    on without them. If trials end faster than SHARE allows for long, some of them have no picture.
     """
 
     def __init__(self, storage: BaseStorage, folder: Path, say: Callable[[str], None]) -> None:
         self.storage, self.folder, self.say = storage, folder, say
         self.store = FileSystemArtifactStore(folder)
         self.writable, self.some_left_out = True, False
-        self.allowed, self.asked = float(AT_ONCE), time.monotonic()
+        self.allowed, self.asked = AT_ONCE, time.monotonic()  # allowed: seconds of drawing
         try:
             folder.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=folder):
@@ -54,6 +54,7 @@ class CurveArtifacts(Watcher):
     def on_trial(self, trial: int, curve: "Curve", epochs: int) -> None:
         if not (self.writable and self._may_draw()):
             return
+        began = time.monotonic()
         try:
             with tempfile.TemporaryDirectory() as scratch:
                 path = Path(scratch) / NAME
@@ -67,13 +68,13 @@ class CurveArtifacts(Watcher):
                 )
         except OSError as error:
             self._give_up(error)
+        self.allowed -= time.monotonic() - began
 
     def _may_draw(self) -> bool:
         now = time.monotonic()
-        self.allowed = min(self.allowed + A_SECOND * (now - self.asked), AT_ONCE)
+        self.allowed = min(self.allowed + SHARE * (now - self.asked), AT_ONCE)
         self.asked = now
-        if self.allowed >= 1:
-            self.allowed -= 1
+        if self.allowed > 0:
             return True
         if not self.some_left_out:
             self.some_left_out = True

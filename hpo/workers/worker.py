@@ -18,7 +18,7 @@ from hpo.errors import InputError
 from hpo.study.metrics import BY_NAME, packed
 from hpo.study.names import BFLOAT16, FLOAT32
 from hpo.text import error_line
-from hpo.training import cores, precision
+from hpo.training import cores
 from hpo.training.evaluation import calibration, evaluate, inspect, predictions, score_together
 from hpo.training.network import Network
 from hpo.training.own import OwnNetwork
@@ -59,7 +59,7 @@ def work(channel: Connection, shared: SharedDataset, device_name: str, gpu: str)
 def bfloat16_fault(device: str) -> str:
     """Returns why workers on this kind of device cannot compute products in bfloat16; empty if they
     can."""
-    return precision.fault(choose_device(device))
+    return cores.bfloat16_fault(choose_device(device))
 
 
 def gpu_names(device: str, visible: str | None) -> str:
@@ -109,7 +109,7 @@ def answers(
 def _trained(
     task: Task, dataset: data.Dataset, device: torch.device, should_stop: Callable[[], bool]
 ) -> Iterator[EpochDone | Done]:
-    if task.precision == BFLOAT16 and (fault := precision.fault(device)):
+    if task.precision == BFLOAT16 and (fault := cores.bfloat16_fault(device)):
         raise InputError(f"precision {BFLOAT16}: {fault}")
     images = examples(dataset.train_images, dataset.train_labels, *_form(dataset, device))
     stopped, last = False, None

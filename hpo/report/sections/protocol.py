@@ -176,12 +176,12 @@ def of_search(study: StoredSearch) -> list[Section]:
         every = data["train"] + data["valid"]
         known |= {"valid": every // file.folds, "train": every - every // file.folds}
     known |= {"data": study.data_name, "things": t(study.things), "metric": t(study.metric.words)}
-    known["networks"] = nt("one network", "{n} networks", file.seeds_per_trial)
+    known["networks"] = nt("{n} network", "{n} networks", file.seeds_per_trial)
     validated = _differs(study, "keep") or _differs(study, "patience")
     known["when"] = t("after the epoch that counts") if validated else t("after its last epoch")
     known["own"] = own_text(study)
     known["fresh"] = nt(
-        "The finalist is trained again", "The {n} finalists are trained again", file.finalists
+        "The {n} finalist is trained again", "The {n} finalists are trained again", file.finalists
     )
     again = marked(
         "{fresh} on {seeds} fresh seeds, each with {own}. Their validation names the winner; the "
