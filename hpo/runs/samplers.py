@@ -39,7 +39,7 @@ RUNNING_EACH = 50  # running trials for each suggestion that a fit of TPE gives
 _truncnorm._log_ndtr = log_ndtr
 
 
-class SharedFit(samplers.TPESampler):
+class SharedTPE(samplers.TPESampler):
     """TPE whose fit gives several suggestions where many trials run: one for each RUNNING_EACH.
 
     A fit takes longer than all else of a suggestion. It knows the trials that run as constant
@@ -81,7 +81,7 @@ def _plain(
 
 
 # The samplers of study.names: (seed, best parameters so far) -> sampler.
-tpe = _plain(SharedFit)
+tpe = _plain(SharedTPE)
 random = _plain(samplers.RandomSampler)
 gp = _plain(samplers.GPSampler, warn_independent_sampling=False)
 qmc = _plain(
@@ -103,7 +103,7 @@ def grouped_tpe(seed: int) -> samplers.BaseSampler:
     """For a space with conditions: one multivariate density for each group of hyperparameters that
     occur together (https://optuna.readthedocs.io, TPESampler, group)."""
     with _without_warnings():
-        return SharedFit(seed=seed, multivariate=True, group=True)
+        return SharedTPE(seed=seed, multivariate=True, group=True)
 
 
 def _any_length(
