@@ -143,7 +143,7 @@ def test_a_run_with_diagnostics_stores_them_for_every_seed_and_layer(hpo, tmp_pa
     assert answer.code == 0, answer.err
     storage = open_storage(f"sqlite:///{tmp_path / 'hpo.db'}")
     for trial in optuna.load_study(study_name="tiny", storage=storage).trials:
-        found = trial.user_attrs["diagnostics"]
+        found = trial.system_attrs["diagnostics"]
         assert np.shape(found["gradient_norm"]) == (3, 2)
         assert np.shape(found["dead"]) == (3, 1)
     assert "It is not seen: in epoch 1" in (tmp_path / "reports/tiny/report.md").read_text()
