@@ -119,6 +119,7 @@ def test_mlflow_gets_every_trial_once(hpo: Callable, ended: Path):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # of MLflow's own models
 def test_mlflow_gets_a_run_per_cell_with_its_mean_above_those_of_its_seeds(
     hpo: Callable, ended: Path
 ):

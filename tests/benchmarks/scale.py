@@ -50,7 +50,7 @@ from hpo.workers.ray_cluster import Cluster, RayPool, _Slot, connect
 WARM_UP, WINDOW = 40.0, 60.0  # seconds
 MANY, FEW = 10_000, 16  # one-second trials, and the workers that sleep them
 SEARCHES, NEAREST = 20, 5  # searches that are compared; trials that a modelled value is made of
-COMPARED = ((2, 200), (50, 200), (500, 200), (500, 1_000))  # workers and trials of a search
+COMPARED = ((2, 200), (50, 200), (500, 200), (500, 600))  # workers and trials of a search
 THREADS = 100  # logical workers of an actor
 PUBLISHED = Path(__file__).parents[2] / "reports/published"
 TABLE = PUBLISHED / "benchmark-scale.md"
@@ -356,7 +356,7 @@ def compared(workers: int, trials: int) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--workers", type=int, nargs="*", default=[50, 500])
+    parser.add_argument("--workers", type=int, nargs="*", default=[500])
     parser.add_argument("--stored", type=int, nargs="*", default=[0, 5_000])
     parser.add_argument("--dry", action="store_true", help="do not write the page")
     options = parser.parse_args()
