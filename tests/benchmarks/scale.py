@@ -70,7 +70,7 @@ epochs = {epochs}
 """
 HPO, OPTUNA = "by hpo", "by Optuna"
 COLUMNS = (
-    "workers", "sampler", "asked", "trials stored before", "trials a second", "idle",
+    "workers", "sampler", "trials stored before", "asked", "trials a second", "idle",
     "runner's CPU, share of a core", "CPU an event, ms",
 )  # fmt: skip
 HEAD = """\
@@ -282,7 +282,7 @@ def window(cluster: Cluster, sampler: str, stored: int, asked: str = "") -> str:
     seconds, cpu, events = t1 - t0, cpu1 - cpu0, events1 - events0
     idle, trials = 1 - (busy1 - busy0) / (workers * seconds), events / (sleep.epochs + 1)
     return (
-        f"| {workers} | {sampler} | {asked} | {stored:,} | {trials / seconds:.1f} "
+        f"| {workers} | {sampler} | {stored:,} | {asked} | {trials / seconds:.1f} "
         f"| {100 * idle:.1f}% | {100 * cpu / seconds:.0f}% | {1000 * cpu / events:.2f} |"
     )
 
