@@ -149,7 +149,9 @@ def test_a_search_saves_what_it_was_trained_in_and_tests_in_float32(tmp_path: Pa
 
 
 def test_without_the_instructions_a_line_says_float32_and_the_study_is_stored_so(tmp_path: Path):
-    (tmp_path / "half.toml").write_text(STUDY)
+    asked = STUDY.replace('precision = "bfloat16"\n', "")
+    (tmp_path / "half.toml").write_text(f'precision = "bfloat16"\n{asked}')
+    (tmp_path / "cells.toml").write_text(STUDY)
     command = [sys.executable, "-m", "hpo.cli", "run", "half.toml", "--quiet", "--workers", "1"]
     ran = subprocess.run(
         command, cwd=tmp_path, text=True, capture_output=True,
@@ -160,6 +162,14 @@ def test_without_the_instructions_a_line_says_float32_and_the_study_is_stored_so
     trials = pd.read_csv(tmp_path / "reports/half/trials.csv").set_index("cell")
     assert trials["train_loss"]["wide"] == trials["train_loss"]["half"]
     assert "bfloat16" not in (tmp_path / "reports/half/report.md").read_text()
+    command[4] = "cells.toml"
+    ran = subprocess.run(
+        command, cwd=tmp_path, text=True, capture_output=True,
+        env={**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2"},
+    )  # fmt: skip
+    assert ran.returncode == 2, "or both cells were the same network, and called similar"
+    assert "cells.half.precision: " in ran.stderr
+    assert "give --precision float32" in ran.stderr
 
 
 def test_a_worker_that_cannot_refuses_the_task(monkeypatch: pytest.MonkeyPatch):

@@ -17,7 +17,7 @@ from hpo.data.datasets import Dataset
 from hpo.errors import InputError
 from hpo.study.config import Config
 from hpo.study.file import Head
-from hpo.study.names import FLOAT32
+from hpo.study.names import BFLOAT16, FLOAT32
 from hpo.workers import gpus, server
 from hpo.workers.messages import Cores, Died, Done, Event, Failed, Ready, Stop, Task
 from hpo.workers.shared_data import SharedDataset
@@ -310,7 +310,8 @@ def _gpu_names(kind: str, visible: str | None) -> tuple[str, ...]:
 
 def in_possible_precision(file: F, device: str, say: Callable[[str], None]) -> F:
     """Returns the study in float32 if workers of this machine cannot compute as it asks, and says
-    why."""
+    why. Raises InputError if single cells ask for it: in float32 they would be compared with
+    themselves."""
     if not file.halved:
         return file
     kind, _ = gpus.parts(device)
@@ -318,6 +319,10 @@ def in_possible_precision(file: F, device: str, say: Callable[[str], None]) -> F
         fault = _answer_of(channel)
     if not fault:
         return file
+    if own := [cell.name for cell in getattr(file, "cells", ()) if cell.precision == BFLOAT16]:
+        raise InputError(
+            f"cells.{own[0]}.precision: {fault}; give --precision {FLOAT32} to train all cells so"
+        )
     say(f"precision: {fault}; this run trains in {FLOAT32}")
     return file.in_precision(FLOAT32)
 

@@ -101,7 +101,7 @@ differences seed by seed. Below 100 workers both are the same sampler.
 TAIL = """
 ## What bounds one runner
 
-The runner is one Python process, so it has one core. What that core does, from most to least: it
+The runner is one Python process, so it has one core. What that core does: it
 stores a trial (created, 10 epochs, 4 attributes, ended), it asks TPE, it reads Ray's messages, and
 it draws pictures, for which it takes a tenth of its time at most. Trials that take ten times as
 long allow ten times as many workers. Streaming does not bound: Ray takes under a millisecond a
