@@ -407,6 +407,20 @@ def test_init_proposes_label_kinds_and_what_gives_the_label_away(
     assert "nothing.csv" in forked_hpo("init", "nothing.csv").err
 
 
+def test_init_proposes_to_count_a_rare_class_like_the_others(
+    tmp_path: Path, forked_hpo: Callable, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    for name, share in (("common", 0.8), ("rare", 0.95)):
+        kinds = np.where(np.arange(ROWS) < share * ROWS, "cat", "dog")
+        csv(animals().assign(kind=kinds), tmp_path / f"{name}.csv")
+        assert forked_hpo("init", f"{name}.csv").code == 0
+    rare, common = study_file.load("rare.toml"), study_file.load("common.toml")
+    assert (rare.objective, rare.class_weight) == ("valid_balanced_accuracy", "balanced")
+    assert (common.objective, common.class_weight) == ("valid_accuracy", None)
+    assert "95.0% of the rows are of one class" in (tmp_path / "rare.toml").read_text()
+
+
 def test_init_writes_what_is_to_mend_of_a_table_that_cannot_be_read(
     tmp_path: Path, forked_hpo: Callable, monkeypatch: pytest.MonkeyPatch
 ):
@@ -444,11 +458,13 @@ def test_all_seeds_validate_on_the_rows_of_the_file_that_the_study_file_names(tm
     assert "no validation example of class dog" in refused(paths[0], valid=str(lacking))
 
 
-@pytest.mark.parametrize("form", ["dates", "numbers"])
+@pytest.mark.parametrize("form", ["dates", "months", "numbers"])
 def test_the_last_rows_are_tested_on_and_those_before_them_validated_on(tmp_path: Path, form: str):
     frame = animals().assign(at=np.arange(ROWS) // 3)  # three rows of each time
     if form == "dates":
         frame["at"] = pd.Timestamp("2021-12-30") + pd.to_timedelta(frame["at"], unit="D")
+    if form == "months":
+        frame["at"] = [str(pd.Period("2009-11", "M") + month) for month in frame["at"]]
     path = csv(frame.sample(frac=1, random_state=0), tmp_path / "a.csv")
     loaded = read(path, time="at")
     assert "at" not in loaded.schema.columns

@@ -13,7 +13,7 @@ import pytest
 from own_runs import hpo_in, study
 from scipy import stats
 
-from hpo.data import datasets
+from hpo.data import card, datasets
 from hpo.data.files import load
 from hpo.errors import InputError
 from hpo.results.load import load_study
@@ -114,11 +114,23 @@ def test_a_search_by_groups_ends_with_a_winner(tmp_path: Path):
     assert stored.best_value == pytest.approx(np.mean(values))
     report = (tmp_path / "reports/visits/report.md").read_text()
     assert "by column 'patient': those of one value stand in one part" in report
+    assert re.search(r"Each trial trains 3 networks on about \d+ rows", report)
+    assert re.search(r"to train on, about \d+ of them to validate on", report)
     without = text.replace(', group = "patient"', "")
     (tmp_path / "visits.toml").write_text(without)
     again = hpo_in(tmp_path, "run", "visits.toml")
     assert again.code == 2
     assert "split" in again.err or "checksum" in again.err
+
+
+def test_few_rows_in_a_part_are_told(tmp_path: Path):
+    frame = visits(40)
+    even = card.warnings(datasets.describe(read(frame, tmp_path)))
+    assert not [text for text in even if "groups are few" in text]
+    large = frame["patient"].where(frame.index < 0.1 * len(frame), "giant")
+    said = card.warnings(datasets.describe(read(frame.assign(patient=large), tmp_path)))
+    assert [text for text in said if "validation part: " in text and "a fifth was wanted" in text]
+    assert [text for text in said if "test part: " in text]
 
 
 def test_groups_and_other_parts_are_refused_together(tmp_path: Path):
@@ -171,6 +183,7 @@ def test_a_trial_is_worth_the_mean_of_its_folds(tmp_path: Path):
     report = (tmp_path / "reports/visits/report.md").read_text()
     assert f"on {every - size:,} rows" in report
     assert "the mean over 4 folds of the training rows" in report
+    assert f"{every} to train on (trials: in 4 folds; finalists: {data['valid']} of them" in report
     shown = hpo_in(place, "show", "visits").out
     for trial in stored.trials:
         [row] = re.findall(rf"^\| {trial.number} \|.*?\) \|", report, re.MULTILINE)

@@ -216,8 +216,9 @@ def test_a_trials_value_is_the_mean_over_its_seeds(run: Callable, tmp_path: Path
     assert sorted(set(study.tested.trials["seed"])) == [3, 4]
 
 
-def test_wilcoxons_pruner_judges_seed_by_seed(run: Callable):
-    head = HEAD.replace("= 6", "= 12") + 'seeds_per_trial = 5\npruner = "wilcoxon"\n'
+@pytest.mark.parametrize("each", ["seeds_per_trial = 5", "folds = 5"])
+def test_wilcoxons_pruner_judges_seed_by_seed(each: str, run: Callable):
+    head = HEAD.replace("= 6", "= 12") + f'{each}\npruner = "wilcoxon"\n'
     found = run(head, workers=1).frozen
     assert {t.state.name for t in found} == {"COMPLETE", "PRUNED"}
     for trial in found:

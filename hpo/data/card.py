@@ -15,17 +15,29 @@ KINDS = {
     "bool": marked("true or false"), "int": marked("whole numbers"), "float": marked("numbers"),
     "category": marked("categories"),
 }  # fmt: skip
+FEW = 0.1  # of the rows, in a part that is drawn in groups
 KIND = {**KINDS, "category": marked("category")}  # of one column
 
 
-def rows(data: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Returns (what, value) of a dataset. data: see datasets.describe."""
+def examples_of(data: Mapping[str, Any], part: str) -> str:
+    """Returns how many examples stand in a part, "train" or "valid": about so many where they are
+    drawn in groups, because seeds draw other groups."""
+    text = f"{data[part]:,}"
+    return t("about {n}", n=text) if data.get("about", {}).get("group") else text
+
+
+def rows(data: Mapping[str, Any], folds: int = 0) -> list[tuple[str, str]]:
+    """Returns (what, value) of a dataset. data: see datasets.describe. folds: of a search; 0:
+    none."""
     schema, about = Schema.of(data), data.get("about", {})
-    sizes = t(
-        "{train} to train on, {valid} of them to validate on, {test} to test on",
-        train=f"{data['train'] + data['valid']:,}", valid=f"{data['valid']:,}",
-        test=f"{data['test']:,}",
-    )  # fmt: skip
+    text = marked("{train} to train on, {valid} of them to validate on, {test} to test on")
+    if folds:
+        text = marked(
+            "{train} to train on (trials: in {n} folds; finalists: {valid} of them to validate "
+            "on), {test} to test on"
+        )
+    ends = {"train": f"{data['train'] + data['valid']:,}", "test": f"{data['test']:,}"}
+    sizes = t(text, **ends, valid=examples_of(data, "valid"), n=folds)
     file = about.get("file") or t(label(DATASETS, data["name"]))
     found = [(t("Data"), file)]
     if about.get("test_file"):
@@ -134,7 +146,22 @@ def warnings(data: Mapping[str, Any]) -> list[str]:
     said = [texts[key].format(of=_several(value)) for key, value in found.items()]
     said += [t("test part: {what}", what=note) for note in about.get("test_notes", ())]
     said += [t("validation part: {what}", what=note) for note in about.get("valid_notes", ())]
+    said += _uneven(data) if about.get("group") and "valid" in data else []
     return [f"{data['name']}: {text}" for text in said]
+
+
+def _uneven(data: Mapping[str, Any]) -> list[str]:
+    """Names the parts of few rows, because groups are few or large."""
+    trained, test = data["train"] + data["valid"], data["test"]
+    parts = [(t("validation part"), data["valid"], trained)]
+    if test and not data["about"].get("test_file"):
+        parts.append((t("test part"), test, trained + test))
+    text = marked(
+        "{part}: {count} of {n} rows, where a fifth was wanted, because groups are few or large. "
+        "Its figures may be off"
+    )
+    few = [(part, count, n) for part, count, n in parts if count < FEW * n]
+    return [t(text, part=part, count=f"{count:,}", n=f"{n:,}") for part, count, n in few]
 
 
 def _several(found: list[str] | int) -> str:

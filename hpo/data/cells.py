@@ -30,6 +30,7 @@ EXACT = 2.0**53  # from here on, double precision leaves out whole numbers
 
 NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 ZEROS = re.compile(r"0\d+")  # of a code, such as a zip
+MONTH = re.compile(r"\d{4}-\d{2}")
 ISO = re.compile(r"\d{4}-\d{2}-\d{2}([ T]\d{2}:\d{2}(:\d{2}(\.\d+)?)?)?Z?")
 WHOLE_FLOAT = re.compile(r"^(-?(?:0|[1-9]\d*))\.0+$")
 COMMA = re.compile(r"[-+]?\d*,\d+|[-+]?\d+")  # 1,5
@@ -223,8 +224,13 @@ def _dates(cells: "pd.Series", length: int | None = None) -> "pd.Series":
 
 
 def times_of(cells: "pd.Series") -> Floats64:
-    """Returns a column of dates or numbers as numbers that rise with time. Raises InputError for
-    other texts, and for gaps."""
+    """Returns a column of dates, months or numbers as numbers that rise with time. Raises
+    InputError for other texts, and for gaps."""
+    import pandas as pd
+
+    if any(map(MONTH.fullmatch, texts := texts_of(cells))):
+        days = [f"{text}-01" if MONTH.fullmatch(text) else text for text in texts]
+        cells = pd.Series(days, name=cells.name)
     if kind_of(cells) == DATE:
         dates = _dates(cells)
         times = np.array(dates.astype("int64"), np.float64)

@@ -210,7 +210,7 @@ def _parts(
         return np.arange(start), np.arange(start, len(labels))
     rng = np.random.default_rng(TEST_SEED)
     if groups is not None:
-        return _split_groups(labels, groups, TEST_SHARE, rng)
+        return _split_groups(labels, groups, TEST_SHARE, rng, left=2)
     return _split(labels, TEST_SHARE, rng)
 
 
@@ -427,10 +427,11 @@ def _split(
 
 
 def _split_groups(
-    labels: Labels, groups: Integers, share: float, rng: np.random.Generator
+    labels: Labels, groups: Integers, share: float, rng: np.random.Generator, left: int = 1
 ) -> tuple[Integers, Integers]:
-    """Draws whole groups of about this share of the rows; returns the rows left and those drawn. Of
-    DRAWS draws, the one whose share of each class (or tenth of a target) is nearest to `share`."""
+    """Draws whole groups of about this share of the rows; returns the rows that stay, of `left`
+    groups or more, and those drawn. Of DRAWS draws, the one whose share of each class (or tenth of
+    a target) is nearest to `share`."""
     strata = np.unique(_strata(labels), return_inverse=True)[1]
     names, places = np.unique(groups, return_inverse=True)
     counts = np.zeros((len(names), strata.max() + 1))  # rows of each group and stratum
@@ -438,7 +439,7 @@ def _split_groups(
     wanted = share * counts.sum(axis=0)
     best, least = np.zeros(0, np.int64), math.inf
     for _ in range(DRAWS):
-        order = rng.permutation(len(names))[: len(names) - 1]  # a group is left
+        order = rng.permutation(len(names))[: len(names) - left]
         sums = counts[order].cumsum(axis=0)
         count = int(np.abs(sums.sum(axis=1) - wanted.sum()).argmin())
         error = float(((sums[count] - wanted) ** 2 / np.maximum(wanted, 1)).sum())

@@ -9,6 +9,7 @@ import tomli_w
 from hpo.data import card, datasets, readers
 from hpo.data.tables import LABELS
 from hpo.errors import InputError
+from hpo.study.fields import BALANCED
 from hpo.study.names import TaskKind
 from hpo.study.source import Source
 from hpo.text import printable, shortened
@@ -28,6 +29,7 @@ USUAL = (
     "price",
     "value",
 )
+RARE_REST = 0.9  # a share of the largest class with which accuracy says little
 FEW_CLASSES = 20  # whole numbers or texts in a column of labels
 
 
@@ -57,6 +59,14 @@ def propose(path: Path) -> str:
     wanted = ignore if header else list(map(int, ignore))
     if source.task:
         lines.append(f'task = "{source.task}"  # a number is predicted; or "classification"')
+    elif data.get("largest", 0) >= RARE_REST:
+        share = f"{100 * data['largest']:.1f}%"
+        lines += [
+            f"# {share} of the rows are of one class, which a guess gets right: so accuracy says",
+            "# little. The next lines count all classes alike; without them, accuracy is sought.",
+            'objective = "valid_balanced_accuracy"',
+            f'class_weight = "{BALANCED}"',
+        ]
     dataset = {"file": str(path), "label": given, **({"ignore": wanted} if ignore else {})}
     lines.append(f"dataset = {_inline(dataset)}")
     if ignore:

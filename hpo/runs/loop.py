@@ -283,11 +283,15 @@ def _outcome(job: Job) -> str:
         return "trained"
     values = job.values()
     reached = job.metric.text(sum(values) / len(values))
+    place = f"epoch {len(job.epochs)}"
     if job.early_stop is EarlyStop.DIVERGED:
-        return f"diverged in epoch {len(job.epochs)}"
+        return f"diverged in {place}"
     if job.early_stop is EarlyStop.LIMIT:
-        return f"stopped at its time limit after epoch {len(job.epochs)}, {reached}"
-    return f"pruned after epoch {len(job.epochs)}, {reached}" if job.early_stop else reached
+        return f"stopped at its time limit after {place}, {reached}"
+    if job.task.one_by_one:
+        parts = "folds" if job.task.folds else "seeds"
+        place = f"{len(job.runs())} of {len(job.task.seeds)} {parts}"
+    return f"pruned after {place}, {reached}" if job.early_stop else reached
 
 
 def trial_attributes(job: Job, done: Done, replicate: int) -> TrialAttributes:

@@ -14,6 +14,7 @@ from scipy.stats import binomtest
 from hpo.analysis.compare import over_reference
 from hpo.analysis.selection import lead, rivals
 from hpo.analysis.statistics import Estimate, estimate
+from hpo.data.card import examples_of
 from hpo.data.schema import DIGITS
 from hpo.language import marked, printed, t
 from hpo.model import snippet
@@ -322,10 +323,10 @@ def _calibration(winner: Finalist) -> list[str]:
         "Expected calibration error, mean over these seeds, each with the temperature that the "
         "others give: {before:.2f} points without it, {after:.2f} with it (difference "
         "{mean:+.2f}, 95% interval {low:+.2f} to {high:+.2f}). It has 15 bins of equal width (Guo "
-        "et al., 2017), and is overestimated where rows are few; here they are {rows:,} a seed."
+        "et al., 2017), and is overestimated where rows are few; here they are {rows} a seed."
     )
     ends = {end: round(getattr(change, end), 2) + 0.0 for end in ("mean", "low", "high")}
-    return [*said, t(text, rows=winner.search.data["valid"], **known, **ends)]
+    return [*said, t(text, rows=examples_of(winner.search.data, "valid"), **known, **ends)]
 
 
 def _epoch_gains(finalist: Finalist) -> pd.Series:

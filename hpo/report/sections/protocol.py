@@ -3,6 +3,7 @@
 import shlex
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 from hpo.data import card
 from hpo.language import marked, nt, t
@@ -13,7 +14,7 @@ from hpo.report.figures.axis import beyond
 from hpo.results.study import StoredGrid, StoredSearch, StoredStudy, seconds_of
 from hpo.study.config import DEFAULTS, SOURCES, Config
 from hpo.study.fields import BALANCED
-from hpo.study.file import Cell
+from hpo.study.file import Cell, SearchStudy
 from hpo.study.names import BFLOAT16, SCHEDULES, label
 from hpo.study.space import Fixed, spelled
 from hpo.text import limit_text, quoted, seconds_text
@@ -26,13 +27,13 @@ MOST_COLUMNS = 20  # of a table that the report lists
 def of_grid(study: StoredGrid) -> list[Section]:
     data, cells = study.data, study.file.cells
     text = marked(
-        "Every training splits the {all:,} training {things} of {data} into {train:,} to train on "
-        "and {valid:,} to validate on, starts from {weights}, and minimizes {loss} {batches}, "
+        "Every training splits the {all:,} training {things} of {data} into {train} to train on "
+        "and {valid} to validate on, starts from {weights}, and minimizes {loss} {batches}, "
         "shuffled every epoch, {epochs}{schedule}. The network of the last epoch is tested on the "
         "{test:,} test {things}."
     )
-    sizes = {part: data[part] for part in ("train", "valid", "test")}
-    sizes["all"] = data["train"] + data["valid"]
+    sizes: dict[str, Any] = {n: card.examples_of(data, n) for n in ("train", "valid")}
+    sizes |= {"all": data["train"] + data["valid"], "test": data["test"]}
     batches, epochs = t("in its cell's batches"), t("for as long as its cell says")
     if len({cell.config.batch_size for cell in cells}) == 1:
         batches = t("in batches of {n}", n=cells[0].config.batch_size)
@@ -164,17 +165,19 @@ def of_search(study: StoredSearch) -> list[Section]:
     data, file = study.data, study.file
     space = [f"{name}: {spelled(domain)}" for name, domain in file.space.items()]
     text = marked(
-        "Each trial trains {networks} on {train:,} {things} of {data} and is judged by {metric} on "
-        "{valid:,} others {when}. All trials share splits, seeds and batch orders. The search "
+        "Each trial trains {networks} on {train} {things} of {data} and is judged by {metric} on "
+        "{valid} others {when}. All trials share splits, seeds and batch orders. The search "
         "chooses {free} hyperparameters. A trial that diverges (a loss that is not finite, or a "
         "hundred times that of a guess) ends at once, as the worst. No configuration is trained "
         "twice."
     )
     free = sum(not isinstance(domain, Fixed) for domain in file.space.values())
-    known = {part: data[part] for part in ("train", "valid", "test")}
+    known = {part: card.examples_of(data, part) for part in ("train", "valid")}
     if file.folds:
         every = data["train"] + data["valid"]
-        known |= {"valid": every // file.folds, "train": every - every // file.folds}
+        fold = every // file.folds
+        known = {"valid": f"{fold:,}", "train": f"{every - fold:,}"}
+    known["test"] = data["test"]
     known |= {"data": study.data_name, "things": t(study.things), "metric": t(study.metric.words)}
     known["networks"] = nt("{n} network", "{n} networks", file.seeds_per_trial)
     validated = _differs(study, "keep") or _differs(study, "patience")
@@ -282,7 +285,8 @@ def run_table(study: StoredStudy, more: Sequence[list[str]] = ()) -> Table:
     """Returns a row per fact, and then the rows `more`."""
     rows = [*_session_facts(study), [t("Data checksum"), f"SHA-256 {study.data['checksum']}"]]
     if "about" in study.data:  # the user's own files have a data card
-        rows += [[what, value] for what, value in card.rows(study.data)[:-1]]
+        folds = study.file.folds or 0 if isinstance(study.file, SearchStudy) else 0
+        rows += [[what, value] for what, value in card.rows(study.data, folds)[:-1]]
         columns = card.columns(study.data)
         rows += [[quoted(name), f"{kind}: {held}"] for name, kind, held in columns[:MOST_COLUMNS]]
         rows += [[t("Note"), text] for text in card.warnings(study.data)]
