@@ -21,13 +21,14 @@ from hpo.storage.open import open_storage
 from hpo.study.file import StudyFile
 from hpo.training.tensors import denormals_as_zero
 from hpo.workers import provenance
-from hpo.workers.messages import Done, Event, Failed, Stop, Task
+from hpo.workers.messages import Done, Event, Failed, Paused, Stop, Task
 from hpo.workers.pool import MakePool, Place, Pool
-from hpo.workers.worker import answers
+from hpo.workers.worker import Trainer
 
 
 @dataclass(eq=False, kw_only=True)
 class _Training(Place):
+    trainer: Trainer | None = None
     events: Generator[Event, None, None] | None = None
 
 
@@ -53,7 +54,8 @@ class InProcessPool(Pool):
             self._stopped.add(message.task)
             return
         stops = lambda: message.id in self._stopped  # noqa: E731
-        place.events = answers(message, self._dataset, torch.device(self.device), stops)
+        place.trainer = place.trainer or Trainer(self._dataset, torch.device(self.device))
+        place.events = place.trainer.answers(message, stops)
 
     def share(self, cores: int) -> None: ...
 
@@ -66,7 +68,7 @@ class InProcessPool(Pool):
 
     def _next(self, place: _Training) -> Event:
         event = next(place.events)
-        if isinstance(event, Done | Failed):
+        if isinstance(event, Done | Paused | Failed):
             place.events.close()
         return event
 

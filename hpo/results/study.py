@@ -79,6 +79,12 @@ class StoredStudy:
         return (self.trials["state"] == "FAIL") & self.trials["fail_reason"].isin(RETRIED)
 
     @property
+    def paused(self) -> pd.Series:
+        """Returns for each trial whether it waits to go on."""
+        numbers = {t.number for t in self.frozen if "paused_at" in t.user_attrs}
+        return (self.trials["state"] == "RUNNING") & self.trials["number"].isin(numbers)
+
+    @property
     def no_result(self) -> str:
         """Says why there is no result; empty if there is a sound trial."""
         if len(self.ranked):

@@ -161,6 +161,13 @@ def gain_of(trial: FrozenTrial, metric: Metric) -> float:
     return float(metric.gain(value_of(trial, metric)))
 
 
+def paused_value(trial: FrozenTrial, metric: Metric) -> float:
+    """Returns the objective's value of a paused trial in the epoch that counts."""
+    step = trial.user_attrs["paused_at"]
+    kept = trial.user_attrs.get("kept", {})
+    return float(kept.get(metric.name, trial.intermediate_values[step]))
+
+
 def finite(value: float) -> float | None:
     """Returns the value, or None for NaN and Inf, which JSON does not have."""
     return value if math.isfinite(value) else None

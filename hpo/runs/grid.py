@@ -1,5 +1,6 @@
 """The plans of a grid: stacks of missing trials, the longest first; and its training times."""
 
+import math
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -97,8 +98,8 @@ class GridPlan(Plan):
             progress.take_best(name, record.value_of(trial, metric))
         return progress
 
-    def next(self) -> Job | None:
-        if job := super().next():
+    def next(self, worker: int = 0, left: float = math.inf) -> Job | None:
+        if job := super().next(worker, left):
             cell, seeds = self.stacks[job.task.id]
             job.trials = [self._create_trial(cell, seed, len(seeds)) for seed in seeds]
         return job

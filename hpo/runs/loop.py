@@ -19,7 +19,7 @@ from hpo.results import trial as record
 from hpo.runs.plan import EarlyStop, Job, Plan, Watcher
 from hpo.runs.progress import Progress
 from hpo.study.columns import TrialAttributes
-from hpo.workers.messages import Died, Done, EpochDone, Failed
+from hpo.workers.messages import Died, Done, EpochDone, Event, Failed, Paused
 from hpo.workers.pool import Pool, PoolLost
 
 ATTEMPTS = 3
@@ -74,6 +74,7 @@ class Loop:
         while not self.stopping and time.monotonic() < self.deadline:
             nothing_left = self._hand_out()
             if nothing_left and not self.running:
+                self._end_paused()
                 return End.STOPPED if self.stopping else End.COMPLETE
             for watcher in self.watchers:
                 watcher.on_tick()
@@ -117,7 +118,7 @@ class Loop:
         return {
             task
             for task, job in self.running.items()
-            if now > job.began + job.limit and not job.early_stop and not job.complete
+            if now > job.began + job.limit - job.spent and not job.early_stop and not job.complete
         }
 
     def _hand_out(self) -> bool:
@@ -126,7 +127,8 @@ class Loop:
         more = self.pool.size - len(self.progress.workers)  # a cluster may grow
         self.progress.workers += [""] * more
         for worker in self.pool.idle:
-            job = self.to_repeat.pop() if self.to_repeat else self.plan.next()
+            left = self.deadline - time.monotonic()
+            job = self.to_repeat.pop() if self.to_repeat else self.plan.next(worker, left)
             if job is None:
                 nothing_left = True
                 self.progress.workers[worker] = ""
@@ -135,11 +137,12 @@ class Loop:
             job.worker, job.began = worker, time.monotonic()
             self.progress.workers[worker] = f"{job.label}, starting"
             self.pool.start(worker, job.task)
+        self.progress.paused = len(self.plan.paused)
         if nothing_left or self.pool.size < self.cores:
             self.pool.share(self.cores)
         return nothing_left
 
-    def _handle(self, event: EpochDone | Done | Failed | Died) -> None:
+    def _handle(self, event: Event) -> None:
         if event.task is None:
             self.idle_deaths += 1
             if self.idle_deaths > ATTEMPTS * self.pool.size:
@@ -150,6 +153,8 @@ class Loop:
             self._record_epoch(job, event)
         elif isinstance(event, Done):
             self._end(job, event)
+        elif isinstance(event, Paused):
+            self._pause(job)
         elif isinstance(event, Failed):
             self._fail(job, event.reason)
         else:
@@ -158,7 +163,8 @@ class Loop:
     def _record_epoch(self, job: Job, epoch: EpochDone) -> None:
         if job.early_stop:  # the worker had not read its Stop message yet
             return
-        job.epochs.append(epoch)
+        # A worker that has not kept a paused training begins it again.
+        job.epochs = [*(e for e in job.epochs if e.number < epoch.number), epoch]
         if epoch.number > job.reported:  # a lost worker may have reported it before
             job.early_stop = self.plan.judge(job)
             if job.early_stop:
@@ -187,6 +193,37 @@ class Loop:
             steps = [(job.trials[i], epoch.number, values[i]) for i in going]
         for trial, number, value in steps:
             self.storage.set_trial_intermediate_value(trial, number, value)
+
+    def _pause(self, job: Job) -> None:
+        """Starts the next job, which may be the same one, and stores a paused trial then."""
+        if job.early_stop:
+            self._end(job, Done(task=job.task.id))
+            return
+        self.idle_deaths = 0
+        del self.running[job.task.id]
+        job.spent, job.began = job.taken().seconds, 0.0
+        self.plan.pause(job)
+        if not self.stopping and time.monotonic() < self.deadline:
+            self._hand_out()
+            self._forecast()
+        if job.task.id in self.plan.paused:
+            self._store_paused(job)
+            for watcher in self.watchers:
+                watcher.on_end(job, f"paused after {_reached(job)}")
+
+    def _store_paused(self, job: Job) -> None:
+        """Stores all of a paused trial but its end. The next run goes on with it."""
+        job.paused_at = job.epochs[-1].number
+        record.store(self.storage, job.trials[0], trial_attributes(job, Done(task=job.task.id), 0))
+        self.storage.set_trial_user_attr(job.trials[0], "paused_at", job.paused_at)
+
+    def _end_paused(self) -> None:
+        """Ends the trials that are paused, unless the next run goes on with them."""
+        if not self.stopping:
+            ended = end_paused(self.plan, self.storage, self.watchers)
+            self.progress.done += ended
+            self.progress.pruned += ended
+            self.progress.paused = 0
 
     def _end(self, job: Job, done: Done) -> None:
         """Starts the next job first and stores this one then: workers do not wait for the disk."""
@@ -264,34 +301,60 @@ class Loop:
         """Takes what workers have already sent, then ends them and fails the jobs that are left."""
         for _ in range(LAST_READS):
             for event in self.pool.wait(0):
-                if isinstance(event, (EpochDone, Done)):
+                if isinstance(event, (EpochDone, Done, Paused)):
                     self._handle(event)
         self.pool.close()
         self._fail_running(reason)
+        self._end_paused()
 
     def _fail_running(self, reason: str) -> None:
         for job in [*self.running.values(), *self.to_repeat]:
             if job.early_stop:
                 self._end(job, Done(task=job.task.id))
+            elif job.paused_at and job.epochs:
+                self.plan.paused[job.task.id] = job
+                self._store_paused(job)
             else:
                 self._write_failed(job, reason)
         self.running.clear()
 
 
+def end_paused(plan: Plan, storage: BaseStorage, watchers: Sequence[Watcher] = ()) -> int:
+    """Ends a plan's trials that are paused as PRUNED. Returns how many there were."""
+    paused = list(plan.paused.values())
+    for job in paused:
+        [trial] = job.trials
+        found = record.whole(storage.get_trial(trial))
+        plan.ended(job, TrialState.PRUNED)
+        for watcher in watchers:
+            watcher.on_trial(trial, found.user_attrs["curve"], job.task.config.epochs)
+        value = record.paused_value(found, job.metric)
+        storage.set_trial_state_values(trial, TrialState.PRUNED, [value])
+    return len(paused)
+
+
 def _outcome(job: Job) -> str:
     if job.task.all_images:
         return "trained"
-    values = job.values()
-    reached = job.metric.text(sum(values) / len(values))
-    place = f"epoch {len(job.epochs)}"
     if job.early_stop is EarlyStop.DIVERGED:
-        return f"diverged in {place}"
+        return f"diverged in epoch {len(job.epochs)}"
     if job.early_stop is EarlyStop.LIMIT:
-        return f"stopped at its time limit after {place}, {reached}"
+        return f"stopped at its time limit after {_reached(job)}"
+    return f"pruned after {_reached(job)}" if job.early_stop else _value(job)
+
+
+def _reached(job: Job) -> str:
+    """Returns how far a job came, and its value there."""
+    place = f"epoch {len(job.epochs)}"
     if job.task.one_by_one:
         parts = "folds" if job.task.folds else "seeds"
         place = f"{len(job.runs())} of {len(job.task.seeds)} {parts}"
-    return f"pruned after {place}, {reached}" if job.early_stop else reached
+    return f"{place}, {_value(job)}"
+
+
+def _value(job: Job) -> str:
+    values = job.values()
+    return job.metric.text(sum(values) / len(values))
 
 
 def trial_attributes(job: Job, done: Done, replicate: int) -> TrialAttributes:

@@ -90,8 +90,10 @@ class Job:
 
     trials: ids in the storage, one per seed; or one for all seeds, whose means it has.
     reported: epochs that the storage has.
-    worker: the number of the one that has the job, since `began` by the monotonic clock.
-    limit: the most seconds after that.
+    worker: the number of the one that has or had the job; -1 for none. began: when it got it, by
+    the monotonic clock; 0 while it is paused.
+    spent: seconds before it paused. limit: the most seconds of a job, these among them.
+    paused_at: the epoch after which it paused last; 0: none.
     second: the second objective, None without one.
     parameters: of the network. model, ensemble and ensemble_score: see messages.Done.
     """
@@ -108,9 +110,11 @@ class Job:
     model: bytes | None = None
     ensemble: bytes | None = None
     ensemble_score: tuple[str, float] | None = None
-    worker: int = 0
+    worker: int = -1
     began: float = 0.0
+    spent: float = 0.0
     limit: float = math.inf
+    paused_at: int = 0
     second: str | None = None
     parameters: int = 0
 
@@ -127,7 +131,8 @@ class Job:
     def taken(self) -> TimeTaken:
         """Returns the time that the job has taken so far."""
         share = 1.0 if self.complete else len(self.epochs) / self.task.epochs
-        return TimeTaken(cost=self.cost, share=share, seconds=time.monotonic() - self.began)
+        seconds = self.spent + (time.monotonic() - self.began if self.began else 0.0)
+        return TimeTaken(cost=self.cost, share=share, seconds=seconds)
 
     def curve(self, *, sound: bool = False) -> list[EpochDone]:
         """Returns the epochs of the job's trials: means over the seeds if it averages. sound:
@@ -228,7 +233,7 @@ class Plan:
     run to their last epoch.
 
     optuna_study: None if the trainings are no trials. waiting: jobs that are not started yet.
-    cost_after: of the training that follows this plan.
+    paused: jobs that wait for others, by task. cost_after: of the training that follows this plan.
     """
 
     def __init__(
@@ -237,6 +242,7 @@ class Plan:
         self.title, self.optuna_study = title, optuna_study
         self.waiting, self.cost_after = list(jobs), 0.0
         self.taken: list[TimeTaken] = []  # by the jobs that have ended
+        self.paused: dict[int, Job] = {}
 
     @property
     def jobs(self) -> int:
@@ -247,13 +253,18 @@ class Plan:
         """Returns the progress at the start. started: of the run, by the monotonic clock."""
         return Progress(title=self.title, noun="training", total=self.jobs, started=started)
 
-    def next(self) -> Job | None:
-        """Returns the next job to start; None if there is none, now or for good."""
+    def next(self, worker: int = 0, left: float = math.inf) -> Job | None:
+        """Returns the next job for a worker; None if there is none, now or for good. left: seconds
+        after which no job will be started, and those that run will be stopped."""
         return self.waiting.pop(0) if self.waiting else None
 
     def judge(self, job: Job) -> EarlyStop | None:
         """Returns why the job should end after its last epoch; None if it should go on."""
         return None
+
+    def pause(self, job: Job) -> None:
+        """Takes note that a job has paused. It goes on when `next` returns it."""
+        self.paused[job.task.id] = job
 
     def ended(self, job: Job, state: TrialState) -> None:
         """Takes note that the job's trials have ended in this state."""
@@ -291,7 +302,7 @@ class Watcher:
         complete training."""
 
     def on_end(self, job: Job, outcome: str) -> None:
-        """A job has ended; outcome: in words."""
+        """A job has ended or paused; outcome: in words."""
 
     def on_notice(self, text: str) -> None:
         """Something that the user must see."""

@@ -19,7 +19,8 @@ class Progress:
     """How far a plan is.
 
     noun: what is counted, trial or training. done: those that are COMPLETE or PRUNED. diverged: of
-    a search, whose diverged trials are PRUNED, too; pruned: the others. workers: what each worker
+    a search, whose diverged trials are PRUNED, too; pruned: the others. paused: those that wait
+    for others. workers: what each worker
     trains. objective, and deviation of a regression's target: of best_value. waiting: for what
     workers or machines the run waits while it trains, empty for none. started and finish: times of
     the monotonic clock; finish is a forecast, None while it is unknown. seconds: how long the run
@@ -30,6 +31,7 @@ class Progress:
     total: int
     done: int = 0
     pruned: int = 0
+    paused: int = 0
     diverged: int = 0
     failed: int = 0
     noun: str = "trial"
@@ -59,6 +61,7 @@ class Progress:
     def counts(self) -> str:
         """34/50 trials, 12 pruned, 1 failed."""
         parts = [f"{self.done}/{self.total} {self.noun}s"]
+        parts += [f"{self.paused} paused"] if self.paused else []
         parts += [f"{self.pruned} pruned"] if self.pruned else []
         parts += [f"{self.diverged} diverged"] if self.diverged else []
         parts += [f"{self.failed} failed"] if self.failed else []

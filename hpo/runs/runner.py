@@ -19,7 +19,7 @@ from hpo.model import folder as best
 from hpo.results.load import CODE, IMAGES, load_study
 from hpo.results.study import StoredGrid, StoredSearch, seconds_of
 from hpo.runs.grid import MOST_ROUNDS, GridPlan, TimingPlan, finished_seeds
-from hpo.runs.loop import End, Loop
+from hpo.runs.loop import End, Loop, end_paused
 from hpo.runs.plan import Job, Plan, Watcher
 from hpo.runs.progress import Progress
 from hpo.runs.samplers import distributions
@@ -280,9 +280,11 @@ def _run_winner(run: Run) -> End:
 def train(run: Run, plan: Plan, timeout: float = math.inf) -> End:
     """Trains what the plan says, for `timeout` seconds at most."""
     if not plan.jobs:
+        end_paused(plan, run.storage)
         return End.COMPLETE
     run.unfinished.append(plan.title)
     if timeout <= 0:
+        end_paused(plan, run.storage)
         return End.OUT_OF_TIME
     started = time.monotonic()
     progress = plan.progress(run.started)

@@ -19,6 +19,7 @@ from optuna.trial import BaseTrial, FrozenTrial, TrialState
 from scipy.special import log_ndtr
 
 from hpo.errors import InputError
+from hpo.runs.halving import REDUCTION
 from hpo.study.config import DEFAULTS, Config
 from hpo.study.file import SearchStudy
 from hpo.study.names import PRUNERS, SAMPLERS
@@ -30,7 +31,6 @@ STARTUP_TRIALS = 5
 # Median and percentile judge from this epoch on: after the first one alone, slow starters (a small
 # learning rate, sigmoids) stand behind networks that they will overtake.
 FIRST_JUDGED = 2
-REDUCTION = 3  # eta of successive halving and Hyperband (Li et al., JMLR 18 (2018) 185)
 CANDIDATES = 24  # of which TPE suggests the best, as Optuna has it
 RUNNING_EACH = 50  # running trials for each suggestion that a fit of TPE gives
 
@@ -114,6 +114,7 @@ def _any_length(
 
 # The pruners of study.names: epochs of a complete training -> pruner.
 no_pruner = _any_length(pruners.NopPruner)
+asha = no_pruner  # SearchPlan itself pauses trials
 median = _any_length(pruners.MedianPruner, STARTUP_TRIALS, FIRST_JUDGED)
 percentile = _any_length(pruners.PercentilePruner, 25.0, STARTUP_TRIALS, FIRST_JUDGED)
 successive_halving = _any_length(

@@ -9,6 +9,7 @@ import json
 import math
 import random
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import accumulate
 from typing import Any
 
@@ -16,15 +17,18 @@ import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from hpo.data.datasets import describe
+from hpo.errors import InputError
 from hpo.results import trial as record
 from hpo.runs import samplers
+from hpo.runs.halving import PausedStorage, Rungs, next_rung
 from hpo.runs.plan import EarlyStop, Job, Plan, parameter_count
-from hpo.runs.progress import Candidate, Progress, by_count, finalists
+from hpo.runs.progress import ENOUGH_TRIALS, Candidate, Progress, by_count, finalists
 from hpo.runs.study import Run
 from hpo.study.columns import TrialAttributes
 from hpo.study.config import Config, Seeds, with_widths
 from hpo.study.file import SearchStudy
 from hpo.study.finalists import config_of
+from hpo.study.names import ASHA
 from hpo.study.space import Fixed, completed, draw, fits, size, suggest
 from hpo.workers.messages import Task
 
@@ -60,13 +64,16 @@ class SearchPlan(Plan):
         self.metric = run.file.metric
         best = max(finished, key=self._gain, default=None)
         sampler = samplers.make_sampler(self.file, len(stored), best.params if best else {})
+        self.memory = PausedStorage()
         self.copy = optuna.create_study(
+            storage=self.memory,
             study_name=run.name,
             directions=self.file.directions,
             sampler=sampler,
             pruner=samplers.make_pruner(self.file),
         )
         self.copy.add_trials([self._bare(trial) for trial in (*like, *stored)])
+        self.rungs = Rungs() if run.file.pruner == ASHA else None
         self.first = self._first(stored, like)
         self.asked = sum(t.user_attrs.get("fail_reason") not in record.RETRIED for t in stored)
         # QMC starts its sequence again, so it asks for all stored trials once more.
@@ -84,6 +91,32 @@ class SearchPlan(Plan):
             for trial in finished
             if record.is_sound(trial)
         }
+        self.epochs, self.spent = 0, 0.0  # of all trials that this run has trained
+        if self.rungs:
+            self._take_rungs(len(like))
+
+    def _take_rungs(self, known: int) -> None:
+        """Takes the values of the stored trials after each epoch, and those that are paused. known:
+        how many trials the copy has besides them, before them."""
+        assert self.rungs
+        if self.run.shape.alone:
+            raise InputError(
+                f"pruner {ASHA}: needs the seeds of a trial trained at once, and with `group` they "
+                "are trained one after another; give another pruner"
+            )
+        copies = self.copy.get_trials(deepcopy=False)
+        for place, trial in enumerate(self.stored, known):
+            steps = trial.intermediate_values
+            gains = {step: float(self.metric.gain(value)) for step, value in steps.items()}
+            self.rungs.add(trial._trial_id, gains)
+            if trial.state is TrialState.RUNNING:
+                values = completed(self.space, trial.params)
+                config, task = Config.of(self._named(values)), -1 - trial.number
+                job = self._job(task, trial._trial_id, trial.number, config)
+                job.paused_at, job.reported = trial.user_attrs["paused_at"], max(steps)
+                self.running[task] = Trial(self.copy, copies[place]._trial_id)
+                self.tried.add(self._key(values))
+                self.pause(job)
 
     def _gain(self, trial: FrozenTrial) -> float:
         return record.gain_of(trial, self.metric)
@@ -160,24 +193,61 @@ class SearchPlan(Plan):
             progress.take_best(name, record.value_of(trial, self.metric))
         return progress
 
-    def next(self) -> Job | None:
+    def next(self, worker: int = 0, left: float = math.inf) -> Job | None:
         enough = self.finished + len(self.running) >= self.file.n_trials
-        if enough or self.exhausted or self.gave_up or self.settled:
+        last = enough or self.exhausted or self.gave_up or self.settled or self._is_late(left)
+        if job := self._going_on(worker, last=last):
+            return job
+        if last:
             return None
         trial, values, first = self._ask()
         self.asked += 1
         self.running[self.asked] = trial
         self.tried.add(self._key(values))
-        config = Config.of({**values, "model": self.file.model})
+        config = Config.of(self._named(values))
+        return self._job(self.asked, *self._store(trial, config, first), config)
+
+    def _named(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        return {**values, "model": self.file.model}
+
+    def _is_late(self, left: float) -> bool:
+        """Whether a trial that begins now would not be trained to its end, so that those which are
+        paused should be. left: seconds."""
+        if not self.rungs or not self.epochs:
+            return False
+        return left < samplers.most_epochs(self.file) * self.spent / self.epochs
+
+    def _going_on(self, worker: int, *, last: bool) -> Job | None:
+        """Returns a paused trial that goes on, the one with the most epochs first. last: no trial
+        will begin, so as many go on as there are finalists; before, a worker goes on only with
+        those that it trained, because another one would begin them again."""
+        least = self.file.finalists if last else 0
+        for job in sorted(self.paused.values(), key=lambda j: (j.worker != worker, -_reached(j))):
+            held, epoch = job.worker in (worker, -1), _reached(job)
+            assert self.rungs
+            if (held or last) and self.rungs.leads(job.trials[0], epoch, least):
+                del self.paused[job.task.id]
+                del self.memory.paused[self.running[job.task.id].number]
+                until = next_rung(epoch, job.task.config.epochs)
+                job.task = replace(job.task, until=until)
+                return job
+        return None
+
+    def pause(self, job: Job) -> None:
+        super().pause(job)
+        self.memory.pause(self.running[job.task.id]._trial_id)
+
+    def _job(self, number_of_task: int, stored: int, number: int, config: Config) -> Job:
+        """Returns the job of a trial, given by its id and its number in the storage."""
         task = Task(
-            id=self.asked,
+            id=number_of_task,
             config=config,
             seeds=tuple(map(Seeds.of, self.file.search_seeds)),
             folds=self.file.folds or 0,
             one_by_one=self.file.pruner == "wilcoxon" or self.run.shape.alone,
+            until=next_rung(0, config.epochs) if self.rungs else 0,
             **self.run.training,
         )
-        stored, number = self._store(trial, config, first)
         label = record.trial_name(number, config)
         return Job(
             task=task,
@@ -245,13 +315,18 @@ class SearchPlan(Plan):
         trial, epoch = self.running[job.task.id], job.epochs[-1]
         if any(record.diverged(epoch, seed) for seed in range(len(epoch.valid_loss))):
             return EarlyStop.DIVERGED
+        self.epochs, self.spent = self.epochs + 1, self.spent + epoch.seconds * len(job.task.seeds)
         if job.second or (step := job.step()) is None:
             return None
         trial.report(step[1], step[0])
+        if self.rungs:
+            self.rungs.add(job.trials[0], {step[0]: self.metric.gain(step[1])})
         return EarlyStop.PRUNED if not job.complete and trial.should_prune() else None
 
     def ended(self, job: Job, state: TrialState) -> None:
         trial = self.running.pop(job.task.id)
+        self.paused.pop(job.task.id, None)
+        self.memory.paused.pop(trial.number, None)
         seconds = job.taken().seconds
         self.seconds += [seconds] if state in FINISHED else []
         if state is TrialState.COMPLETE:
@@ -279,6 +354,10 @@ class SearchPlan(Plan):
         seconds = [job.taken().seconds for job in running]
         missing = max(self.jobs - len(seconds), 0)
         left = by_count(self.seconds, seconds, missing, workers)
+        if self.rungs:  # trials that begin cost the same each, those that go on included
+            begun = self.finished + len(self.running)
+            known = begun >= ENOUGH_TRIALS
+            left = self.spent / workers * (self.file.n_trials / begun - 1) if known else None
         if left is None:
             return None
         wanted = (self.file.finalists, self.file.finalist_seeds)
@@ -303,6 +382,11 @@ class SearchPlan(Plan):
         if diverged:
             samplers.mark_diverged(bare, self.copy.sampler)
         return bare
+
+
+def _reached(job: Job) -> int:
+    """Returns after which epoch a job is paused."""
+    return job.epochs[-1].number if job.epochs else job.paused_at
 
 
 def _key_of(entry: Mapping[str, Any]) -> str:

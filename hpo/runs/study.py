@@ -245,8 +245,11 @@ def successor(storage: BaseStorage, bound: Mapping[str, Any], name: str) -> str:
 
 
 def clean_up(optuna_study: optuna.Study) -> None:
-    """Fails the trials that a killed run left RUNNING; no other run writes to the study."""
+    """Fails the trials that a killed run left RUNNING, but for those that have paused; no other run
+    writes to the study."""
     for trial in optuna_study.get_trials(deepcopy=False, states=[TrialState.RUNNING]):
+        if "paused_at" in trial.user_attrs:
+            continue
         handle = Trial(optuna_study, trial._trial_id)
         handle.set_user_attr("fail_reason", KILLED)
         optuna_study.tell(handle, state=TrialState.FAIL)

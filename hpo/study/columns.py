@@ -82,7 +82,8 @@ class TrialAttributes(TypedDict, total=False):
     """The attributes of a trial: user attributes, but for those of INTERNAL.
 
     seeds: how many seeds its value is the mean of. first: the entry of [[search.first]] that it
-    comes from. over_limit: 1 if its time limit ended it. run_seconds: how long the study had run
+    comes from. over_limit: 1 if its time limit ended it. paused_at: the epoch after which a search
+    by successive halving paused it last. run_seconds: how long the study had run
     when it ended, by a clock that cannot be set. kept: the metrics of the epoch that counts, where
     validation has a say in it. valid_by_seed: the objective of each seed or fold that its value is
     the mean of. For the others see results.trial and runs.loop.
@@ -103,6 +104,7 @@ class TrialAttributes(TypedDict, total=False):
     train_valid_gap: float
     diverged: bool | Annotated[int, Field(ge=0, le=1)]
     over_limit: bool | int
+    paused_at: int
     valid_by_seed: Annotated[list[_FINITE], Field(min_length=1)]
     test_loss: Maybe
     test_accuracy: Maybe

@@ -124,11 +124,13 @@ SAMPLERS: dict[str, Named] = {
     "nsga2": Named("NSGA-II", f"{_SAMPLERS}:nsga2"),
 }
 
+ASHA = "asha"  # whose trials pause and go on; the others are Optuna's
 PRUNERS: dict[str, Named] = {
     "none": Named(marked("no pruning"), f"{_SAMPLERS}:no_pruner"),
     "median": Named(marked("the median rule"), f"{_SAMPLERS}:median"),
     "hyperband": Named("Hyperband", f"{_SAMPLERS}:hyperband"),
     "sha": Named(marked("successive halving"), f"{_SAMPLERS}:successive_halving"),
+    ASHA: Named(marked("asynchronous successive halving"), f"{_SAMPLERS}:asha"),
     "percentile": Named(marked("the 25% rule"), f"{_SAMPLERS}:percentile"),
     "wilcoxon": Named(marked("Wilcoxon's test over seeds"), f"{_SAMPLERS}:wilcoxon"),
 }

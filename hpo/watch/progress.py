@@ -176,7 +176,7 @@ def views(study: Stored, here: bool) -> Iterator[RenderableType]:
         yield render(read_progress(part, here))
     parts = [part for part in study.parts if not _runs(part, here)]
     for part in parts:
-        if not (left := int((part.trials["state"] == "RUNNING").sum())):
+        if not (left := int(((part.trials["state"] == "RUNNING") & ~part.paused).sum())):
             continue
         are = "is" if left == 1 else "are"
         yield (
@@ -211,6 +211,7 @@ def read_progress(study: Stored, here: bool) -> Progress:
         deviation=study.schema.deviation,
         total=total,
         done=done,
+        paused=int(study.paused.sum()),
         pruned=int((pruned & ~study.trials["diverged"]).sum()),
         diverged=int((pruned & study.trials["diverged"]).sum()),
         failed=int(((study.trials["state"] == "FAIL") & ~study.stopped).sum()),

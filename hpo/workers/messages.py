@@ -18,7 +18,8 @@ class Task:
     see training.diagnostics. folds: each seed's split is one of so many folds; 0: it is drawn.
     share: of the images of the split to use. folder: where the module of the user's own network
     lies. objective, class_weight and precision: see study.file.Head. deviation: of a regression's
-    target. cut: see training.train.train.
+    target. cut: see training.train.train. until: the epoch after which the training pauses, see
+    worker.Trainer; 0: none.
     """
 
     id: int
@@ -38,6 +39,7 @@ class Task:
     class_weight: str | dict[str, float] | None = None
     precision: str = FLOAT32
     cut: int = 0
+    until: int = 0
 
     @property
     def metric(self) -> Metric:
@@ -114,6 +116,13 @@ class Done:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Paused:
+    """A task has paused after the epoch that it names. It goes on if it is given again."""
+
+    task: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Failed:
     """A task has failed; the worker goes on."""
 
@@ -129,4 +138,4 @@ class Died:
     reason: str
 
 
-Event = EpochDone | Done | Failed | Died
+Event = EpochDone | Done | Paused | Failed | Died

@@ -19,7 +19,7 @@ from hpo.study.config import Config
 from hpo.study.file import Head
 from hpo.study.names import BFLOAT16, FLOAT32
 from hpo.workers import gpus, server
-from hpo.workers.messages import Cores, Died, Done, Event, Failed, Ready, Stop, Task
+from hpo.workers.messages import Cores, Died, Done, Event, Failed, Paused, Ready, Stop, Task
 from hpo.workers.shared_data import SharedDataset
 
 WORK = "hpo.workers.worker:work"  # by name: it brings torch, which this process does without
@@ -177,7 +177,7 @@ class Pool(ABC):
         if isinstance(message, Ready):
             self._welcome(place, message)
             return None
-        if isinstance(message, (Done, Failed)):
+        if isinstance(message, (Done, Paused, Failed)):
             place.task = None
         return message
 

@@ -29,7 +29,7 @@ from hpo.data.datasets import Dataset
 from hpo.errors import InputError
 from hpo.options import Options
 from hpo.text import error_text, quoted, same_command
-from hpo.workers.messages import Died, Done, EpochDone, Event, Failed, Ready, Stop, Task
+from hpo.workers.messages import Died, Done, EpochDone, Event, Failed, Paused, Ready, Stop, Task
 from hpo.workers.pool import Lost, Place, Pool, PoolLost
 from hpo.workers.provenance import hardware, versions
 
@@ -301,11 +301,12 @@ class RayWorker:
         import torch
 
         from hpo.training.tensors import choose_device
+        from hpo.workers.worker import Trainer
 
         warnings.filterwarnings("ignore", "The given NumPy array is not writable")
         torch.set_num_threads(threads)
-        self.dataset = dataset
         self.device = choose_device(device)
+        self.trainer = Trainer(dataset, self.device)
         self.stopped = 0  # a task's id
 
     def ready(self) -> Ready:
@@ -316,12 +317,10 @@ class RayWorker:
         gpu = gpu_label() if self.device.type == "cuda" else ""
         return Ready(device=self.device.type, machine=machine, gpu=gpu)
 
-    def train(self, task: Task) -> Iterator[EpochDone | Done | Failed]:
-        """Trains a task; yields an EpochDone for each epoch, and then Done or Failed."""
-        from hpo.workers.worker import answers
-
+    def train(self, task: Task) -> Iterator[EpochDone | Done | Paused | Failed]:
+        """Trains a task, see worker.Trainer."""
         self.stopped = 0  # an earlier pool's tasks had the same numbers
-        yield from answers(task, self.dataset, self.device, lambda: self.stopped == task.id)
+        yield from self.trainer.answers(task, lambda: self.stopped == task.id)
 
     def stop(self, task: int) -> None:
         """Ends a task within its epoch."""

@@ -33,8 +33,12 @@ from hpo.training.tensors import (
 )
 from hpo.training.train import Epoch, train
 from hpo.workers.gpus import VISIBLE
-from hpo.workers.messages import Cores, Done, EpochDone, Failed, Ready, Stop, Task
+from hpo.workers.messages import Cores, Done, EpochDone, Failed, Paused, Ready, Stop, Task
 from hpo.workers.shared_data import SharedDataset
+
+# Trainings that a worker keeps while they are paused: weights and what its optimizer has of them,
+# 30 MB for a network of two million parameters. Another one is trained again up to its epoch.
+KEPT = 16
 
 
 def work(channel: Connection, shared: SharedDataset, device_name: str, gpu: str) -> None:
@@ -43,7 +47,7 @@ def work(channel: Connection, shared: SharedDataset, device_name: str, gpu: str)
     os.environ |= {VISIBLE: gpu} if gpu else {}  # before torch uses CUDA
     torch.set_num_threads(1)
     device = choose_device(device_name)
-    dataset = shared.open()
+    trainer = Trainer(shared.open(), device)
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):  # the runner is gone
         label = gpu_label() if device.type == "cuda" else ""
         channel.send(Ready(device=device.type, gpu=label))
@@ -52,7 +56,7 @@ def work(channel: Connection, shared: SharedDataset, device_name: str, gpu: str)
             if isinstance(task, Cores):
                 cores.use(task.count)
             elif isinstance(task, Task):
-                for answer in answers(task, dataset, device, partial(_is_stopped, channel, task)):
+                for answer in trainer.answers(task, partial(_is_stopped, channel, task)):
                     channel.send(answer)
 
 
@@ -90,20 +94,46 @@ def _is_stopped(channel: Connection, task: Task) -> bool:
     return isinstance(message, Stop) and message.task == task.id
 
 
-def answers(
-    task: Task, dataset: data.Dataset, device: torch.device, should_stop: Callable[[], bool]
-) -> Iterator[EpochDone | Done | Failed]:
-    """Trains a task. Yields an EpochDone for each epoch, and then Done or Failed.
+class Trainer:
+    """Trains the tasks of a worker, and keeps the last KEPT trainings that have paused."""
 
-    should_stop: asked every few steps; if it is true, the training ends at once, without a test.
-    """
-    try:
-        with denormals_as_zero():
-            yield from _trained(task, dataset, device, should_stop)
-    except (EOFError, BrokenPipeError, ConnectionResetError):  # the runner is gone
-        raise
-    except Exception as error:  # the trial's reason to fail; the worker is well
-        yield Failed(task=task.id, reason=error_line(error))
+    def __init__(self, dataset: data.Dataset, device: torch.device) -> None:
+        self.dataset, self.device = dataset, device
+        self.kept: dict[int, tuple[Task, Iterator[EpochDone | Done | Failed]]] = {}  # by task
+
+    def answers(
+        self, task: Task, should_stop: Callable[[], bool]
+    ) -> Iterator[EpochDone | Done | Paused | Failed]:
+        """Trains a task. Yields an EpochDone for each epoch, and then Done, Paused or Failed. A
+        task that has paused here goes on; one that is not kept is trained from its beginning.
+
+        should_stop: asked every few steps; if it is true, the training ends at once, without a
+        test.
+        """
+        before, training = self.kept.pop(task.id, (None, None))
+        if training is None or replace(task, until=0) != before:
+            training = self._training(task, should_stop)
+        with denormals_as_zero():  # around each part: others are trained between them
+            for message in training:
+                yield message
+                if not isinstance(message, EpochDone) or message.last:
+                    continue
+                if message.number == task.until:
+                    self.kept[task.id] = replace(task, until=0), training
+                    while len(self.kept) > KEPT:
+                        del self.kept[next(iter(self.kept))]  # the oldest
+                    yield Paused(task=task.id)
+                    return
+
+    def _training(
+        self, task: Task, should_stop: Callable[[], bool]
+    ) -> Iterator[EpochDone | Done | Failed]:
+        try:
+            yield from _trained(task, self.dataset, self.device, should_stop)
+        except (EOFError, BrokenPipeError, ConnectionResetError):  # the runner is gone
+            raise
+        except Exception as error:  # the trial's reason to fail; the worker is well
+            yield Failed(task=task.id, reason=error_line(error))
 
 
 def _trained(

@@ -20,9 +20,9 @@ starts: list[tuple[int, float, float]] = []  # trials, seconds a trial, MiB of t
 def watched(plan: type) -> None:
     start = plan.next
 
-    def next_(self):
+    def next_(self, *state):
         began = time.perf_counter()
-        job = start(self)
+        job = start(self, *state)
         if job:
             seconds = time.perf_counter() - began
             resident = int(Path("/proc/self/statm").read_text().split()[1]) * MIB

@@ -115,7 +115,8 @@ def trials_by_state(study: StoredSearch) -> dict[str, pd.DataFrame]:
         marked("diverged"): trials[(state == "PRUNED") & diverged],
         marked("failed"): trials[(state == "FAIL") & ~study.stopped],
         marked("stopped"): trials[study.stopped],
-        marked("running"): trials[state == "RUNNING"],
+        marked("paused"): trials[study.paused],
+        marked("running"): trials[(state == "RUNNING") & ~study.paused],
     }
 
 
