@@ -298,6 +298,18 @@ def test_decimal_commas_are_read_where_they_are_certain(tmp_path: Path):
     plain = inputs.read([of_text(tmp_path, "x;more\n3.35;3\n")], loaded.schema).rows
     comma = inputs.read([of_text(tmp_path, "x;more\n3,35;3\n")], loaded.schema).rows
     np.testing.assert_array_equal(plain, comma)
+    rows = "".join(f"{n};{2 + n % 7},{n % 9}\n" for n in range(40))
+    loaded = read(of_text(tmp_path, f"x;grade\n{rows}"), label="grade")
+    assert loaded.schema.target, "labels with a decimal comma are fractions, too"
+    every = [*loaded.train_labels, *loaded.test_labels]
+    found = loaded.schema.in_unit(np.array(every))
+    assert sorted(found.round(4)) == sorted(2 + n % 7 + n % 9 / 10 for n in range(40))
+    odd = of_text(tmp_path, f"x;grade\n{rows}9;n/a?\n")
+    with pytest.raises(InputError) as caught:
+        data.check(read(odd, label="grade"))
+    assert 'give task = "regression" and mend those that are no plain numbers, such as' in str(
+        caught.value
+    )
     with pytest.raises(InputError, match="'3,350' in row 0"):
         inputs.read([of_text(tmp_path, "x;more\n3,350;3\n")], loaded.schema)
 

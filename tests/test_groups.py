@@ -231,9 +231,9 @@ def test_each_fold_is_validated_on_whatever_the_first_seed(tmp_path: Path):
 @pytest.mark.parametrize(
     ("source", "options", "said"),
     [
-        ('group = "patient"', "folds = 5", "folds: the data say which rows stand in which part"),
-        ('time = "age"', "folds = 5", "folds: the data say which rows stand in which part"),
-        ('ignore = ["age"]', "folds = 100", "folds: 100 folds need 200 rows"),
+        ('group = "patient"', "folds = 5", "which part; leave out search.folds = 5"),
+        ('time = "age"', "folds = 5", "which part; leave out search.folds = 5"),
+        ('ignore = ["age"]', "folds = 100", "search.folds = 100 needs 200 or more"),
         ('ignore = ["age"]', "folds = 1", "folds: must be a whole number from 2 to 100"),
         ('ignore = ["age"]', "folds = 5\nseeds_per_trial = 2", "leave out seeds_per_trial"),
     ],

@@ -192,6 +192,16 @@ def test_folds_replace_the_templates_seeds_per_trial(quick, monkeypatch, folds):
     assert all(v * size == pytest.approx(round(v * size)) for each in values for v in each)
 
 
+def test_a_report_says_what_tuning_gained_without_a_test_part(quick, tmp_path):
+    settings = {"scale": "quantile", "finalists": {"k": 1, "seeds": 3}}
+    quick(out=tmp_path, settings=settings).fit(X, Y)
+    report = (tmp_path / "classifier" / "report.md").read_text()
+    assert "has no finished training" not in report
+    assert re.search(r"[Tt]uning gained", report)
+    saved = weights.load(tmp_path / "classifier" / "best")
+    assert saved.description.schema.scale == "quantile", "which the settings ask for"
+
+
 @pytest.mark.parametrize("ensemble", [False, True])
 def test_it_answers_as_hpo_predict_does_to_the_bit(quick, tmp_path, ensemble):
     frame, target = people()
@@ -254,6 +264,8 @@ def test_class_weights_go_by_the_users_classes(quick):
         for weight in (0.01, 1, 100)
     ]
     assert shares[0] + 0.05 < shares[1] < shares[2] - 0.05
+    floats = quick(class_weight={7: 100, -3: 1}).fit(X[rare], target.astype(float))
+    assert floats.predict_proba(X)[:, 1].mean() == shares[2], "0 is 0.0, as to scikit-learn"
     with pytest.raises(InputError, match="class_weight: '8' is no class of the data"):
         quick(class_weight={8: 2}).fit(X[rare], target)
 
@@ -318,10 +330,18 @@ WRONG = [
     ({"space": 3}, X, Y, "hpo.Classifier: space: must be a dictionary"),
     ({"objective": "accuracy"}, X, Y, "hpo.Classifier: objective: must be one of"),
     ({"objective": "valid_auc"}, X, Y, "objective: valid_auc needs two classes"),
-    ({"settings": {"search": {"folds": 80}}}, X, Y, "folds: 80 folds need 160 rows to train on"),
+    ({"settings": {"search": {"folds": 80}}}, X, Y, "search.folds = 80 needs 160 or more"),
     ({"settings": {"search": {"folds": 1}}}, X, Y, "folds: must be a whole number from 2 to 100"),
     ({"settings": {"search": {"folds": 3, "seeds_per_trial": 2}}}, X, Y, "leave out seeds_per_tri"),
     ({"settings": {"serch": {}}}, X, Y, "hpo.Classifier: serch"),
+    ({"settings": {"dataset": {"file": "./X", "group": "a"}}}, X, Y, "leave out 'dataset'"),
+    ({"settings": {"task": "regression"}}, X, Y, "settings: leave out 'task'"),
+    (
+        {},
+        pd.DataFrame(X, columns=[["a", "a", "b", "b"], list("wxyz")]),
+        Y,
+        "names of several levels",
+    ),
 ]
 
 

@@ -119,7 +119,7 @@ def _winner(search: StoredSearch) -> Side:
 def _side(study: StoredGrid, cell: Cell, name: str = "") -> Side:
     metric = study.metric
     runs = {each.name: study.gains(cell, each) for each in (metric, metric.tested)}
-    frame = pd.DataFrame(runs).dropna()
+    frame = pd.DataFrame(runs).dropna(subset=[metric.name])  # a study may have no test part
     return Side(study=name or study.name, cell=cell, runs=frame, fails=study.fails(cell))
 
 

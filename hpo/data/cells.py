@@ -103,7 +103,7 @@ def kind_of(cells: "pd.Series") -> str:
     for kind, matches in (("float", _is_number), ("bool", _is_bool), (DATE, ISO.fullmatch)):
         if all(map(matches, there)):
             return kind
-    if _decimal_commas(there):
+    if decimal_commas(there):
         return "float"
     _refuse_odd(str(cells.name), texts, there)
     return level_kind(str(cells.name), texts)
@@ -117,7 +117,7 @@ def _is_bool(text: str) -> bool:
     return text.lower() in BOOLS
 
 
-def _decimal_commas(texts: Collection[str]) -> bool:
+def decimal_commas(texts: Collection[str]) -> bool:
     """Whether all texts are numbers with a decimal comma. "1,234" alone may be a thousand."""
     commas = all(map(COMMA.fullmatch, texts))
     return commas and any("," in text and not GROUPS.fullmatch(text) for text in texts)
@@ -186,7 +186,7 @@ def numbers_of(cells: "pd.Series", kind: str) -> Floats64:
         return np.asarray(cells.to_numpy(dtype=np.float64, na_value=np.nan))
     texts = texts_of(cells)
     there = dict.fromkeys(text for text in texts.tolist() if text)
-    commas = _decimal_commas(there)
+    commas = decimal_commas(there)
     read = BOOLS.__getitem__ if kind == "bool" else float
     known = _is_bool if kind == "bool" else COMMA.fullmatch if commas else _is_number
     if wrong := next((text for text in there if not known(text)), ""):
@@ -247,7 +247,7 @@ def check_commas(cells: Sequence["pd.Series"]) -> None:
     """Raises InputError if some columns of a file have a decimal comma and others a point, which
     may part thousands."""
     texts = [column for column in cells if column.dtype.kind not in "iufbM"]
-    commas = [c for c in texts if _decimal_commas({*texts_of(c)} - {""})]
+    commas = [c for c in texts if decimal_commas({*texts_of(c)} - {""})]
     for column in cells if commas else ():
         if column.dtype.kind == "f" and (fractions := column[column % 1 > 0]).any():
             raise InputError(

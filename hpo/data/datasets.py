@@ -12,12 +12,14 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from hpo.data.cells import AMOUNT, NUMBER
 from hpo.data.fit import check_told_apart, measured, recoded, targeted
 from hpo.data.readers import naming
 from hpo.data.schema import Array, Floats, Floats64, Schema, is_picture, white_level
 from hpo.errors import InputError
 from hpo.study.names import DATASETS, FILES
 from hpo.study.source import Source
+from hpo.text import quoted
 
 Integers = NDArray[np.int64]
 Labels = NDArray[Any]  # (N,): int64 classes, or float32 targets, standardized
@@ -337,8 +339,11 @@ def _rare(dataset: Dataset) -> list[str]:
     ]
     if len(faults) > MOST_FAULTS:
         faults[MOST_FAULTS:] = [f"and {len(faults) - MOST_FAULTS} such lines more"]
-    if faults and all(name.lstrip("-").isdecimal() for name in dataset.schema.classes):
+    numbers = [name for name in dataset.schema.classes if AMOUNT.match(name)]
+    if faults and 2 * len(numbers) > classes:
         faults[-1] += '; if the labels are numbers to predict, give task = "regression"'
+        if odd := [name for name in dataset.schema.classes if not NUMBER.fullmatch(name)]:
+            faults[-1] += f" and mend those that are no plain numbers, such as {quoted(odd[0])}"
     return faults
 
 
@@ -346,12 +351,15 @@ def check(dataset: Dataset) -> None:
     """Raises InputError, one line per fault, for a dataset that cannot be trained on."""
     classes = dataset.classes
     faults = _fault("training", dataset.train_images, dataset.train_labels, LEAST_TRAINING, classes)
-    if dataset.tested:
+    drawn = dataset.stratified and not dataset.regression
+    if drawn and not faults and not len(dataset.test_labels):  # classes are too rare to be held out
+        faults += _rare(dataset)
+    if dataset.tested and not faults:
         faults += _fault("test", dataset.test_images, dataset.test_labels, 1, classes)
     shapes = dataset.train_images.shape[1:], dataset.test_images.shape[1:]
     if shapes[0] != shapes[1] or shapes[0] == (0,):
         faults.append(f"examples of {shapes[0]} and {shapes[1]} features: must be alike, and some")
-    if not faults and dataset.stratified and not dataset.regression:
+    if not faults and drawn:
         faults += _rare(dataset)
         parts = split(dataset, 0) if len(dataset.valid_rows) else ()
         for part, rows in zip(("training", "validation"), parts, strict=False):
@@ -407,9 +415,15 @@ def fold(dataset: Dataset, number: int, folds: int) -> tuple[Integers, Integers]
 def check_folds(dataset: Dataset, folds: int) -> None:
     """Raises InputError for data that say themselves which rows validate, or have too few rows."""
     if len(dataset.valid_rows) or len(dataset.groups):
-        raise InputError("folds: the data say which rows stand in which part; leave out folds")
-    if len(dataset.train_labels) < 2 * folds:
-        raise InputError(f"folds: {folds} folds need {2 * folds} rows to train on, or more")
+        raise InputError(
+            f"dataset {dataset.name!r}: says which rows stand in which part; leave out "
+            f"search.folds = {folds}"
+        )
+    if (rows := len(dataset.train_labels)) < 2 * folds:
+        raise InputError(
+            f"dataset {dataset.name!r}: has {rows} rows to train on, and search.folds = {folds} "
+            f"needs {2 * folds} or more"
+        )
 
 
 def _split(

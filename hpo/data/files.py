@@ -65,6 +65,9 @@ def load(source: Source, given: tuple[list[Part], Schema] | None = None) -> Data
         found = [part.y for part in (*parts, *validated)]
         number = _is_regression(found, source, schema)
         labels, schema = _numbers(found, schema) if number else _mapped(found, schema)
+    for part, others in zip((*parts, *validated)[1:], labels[1:] if number else (), strict=False):
+        with naming(part.where):
+            _check_near(others, labels[0])
     valid_file = validated[0].where if validated else ""
     files = {"file": source.name, "test_file": source.test, "valid_file": valid_file}
     about = {
@@ -207,15 +210,18 @@ def _numbers(labels: list[Array], schema: Schema) -> tuple[list[Array], Schema]:
         raise InputError(
             f"every row to train on has the label {numbers[0][0]:g}, so there is nothing to learn"
         )
-    low, high = numbers[0].min(), numbers[0].max()
-    for part in numbers[1:]:
-        far = part[(part < low - FAR * (high - low)) | (part > high + FAR * (high - low))]
-        if far.size:
-            raise InputError(
-                f"label {far[0]:g} is far outside the trained range, {low:g} to {high:g}; give "
-                "labels in the unit of the training data"
-            )
     return numbers, schema.replace(target=(0.0, 1.0), classes=())
+
+
+def _check_near(labels: Array, known: Array) -> None:
+    """Raises InputError for numbers to predict that are far from those to train on."""
+    low, high = known.min(), known.max()
+    far = labels[(labels < low - FAR * (high - low)) | (labels > high + FAR * (high - low))]
+    if far.size:
+        raise InputError(
+            f"label {far[0]:g} is far outside the trained range, {low:g} to {high:g}; give labels "
+            "in the unit of the training data"
+        )
 
 
 def _mapped(labels: list[Array], schema: Schema) -> tuple[list[Array], Schema]:

@@ -15,6 +15,7 @@ from hpo.data.readers import REMEDY, Table, named_errors
 from hpo.data.schema import Array, Floats, Schema, brief_names, is_picture
 from hpo.data.tables import NO_LABELS, NUMBER, Part, as_pixels, part_of, read_as, remarks
 from hpo.errors import InputError
+from hpo.text import count
 
 NO_INPUTS = ("y", "y_train", "y_test", "class_names")  # arrays of a training file
 
@@ -70,7 +71,7 @@ def accuracy_text(given: Inputs, found: NDArray[np.int64]) -> str:
     strange = len(given.labels) - known
     more = f"; {strange} have no label, or one that is no class here" if strange else ""
     share = f"{100 * right / known:.2f}% " if known else ""
-    return f"accuracy: {share}({right} of {known} labels{more})"
+    return f"accuracy: {share}({right} of {count(known, 'label')}{more})"
 
 
 def errors_text(given: Inputs, found: NDArray[np.float64]) -> str:
@@ -87,7 +88,7 @@ def errors_text(given: Inputs, found: NDArray[np.float64]) -> str:
     more = f"; {absent} have no label, or one that is no number" if absent else ""
     r2 = f", R² {1 - squared / variance:.4f}" if variance else ""
     size = f"RMSE {math.sqrt(squared):.6g}, MAE {np.abs(errors).mean():.6g}{r2}"
-    return f"{size} ({len(targets)} labels{more})"
+    return f"{size} ({count(len(targets), 'label')}{more})"
 
 
 def _known(part: Part, schema: Schema) -> NDArray[Any]:

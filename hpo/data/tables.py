@@ -21,6 +21,7 @@ from hpo.data.cells import (
     check_commas,
     codes_of,
     date_parts,
+    decimal_commas,
     kind_of,
     level_kind,
     numbers_of,
@@ -418,7 +419,7 @@ def _labels(cells: "pd.Series") -> Array:
     text = plain_texts(cells)
     lower = np.char.lower(text)
     words = set(lower.tolist()) - {*SPELLINGS}
-    numbers = bool(words) and all(map(NUMBER.fullmatch, words))
+    numbers = bool(words) and (all(map(NUMBER.fullmatch, words)) or decimal_commas(words))
     # "NA" and "None" may be names of classes.
     absent = np.isin(lower, SPELLINGS if numbers else NO_LABEL)
     text[absent] = ""
@@ -427,7 +428,8 @@ def _labels(cells: "pd.Series") -> Array:
 
 def _typed(text: Array) -> Array:
     """Returns labels as whole numbers or numbers if all are, else as text."""
-    found = set(text.tolist())
+    if decimal_commas(found := set(text.tolist())):
+        return np.char.replace(text, ",", ".").astype(np.float64)
     if all(map(WHOLE.fullmatch, found)):
         return text.astype(np.int64)
     if not all(NUMBER.fullmatch(word.lower()) for word in found):

@@ -64,7 +64,8 @@ def _load_study(
     if "study_file" not in attributes:
         empty = not attributes and not optuna_study.get_trials(deepcopy=False)
         refused = NotBegun if empty else InputError  # a run may be about to bind it
-        raise refused(f"study {name!r}: was not made by hpo")
+        why = "holds nothing: its run was ended at the start" if empty else "was not made by hpo"
+        raise refused(f"study {name!r}: {why}")
     system = storage.get_study_system_attrs(optuna_study._study_id)
     file = file_of(name, attributes, system)
     kind: Any = StoredGrid if isinstance(file, GridStudy) else StoredSearch

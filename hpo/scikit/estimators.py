@@ -33,6 +33,7 @@ except ImportError as error:
         "scikit-learn"
     ) from error
 
+GIVEN = {"dataset", "task", "title"}  # keys of a study file that the estimator itself gives
 MOST_SEED = 900_000  # of what a random_state draws; a study file has seeds up to a million
 
 
@@ -79,7 +80,7 @@ class _Searched(BaseEstimator):  # type: ignore[misc]
         rows, targets = self._checked(X, y)
         targets, classes = self._targets(targets)
         file = fit.study(name, self._asked(options), options)
-        loaded = fit.dataset(rows, targets, self._task, classes)
+        loaded = fit.dataset(rows, targets, file.dataset, classes)
         _warn(fit.left_out(loaded))
         found = fit.search(file, loaded, options, verbose=self.verbose)
         self.best_config_ = found.winner.config.as_dict()
@@ -102,6 +103,11 @@ class _Searched(BaseEstimator):  # type: ignore[misc]
         for name in ("space", "settings"):
             if not isinstance(getattr(self, name), Mapping | None):
                 raise InputError(f"hpo.{type(self).__name__}: {name}: must be a dictionary")
+        if taken := GIVEN & {*(self.settings or {})}:
+            raise InputError(
+                f"hpo.{type(self).__name__}: settings: leave out {min(taken)!r}; X, y and the "
+                "estimator say it. Groups, times and kinds of columns are for `hpo run` on a file"
+            )
         asked = {**(self.settings or {}), **self._judged()}
         search, finalists = asked.get("search", {}), asked.get("finalists", {})
         asked["search"] = {"first_seed": options.sampler_seed, **search}
@@ -146,6 +152,8 @@ class _Searched(BaseEstimator):  # type: ignore[misc]
         """Raises InputError for a frame with other columns than that of the training, where their
         names are no texts: scikit-learn looks at texts alone."""
         names = [*x.columns] if isinstance(x, pd.DataFrame) else None
+        if names and x.columns.nlevels > 1:
+            raise InputError("X: its columns have names of several levels; give each one name")
         if names and len({*names}) < len(names):
             raise InputError("X: has two columns of one name; give each a name of its own")
         if reset:
@@ -192,8 +200,8 @@ class Classifier(ClassifierMixin, _Searched):  # type: ignore[misc]
     network.
 
     trials, timeout: the budget in trials and in seconds; finalists and the winner come after it.
-    space: {hyperparameter: domain} as a study file has them. settings: other tables of a study
-    file, such as {"search": {"folds": 5}, "finalists": {"k": 1}}. What is not given is that of
+    space: {hyperparameter: domain} as a study file has them. settings: other keys of a study
+    file, such as {"scale": "robust", "search": {"folds": 5}}. What is not given is that of
     studies/templates/table.toml.
     objective: what the search seeks: valid_accuracy, valid_balanced_accuracy, valid_auc, valid_f1
     or valid_loss. class_weight: balanced, or {class: weight}.
@@ -254,7 +262,8 @@ class Classifier(ClassifierMixin, _Searched):  # type: ignore[misc]
         if weights is None:
             return judged
         if isinstance(weights, Mapping):
-            weights = {str(name): weight for name, weight in weights.items()}
+            names = {each: str(each) for each in self.classes_.tolist()}  # 0 is 0.0 there
+            weights = {names.get(key, str(key)): weight for key, weight in weights.items()}
         return {**judged, "class_weight": weights}
 
 

@@ -30,7 +30,6 @@ from hpo.runs.samplers import check_together
 from hpo.runs.study import Run, binding
 from hpo.start import with_options
 from hpo.study.file import SearchStudy, parse, studies_dir
-from hpo.study.names import TaskKind
 from hpo.study.source import Source
 from hpo.text import shortened
 from hpo.watch.progress import Display
@@ -83,16 +82,16 @@ def study(name: str, asked: Mapping[str, Any], options: Options) -> SearchStudy:
 
 
 def dataset(
-    x: "pd.DataFrame | Array", y: Array, task: TaskKind, classes: Sequence[str] = ()
+    x: "pd.DataFrame | Array", y: Array, source: Source, classes: Sequence[str] = ()
 ) -> Dataset:
     """Returns rows and their targets as a dataset without a test part. Raises InputError.
 
     x: a frame, read as a table of a file is; or an array of numbers, a column for each feature.
-    y: numbers, or the places of the classes.
+    y: numbers, or the places of the classes. source: of the study, see `study`.
     """
     with readers.naming(X):
         part, schema = _part(x, y)
-        loaded = files.load(Source(f"./{X}", task=task), ([part], schema))
+        loaded = files.load(source, ([part], schema))
     if classes:
         named = tuple(shortened(name, 60) for name in classes)
         named = named if len({*named}) == len(named) else tuple(classes)

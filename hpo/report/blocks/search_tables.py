@@ -378,11 +378,11 @@ def other_search_sentence(study: StoredSearch) -> str:
         )
     ends = {"n": means.size, "mark": metric.mark, **metric.ends(means.min(), means.max())}
     if means.size < 3:
-        text = marked("{n} searches with other sampler seeds ended at {low} to {high}{mark}.")
+        text = marked("{n} searches, each by another sampler seed, ended at {low} to {high}{mark}.")
         return t(text, **ends)
     text = marked(
-        "{n} searches with other sampler seeds ended at {low} to {high}{mark} (mean {mean}, sd "
-        "{sd}); one more search is expected between {least} and {most}{mark} (95%)."
+        "{n} searches, each by another sampler seed, ended at {low} to {high}{mark} (mean {mean}, "
+        "sd {sd}); one more search is expected between {least} and {most}{mark} (95%)."
     )
     least, most = metric.ends(*prediction_interval(means)).values()
     known = {"mean": metric.spelled(means.mean()), "sd": metric.difference(means.std(ddof=1))}

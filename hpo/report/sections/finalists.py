@@ -309,9 +309,11 @@ def _calibration(winner: Finalist) -> list[str]:
     text = marked(
         "The saved network's logits are divided by {temperature:.2f} for its probabilities: the "
         "temperature with the smallest cross entropy on the validation rows of {n} fresh seeds. "
-        "The most probable class stays the same; hpo predict --ensemble does without it."
+        "The most probable class stays the same."
     )
     said = [t(text, temperature=winner.temperature, n=len(losses))]
+    if winner.search.file.members > 1:
+        said.append(t("The ensemble (hpo predict --ensemble) does without it."))
     if len(losses) < 2:
         return said
     others = (losses.sum(axis=0) - losses).argmin(axis=1)  # of each seed

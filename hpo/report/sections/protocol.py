@@ -167,11 +167,12 @@ def of_search(study: StoredSearch) -> list[Section]:
     text = marked(
         "Each trial trains {networks} on {train} {things} of {data} and is judged by {metric} on "
         "{valid} others {when}. All trials share splits, seeds and batch orders. The search "
-        "chooses {free} hyperparameters. A trial that diverges (a loss that is not finite, or a "
+        "chooses {free}. A trial that diverges (a loss that is not finite, or a "
         "hundred times that of a guess) ends at once, as the worst. No configuration is trained "
         "twice."
     )
-    free = sum(not isinstance(domain, Fixed) for domain in file.space.values())
+    chosen = sum(not isinstance(domain, Fixed) for domain in file.space.values())
+    free = nt("{n} hyperparameter", "{n} hyperparameters", chosen)
     known = {part: card.examples_of(data, part) for part in ("train", "valid")}
     if file.folds:
         every = data["train"] + data["valid"]
