@@ -255,13 +255,11 @@ def test_the_last_stretch_is_for_trials_that_can_end(tmp_path: Path):
         job.worker = place % 2
         assert plan.judge(job) is None
         plan.pause(job)
-    assert plan.next(0, 100.0).task.id == 5, "the best one of four is of worker 1"
-    going = plan.next(1, 100.0)
-    assert (going.task.id, going.task.until) == (4, 3)
-    late = plan.next(0, 15.9)  # 8 epochs of 2 seconds
-    assert late.task.id == 3, "the second of the two finalists, by any worker"
-    assert plan.next(0, 15.9) is None
-    assert plan.next(0, 16.1).task.id == 6
+    assert plan.next(0, 21.1).task.id == 5, "the best one of four is of worker 1"
+    late = plan.next(0, 20.9)  # 1.5 times seven epochs of 2 seconds
+    assert (late.task.id, late.task.until) == (3, 3), "of the two finalists, that of the worker"
+    assert plan.next(0, 20.8).task.id == 4, "the other one, although another worker has it"
+    assert plan.next(0, 100.0) is None
 
 
 def test_groups_are_refused(tmp_path: Path):

@@ -35,6 +35,7 @@ from hpo.workers.messages import Task
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 ASKS = 10  # of a sampler that repeats itself; then a configuration is drawn at random
 FAILURES_IN_A_ROW = 20
+MARGIN = 1.5  # of the time for the last training
 RUNGS = "completed_rung_"  # prefix of the attributes of successive halving and Hyperband
 
 
@@ -92,6 +93,7 @@ class SearchPlan(Plan):
             if record.is_sound(trial)
         }
         self.epochs, self.spent = 0, 0.0  # of all trials that this run has trained
+        self.late = False  # see _is_late
         if self.rungs:
             self._take_rungs(len(like))
 
@@ -211,11 +213,20 @@ class SearchPlan(Plan):
         return {**values, "model": self.file.model}
 
     def _is_late(self, left: float) -> bool:
-        """Whether a trial that begins now would not be trained to its end, so that those which are
-        paused should be. left: seconds."""
-        if not self.rungs or not self.epochs:
-            return False
-        return left < samplers.most_epochs(self.file) * self.spent / self.epochs
+        """Whether the best trial is paused and must go on now to come to its end, from when on no
+        trial begins. left: seconds."""
+        needed = [self._seconds_to_end(job) for job in self.paused.values() if self._leads(job, 1)]
+        self.late = self.late or left < MARGIN * max(needed, default=0.0)
+        return self.late
+
+    def _leads(self, job: Job, least: int) -> bool:
+        assert self.rungs
+        return self.rungs.leads(job.trials[0], _reached(job), least)
+
+    def _seconds_to_end(self, job: Job) -> float:
+        """Estimates the seconds that a paused training still takes."""
+        each = job.seconds() / len(job.epochs) if job.epochs else self.spent / max(self.epochs, 1)
+        return each * (job.task.config.epochs - _reached(job))
 
     def _going_on(self, worker: int, *, last: bool) -> Job | None:
         """Returns a paused trial that goes on, the one with the most epochs first. last: no trial
@@ -223,12 +234,11 @@ class SearchPlan(Plan):
         those that it trained, because another one would begin them again."""
         least = self.file.finalists if last else 0
         for job in sorted(self.paused.values(), key=lambda j: (j.worker != worker, -_reached(j))):
-            held, epoch = job.worker in (worker, -1), _reached(job)
-            assert self.rungs
-            if (held or last) and self.rungs.leads(job.trials[0], epoch, least):
+            held = job.worker in (worker, -1)
+            if (held or last) and self._leads(job, least):
                 del self.paused[job.task.id]
                 del self.memory.paused[self.running[job.task.id].number]
-                until = next_rung(epoch, job.task.config.epochs)
+                until = next_rung(_reached(job), job.task.config.epochs)
                 job.task = replace(job.task, until=until)
                 return job
         return None
