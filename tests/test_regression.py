@@ -324,6 +324,10 @@ def test_predict_gives_numbers_in_the_targets_unit(ended: Ended, hpo: Callable):
     data = load(Source(str(ended.folder / "cars.csv"), label="price"))
     about = folder.read(best)
     given = inputs.read([ended.folder / "cars.csv"], about.schema)
+    cars().assign(price=1000 * cars()["price"]).to_csv(ended.folder / "unit.csv", index=False)
+    [note] = inputs.read([ended.folder / "unit.csv"], about.schema).notes
+    assert "unit.csv: labels are over 20 standard deviations" in note
+    assert not given.notes
     for ensemble in ([], ["--ensemble"]):
         saved = weights.load(best, ensemble=bool(ensemble))
         with torch.inference_mode():

@@ -17,6 +17,7 @@ from hpo.data.tables import NO_LABELS, NUMBER, Part, as_pixels, part_of, read_as
 from hpo.errors import InputError
 from hpo.text import count
 
+DEVIATIONS = 20  # of the target's mean: labels further away are of another unit
 NO_INPUTS = ("y", "y_train", "y_test", "class_names")  # arrays of a training file
 
 
@@ -51,7 +52,7 @@ def read(paths: Sequence[Path], schema: Schema, *, invert: bool = False) -> Inpu
         notes=[
             f"{part.where}: {note}"
             for part in parts
-            for note in (*part.notes, *_narrow(part, schema, invert=invert))
+            for note in (*part.notes, *_narrow(part, schema, invert=invert), *_far(part, schema))
         ],
     )
 
@@ -60,6 +61,15 @@ def _narrow(part: Part, schema: Schema, *, invert: bool) -> list[str]:
     found = [] if invert else schema.narrow(part.x)
     text = f"its values spread over under 1% of the trained range: {brief_names(found)}"
     return [f"{text}; are they in the same unit?"] * bool(found)
+
+
+def _far(part: Part, schema: Schema) -> list[str]:
+    """Says if most numbers to predict are far from all that were trained on."""
+    if not schema.target or not len(part.y):
+        return []
+    apart = np.abs(schema.standardized(_known(part, schema)))
+    text = f"labels are over {DEVIATIONS} standard deviations from the mean of those trained on"
+    return [f"{text}; are they in the same unit?"] * bool((apart > DEVIATIONS).mean() > 1 / 2)
 
 
 def accuracy_text(given: Inputs, found: NDArray[np.int64]) -> str:
