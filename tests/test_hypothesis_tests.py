@@ -95,6 +95,11 @@ def test_what_is_not_finite_is_refused(values):
         greater(values)
 
 
+def test_a_single_value_of_a_bimodal_side_is_not_tested():
+    found = greater_unpaired([1.0], [2.0, 3.0], bimodal=True)
+    assert (found.n, found.test, found.p_for) == (3, "", 1.0)
+
+
 def test_unpaired_is_students_test_for_two_samples():
     found = greater_unpaired(SLEEP_A, SLEEP_B[:7])
     by_scipy = scipy.stats.ttest_ind(SLEEP_A, SLEEP_B[:7])

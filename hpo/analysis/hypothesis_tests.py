@@ -60,7 +60,8 @@ def greater(differences: Values, *, bimodal: bool = False) -> Evidence:
 
 def greater_unpaired(a: Values, b: Values, *, bimodal: bool = False) -> Evidence:
     """Tests that the mean of a is above that of b, by Student's t-test for two samples; n counts
-    both. By a permutation test of the means, without an interval, where they are bimodal.
+    both. By a permutation test of the means, without an interval, where they are bimodal and both
+    have two values or more.
 
     Welch's test allows two spreads, but of 10 values and 2 it rejects 25 of 1,000 true hypotheses
     at a level of 3. Raises ValueError as `greater` does.
@@ -76,6 +77,8 @@ def greater_unpaired(a: Values, b: Values, *, bimodal: bool = False) -> Evidence
         return _evidence(n, effect, nothing, 1.0, 1.0, "")
     if not bimodal:
         return _evidence(n, effect, *_t(ttest_ind, ours, theirs), "two-sample t")
+    if 1 in (len(ours), len(theirs)):
+        return _evidence(n, effect, nothing, 1.0, 1.0, "")
     options: dict[str, Any] = {"n_resamples": FLIPS, "vectorized": True, "random_state": 0}
     above, below = (
         permutation_test(samples, difference, alternative=side, **options).pvalue
