@@ -383,8 +383,7 @@ def data_get(
     train, test = len(loaded.train_labels), len(loaded.test_labels)
     print(f"{printable(source.short)}: {train} training and {test} test examples, ", end="")
     print(f"SHA-256 {loaded.checksum[:16]}…")
-    for title, text in card.rows(found)[:-1]:
-        print(f"{title}: {printable(text)}")
+    output.print_parts(f"{title}: {printable(text)}" for title, text in card.rows(found)[:-1])
     for column, kind, held in card.columns(found):
         print(f"  {printable(shortened(column, 30)):30}  {kind:14}  {printable(held)}")
     for warning in card.warnings(found):

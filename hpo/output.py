@@ -32,10 +32,12 @@ def console() -> "Console":
 
 def print_parts(parts: "Iterable[RenderableType]") -> None:
     """Prints lines and tables. A table keeps its full width where the output is no terminal."""
+    from hpo.watch.fitted import print_line
+
     out = console()
     for part in parts:
         if isinstance(part, str):
-            out.print(legible(part), soft_wrap=True, markup=False, emoji=False)
+            print_line(out, part)
         else:
             out.print(part)
 

@@ -18,7 +18,7 @@ from hpo.errors import InputError
 from hpo.model.folder import Unsaved
 from hpo.model.folder import remove as remove_winner
 from hpo.options import Options
-from hpo.output import check_writable, say, write_report
+from hpo.output import check_writable, print_parts, say, write_report
 from hpo.passwords import without_password
 from hpo.results.load import load_study
 from hpo.runs import runner
@@ -93,8 +93,8 @@ def _checked(options: Options, file: StudyFile, name: str) -> tuple[Dataset, Stu
         datasets.check_folds(dataset, file.folds)
     if dataset.about:  # the user's own
         about = datasets.describe(dataset)
-        for title, text in () if options.quiet else card.rows(about):
-            print(f"{title}: {printable(text)}")
+        rows = () if options.quiet else card.rows(about)
+        print_parts(f"{title}: {printable(text)}" for title, text in rows)
         for warning in card.warnings(about):
             say(printable(warning))
     check_writable(options.out, name)

@@ -354,7 +354,7 @@ def test_an_interval_of_r2_has_no_lower_bound_and_that_of_an_accuracy_is_a_share
 def test_the_best_of_a_progress_has_the_digits_of_its_target():
     progress = Progress(title="a", total=2, objective="valid_rmse", deviation=1e-9)
     progress.take_best("trial 1", 5.45e-10)
-    assert progress.best == "trial 1, validation RMSE 0.000000000545"
+    assert progress.best == "validation RMSE 0.000000000545, trial 1"
     assert Progress.from_json(progress.as_json()).deviation == 1e-9
 
 

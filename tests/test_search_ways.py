@@ -36,6 +36,9 @@ from hpo.runs.search import SearchPlan, spread
 from hpo.study.columns import METRICS
 from hpo.study.config import SEED, Config, Seeds
 from hpo.study.file import SearchStudy, parse
+from hpo.watch.fitted import Fitted
+from hpo.watch.progress import read_progress
+from hpo.watch.terminal import terminal
 from hpo.workers.messages import Done, EpochDone, Task
 
 SPACE = """
@@ -471,6 +474,15 @@ def test_seconds_are_an_objective_too(run: Callable, tmp_path: Path):
     assert "Training time (s)" in markdown(study, tmp_path)
     for trial in study.frozen:
         assert trial.values[1] == pytest.approx(trial.user_attrs["train_seconds"])
+    trials, finalists = (part.table for part in terminal(study) if isinstance(part, Fitted))
+    for table in (trials, finalists):
+        column = next(column for column in table.columns if column.short == "training time (s)")
+        numbers = [row.number for row in table.rows]
+        assert [column.value(row) for row in table.rows] == [
+            study.frozen[n].values[1] for n in numbers
+        ]
+    cost = study.frozen[int(study.ranked.iloc[0]["number"])].values[1]
+    assert f"%, training time (s) {cost:.1f}, trial" in read_progress(study, here=False).best
 
 
 def test_networks_that_learned_nothing_do_not_become_finalists():

@@ -30,6 +30,7 @@ from hpo.study.config import Config
 from hpo.watch import artifacts, listing, terminal
 from hpo.watch import progress as watching
 from hpo.watch.artifacts import CurveArtifacts, remove
+from hpo.watch.fitted import print_line
 from hpo.watch.progress import Display, render
 from hpo.workers import provenance
 from hpo.workers.messages import Task
@@ -73,7 +74,7 @@ def running(tmp_path: Path) -> StoredGrid:
     study.set_user_attr("seeds", 8)
     study.set_user_attr("sessions", [SESSION | {"started": time.time() - 30}])
     progress = Progress(
-        title="grid-report", total=64, done=24, best="tanh seed 1, validation accuracy 95.00%",
+        title="grid-report", total=64, done=24, best="validation accuracy 95.00%, tanh seed 1",
         workers=["baseline seeds 3–4, epoch 4/10"], started=time.monotonic() - 30,
     )  # fmt: skip
     progress.expect(60)
@@ -211,16 +212,27 @@ def test_nodes_that_are_missing_have_a_line():
     assert said in text_of(render(Progress.from_json(progress.as_json())))
 
 
-@pytest.mark.parametrize("width", [40, 80])
-def test_no_line_of_the_picture_wraps(width):
-    progress = Progress(
-        title="search", total=50, done=7, pruned=3, failed=1, best="trial 3 " + 40 * "x",
-        workers=["trial 8 (4 × 1024 leaky_relu, sgd_momentum at 0.00012), epoch 3/8" * 2, ""],
-    )  # fmt: skip
-    lines = text_of(render(progress), width).splitlines()
-    assert all(len(line) <= width for line in lines)
-    assert sum("worker" in line for line in lines) == 2
-    assert sum("best" in line for line in lines) == 1
+def test_the_best_comes_before_the_workers_with_its_value_first():
+    network = "trial 3 (4 × 1024 leaky_relu, sgd_momentum at 0.00012)"
+    progress = Progress(title="search", total=50, done=7, workers=[f"{network}, epoch 3/8"])
+    progress.take_best(network, 0.9138, "parameters 12,345")
+    lines = [line.rstrip() for line in text_of(render(progress), 60).splitlines()]
+    assert lines[0] == "search: 7/50 trials"
+    assert lines[2:] == [
+        "best      validation accuracy 91.38%, parameters 12,345,",
+        "          trial 3 (4 × 1024 leaky_relu, sgd_momentum at",
+        "          0.00012)",
+        "worker 1  trial 3 (4 × 1024 leaky_relu, sgd_momentum at",
+        "          0.00012), epoch 3/8",
+    ]
+
+
+@pytest.mark.parametrize("here", [True, False])
+def test_sentences_break_between_words_on_a_terminal_only(here: bool):
+    out = Console(file=io.StringIO(), width=20, force_terminal=here, highlight=False)
+    print_line(out, "a word and another of /a/path/longer/than/that")
+    lines = ["a word and another", "of", "/a/path/longer/than/that"]
+    assert out.file.getvalue() == ("\n" if here else " ").join(lines) + "\n"
 
 
 def test_a_live_display_draws_over_itself_and_leaves_one_render():

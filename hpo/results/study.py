@@ -384,7 +384,7 @@ class StoredSearch(StoredStudy):
     @property
     def second(self) -> str | None:
         """Returns the second objective; None without one."""
-        return self.file.objectives[1] if len(self.file.objectives) > 1 else None
+        return self.file.second
 
     @property
     def planned(self) -> float:

@@ -19,6 +19,7 @@ from hpo.results import trial as record
 from hpo.runs.plan import EarlyStop, Job, Plan, Watcher
 from hpo.runs.progress import Progress
 from hpo.study.columns import TrialAttributes
+from hpo.study.file import cost_text
 from hpo.workers.messages import Died, Done, EpochDone, Event, Failed, Paused
 from hpo.workers.pool import Pool, PoolLost
 
@@ -262,7 +263,8 @@ class Loop:
             watcher.on_trial(trial, attributes["curve"], job.task.config.epochs)
         self.storage.set_trial_state_values(trial, state, [value, *job.second_values()])
         if state is TrialState.COMPLETE and not attributes["diverged"]:
-            self.progress.take_best(job.names[replicate], value)
+            cost = cost_text(job.second, sum(job.second_values()))
+            self.progress.take_best(job.names[replicate], value, cost)
 
     def _forecast(self) -> None:
         if time.monotonic() < self.next_forecast:

@@ -49,13 +49,13 @@ class Progress:
         """Sets the forecast: so many seconds from now, or None for unknown."""
         self.finish = None if seconds is None else time.monotonic() + seconds
 
-    def take_best(self, name: str, value: float) -> None:
-        """Takes a trial as the best if it is better than the one so far: its name and its value of
-        the objective."""
+    def take_best(self, name: str, value: float, cost: str = "") -> None:
+        """Takes a trial as the best if it is better than the one so far: its name, its value of
+        the objective, and that of a second objective in words."""
         metric = BY_NAME[self.objective].of(self.deviation)
         if self.best_value is None or metric.gain(value) > metric.gain(self.best_value):
             self.best_value = value
-            self.best = f"{name}, {metric.text(value)}"
+            self.best = ", ".join(filter(None, (metric.text(value), cost, name)))
 
     @property
     def counts(self) -> str:

@@ -230,9 +230,9 @@ def check_together(file: SearchStudy, where: str) -> None:
         faults = ["the space has nothing to choose: every value is fixed"]
     if file.pruner == "wilcoxon" and file.seeds_per_trial < 3:
         faults.append("pruner wilcoxon needs seeds_per_trial of 3 or more")
-    if len(file.objectives) > 1 and file.sampler not in ("tpe", "nsga2", "random", "qmc"):
+    if file.second and file.sampler not in ("tpe", "nsga2", "random", "qmc"):
         faults.append(f"sampler {file.sampler} works for one objective, not for two")
-    if len(file.objectives) > 1 and file.pruner != "none":
+    if file.second and file.pruner != "none":
         faults.append(f"pruner {file.pruner} works for one objective, not for two")
     if file.pruner not in ("none", "wilcoxon") and most_epochs(file) == 1:
         faults.append(f"pruner {file.pruner} has nothing to prune: a training is one epoch")

@@ -26,7 +26,7 @@ from hpo.runs.progress import ENOUGH_TRIALS, Candidate, Progress, by_count, fina
 from hpo.runs.study import Run
 from hpo.study.columns import TrialAttributes
 from hpo.study.config import Config, Seeds, with_widths
-from hpo.study.file import SearchStudy
+from hpo.study.file import SearchStudy, cost_text
 from hpo.study.finalists import config_of
 from hpo.study.names import ASHA
 from hpo.study.space import Fixed, completed, draw, fits, size, suggest
@@ -169,7 +169,7 @@ class SearchPlan(Plan):
         something, or the best one if none has."""
         ids = sorted(self.candidates, key=lambda i: (-self.candidates[i].value, i))
         count = self.file.finalists
-        if len(self.file.objectives) > 1:
+        if self.file.second:
             least = self.metric.gain(self.metric.learned(describe(self.run.dataset)))
             learned = [i for i in ids if self.candidates[i].value >= least] or ids[:1]
             points = [(self.candidates[i].value, self.candidates[i].second) for i in learned]
@@ -192,7 +192,8 @@ class SearchPlan(Plan):
         )
         for trial in record.ranked(self.stored, self.metric)[:1]:
             name = record.trial_name(trial.number, config_of(trial, self.file))
-            progress.take_best(name, record.value_of(trial, self.metric))
+            cost = cost_text(self.file.second, sum(trial.values[1:]))
+            progress.take_best(name, record.value_of(trial, self.metric), cost)
         return progress
 
     def next(self, worker: int = 0, left: float = math.inf) -> Job | None:
@@ -266,7 +267,7 @@ class SearchPlan(Plan):
             names=[label],
             cost=1.0,
             limit=self.file.trial_limit or math.inf,
-            second=self.file.objectives[1] if len(self.file.objectives) > 1 else None,
+            second=self.file.second,
             parameters=parameter_count(config, self.run.shape),
         )
 

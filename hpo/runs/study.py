@@ -97,7 +97,7 @@ def binding(file: StudyFile, dataset: Dataset) -> dict[str, Any]:
         if file.folds:
             chosen["folds"] = str(file.folds)
         chosen |= {"first seed": file.first_seed} if file.first_seed else {}
-        if len(file.objectives) > 1:
+        if file.second:
             chosen["objectives"] = ", ".join(file.objectives)
     else:
         chosen = {

@@ -215,6 +215,12 @@ class StopAfter(Table):
 
 # What a search can seek besides its objective: {name: in words}; each the less, the better.
 SECOND = {"parameters": marked("parameters"), "train_seconds": marked("training time (s)")}
+COSTS = {"parameters": "{:,.0f}", "train_seconds": "{:.1f}"}  # how their values are printed
+
+
+def cost_text(second: str | None, value: float) -> str:
+    """parameters 36,087: a value of the second objective; empty without one."""
+    return f"{SECOND[second]} {COSTS[second].format(value)}" if second else ""
 
 
 # --- the tables of a file ----------------------------------------------------------------------
@@ -564,7 +570,12 @@ class SearchStudy(SearchOptions, Head):
     def directions(self) -> "list[Literal['maximize', 'minimize']]":
         """Returns Optuna's direction of each objective."""
         first = self.metric.direction
-        return [first, "minimize"] if len(self.objectives) > 1 else [first]
+        return [first, "minimize"] if self.second else [first]
+
+    @property
+    def second(self) -> str | None:
+        """Returns the second objective; None without one."""
+        return self.objectives[1] if len(self.objectives) > 1 else None
 
     @property
     def _names_objective(self) -> bool:

@@ -1,7 +1,8 @@
-"""A table in a terminal of any width: no key and no value is cut."""
+"""Lines and tables in a terminal of any width: nothing is cut, and nothing is left out."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from textwrap import fill
 
 from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderableType
@@ -14,78 +15,105 @@ from hpo.text import legible
 
 GAP = 2  # between columns
 LEAST = 16  # characters of a column that breaks its lines
+INDENT = 4  # of what stands below a row
+
+
+def print_line(out: Console, text: str) -> None:
+    """Prints a line. A terminal breaks it between words, but no path; elsewhere it stays whole."""
+    text = legible(text)
+    if out.is_terminal:
+        text = fill(text, out.width, break_long_words=False, break_on_hyphens=False)
+    out.print(text, soft_wrap=True, markup=False, emoji=False)
 
 
 @dataclass(frozen=True)
 class Fitted:
     """A table for the terminal.
 
-    Where it is too wide, headers break into lines, then long texts; then columns leave by their
-    priority, and a line names them. Where the rest is too wide, each row becomes a card with a line
-    for each column.
+    Where it is too wide, headers break into lines, then columns move below their rows by their
+    priority, then long texts break. Where the rest is too wide, all columns but the first move.
     """
 
     table: Table
 
     def __rich_console__(self, _: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
-        shown, width = self.table, options.max_width
-        while _total(least for least, _ in _widths(shown)) > width:
-            highest = max(column.priority for column in shown.columns)
-            if highest == 0:
-                yield from _cards(self.table, width)
-                return
-            shown = shown.only(c.key for c in shown.columns if c.priority < highest)
-        yield _rich_table(shown, width)
-        left_out = [_header(c) for c in self.table.columns if c not in shown.columns]
-        if left_out:
-            yield Text(f"not shown for want of width: {', '.join(left_out)}")
+        width = options.max_width
+        shown = _fitting(self.table, width)
+        below = self.table.but(*(column.key for column in shown.columns))
+        if not below.columns:
+            yield _rich_table(shown, shown.texts, width)
+            return
+        yield _rich_table(shown, [], width)
+        for row, others in zip(shown.texts, below.texts, strict=True):
+            yield _rich_table(shown, [row], width, header=False)
+            for line in _lines(below.columns, others, width - INDENT):
+                yield Padding(Text(line, style="dim"), (0, 0, 0, INDENT))
+
+
+def _fitting(table: Table, width: int) -> Table:
+    """Returns the table with the columns that stand beside each other."""
+    shown = table
+    while True:
+        highest = max(column.priority for column in shown.columns)
+        if _total(_least(shown, breaks=highest == 0)) <= width:
+            return shown
+        if highest == 0:
+            return table.only([table.columns[0].key])
+        shown = shown.only(c.key for c in shown.columns if c.priority < highest)
+
+
+def _lines(columns: Sequence[Column], texts: Sequence[str], width: int) -> Iterator[str]:
+    """Yields "header: value" of each column, as many as fit into a line; or two lines where one
+    does not fit."""
+    line = ""
+    for column, text in zip(columns, texts, strict=True):
+        header, value = f"{_header(column)}:", legible(text)
+        item = f"{header} {value}"
+        for piece in [item] if cell_len(item) <= width else [header, value]:
+            if line and cell_len(f"{line}; {piece}") > width:
+                yield line
+                line = piece
+            else:
+                line = f"{line}; {piece}" if line else piece
+    yield line
 
 
 def _header(column: Column) -> str:
     return legible(column.short or column.header)
 
 
-def _widths(table: Table) -> list[tuple[int, int]]:
-    """Returns of each column the least and the natural width."""
+def _natural(table: Table) -> list[int]:
+    """Returns the width of each column's longest text."""
+    rows = [[cell_len(legible(text)) for text in texts] for texts in table.texts]
+    return [max(widths) for widths in zip(*rows, strict=True)] or [0] * len(table.columns)
+
+
+def _least(table: Table, *, breaks: bool) -> list[int]:
+    """Returns the least width of each column. breaks: whether long texts may break."""
     widths = []
-    for place, column in enumerate(table.columns):
-        header = _header(column)
-        content = max((cell_len(texts[place]) for texts in table.texts), default=0)
-        words = map(cell_len, header.split())
-        least = max([min(content, LEAST) if column.wraps else content, *words])
-        widths.append((least, max(content, cell_len(header))))
+    for column, content in zip(table.columns, _natural(table), strict=True):
+        words = map(cell_len, _header(column).split())
+        widths.append(max([min(content, LEAST) if column.wraps and breaks else content, *words]))
     return widths
 
 
-def _total(widths: Iterable[int]) -> int:
-    known = list(widths)
-    return sum(known) + GAP * (len(known) - 1)
+def _total(widths: Sequence[int]) -> int:
+    return sum(widths) + GAP * (len(widths) - 1)
 
 
-def _rich_table(table: Table, width: int) -> RichTable:
-    widths = _widths(table)
-    final = [natural for _, natural in widths]
+def _rich_table(
+    table: Table, rows: Sequence[Sequence[str]], width: int, *, header: bool = True
+) -> RichTable:
+    """Returns these rows of the table, whose columns are as wide as all rows need. width: of the
+    terminal."""
+    final, least = _natural(table), _least(table, breaks=True)
+    final = [max(w, cell_len(_header(c))) for w, c in zip(final, table.columns, strict=True)]
     for place in sorted(range(len(final)), key=lambda place: table.columns[place].wraps):
         excess = _total(final) - width  # headers break before texts do
-        final[place] -= max(min(excess, final[place] - widths[place][0]), 0)
-    shown = RichTable(box=None, pad_edge=False, header_style="bold")
+        final[place] -= max(min(excess, final[place] - least[place]), 0)
+    shown = RichTable(box=None, pad_edge=False, header_style="bold", show_header=header)
     for column, wide in zip(table.columns, final, strict=True):
         shown.add_column(_header(column), width=wide, overflow="fold")
-    for texts in table.texts:
+    for texts in rows:
         shown.add_row(*(Text(legible(text)) for text in texts))
     return shown
-
-
-def _cards(table: Table, width: int) -> Iterator[RenderableType]:
-    """Yields a row's key, and below it a line for each other column, or two where one is too
-    long."""
-    key, *others = table.columns
-    for first, *texts in table.texts:
-        yield Text(legible(" ".join(filter(None, (_header(key), first)))), style="bold")
-        for column, text in zip(others, texts, strict=True):
-            line = f"  {_header(column)}: {legible(text)}"
-            if cell_len(line) <= width:
-                yield Text(line)
-            else:
-                yield Text(f"  {_header(column)}:")
-                yield Padding(Text(legible(text)), (0, 0, 0, 4))

@@ -54,12 +54,12 @@ def stored_studies(storage: BaseStorage, running: Callable[[str], bool]) -> Fitt
 
 
 def table_of(rows: Sequence[Listed]) -> Table:
-    """Returns the table of stored studies; a narrow terminal keeps name, kind and count."""
+    """Returns the table of stored studies."""
     columns = [
         Column("name", "name", lambda row: row.name),
         Column("kind", "kind", lambda row: row.kind),
         Column("finished", "finished", lambda row: row.finished),
-        Column("best", "best", lambda row: row.best, priority=1, wraps=True),
+        Column("best", "best", lambda row: row.best, priority=1),
         Column("dataset", "dataset", lambda row: row.dataset, priority=2),
         Column("last_run", "last run", lambda row: row.last_run, priority=3),
     ]

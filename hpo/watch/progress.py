@@ -23,10 +23,13 @@ from hpo.runs.plan import Job, Watcher
 from hpo.runs.progress import Progress
 from hpo.storage.lock import Holder
 from hpo.storage.open import NothingStored
+from hpo.study.file import cost_text
 from hpo.study.finalists import noun_of
-from hpo.text import count, legible, seconds_text
+from hpo.text import count, seconds_text
+from hpo.watch.fitted import print_line
 
 MOST_WORKERS = 16  # with a line of their own
+BAR = 24  # characters of the bar
 PROGRESS = "progress"  # attribute of the study
 WRITE_SECONDS = 2.0  # between two writes of the progress
 LOOK_SECONDS = 1.0
@@ -36,34 +39,33 @@ Stored = StoredGrid | StoredSearch
 
 
 def render(progress: Progress) -> RenderableType:
-    """Returns a header with bar, counts and times, a line per worker, and the best trial so far.
+    """Returns counts, a bar with times, the best trial so far, and a line per worker.
 
-    Lines are cut where the terminal is narrow: a line that wraps would make the display jump.
+    What is too long for a narrow terminal breaks into lines. The best comes before the workers,
+    which a low terminal may hide.
     """
-    header = Table.grid(padding=(0, 2))
-    for _ in range(4):
-        header.add_column(no_wrap=True, overflow="ellipsis")
-    header.add_row(
-        Text(progress.title, style="bold"),
-        ProgressBar(total=max(progress.total, 1), completed=progress.done, width=24),
-        Text(f"{100 * progress.done / max(progress.total, 1):.0f}%"),
-        Text(", ".join(filter(None, (seconds_text(progress.elapsed), progress.left)))),
+    bar = Table.grid(padding=(0, 2))
+    bar.add_column(max_width=BAR)
+    bar.add_column(no_wrap=True)
+    bar.add_column(overflow="fold")
+    bar.add_row(
+        ProgressBar(total=max(progress.total, 1), completed=progress.done),
+        f"{100 * progress.done / max(progress.total, 1):.0f}%",
+        ", ".join(filter(None, (seconds_text(progress.elapsed), progress.left))),
     )
-    rows = Table.grid(padding=(0, 2))
-    rows.add_column(no_wrap=True, min_width=len(f"worker {len(progress.workers)}"))
-    rows.add_column(no_wrap=True, overflow="ellipsis")
-    nouns = f"{progress.noun}s"
-    rows.add_row(Text(nouns, style="dim"), Text(progress.counts.replace(f" {nouns}", "")))
+    lines = {"cluster": progress.waiting, "best": progress.best}
     for number, task in enumerate(progress.workers[:MOST_WORKERS], 1):
-        rows.add_row(Text(f"worker {number}", style="dim"), Text(task or "idle"))
+        lines[f"worker {number}"] = task or "idle"
     if more := progress.workers[MOST_WORKERS:]:
-        busy = sum(map(bool, more))
-        rows.add_row(Text(f"{len(more)} more", style="dim"), Text(f"{busy} are training"))
-    if progress.waiting:
-        rows.add_row(Text("cluster", style="dim"), Text(progress.waiting))
-    if progress.best:
-        rows.add_row(Text("best", style="dim"), Text(progress.best))
-    return Group(header, rows)
+        lines[f"{len(more)} more"] = f"{sum(map(bool, more))} are training"
+    rows = Table.grid(padding=(0, 2))
+    rows.add_column(no_wrap=True, min_width=len(f"worker {len(progress.workers)}"), style="dim")
+    rows.add_column(overflow="fold")
+    for name, text in lines.items():
+        if text:
+            rows.add_row(name, Text(text))
+    title = Text.assemble((progress.title, "bold"), f": {progress.counts}", overflow="fold")
+    return Group(title, bar, rows)
 
 
 class Display(Watcher):
@@ -92,7 +94,7 @@ class Display(Watcher):
 
     def on_notice(self, text: str) -> None:
         """Prints a line, above the live display if there is one."""
-        self.console.print(legible(text), soft_wrap=True, markup=False, emoji=False)
+        print_line(self.console, text)
 
     def on_finish(self) -> None:
         if self.live:
@@ -137,7 +139,7 @@ def begun(opened: Callable[[], BaseStorage], name: str, console: Console) -> Bas
         except (NothingStored, NotBegun) as error:
             if not said:
                 text = f"waiting for study {name} to begin ({error})"
-                console.print(text, soft_wrap=True, markup=False)
+                print_line(console, text)
             said = True
             time.sleep(LOOK_SECONDS)
         else:
@@ -162,7 +164,7 @@ def watch(storage: BaseStorage, name: str, here: Callable[[], bool], console: Co
                     f"{p.title}: {p.counts}{p.waiting and ', '}{p.waiting}" for p in parts
                 )
                 if line != last:
-                    console.print(last := line, soft_wrap=True, markup=False)
+                    print_line(console, last := line)
             time.sleep(LOOK_SECONDS)
             study = load_study(cached, name)
             idle = 0 if any(_runs(part, here()) for part in study.parts) else idle + 1
@@ -219,10 +221,12 @@ def read_progress(study: Stored, here: bool) -> Progress:
     )
     for _, best in study.ranked.head(1).iterrows():
         if isinstance(study, StoredGrid):
-            name = run_name(best["cell"], best["seed"])
+            name, cost = run_name(best["cell"], best["seed"]), ""
         else:
-            name = trial_name(best["number"], study.config(best["number"]))
-        progress.take_best(name, best[study.metric.name])
+            number = int(best["number"])
+            name = trial_name(number, study.config(number))
+            cost = cost_text(study.second, sum(study.frozen[number].values[1:]))
+        progress.take_best(name, best[study.metric.name], cost)
     return progress
 
 

@@ -76,10 +76,11 @@ def _search(study: StoredSearch) -> Iterator[RenderableType]:
     if sentence := unfinished(study):
         yield sentence
     if len(study.ranked):
-        yield Fitted(best_table(study, 5).only(["trial", "network", "validation", "seconds"]))
+        keys = ["trial", "network", "validation", "cost", "seconds"]
+        yield Fitted(best_table(study, 5).only(keys))
     if study.tested is not None and len(study.tested.finished):
         tested = [metric.name for metric in test_metrics(study)]
-        keys = ["finalist", "network", "selected", "fresh", "bias", *tested]
+        keys = ["finalist", "network", "selected", "fresh", "bias", *tested, "cost"]
         yield Fitted(finalists_table(study).only(keys))
         yield winner_sentence(study)
         if gained := gain_sentence(study):

@@ -20,13 +20,12 @@ from hpo.report.blocks.words import guess_text, interval_entry, spelled_estimate
 from hpo.results.study import Finalist, StoredSearch, seconds_of
 from hpo.results.trial import KILLED, front
 from hpo.study.config import Config
-from hpo.study.file import SECOND
+from hpo.study.file import COSTS, SECOND
 from hpo.study.metrics import ACCURACY, BY_NAME, Metric, uncapital
 from hpo.study.space import Fixed
 from hpo.text import limit_text
 
 BEST = 10  # trials shown one by one
-COSTS = {"parameters": "{:,.0f}", "train_seconds": "{:.1f}"}  # how second objectives are printed
 
 
 def network_columns(
@@ -69,16 +68,26 @@ def best_table(study: StoredSearch, most: int = BEST, caption: str = "") -> Tabl
             "validation", metric.header, value, f"{{:.{metric.digits}f}}",
             short=uncapital(metric.header),
         ),
+        *_cost_column(study, lambda row: study.frozen[int(row.number)].values[1]),
         Column(
             "training", training.header, lambda row: training.scale * getattr(row, name),
             f"{{:.{training.digits}f}}",
         ),
         Column(
             "seconds", t("Seconds"), lambda row: row.train_seconds, "{:.1f}",
-            short="seconds", priority=1,
+            short="seconds", priority=2,
         ),
     ]  # fmt: skip
     return Table(columns=columns, rows=rows, caption=caption)
+
+
+def _cost_column(study: StoredSearch, value: Callable[[Any], float]) -> Sequence[Column]:
+    """Returns the column of the second objective; none without one. value: of a row."""
+    if not study.second:
+        return []
+    words = t(SECOND[study.second])
+    text = COSTS[study.second]
+    return [Column("cost", words.capitalize(), value, text, short=words, priority=1)]
 
 
 def over_folds(study: StoredSearch, number: int) -> Estimate | None:
@@ -155,11 +164,12 @@ def finalists_table(study: StoredSearch, caption: str = "") -> Table:
         brief_column(lambda row: row.config),
         *network_columns(study, rows, lambda row: row.config),
         *_validation_columns(study.metric),
-        *(metric_column(each.name, each) for each in test_metrics(study)),
+        *(
+            metric_column(each.name, each, priority=4 if place else 0)
+            for place, each in enumerate(test_metrics(study))
+        ),
     ]
-    if study.second:
-        header, text = t(SECOND[study.second]).capitalize(), COSTS[study.second]
-        columns.append(Column("cost", header, lambda row: row.cost, text))
+    columns += _cost_column(study, lambda row: row.cost)
     columns.append(Column("seeds", t("Seeds"), lambda row: len(row.runs)))
     return Table(columns=columns, rows=rows, caption=caption)
 
