@@ -201,6 +201,7 @@ WRONG_TABLES = {
     "holds 0 rows; give": "",
     "column 'size' has 'big' in row 2, and 3 of 4 cells": "size,label\n1,1\n2,1\nbig,2\n4,2\n",
     "has no column 'kind'; there are a, b": "a,b\n1,2\n",
+    "there are a, kin; did you mean 'kin'?": "a,kin\n1,2\n",
     "no row has a label in column 'kind'": "a,kind\n1,\n2,\n",
     "labels of one class": "a,kind\n1,x\n2,\n",
     "a value is inf in row 1, column 'a'": "a,kind\n1,x\ninf,y\n",

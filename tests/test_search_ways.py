@@ -175,6 +175,7 @@ def test_a_search_like_another_knows_its_trials_and_trains_its_best_again(
     for options, said in (
         (("far.toml", "--like", "mine"), "none of its 6 finished trials lies in the space"),
         (("mine.toml", "--like", "nobody"), "--like nobody: is not in the storage"),
+        (("mine.toml", "--like", "mein"), "shows what is; did you mean 'mine'?"),
         (("mine.toml", "--like", "mine", "--dataset", "digits", "--name", "x"), "is of wine"),
         (("grid-report", "--like", "mine", "--dataset", "wine"), "--like: study 'grid-report'"),
     ):  # fmt: skip

@@ -585,6 +585,34 @@ def test_wrong_search_is_told_file_key_and_remedy(path: Path, text: str, said: s
     assert faults_of(path, text)[0].startswith(f"{path}: {said}")
 
 
+@pytest.mark.parametrize(
+    ("text", "near"),
+    [
+        (SEARCH.replace("[space]", "[spce]"), "space"),
+        (SEARCH.replace("high = 4", "hihg = 4"), "high"),
+        (
+            SEARCH + "dropout = { low = 0.1, high = 0.2, when = { dpth = 2 } }",
+            "depth",
+        ),
+        (SEARCH + "[search]\nobjectives = ['valid_accuracy', 'paramters']", "parameters"),
+        (SEARCH + "[[search.first]]\ndpth = 2", "depth"),
+        (
+            GRID + "[[experiments]]\ntitle = 'x'\ncells = ['wide']\ncolumns = ['activaton']",
+            "activation",
+        ),
+        (GRID + "[[claims]]\nsays = 'x'\nfails = 'wid'", "wide"),
+    ],
+)
+def test_a_mistyped_name_is_told_which_one_was_meant(path: Path, text: str, near: str):
+    assert fault_of(path, text).endswith(f"; did you mean {near!r}?")
+
+
+def test_a_mistyped_path_is_told_which_file_was_meant(path: Path):
+    path.write_text(GRID)
+    with pytest.raises(InputError, match=f"or a path; did you mean '{path}'"):
+        study_file.load(str(path.with_name("x" + path.name)))
+
+
 def test_search_without_a_hyperparameter_is_told_which(path: Path):
     text = SEARCH.replace('activation = "relu"\n', "")
     assert fault_of(path, text) == f"{path}: space.activation: is missing"

@@ -43,7 +43,7 @@ from hpo.data.schema import (
 from hpo.errors import InputError
 from hpo.study.names import ColumnKind
 from hpo.study.source import Source
-from hpo.text import quoted
+from hpo.text import meant, quoted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -133,7 +133,7 @@ def _label(table: Table, label: str | int, names: list[str], *, header: bool) ->
     if header:
         label = label.strip()
         if label and label not in names:
-            raise InputError(f"has no column {quoted(label)}; {there}")
+            raise InputError(f"has no column {quoted(label)}; {there}{meant(label, names)}")
         return label or _guessed_label(names, table.numbers(), remedy, there)
     if label:
         raise InputError(
@@ -176,7 +176,8 @@ def _name_of(wanted: str | int, names: Sequence[str], key: str = "ignore") -> st
     if isinstance(wanted, int) and -len(names) <= wanted < len(names):
         return names[wanted]
     if wanted not in names:
-        raise InputError(f"{key}: has no column {quoted(wanted)}; there are {brief_names(names)}")
+        there = f"there are {brief_names(names)}{meant(str(wanted), names)}"
+        raise InputError(f"{key}: has no column {quoted(wanted)}; {there}")
     return str(wanted)
 
 

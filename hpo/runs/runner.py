@@ -32,6 +32,7 @@ from hpo.study.binding import DATA, JUDGED, MODEL, code_digest, code_of, differe
 from hpo.study.claims import SECONDS
 from hpo.study.config import Seeds
 from hpo.study.file import GridStudy, SearchStudy
+from hpo.text import meant
 from hpo.workers.messages import Task
 from hpo.workers.pool import Pool
 
@@ -177,9 +178,11 @@ def _like(run: Run, optuna_study: optuna.Study) -> list[FrozenTrial]:
     asked = None if run.options.like == run.name else run.options.like
     if not (name := asked or optuna_study.user_attrs.get("like", {}).get("study")):
         return []
-    if name not in optuna.get_all_study_names(run.storage):
+    known = optuna.get_all_study_names(run.storage)
+    if name not in known:
         if asked:
-            raise InputError(f"--like {name}: is not in the storage; `hpo list` shows what is")
+            text = f"--like {name}: is not in the storage; `hpo list` shows what is"
+            raise InputError(f"{text}{meant(name, known)}")
         return []  # it was deleted since
     other = load_study(run.storage, name)
     if not isinstance(other, StoredSearch):
@@ -195,15 +198,15 @@ def _like(run: Run, optuna_study: optuna.Study) -> list[FrozenTrial]:
             "configurations into [[search.first]]"
         )
     assert isinstance(run.file, SearchStudy)
-    known = like_trials(other.frozen, other.file, run.file)
+    fitting = like_trials(other.frozen, other.file, run.file)
     finished = len(other.ended)
-    if not known:
+    if not fitting:
         raise InputError(
             f"--like {name}: none of its {finished} finished trials lies in the space of study "
             f"{run.name!r}; give a search of the same space"
         )
-    optuna_study.set_user_attr("like", {"study": name, "trials": len(known), "of": finished})
-    return known
+    optuna_study.set_user_attr("like", {"study": name, "trials": len(fitting), "of": finished})
+    return fitting
 
 
 def _trained_finalists(run: Run, search: optuna.Study) -> Counter[int]:

@@ -23,7 +23,7 @@ from hpo.study.fields import (
     one_of,
 )
 from hpo.study.metrics import REGRESSION, Metric
-from hpo.text import quoted
+from hpo.text import meant, quoted
 
 SECONDS = "train_seconds"
 ROUNDS = 8  # of timing, measured at once
@@ -418,7 +418,7 @@ def _group(value: dict[str, Any], cells: Mapping[str, Config]) -> tuple[str, ...
 
 
 def no_cell(name: str, cells: Collection[str]) -> str:
-    return f"no cell is named {quoted(name)}; there are {', '.join(cells)}"
+    return f"no cell is named {quoted(name)}; there are {', '.join(cells)}{meant(name, cells)}"
 
 
 class Cause(Table):

@@ -90,6 +90,7 @@ COLUMNS = {
     "test_loss": marked("Test loss"),
     "train_seconds": marked("Training time (s)"),
 }
+MAIN = ("cells", "grid", "space")  # a study file has one of these tables
 MOST_CELLS = 1_000  # of [grid]: a typing error should not start a study of years
 BLOCK = 8  # seeds of a crossed cell that are analysed together
 FIGURES = ("test_accuracy", "test_loss", "train_seconds")  # of classes
@@ -164,7 +165,8 @@ def _some_once(cells: tuple[str, ...]) -> tuple[str, ...]:
 
 def _known_columns(columns: tuple[str, ...]) -> tuple[str, ...]:
     if unknown := [column for column in columns if column not in COLUMNS]:
-        raise fault(f"unknown {quoted(unknown[0])}; there are {', '.join(COLUMNS)}")
+        near = meant(unknown[0], COLUMNS)
+        raise fault(f"unknown {quoted(unknown[0])}; there are {', '.join(COLUMNS)}{near}")
     return columns or tuple(COLUMNS)
 
 
@@ -315,7 +317,7 @@ class Head(Table):
         names = self.class_weight if isinstance(self.class_weight, dict) else ()
         return faults + [
             f"class_weight: {quoted(name)} is no class of the data; there are "
-            f"{shortened(', '.join(classes))}"
+            f"{shortened(', '.join(classes))}{meant(name, classes)}"
             for name in names
             if classes and name not in classes
         ]
@@ -444,7 +446,9 @@ class SearchOptions(Table):
                 f"the first one of {', '.join(OBJECTIVES)}",
                 quoted(list(self.objectives)),
             )
-            text = f'must be ["{ACCURACY}"], {known}, {first}; got {given}'
+            wrong = [name for name in self.objectives if name not in (*OBJECTIVES, *SECOND)]
+            near = meant(wrong[0], [*OBJECTIVES, *SECOND]) if wrong else ""
+            text = f'must be ["{ACCURACY}"], {known}, {first}; got {given}{near}'
             raise faulty((("objectives",), text))
         if others and self.pruner not in (None, "none"):
             raise faulty((("pruner",), "Optuna prunes for one objective only; leave it out"))
@@ -648,7 +652,7 @@ def load(study: str) -> StudyFile:
         known = ", ".join(shipped())
         raise InputError(
             f"study {quoted(study)}: no such study or file; there are {known}, or a path"
-            f"{meant(study, shipped())}"
+            f"{meant(study, [*shipped(), *map(str, path.parent.glob('*.toml'))])}"
         ) from error
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); give a TOML file") from error
@@ -684,7 +688,10 @@ def parse(raw: Mapping[str, Any], name: str, where: str) -> StudyFile:
     """Reads the study of a TOML document. where: the file in errors."""
     grid = "cells" in raw or "grid" in raw
     if grid == ("space" in raw):
-        raise InputError(f"{where}: needs [[cells]] or [grid] (a grid), or [space] (a search)")
+        near = "".join(meant(key, MAIN) for key in raw if key not in MAIN)
+        raise InputError(
+            f"{where}: needs [[cells]] or [grid] (a grid), or [space] (a search){near}"
+        )
     kind: Any
     of_table: Any
     if grid:

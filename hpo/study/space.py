@@ -30,7 +30,7 @@ from hpo.study.config import (
     with_widths,
 )
 from hpo.study.fields import Fault, Flag, Table, fault, faulty, is_number, read_or_faults
-from hpo.text import printable, quoted
+from hpo.text import meant, printable, quoted
 
 if TYPE_CHECKING:
     from optuna.trial import BaseTrial
@@ -153,7 +153,9 @@ class RangeTable(Table):
             raise fault("low and high: must be numbers")
         unknown = [key for key in table if key not in cls.model_fields]
         if unknown or "low" not in table or "high" not in table:
-            extra = f", not {', '.join(unknown)}" if unknown else ""
+            left = [key for key in cls.model_fields if key not in table]
+            near = meant(unknown[0], left) if unknown else ""
+            extra = f", not {', '.join(unknown)}{near}" if unknown else ""
             raise fault(f"a range has low and high, and may have log, step or when{extra}")
         return table
 
@@ -311,10 +313,10 @@ def _faults_together(space: Mapping[str, Domain]) -> list[tuple[str, str]]:
     """Returns the faults of conditions, and of values that the space combines."""
     faults = []
     for name, domain in space.items():
-        others = ", ".join(other for other in space if other != name)
-        words = f"is not in the space; conditions may ask for {others}"
-        asked = [c.name for c in domain.when if c.name not in space or c.name == name]
-        faults += [(name, f"when.{other}: {words}") for other in asked]
+        others = [other for other in space if other != name]
+        words = f"is not in the space; conditions may ask for {', '.join(others)}"
+        asked = [c.name for c in domain.when if c.name not in others]
+        faults += [(name, f"when.{other}: {words}{meant(other, others)}") for other in asked]
     if faults:
         return faults
     try:
@@ -387,7 +389,8 @@ def entry_faults(space: Mapping[str, Domain], entry: Mapping[str, Any]) -> list[
     faults = []
     for name, value in entry.items():
         if name not in space:
-            faults.append((name, f"is not in the space; it has {', '.join(space)}"))
+            text = f"is not in the space; it has {', '.join(space)}{meant(name, space)}"
+            faults.append((name, text))
         elif fault := check(name, value):
             faults.append((name, fault))
         elif not contains(name, space[name], value):
