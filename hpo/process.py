@@ -57,8 +57,8 @@ def _ignoring_errors(stream: TextIO) -> TextIO:
         io.BufferedWriter(_IgnoringErrors(os.dup(stream.fileno()), "w")),
         encoding=stream.encoding,
         errors=stream.errors,
-        line_buffering=stream.line_buffering,
-        write_through=stream.write_through,
+        # PYTHONUNBUFFERED, usual in containers, sets write_through; the buffer here still waits.
+        line_buffering=stream.line_buffering or stream.write_through,
     )
 
 

@@ -1,6 +1,7 @@
 """The hpo command: exit codes, errors of one line, and nothing half-written."""
 
 import contextlib
+import io
 import json
 import resource
 import socket
@@ -16,7 +17,7 @@ import pandas as pd
 import pytest
 from conftest import Answer
 
-from hpo import cli, session
+from hpo import cli, process, session
 from hpo.data.catalog import NAMES
 from hpo.data.download import Unavailable
 from hpo.passwords import without_password
@@ -528,3 +529,12 @@ def test_mnist_is_learnt_by_a_whole_run(hpo: Run, tmp_path: Path, mnist_dir: Pat
     # Two epochs of such a network give 95.5 to 96.5%; a slip in data or gradient would show.
     assert trials["test_accuracy"].between(0.945, 0.975).all()
     assert list(trials["state"]) == ["COMPLETE"] * 2
+
+
+def test_a_line_is_out_at_once_where_python_is_told_not_to_buffer(tmp_path: Path):
+    """By PYTHONUNBUFFERED, as in most containers."""
+    log = tmp_path / "log"
+    given = io.TextIOWrapper(log.open("wb", buffering=0), write_through=True)
+    with given, process._ignoring_errors(given) as out:
+        print("1/8  trained", file=out)
+        assert log.read_text() == "1/8  trained\n"
