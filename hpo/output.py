@@ -23,11 +23,12 @@ def say(text: str) -> None:
 
 
 def console() -> "Console":
-    """Returns the terminal, or 200 columns where the output is no terminal."""
+    """Returns the terminal or the notebook; elsewhere 200 columns."""
     from rich.console import Console
 
-    terminal = Console(highlight=False)
-    return terminal if terminal.is_terminal else Console(highlight=False, width=200)
+    shown = Console(highlight=False)
+    there = shown.is_terminal or shown.is_jupyter
+    return shown if there else Console(highlight=False, width=200)
 
 
 def print_parts(parts: "Iterable[RenderableType]") -> None:

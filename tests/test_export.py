@@ -507,6 +507,9 @@ def test_the_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     NotebookClient(notebook, timeout=120, kernel_name="python3", resources=resources).execute()
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", ())]
     assert not [output for output in outputs if output.get("name") == "stderr"]
+    run = [output.get("data", {}).get("text/plain", "") for output in notebook.cells[2]["outputs"]]
+    lines = [re.sub(r"\x1b\[\d*m", "", line) for text in run for line in text.splitlines()]
+    assert max(map(len, lines)) <= 115, "wider than a notebook's page"
 
 
 def test_run_names_its_command_as_it_is_typed_and_hears_the_environment(

@@ -19,9 +19,10 @@ INDENT = 4  # of what stands below a row
 
 
 def print_line(out: Console, text: str) -> None:
-    """Prints a line. A terminal breaks it between words, but no path; elsewhere it stays whole."""
+    """Prints a line. A terminal or a notebook breaks it between words, but no path; elsewhere it
+    stays whole."""
     text = legible(text)
-    if out.is_terminal:
+    if out.is_terminal or out.is_jupyter:
         text = fill(text, out.width, break_long_words=False, break_on_hyphens=False)
     out.print(text, soft_wrap=True, markup=False, emoji=False)
 
