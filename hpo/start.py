@@ -4,6 +4,7 @@ from hpo.errors import InputError
 from hpo.options import Options, flag
 from hpo.output import check_language, check_writable, say
 from hpo.study import file as study_file
+from hpo.text import count
 
 OF_GRIDS = ("seeds", "first_seed", "until_resolved", "changed_claims")
 OF_SEARCHES = ("trials", "more", "sampler", "sampler_seed", "pruner", "repeats", "like")
@@ -97,4 +98,4 @@ def _check_rounds(options: Options, file: study_file.GridStudy) -> None:
     if not file.claims:
         raise InputError(f"--until-resolved: study {file.name!r} has no [[claims]] to resolve")
     more = f"{file.rounds.step} more a round for the networks of open claims"
-    say(f"--until-resolved: {file.seeds} seeds, then {more}, up to {file.rounds.most}")
+    say(f"--until-resolved: {count(file.seeds, 'seed')}, then {more}, up to {file.rounds.most}")

@@ -7,6 +7,7 @@ import sqlite3
 import tomllib
 from collections.abc import Callable
 from contextlib import closing
+from functools import reduce
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,6 +17,7 @@ import pytest
 from in_process import markdown, opened, prepared
 from optuna.trial import TrialState
 from optuna_dashboard import get_note
+from test_report import store
 from tiny import tiny_dataset
 
 from hpo.data.datasets import load
@@ -36,6 +38,7 @@ from hpo.runs.search import SearchPlan, spread
 from hpo.study.columns import METRICS
 from hpo.study.config import SEED, Config, Seeds
 from hpo.study.file import SearchStudy, parse
+from hpo.watch import note
 from hpo.watch.fitted import Fitted
 from hpo.watch.progress import read_progress
 from hpo.watch.terminal import terminal
@@ -468,6 +471,35 @@ def test_two_objectives_end_in_a_front_and_finalists_along_it(
     assert "rows to train on" in note
     assert (tmp_path / "reports/mine/figures/pareto.svg").exists()
     command(head.replace("= 12", "= 14") + 'objectives = ["valid_accuracy", "parameters"]\n')
+
+
+PLURAL_OF_ONE = re.compile(
+    r"(?<![\d.,–−×=-])(?<!of )\b1 (?!wins|is )(?:(?!\w+ is)\w+ )?(?!is )\w+s\b"
+)
+
+
+def test_one_of_everything_is_in_the_singular(run: Callable, tmp_path: Path):
+    one = {"k = 2\nseeds = 2": "k = 1\nseeds = 1", "epochs = 4": "epochs = 1"}
+    space = reduce(lambda text, pair: text.replace(*pair), one.items(), SPACE)
+    study = run(HEAD.replace("= 6", '= 1\npruner = "none"'), space)
+    said = [markdown(study, tmp_path), note.markdown(study, "", None, ended=True)]
+    said += [part for part in terminal(study) if isinstance(part, str)]
+    text = "\n".join(said)
+    assert not PLURAL_OF_ONE.findall(text)
+    assert "1 network tried on wine" in text
+
+
+def test_one_cell_with_one_seed_is_in_the_singular(tmp_path: Path):
+    file = tmp_path / "one.toml"
+    cells = '[[cells]]\nname = "a"\n[[cells]]\nname = "b"\nwidth = 9\n'
+    claims = '[[claims]]\nsays = "More."\ngreater = ["a", "b"]\n'
+    base = 'depth = 1\nwidth = 8\nactivation = "relu"\noptimizer = "sgd"\nlr = 0.1\nepochs = 1\n'
+    file.write_text(f"seeds = 1\n[base]\n{base}{cells}{claims}")
+    study = store(tmp_path, seeds=1, name="one", file=str(file))
+    said = [markdown(study, tmp_path), note.markdown(study, "", None, ended=True)]
+    text = "\n".join([*said, *(part for part in terminal(study) if isinstance(part, str))])
+    assert not PLURAL_OF_ONE.findall(text)
+    assert "for 1 epoch." in text
 
 
 def test_seconds_are_an_objective_too(run: Callable, tmp_path: Path):

@@ -30,6 +30,7 @@ from hpo.results.study import StoredGrid
 from hpo.study.claims import BY_WINS, GUESS, ROUNDS, SECONDS, By, Claim, Comparison, Form, Term
 from hpo.study.file import Cell
 from hpo.study.metrics import Metric
+from hpo.text import count
 
 REACH = 10  # times a margin: what a farther one would change is not looked for
 MOST_SEEDS = 1_000
@@ -369,15 +370,18 @@ def why_open(part: Part) -> str:
     if part.n == 2:
         return t("Two seeds decide nothing.")
     if part.comparison.metric == SECONDS:
-        return t("These {n} rounds do not decide it.", n=part.n)
+        return nt("This round does not decide it.", "These {n} rounds do not decide it.", part.n)
     rounds = part.study.until_resolved
     if rounds is None:
-        return t("These {n} seeds do not decide it.", n=part.n)
+        return nt("This seed does not decide it.", "These {n} seeds do not decide it.", part.n)
     if rounds["end"] == "complete":
-        return t("Open after {n} seeds, the most that the study file allows.", n=rounds["most"])
+        return t(
+            "Open after {seeds}, the most that the study file allows.",
+            seeds=count(rounds["most"], "seed"),
+        )
     if rounds["end"] == "stopped":
-        return t("Open: the run was stopped after {n} seeds.", n=part.n)
-    return t("Open: the run was out of time after {n} seeds.", n=part.n)
+        return t("Open: the run was stopped after {seeds}.", seeds=count(part.n, "seed"))
+    return t("Open: the run was out of time after {seeds}.", seeds=count(part.n, "seed"))
 
 
 # --- comparisons -------------------------------------------------------------------------------

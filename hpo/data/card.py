@@ -13,10 +13,9 @@ from hpo.text import listed, quoted
 
 KINDS = {
     "bool": marked("true or false"), "int": marked("whole numbers"), "float": marked("numbers"),
-    "category": marked("categories"),
+    "category": marked("category"),
 }  # fmt: skip
 FEW = 0.1  # of the rows, in a part that is drawn in groups
-KIND = {**KINDS, "category": marked("category")}  # of one column
 
 
 def examples_of(data: Mapping[str, Any], part: str) -> str:
@@ -84,10 +83,14 @@ def _features(schema: Schema) -> str:
         return t("pictures of {size}, {kind}", size=size, kind=kind)
     names = f": {brief_names(schema.columns)}" if schema.columns and schema.header else ""
     kinds = {kind: schema.kinds.count(kind) for kind in KINDS}
-    counts = ", ".join(f"{n} {t(KINDS[kind])}" for kind, n in kinds.items() if n)
+    counts = ", ".join(f"{t(KINDS[kind])}: {n}" for kind, n in kinds.items() if n)
     text = f"{len(schema.columns) or schema.features}{f' ({counts})' if counts else ''}{names}"
     fed = schema.features
-    return text + (t(", fed as {fed} numbers", fed=fed) if schema.levels or schema.gaps else "")
+    return text + (
+        nt(", fed as {n} number", ", fed as {n} numbers", fed)
+        if schema.levels or schema.gaps
+        else ""
+    )
 
 
 def columns(data: Mapping[str, Any]) -> list[tuple[str, str, str]]:
@@ -108,7 +111,7 @@ def columns(data: Mapping[str, Any]) -> list[tuple[str, str, str]]:
             held += "; " + nt("{n} gap", "{n} gaps", number)
         if name in schema.gaps:
             held += t(", filled with the median {value}", value=f"{median:g}")
-        found.append((name, t(KIND[kind]), held))
+        found.append((name, t(KINDS[kind]), held))
     return found
 
 
@@ -126,7 +129,7 @@ def warnings(data: Mapping[str, Any]) -> list[str]:
     """Returns what was left out of the user's own data, and what may be wrong with them."""
     about = data.get("about", {})
     texts = {
-        "unnamed": t("left out, because they have no name: {of} columns"),
+        "unnamed": t("columns left out, because they have no name: {of}"),
         "index": t("left out, because it is the index of the file: {of}"),
         "counted": t("left out, because they number the rows: {of}"),
         "ignored": t("left out, as the study file says (ignore): {of}"),

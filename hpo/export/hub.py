@@ -18,6 +18,7 @@ from hpo.report.blocks.search_tables import (
     winner_sentence,
 )
 from hpo.results.study import Finalist, StoredSearch
+from hpo.text import count
 
 CARD = "README.md"
 NAMES = {"auc": "roc_auc"}  # of metrics, where the Hub has another one
@@ -54,9 +55,9 @@ def card(study: StoredSearch, winner: Finalist) -> str:
     lead = [winner_sentence(study), gain_sentence(study)]
     lead.append(
         t(
-            "The figures are means over networks of {n} fresh seeds; the network here was trained "
+            "The figures are means over networks of {seeds}; the network here was trained "
             "once more, on all training {things}.",
-            n=len(winner.runs),
+            seeds=count(len(winner.runs), "fresh seed"),
             things=t(study.things),
         )
     )
@@ -79,7 +80,7 @@ def _metadata(study: StoredSearch, winner: Finalist) -> dict[str, Any]:
         if found := fresh_estimate(winner, metric):
             value = metric.sign * found.mean / metric.scale
             kind = NAMES.get(metric.kind, metric.kind)
-            name = f"{metric.words}, mean over {found.n} seeds"
+            name = f"{metric.words}, mean over {count(found.n, 'seed')}"
             results.append({"type": kind, "value": float(f"{value:.6g}"), "name": name})
     data = {"name": study.data_name, "type": study.data["name"]}
     index = [{"task": {"type": task}, "dataset": data, "metrics": results}] if results else []

@@ -22,6 +22,7 @@ from hpo.report.sections import (
 from hpo.report.sections.protocol import one_line_each, other_data, trained_in
 from hpo.results.study import StoredGrid, StoredSearch, StoredStudy
 from hpo.study.names import PRUNERS, SAMPLERS, label
+from hpo.text import count
 
 Stored = StoredGrid | StoredSearch
 # To which kind of study a section applies, and what builds it: no section where there is nothing
@@ -84,10 +85,11 @@ def _of_grid(study: StoredGrid) -> list[str]:
     guess = guess_text(study)  # in the first sentence
     parts = claims.lead(study, guess)
     parts += noise.lead(study, "" if parts else guess)
-    text = marked("{n} configurations, {seeds}: {trainings} trainings on {data}, {time}{guess}.")
+    text = marked("{configurations}, {seeds}: {trainings} on {data}, {time}{guess}.")
     known = {"seeds": seeds, "data": study.data_name, "time": trained_in(study)}
     known["guess"] = "" if parts else guess
-    lead = t(text, n=len(file.cells), trainings=sum(counts), **known)
+    known["configurations"] = count(len(file.cells), "configuration")
+    lead = t(text, trainings=count(sum(counts), "training"), **known)
     planned = sum(max(study.seeds, count) for count in counts)
     parts += [lead, t(" ".join(file.text.split()))] if file.text else [lead]
     if sum(counts) < planned:
@@ -102,14 +104,13 @@ def _of_search(study: StoredSearch) -> list[str]:
     winner = " ".join(filter(None, (sentence(study) for sentence in said)))
     parts = [winner] if study.winner else []
     text = marked(
-        "{n} networks tried on {data} ({states}), chosen by {sampler}, with {pruner}: "
-        "{time}{guess}."
+        "{networks} tried on {data} ({states}), chosen by {sampler}, with {pruner}: {time}{guess}."
     )
     chosen = {"sampler": label(SAMPLERS, file.sampler), "pruner": label(PRUNERS, file.pruner)}
     known = {"data": study.data_name, "states": tables.states_text(study) or t("none begun")}
     known |= {name: t(choice) for name, choice in chosen.items()}
     known |= {"time": trained_in(study), "guess": "" if parts else guess_text(study)}
-    parts.append(t(text, n=len(study.ended), **known))
+    parts.append(t(text, networks=count(len(study.ended), "network"), **known))
     parts += [winner] if study.tested and not study.winner else []
     parts += [t(" ".join(file.text.split()))] if file.text else []
     parts += [sentence] if (sentence := tables.unfinished(study)) else []

@@ -32,7 +32,7 @@ from hpo.study.binding import DATA, JUDGED, MODEL, code_digest, code_of, differe
 from hpo.study.claims import SECONDS
 from hpo.study.config import Seeds
 from hpo.study.file import GridStudy, SearchStudy
-from hpo.text import meant
+from hpo.text import count, meant
 from hpo.workers.messages import Task
 from hpo.workers.pool import Pool
 
@@ -137,7 +137,9 @@ def run_search(run: Run) -> End:
     plan = SearchPlan(run, optuna_study, _trained_finalists(run, optuna_study), like)
     optuna_study.set_user_attr("n_trials", max(file.n_trials, plan.finished))
     if plan.finished > file.n_trials:
-        text = f"the study holds {plan.finished} finished trials, which --trials counts, too"
+        text = (
+            f"the study holds {count(plan.finished, 'finished trial')}, which --trials counts, too"
+        )
         for watcher in run.watchers:
             watcher.on_notice(f"{text}: to go on, give a larger number, or --more")
     end = train(run, plan, timeout)

@@ -18,7 +18,7 @@ from hpo.runs.progress import Progress
 from hpo.study.file import SECOND
 from hpo.study.names import PRUNERS, SAMPLERS, label
 from hpo.study.space import spelled
-from hpo.text import limit_text
+from hpo.text import count, limit_text
 
 # The report's modules are imported in functions, once the workers train: matplotlib takes a while.
 
@@ -100,8 +100,9 @@ def markdown(
 def _budget(study: StoredGrid | StoredSearch) -> list[tuple[str, str]]:
     if isinstance(study, StoredGrid):
         cells = [f"{cell.name} ({cell.config.brief})" for cell in study.file.cells]
-        trials = len(cells) * study.seeds
-        budget = f"{trials} trials: {len(cells)} cells, {study.seeds} seeds each"
+        trials = count(len(cells) * study.seeds, "trial")
+        seeds = count(study.seeds, "seed")
+        budget = f"{trials}: {count(len(cells), 'cell')}, {seeds} each"
         return [("Budget", budget), ("Cells", "; ".join(cells))]
     file = study.file
     chosen = f"chosen by {label(SAMPLERS, file.sampler)}, with {label(PRUNERS, file.pruner)}"
@@ -109,12 +110,12 @@ def _budget(study: StoredGrid | StoredSearch) -> list[tuple[str, str]]:
     if study.second:
         front = f"the Pareto front of {study.metric.words} and {SECOND[study.second]}"
         tested = f"{file.finalists} finalists, spread over {front},"
-    tested += f" again on {file.finalist_seeds} fresh seeds each"
+    tested += f" again on {count(file.finalist_seeds, 'fresh seed')} each"
     limit = f" of at most {limit_text(file.trial_limit)} each" if file.trial_limit else ""
     limit += "" if study.timeout is None else f" or {limit_text(study.timeout)} of searching"
     return [
         ("Objective", study.metric.words),
         *([("Class weights", file.weights_text)] if file.class_weight else []),
-        ("Budget", f"{study.n_trials} trials{limit}, {chosen}; then {tested}"),
+        ("Budget", f"{count(study.n_trials, 'trial')}{limit}, {chosen}; then {tested}"),
         ("Space", "; ".join(f"{name}: {spelled(d)}" for name, d in file.space.items())),
     ]

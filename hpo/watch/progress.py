@@ -57,7 +57,8 @@ def render(progress: Progress) -> RenderableType:
     for number, task in enumerate(progress.workers[:MOST_WORKERS], 1):
         lines[f"worker {number}"] = task or "idle"
     if more := progress.workers[MOST_WORKERS:]:
-        lines[f"{len(more)} more"] = f"{sum(map(bool, more))} are training"
+        busy = sum(map(bool, more))
+        lines[f"{len(more)} more"] = f"{busy} {'is' if busy == 1 else 'are'} training"
     rows = Table.grid(padding=(0, 2))
     rows.add_column(no_wrap=True, min_width=len(f"worker {len(progress.workers)}"), style="dim")
     rows.add_column(overflow="fold")

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from hpo.analysis.statistics import summarize
-from hpo.language import marked, t
+from hpo.language import marked, nt, t
 from hpo.report.blocks.table import NOTHING, Column, Entry, Table
 from hpo.report.blocks.words import summary_text
 from hpo.results.study import StoredGrid
@@ -218,8 +218,11 @@ def _recall_caption(study: StoredGrid, classes: int, tested: int, shown: int) ->
     things = t(study.things)
     caption = t(text, data=study.data_name, which=which, things=things)
     if absent := classes - tested:
-        text = marked("Not shown: {absent} of {n} classes have no test {things}.")
-        caption += " " + t(text, absent=absent, n=classes, things=things)
+        caption += " " + nt(
+            "Not shown: {n} of {classes} classes has no test {things}.",
+            "Not shown: {n} of {classes} classes have no test {things}.",
+            absent, classes=classes, things=things,
+        )  # fmt: skip
     return caption
 
 

@@ -13,7 +13,7 @@ from hpo.analysis.evidence import Evidence
 from hpo.analysis.hypothesis_tests import prediction_interval
 from hpo.analysis.selection import knee
 from hpo.analysis.statistics import Estimate, estimate, guess_line
-from hpo.language import marked, printed, t
+from hpo.language import marked, nt, printed, t
 from hpo.report.blocks.grid_tables import setting_columns
 from hpo.report.blocks.table import NOTHING, Column, Entry, Table
 from hpo.report.blocks.words import guess_text, interval_entry, spelled_estimate
@@ -405,11 +405,12 @@ def unfinished(study: StoredSearch) -> str:
     if done >= study.n_trials:
         return ""
     if done >= study.planned:
-        text = marked(
+        return nt(
+            "The search ended after {n} trial: the space has one configuration.",
             "The search ended after {n} trials: all {n} configurations of the space have been "
-            "tried."
+            "tried.",
+            done,
         )
-        return t(text, n=done)
     budget = {"done": done, "planned": study.planned}
     if study.settled and (rule := study.file.stop_after):
         text = marked(

@@ -133,8 +133,8 @@ def _picture(study: StoredGrid) -> list[Block]:
     lead = (ours.mean(axis=0) - theirs.mean(axis=0)).to_numpy()
     caption = marked(
         "The test images that {a} and {b} disagree on most: label, and with how many seeds {a} and "
-        "{b} are right. {by_a} images are won by {a} with more than half of the seeds beyond {b}, "
-        "{by_b} by {b}. {data}."
+        "{b} are right. Images won with more than half of the seeds beyond the other: {by_a} by "
+        "{a}, {by_b} by {b}. {data}."
     )
     won = {"by_a": int((lead > 0.5).sum()), "by_b": int((lead < -0.5).sum())}
     return [

@@ -5,11 +5,11 @@ import math
 from hpo.analysis.claims import MOST_SEEDS, ClaimVerdict, Part, why_open
 from hpo.analysis.evidence import most_failures
 from hpo.analysis.hypothesis_tests import Verdict
-from hpo.language import marked, printed, t
+from hpo.language import marked, nt, printed, t
 from hpo.results.study import StoredGrid
 from hpo.study.claims import GUESS, SECONDS, By, Form, Term
 from hpo.study.metrics import Metric
-from hpo.text import listed
+from hpo.text import count, listed
 
 RUNNING = ("train_accuracy", "train_loss")  # means over an epoch, not values after it
 THAT = marked("that of {side}")
@@ -128,10 +128,10 @@ def _comparison(part: Part) -> str:
     if compared.form is Form.SIMILAR:
         allowed = margin_text(part, part.margin)
         return t("{comparison}; {allowed} is allowed", comparison=difference, allowed=allowed)
-    text = marked("{comparison} ({n} seeds)")
+    basis = count(n, "seed")
     if compared.metric == SECONDS:
-        text = marked("{comparison} ({n} rounds of timing)")
-    return t(text, comparison=difference, n=n)
+        basis = nt("{n} round of timing", "{n} rounds of timing", n)
+    return t("{comparison} ({basis})", comparison=difference, basis=basis)
 
 
 def _wins(part: Part) -> str:

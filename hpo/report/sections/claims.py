@@ -28,6 +28,7 @@ from hpo.report.sections.basis import (
 )
 from hpo.results.study import StoredGrid
 from hpo.study.claims import Form
+from hpo.text import count
 
 TESTS = {
     "t": marked("t, n = {n}"),
@@ -170,11 +171,16 @@ def _margin_row(judged: ClaimVerdict, part: Part) -> tuple[str, ...]:
 def changes(study: StoredGrid) -> list[str]:
     """Returns a sentence per change of the claims after the first trial."""
     text = marked(
-        "The conclusions were changed after {n} trainings, when results could be known. Dropped or "
+        "The conclusions were changed after {trainings}, when results could be known. Dropped or "
         "changed: {dropped}. New or changed: {added}. Dropped ones still count in the correction."
     )
     return [
-        t(text, n=each["trials"], dropped=_quoted(each["dropped"]), added=_quoted(each["added"]))
+        t(
+            text,
+            trainings=count(each["trials"], "training"),
+            dropped=_quoted(each["dropped"]),
+            added=_quoted(each["added"]),
+        )
         for each in study.claim_changes
     ]
 

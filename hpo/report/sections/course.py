@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from hpo.analysis.claims import difference, is_claimed
-from hpo.language import marked, printed, t
+from hpo.language import marked, nt, printed, t
 from hpo.report.blocks import grid_tables as tables
 from hpo.report.blocks.page import Block, Picture, Section
 from hpo.report.blocks.search_tables import BEST, trials_by_state
@@ -170,15 +170,16 @@ def _comparison(study: StoredGrid, better: Cell, worse: Cell) -> str:
     text = marked("These seeds do not decide between {better} and {worse}: {mean} ({basis}).")
     if not math.isfinite(found.low):
         text = marked(
-            "{better} is {mean} from {worse} in {n} pairs of runs, too few to tell what other "
-            "seeds would give{published}."
+            "{better} is {mean} from {worse} in {pairs}, too few to tell what other seeds would "
+            "give{published}."
         )
     elif min(metric.sign * end for end in found.interval) > 0:
         text = marked("{better} is better than {worse}: {mean} ({basis}).")
         if metric.kind == "accuracy":
             text = marked("{better} is {mean} more accurate than {worse} ({basis}).")
             mean = _difference_text(metric, found.effect)
-    names = {"better": better.label, "worse": worse.label, "mean": mean, "n": found.n}
+    names = {"better": better.label, "worse": worse.label, "mean": mean}
+    names["pairs"] = nt("{n} pair of runs", "{n} pairs of runs", found.n)
     return t(text, basis=basis, published=published, **names)
 
 
@@ -282,21 +283,24 @@ def _curves(study: StoredSearch) -> Picture:
     best = study.ranked.head(BEST)
     stopped = study.trials[(study.trials["state"] == "PRUNED") & ~study.trials["diverged"]]
     alt = marked("{metric} by epoch of the best trials.")
-    caption = marked("{metric} of the {best} best trials. {data}.")
+    caption = marked("{metric} of {best}. {data}.")
     if len(stopped):
         alt = marked("{metric} by epoch of the best trials, and of those stopped early.")
-        caption = marked(
-            "{metric} of the {best} best trials, and of the {stopped} stopped early up to where "
-            "they ended. {data}."
-        )
+        caption = marked("{metric} of {best}, and of {stopped}. {data}.")
     parts = (best, stopped)
     curves = ([_curve(study, int(number)) for number in part["number"]] for part in parts)
     known = {"metric": capital(t(study.metric.words)), "data": study.data_name}
+    known["best"] = nt("the best trial", "the {n} best trials", len(best))
+    known["stopped"] = nt(
+        "the one stopped early up to where it ended",
+        "the {n} stopped early up to where they ended",
+        len(stopped),
+    )
     return Picture(
         file="curves.svg",
         draw=partial(trial_curves, *curves),
         alt=t(alt, **known),
-        caption=t(caption, best=len(best), stopped=len(stopped), **known),
+        caption=t(caption, **known),
     )
 
 

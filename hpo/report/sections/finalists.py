@@ -30,7 +30,7 @@ from hpo.report.sections.trials import at_bounds
 from hpo.results.study import Finalist, StoredGrid, StoredSearch
 from hpo.results.trial import NO_EPOCH
 from hpo.study.metrics import BY_NAME, TEMPERATURES, capital
-from hpo.text import limit_text, listed
+from hpo.text import count, limit_text, listed
 
 
 def sections(study: StoredSearch, saved: bool) -> list[Section]:
@@ -308,10 +308,11 @@ def _calibration(winner: Finalist) -> list[str]:
         return []
     text = marked(
         "The saved network's logits are divided by {temperature:.2f} for its probabilities: the "
-        "temperature with the smallest cross entropy on the validation rows of {n} fresh seeds. "
-        "The most probable class stays the same."
+        "temperature with the smallest cross entropy on the validation rows of {seeds}. The most "
+        "probable class stays the same."
     )
-    said = [t(text, temperature=winner.temperature, n=len(losses))]
+    seeds = count(len(losses), "fresh seed")
+    said = [t(text, temperature=winner.temperature, seeds=seeds)]
     if winner.search.file.members > 1:
         said.append(t("The ensemble (hpo predict --ensemble) does without it."))
     if len(losses) < 2:
@@ -393,11 +394,11 @@ def _predictions(study: StoredSearch, tested: StoredGrid, winner: Finalist) -> l
     target = np.array(found[0]["target"])
     answers = np.mean([each["answer"] for each in found], axis=0)
     caption = marked(
-        "Left: what the winner predicts for {n} test {things}, mean over {seeds} seeds, and the "
+        "Left: what the winner predicts for {n} test {things}, mean over {seeds}, and the "
         "number in the data; on the line both are equal. Right: prediction minus data, over the "
         "prediction. {data}."
     )
-    named = {"n": len(target), "things": t(study.things), "seeds": len(found)}
+    named = {"n": len(target), "things": t(study.things), "seeds": count(len(found), "seed")}
     picture = Picture(
         file="predictions.svg",
         draw=partial(figures.predictions, target, answers, study.schema.label),

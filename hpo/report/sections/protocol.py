@@ -17,7 +17,7 @@ from hpo.study.fields import BALANCED
 from hpo.study.file import Cell, SearchStudy
 from hpo.study.names import BFLOAT16, SCHEDULES, label
 from hpo.study.space import Fixed, spelled
-from hpo.text import limit_text, quoted, seconds_text
+from hpo.text import count, limit_text, quoted, seconds_text
 
 MOST_COLUMNS = 20  # of a table that the report lists
 
@@ -38,7 +38,7 @@ def of_grid(study: StoredGrid) -> list[Section]:
     if len({cell.config.batch_size for cell in cells}) == 1:
         batches = t("in batches of {n}", n=cells[0].config.batch_size)
     if len({cell.config.epochs for cell in cells}) == 1:
-        epochs = t("for {n} epochs", n=cells[0].config.epochs)
+        epochs = nt("for {n} epoch", "for {n} epochs", cells[0].config.epochs)
     ways = {"weights": _initial(cells), "batches": batches, "epochs": epochs}
     ways |= {"schedule": _schedule(cells), "things": t(study.things), "data": study.data_name}
     ways["loss"] = _loss(study)
@@ -171,8 +171,7 @@ def of_search(study: StoredSearch) -> list[Section]:
         "hundred times that of a guess) ends at once, as the worst. No configuration is trained "
         "twice."
     )
-    chosen = sum(not isinstance(domain, Fixed) for domain in file.space.values())
-    free = nt("{n} hyperparameter", "{n} hyperparameters", chosen)
+    free = sum(not isinstance(domain, Fixed) for domain in file.space.values())
     known = {part: card.examples_of(data, part) for part in ("train", "valid")}
     if file.folds:
         every = data["train"] + data["valid"]
@@ -188,20 +187,20 @@ def of_search(study: StoredSearch) -> list[Section]:
         "The {n} finalist is trained again", "The {n} finalists are trained again", file.finalists
     )
     again = marked(
-        "{fresh} on {seeds} fresh seeds, each with {own}. Their validation names the winner; the "
+        "{fresh} on {seeds}, each with {own}. Their validation names the winner; the "
         "{test:,} test {things} are used once for each finalist and seed, for the figures above "
         "and for no choice."
     )
     if not data["test"]:
         again = marked(
-            "{fresh} on {seeds} fresh seeds, each with {own}. Their validation names the winner; "
+            "{fresh} on {seeds}, each with {own}. Their validation names the winner; "
             "no {things} were given to test on."
         )
-    finalists = t(again, seeds=file.finalist_seeds, **known)
+    finalists = t(again, seeds=count(file.finalist_seeds, "fresh seed"), **known)
     if study.reference:
         finalists += f" {_reference(study.reference.config)}"
     blocks: list[Block] = [
-        t(text, free=free, **known),
+        t(text, free=count(free, "hyperparameter"), **known),
         *_also(study),
         *fixed_part(study),
         space,
@@ -369,7 +368,7 @@ def _session_facts(study: StoredStudy) -> list[list[str]]:
         return []
     last = study.sessions[-1]
     hardware, versions = last["hardware"], last["versions"]
-    machine = t("{processor}, {n} cores", processor=hardware["processor"], n=hardware["cores"])
+    machine = f"{hardware['processor']}, {count(hardware['cores'], 'core')}"
     memory = f", {hardware['memory_gib']} GiB" if hardware["memory_gib"] else ""
     packages = ", ".join(f"{name} {version}" for name, version in versions.items())
     gpus = ", ".join(last.get("gpus", ()))

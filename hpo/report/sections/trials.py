@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from hpo.language import marked, t
+from hpo.language import marked, nt, t
 from hpo.report.blocks.page import Block, Picture, Section, Trials
 from hpo.report.blocks.search_tables import best_table, over_limit
 from hpo.report.blocks.words import STATES
@@ -184,8 +184,8 @@ def every_trial(study: StoredSearch) -> Trials | None:
         "words": {key: t(text) for key, text in WORDS.items()},
     }
     content = json.dumps(found, ensure_ascii=False, separators=(",", ":"))
-    text = marked("All {n:,} trials are in trials.csv.")
-    return Trials(json=content.replace("<", "\\u003c"), text=t(text, n=len(rows)))
+    text = nt("The trial is in trials.csv.", "All {n:,} trials are in trials.csv.", len(rows))
+    return Trials(json=content.replace("<", "\\u003c"), text=text)
 
 
 def _column(
