@@ -15,6 +15,7 @@ import zipfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -710,3 +711,10 @@ def test_slips_are_found_without_loading_torch(folder: Path, tmp_path: Path):
     ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert ended.returncode == 2
     assert ended.stdout == "False False\n"
+
+
+def test_a_row_without_a_label_is_said_beside_the_accuracy():
+    given: Any = SimpleNamespace(labels=np.array([0, 1, -1]))
+    said = inputs.accuracy_text(given, np.array([0, 1, 1]))
+    without = "1 without a label, or with one that is no class here"
+    assert said == f"accuracy: 100.00% (2 of 2 labels; {without})"

@@ -79,7 +79,7 @@ def accuracy_text(given: Inputs, found: NDArray[np.int64]) -> str:
         return ""
     known, right = int((given.labels >= 0).sum()), int((given.labels == found).sum())
     strange = len(given.labels) - known
-    more = f"; {strange} have no label, or one that is no class here" if strange else ""
+    more = f"; {strange} without a label, or with one that is no class here" if strange else ""
     share = f"{100 * right / known:.2f}% " if known else ""
     return f"accuracy: {share}({right} of {count(known, 'label')}{more})"
 
@@ -95,7 +95,7 @@ def errors_text(given: Inputs, found: NDArray[np.float64]) -> str:
     targets, errors = given.labels[there], found[there] - given.labels[there]
     squared, variance = float((errors**2).mean()), float(targets.var())
     absent = int((~there).sum())
-    more = f"; {absent} have no label, or one that is no number" if absent else ""
+    more = f"; {absent} without a label, or with one that is no number" if absent else ""
     r2 = f", R² {1 - squared / variance:.4f}" if variance else ""
     size = f"RMSE {math.sqrt(squared):.6g}, MAE {np.abs(errors).mean():.6g}{r2}"
     return f"{size} ({count(len(targets), 'label')}{more})"
