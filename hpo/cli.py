@@ -345,7 +345,7 @@ def predict(
     about = folder.read(best)
     given = inputs.read(image, about.schema, invert=invert)
     for note in given.notes:
-        print(f"NOTE: {printable(note)}", file=sys.stderr)
+        output.say(printable(note))
     from hpo.model import weights  # loads torch: two seconds, not spent on wrong input
 
     found = weights.load(best, ensemble=ensemble).answers(given.rows)
@@ -361,7 +361,7 @@ def predict(
         said = inputs.accuracy_text(given, found.argmax(axis=1))
     typer.echo(os.fsencode("\n".join(lines)))  # a path may hold any bytes
     if said:
-        print(said, file=sys.stderr)
+        output.complain(said)
 
 
 @data_app.command("get")
@@ -387,7 +387,7 @@ def data_get(
     for column, kind, held in card.columns(found):
         print(f"  {printable(shortened(column, 30)):30}  {kind:14}  {printable(held)}")
     for warning in card.warnings(found):
-        print(f"NOTE: {printable(warning)}", file=sys.stderr)
+        output.say(printable(warning))
 
 
 @data_app.command("list")
@@ -443,7 +443,7 @@ def main() -> NoReturn:
 def _say_stopped(same: str = "") -> None:
     """same: the command that goes on; without it, the one that was typed."""
     same = same or same_command(fresh="--fresh" in sys.argv)
-    print(f"hpo: stopped; {same} goes on from here", file=sys.stderr)
+    output.complain(f"hpo: stopped; {same} goes on from here")
 
 
 def script() -> NoReturn:
@@ -462,7 +462,7 @@ def _fail(error: BaseException, text: str, code: int) -> NoReturn:
         stack = traceback.format_exception(error, chain=code != 2 or isinstance(error, InputError))
         print(remove_passwords("".join(stack), *urls), file=sys.stderr, end="")
     for line in remove_passwords(text, *urls).splitlines():
-        print(f"hpo: {printable(line)}", file=sys.stderr)
+        output.complain(f"hpo: {printable(line)}")
     sys.exit(code)
 
 

@@ -5,11 +5,12 @@ import sys
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
+from shutil import get_terminal_size
 from typing import TYPE_CHECKING
 
 from hpo.errors import InputError
 from hpo.language import ENGLISH, use
-from hpo.text import legible
+from hpo.text import broken, legible
 
 if TYPE_CHECKING:  # rich and the report's modules are imported once they are needed
     from rich.console import Console, RenderableType
@@ -17,9 +18,16 @@ if TYPE_CHECKING:  # rich and the report's modules are imported once they are ne
     from hpo.results.study import StoredGrid, StoredSearch
 
 
+def complain(text: str) -> None:
+    """Prints a line on standard error, broken between words on a terminal."""
+    if sys.stderr.isatty():
+        text = broken(text, get_terminal_size().columns)
+    print(text, file=sys.stderr, flush=True)
+
+
 def say(text: str) -> None:
     """Prints a note on standard error."""
-    print(f"NOTE: {legible(text)}", file=sys.stderr, flush=True)
+    complain(f"NOTE: {legible(text)}")
 
 
 def console() -> "Console":
@@ -76,10 +84,10 @@ def write_report(
         with use(lang):
             written = write.write(study, folder)
     except OSError as error:
-        print(f"hpo: {folder}: the report could not be written: {error}", file=sys.stderr)
+        complain(f"hpo: {folder}: the report could not be written: {error}")
         return None
     print_parts(terminal.terminal(study))
     print(f"report: {written}")
     if reason := study.no_result:
-        print(f"hpo: study {study.name!r}: {reason}", file=sys.stderr)
+        complain(f"hpo: study {study.name!r}: {reason}")
     return written

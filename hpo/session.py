@@ -18,7 +18,7 @@ from hpo.errors import InputError
 from hpo.model.folder import Unsaved
 from hpo.model.folder import remove as remove_winner
 from hpo.options import Options
-from hpo.output import check_writable, print_parts, say, write_report
+from hpo.output import check_writable, complain, print_parts, say, write_report
 from hpo.passwords import without_password
 from hpo.results.load import load_study
 from hpo.runs import runner
@@ -223,7 +223,7 @@ def _train_and_report(run: Run) -> bool:
         search = isinstance(run.file, SearchStudy)
         end = runner.run_search(run) if search else runner.run_grid(run)
     except (Unsaved, pool.PoolLost) as error:
-        print(f"hpo: {error}", file=sys.stderr)
+        complain(f"hpo: {error}")
         saved = False
     except KeyboardInterrupt:  # between two plans, or a second signal
         with suppress(InputError):  # nothing may be stored yet

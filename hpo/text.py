@@ -3,6 +3,7 @@
 import difflib
 import os
 import re
+import textwrap
 from collections.abc import Iterable, Sequence
 
 from hpo.language import nt, t
@@ -44,6 +45,12 @@ def printable_path(path: str) -> str:
 def legible(text: str) -> str:
     """Replaces each character that is FORBIDDEN by U+FFFD."""
     return FORBIDDEN.sub("\ufffd", text)
+
+
+def broken(text: str, width: int) -> str:
+    """Returns a line as a terminal of this width shows it best: broken between words, but no path
+    in two."""
+    return textwrap.fill(text, width, break_long_words=False, break_on_hyphens=False)
 
 
 def error_text(error: BaseException) -> str:

@@ -3,6 +3,8 @@
 import contextlib
 import io
 import json
+import os
+import pty
 import resource
 import socket
 import sqlite3
@@ -17,7 +19,7 @@ import pandas as pd
 import pytest
 from conftest import Answer
 
-from hpo import cli, process, session
+from hpo import cli, output, process, session
 from hpo.data.catalog import NAMES
 from hpo.data.download import Unavailable
 from hpo.passwords import without_password
@@ -538,3 +540,17 @@ def test_a_line_is_out_at_once_where_python_is_told_not_to_buffer(tmp_path: Path
     with given, process._ignoring_errors(given) as out:
         print("1/8  trained", file=out)
         assert log.read_text() == "1/8  trained\n"
+
+
+def test_an_error_breaks_between_words_on_a_terminal(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    ours, theirs = pty.openpty()
+    monkeypatch.setenv("COLUMNS", "60")
+    with open(theirs, "w") as terminal:
+        monkeypatch.setattr(sys, "stderr", terminal)
+        output.complain(f"hpo: study 'serch': {'is not in the storage; ' * 3}{tmp_path}")
+    lines = os.read(ours, 1000).decode().splitlines()
+    os.close(ours)
+    assert [line.split()[0] for line in lines] == ["hpo:", "storage;", str(tmp_path)]
+    assert max(map(len, lines[:2])) <= 60

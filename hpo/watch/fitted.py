@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from textwrap import fill
 
 from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderableType
@@ -11,7 +10,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from hpo.report.blocks.table import Column, Table
-from hpo.text import legible
+from hpo.text import broken, legible
 
 GAP = 2  # between columns
 LEAST = 16  # characters of a column that breaks its lines
@@ -23,7 +22,7 @@ def print_line(out: Console, text: str) -> None:
     stays whole."""
     text = legible(text)
     if out.is_terminal or out.is_jupyter:
-        text = fill(text, out.width, break_long_words=False, break_on_hyphens=False)
+        text = broken(text, out.width)
     out.print(text, soft_wrap=True, markup=False, emoji=False)
 
 
