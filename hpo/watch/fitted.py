@@ -39,13 +39,14 @@ class Fitted:
     def __rich_console__(self, _: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
         width = options.max_width
         shown = _fitting(self.table, width)
+        widths = _widths(shown, width)
         below = self.table.but(*(column.key for column in shown.columns))
         if not below.columns:
-            yield _rich_table(shown, shown.texts, width)
+            yield _rich_table(shown, shown.texts, widths)
             return
-        yield _rich_table(shown, [], width)
+        yield _rich_table(shown, [], widths)
         for row, others in zip(shown.texts, below.texts, strict=True):
-            yield _rich_table(shown, [row], width, header=False)
+            yield _rich_table(shown, [row], widths, header=False)
             for line in _lines(below.columns, others, width - INDENT):
                 yield Padding(Text(line, style="dim"), (0, 0, 0, INDENT))
 
@@ -101,18 +102,22 @@ def _total(widths: Sequence[int]) -> int:
     return sum(widths) + GAP * (len(widths) - 1)
 
 
-def _rich_table(
-    table: Table, rows: Sequence[Sequence[str]], width: int, *, header: bool = True
-) -> RichTable:
-    """Returns these rows of the table, whose columns are as wide as all rows need. width: of the
-    terminal."""
-    final, least = _natural(table), _least(table, breaks=True)
-    final = [max(w, cell_len(_header(c))) for w, c in zip(final, table.columns, strict=True)]
+def _widths(table: Table, width: int) -> list[int]:
+    """Returns the width of each column in a terminal of this width."""
+    least = _least(table, breaks=True)
+    headers = [cell_len(_header(column)) for column in table.columns]
+    final = list(map(max, _natural(table), headers))
     for place in sorted(range(len(final)), key=lambda place: table.columns[place].wraps):
         excess = _total(final) - width  # headers break before texts do
         final[place] -= max(min(excess, final[place] - least[place]), 0)
+    return final
+
+
+def _rich_table(
+    table: Table, rows: Sequence[Sequence[str]], widths: Sequence[int], *, header: bool = True
+) -> RichTable:
     shown = RichTable(box=None, pad_edge=False, header_style="bold", show_header=header)
-    for column, wide in zip(table.columns, final, strict=True):
+    for column, wide in zip(table.columns, widths, strict=True):
         shown.add_column(_header(column), width=wide, overflow="fold")
     for texts in rows:
         shown.add_row(*(Text(legible(text)) for text in texts))
