@@ -374,6 +374,7 @@ def data_get(
     """Download and check a dataset, or check your own: its path. Prints its data card."""
     from hpo.data import card, datasets
     from hpo.study.source import Source
+    from hpo.watch import listing
 
     of_name: Any = {"label": int(label) if label.lstrip("-").isdecimal() else label, "task": task}
     source = Source(name, **of_name)
@@ -381,11 +382,12 @@ def data_get(
     datasets.check(loaded)
     found = datasets.describe(loaded)
     train, test = len(loaded.train_labels), len(loaded.test_labels)
-    print(f"{printable(source.short)}: {train} training and {test} test examples, ", end="")
-    print(f"SHA-256 {loaded.checksum[:16]}…")
-    output.print_parts(f"{title}: {printable(text)}" for title, text in card.rows(found)[:-1])
-    for column, kind, held in card.columns(found):
-        print(f"  {printable(shortened(column, 30)):30}  {kind:14}  {printable(held)}")
+    checksum = f"SHA-256 {loaded.checksum[:16]}…"
+    lines = [f"{source.short}: {train} training and {test} test examples, {checksum}"]
+    lines += [f"{title}: {text}" for title, text in card.rows(found)[:-1]]
+    columns = card.columns(found)
+    table = [listing.data_columns(columns)] if columns else []
+    output.print_parts([*map(printable, lines), *table])
     for warning in card.warnings(found):
         output.say(printable(warning))
 

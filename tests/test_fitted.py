@@ -62,6 +62,9 @@ def test_a_list_of_studies_is_whole_at_any_width(width: int):
     ]
     check_whole(listing.table_of(rows), width)
     check_whole(listing.study_files(dict.fromkeys(names, "Does width pay?")).table, width)
+    held = "Biscoe, Dream, Torgersen; 11 gaps, filled with the median 44.9"
+    columns = [("a column with a long name", "whole numbers", held)] * 2
+    check_whole(listing.data_columns(columns).table, width)
     if width > 100:
         ends = [
             line.index("finalists, running") for line in printed(listing.table_of(rows), width)[1:]

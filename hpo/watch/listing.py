@@ -29,6 +29,16 @@ def study_files(titles: Mapping[str, str]) -> Fitted:
     return Fitted(Table(columns=columns, rows=list(titles.items())))
 
 
+def data_columns(rows: Sequence[tuple[str, str, str]]) -> Fitted:
+    """Returns a row per column of the user's own table. rows: see data.card.columns."""
+    columns = [
+        Column("column", "column", lambda row: printable(row[0])),
+        Column("kind", "kind", lambda row: row[1]),
+        Column("values", "values", lambda row: printable(row[2]), wraps=True),
+    ]
+    return Fitted(Table(columns=columns, rows=rows))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Listed:
     """A stored study in a line. finished: how many trials or trainings. best: the best one's
