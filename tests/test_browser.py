@@ -121,6 +121,17 @@ def test_the_report_asks_for_nothing_and_complains_of_nothing(watched, any_page)
         assert pictures.nth(index).get_attribute("aria-label")
 
 
+def test_a_grids_answer_is_on_the_first_screen(watched, page_file):
+    watched.page.set_viewport_size({"width": 1440, "height": 900})
+    watched.page.goto(page_file.as_uri())
+    card, picture = (watched.page.locator(f".front {part}") for part in (".card", "svg[role=img]"))
+    left, right = picture.bounding_box(), card.bounding_box()
+    assert left["x"] + left["width"] < right["x"]
+    assert max(left["y"] + left["height"], right["y"] + right["height"]) < 900
+    assert "What to do next" in card.inner_text()
+    assert card.locator("button, details").count() == 0, "there is no configuration to copy"
+
+
 def test_reports_are_valid_html(page_file, search_page):
     """By the W3C's own checker (https://validator.github.io/validator/), which needs Java."""
     if shutil.which("java") is None:
@@ -242,6 +253,8 @@ def test_a_tap_on_a_mark_shows_its_text_until_another_tap_or_escape(browser, any
     page.emulate_media(media="screen")
     page.keyboard.press("Escape")
     assert page.locator(".tip").is_hidden()
+    mark.evaluate("mark => mark.scrollIntoView({ block: 'center' })")  # paper scrolled the page
+    box = mark.bounding_box()
     page.touchscreen.tap(box["x"] + box["width"] + 8, box["y"] + box["height"] / 2)
     assert page.locator(".tip").is_visible(), "a finger is not that precise"
     page.locator("h1").tap()

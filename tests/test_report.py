@@ -191,8 +191,9 @@ class Page(HTMLParser):
 
 def test_the_page_stands_alone_and_every_picture_has_a_text(reported):
     seen = Page((reported / "index.html").read_text())
-    assert seen.links
-    assert all(link.startswith("#") for link in seen.links)
+    files = [link for link in seen.links if not link.startswith("#")]
+    assert {"verdicts.json", "trials.csv", "curves.csv"} <= {*files} < {*seen.links}
+    assert all((reported / file).is_file() for file in files)
     assert len(seen.alts) == 8
     assert all(len(alt) > 20 for alt in seen.alts)
 
@@ -203,6 +204,55 @@ def test_reported_and_reproduced_stand_side_by_side(reported):
     assert header + "Test accuracy (%), reproduced | Test loss, reported |" in text
     assert re.search(r"\| Wider MLP \| 2 × 512 \| Sigmoid \| 96.15 \| 96\.\d\d ± 0\.\d\d \|", text)
     assert re.search(r"\| Deeper MLP \| 6 × 32 \| Sigmoid \| 11.35 \| median 1\d\.\d\d \(", text)
+
+
+def card(study: StoredGrid) -> dict[str, tuple[str, list[str]]]:
+    """The card on the first screen: {what: (value, sentences)}."""
+    front = contents.sections(study)[0]
+    assert front.title == ""
+    [block] = [block for block in front.blocks if isinstance(block, page.Card)]
+    assert not block.toml
+    return {what: (value, [*sentences]) for what, value, sentences in block.rows}
+
+
+def test_the_card_counts_every_conclusion_once_and_says_what_to_do_next(stored, tmp_path):
+    found = card(stored)
+    judged = claim_verdicts(stored)
+    counts = [int(value.split()[0]) for what, (value, _) in found.items() if "next" not in what]
+    assert sum(counts) == len(judged)
+    still_open = [of.claim.says for of in judged if of.verdict.value == "unresolved"]
+    value, sentences = found["What is open"]
+    assert value == f"{len(still_open)} of 33 conclusions"
+    assert sentences == [*still_open[:2], f"and {len(still_open) - 2} more"]
+    assert found["What to do next"][0].endswith("the same command with --until-resolved")
+    more = dataclasses.replace(stored, seeds=5)
+    assert card(more)["What to do next"][0] == "The same command goes on: 16 trainings are left"
+    most = dataclasses.replace(stored, until_resolved={"most": 30, "end": "complete"})
+    assert "More than 30 seeds" in card(most)["What to do next"][0]
+
+
+def test_the_card_of_a_grid_without_conclusions_names_the_best_and_who_else_may_be_it(tmp_path):
+    study = own(tmp_path, seeds=8)
+    even = 0.95 + 0.01 * (study.trials["seed"] % 2 == (study.trials["cell"] == "wide"))
+    even += 0.0001 * (study.trials["cell"] == "wide")
+    study = dataclasses.replace(study, trials=study.trials.assign(test_accuracy=even))
+    found = card(study)
+    means = {c.label: 100 * study.values(c).mean() for c in study.file.cells}
+    best = max(means, key=means.__getitem__)
+    value, sentences = found["Best network"]
+    assert value == best
+    assert sentences[0].startswith(f"Test accuracy (%): {means[best]:.2f} ± ")
+    assert found["What is open"][0] == "Whether it is the best"
+    assert found["What to do next"][0] == "More seeds: the same command with --seeds 16"
+    text = " ".join(" ".join((what, v, *s)) for what, (v, s) in found.items())
+    for word in ("replay", "reported", "reproduce", "conclusion", "publish"):
+        assert word not in text.lower()
+    clear = study.finished["test_accuracy"].where(study.finished["cell"] != "wide", 0.99)
+    told = dataclasses.replace(study, trials=study.trials.assign(test_accuracy=clear))
+    value, [interval] = card(told)["What holds"]
+    assert value.startswith("It leads narrow by ")
+    assert interval.endswith("paired t-test, 8 seeds.")
+    assert "--first-seed 8" in card(told)["What to do next"][0]
 
 
 def glance(sections: list[page.Section]) -> Table:
@@ -280,7 +330,7 @@ def test_a_difference_has_the_interval_of_its_verdict_wherever_it_stands(tmp_pat
 
 def test_one_seed_claims_no_spread(tmp_path):
     text = markdown(store(tmp_path, seeds=1), tmp_path)
-    assert "nan" not in text
+    assert not re.search(r"\bnan\b", text)
     assert "±" not in text
     assert "median" not in text
     assert "One seed does not tell what others would give." in text

@@ -55,16 +55,20 @@ SECTIONS: Sequence[tuple[type[StoredStudy], Callable[..., list[Section]]]] = (
 
 def sections(study: Stored, *, saved: bool = False) -> list[Section]:
     """Returns the report's sections. saved: whether the winner is in best/ beside the report."""
-    found = _front(study, saved) if isinstance(study, StoredSearch) else []
+    found = _front(study, saved)
     for kind, build in SECTIONS:
         if isinstance(study, kind):
             found += build(study, saved) if build is finalists.sections else build(study)
     return found
 
 
-def _front(study: StoredSearch, saved: bool) -> list[Section]:
-    """Returns what stands before the first heading: how the search went, and the winner's card."""
-    found: list[Block | None] = [course.progress_picture(study), finalists.card(study, saved)]
+def _front(study: Stored, saved: bool) -> list[Section]:
+    """Returns what stands before the first heading: a picture, and the card with the answer."""
+    found: list[Block | None]
+    if isinstance(study, StoredGrid):
+        found = [glance.picture(study), glance.card(study)]
+    else:
+        found = [course.progress_picture(study), finalists.card(study, saved)]
     blocks = [block for block in found if block is not None]
     return [Section(title="", blocks=blocks)] if blocks else []
 

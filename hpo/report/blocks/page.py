@@ -77,12 +77,12 @@ class Trials:
 
 @dataclass(frozen=True, kw_only=True)
 class Card:
-    """The answer at a glance. rows: (what, value). toml: to copy. links: (text, path beside the
-    page)."""
+    """The answer at a glance. rows: (what, value, sentences on it). toml: to copy, empty without.
+    links: (text, path beside the page)."""
 
-    rows: Sequence[tuple[str, str]]
-    toml: str
+    rows: Sequence[tuple[str, str, Sequence[str]]]
     links: Sequence[tuple[str, str]]
+    toml: str = ""
 
 
 Block = str | list[str] | Table | Verdicts | Picture | Code | Trials | Card

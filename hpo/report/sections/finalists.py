@@ -83,7 +83,8 @@ def card(study: StoredSearch, saved: bool) -> Card | None:
     links = [(t("The winner's network"), "best/config.toml")] if saved else []
     values = {key: value for key, value in winner.config.given().items() if value != ""}
     toml = tomli_w.dumps(values).strip()
-    return Card(rows=rows, toml=toml, links=[*links, *((name, name) for name in files)])
+    links += [(name, name) for name in files]
+    return Card(rows=[(*row, ()) for row in rows], toml=toml, links=links)
 
 
 def _no_finalist(study: StoredSearch) -> str:
