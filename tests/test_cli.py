@@ -516,7 +516,7 @@ def test_a_run_without_mnist_is_stored_and_reported_as_what_it_is(
     assert "NOTE: mnist" in err
     assert "report: reports/mine.mnist-5k/index.html" in out
     text = (tmp_path / "reports/mine.mnist-5k/report.md").read_text()
-    assert "Data: mnist-5k, not mnist; accuracy and loss on its 1,000 test images" in text
+    assert "Data: mnist-5k, not MNIST; accuracy and loss on its 1,000 test images" in text
 
 
 def test_mnist_is_learnt_by_a_whole_run(hpo: Run, tmp_path: Path, mnist_dir: Path):

@@ -106,7 +106,10 @@ def test_trials_are_filtered_and_only_those_in_sight_are_in_the_page(page):
     place = {name.split()[0]: number for number, name in enumerate(header)}
     for row in shown(page):
         assert float(row[place["lr"]]) < 0.01
-        assert (row[place["optimizer"]], row[place["activation"]]) == ("adam", "relu")
+        assert (row[place["optimizer"]], row[place["activation"]]) == ("Adam", "ReLU")
+    for words in ("optimizer=Adam", "optimizer=adam"):  # as shown, and as in a study file
+        page.locator("#explorer .filter").fill(words)
+        assert {row[place["optimizer"]] for row in shown(page)} == {"Adam"}
     page.locator("#explorer .filter").fill("nothing<3")
     assert "no column nothing; known: number, state" in counter.inner_text()
 

@@ -564,7 +564,7 @@ def made_up(n: int, hyperparameters: int) -> list[Picture]:
     states = rng.choice(["COMPLETE", "PRUNED", "DIVERGED"], n, p=[0.5, 0.4, 0.1]).tolist()
     results = (98.4 - rng.exponential(0.6, n) - 40 * (rng.random(n) < 0.2)).tolist()
     trials = [
-        TrialCurve(label=f"#{i}: 2 × 512 leaky_relu, sgd_momentum at 0.12", values=ends)
+        TrialCurve(label=f"#{i}: 2 × 512 Leaky ReLU, SGD, momentum, lr 0.123", values=ends)
         for i, result in enumerate(results)
         for ends in [(result - np.geomspace(5, 0.05, rng.integers(1, 8))).tolist()]
     ]

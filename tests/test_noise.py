@@ -197,7 +197,7 @@ def test_runs_that_are_missing_or_fail_have_no_spread(spread):
     [section] = noise.sections(dataclasses.replace(spread, trials=frame))
     groups = [header.text for header in section.blocks[0].header_rows[0]]
     assert len(groups) == 2
-    assert "tanh" in groups[1]
+    assert "Tanh" in groups[1]
     one = spread.trials[spread.trials["seed"] < 12]
     assert noise.sections(dataclasses.replace(spread, trials=one)) == []
 

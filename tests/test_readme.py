@@ -101,7 +101,7 @@ def test_its_figures_are_those_of_the_committed_results():
     [(least, most)] = re.findall(r"3 searches with .*? ended at ([\d.]+) to ([\d.]+)%", search)
     assert f"three searches ended at {least} to {most}%" in readme
     [noise] = re.findall(
-        r"relu, sgd at 0.1 differ by more than (\d\.\d+) points",
+        r"(?i:ReLU, SGD,? (?:at|lr)) 0.1 differ by more than (\d\.\d+) points",
         (ROOT / "reports/published/noise/report.md").read_text("utf-8"),
     )
     assert f"differ by more than {noise} points of test accuracy by chance" in readme

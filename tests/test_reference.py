@@ -197,7 +197,7 @@ def test_a_finalist_that_is_the_reference_is_trained_once_and_said_so(tmp_path):
     cells = study.tested.trials["cell"]
     assert len(cells) == 3
     assert gain_sentence(study) == (
-        "Tuning gained nothing: the winner is the reference itself, 2 × 16 relu, adam at 0.01."
+        "Tuning gained nothing: the winner is the reference itself, 2 × 16 ReLU, Adam, lr 0.01."
     )
     report.write(study, tmp_path / "report")
     assert pd.read_csv(tmp_path / "report" / "reference.csv")["seed"].to_list() == [1, 2, 3]
@@ -228,11 +228,11 @@ def test_what_tuning_gained_is_said_everywhere_in_plain_words(gains, said, folde
     assert said in text
     interval = stats.ttest_1samp(100 * np.array(gains), 0).confidence_interval()
     mean, low, high = (f"{end:+.2f}".replace("-", "−") for end in (100 * np.mean(gains), *interval))
-    assert f"2 × 16 relu, adam at 0.01, is {mean} points (95% interval {low} to {high}, " in text
+    assert f"2 × 16 ReLU, Adam, lr 0.01, is {mean} points (95% interval {low} to {high}, " in text
     assert text in " ".join(shown(study).split())
     plain = markdown(study, folder / "report").replace("\\", "")
     assert text in plain
-    assert "a reference is trained: 2 × 16 relu, adam at 0.01 (batch size 16, epochs 8)." in plain
+    assert "a reference is trained: 2 × 16 ReLU, Adam, lr 0.01 (batch size 16, epochs 8)." in plain
     assert text in note.markdown(study, "hpo run tiny", None, ended=True).replace("\\", "")
 
 
@@ -245,5 +245,5 @@ def test_a_reference_that_has_no_training_is_named(folder):
     study = stored(folder)
     left = study.tested.trials["cell"] != "reference"
     study = replace(study, tested=replace(study.tested, trials=study.tested.trials[left]))
-    text = "The reference, 2 × 16 relu, adam at 0.01, has no finished training."
+    text = "The reference, 2 × 16 ReLU, Adam, lr 0.01, has no finished training."
     assert gain_sentence(study) == text

@@ -348,7 +348,7 @@ def test_another_dataset_than_the_files_is_said_everywhere(stored):
     for section in contents.sections(other):
         for block in section.blocks:
             if isinstance(block, Table) and block.caption:
-                assert "mnist-5k, not mnist" in block.caption
+                assert "mnist-5k, not MNIST" in block.caption
 
 
 def test_what_was_published_of_other_data_is_left_out(stored):
@@ -356,7 +356,7 @@ def test_what_was_published_of_other_data_is_left_out(stored):
     overview = glance(contents.sections(other))
     assert not [column.key for column in overview.columns if "reported" in column.key]
     assert len(overview.rows) == len(stored.file.cells), "a row per network, not per figure"
-    said = "What was published is of mnist, so its numbers are left out."
+    said = "What was published is of MNIST, so its numbers are left out."
     assert said in " ".join(contents.lead(other))
     assert said not in " ".join(contents.lead(stored))
 

@@ -98,6 +98,11 @@ class StoredStudy:
         return printable(t(label(DATASETS, self.data["name"])))
 
     @property
+    def asked_name(self) -> str:
+        """Returns the name of the data that the study file asks for."""
+        return printable(t(self.file.dataset.title))
+
+    @property
     def classes(self) -> list[str]:
         return list(self.schema.classes)
 

@@ -9,10 +9,9 @@ from typing import Annotated, Any, get_type_hints
 
 from pydantic import ConfigDict, TypeAdapter, WithJsonSchema, WrapValidator, model_validator
 
-from hpo.language import t
 from hpo.study.columns import RESERVED
 from hpo.study.fields import Between, Flag, Table, fault, faulty, one_of, read_or_faults
-from hpo.study.names import ACTIVATIONS, INITS, NORMS, OPTIMIZERS, SCHEDULES
+from hpo.study.names import ACTIVATIONS, INITS, NORMS, OPTIMIZERS, SCHEDULES, label
 from hpo.text import printable, quoted
 
 # --- the user's own network ----------------------------------------------------------------------
@@ -216,15 +215,11 @@ class Config:
 
     @property
     def brief(self) -> str:
-        """3 × 512 relu, adam at 0.0012."""
-        activation = "" if self.model else f" {self.activation}"
-        network = f"{self.layers}{activation}"
-        return t(
-            "{network}, {optimizer} at {lr:.2g}",
-            network=network,
-            optimizer=self.optimizer,
-            lr=self.lr,
+        """3 × 512 ReLU, Adam, lr 0.00123."""
+        network = (
+            self.layers if self.model else f"{self.layers} {label(ACTIVATIONS, self.activation)}"
         )
+        return f"{network}, {label(OPTIMIZERS, self.optimizer)}, lr {self.lr:.3g}"
 
     def extras(self, but: Collection[str] = ()) -> str:
         """dropout 0.2, batch norm: what a table of layers, activation, optimizer and lr leaves out;

@@ -165,3 +165,10 @@ def add(entries: list[dict[str, Any]]) -> None:
 def label(table: dict[str, Any], name: str) -> str:
     """The label of a name; the name itself where the table does not have it."""
     return str(table[name].label) if name in table else name
+
+
+def choices(hyperparameter: str) -> dict[str, str]:
+    """Returns {value: its label} of an activation or optimizer; nothing of other hyperparameters,
+    whose values reports show as they are."""
+    tables: dict[str, Any] = {"activation": ACTIVATIONS, "optimizer": OPTIMIZERS}
+    return {name: entry.label for name, entry in tables.get(hyperparameter, {}).items()}

@@ -26,10 +26,9 @@ LESS = 3  # priority of other results
 
 def data_text(study: StoredGrid) -> str:
     """Data: MNIST; with a warning if the study file names other data."""
-    asked = study.file.dataset.short
-    if study.data["name"] == asked:
+    if study.data["name"] == study.file.dataset.short:
         return t("Data: {data}", data=study.data_name)
-    return t("Data: {data}, not {asked}", data=study.data_name, asked=asked)
+    return t("Data: {data}, not {asked}", data=study.data_name, asked=study.asked_name)
 
 
 def basis(study: StoredGrid) -> str:

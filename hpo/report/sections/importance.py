@@ -18,6 +18,7 @@ from hpo.report.sections.basis import interval_kind
 from hpo.results.study import StoredGrid, StoredSearch
 from hpo.study.file import Cell
 from hpo.study.metrics import capital
+from hpo.study.names import choices
 from hpo.study.space import Range
 from hpo.text import listed
 
@@ -147,5 +148,6 @@ def _effects(study: StoredSearch, importances: importance.Importances) -> Iterat
 
 def _parameter(study: StoredSearch, name: str) -> Parameter:
     domain = study.file.space[name]
-    log = isinstance(domain, Range) and domain.log
-    return Parameter(name=name, values=study.ended[name].to_list(), log=log)
+    log, labels = isinstance(domain, Range) and domain.log, choices(name)
+    values = [labels.get(value, value) for value in study.ended[name]]
+    return Parameter(name=name, values=values, log=log)

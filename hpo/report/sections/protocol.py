@@ -356,7 +356,7 @@ def other_data(study: StoredGrid | StoredSearch) -> list[str]:
             "These results are of {data}. What was published is of {asked}, so its numbers are "
             "left out."
         )
-    return [t(text, data=study.data_name, asked=study.file.dataset.short)]
+    return [t(text, data=study.data_name, asked=study.asked_name)]
 
 
 def one_line_each(paragraphs: Sequence[str]) -> list[str]:

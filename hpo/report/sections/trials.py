@@ -21,6 +21,7 @@ from hpo.results.study import StoredSearch
 from hpo.study.config import BOUNDS, Config
 from hpo.study.file import SECOND
 from hpo.study.metrics import capital
+from hpo.study.names import choices
 from hpo.study.space import Fixed, Range
 
 POINTS = 24  # of a small curve, at most
@@ -194,7 +195,7 @@ def _column(
 ) -> dict[str, Any]:  # fmt: skip
     """axis: whether it is a hyperparameter."""
     return {"key": key, "label": label, "number": number, "log": log, "axis": axis,
-            "digits": digits}  # fmt: skip
+            "digits": digits, "names": choices(key)}  # fmt: skip
 
 
 def _rounded(values: pd.Series, digits: int) -> list[float | None]:

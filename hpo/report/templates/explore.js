@@ -25,7 +25,8 @@ const svg = (tag, attributes, ...children) => {
 };
 const said = (text, values) => text.replace(/\{(\w+)\}/g, (_, key) => values[key]);
 const shownValue = (column, value) =>
-  value === null ? "–" : columns[column].number && columns[column].digits !== null ? value.toFixed(columns[column].digits) : String(value);
+  value === null ? "–" : columns[column].number && columns[column].digits !== null ? value.toFixed(columns[column].digits) : (columns[column].names[value] ?? String(value));
+const texts = (column, value) => [String(value), shownValue(column, value)].map((each) => each.toLowerCase()); // as in a study file, and as shown
 const best = (a, b) => (b[VALUE] === null) - (a[VALUE] === null) || sign * (b[VALUE] - a[VALUE]) || a[0] - b[0];
 
 // --- what is kept ---
@@ -43,14 +44,14 @@ const test = (word) => {
   const parts = word.match(/^([^<>=]+)(<=|>=|<|>|=)(.+)$/);
   if (!parts) {
     const low = word.toLowerCase();
-    return (row) => `#${row[0]}` === low || row.some((value, place) => !columns[place].number && String(value).toLowerCase().includes(low));
+    return (row) => `#${row[0]}` === low || row.some((value, place) => !columns[place].number && texts(place, value).some((each) => each.includes(low)));
   }
   const [, name, sign, wanted] = parts, place = named(name);
   if (place < 0) throw new RangeError(said(words.unknown, { name, known: columns.map(({ key }) => key).join(", ") }));
   const number = parseFloat(wanted);
   if (sign !== "=") return (row) => row[place] !== null && COMPARED[sign](row[place], number);
   if (columns[place].number) return (row) => row[place] === number;
-  return (row) => String(row[place]).toLowerCase().startsWith(wanted.toLowerCase());
+  return (row) => texts(place, row[place]).some((each) => each.startsWith(wanted.toLowerCase()));
 };
 const update = () => {
   let tests = [];
