@@ -1,4 +1,4 @@
-"""Trials are read at once as Optuna reads them, whatever Optuna's private models look like."""
+"""Trials are read, and attributes added, at once, whatever Optuna's private models look like."""
 
 import math
 from pathlib import Path
@@ -10,8 +10,9 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from optuna.storages._rdb import models
 from optuna.trial import TrialState, create_trial
 
-from hpo.storage import bulk_read
+from hpo.storage import bulk_read, bulk_write
 from hpo.storage.bulk_read import all_trials
+from hpo.storage.bulk_write import add_system_attributes
 from hpo.storage.open import open_storage
 from hpo.storage.retry import retrying
 
@@ -63,3 +64,24 @@ def test_trials_are_read_as_optuna_reads_them(version, tmp_path: Path, monkeypat
         a.intermediate_values = b.intermediate_values = {}
         assert a == b
     storage.engine.dispose()
+
+
+OTHERS = SimpleNamespace(StudySystemAttributeModel=SimpleNamespace())
+
+
+@pytest.mark.parametrize("url", ["sqlite:///{}/hpo.db", "journal:///{}/hpo.log"])
+@pytest.mark.parametrize("known", [True, False])
+def test_attributes_are_added_as_optuna_reads_them(url, known, tmp_path: Path, monkeypatch):
+    storage = open_storage(url.format(tmp_path))
+    other, study = (optuna.create_study(study_name=n, storage=storage) for n in ("other", "study"))
+    storage.set_study_system_attr(study._study_id, "b", "kept")
+    if not known:
+        monkeypatch.setattr("optuna.storages._rdb.models", OTHERS)
+        monkeypatch.setattr(bulk_write, "_append", None)
+    added = {"a": "é" * 2000, "b": "other", "c": [1, None]}
+    for _ in range(2):
+        add_system_attributes(retrying(storage, "of a run", print), study._study_id, added)
+    monkeypatch.undo()
+    for each in (storage, open_storage(url.format(tmp_path))):
+        assert each.get_study_system_attrs(study._study_id) == {**added, "b": "kept"}
+        assert each.get_study_system_attrs(other._study_id) == {}

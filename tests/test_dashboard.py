@@ -15,6 +15,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import optuna
@@ -376,7 +377,9 @@ def test_a_search_says_what_it_is_and_what_came_out(ended_search):
     assert "| Rank | Trial |" in text
     report = ended_search.folder / "reports/tiny/index.html"
     assert str(report) in text.replace("\\", "")
-    assert "2 seeds each" in note_of(ended_search.folder, "tiny.finalists")
+    of_finalists = note_of(ended_search.folder, "tiny.finalists")
+    assert "trainings: 3 cells, 2 seeds each" in of_finalists
+    assert "trials:" not in of_finalists
 
 
 def begin(storage) -> None:
@@ -419,6 +422,62 @@ def test_a_note_that_a_person_changed_is_left_alone(tmp_path):
     save_note(study, "My own words.")
     end(storage, tmp_path / "index.html")
     assert note_of(tmp_path, "grid-report") == "My own words."
+
+
+def trial_notes(storage, name: str) -> dict[int, str]:
+    """{number: note} of the trials that have one, as the dashboard reads them."""
+    library, study = note._library(), optuna.load_study(study_name=name, storage=storage)
+    attributes = storage.get_study_system_attrs(study._study_id)
+    read = partial(library.get_note_from_system_attrs, attributes)
+    every = {trial.number: read(trial._trial_id)["body"] for trial in study.trials}
+    return {number: body for number, body in every.items() if body}
+
+
+def test_a_finished_trial_says_what_it_is_its_curve_and_why_it_ended(ended_search):
+    storage = open_storage(f"sqlite:///{ended_search.folder / 'hpo.db'}")
+    search, found = load_study(storage, "tiny"), trial_notes(storage, "tiny")
+    assert {*found} == {*search.ended["number"]}
+    for _, trial in search.ended.iterrows():
+        text, number = found[trial["number"]], trial["number"]
+        config = search.config(number)
+        assert text.startswith(f"**Trial {number}**: {config.brief.replace('_', ' ')}")
+        assert f"lr {config.lr:.3g}" in text
+        curve = search.curves[search.curves["number"] == number]
+        rows = re.findall(r"^\| (\d+) \| .* \| (\S+) \|$", text, re.M)
+        accuracies = [f"{100 * value:.2f}" for value in curve["valid_accuracy"]]
+        assert rows == [(str(n), each) for n, each in enumerate(accuracies, 1)]
+        last, reached = f"epoch {len(curve)} of 3", f"validation accuracy {accuracies[-1]}%"
+        ways = {"COMPLETE": f"Ended after {last}: {reached}."}
+        ways["PRUNED"] = f"Pruned by the median rule after {last}: {reached}."
+        said = f"Diverged in {last}: " if trial["diverged"] else ways[trial["state"]]
+        assert f"\n\n{said}" in text
+    finalists = trial_notes(storage, "tiny.finalists")
+    assert len(finalists) == 6
+    assert all(", seed " in text.splitlines()[0] for text in finalists.values())
+
+
+@pytest.mark.parametrize("url", ["sqlite:///{}/hpo.db", "journal:///{}/hpo.log"])
+def test_notes_of_trials_are_added_at_once_and_a_persons_stays(url, tmp_path, monkeypatch):
+    store(tmp_path)
+    storage = open_storage(f"sqlite:///{tmp_path / 'hpo.db'}")
+    if url.startswith("journal"):
+        copied = open_storage(url.format(tmp_path))
+        optuna.copy_study(from_study_name="grid-report", from_storage=storage, to_storage=copied)
+        storage = copied
+    stored = load_study(storage, "grid-report")
+    study = optuna.load_study(study_name="grid-report", storage=storage)
+    trial, notes = stored.frozen[3], note.Notes(storage, "hpo run")
+    library = note._library()
+    library.save_note_with_version(storage, study._study_id, trial._trial_id, 1, "My words.")
+    monkeypatch.setattr(note, "MOST_NOTED", 20)
+    with monkeypatch.context() as patch:
+        patch.setattr(type(storage), "set_study_system_attr", None)  # a transaction for each
+        notes._write_trials(study, stored)
+        notes._write_trials(study, stored)
+    found = trial_notes(open_storage(url.format(tmp_path)), "grid-report")
+    best = sorted(stored.frozen, key=lambda each: -each.values[0])[:20]
+    assert {*found} == {each.number for each in best} | {3}
+    assert found[3] == "My words."
 
 
 def test_notes_are_the_librarys_own_without_the_rest_of_it():

@@ -1,7 +1,9 @@
-"""The note of a study in optuna-dashboard: what the study is, and its results."""
+"""The notes in optuna-dashboard: of a study, what it is and its results; of a trial, what it is,
+its curve, and why it ended."""
 
 import hashlib
 import importlib
+from collections.abc import Sequence
 from functools import cache
 from importlib import util
 from importlib.machinery import PathFinder
@@ -10,18 +12,28 @@ from typing import Any
 
 import optuna
 from optuna.storages import BaseStorage
+from optuna.trial import FrozenTrial, TrialState
 
+from hpo.results import trial as record
 from hpo.results.load import load_study
 from hpo.results.study import StoredGrid, StoredSearch
 from hpo.runs.plan import Watcher
 from hpo.runs.progress import Progress
+from hpo.storage.bulk_read import FINISHED
+from hpo.storage.bulk_write import add_system_attributes
 from hpo.study.file import SECOND
+from hpo.study.finalists import noun_of
+from hpo.study.metrics import ACCURACY, RMSE, Metric
 from hpo.study.names import PRUNERS, SAMPLERS, label
 from hpo.study.space import spelled
 from hpo.text import count, limit_text
 
 # The report's modules are imported in functions, once the workers train: matplotlib takes a while.
 
+# The dashboard compares each trial with all notes: with this many a study opens in a second.
+MOST_NOTED = 1_000
+MOST_EPOCHS = 10  # of a curve in a note
+NOTHING = "–"
 WRITTEN = "note"  # attribute of the study: the digest of the note that hpo wrote last
 
 
@@ -42,6 +54,20 @@ class Notes(Watcher):
         for part in stored.parts:
             optuna_study = optuna.load_study(study_name=part.name, storage=self.storage)
             self._write(optuna_study, markdown(part, self.command, report, ended=True))
+            self._write_trials(optuna_study, part)
+
+    def _write_trials(self, optuna_study: optuna.Study, stored: StoredGrid | StoredSearch) -> None:
+        """Writes notes of the best trials that have none, all at once."""
+        library, study = _library(), optuna_study._study_id
+        if not hasattr(library, "split_body"):
+            return  # another version of it
+        known = self.storage.get_study_system_attrs(study)
+        found: dict[str, object] = {}
+        for trial in noted(stored):
+            if (version := library.note_ver_key(trial._trial_id)) not in known:
+                text = trial_markdown(stored, trial)
+                found |= {version: 1, **library.split_body(text, trial._trial_id)}
+        add_system_attributes(self.storage, study, found)
 
     def _write(self, optuna_study: optuna.Study, text: str) -> None:
         library = _library()
@@ -97,12 +123,82 @@ def markdown(
     return page.render("note.md.j2", title, lead, facts=facts, block=table)
 
 
+# --- a trial -----------------------------------------------------------------------------------
+
+
+def noted(study: StoredGrid | StoredSearch) -> Sequence[FrozenTrial]:
+    """Returns the trials that have notes: MOST_NOTED finished ones, the best first."""
+    ended = [trial for trial in study.frozen if trial.state in FINISHED]
+    if isinstance(study, StoredGrid):  # earlier finalists may have been replaced
+        names = {cell.name for cell in study.file.cells}
+        ended = [trial for trial in ended if trial.user_attrs["cell"] in names]
+    best = record.ranked(ended, study.metric)
+    others = {trial.number: trial for trial in ended}
+    for trial in best:
+        del others[trial.number]
+    return [*best, *others.values()][:MOST_NOTED]
+
+
+def trial_markdown(study: StoredGrid | StoredSearch, trial: FrozenTrial) -> str:
+    """Returns a finished trial's note."""
+    from hpo.report.blocks.page import markdown as escaped
+
+    if isinstance(study, StoredGrid):
+        cell = study.cell(trial.user_attrs["cell"])
+        title, config = f"{cell.label}, seed {trial.user_attrs['seed']}", cell.config
+    else:
+        title, config = f"Trial {trial.number}", study.config(trial.number)
+    network = ", ".join(filter(None, (config.brief, config.extras())))
+    ended = _end(study, trial, config.epochs)
+    return f"**{escaped(title)}**: {escaped(network)}\n\n{ended}\n\n{_curve_table(study, trial)}\n"
+
+
+def _end(study: StoredGrid | StoredSearch, trial: FrozenTrial, epochs: int) -> str:
+    """Says why a trial ended, and with what. epochs: of a complete training."""
+    attributes, reached = trial.user_attrs, study.metric.text(trial.values[0])
+    last = f"epoch {len(attributes['curve']['train_loss'])} of {epochs}"
+    if attributes["diverged"]:
+        return f"Diverged in {last}: a loss is not finite, or a hundred times that of a guess."
+    if attributes.get("over_limit"):
+        return f"Stopped at its time limit after {last}: {reached}."
+    if trial.state is TrialState.PRUNED:
+        rule = f" by {label(PRUNERS, study.file.pruner)}" if isinstance(study, StoredSearch) else ""
+        return f"Pruned{rule} after {last}: {reached}."
+    kept, seeds = attributes.get("kept", {}).get("epoch"), attributes.get("seeds", 1)
+    which = f" (that of epoch {kept:g})" if kept else ""
+    which = f" (mean over {seeds} seeds)" if seeds > 1 else which
+    return f"Ended after {last}: {reached}{which}."
+
+
+def _curve_table(study: StoredGrid | StoredSearch, trial: FrozenTrial) -> str:
+    """Returns the curve as a table of at most MOST_EPOCHS rows."""
+    curve = trial.user_attrs["curve"]
+    compared = RMSE if study.regression else ACCURACY
+    names = dict.fromkeys(["train_loss", "valid_loss", compared, study.metric.name])
+    metrics = [study.named(name) for name in names if name in curve]
+    length = len(curve["train_loss"])
+    places = sorted({round(i * (length - 1) / (MOST_EPOCHS - 1)) for i in range(MOST_EPOCHS)})
+    rows = [
+        [str(place + 1), *(_number(metric, curve[metric.name][place]) for metric in metrics)]
+        for place in places
+    ]
+    header = ["Epoch", *(metric.header for metric in metrics)]
+    return "\n".join(f"| {' | '.join(row)} |" for row in (header, ["---:"] * len(header), *rows))
+
+
+def _number(metric: Metric, value: float | None) -> str:
+    return NOTHING if value is None else metric.number(metric.gain(value))
+
+
+# --- a study -----------------------------------------------------------------------------------
+
+
 def _budget(study: StoredGrid | StoredSearch) -> list[tuple[str, str]]:
     if isinstance(study, StoredGrid):
         cells = [f"{cell.name} ({cell.config.brief})" for cell in study.file.cells]
-        trials = count(len(cells) * study.seeds, "trial")
+        trainings = count(len(cells) * study.seeds, noun_of(study.name))
         seeds = count(study.seeds, "seed")
-        budget = f"{trials}: {count(len(cells), 'cell')}, {seeds} each"
+        budget = f"{trainings}: {count(len(cells), 'cell')}, {seeds} each"
         return [("Budget", budget), ("Cells", "; ".join(cells))]
     file = study.file
     chosen = f"chosen by {label(SAMPLERS, file.sampler)}, with {label(PRUNERS, file.pruner)}"
