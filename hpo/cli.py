@@ -22,6 +22,7 @@ from hpo.passwords import remove_passwords, without_password
 from hpo.process import collect_seldom, end_process, ignore_output_errors, stop_signals
 from hpo.study.names import DATASETS, FORMS, TaskKind
 from hpo.text import (
+    DASHBOARD,
     error_line,
     meant,
     printable,
@@ -208,8 +209,8 @@ def list_(storage: Storage = STORAGE) -> None:
 def dashboard(
     storage: Storage = STORAGE,
     artifacts: Artifacts = None,
-    host: Host = "127.0.0.1",
-    port: Port = 8080,
+    host: Host = DASHBOARD[0],
+    port: Port = DASHBOARD[1],
     allow_host: AllowHost = None,
 ) -> None:
     """Serve optuna-dashboard on the storage and its artifacts."""

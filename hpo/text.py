@@ -10,6 +10,7 @@ from hpo.language import nt, t
 from hpo.passwords import without_password
 
 MOST = 120  # characters of a quoted value
+DASHBOARD = "127.0.0.1", 8080  # host and port of `hpo dashboard`, unless others are asked for
 # Control characters and lone surrogates: XML does not allow them, terminals obey some of them. The
 # marks that turn the direction of writing show another text than there is.
 FORBIDDEN = re.compile(

@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 from conftest import Ended
 from test_browser import Watched, browser, watched  # noqa: F401
+from test_dashboard import address
 
 from hpo.report import write as report
 from hpo.report.sections import trials
 from hpo.results import load
 from hpo.results.study import StoredSearch
 from hpo.storage.open import open_storage
+from hpo.watch import dashboard
 
 MANY = 2_000
 
@@ -163,6 +165,33 @@ def test_two_pinned_trials_are_compared_and_marked_in_the_figures(page):
     row.focus()
     row.press("Enter")
     assert page.locator("#explorer tr.pinned").count() == 1
+
+
+def test_trials_link_to_the_dashboard_only_while_a_reader_says_that_it_is_served(page, many):
+    links = page.locator("#explorer a")
+    assert links.count() == 0
+    check = page.get_by_label("while hpo dashboard serves {}:{}".format(*dashboard.DASHBOARD))
+    check.check()
+    row = page.locator("#explorer .rows tbody tr[data-trial]").nth(2)
+    number = row.get_attribute("data-trial")
+    row.locator("td").nth(2).click()
+    address = f"http://127.0.0.1:8080/dashboard/studies/{many.id}/trials?numbers={number}"
+    for place in (row, page.locator("#explorer .pins tr").first):
+        assert place.get_by_role("link").get_attribute("href") == address
+        assert place.get_by_role("link").inner_text() == number
+    check.uncheck()
+    assert links.count() == 0
+
+
+@pytest.mark.slow
+def test_a_link_leads_to_the_trials_page(watched, ended_search: Ended, hpo_process):  # noqa: F811
+    search = load.load_study(open_storage(f"sqlite:///{ended_search.folder}/hpo.db"), "tiny")
+    block = json.loads(trials.every_trial(search).json)
+    storage = f"sqlite:///{ended_search.folder}/hpo.db"
+    process = hpo_process("dashboard", "--port", "0", "--storage", storage)
+    link = block["dashboard"].replace("http://127.0.0.1:8080", address(process))
+    watched.page.goto(f"{link}3")
+    watched.page.get_by_role("heading", name="Trial 3 (trial_id=").wait_for()
 
 
 def test_a_mark_in_a_figure_pins_its_trial(watched, many, tmp_path: Path):  # noqa: F811

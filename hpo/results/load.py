@@ -74,7 +74,8 @@ def _load_study(
     needed = ("cell", "seed", "curve") if kind is StoredGrid else ("curve",)
     trials = _trials(storage, optuna_study, needed)
     facts = {f.name: attributes[f.name] for f in fields(kind) if f.name in attributes}
-    facts |= {"name": name, "file": file, "code": system.get(CODE, {})}
+    facts |= {"name": name, "id": optuna_study._study_id, "file": file}
+    facts["code"] = system.get(CODE, {})
     if isinstance(file, SearchStudy):
         trials = [record.by_rule(trial) for trial in trials]
         facts |= _of_search(storage, optuna_study, file, alone)

@@ -40,9 +40,11 @@ class StoredStudy:
     code: {path: text} of the modules of the user's own network.
     token: of this very study; another one of its name has another, and studies of earlier versions
     may have none.
+    id: in its storage, which the dashboard's addresses have.
     """
 
     name: str
+    id: int
     file: GridStudy | SearchStudy
     data: dict[str, Any]
     sessions: list[dict[str, Any]] = field(default_factory=list)

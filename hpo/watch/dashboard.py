@@ -22,10 +22,10 @@ from optuna.artifacts.exceptions import ArtifactNotFound
 from optuna.storages import BaseStorage
 
 from hpo.errors import InputError
-from hpo.text import error_text, quoted
+from hpo.text import DASHBOARD, error_text, quoted
 from hpo.workers.server import start
 
-HOST, PORT = "127.0.0.1", 8080
+HOST, PORT = DASHBOARD
 START_SECONDS = 60
 POLITE = 10  # niceness beside a run: training goes first
 

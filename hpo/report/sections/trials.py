@@ -23,6 +23,7 @@ from hpo.study.file import SECOND
 from hpo.study.metrics import capital
 from hpo.study.names import choices
 from hpo.study.space import Fixed, Range
+from hpo.text import DASHBOARD
 
 POINTS = 24  # of a small curve, at most
 LEVELS = 100  # a small curve's heights are whole numbers from 0 to this
@@ -34,13 +35,13 @@ WORDS = {
     "pinned": marked("Pinned trials"),
     "pin": marked("Click a row or a line to pin a trial; two pinned trials are compared here."),
     "unpin": marked("Unpin all"),
-    "best": marked("best"),
     "trial": marked("Trial"),
     "curve": marked("Curve"),
     "columns": marked("Columns"),
     "filter": marked("Filter, such as lr<0.01 relu state=pruned"),
     "brush": marked("Drag along an axis to keep a range; click it to drop the range."),
     "csv": marked("Download these trials (CSV)"),
+    "link": marked("Link trials to optuna-dashboard, while hpo dashboard serves {at}"),
 }
 OF_TRIALS = {
     **STATES,
@@ -177,12 +178,13 @@ def every_trial(study: StoredSearch) -> Trials | None:
         values.append(_significant(rows[name]) if number else _texts(rows[name]))
     columns.append(_column("train_seconds", t("Seconds"), digits=1))
     values.append(_rounded(rows["train_seconds"].astype(float), 1))
+    served, words = "{}:{}".format(*DASHBOARD), {key: t(text) for key, text in WORDS.items()}
     found = {
         "columns": columns,
         "rows": list(zip(*values, strict=True)),
         "curves": _curves(study),
-        "finalists": [finalist.number for finalist in study.finalists],
-        "words": {key: t(text) for key, text in WORDS.items()},
+        "dashboard": f"http://{served}/dashboard/studies/{study.id}/trials?numbers=",
+        "words": words | {"link": t(WORDS["link"], at=served)},
     }
     content = json.dumps(found, ensure_ascii=False, separators=(",", ":"))
     text = nt("The trial is in trials.csv.", "All {n:,} trials are in trials.csv.", len(rows))

@@ -2,7 +2,7 @@
 // All trials: one table and parallel axes, linked with the marks of the figures by the trial's
 // number, which a mark's title begins with ("#34: ...").
 {
-const { columns, rows, curves, finalists, words } = JSON.parse(document.getElementById("trials").textContent);
+const { columns, rows, curves, dashboard, words } = JSON.parse(document.getElementById("trials").textContent);
 const root = document.getElementById("explorer");
 const ROW = 30; // pixels
 const VALUE = 2; // the place of the objective's column
@@ -90,6 +90,12 @@ const spark = (number, width = 84, height = 22) => {
   const path = points.map((level, i) => `${((width - 4) * i) / Math.max(points.length - 1, 1) + 2} ${height - 2 - ((height - 4) * level) / 100}`);
   return svg("svg", { class: "spark", width, height, "aria-hidden": "true" }, svg("path", { d: `M${path.join("L")}${path.length === 1 ? "h2" : ""}` }));
 };
+const linked = make("input", { type: "checkbox" }); // a link to a server that is not there would be a fault
+linked.addEventListener("change", () => { drawRows(); drawPins(); });
+const content = (place, row) => {
+  const text = shownValue(place, row[place]);
+  return place || !linked.checked ? text : make("a", { href: dashboard + row[0], target: "_blank" }, text);
+};
 const visible = () => columns.map((_, place) => place).filter((place) => !hidden.has(place));
 const drawHeading = () => {
   heading.replaceChildren(...visible().map((place) => {
@@ -110,7 +116,7 @@ const drawRows = () => {
   const last = Math.min(first + Math.ceil(scroller.clientHeight / ROW) + 10, kept.length);
   const space = (count) => make("tr", { "aria-hidden": "true" }, make("td", { colSpan: visible().length + 1, style: `height:${count * ROW}px;padding:0;border:0` }));
   const lines = kept.slice(first, last).map((row, place) => {
-    const cells = visible().map((column) => make("td", {}, shownValue(column, row[column])));
+    const cells = visible().map((column) => make("td", {}, content(column, row)));
     const line = make("tr", { "data-trial": String(row[0]), "aria-rowindex": String(first + place + 1), tabindex: "0" }, ...cells, make("td", {}, spark(row[0])));
     line.classList.toggle("pinned", pins.includes(row[0]));
     line.classList.toggle("pointed", row[0] === pointed);
@@ -269,7 +275,7 @@ const drawPins = () => {
   if (!pins.length) return panel.replaceChildren(make("p", {}, words.pin));
   const chosen = pins.map((number) => rows.find((row) => row[0] === number));
   const lines = columns.map((column, place) => {
-    const cells = chosen.map((row) => make("td", {}, shownValue(place, row[place])));
+    const cells = chosen.map((row) => make("td", {}, content(place, row)));
     const line = make("tr", {}, make("th", { scope: "row" }, column.label), ...cells);
     line.classList.toggle("differs", chosen.length > 1 && chosen[0][place] !== chosen[1][place]);
     return line;
@@ -282,7 +288,7 @@ const drawPins = () => {
 for (const name of ["pointerover", "focusin"]) {
   document.addEventListener(name, ({ target }) => target !== canvas && point(numberOf(target)));
 }
-document.addEventListener("click", ({ target }) => target !== canvas && pin(numberOf(target)));
+document.addEventListener("click", ({ target }) => target !== canvas && !target.closest?.("a") && pin(numberOf(target)));
 body.addEventListener("keydown", (event) => {
   if (event.key !== "Enter") return;
   pin(numberOf(event.target));
@@ -310,7 +316,7 @@ csv.addEventListener("click", () => {
 input.addEventListener("input", () => { text = input.value; update(); });
 scroller.addEventListener("scroll", drawRows, { passive: true });
 addEventListener("resize", () => { drawRows(); drawLines(); });
-root.append(make("p", { class: "hint" }, words.brush), canvas, make("div", { class: "bar" }, input, counter, chooser, csv), scroller, panel);
+root.append(make("p", { class: "hint" }, words.brush), canvas, make("div", { class: "bar" }, input, counter, chooser, csv, make("label", {}, linked, ` ${words.link}`)), scroller, panel);
 root.hidden = false;
 drawHeading();
 drawPins();
