@@ -280,7 +280,7 @@ def test_the_keyboard_goes_through_a_pictures_marks(watched, any_page):
 
 
 def test_what_names_a_row_stays_in_sight_and_headers_say_that_they_sort(browser, page_file):
-    page = browser.new_page(viewport={"width": 390, "height": 800})
+    page = browser.new_page(viewport={"width": 700, "height": 800})
     page.goto(page_file.as_uri())
     region = page.get_by_role("region", name="Table 1: All networks at a glance")
     name = region.locator("tbody th").first
@@ -293,6 +293,22 @@ def test_what_names_a_row_stays_in_sight_and_headers_say_that_they_sort(browser,
     page.emulate_media(media="print")
     hint = hint.replace("content", "display")
     assert region.get_by_role("button").first.evaluate(hint) == "none"
+    page.close()
+
+
+def test_on_a_phone_rows_are_cards_with_a_label_for_each_value(browser, any_page):
+    page = browser.new_page(viewport={"width": 390, "height": 800})
+    page.goto(any_page.as_uri())
+    wide = "regions => regions.filter((each) => each.scrollWidth > each.clientWidth + 1).length"
+    assert page.locator(".scroll:has(table)").evaluate_all(wide) == 0
+    cells = page.locator("table.cards tbody :is(th, td)")
+    label = "cells => cells.map((each) => getComputedStyle(each, '::before').content)"
+    labels = cells.evaluate_all(label)
+    assert len(labels) > 20
+    assert all(len(each) > 2 and each != "none" for each in labels)
+    assert '"Test accuracy (%)' in " ".join(labels)
+    page.set_viewport_size({"width": 1280, "height": 800})
+    assert set(cells.evaluate_all(label)) == {"none"}
     page.close()
 
 

@@ -515,7 +515,7 @@ def test_differences_say_mean_and_interval_and_mark_what_is_resolved():
     found = texts(grid.differences(rows, "the $mall & <plain> one"))
     assert {"+0.30 [+0.10, +0.50]", "−0.10 [−0.40, +0.20]", "+1.00", "–"} <= set(found)
     assert {"95% interval without zero", "95% interval with zero"} <= set(found)
-    assert "one seed, no interval" in found
+    assert "too few seeds, no interval" in found
     assert "Difference from the $mall & <plain> one (percentage points)" in found
 
 

@@ -251,7 +251,13 @@ def test_the_card_of_a_grid_without_conclusions_names_the_best_and_who_else_may_
     told = dataclasses.replace(study, trials=study.trials.assign(test_accuracy=clear))
     value, [interval] = card(told)["What holds"]
     assert value.startswith("It leads narrow by ")
-    assert interval.endswith("paired t-test, 8 seeds.")
+    assert re.fullmatch(r"95% interval \d\.\d\d to \d\.\d\d, paired t-test, 8 seeds", interval)
+    first = contents.lead(told)[0]
+    assert first.startswith("The best of 2 networks is wide: mean test accuracy 99.00%; a guess, ")
+    assert first.endswith(f". {value} ({interval}).")
+    assert contents.lead(study)[0].endswith(". narrow may be the best as well (95%, 8 seeds).")
+    tables = [b for s in contents.sections(study) for b in s.blocks if isinstance(b, Table)]
+    assert not any("At most" in table.caption for table in tables), "no run fails"
     assert "--first-seed 8" in card(told)["What to do next"][0]
 
 
@@ -290,8 +296,11 @@ def test_a_cell_breaks_its_line_and_keeps_its_words():
     table = Table(columns=columns, rows=[{"model": "a", "loss": loss, "seeds": 10}])
     section = page.Section(title="One", blocks=[table])
     html = page.render("index.html.j2", "Title", [], [section])
-    assert '<td class="number" data-value="2.3">median 2.3\n(1.8–2.4),\n1 diverged</td>' in html
-    assert '<th scope="row" class="brief">a</th>' in html
+    assert 'data-value="2.3" data-label="loss">median 2.3\n(1.8–2.4),\n1 diverged</td>' in html
+    assert '<th scope="row" class="brief" data-label="model">a</th>' in html
+    further = dataclasses.replace(table, rows=[{**table.rows[0], "loss": "dropout 0.1, " * 9}])
+    html = page.render("index.html.j2", "Title", [], [page.Section(title="", blocks=[further])])
+    assert '<td class="words" data-label="loss">dropout 0.1, dropout' in html
 
 
 def test_a_title_with_control_characters_makes_a_page(tmp_path):
@@ -326,6 +335,16 @@ def test_a_difference_has_the_interval_of_its_verdict_wherever_it_stands(tmp_pat
     text = sentences(dataclasses.replace(study, file=without))
     low, high = (f"{100 * end:.2f}" for end in part.interval)
     assert f"95% interval {low} to {high}, that of the conclusions" in text
+
+
+def test_a_shared_time_has_no_spread(tmp_path):
+    study = own(tmp_path)
+    trials = study.trials.assign(stack=3, train_seconds=1.5)
+    [row, *_] = glance(contents.sections(dataclasses.replace(study, trials=trials))).texts
+    assert "1.50" in row
+    alone = trials.assign(stack=1, train_seconds=study.trials["number"])
+    [row, *_] = glance(contents.sections(dataclasses.replace(study, trials=alone))).texts
+    assert "1.00 ± 1.00" in row
 
 
 def test_one_seed_claims_no_spread(tmp_path):

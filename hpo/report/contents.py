@@ -89,6 +89,7 @@ def _of_grid(study: StoredGrid) -> list[str]:
     guess = guess_text(study)  # in the first sentence
     parts = claims.lead(study, guess)
     parts += noise.lead(study, "" if parts else guess)
+    parts = parts or glance.answer(study, guess)
     text = marked("{configurations}, {seeds}: {trainings} on {data}, {time}{guess}.")
     known = {"seeds": seeds, "data": study.data_name, "time": trained_in(study)}
     known["guess"] = "" if parts else guess
@@ -104,9 +105,9 @@ def _of_grid(study: StoredGrid) -> list[str]:
 
 def _of_search(study: StoredSearch) -> list[str]:
     file = study.file
-    said = (tables.winner_sentence, tables.gain_sentence, tables.other_search_sentence)
-    winner = " ".join(filter(None, (sentence(study) for sentence in said)))
-    parts = [winner] if study.winner else []
+    said = (tables.gain_sentence, tables.other_search_sentence)
+    winner, more = tables.winner_sentence(study), " ".join(filter(None, (f(study) for f in said)))
+    parts = [winner, *([more] if more else [])] if study.winner else []
     text = marked(
         "{networks} tried on {data} ({states}), chosen by {sampler}, with {pruner}: {time}{guess}."
     )

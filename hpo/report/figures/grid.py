@@ -255,7 +255,11 @@ def _dots(
 MARKS: dict[str, dict[str, Any]] = {
     marked("95% interval without zero"): {"marker": "o", "color": style.BLUE, "mfc": style.BLUE},
     marked("95% interval with zero"): {"marker": "o", "color": style.GREY, "mfc": "white"},
-    marked("one seed, no interval"): {"marker": "D", "color": style.VERMILLION, "mfc": "white"},
+    marked("too few seeds, no interval"): {
+        "marker": "D",
+        "color": style.VERMILLION,
+        "mfc": "white",
+    },
 }
 EDGE = 1.4  # points of a mark's edge
 

@@ -117,7 +117,7 @@ def _trial_dots(axes: Axes, x: np.ndarray, run: Run, metric: Metric) -> None:
     spelled = map(metric.spelled, values)
     trials = zip(list(run.numbers) or range(len(values)), spelled, strict=True)
     texts = [t(text, number=n, value=v, place=place) for place, (n, v) in enumerate(trials, 1)]
-    look = {"color": style.BLUE, "alpha": 0.3, "markeredgewidth": 0}
+    look = {"color": style.BLUE, "alpha": 0.5, "markeredgewidth": 0}
     plot_above_edge(axes, x, values, texts, 0.022, 5, marker="o", markersize=4, **look)
 
 

@@ -37,29 +37,31 @@ def _table(study: StoredGrid, found: Mapping[Cell, Precision]) -> Table:
     def of_seeds(row: tuple[Cell, Precision]) -> Entry:
         return _interval(result, row[1].seeds)
 
+    fails = any(study.fails(cell) for cell in found)
     caption = marked(
-        "{data}. At most: with 95% (Clopper and Pearson). Intervals: 95%, for other seeds on these "
+        "{data}. {bound}Intervals: 95%, for other seeds on these "
         "{n:,} test {things}, and for other test {things} as well, which is at least as wide. "
         "{name}' share: how much of the variance between runs would go if there were many more "
         "test {things}, with its 95% interval."
     )
     if study.regression:
         caption = marked(
-            "{data}. At most: with 95% (Clopper and Pearson). Intervals: 95%, over seeds: for "
+            "{data}. {bound}Intervals: 95%, over seeds: for "
             "other seeds on these {n:,} test {things}, not for other {things}."
         )
+    bound = t("At most: with 95% (Clopper and Pearson).") + " " if fails else ""
     named = {"data": data_text(study), "things": things, "name": things.capitalize()}
     name, mark = capital(t(result.words)), f" ({result.mark})" if result.mark else ""
     exact = t("{metric} where it learns", metric=name) + mark
     mean = f"{{:.{result.digits}f}}"
     columns = [
         Column("model", t("Model"), lambda row: row[0].label),
-        *(_failures(study) if any(study.fails(cell) for cell in found) else []),
+        *(_failures(study) if fails else []),
         Column("mean", t("mean"), lambda row: result.scale * row[1].mean, mean, group=exact),
         Column("seeds", t("other seeds"), of_seeds, group=exact),
         *([] if study.regression else _over_images(study, exact)),
     ]
-    caption = t(caption, n=study.data["test"], **named)
+    caption = t(caption, n=study.data["test"], bound=bound, **named)
     return Table(columns=columns, rows=list(found.items()), caption=caption)
 
 

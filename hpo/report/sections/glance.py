@@ -9,7 +9,7 @@ import pandas as pd
 from hpo.analysis.claims import claim_verdicts
 from hpo.analysis.hypothesis_tests import Verdict
 from hpo.analysis.selection import lead, rivals
-from hpo.language import marked, nt, t
+from hpo.language import marked, nt, printed, t
 from hpo.report.blocks import grid_tables as tables
 from hpo.report.blocks.page import Block, Card, Picture, Section
 from hpo.report.blocks.table import Table
@@ -128,20 +128,41 @@ def _verdict_rows(study: StoredGrid) -> list[Row]:
     return rows
 
 
+def answer(study: StoredGrid, guess: str) -> list[str]:
+    """Says which network is the best, and whether it leads, of a grid without conclusions to test;
+    nothing if fewer than two learn. guess: ends the first sentence."""
+    best, gains = _best(study)
+    if best is None or len(gains.columns) < 2:
+        return []
+    what, value, [basis] = _lead(study, gains)
+    leads = f"{value} ({basis})." if what == t(VERDICTS[Verdict.HOLDS]) else basis
+    text = marked("The best of {n} networks is {network}: mean {metric} {value}{guess}. {leads}")
+    metric = study.result
+    known = {"metric": t(metric.words), "value": metric.spelled(study.results(best).mean())}
+    return [t(text, n=len(study.file.cells), network=best.label, guess=guess, leads=leads, **known)]
+
+
+def _best(study: StoredGrid) -> tuple[Cell | None, pd.DataFrame]:
+    """Returns the best of the networks that learn, None if none does, and the results of all of
+    these: a row per seed that they have in common, a column per network."""
+    learn = [cell for cell in study.file.cells if len(study.of(cell)) and not study.fails(cell)]
+    gains = pd.DataFrame({cell.name: study.results(cell) for cell in learn})
+    common = gains.dropna()
+    if gains.empty:
+        return None, common
+    return study.cell((gains if common.empty else common).mean().idxmax()), common
+
+
 def _network_rows(study: StoredGrid) -> list[Row]:
     """Returns the best network, whether it leads, and which networks fail, of a grid without
     conclusions to test."""
-    ended = [cell for cell in study.file.cells if len(study.of(cell))]
-    fails = [cell.label for cell in ended if study.fails(cell)]
-    learn = [cell for cell in ended if not study.fails(cell)]
-    rows: list[Row] = [(t("What fails to learn"), listed(fails), ())] if fails else []
-    if not learn:
+    failed = [cell.label for cell in study.file.cells if study.fails(cell)]
+    rows: list[Row] = [(t("What fails to learn"), listed(failed), ())] if failed else []
+    best, gains = _best(study)
+    if best is None:
         return rows
-    gains = pd.DataFrame({cell.name: study.results(cell) for cell in learn})
-    common = gains.dropna()
-    best = study.cell((gains if common.empty else common).mean().idxmax())
     found = tables.reproduced(study, best, study.result.name).text
-    leads = [_lead(study, common)] if len(learn) > 1 else []
+    leads = [_lead(study, gains)] if len(gains.columns) > 1 else []
     return [(t("Best network"), best.label, [f"{study.result.header}: {found}"]), *leads, *rows]
 
 
@@ -158,8 +179,8 @@ def _lead(study: StoredGrid, gains: pd.DataFrame) -> Row:
     if found.low <= 0:
         text = marked("{names} may be the best as well (95%, {n} seeds).")
         return open_, whether, [t(text, names=listed(names), n=found.n)]
-    low, high = (metric.difference(end) for end in (found.low, found.high))
-    text = marked("95% interval {low} to {high}, paired t-test, {n} seeds.")
+    low, high = (printed(f"{{:.{metric.digits}f}}", end) for end in (found.low, found.high))
+    text = marked("95% interval {low} to {high}, paired t-test, {n} seeds")
     value = t("It leads {second} by {lead}", second=names[0], lead=metric.difference(found.mean))
     return t(VERDICTS[Verdict.HOLDS]), value, [t(text, low=low, high=high, n=found.n)]
 
