@@ -192,7 +192,7 @@ def path_svg(lines: Sequence[tuple[str, Sequence[float]]], needed: float) -> str
         parts.append(f'<path class="{name}" d="M{points}"/>')
     needs = t("needs {evidence:,.0f}", evidence=needed)
     parts.append(f'<text x="{width + 2}" y="{y(needed) + 3}">{needs}</text>')
-    size = f'viewBox="0 0 210 {height}" width="210" height="{height}"'
+    size = f'viewBox="0 0 230 {height}" width="230" height="{height}"'
     return f'<svg class="path" {size} aria-hidden="true">{"".join(parts)}</svg>'
 
 

@@ -85,10 +85,16 @@ addEventListener("keydown", (event) => {
 addEventListener("scroll", place, { capture: true, passive: true });
 addEventListener("resize", place);
 
-// On paper all is open.
-const closed = [...document.querySelectorAll("details:not([open])")];
-addEventListener("beforeprint", () => closed.forEach((each) => { each.dataset.closed = !each.open; each.open = true; }));
-addEventListener("afterprint", () => closed.forEach((each) => { each.open = each.dataset.closed !== "true"; }));
+// All conclusions are opened or closed at once, on paper, too.
+for (const button of document.querySelectorAll(".every")) {
+  const each = [...button.closest("figure").querySelectorAll("details")], texts = [button.textContent, button.dataset.close];
+  button.hidden = false;
+  button.addEventListener("click", () => {
+    const open = each.some((one) => !one.open);
+    for (const one of each) one.open = open;
+    button.textContent = texts[Number(open)];
+  });
+}
 
 // The winner's configuration is copied.
 for (const button of document.querySelectorAll(".card .copy")) {
