@@ -97,6 +97,24 @@ def test_every_text_is_translated_with_all_its_places(code: str):
     assert not gone, "texts that no code has; run python tests/catalogue.py"
 
 
+def ends_in_b(syllable: str) -> bool:
+    """Whether a Korean syllable ends in ㅂ, as before the polite -니다."""
+    return (ord(syllable) - ord("가")) % 28 == 17
+
+
+def test_korean_has_one_style_and_one_word_for_a_thing():
+    """Quotations of a publication keep theirs."""
+    known = catalogue.catalogue("ko")
+    for text, files in catalogue.texts().items():
+        if not all(file.startswith("studies/") for file in files):
+            message = known.get(text if isinstance(text, str) else text[0])
+            translation = "".join(message.string)
+            polite = [each for each in re.findall("([가-힣])니다", translation) if ends_in_b(each)]
+            assert not polite, translation
+            for word in ("네트워크", "우승"):  # 신경망, 최종 모델
+                assert word not in translation, translation
+
+
 @pytest.mark.parametrize("code", TRANSLATED)
 def test_the_compiled_catalogue_is_that_of_the_source(code: str):
     source = BytesIO()
