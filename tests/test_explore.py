@@ -146,6 +146,14 @@ def test_a_brush_keeps_a_range_of_an_axis(page):
     assert counter.inner_text() == f"{MANY:,} of {MANY:,} trials"
 
 
+def test_axes_keep_room_for_their_labels_on_a_phone(page, many):
+    page.set_viewport_size({"width": 390, "height": 800})
+    canvas = page.locator("#explorer canvas")
+    axes = sum(column["axis"] for column in json.loads(trials.every_trial(many).json)["columns"])
+    assert canvas.bounding_box()["width"] >= 76 * axes
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
+
+
 def test_two_pinned_trials_are_compared_and_marked_in_the_figures(page):
     rows = page.locator("#explorer .rows tbody tr[data-trial]")
     numbers = [rows.nth(place).get_attribute("data-trial") for place in (0, 3, 5)]

@@ -127,7 +127,7 @@ const drawRows = () => {
 
 // --- parallel axes ---
 const canvas = make("canvas", { class: "lines", role: "img", "aria-label": words.brush });
-const SIDE = 46, TOP = 34, HEIGHT = 250;
+const SIDE = 46, TOP = 34, HEIGHT = 250, AXIS = 76; // pixels; AXIS: between two axes, at least
 const axes = columns.map((column, place) => ({ ...column, place })).filter(({ axis, place }) => axis || place === VALUE).map((axis) => {
   const values = rows.map((row) => row[axis.place]).filter((value) => value !== null);
   if (!axis.number) {
@@ -146,6 +146,7 @@ const axes = columns.map((column, place) => ({ ...column, place })).filter(({ ax
 });
 const objective = axes.find(({ place }) => place === VALUE);
 axes.push(axes.splice(axes.indexOf(objective), 1)[0]);
+canvas.style.minWidth = `${AXIS * (axes.length - 1) + 2 * SIDE}px`; // a phone scrolls, or labels would overlap
 const x = (index) => SIDE + ((canvas.clientWidth - 2 * SIDE) * index) / Math.max(axes.length - 1, 1);
 const y = (at) => TOP + HEIGHT * (1 - at);
 const colour = (name) => getComputedStyle(document.body).getPropertyValue(name);
@@ -316,7 +317,7 @@ csv.addEventListener("click", () => {
 input.addEventListener("input", () => { text = input.value; update(); });
 scroller.addEventListener("scroll", drawRows, { passive: true });
 addEventListener("resize", () => { drawRows(); drawLines(); });
-root.append(make("p", { class: "hint" }, words.brush), canvas, make("div", { class: "bar" }, input, counter, chooser, csv, make("label", {}, linked, ` ${words.link}`)), scroller, panel);
+root.append(make("p", { class: "hint" }, words.brush), make("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": words.brush }, canvas), make("div", { class: "bar" }, input, counter, chooser, csv, make("label", {}, linked, ` ${words.link}`)), scroller, panel);
 root.hidden = false;
 drawHeading();
 drawPins();
