@@ -16,7 +16,7 @@ from hpo.data.datasets import load
 from hpo.errors import InputError
 from hpo.report import contents
 from hpo.report import write as report
-from hpo.report.sections import noise
+from hpo.report.sections import glance, noise
 from hpo.runs.grid import GridPlan
 from hpo.runs.study import binding
 from hpo.storage.open import open_storage
@@ -189,6 +189,12 @@ def test_the_report_says_where_the_spread_comes_from_and_what_one_run_tells(spre
     assert "correlate with r =" in text
     assert "Eight runs make a block" in text
     assert "The largest part of the spread between runs: " in text.split("##")[0]
+
+
+def test_nothing_is_tested_over_runs_that_share_splits_and_weights(spread):
+    rows = [what for what, *_ in glance.card(spread).rows]
+    assert rows == ["Best network", "What to do next"]
+    assert glance.answer(spread, "") == []
 
 
 def test_runs_that_are_missing_or_fail_have_no_spread(spread):

@@ -130,9 +130,9 @@ def _verdict_rows(study: StoredGrid) -> list[Row]:
 
 def answer(study: StoredGrid, guess: str) -> list[str]:
     """Says which network is the best, and whether it leads, of a grid without conclusions to test;
-    nothing if fewer than two learn. guess: ends the first sentence."""
+    nothing if fewer than two can be compared. guess: ends the first sentence."""
     best, gains = _best(study)
-    if best is None or len(gains.columns) < 2:
+    if best is None or not _comparable(study, gains):
         return []
     what, value, [basis] = _lead(study, gains)
     leads = f"{value} ({basis})." if what == t(VERDICTS[Verdict.HOLDS]) else basis
@@ -153,6 +153,12 @@ def _best(study: StoredGrid) -> tuple[Cell | None, pd.DataFrame]:
     return study.cell((gains if common.empty else common).mean().idxmax()), common
 
 
+def _comparable(study: StoredGrid, gains: pd.DataFrame) -> bool:
+    """Whether there are two networks or more, over seeds that are independent: crossed ones share
+    splits, weights and orders."""
+    return len(gains.columns) > 1 and not any(cell.crossed for cell in study.file.cells)
+
+
 def _network_rows(study: StoredGrid) -> list[Row]:
     """Returns the best network, whether it leads, and which networks fail, of a grid without
     conclusions to test."""
@@ -162,7 +168,7 @@ def _network_rows(study: StoredGrid) -> list[Row]:
     if best is None:
         return rows
     found = tables.reproduced(study, best, study.result.name).text
-    leads = [_lead(study, gains)] if len(gains.columns) > 1 else []
+    leads = [_lead(study, gains)] if _comparable(study, gains) else []
     return [(t("Best network"), best.label, [f"{study.result.header}: {found}"]), *leads, *rows]
 
 
