@@ -133,7 +133,7 @@ class Options(BaseModel):
     )
     pruner: Pruner | None = _shown("Search: ", FILE, names=PRUNERS)
     precision: Precise | None = _shown(
-        "Of large products in training, where the processor has AMX or AVX512-BF16: ",
+        "Of large products in training, where the processor gains by it (AMX): ",
         FILE,
         names=get_args(Precision),
     )

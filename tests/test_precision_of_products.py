@@ -175,7 +175,7 @@ def test_without_the_instructions_a_line_says_float32_and_the_study_is_stored_so
 def test_a_worker_that_cannot_refuses_the_task(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(cores, "bfloat16_fault", lambda device: "this processor has no AMX")
     task = Task(id=1, config=WIDE, seeds=(Seeds.of(0),), precision=BFLOAT16)
-    [answer] = worker.answers(task, tiny_dataset(), CPU, lambda: False)
+    [answer] = worker.Trainer(tiny_dataset(), CPU).answers(task, lambda: False)
     assert isinstance(answer, Failed)
     assert "precision bfloat16: this processor has no AMX" in answer.reason
 

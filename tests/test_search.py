@@ -597,7 +597,7 @@ def test_a_diverged_trial_is_pruned_and_nowhere_the_best(tmp_path: Path):
     best = optuna.load_study(study_name="tiny", storage=opened(tmp_path)).best_trial
     assert best.number == study.ranked["number"].iloc[0] != lost.number
     name = record.trial_name(best.number, study.config(best.number))
-    said = f"{name}, validation accuracy {100 * best.value:.2f}%"
+    said = f"validation accuracy {100 * best.value:.2f}%, {name}"
     assert heard.progress[0].best == said
     assert said in shown(study)
     assert "2 trained to the end, 1 diverged" in shown(study)

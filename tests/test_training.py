@@ -23,7 +23,7 @@ from hpo.training.tensors import Examples, Split, class_weights, denormals_as_ze
 from hpo.training.train import Epoch, train
 from hpo.workers import server
 from hpo.workers.messages import Done, Task
-from hpo.workers.worker import answers
+from hpo.workers.worker import Trainer
 
 FEATURES = 20
 COUNTED = 100  # of 320 rows, in these tests
@@ -694,6 +694,7 @@ def test_a_worker_trains_with_denormals_as_zero():
 
     can = torch.set_flush_denormal(False)
     task = Task(id=1, config=config(), seeds=(Seeds.of(0),))
-    ended = list(answers(task, tiny_dataset(), torch.device("cpu"), should_stop))
+    trainer = Trainer(tiny_dataset(), torch.device("cpu"))
+    ended = list(trainer.answers(task, should_stop))
     assert isinstance(ended[-1], Done)
     assert {value == 0 for value in seen} == {can}

@@ -2,7 +2,7 @@
 
     python tests/benchmarks/precision.py DATA_DIR
 
-Run it alone on a machine with AMX or AVX512-BF16. Writes reports/published/benchmark-precision.md.
+Run it alone on a machine with AMX. Writes reports/published/benchmark-precision.md.
 """
 
 import argparse
