@@ -603,7 +603,7 @@ def test_a_diverged_trial_is_pruned_and_nowhere_the_best(tmp_path: Path):
     assert "2 trained to the end, 1 diverged" in shown(study)
     assert "pruned ones" not in markdown(study, tmp_path / "report"), "no figure calls it pruned"
     assert heard.progress[0].counts == "3/3 trials, 1 diverged"
-    assert "3/3, 1 diverged" in shown(study)
+    assert "3/3 trials, 1 diverged" in shown(study)
 
 
 def test_a_diverged_trial_that_an_earlier_version_stored_is_read_by_the_same_rule(tmp_path: Path):
