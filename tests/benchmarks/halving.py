@@ -119,7 +119,7 @@ def main() -> None:
         "",
         f"Spearman's rank correlation of the value after an epoch with the last one, of the trials "
         f"of the median pruner that were trained to the end, mean over searches: {ranked}. The "
-        "trials that it pruned are not among them, so the true ones are higher.",
+        "trials that it pruned are not among them.",
         "",
     ]
     PUBLISHED.write_text("\n".join(lines), encoding="utf-8")
