@@ -55,7 +55,7 @@ def test_a_repeated_search_reports_the_spread_of_its_winners(hpo, tiny):
         seeds = dict(connection.execute(query))
     assert seeds == {"tiny": "0", "tiny.repeat-2": "1"}
     text = (tiny / "reports/tiny/report.md").read_text()
-    assert "2 searches with other sampler seeds ended at" in text
+    assert "2 searches, each by another sampler seed, ended at" in text
     table = text.split("## The same search again")[1].split("##")[0]
     assert [line.split(" | ")[0] for line in table.splitlines() if line.startswith("| tiny")] == [
         "| tiny", "| tiny.repeat-2"
