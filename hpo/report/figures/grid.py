@@ -247,6 +247,7 @@ def _dots(
     low = min(every) - margin
     if floor is not None:
         low = floor if metric.kind == "accuracy" else floor - margin
+    margin = max(margin, 0.06 * (max(every) - low))  # or a dot at the end would be cut
     axes.set_xlim(low, min(max(every) + margin, metric.most + margin / 4))
 
 
