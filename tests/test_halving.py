@@ -15,7 +15,7 @@ from tiny import tiny_dataset
 from hpo.results.load import load_study
 from hpo.results.study import StoredSearch
 from hpo.runs import runner
-from hpo.runs.halving import PausedStorage, Rungs, next_rung
+from hpo.runs.halving import PausedStorage, Rungs, last_rung, next_rung
 from hpo.runs.loop import End
 from hpo.runs.plan import Job, Watcher
 from hpo.runs.search import SearchPlan
@@ -75,6 +75,10 @@ def test_rungs_lie_in_the_first_half_of_a_training():
     assert found == {
         1: [], 2: [1], 5: [1], 6: [1, 3], 8: [1, 3], 18: [1, 3, 9], 60: [1, 3, 9, 27],
     }  # fmt: skip
+
+
+def test_a_trial_is_judged_by_the_rung_that_it_came_to_last():
+    assert [last_rung(done) for done in (1, 2, 3, 7, 8, 9, 26, 27)] == [1, 1, 3, 3, 3, 9, 9, 27]
 
 
 def test_the_best_third_leads_and_of_equal_ones_the_earlier():
@@ -226,6 +230,30 @@ def test_a_stopped_search_goes_on_with_its_paused_trials(whole: StoredSearch, tm
     assert sum(t.state.name == "COMPLETE" for t in ended.frozen) >= 2
     known = {tuple(sorted(t.params.items())) for t in whole.frozen}
     assert {tuple(sorted(t.params.items())) for t in ended.frozen} <= known
+
+
+class StopAgain(Watcher):
+    """Ends the run in the first epoch of a trial that had paused after more."""
+
+    def on_epoch(self, job: Job) -> None:
+        if job.paused_at > job.epochs[-1].number:
+            signal_itself()
+
+
+def test_a_trial_that_is_stopped_as_it_begins_anew_keeps_what_it_had(tmp_path: Path):
+    run = prepared_search(tmp_path, watchers=[Stop(12)], out=tmp_path / "reports")
+    assert runner.run_search(run) is End.STOPPED
+    before = {t.number: t for t in load_study(run.storage, run.name).frozen}
+    again = prepared_search(tmp_path, watchers=[StopAgain()], out=tmp_path / "reports")
+    assert runner.run_search(again) is End.STOPPED
+    for trial in load_study(run.storage, run.name).frozen:
+        if "paused_at" not in trial.user_attrs:
+            continue
+        assert trial.state is not TrialState.FAIL
+        epochs = trial.user_attrs["paused_at"]
+        assert len(trial.user_attrs["curve"]["valid_accuracy"]) >= epochs
+        if trial.number in before:
+            assert epochs >= before[trial.number].user_attrs.get("paused_at", 0)
 
 
 def test_a_search_whose_time_is_over_ends_its_paused_trials(tmp_path: Path):

@@ -22,6 +22,15 @@ def next_rung(done: int, epochs: int) -> int:
     return rung if 2 * rung <= epochs else 0
 
 
+def last_rung(done: int) -> int:
+    """Returns the rung that a training of `done` epochs came to last: a stopped run may have paused
+    it after it."""
+    rung = 1
+    while rung * REDUCTION <= done:
+        rung *= REDUCTION
+    return rung
+
+
 class Rungs:
     """The gains of all trials after each epoch. trial: its id in the storage."""
 

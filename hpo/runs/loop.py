@@ -313,9 +313,10 @@ class Loop:
         for job in [*self.running.values(), *self.to_repeat]:
             if job.early_stop:
                 self._end(job, Done(task=job.task.id))
-            elif job.paused_at and job.epochs:
+            elif job.paused_at:
                 self.plan.paused[job.task.id] = job
-                self._store_paused(job)
+                if job.epochs and job.epochs[-1].number > job.paused_at:  # or it began anew
+                    self._store_paused(job)
             else:
                 self._write_failed(job, reason)
         self.running.clear()

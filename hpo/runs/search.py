@@ -20,7 +20,7 @@ from hpo.data.datasets import describe
 from hpo.errors import InputError
 from hpo.results import trial as record
 from hpo.runs import samplers
-from hpo.runs.halving import PausedStorage, Rungs, next_rung
+from hpo.runs.halving import PausedStorage, Rungs, last_rung, next_rung
 from hpo.runs.plan import EarlyStop, Job, Plan, parameter_count
 from hpo.runs.progress import ENOUGH_TRIALS, Candidate, Progress, by_count, finalists
 from hpo.runs.study import Run
@@ -222,7 +222,7 @@ class SearchPlan(Plan):
 
     def _leads(self, job: Job, least: int) -> bool:
         assert self.rungs
-        return self.rungs.leads(job.trials[0], _reached(job), least)
+        return self.rungs.leads(job.trials[0], last_rung(_reached(job)), least)
 
     def _seconds_to_end(self, job: Job) -> float:
         """Estimates the seconds that a paused training still takes."""
