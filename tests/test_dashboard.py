@@ -324,7 +324,9 @@ def test_four_clients_poll_while_a_study_writes(hpo_process, tmp_path):
     [poller.stop.set() for poller in pollers]
     [poller.join() for poller in pollers]
     out, err = process.communicate(timeout=60)
-    assert (process.returncode, err) == (0, "")
+    # Where trials end faster than their pictures are drawn, a line says so.
+    assert process.returncode == 0
+    assert re.fullmatch(r"(NOTE: trials end too fast to draw all of them.*\n)?", err)
     assert "locked" not in out
     assert {status for poller in pollers for status in poller.answers} == {200}
     assert not is_served(url)  # it ends with the run
