@@ -405,7 +405,7 @@ def data_list(data_dir: DataDir = None) -> None:
         on_disk = "not here" if loader.missing(folder) else "on disk"
         state = "embedded" if loader.embedded else on_disk
         print(f"  {name:16}{state}")
-    print(f"Your own: {FORMS}")
+    output.print_parts([f"Your own: {FORMS}"])
 
 
 def _stored_name(study: str, name: str | None) -> str:

@@ -40,6 +40,7 @@ from hpo.study.config import SEED, Config, Seeds
 from hpo.study.file import SearchStudy, parse
 from hpo.watch import note
 from hpo.watch.fitted import Fitted
+from hpo.watch.listing import stored_studies
 from hpo.watch.progress import read_progress
 from hpo.watch.terminal import terminal
 from hpo.workers.messages import Done, EpochDone, Task
@@ -471,6 +472,11 @@ def test_two_objectives_end_in_a_front_and_finalists_along_it(
     assert "rows to train on" in note
     assert (tmp_path / "reports/mine/figures/pareto.svg").exists()
     command(head.replace("= 12", "= 14") + 'objectives = ["valid_accuracy", "parameters"]\n')
+    # `hpo list` has both values of the trial that is best by the first.
+    rows = stored_studies(opened(tmp_path), lambda _: False).table.rows
+    [row] = [row for row in rows if row.name == "mine"]
+    value, cost = max((t.values for t in stored(tmp_path).trials), key=lambda v: (v[0], -v[1]))
+    assert row.best == f"{100 * value:.2f}%, parameters {cost:,.0f}"
 
 
 PLURAL_OF_ONE = re.compile(

@@ -7,13 +7,14 @@ from typing import Any
 
 from optuna.storages import BaseStorage
 from optuna.study._frozen import FrozenStudy
+from optuna.trial import TrialState
 
 from hpo.errors import InputError
 from hpo.report.blocks.table import NOTHING, Column, Table
 from hpo.results.load import file_of
 from hpo.results.trial import is_sound
 from hpo.storage.bulk_read import finished_counts
-from hpo.study.file import SearchStudy, StudyFile
+from hpo.study.file import SearchStudy, StudyFile, cost_text
 from hpo.study.finalists import noun_of
 from hpo.study.names import DATASETS, label
 from hpo.text import count, printable
@@ -98,11 +99,16 @@ def _listed(
 
 
 def _best(storage: BaseStorage, study: FrozenStudy, file: StudyFile) -> str:
-    """Returns the objective's best value in words."""
-    if len(study.directions) > 1:
-        return "a Pareto front"
-    try:
-        trial = storage.get_best_trial(study._study_id)
-    except ValueError:  # none is COMPLETE
+    """Returns the objective's best value in words, with the same trial's second one."""
+    if not (second := getattr(file, "second", None)):
+        try:
+            trial = storage.get_best_trial(study._study_id)
+        except ValueError:  # none is COMPLETE
+            return NOTHING
+        return file.metric.text(trial.values[0]) if is_sound(trial) else NOTHING
+    ended = storage.get_all_trials(study._study_id, deepcopy=False, states=(TrialState.COMPLETE,))
+    sound = [trial.values for trial in ended if is_sound(trial)]
+    if not sound:
         return NOTHING
-    return file.metric.text(trial.values[0]) if is_sound(trial) else NOTHING
+    value, cost = max(sound, key=lambda values: (file.metric.gain(values[0]), -values[1]))
+    return f"{file.metric.text(value)}, {cost_text(second, cost)}"
