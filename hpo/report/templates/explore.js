@@ -1,4 +1,3 @@
-
 // All trials: one table and parallel axes, linked with the marks of the figures by the trial's
 // number, which a mark's title begins with ("#34: ...").
 {
@@ -8,17 +7,8 @@ const ROW = 30; // pixels
 const VALUE = 2; // the place of the objective's column
 const sign = columns[VALUE].better;
 const make = (tag, attributes = {}, ...children) => {
-  const element = document.createElement(tag);
-  for (const [key, value] of Object.entries(attributes)) {
-    if (key === "class") element.className = value;
-    else if (key in element && typeof value !== "string") element[key] = value;
-    else element.setAttribute(key, value);
-  }
-  element.append(...children);
-  return element;
-};
-const svg = (tag, attributes, ...children) => {
-  const element = document.createElementNS("http://www.w3.org/2000/svg", tag);
+  const space = ["svg", "path"].includes(tag) ? "2000/svg" : "1999/xhtml";
+  const element = document.createElementNS(`http://www.w3.org/${space}`, tag);
   for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
   element.append(...children);
   return element;
@@ -30,9 +20,8 @@ const texts = (column, value) => [String(value), shownValue(column, value)].map(
 const best = (a, b) => (b[VALUE] === null) - (a[VALUE] === null) || sign * (b[VALUE] - a[VALUE]) || a[0] - b[0];
 
 // --- what is kept ---
-const ranges = new Map(); // column: [low, high] of a brush, in places of the axis
+const ranges = new Map(), hidden = new Set(); // by column, [low, high] of a brush on its axis; the columns that are not shown
 let text = "", order = null, pins = [], pointed = null, kept = [];
-const hidden = new Set();
 const named = (name) => {
   const wanted = name.toLowerCase();
   const names = columns.map(({ key, label }) => [key.toLowerCase(), label.toLowerCase()]);
@@ -82,13 +71,13 @@ const update = () => {
 const input = make("input", { type: "search", placeholder: words.filter, "aria-label": words.filter, class: "filter" });
 const counter = make("output", { class: "count", "aria-live": "polite" });
 const heading = make("tr"), body = make("tbody");
-const table = make("table", { class: "all", "aria-rowcount": String(rows.length) }, make("thead", {}, heading), body);
+const table = make("table", { class: "all", "aria-rowcount": rows.length }, make("thead", {}, heading), body);
 const scroller = make("div", { class: "rows", tabindex: "0", role: "region", "aria-label": words.trial }, table);
 const chooser = make("details", { class: "choose" }, make("summary", {}, words.columns));
 const spark = (number, width = 84, height = 22) => {
   const points = curves[number] ?? [];
   const path = points.map((level, i) => `${((width - 4) * i) / Math.max(points.length - 1, 1) + 2} ${height - 2 - ((height - 4) * level) / 100}`);
-  return svg("svg", { class: "spark", width, height, "aria-hidden": "true" }, svg("path", { d: `M${path.join("L")}${path.length === 1 ? "h2" : ""}` }));
+  return make("svg", { class: "spark", width, height, "aria-hidden": "true" }, make("path", { d: `M${path.join("L")}${path.length === 1 ? "h2" : ""}` }));
 };
 const linked = make("input", { type: "checkbox" }); // a link to a server that is not there would be a fault
 linked.addEventListener("change", () => { drawRows(); drawPins(); });
@@ -114,10 +103,10 @@ const drawHeading = () => {
 const drawRows = () => {
   const first = Math.max(Math.floor(scroller.scrollTop / ROW) - 5, 0);
   const last = Math.min(first + Math.ceil(scroller.clientHeight / ROW) + 10, kept.length);
-  const space = (count) => make("tr", { "aria-hidden": "true" }, make("td", { colSpan: visible().length + 1, style: `height:${count * ROW}px;padding:0;border:0` }));
+  const space = (count) => make("tr", { "aria-hidden": "true" }, make("td", { colspan: visible().length + 1, style: `height:${count * ROW}px;padding:0;border:0` }));
   const lines = kept.slice(first, last).map((row, place) => {
-    const cells = visible().map((column) => make("td", {}, content(column, row)));
-    const line = make("tr", { "data-trial": String(row[0]), "aria-rowindex": String(first + place + 1), tabindex: "0" }, ...cells, make("td", {}, spark(row[0])));
+    const cells = visible().map((column) => content(column, row)).concat(spark(row[0])).map((each) => make("td", {}, each));
+    const line = make("tr", { "data-trial": row[0], "aria-rowindex": first + place + 1, tabindex: "0" }, ...cells);
     line.classList.toggle("pinned", pins.includes(row[0]));
     line.classList.toggle("pointed", row[0] === pointed);
     return line;
@@ -155,9 +144,8 @@ const line = (context, row) => {
   let begun = false;
   axes.forEach((axis, index) => {
     const at = axis.at(row);
-    if (at === null) return void (begun = false);
-    context[begun ? "lineTo" : "moveTo"](x(index), y(at));
-    begun = true;
+    if (at !== null) context[begun ? "lineTo" : "moveTo"](x(index), y(at));
+    begun = at !== null;
   });
   context.stroke();
 };
@@ -177,27 +165,20 @@ const drawLines = () => {
     context.strokeStyle = `hsl(${260 - 210 * good} 70% ${35 + 15 * good}%)`; // violet is bad, yellow is good
     line(context, row);
   }
-  context.globalAlpha = 1;
-  context.lineWidth = 2.5;
-  context.strokeStyle = colour("--text");
+  Object.assign(context, { globalAlpha: 1, lineWidth: 2.5, strokeStyle: colour("--text") });
   for (const row of rows) if (pins.includes(row[0]) || row[0] === pointed) line(context, row);
-  context.lineWidth = 1;
   context.font = `12px ${getComputedStyle(document.body).fontFamily}`;
-  context.textAlign = "center";
   axes.forEach((axis, index) => {
-    context.strokeStyle = context.fillStyle = colour("--text");
-    context.beginPath();
-    context.moveTo(x(index), y(0));
-    context.lineTo(x(index), y(1));
-    context.stroke();
+    context.fillStyle = colour("--text");
+    context.fillRect(x(index) - 0.5, TOP, 1, HEIGHT);
     const room = Math.max((width - 2 * SIDE) / Math.max(axes.length - 1, 1) - 6, 40);
     const edge = index === 0 ? "left" : index === axes.length - 1 ? "right" : "center";
     context.textAlign = edge;
     context.fillText(axis.label, { left: 2, right: width - 2, center: x(index) }[edge], 12, edge === "center" ? room : room / 2 + SIDE);
     context.textAlign = "center";
     context.fillStyle = colour("--soft");
-    context.fillText(axis.ends[1] === undefined ? "" : shownValue(axis.place, axis.ends[1]), x(index), TOP - 6, room);
-    context.fillText(axis.ends[0] === undefined ? "" : shownValue(axis.place, axis.ends[0]), x(index), y(0) + 16, room);
+    const ends = axis.ends.map((end) => (end === undefined ? "" : shownValue(axis.place, end)));
+    ends.forEach((end, above) => context.fillText(end, x(index), above ? TOP - 6 : y(0) + 16, room));
     const range = ranges.get(axis.place);
     if (!range) return;
     context.fillStyle = colour("--link");
@@ -215,9 +196,8 @@ const rowAt = ({ offsetX, offsetY }) => {
   let found = null, least = 8;
   for (const row of kept) {
     const [a, b] = [axes[after - 1].at(row), axes[after].at(row)];
-    if (a === null || b === null) continue;
     const far = Math.abs(y(a + share * (b - a)) - offsetY);
-    if (far < least) [found, least] = [row[0], far];
+    if (a !== null && b !== null && far < least) [found, least] = [row[0], far];
   }
   return found;
 };
@@ -244,23 +224,20 @@ canvas.addEventListener("pointerleave", () => !brush && point(null));
 
 // --- pointing and pinning, here and in the figures ---
 const panel = make("div", { class: "pins", "aria-live": "polite" });
-const marks = new Map(); // trial: its marks in the figures
 for (const title of document.querySelectorAll(".picture svg title")) {
-  const number = Number(title.textContent.match(/^#(\d+)\b/)?.[1] ?? NaN);
-  if (!isNaN(number)) marks.set(number, [...(marks.get(number) ?? []), title.parentNode]);
+  const number = title.textContent.match(/^#(\d+)\b/)?.[1];
+  if (number) title.parentNode.dataset.trial = number;
 }
 const numberOf = (target) => {
-  const own = target.closest?.("[data-trial]")?.dataset.trial;
-  const mark = own ?? target.closest?.("svg :has(> title)")?.querySelector("title")?.textContent.match(/^#(\d+)\b/)?.[1];
-  return mark === undefined ? null : Number(mark);
+  const found = target.closest?.("[data-trial]");
+  return found ? Number(found.dataset.trial) : null;
 };
-const dress = (number, name, on) => (marks.get(number) ?? []).forEach((mark) => mark.classList.toggle(name, on));
+const dress = (number, name, on) => document.querySelectorAll(`[data-trial="${number}"]`).forEach((mark) => mark.classList.toggle(name, on));
 const point = (number) => {
   if (number === pointed) return;
   dress(pointed, "pointed", false);
   pointed = number;
   dress(pointed, "pointed", true);
-  for (const row of body.querySelectorAll("[data-trial]")) row.classList.toggle("pointed", Number(row.dataset.trial) === pointed);
   drawLines();
 };
 const pin = (number) => {
@@ -275,20 +252,18 @@ const pin = (number) => {
 const drawPins = () => {
   if (!pins.length) return panel.replaceChildren(make("p", {}, words.pin));
   const chosen = pins.map((number) => rows.find((row) => row[0] === number));
-  const lines = columns.map((column, place) => {
-    const cells = chosen.map((row) => make("td", {}, content(place, row)));
-    const line = make("tr", {}, make("th", { scope: "row" }, column.label), ...cells);
-    line.classList.toggle("differs", chosen.length > 1 && chosen[0][place] !== chosen[1][place]);
-    return line;
+  const line = (name, cells) => make("tr", {}, make("th", { scope: "row" }, name), ...cells.map((each) => make("td", {}, each)));
+  const lines = columns.map(({ label }, place) => {
+    const found = line(label, chosen.map((row) => content(place, row)));
+    found.classList.toggle("differs", chosen.length > 1 && chosen[0][place] !== chosen[1][place]);
+    return found;
   });
-  lines.push(make("tr", {}, make("th", { scope: "row" }, words.curve), ...chosen.map((row) => make("td", {}, spark(row[0], 200, 70)))));
+  lines.push(line(words.curve, chosen.map((row) => spark(row[0], 200, 70))));
   const clear = make("button", { type: "button" }, words.unpin);
   clear.addEventListener("click", () => [...pins].forEach(pin));
   panel.replaceChildren(make("h3", {}, words.pinned), make("table", {}, make("tbody", {}, ...lines)), clear);
 };
-for (const name of ["pointerover", "focusin"]) {
-  document.addEventListener(name, ({ target }) => target !== canvas && point(numberOf(target)));
-}
+for (const name of ["pointerover", "focusin"]) document.addEventListener(name, ({ target }) => target !== canvas && point(numberOf(target)));
 document.addEventListener("click", ({ target }) => target !== canvas && !target.closest?.("a") && pin(numberOf(target)));
 body.addEventListener("keydown", (event) => {
   if (event.key !== "Enter") return;
@@ -298,7 +273,7 @@ body.addEventListener("keydown", (event) => {
 
 // --- together ---
 columns.forEach(({ label }, place) => {
-  const check = make("input", { type: "checkbox", checked: true });
+  const check = make("input", { type: "checkbox", checked: "" });
   check.addEventListener("change", () => {
     hidden[check.checked ? "delete" : "add"](place);
     drawHeading();
