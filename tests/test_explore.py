@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import Ended
+from optuna.trial import TrialState
 from test_browser import Watched, browser, watched  # noqa: F401
 from test_dashboard import address
 
@@ -41,6 +42,10 @@ def enlarged(search: StoredSearch, count: int) -> StoredSearch:
                 }
                 if trial.values:
                     trial.values = [better[-1], *trial.values[1:]]
+            if number == 40:  # diverged in its first epoch
+                empty = {name: [None] for name in trial.user_attrs["curve"]}
+                trial.user_attrs = {**trial.user_attrs, "diverged": 1, "curve": empty}
+                trial.state, trial.values = TrialState.PRUNED, None
         frozen.append(trial)
     objective = search.file.objective
     return dataclasses.replace(
@@ -112,6 +117,9 @@ def test_trials_are_filtered_and_only_those_in_sight_are_in_the_page(page):
     for words in ("optimizer=Adam", "optimizer=adam"):  # as shown, and as in a study file
         page.locator("#explorer .filter").fill(words)
         assert {row[place["optimizer"]] for row in shown(page)} == {"Adam"}
+    page.locator("#explorer .filter").fill("")
+    values = [row[place["Validation"]] for row in shown(page)]
+    assert values == sorted(values, key=float, reverse=True), "the best first, none that diverged"
     page.locator("#explorer .filter").fill("nothing<3")
     assert "no column nothing; known: number, state" in counter.inner_text()
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import tomllib
 
 import in_process
@@ -344,3 +345,9 @@ def test_only_seeds_before_the_first_that_has_not_ended_are_settled(tmp_path, at
     assert isinstance(stored, StoredGrid)
     assert stored.settled(stored.cell("a"))["seed"].to_list() == counted
     assert stored.settled(stored.cell("b")).empty
+
+
+def test_margins_that_turn_no_verdict_are_a_sentence_and_no_empty_table(tmp_path):
+    [_, margins] = verdict_report.method_sections(store(tmp_path, seeds=2))
+    [said] = margins.blocks
+    assert re.search(r"Each of the \d+ lines and margins gives the same verdict", said)

@@ -146,6 +146,12 @@ def _margins(study: StoredGrid) -> list[Block]:
     turning = [row for row in rows if row[-1]]
     if not rows:
         return []
+    if not turning:
+        text = marked(
+            "{data}. Each of the {n} lines and margins gives the same verdict with these seeds from "
+            "a tenth of its size to ten times."
+        )
+        return [t(text, data=data_text(study), n=len(rows))]
     columns = [
         Column("says", t("Conclusion"), itemgetter(0)),
         Column("metric", t("Metric"), itemgetter(1)),

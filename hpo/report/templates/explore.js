@@ -17,7 +17,7 @@ const said = (text, values) => text.replace(/\{(\w+)\}/g, (_, key) => values[key
 const shownValue = (column, value) =>
   value === null ? "–" : columns[column].number && columns[column].digits !== null ? value.toFixed(columns[column].digits) : (columns[column].names[value] ?? String(value));
 const texts = (column, value) => [String(value), shownValue(column, value)].map((each) => each.toLowerCase()); // as in a study file, and as shown
-const best = (a, b) => (b[VALUE] === null) - (a[VALUE] === null) || sign * (b[VALUE] - a[VALUE]) || a[0] - b[0];
+const best = (a, b) => (a[VALUE] === null) - (b[VALUE] === null) || sign * (b[VALUE] - a[VALUE]) || a[0] - b[0];
 
 // --- what is kept ---
 const ranges = new Map(), hidden = new Set(); // by column, [low, high] of a brush on its axis; the columns that are not shown
