@@ -99,6 +99,11 @@ def test_the_page_holds_all_trials_and_stays_small(many: StoredSearch, page_of_m
         if not truth["diverged"] and truth["valid_accuracy"] == truth["valid_accuracy"]:
             assert row["valid_accuracy"] == pytest.approx(100 * truth["valid_accuracy"], abs=0.006)
     assert page_of_many.stat().st_size < 3_000_000
+    reference = dict(zip(keys, found["reference"], strict=True))
+    assert (reference["optimizer"], reference["lr"], reference["number"]) == ("adam", 1e-3, None)
+    gains = many.tested.gains(many.reference, many.metric)
+    assert reference["valid_accuracy"] == pytest.approx(gains.mean())
+    assert f"Dashed: reference, mean of {len(gains)} fresh seeds" in found["words"]["brush"]
 
 
 def test_trials_are_filtered_and_only_those_in_sight_are_in_the_page(page):

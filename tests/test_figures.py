@@ -1,5 +1,6 @@
 """The pictures of searches and networks: they say what they are given, whatever it is."""
 
+import dataclasses
 import errno
 import html
 import math
@@ -19,9 +20,10 @@ import pytest
 from hpo.report import draw
 from hpo.report.blocks.page import Picture, Section, render
 from hpo.report.figures import confusion, contour, grid, search, slices, style, trial
-from hpo.report.figures.axis import Parameter
+from hpo.report.figures.axis import SHOWN, Parameter
 from hpo.report.figures.confusion import WorstImage
 from hpo.report.figures.grid import DifferenceRow
+from hpo.report.figures.reference import Reference
 from hpo.report.figures.search import Run
 from hpo.report.figures.style import drawing
 from hpo.report.figures.svg import SVG
@@ -608,6 +610,63 @@ def test_a_front_of_few_costs_lies_on_its_axis():
     )
     front = [title for title in titles(svg) if title.startswith("#")]
     assert [title.split()[2] for title in front] == ["100", "400", "900", "1,600"]
+
+
+# --- the reference -----------------------------------------------------------------------------
+
+
+REFERENCE = Reference(
+    gain=97.8, seeds=5, curve=[90.0, 97.8], settings={"lr": 0.01, "optimizer": "sgd"}, cost=500.0
+)
+
+
+def with_reference(reference: Reference | None) -> dict[str, str]:
+    """The figures of a search, of gains from 97 to 98.4."""
+    values, gains, numbers = parameters(), accuracies(), list(range(40))
+    run = Run(label="TPE", values=gains, seconds=numbers)
+    best = [TrialCurve(label="#1: a", values=[96.0, 98.0])]
+    costs = [100.0 + number for number in numbers]
+    drawn = [*values.values()]
+    states = ["COMPLETE"] * 40
+    return {
+        "progress": search.progress([run], reference=reference),
+        "curves": trial.trial_curves(best, [], reference),
+        "slices": slices.slices(drawn, gains, states, reference=reference),
+        "contour": contour.contour(
+            values["lr"], values["optimizer"], gains, reference=reference
+        ),
+        "pareto": search.pareto(
+            numbers, gains, costs, [0], [1], "parameters", reference=reference
+        ),
+    }  # fmt: skip
+
+
+def test_each_figure_of_a_search_has_the_reference_and_says_its_value():
+    said_of = "reference, mean of 5 fresh seeds: 97.80%"
+    for name, svg in with_reference(REFERENCE).items():
+        assert said_of in svg, name
+    for name, svg in with_reference(None).items():
+        assert "reference" not in svg, name
+
+
+def test_a_reference_that_would_squeeze_the_trials_is_left_out():
+    svgs = with_reference(dataclasses.replace(REFERENCE, gain=11.0, curve=[]))
+    assert "diamond: the reference" in said(svgs.pop("contour")), "it has its place, not its height"
+    for name, svg in svgs.items():
+        assert "reference" not in svg, name
+    better = dataclasses.replace(REFERENCE, gain=98.9)
+    assert better.widened(97, 98.4, SHOWN)[1] > 98.9
+    assert better.widened(97, 98, SHOWN)[0] == 97
+
+
+def test_a_reference_beyond_the_trials_has_no_place_among_them():
+    values = parameters()
+    assert values["lr"].place_of({"lr": 0.01}) == 0.01
+    assert math.isnan(values["lr"].place_of({"lr": 7.0}))
+    levels = values["optimizer"].levels
+    assert values["optimizer"].place_of({"optimizer": "sgd"}) == levels.index("sgd")
+    for other in ({"optimizer": "Adam2"}, {}, {"optimizer": None}):
+        assert math.isnan(values["optimizer"].place_of(other))
 
 
 # --- drawing -----------------------------------------------------------------------------------

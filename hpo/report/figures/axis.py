@@ -1,7 +1,7 @@
 """A hyperparameter or a metric on an axis: places, scale, ticks, limits."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -51,6 +51,15 @@ class Parameter:
         index = {level: place for place, level in enumerate(self.levels)}
         at = np.array([math.nan if is_missing(v) else index[v] for v in self.values])
         return np.asarray(at + 0.6 * ((np.arange(len(at)) * GOLDEN + 0.5) % 1 - 0.5))
+
+    def place_of(self, settings: Mapping[str, Any]) -> float:
+        """Returns the place of a network that is no trial; NaN beyond the trials' values."""
+        value: Any = settings.get(self.name)
+        if is_missing(value):
+            return math.nan
+        if self.levels is not None:
+            return float(self.levels.index(value)) if value in self.levels else math.nan
+        return float(value) if self.known.min() <= value <= self.known.max() else math.nan
 
     @property
     def known(self) -> np.ndarray:

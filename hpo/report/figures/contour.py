@@ -4,6 +4,7 @@ scipy.interpolate and scipy.ndimage are imported in the functions: a grid's repo
 and they take a fifth of a second to load.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -22,6 +23,7 @@ from matplotlib.ticker import MaxNLocator
 from hpo.language import marked, t
 from hpo.report.figures import axis, style
 from hpo.report.figures.axis import Parameter
+from hpo.report.figures.reference import Reference
 from hpo.report.figures.svg import plot, tip
 from hpo.study.metrics import Metric
 from hpo.text import count
@@ -36,6 +38,7 @@ def contour(
     gains: Sequence[float],
     numbers: Sequence[int] = (),
     metric: Metric = axis.SHOWN,
+    reference: Reference | None = None,
 ) -> Figure:
     """Draws the gains of trials over two hyperparameters.
 
@@ -61,9 +64,14 @@ def contour(
     axis.set_scale(axes.xaxis, x, 5.5)
     axis.set_scale(axes.yaxis, y, 3.0)
     if x.levels is None:
-        style.head(axes, "", _plane(axes, x, y, values, norm, texts, metric))
+        note, beside = _plane(axes, x, y, values, norm, texts, metric), 0.0
     else:
-        style.head(axes, "", _matrix(axes, x, y, values, norm, metric))
+        note, beside = _matrix(axes, x, y, values, norm, metric), 0.35  # of a field's number
+    at = [p.place_of(reference.settings) if reference else math.nan for p in (x, y)]
+    if reference and not any(map(math.isnan, at)):
+        reference.mark(axes, at[0] + beside, at[1] + beside, metric, clip_on=False)
+        note = t("{note}; diamond: the reference", note=note)
+    style.head(axes, "", note)
     axes.set(xlabel=x.title(style.short(x.name)), ylabel=y.title(style.short(y.name)))
     label = metric.axis if y.levels is None else t("{metric}, median", metric=metric.axis)
     shades = ScalarMappable(norm, style.COLOURS)

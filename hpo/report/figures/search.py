@@ -21,6 +21,7 @@ from hpo.report.figures.axis import (
     set_number_scale,
     within,
 )
+from hpo.report.figures.reference import LINE, Reference
 from hpo.report.figures.svg import plot, plot_above_edge, tip
 from hpo.study.metrics import Metric
 from hpo.text import count
@@ -53,7 +54,9 @@ class Run:
 
 
 @style.as_svg
-def progress(runs: Sequence[Run], metric: Metric = SHOWN) -> Figure:
+def progress(
+    runs: Sequence[Run], metric: Metric = SHOWN, reference: Reference | None = None
+) -> Figure:
     """Draws the best value so far, over finished trials (left) and over time (right).
 
     The first run is the study's own, with its trials as dots; further runs of one label share a
@@ -61,10 +64,13 @@ def progress(runs: Sequence[Run], metric: Metric = SHOWN) -> Figure:
     """
     looks = [{**line, "linewidth": w} for line, w in zip(style.LINES, WIDTHS, strict=True)]
     styles = dict(zip(dict.fromkeys(run.label for run in runs), looks, strict=False))
-    top = 0.3 + 0.19 * math.ceil(len(styles) / 2)
+    top = 0.3 + 0.19 * math.ceil((len(styles) + (reference is not None)) / 2)
     figure = style.blank(2.9 + top, left=0.75, top=top)
     left, right = figure.subplots(1, 2, sharey=True, gridspec_kw={"wspace": 0.06})
     limits = _progress_limits(runs, metric)
+    if reference:
+        limits = reference.widened(*limits, metric)
+        reference = reference if reference.shown(*limits) else None
     seconds, unit = _unit(max((end for run in runs for end in run.seconds), default=0))
     left.set(ylim=limits, xlabel=t("Finished trials"))
     set_gains(left.yaxis, metric)
@@ -81,10 +87,14 @@ def progress(runs: Sequence[Run], metric: Metric = SHOWN) -> Figure:
             plot(axes, x[-1:], so_far[-1:], texts, linestyle="", **end)
         _trial_dots(axes, places[0], runs[0], metric)
         axes.set_xlim(left=0)
+        if reference:
+            reference.line(axes, metric)
     left.xaxis.set_major_locator(MaxNLocator(integer=True))
     style.head(left, "", _progress_note(runs[0], limits[0], metric))
     handles = [Line2D([], [], **look) for look in styles.values()]
     labels = [_best_label(label, runs, metric) for label in styles]
+    if reference:
+        handles, labels = [*handles, Line2D([], [], **LINE)], [*labels, reference.text(metric)]
     figure.legend(handles, labels, loc="upper right", ncols=2, handlelength=3, borderaxespad=0.2)
     return figure
 
@@ -206,6 +216,7 @@ def pareto(
     finalists: Sequence[int],
     name: str,
     metric: Metric = SHOWN,
+    reference: Reference | None = None,
 ) -> Figure:
     """Draws gains over the second objective, with the front as a line and finalists ringed.
 
@@ -222,6 +233,8 @@ def pareto(
     places = [*reversed(front)]
     ends = x[places], y[places]
     low, high = around(ends[1].min(), y.max(), 0.06, metric)
+    if reference:
+        low, high = reference.widened(low, high, metric)
     wide = x.min() > 0 and x.max() > 10 * x.min()
     set_number_scale(axes.xaxis, Parameter(name=name, values=x.tolist(), log=wide), 7.0)
     text = marked("#{n}: {value}, {cost} {name}")  # #34: 97.52%, 12,304 parameters
@@ -240,7 +253,10 @@ def pareto(
     set_gains(axes.yaxis, metric)
     shown = {t("trials ({n})", n=len(x)): dots, t("Pareto front"): line}
     shown |= {t("finalists"): rings} if ringed.any() else {}
-    figure.legend(shown.values(), shown, loc="upper right", ncols=3, borderaxespad=0.2)
+    if reference and reference.shown(low, high) and math.isfinite(reference.cost):
+        mark = reference.mark(axes, reference.cost, reference.gain, metric)
+        shown[reference.text(metric)] = mark
+    figure.legend(shown.values(), shown, loc="upper right", ncols=4, borderaxespad=0.2)
     below = int((y < low).sum())
     left_out = t("{n} {below} not shown", n=below, below=beyond(metric, low)) if below else ""
     style.head(axes, "", left_out)

@@ -11,6 +11,7 @@ from matplotlib.lines import Line2D
 from hpo.language import marked, t
 from hpo.report.figures import axis, style
 from hpo.report.figures.axis import Parameter
+from hpo.report.figures.reference import LINE, Reference
 from hpo.report.figures.svg import plot
 from hpo.study.metrics import Metric
 from hpo.text import count
@@ -53,6 +54,7 @@ def slices(
     states: Sequence[Literal["COMPLETE", "PRUNED", "LIMITED", "DIVERGED"]],
     numbers: Sequence[int] = (),
     metric: Metric = axis.SHOWN,
+    reference: Reference | None = None,
 ) -> Figure:
     """Draws a panel per hyperparameter, at least one: gains over its values, the best COMPLETE
     trial ringed.
@@ -69,6 +71,9 @@ def slices(
     low, high = axis.focus(
         np.tile(finite, len(parameters)), metric
     )  # each trial is once in each panel
+    if reference:
+        low, high = reference.widened(low, high, metric)
+        reference = reference if reference.shown(low, high) else None
     low -= 0.14 * (high - low)  # room for what lies below
     complete = np.where((state == "COMPLETE") & np.isfinite(values), values, np.nan)
     best = float(np.fmax.reduce(complete, initial=-np.inf))
@@ -81,6 +86,9 @@ def slices(
         _medians(axes, parameter, complete)
         ringed = np.flatnonzero(complete == best)[:1]
         axes.plot(parameter.places[ringed], values[ringed], **BEST, zorder=4, clip_on=False)
+        if reference:
+            reference.line(axes, metric)
+            reference.mark(axes, parameter.place_of(reference.settings), reference.gain, metric)
         room = across / 1.3 - style.width([parameter.title("")])  # it is set in bold
         style.head(axes, parameter.title(style.fit(parameter.name, room)))
     looks = {t(NAMES[name][0]): STATES[name] for name in STATES if name in state}
@@ -93,6 +101,8 @@ def slices(
     looks = {name: look | {"linestyle": ""} for name, look in looks.items()}
     if any(parameter.levels is not None for parameter in parameters):
         looks[t("median of the complete ones")] = MEDIAN
+    if reference:
+        looks[reference.text(metric)] = LINE
     handles = [Line2D([], [], **look) for look in looks.values()]
     figure.legend(handles, looks, loc="upper left", ncols=3, borderaxespad=0.2, handlelength=1.6)
     return figure

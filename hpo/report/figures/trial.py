@@ -16,6 +16,7 @@ from matplotlib.ticker import MaxNLocator
 from hpo.language import marked, nt, t
 from hpo.report.figures import style
 from hpo.report.figures.axis import SHOWN, around, beyond, focus, set_gains, within
+from hpo.report.figures.reference import LINE, Reference
 from hpo.report.figures.svg import plot, plot_above_edge, tip
 from hpo.study.metrics import Metric
 from hpo.text import count
@@ -91,17 +92,25 @@ class TrialCurve:
 
 
 @style.as_svg
-def trial_curves(best: Sequence[TrialCurve], stopped: Sequence[TrialCurve]) -> Figure:
+def trial_curves(
+    best: Sequence[TrialCurve],
+    stopped: Sequence[TrialCurve],
+    reference: Reference | None = None,
+) -> Figure:
     """Draws the curves of up to ten best trials, and beside them those stopped early, by the pruner
     or at their time limit, with a cross at their end.
 
     best: at least one, the best first. The axes leave out the lowest values.
     """
     best = best[: len(MARKERS)]
-    lines = 0.17 * math.ceil(len(best) / 2)
+    lines = 0.17 * math.ceil((len(best) + (reference is not None)) / 2)
     figure = style.blank(3.65 + lines, left=0.75, top=0.45, bottom=0.55 + lines)
     axes = figure.subplots(1, 2 if stopped else 1, squeeze=False)[0]
     _best_curves(axes[0], best)
+    if reference and reference.curve:
+        name = reference.text(best[0].metric)
+        curve = TrialCurve(label=name, values=reference.curve, metric=best[0].metric)
+        plot(axes[0], curve.epochs, curve.values, curve.texts, label=name, zorder=4, **LINE)
     if stopped:
         _stopped_curves(axes[1], best[0], stopped)
     for axis in axes:

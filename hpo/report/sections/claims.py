@@ -148,8 +148,8 @@ def _margins(study: StoredGrid) -> list[Block]:
         return []
     if not turning:
         text = marked(
-            "{data}. Each of the {n} lines and margins gives the same verdict with these seeds from "
-            "a tenth of its size to ten times."
+            "{data}. Each of the {n} lines and margins gives the same verdict with these seeds "
+            "from a tenth of its size to ten times."
         )
         return [t(text, data=data_text(study), n=len(rows))]
     columns = [

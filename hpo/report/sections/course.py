@@ -16,6 +16,7 @@ from hpo.report.blocks.page import Block, Picture, Section
 from hpo.report.blocks.search_tables import BEST, trials_by_state
 from hpo.report.blocks.table import Column, Table
 from hpo.report.figures import grid as figures
+from hpo.report.figures.reference import Reference
 from hpo.report.figures.search import Run, progress
 from hpo.report.figures.trial import TrialCurve, trial_curves
 from hpo.report.sections.basis import interval_kind
@@ -23,7 +24,7 @@ from hpo.results.study import StoredGrid, StoredSearch
 from hpo.study.columns import METRICS
 from hpo.study.file import Cell, Experiment, GridStudy
 from hpo.study.metrics import BY_NAME, RMSE, Metric, capital
-from hpo.study.names import SAMPLERS, label
+from hpo.study.names import SAMPLERS, choices, label
 from hpo.text import count
 
 
@@ -228,7 +229,7 @@ def progress_picture(study: StoredSearch) -> Picture | None:
     )
     return Picture(
         file="progress.svg",
-        draw=partial(progress, runs, metric),
+        draw=partial(progress, runs, metric, drawn_reference(study)),
         alt=t("Best {metric} so far, over trials and over time.", metric=t(metric.words)),
         caption=t(text, metric=t(metric.words), data=study.data_name),
     )
@@ -260,6 +261,26 @@ def run_seconds(study: StoredSearch, rows: pd.DataFrame) -> list[float]:
     return [sum(min(max(at - start, 0.0), length) for start, length in spans) for at in moments]
 
 
+def drawn_reference(study: StoredSearch) -> Reference | None:
+    """Returns the reference for figures; None before the finalists have ended, or without one."""
+    if study.winner is None or study.tested is None or study.reference is None:
+        return None
+    rows, metric = study.tested.of(study.reference), study.metric
+    gains = study.tested.gains(study.reference, metric)
+    if gains.empty:
+        return None
+    curves = study.tested.curves
+    epochs = curves[curves["number"].isin(rows["number"])].groupby("epoch")[metric.name].mean()
+    settings = study.reference.config.as_dict()
+    return Reference(
+        gain=float(gains.mean()),
+        seeds=len(gains),
+        curve=metric.gain(epochs).to_list(),
+        settings={name: choices(name).get(value, value) for name, value in settings.items()},
+        cost=float(rows[study.second].mean()) if study.second else math.nan,
+    )
+
+
 def selected_gains(study: StoredSearch, rows: pd.DataFrame) -> list[float]:
     """Returns the gain of each ended trial: NaN if pruned, of the worst value if diverged."""
     metric = study.metric
@@ -288,7 +309,7 @@ def _curves(study: StoredSearch) -> Picture:
         alt = marked("{metric} by epoch of the best trials, and of those stopped early.")
         caption = marked("{metric} of {best}, and of {stopped}. {data}.")
     parts = (best, stopped)
-    curves = ([_curve(study, int(number)) for number in part["number"]] for part in parts)
+    drawn, ended = ([_curve(study, int(number)) for number in part["number"]] for part in parts)
     known = {"metric": capital(t(study.metric.words)), "data": study.data_name}
     known["best"] = nt("the best trial", "the {n} best trials", len(best))
     known["stopped"] = nt(
@@ -298,7 +319,7 @@ def _curves(study: StoredSearch) -> Picture:
     )
     return Picture(
         file="curves.svg",
-        draw=partial(trial_curves, *curves),
+        draw=partial(trial_curves, drawn, ended, drawn_reference(study)),
         alt=t(alt, **known),
         caption=t(caption, **known),
     )

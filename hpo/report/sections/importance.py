@@ -15,6 +15,7 @@ from hpo.report.figures.axis import Parameter
 from hpo.report.figures.contour import contour
 from hpo.report.figures.slices import slices
 from hpo.report.sections.basis import interval_kind
+from hpo.report.sections.course import drawn_reference
 from hpo.results.study import StoredGrid, StoredSearch
 from hpo.study.file import Cell
 from hpo.study.metrics import capital
@@ -117,14 +118,14 @@ def sections(study: StoredSearch) -> list[Section]:
 
 
 def _effects(study: StoredSearch, importances: importance.Importances) -> Iterator[Block]:
-    rows = study.ended
+    rows, reference = study.ended, drawn_reference(study)
     metric, numbers = study.metric, rows["number"].to_list()
     gains, said = metric.gain(rows[metric.name]), capital(t(metric.words))
     states = rows["state"].mask(over_limit(rows), "LIMITED").mask(rows["diverged"], "DIVERGED")
     parameters = [_parameter(study, name) for name in importance.ranked(importances)]
     yield Picture(
         file="slices.svg",
-        draw=partial(slices, parameters, gains.to_list(), list(states), numbers, metric),
+        draw=partial(slices, parameters, gains.to_list(), list(states), numbers, metric, reference),
         alt=t("{metric} of every trial against each of its hyperparameters.", metric=said),
         caption=t(
             "Every trial against each hyperparameter. Points are dense where the sampler preferred "
@@ -140,7 +141,7 @@ def _effects(study: StoredSearch, importances: importance.Importances) -> Iterat
         complete = gains.where(states == "COMPLETE").to_list()  # NaN for all others
         yield Picture(
             file="contour.svg",
-            draw=partial(contour, x, y, complete, numbers, metric),
+            draw=partial(contour, x, y, complete, numbers, metric, reference),
             alt=t("{metric} over {a} and {b}.", **known),
             caption=t(caption, data=study.data_name, **known),
         )

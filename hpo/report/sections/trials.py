@@ -16,6 +16,8 @@ from hpo.report.blocks.search_tables import best_table, over_limit
 from hpo.report.blocks.words import STATES
 from hpo.report.figures import search as figures
 from hpo.report.figures.axis import beyond, focus
+from hpo.report.figures.reference import Reference
+from hpo.report.sections.course import drawn_reference
 from hpo.results import trial as record
 from hpo.results.study import StoredSearch
 from hpo.study.config import BOUNDS, Config
@@ -80,6 +82,7 @@ def trade_off(study: StoredSearch) -> list[Section]:
             finalists=[finalist.number for finalist in study.finalists],
             name=second,
             metric=metric,
+            reference=drawn_reference(study),
         ),
         alt=t("{metric} of each trial over its {second}.", metric=said, second=second),
         caption=t(caption, data=study.data_name),
@@ -176,19 +179,36 @@ def every_trial(study: StoredSearch) -> Trials | None:
         log = isinstance(domain, Range) and domain.log
         columns.append(_column(name, name, number=number, log=log, axis=True))
         values.append(_significant(rows[name]) if number else _texts(rows[name]))
+    reference, words = drawn_reference(study), {key: t(text) for key, text in WORDS.items()}
+    if reference:
+        words["brush"] += " " + t("Dashed: {reference}.", reference=reference.text(metric))
     columns.append(_column("train_seconds", t("Seconds"), digits=1))
     values.append(_rounded(rows["train_seconds"].astype(float), 1))
-    served, words = "{}:{}".format(*DASHBOARD), {key: t(text) for key, text in WORDS.items()}
+    served = "{}:{}".format(*DASHBOARD)
     found = {
         "columns": columns,
         "rows": list(zip(*values, strict=True)),
         "curves": _curves(study),
+        "reference": reference and _reference_row(study, reference, columns, values),
         "dashboard": f"http://{served}/dashboard/studies/{study.id}/trials?numbers=",
         "words": words | {"link": t(WORDS["link"], at=served)},
     }
     content = json.dumps(found, ensure_ascii=False, separators=(",", ":"))
     text = nt("The trial is in trials.csv.", "All {n:,} trials are in trials.csv.", len(rows))
     return Trials(json=content.replace("<", "\\u003c"), text=text)
+
+
+def _reference_row(
+    study: StoredSearch, reference: Reference, columns: list[dict[str, Any]], values: list[Any]
+) -> list[Any]:
+    """Returns a row of the columns; None for a category that no trial has."""
+    shown = study.metric.sign * reference.gain
+    row = []
+    for column, of_trials in zip(columns, values, strict=True):
+        value = study.reference.config.as_dict().get(column["key"]) if study.reference else None
+        value = value if column["number"] or str(value) in of_trials else None
+        row.append(str(value) if value is not None and not column["number"] else value)
+    return [None, None, shown, *row[3:]]
 
 
 def _column(

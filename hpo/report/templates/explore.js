@@ -1,7 +1,7 @@
 // All trials: one table and parallel axes, linked with the marks of the figures by the trial's
 // number, which a mark's title begins with ("#34: ...").
 {
-const { columns, rows, curves, dashboard, words } = JSON.parse(document.getElementById("trials").textContent);
+const { columns, rows, curves, reference, dashboard, words } = JSON.parse(document.getElementById("trials").textContent);
 const root = document.getElementById("explorer");
 const ROW = 30; // pixels
 const VALUE = 2; // the place of the objective's column
@@ -154,7 +154,6 @@ const drawLines = () => {
   if (!width) return;
   Object.assign(canvas, { width: width * ratio, height: (TOP + HEIGHT + 34) * ratio });
   context.scale(ratio, ratio);
-  context.lineWidth = 1;
   const chosen = new Set(kept);
   context.globalAlpha = Math.max(0.04, Math.min(0.25, 40 / rows.length));
   context.strokeStyle = colour("--soft");
@@ -167,6 +166,7 @@ const drawLines = () => {
   }
   Object.assign(context, { globalAlpha: 1, lineWidth: 2.5, strokeStyle: colour("--text") });
   for (const row of rows) if (pins.includes(row[0]) || row[0] === pointed) line(context, row);
+  if (reference) context.setLineDash([6, 4]), line(context, reference);
   context.font = `12px ${getComputedStyle(document.body).fontFamily}`;
   axes.forEach((axis, index) => {
     context.fillStyle = colour("--text");
