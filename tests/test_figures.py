@@ -657,6 +657,7 @@ def test_a_reference_that_would_squeeze_the_trials_is_left_out():
     better = dataclasses.replace(REFERENCE, gain=98.9)
     assert better.widened(97, 98.4, SHOWN)[1] > 98.9
     assert better.widened(97, 98, SHOWN)[0] == 97
+    assert better.widened(97, 97.1, SHOWN) == (97, 97.1), "too far"
 
 
 def test_a_reference_beyond_the_trials_has_no_place_among_them():

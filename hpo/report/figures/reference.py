@@ -14,6 +14,7 @@ from hpo.report.figures.axis import within
 from hpo.report.figures.svg import plot
 from hpo.study.metrics import Metric
 
+MOST = 4.0
 LINE: dict[str, Any] = {"color": style.DARK_GREY, "linestyle": (0, (5, 2)), "linewidth": 1.2}
 MARK: dict[str, Any] = {"color": style.DARK_GREY, "marker": "D", "linestyle": "", "markersize": 6,
                         "markeredgecolor": "white", "markeredgewidth": 0.8}  # fmt: skip
@@ -43,11 +44,12 @@ class Reference:
         return low <= self.gain <= high
 
     def widened(self, low: float, high: float, metric: Metric) -> tuple[float, float]:
-        """Returns limits that show the reference, too; the same ones if that would more than
-        double the axis."""
-        if low - (high - low) < self.gain < low:
+        """Returns limits that show the reference, too; the same ones if it lies farther from them
+        than MOST times their distance, where it would squeeze the trials."""
+        room = MOST * (high - low)
+        if low - room < self.gain < low:
             low = self.gain - 0.05 * (high - self.gain)
-        elif high < self.gain < high + (high - low):
+        elif high < self.gain < high + room:
             high = self.gain + 0.05 * (self.gain - low)
         return within(low, high, metric)
 
