@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from conftest import Ended
 from in_process import markdown, opened, prepared
 from rich.console import Console
 from scipy import stats
@@ -16,8 +17,9 @@ from tiny import tiny_dataset
 
 from hpo.report import write as report
 from hpo.report.blocks.search_tables import gain_sentence
+from hpo.report.sections.course import drawn_reference
 from hpo.results.load import load_study
-from hpo.results.study import StoredSearch
+from hpo.results.study import StoredGrid, StoredSearch
 from hpo.runs import runner
 from hpo.runs.loop import End
 from hpo.study import finalists
@@ -247,3 +249,23 @@ def test_a_reference_that_has_no_training_is_named(folder):
     study = replace(study, tested=replace(study.tested, trials=study.tested.trials[left]))
     text = "The reference, 2 × 16 ReLU, Adam, lr 0.01, has no finished training."
     assert gain_sentence(study) == text
+
+
+def test_figures_have_the_mean_over_the_fresh_seeds_and_none_that_is_not_finite(
+    ended_search: Ended, monkeypatch
+):
+    study = stored(ended_search.folder)
+    drawn, rows = drawn_reference(study), pd.read_csv(report_of(ended_search, "reference.csv"))
+    assert drawn is not None
+    assert drawn.gain == pytest.approx(100 * rows["valid_accuracy"].mean())
+    assert drawn.seeds == len(rows)
+    tested = study.tested.of(study.reference)
+    last = study.tested.curves.groupby("number")["valid_accuracy"].last()
+    assert drawn.curve[-1] == pytest.approx(100 * last[tested["number"]].mean())
+    assert len(drawn.curve) == study.reference.config.epochs
+    monkeypatch.setattr(StoredGrid, "gains", lambda *_: pd.Series([90.0, -np.inf]))
+    assert drawn_reference(study) is None
+
+
+def report_of(ended: Ended, file: str) -> Path:
+    return ended.folder / "reports/tiny" / file

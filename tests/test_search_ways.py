@@ -476,7 +476,7 @@ def test_two_objectives_end_in_a_front_and_finalists_along_it(
     rows = stored_studies(opened(tmp_path), lambda _: False).table.rows
     [row] = [row for row in rows if row.name == "mine"]
     value, cost = max((t.values for t in stored(tmp_path).trials), key=lambda v: (v[0], -v[1]))
-    assert row.best == f"{100 * value:.2f}%, parameters {cost:,.0f}"
+    assert row.best == f"validation accuracy {100 * value:.2f}%, parameters {cost:,.0f}"
 
 
 PLURAL_OF_ONE = re.compile(

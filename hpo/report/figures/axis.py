@@ -59,7 +59,10 @@ class Parameter:
             return math.nan
         if self.levels is not None:
             return float(self.levels.index(value)) if value in self.levels else math.nan
-        return float(value) if self.known.min() <= value <= self.known.max() else math.nan
+        least, most = self.known.min(), self.known.max()
+        return (
+            float(value) if isinstance(value, int | float) and least <= value <= most else math.nan
+        )
 
     @property
     def known(self) -> np.ndarray:

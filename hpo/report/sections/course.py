@@ -262,20 +262,22 @@ def run_seconds(study: StoredSearch, rows: pd.DataFrame) -> list[float]:
 
 
 def drawn_reference(study: StoredSearch) -> Reference | None:
-    """Returns the reference for figures; None before the finalists have ended, or without one."""
+    """Returns the reference for figures; None before the finalists have ended, without one, or if
+    it diverged so that no axis has its mean."""
     if study.winner is None or study.tested is None or study.reference is None:
         return None
     rows, metric = study.tested.of(study.reference), study.metric
     gains = study.tested.gains(study.reference, metric)
-    if gains.empty:
+    if gains.empty or not np.isfinite(gains).all():
         return None
     curves = study.tested.curves
-    epochs = curves[curves["number"].isin(rows["number"])].groupby("epoch")[metric.name].mean()
+    epochs = curves[curves["number"].isin(rows["number"])].groupby("epoch")[metric.name]
+    mean = epochs.mean()[epochs.count() == len(gains)]  # as long as all seeds are trained
     settings = study.reference.config.as_dict()
     return Reference(
         gain=float(gains.mean()),
         seeds=len(gains),
-        curve=metric.gain(epochs).to_list(),
+        curve=metric.gain(mean).to_list(),
         settings={name: choices(name).get(value, value) for name, value in settings.items()},
         cost=float(rows[study.second].mean()) if study.second else math.nan,
     )
